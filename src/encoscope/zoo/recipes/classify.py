@@ -1,0 +1,67 @@
+"""What the two classifiers share: soft targets, the mixed loss, accuracy on centre crops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encoscope.zoo.recipes.augment import mix, normalise
+from encoscope.zoo.recipes.photos import Photos, centre_crop
+from encoscope.zoo.recipes.training import Step
+
+
+def soft_targets(labels: Int64[Tensor, " batch"], classes: int, smoothing: float) -> Float[Tensor, "batch classes"]:
+    """One-hot rows with ``smoothing`` of the mass spread over all classes."""
+    return functional.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+
+
+def mixed(
+    step: Step, classes: int, smoothing: float
+) -> tuple[Float[Tensor, "batch 3 h w"], Float[Tensor, "batch classes"]]:
+    """The step's images and soft targets, mixed in the phase's share of the batches."""
+    targets = soft_targets(step.labels, classes, smoothing)
+    if torch.rand((), generator=step.generator) < step.phase.mixed:
+        return mix(step.images, targets, step.generator)
+    return step.images, targets
+
+
+def mixed_cross_entropy(classes: int, smoothing: float = 0.1) -> Callable[[nn.Module, Step], Float[Tensor, ""]]:
+    """Cross entropy against soft targets, some batches mixed."""
+
+    def loss(model: nn.Module, step: Step) -> Float[Tensor, ""]:
+        images, targets = mixed(step, classes, smoothing)
+        return functional.cross_entropy(model(images).float(), targets)
+
+    return loss
+
+
+@torch.inference_mode()
+def predict(
+    forward: Callable[[Tensor], Tensor],
+    photos: Photos,
+    index: Sequence[int] | np.ndarray,
+    side: int,
+    device: torch.device,
+) -> Float[np.ndarray, "photos outputs"]:
+    """Outputs on centre crops of ``side`` pixels, float32, 64 photos at a time."""
+    rows = []
+    for start in range(0, len(index), 64):
+        pixels = torch.stack([centre_crop(photos.pixels[i], side) for i in index[start : start + 64]])
+        rows.append(forward(normalise(pixels).to(device)).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def accuracies(
+    predicted: Int64[np.ndarray, " photos"], labels: Int64[np.ndarray, " photos"], classes: int
+) -> tuple[float, float, Float[np.ndarray, " classes"]]:
+    """Top-1 accuracy, its mean over the classes that occur, and one value per class (NaN where a class does not occur)."""
+    right = predicted == labels
+    count = np.bincount(labels, minlength=classes)
+    hits = np.bincount(labels, weights=right, minlength=classes)
+    each = np.where(count > 0, hits / np.maximum(count, 1), np.nan)
+    return float(right.mean()), float(np.nanmean(each)), each

@@ -1,0 +1,52 @@
+"""What the recipes' command lines share."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from encoscope.errors import EncoscopeError, MissingError
+
+logger = logging.getLogger("encoscope.zoo.recipes")
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """Flags of every recipe; logging goes to stderr."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--data", type=Path, help="folder that holds 101_ObjectCategories (default: $ENCOSCOPE_DATA/caltech101)"
+    )
+    parser.add_argument("--stop-epoch", type=int, help="stop after this epoch; run again without it to go on")
+    parser.add_argument(
+        "--tune", action="store_true", help="train on nine tenths of train.txt and measure on the last tenth"
+    )
+    parser.add_argument("--output", type=Path, help="folder for weights, log and card (default: the run's own folder)")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    chosen = parser.parse_args()
+    if chosen.data is None:
+        root = os.environ.get("ENCOSCOPE_DATA")
+        if not root:
+            raise MissingError(
+                "where is Caltech-101? give --data FOLDER, or set ENCOSCOPE_DATA to the folder above caltech101"
+            )
+        chosen.data = Path(root) / "caltech101"
+    return chosen
+
+
+def device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run(main: object) -> None:
+    """Run a recipe; an expected error is one line, with its exit code."""
+    try:
+        main()  # type: ignore[operator]
+    except EncoscopeError as error:
+        logger.error("%s", error)
+        sys.exit(error.exit_code)

@@ -1,0 +1,111 @@
+"""Training photos, decoded once and kept in memory; crops and orders that depend on nothing but the seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from encoscope.images.caltech101 import LabelledPhotos
+
+LONGEST = 2.5  # a longer photo is cut to its middle: beyond this aspect only memory is lost
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Decoded photos: uint8 [3, H, W] each, short side as asked for, with their labels."""
+
+    pixels: list[Tensor]
+    labels: Int64[np.ndarray, " photos"]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def _decode(path: Path, side: int) -> Tensor:
+    with Image.open(path) as file:
+        file.draft("RGB", (side, side))
+        image = file.convert("RGB")
+    width, height = image.size
+    scale = side / min(width, height)
+    image = image.resize((max(side, round(width * scale)), max(side, round(height * scale))), Image.Resampling.BICUBIC)
+    cut = int(LONGEST * side)
+    left, top = max(0, image.width - cut) // 2, max(0, image.height - cut) // 2
+    image = image.crop((left, top, min(image.width, left + cut), min(image.height, top + cut)))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # channels last in memory: resized fastest
+
+
+def decode(listed: LabelledPhotos, side: int) -> Photos:
+    """Decode all photos of a split to uint8 with their short side at ``side`` pixels (about 80 kB each at 144)."""
+    with ThreadPoolExecutor(2) as pool:
+        pixels = list(pool.map(lambda path: _decode(path, side), listed.paths))
+    return Photos(pixels, np.asarray(listed.labels, dtype=np.int64), listed.classes)
+
+
+def held_out_tenth(labels: Int64[np.ndarray, " photos"]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of nine tenths and of a tenth of each class (every tenth photo of it), for tuning without the test list."""
+    order = np.argsort(labels, kind="stable")
+    place = np.empty(len(labels), dtype=np.int64)
+    starts = np.searchsorted(labels[order], labels[order])
+    place[order] = np.arange(len(labels)) - starts
+    tuning = place % 10 == 9
+    return np.flatnonzero(~tuning), np.flatnonzero(tuning)
+
+
+def balanced_order(
+    labels: Int64[np.ndarray, " photos"], power: float, key: Sequence[int]
+) -> Int64[np.ndarray, " photos"]:
+    """An epoch's order, as long as the dataset, in which a class of n photos weighs n ** (1 - power).
+
+    power: 0 shows each photo once, 1 every class equally often; photos of a class take turns, by systematic sampling.
+    key: seed and epoch; the same key gives the same order.
+    """
+    rng = np.random.default_rng([*key, 0])
+    count = np.bincount(labels)[labels]
+    weight = count ** -float(power)
+    shuffled = rng.permutation(len(labels))
+    edges = np.cumsum(weight[shuffled] / weight.sum()) * len(labels)
+    taken = np.searchsorted(edges, np.arange(len(labels)) + rng.random(), side="right")
+    return rng.permutation(shuffled[np.minimum(taken, len(labels) - 1)])
+
+
+def random_crop(
+    pixels: UInt8[Tensor, "3 height width"], side: int, scale: tuple[float, float], key: Sequence[int]
+) -> UInt8[Tensor, "3 side side"]:
+    """A random resized crop, mirrored half of the time.
+
+    scale: range of the share of the photo's area; aspect between 3:4 and 4:3. key: seed, epoch and place in the epoch.
+    """
+    rng = np.random.default_rng([*key, 1])
+    height, width = pixels.shape[1:]
+    for _ in range(4):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(-math.log(4 / 3), math.log(4 / 3)))
+        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if rows <= height and columns <= width:
+            break
+    else:
+        rows = columns = min(height, width)
+    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    crop = pixels[:, top : top + rows, left : left + columns].unsqueeze(0)
+    crop = functional.interpolate(crop, size=(side, side), mode="bilinear", antialias=True)[0]
+    return crop.flip(2) if rng.random() < 0.5 else crop
+
+
+def centre_crop(pixels: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 side side"]:
+    """Short side to ``side`` pixels, and the middle square of it."""
+    height, width = pixels.shape[1:]
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    crop = pixels[:, top : top + short, left : left + short].unsqueeze(0)
+    return functional.interpolate(crop, size=(side, side), mode="bicubic", antialias=True)[0]

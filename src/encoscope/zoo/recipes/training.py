@@ -1,0 +1,218 @@
+"""A training loop that can be killed at any time and goes on to the same result.
+
+All randomness follows from the seed, the epoch and the place in the epoch; after each epoch the whole state is written aside,
+synced and renamed. Running the recipe again reads the last such state, and a plan that was changed starts in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import platformdirs
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Generator, Tensor, nn
+
+from encoscope.zoo.recipes.augment import colour, erase
+from encoscope.zoo.recipes.photos import Photos, balanced_order, random_crop
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs at one image size: crop area range, share of batches mixed, of images with a part erased."""
+
+    epochs: int
+    pixels: int
+    scale: tuple[float, float] = (0.25, 1.0)
+    mixed: float = 0.0
+    erased: float = 0.0
+    colour: float = 0.4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All settings of a training; its hash names the folder of the run.
+
+    balance: 0 shows each photo once an epoch, 1 each class equally often. ema: decay per step of the weights' moving average,
+    which is what ships. warm: share of the steps in which the learning rate rises; then it falls along a cosine to 0.
+    """
+
+    name: str
+    phases: tuple[Phase, ...]
+    seed: int = 0
+    batch: int = 64
+    rate: float = 2e-3
+    decay: float = 0.05
+    warm: float = 0.15
+    ema: float = 0.998
+    balance: float = 0.5
+    clip: float = 5.0
+    extra: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all phases."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def phase(self, epoch: int) -> Phase:
+        """The phase that an epoch, counted from 0, belongs to."""
+        for phase in self.phases:
+            if epoch < phase.epochs:
+                return phase
+            epoch -= phase.epochs
+        return self.phases[-1]
+
+    def folder(self) -> Path:
+        """Where the state is kept: under ``ENCOSCOPE_CACHE``, or the user's cache."""
+        cache = os.environ.get("ENCOSCOPE_CACHE") or platformdirs.user_cache_dir("encoscope")
+        settings = json.dumps(asdict(self), sort_keys=True)
+        return Path(cache) / "zoo" / f"{self.name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a loss sees: the augmented batch, which photos they are, the phase and a generator of the step's own."""
+
+    images: Float[Tensor, "batch 3 height width"]
+    labels: Int64[Tensor, " batch"]
+    index: Int64[np.ndarray, " batch"]
+    phase: Phase
+    epoch: int
+    generator: Generator
+
+
+Loss: TypeAlias = Callable[[nn.Module, Step], Float[Tensor, ""]]
+
+
+def learning_rate(step: int, steps: int, peak: float, warm: float) -> float:
+    """One cycle: a linear rise to ``peak`` over the first ``warm`` share of the steps, then half a cosine to 0."""
+    rise = max(1, round(warm * steps))
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def batches(plan: Plan, photos: Photos, epoch: int) -> list[Int64[np.ndarray, " batch"]]:
+    """The epoch's photos in order, in whole batches."""
+    order = balanced_order(photos.labels, plan.balance, (plan.seed, epoch))
+    size = min(plan.batch, len(order))
+    return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+
+
+def crops(
+    photos: Photos, index: Int64[np.ndarray, " batch"], phase: Phase, key: Sequence[int]
+) -> UInt8[Tensor, "batch 3 side side"]:
+    """Random crops of the photos of a batch; key: seed, epoch and the first one's place in the epoch."""
+    *start, place = key
+    return torch.stack(
+        [random_crop(photos.pixels[i], phase.pixels, phase.scale, (*start, place + k)) for k, i in enumerate(index)]
+    )
+
+
+def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    trained = [value for value in model.parameters() if value.requires_grad]
+    return [  # no decay on biases, norms and scales
+        {"params": [value for value in trained if value.ndim > 1], "weight_decay": decay},
+        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    for kept, new in zip(ema.state_dict().values(), model.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that either the old or the new one is there, whenever the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    with aside.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def train(
+    plan: Plan,
+    model: nn.Module,
+    photos: Photos,
+    loss_of: Loss,
+    *,
+    folder: Path,
+    device: torch.device,
+    stop_epoch: int | None = None,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train to the plan's end, or to ``stop_epoch``, from the last checkpoint in ``folder`` if there is one.
+
+    loss_of: the loss of a step, in mixed precision (bfloat16). evaluate: measured on the averaged weights after every fifth epoch.
+    report: takes a line per epoch. Returns the averaged model and a record per epoch.
+    """
+    model = model.to(device, memory_format=torch.channels_last)
+    ema = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(_groups(model, plan.decay), lr=plan.rate)
+    path, history, first = folder / "state.pt", [], 0
+    if path.is_file():
+        state = torch.load(path, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        history, first = state["history"], len(state["history"])
+        report(f"going on after epoch {first} from {path}")
+    for epoch in range(first, min(plan.epochs, stop_epoch or plan.epochs)):
+        record = {"epoch": epoch + 1, **_epoch(plan, model, ema, optimizer, photos, loss_of, epoch, device)}
+        if evaluate is not None and ((epoch + 1) % 5 == 0 or epoch + 1 == plan.epochs):
+            record |= evaluate(ema)
+        history.append(record)
+        states = {"model": model.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
+        save({**states, "history": history}, path)
+        report("  ".join(f"{name} {value:.4g}" for name, value in record.items()))
+    return ema, history
+
+
+def _epoch(
+    plan: Plan,
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    photos: Photos,
+    loss_of: Loss,
+    epoch: int,
+    device: torch.device,
+) -> dict[str, float]:
+    model.train()
+    torch.manual_seed(plan.seed * 100_003 + epoch)  # dropout and drop path draw from the global generator
+    phase, order, began, total = plan.phase(epoch), batches(plan, photos, epoch), time.monotonic(), 0.0
+    for place, index in enumerate(order):
+        done = epoch * len(order) + place
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(done, plan.epochs * len(order), plan.rate, plan.warm)
+        generator = Generator().manual_seed((plan.seed * 100_003 + epoch) * 100_003 + place)
+        pixels = crops(photos, index, phase, (plan.seed, epoch, place * plan.batch))
+        images = erase(colour(pixels, phase.colour, generator), phase.erased, generator)
+        labels = torch.from_numpy(photos.labels[index]).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss = loss_of(model, Step(images.to(device), labels, index, phase, epoch, generator))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+        optimizer.step()
+        _average(ema, model, min(plan.ema, (1 + done) / (10 + done)))
+        total += float(loss.detach())
+    return {"pixels": phase.pixels, "loss": total / len(order), "seconds": time.monotonic() - began}
