@@ -54,23 +54,29 @@ class Geometry:
         return replace(self, canvas=canvas)
 
     def valid_cells(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of a feature grid over the canvas whose centre lies on image, not on padding (at least 1)."""
+        """Rows and columns of a grid over the canvas whose centre lies on image, not on padding (at least 1)."""
         rows = [
             max(1, min(cells, int(np.ceil(extent * cells / side - 0.5))))
             for cells, extent, side in zip(grid, self.valid, self.canvas, strict=True)
         ]
         return rows[0], rows[1]
 
-    def cells_of_pixels(self, grid: tuple[int, int]) -> tuple[Integer[np.ndarray, " height"], Integer[np.ndarray, " width"]]:
-        """For each row and column of the original image, the valid cell of a grid over the canvas that is nearest to it."""
+    def cells_of_pixels(
+        self, grid: tuple[int, int]
+    ) -> tuple[Integer[np.ndarray, " height"], Integer[np.ndarray, " width"]]:
+        """For each row and column of the original image, the nearest valid cell of a grid over the canvas."""
         cells = self.valid_cells(grid)
         axes = []
         for axis in (0, 1):
-            centre = (np.arange(self.original[axis]) + 0.5) * self.resized[axis] / self.original[axis] - self.offset[axis]
+            centre = (np.arange(self.original[axis]) + 0.5) * self.resized[axis] / self.original[axis] - self.offset[
+                axis
+            ]
             axes.append(np.clip(np.floor(centre * grid[axis] / self.canvas[axis]).astype(np.int64), 0, cells[axis] - 1))
         return axes[0], axes[1]
 
-    def to_original(self, cells: Integer[np.ndarray, "rows columns"], grid: tuple[int, int]) -> Integer[np.ndarray, "height width"]:
+    def to_original(
+        self, cells: Integer[np.ndarray, "rows columns"], grid: tuple[int, int]
+    ) -> Integer[np.ndarray, "height width"]:
         """Nearest-neighbour upsampling of values on the valid cells of a grid to the original image's pixels."""
         rows, columns = self.cells_of_pixels(grid)
         return cells[np.ix_(rows, columns)]

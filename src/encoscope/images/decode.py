@@ -1,0 +1,142 @@
+"""Files and PIL images to their stored values, upright: Pillow, with TIFF's and DICOM's odd kinds beside it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from encoscope.errors import EncoscopeError, ImageError
+from encoscope.images.levels import Raw, check_size
+
+# Pillow logs some oddities of files; without a handler Python would print them.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ORIENTATION = 0x0112
+_BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_lock = threading.Lock()
+_decoding: list[tuple[warnings.catch_warnings[Any], int | None]] = []
+_inside = 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No decoder's warning and no Pillow limit inside; several threads may be inside at once."""
+    global _inside
+    with _lock:
+        if _inside == 0:
+            caught = warnings.catch_warnings()
+            caught.__enter__()
+            warnings.simplefilter("ignore")
+            _decoding.append((caught, Image.MAX_IMAGE_PIXELS))
+            Image.MAX_IMAGE_PIXELS = None  # the limit is ours: it names the size and is checked before decoding
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                caught, Image.MAX_IMAGE_PIXELS = _decoding.pop()
+                caught.__exit__(None, None, None)
+
+
+def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> Raw:
+    """An open file to its stored values. Any failure of a decoder is an ImageError with the reason alone.
+
+    A file is refused by the size in its header, before anything is decoded. Of several frames the first counts.
+    """
+    try:
+        with quiet():
+            return _decode(data, max_pixels, window)
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image in a known format") from error
+    except EncoscopeError:
+        raise
+    except MemoryError as error:
+        raise ImageError("out of memory while decoding it") from error
+    except Exception as error:  # decoders raise whatever their parser trips over
+        raise ImageError(_one_line(error)) from error
+
+
+def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> Raw:
+    head = data.read(132)
+    data.seek(0)
+    if not head:
+        raise ImageError("the file is empty (0 bytes)")
+    if head[128:132] == b"DICM":
+        from encoscope.images.dicom import decode_dicom
+
+        return decode_dicom(data, max_pixels, window)
+    try:
+        with Image.open(data) as image:
+            return from_pil(image, max_pixels)
+    except UnidentifiedImageError:
+        if head[:4] not in _TIFF:
+            raise
+        from encoscope.images.tiff import decode_tiff
+
+        data.seek(0)
+        return decode_tiff(data, max_pixels)
+
+
+def from_pil(image: Image.Image, max_pixels: int) -> Raw:
+    """A PIL image of any mode, turned as its EXIF orientation says, to its stored values."""
+    check_size(image.width, image.height, max_pixels)
+    tags = getattr(image, "tag_v2", {})
+    tiles = getattr(image, "tile", [])
+    rawmode = str(tiles[0].args) if tiles else ""
+    image.load()
+    image = _upright(image)
+    if image.mode.startswith("I;16"):
+        white = float(2 ** max(tags.get(_BITS, (16,))) - 1)  # 12-bit TIFFs come in 16-bit words
+        values = np.asarray(image).astype(np.uint16)[:, :, None]
+        return Raw(np.uint16(white) - values if tags.get(_PHOTOMETRIC) == 0 else values, white)
+    if image.mode == "I":
+        values = np.asarray(image)[:, :, None]
+        return Raw(values.astype(np.uint16), 65535.0) if image.format == "PPM" else Raw(values, np.inf)
+    if image.mode == "F":
+        return Raw(np.asarray(image)[:, :, None], 1.0)
+    if image.has_transparency_data:
+        values, alpha = np.asarray(image.convert("RGBA")), True
+    elif image.mode in ("1", "L"):
+        values, alpha = np.asarray(image.convert("L"))[:, :, None], False
+    else:
+        values, alpha = np.asarray(image if image.mode == "RGB" else image.convert("RGB")), False
+    if ";16" in rawmode:  # Pillow keeps the high byte of 16-bit colour; a window is still given in 16-bit values
+        return Raw(values.astype(np.uint16) * 257, 65535.0, alpha)
+    return Raw(values, 255.0, alpha)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block says nothing about the orientation, and does not spoil the pixels
+        turn = None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.info = image.info  # palette transparency
+    return turned
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:200] if text else type(error).__name__

@@ -1,0 +1,113 @@
+"""One image from anywhere - path, PIL, array, tensor - as a Photo."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from encoscope.errors import EncoscopeError, ImageError, MissingError
+from encoscope.images.decode import decode, from_pil, quiet
+from encoscope.images.levels import Colour, Raw, Window, as_channels, check_window, to_pixels
+from encoscope.images.photo import Photo, pixel_id
+
+MAX_PIXELS = 100_000_000
+
+
+def read(
+    source: Any,
+    *,
+    channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
+    window: Window | None = None,
+    background: Colour = "white",
+) -> Photo:
+    """Read one image, upright, at its own size.
+
+    source: a path; a PIL image; an array ``[H, W]`` or ``[H, W, C]``; a tensor ``[C, H, W]`` or ``[H, W, C]``; a Photo.
+        Arrays and tensors hold uint8, unsigned integers, booleans or floats in [0, 1]; four channels are RGBA.
+    channels: how many the Photo shall have; grey and colour turn into each other, other numbers must match.
+    max_pixels: larger files are refused by the size in their header, before they are decoded.
+    window: (low, high), the stored values that become 0 and 1; needed for floats outside [0, 1] and signed integers.
+    background: the colour under transparent pixels: a name, "#rrggbb" or (red, green, blue).
+
+    Integers of 16 bits and floats give float32 pixels, 8 bits uint8. Raises MissingError when the path or an optional
+    decoder is not there, ImageError when the image cannot be used, UsageError for a wrong window or background.
+    """
+    check_window(window)
+    if isinstance(source, Photo):
+        return source if source.channels == channels else replace(source, pixels=as_channels(source.pixels, channels))
+    if isinstance(source, str | os.PathLike):
+        return _read_file(Path(source), channels, max_pixels, window, background)
+    try:
+        if isinstance(source, Image.Image):
+            with quiet():
+                raw = from_pil(source, max_pixels)
+        elif isinstance(source, Tensor):
+            raw = _from_tensor(source, channels)
+        elif isinstance(source, np.ndarray):
+            raw = _from_array(source, channels, first=False)
+        else:
+            raise ImageError(f"{type(source).__name__} is no image: give a path, a PIL image, an array or a tensor")
+        pixels = to_pixels(raw, channels, window, background)
+    except ImageError:
+        raise
+    except OSError as error:  # a PIL image whose file turns out to be broken
+        raise ImageError(f"cannot read the image: {' '.join(str(error).split())}") from error
+    return Photo(pixels, None, pixel_id(pixels))
+
+
+def _read_file(path: Path, channels: int, max_pixels: int, window: Window | None, background: Colour) -> Photo:
+    if path.is_dir():
+        raise ImageError(f"cannot read {path}: it is a folder, not an image")
+    try:
+        with path.open("rb") as file:
+            raw = decode(file, max_pixels, window)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Photo(to_pixels(raw, channels, window, background), str(path), digest)
+    except FileNotFoundError as error:
+        if isinstance(error, EncoscopeError):  # a decoder that is not installed
+            raise MissingError(f"cannot read {path}: {error}") from error
+        hint = " (an address? nothing is downloaded here: save the image first)" if "//" in str(path) else ""
+        raise MissingError(f"no such file: {path}{hint}") from error
+    except ImageError as error:
+        raise ImageError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _from_tensor(tensor: Tensor, channels: int) -> Raw:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        tensor = tensor.float()  # numpy has no bfloat16
+    return _from_array(tensor.numpy(), channels, first=True)
+
+
+def _from_array(values: np.ndarray, channels: int, first: bool) -> Raw:
+    """``first``: whether ``[C, H, W]`` wins where both layouts are possible (tensors)."""
+    shape = values.shape
+    if values.ndim == 2:
+        values = values[:, :, None]
+    elif values.ndim == 3:
+        fits = {1, 3, 4, channels}
+        if shape[0] in fits and (first or shape[2] not in fits):
+            values = values.transpose(1, 2, 0)
+        elif shape[2] not in fits:
+            raise ImageError(f"an image of shape {shape} has neither {channels} channels nor 1, 3 or 4")
+    else:
+        raise ImageError(f"an image has 2 or 3 axes, this array has shape {shape}")
+    if 0 in values.shape:
+        raise ImageError(f"the image is empty: shape {shape}")
+    if values.dtype == bool:
+        values = values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind not in "uif":
+        raise ImageError(f"an image holds real numbers, not {values.dtype}")
+    white = float(np.iinfo(values.dtype).max) if values.dtype.kind in "ui" else 1.0
+    return Raw(values, white, alpha=values.shape[2] == 4 and channels in (1, 3))
