@@ -1,0 +1,44 @@
+"""What all tests share: real data where it is, the photos that come inside scikit-image's and scikit-learn's wheels."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+def need(what: str, reason: str) -> None:
+    """Skip, or fail where ENCOSCOPE_REQUIRE (a comma-separated list) says that ``what`` must be there."""
+    if what in os.environ.get("ENCOSCOPE_REQUIRE", "").split(","):
+        pytest.fail(f"ENCOSCOPE_REQUIRE asks for {what}: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real photos that ENCOSCOPE_DATA points to."""
+    named = os.environ.get("ENCOSCOPE_DATA")
+    if not named:
+        need("data", "ENCOSCOPE_DATA is not set: it points to a folder of real photos")
+    root = Path(named or "")
+    if not root.is_dir():
+        need("data", f"ENCOSCOPE_DATA points to {root}, which is no folder")
+    return root
+
+
+def _inside(package: str, *parts: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0], *parts)
+
+
+@pytest.fixture(scope="session")
+def photo_paths() -> dict[str, Path]:
+    """Real photos by name: chelsea (451 x 300), coffee (600 x 400), astronaut (512 x 512), china and flower (640 x 427)."""
+    paths = {name: _inside("skimage", "data", f"{name}.png") for name in ("chelsea", "coffee", "astronaut")}
+    return paths | {name: _inside("sklearn", "datasets", "images", f"{name}.jpg") for name in ("china", "flower")}
