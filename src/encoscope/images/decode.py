@@ -88,7 +88,7 @@ def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None
     try:
         with Image.open(data) as image:
             return from_pil(image, max_pixels)
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ValueError):  # ValueError: known by its header, but not how its bands are laid out
         if head[:4] not in _TIFF:
             raise
         from encoscope.images.tiff import decode_tiff

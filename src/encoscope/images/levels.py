@@ -13,7 +13,8 @@ from encoscope.errors import ImageError, UsageError
 
 Colour: TypeAlias = str | tuple[int, int, int]
 Window: TypeAlias = tuple[float, float]
-Pixels: TypeAlias = UInt8[np.ndarray, "height width channels"] | Float32[np.ndarray, "height width channels"]
+# sides that a function may change: not bound to its other arguments
+Pixels: TypeAlias = UInt8[np.ndarray, "_height _width _channels"] | Float32[np.ndarray, "_height _width _channels"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as Pillow's mode L
 _SLACK = 1e-4  # floats that resizing or compression left a hair outside [0, 1] are clipped, not refused

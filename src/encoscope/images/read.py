@@ -75,7 +75,11 @@ def _read_file(path: Path, channels: int, max_pixels: int, window: Window | None
     except FileNotFoundError as error:
         if isinstance(error, EncoscopeError):  # a decoder that is not installed
             raise MissingError(f"cannot read {path}: {error}") from error
-        hint = " (an address? nothing is downloaded here: save the image first)" if "//" in str(path) else ""
+        hint = (
+            " (an address? nothing is downloaded here: save the image first)"
+            if str(path).startswith(("http:/", "https:/"))
+            else ""
+        )
         raise MissingError(f"no such file: {path}{hint}") from error
     except ImageError as error:
         raise ImageError(f"cannot read {path}: {error}") from error

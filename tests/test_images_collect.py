@@ -1,0 +1,107 @@
+"""Files and folders to paths, and streams that go on past what cannot be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from encoscope.errors import MissingError
+from encoscope.images import Photo, Skipped, collect, photos, read
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    for number, name in enumerate(["b.png", "a.JPG", "sub/c.tiff", "sub/deep/a.png", ".hidden.png", ".cache/x.png"]):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4 + number, 3), (number * 20, 0, 0)).save(path, "PNG")
+    (root / "notes.txt").write_text("not listed")
+    (root / "sub" / "broken.jpg").write_text("not an image")
+    return root
+
+
+def test_a_folder_is_walked_sorted_and_without_hidden_files(folder: Path) -> None:
+    found = [path.relative_to(folder).as_posix() for path in collect(folder)]
+    assert found == ["a.JPG", "b.png", "sub/broken.jpg", "sub/c.tiff", "sub/deep/a.png"]
+
+
+def test_the_given_order_is_kept_and_nothing_comes_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    found = collect(["b.png", "notes.txt", str(folder / "b.png"), folder / "sub", "sub/c.tiff"])
+    names = [os.path.relpath(path, folder) for path in found]
+    assert names == ["b.png", "notes.txt", "sub/broken.jpg", "sub/c.tiff", "sub/deep/a.png"]
+
+
+def test_what_is_not_there(folder: Path) -> None:
+    with pytest.raises(MissingError, match=r"no such file or folder: .*nowhere"):
+        collect([folder, folder / "nowhere"])
+    (folder / "empty").mkdir()
+    with pytest.raises(MissingError, match=r"no images below .*empty .*\.png"):
+        collect(folder / "empty")
+
+
+def test_a_stream_goes_on_past_what_it_cannot_read(folder: Path) -> None:
+    stream = list(photos([folder, folder / "nowhere.png"]))
+    assert [type(item) for item in stream] == [Photo, Photo, Skipped, Photo, Photo, Skipped]
+    broken, missing = stream[2], stream[5]
+    assert isinstance(broken, Skipped) and isinstance(missing, Skipped)
+    assert broken.path == str(folder / "sub" / "broken.jpg")
+    assert "not an image in a known format" in broken.reason
+    assert missing == Skipped(str(folder / "nowhere.png"), f"no such file or folder: {folder / 'nowhere.png'}")
+
+
+def test_a_stream_is_lazy(folder: Path) -> None:
+    taken = []
+
+    def paths():
+        for path in collect(folder):
+            taken.append(path)
+            yield path
+
+    stream = photos(paths())
+    next(stream)
+    assert len(taken) == 1
+
+
+class Labelled:
+    """A map-style dataset, as torch's."""
+
+    def __init__(self, images: list[np.ndarray]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self.images[index], index
+
+
+def test_images_in_memory_stream_from_anything() -> None:
+    images = [np.full((5, 6, 3), value, dtype=np.uint8) for value in (0, 100, 200)]
+    expected = [read(image).id for image in images]
+    stacked = np.stack(images)
+    sources = {
+        "list": images,
+        "generator": (image for image in images),
+        "batch": stacked,
+        "tensor": torch.from_numpy(stacked.transpose(0, 3, 1, 2).copy()),
+        "pil": [Image.fromarray(image) for image in images],
+        "photos": [read(image) for image in images],
+        "labelled": [(image, "label") for image in images],
+        "dataset": Labelled(images),
+    }
+    for name, source in sources.items():
+        assert [photo.id for photo in photos(source) if isinstance(photo, Photo)] == expected, name
+    assert [photo.id for photo in photos(images[1]) if isinstance(photo, Photo)] == expected[1:2]
+    assert list(photos([np.zeros((2, 2)) + 7])) == [
+        Skipped(
+            "image 0",
+            "a floating-point image must lie in [0, 1], this one spans [7, 7]: give a window, such as window=(7, 7)",
+        )
+    ]
