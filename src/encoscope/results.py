@@ -1,0 +1,145 @@
+"""The envelope every result is written in: strict JSON, written aside and renamed, read back with a version check."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from encoscope.errors import EncoscopeError, MissingError
+
+Document: TypeAlias = dict[str, Any]
+
+VERSION = 1
+_LISTS = {"segmentation": "images", "visualization": "visualizations", "description": "descriptions"}
+_PACKAGES = ("encoscope", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow")
+
+
+def envelope(
+    kind: str,
+    entries: Sequence[Mapping[str, Any]],
+    *,
+    model: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+    seed: int | None,
+    skipped: Iterable[Any] = (),
+) -> Document:
+    """A result document, ready for ``write`` or ``dumps``.
+
+    kind: "segmentation", "visualization", "description", or another word, whose entries are then called "results".
+    entries: one mapping for each image, visualization, ... model: source, digest and layers; None where there is none.
+    skipped: what was left out, as mappings or objects with ``path`` and ``reason``.
+    """
+    left_out = [
+        dict(item) if isinstance(item, Mapping) else {"path": item.path, "reason": item.reason} for item in skipped
+    ]
+    return {
+        "format": f"encoscope.{kind}/{VERSION}",
+        "model": None if model is None else dict(model),
+        "settings": dict(settings),
+        "seed": seed,
+        "versions": versions(),
+        _LISTS.get(kind, "results"): [dict(entry) for entry in entries],
+        "skipped": left_out,
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that shape a result's numbers, without importing anything."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def dumps(document: Mapping[str, Any]) -> str:
+    """The document as strict JSON; EncoscopeError with the place of a number JSON cannot hold."""
+    return json.dumps(_plain(document, "$"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write(path: str | os.PathLike[str], document: Mapping[str, Any]) -> Path:
+    """Write a document, whole or not at all."""
+    text = dumps(document)
+    with aside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def read(path: str | os.PathLike[str], kind: str) -> Document:
+    """Read a document of this kind back. MissingError when there is none, EncoscopeError when it is something else."""
+    path = Path(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingError(f"no such file: {path}") from error
+    except (OSError, ValueError) as error:
+        raise EncoscopeError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    found = document.get("format") if isinstance(document, dict) else None
+    name, _, version = str(found).partition("/")
+    if name != f"encoscope.{kind}" or not version.isdigit():
+        raise EncoscopeError(f"{path} is no {kind}: its format is {found!r}, not 'encoscope.{kind}/{VERSION}'")
+    if int(version) > VERSION:
+        raise EncoscopeError(
+            f"{path} was written by a newer encoscope ({found}); this one reads up to /{VERSION}: update it"
+        )
+    return document
+
+
+def relative(path: str | os.PathLike[str], document: str | os.PathLike[str]) -> str:
+    """How a document names a file: relative to the document's folder, with forward slashes."""
+    folder = os.path.abspath(Path(document).parent)  # noqa: PTH100 - symbolic links are not followed
+    try:
+        return Path(os.path.relpath(os.path.abspath(path), folder)).as_posix()  # noqa: PTH100
+    except ValueError:  # another drive
+        return Path(path).absolute().as_posix()
+
+
+def resolve(name: str, document: str | os.PathLike[str]) -> Path:
+    """The file a document names."""
+    return Path(document).parent / name
+
+
+@contextmanager
+def aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; what is written there is synced and renamed when the block ends well.
+
+    Folders on the way are made. When the block fails, nothing of it is left and an older file stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the suffix stays last: Pillow and numpy go by it
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Scalars and arrays of numpy, and paths, as JSON's own types; numbers that JSON cannot hold are refused."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, tensors
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise EncoscopeError(
+            f"the result holds {value} at {where}, which JSON cannot: this is a fault in its computation"
+        )
+    if isinstance(value, os.PathLike):
+        return Path(value).as_posix()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{type(value).__name__} at {where} has no form in JSON")
