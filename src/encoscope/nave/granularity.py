@@ -1,0 +1,100 @@
+"""Every granularity of one image: a Ward tree over its pixels or micro-clusters, and an automatic K."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from encoscope.nave.composite import Composite
+from encoscope.nave.kmeans import lloyd
+from encoscope.nave.ward import WardTree, ward_tree
+
+PIXELS = 4096
+"""Up to this many pixels the tree's points are the pixels themselves (a 64 x 64 grid: 134 MB of distances)."""
+
+MICRO_CLUSTERS = 512
+"""How many k-means micro-clusters stand in for more pixels than that."""
+
+AUTO = range(3, 11)
+"""The numbers of clusters that ``clusters="auto"`` chooses from."""
+
+
+@dataclass(frozen=True)
+class Granularity:
+    """A Ward tree of one image.
+
+    points: the tree's point of every pixel (row-major on the grid). within: the sum of squared distances of the pixels
+    to their points, 0 when the points are the pixels.
+    """
+
+    tree: WardTree
+    points: Int[np.ndarray, " pixels"]
+    within: float = 0.0
+
+    @property
+    def micro_clusters(self) -> int | None:
+        """How many micro-clusters the tree stands on; None when it stands on the pixels themselves."""
+        return None if self.tree.points == len(self.points) else self.tree.points
+
+    def cut(self, n_clusters: int) -> Int[np.ndarray, " pixels"]:
+        """The cluster of each pixel when n_clusters remain; nested over n_clusters. Numbered by first appearance."""
+        labels = self.tree.cut(n_clusters)[self.points]
+        _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[inverse]
+
+    def inertia(self, n_clusters: int) -> float:
+        """The sum of squared distances of the pixels to the mean of their cluster in that cut."""
+        return self.within + float(self.tree.costs[: self.tree.points - n_clusters].sum())
+
+
+def granularity(features: Composite, *, seed: int = 0) -> Granularity:
+    """The Ward tree of one image (``features`` of a batch of one; give float64 maps: near pixels nearly cancel)."""
+    if features.pixels <= PIXELS:
+        gram = features.gram()[0].double()
+        norms = gram.diagonal()
+        squared = (norms[:, None] + norms[None, :] - 2 * gram).clamp_min(0)
+        return Granularity(ward_tree(squared.cpu().numpy()), np.arange(features.pixels))
+    return _over_micro_clusters(features, seed)
+
+
+def _over_micro_clusters(features: Composite, seed: int) -> Granularity:
+    """K-means from a random choice of pixels (its quality hardly matters at this number), then Ward on the means."""
+    chosen = np.random.default_rng(seed).choice(features.pixels, MICRO_CLUSTERS, replace=False)
+    start = features.rows(torch.from_numpy(chosen)[None].to(features.device))
+    found = lloyd(features, start.unsqueeze(1), max_iter=10)
+    used, points, sizes = np.unique(found.labels[0].cpu().numpy(), return_inverse=True, return_counts=True)
+    means = found.centroids[0].double().cpu().numpy()[used]
+    squared = np.square(means).sum(1)
+    distances = np.maximum(squared[:, None] + squared[None, :] - 2 * means @ means.T, 0)
+    return Granularity(ward_tree(distances, sizes), points, float(found.inertia[0]))
+
+
+def inertia_of(features: Composite, labels: Int[Tensor, "batch pixels"]) -> Float[Tensor, " batch"]:
+    """The sum of squared distances of every pixel's composite vector to the mean of its cluster."""
+    k = int(labels.max()) + 1
+    members = torch.zeros(features.batch, k, features.pixels, dtype=features.dtype, device=features.device)
+    members.scatter_(1, labels.unsqueeze(1), 1)
+    sums = features.sums(members)
+    explained = sums.double().square().sum(2) / members.sum(2).clamp_min(1)
+    return (features.squared_norms.double().sum(1) - explained.sum(1)).clamp_min(0)
+
+
+def elbow(clusters: Sequence[int], inertias: Sequence[float]) -> int:
+    """The K where the curve of inertia over K bends most.
+
+    With K and inertia I both scaled to [0, 1], it is the K farthest below the chord from the first to the last point:
+    ``argmax_K (1 - x_K) - y_K``, ``x_K = (K - K_first) / (K_last - K_first)``,
+    ``y_K = (I_K - I_last) / (I_first - I_last)``. A flat curve gives the first K.
+    """
+    k = np.asarray(clusters, dtype=np.float64)
+    inertia = np.asarray(inertias, dtype=np.float64)
+    fall = inertia[0] - inertia[-1]
+    if len(k) < 3 or not fall > 0:
+        return int(k[0])
+    below = (k[-1] - k) / (k[-1] - k[0]) - (inertia - inertia[-1]) / fall
+    return int(k[below.argmax()])

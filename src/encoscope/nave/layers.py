@@ -1,0 +1,42 @@
+"""Which layers NAVE reads when none are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from encoscope.encoder import Encoder, LayerInfo
+from encoscope.errors import UsageError
+
+STAGES = 3
+"""The paper's choice for a convolutional network: the outputs of the last three stages (section 4.3)."""
+
+
+def choose_layers(encoder: Encoder, layers: Sequence[str] | str | None = None) -> tuple[str, ...]:
+    """The layers to cluster, in the network's order.
+
+    layers: names (a comma-separated string, or a sequence), checked; None takes the last three stages of a network
+    that has stages (CNN, Swin, ...) and the last block of one that keeps its grid (ViT; section 4.2). Raises
+    UsageError for an unknown or repeated layer, or a network without any spatial layer.
+    """
+    if layers is None:
+        return _default(encoder.layers, encoder.source)
+    names = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else list(layers)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UsageError(f"layer given twice: {', '.join(repeated)}")
+    if not names or not all(names):
+        raise UsageError(f"no layer name in {layers!r}")
+    wanted = {encoder.layer(name).name for name in names}
+    return tuple(info.name for info in encoder.layers if info.name in wanted)
+
+
+def _default(layers: Sequence[LayerInfo], source: str) -> tuple[str, ...]:
+    stages = [info.name for info in layers if info.role == "stage"]
+    blocks = [info.name for info in layers if info.role == "block"]
+    if stages:
+        return tuple(stages[-STAGES:])
+    if blocks:
+        return (blocks[-1],)
+    if not layers:
+        raise UsageError(f"{source} has no layer with a spatial output, so there is nothing to segment by")
+    return (layers[-1].name,)

@@ -1,0 +1,62 @@
+"""Grouping by principal components (NAVE, appendix F): each pixel goes to the component it scores highest on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse.linalg import LinearOperator, svds
+
+from encoscope.errors import UsageError
+from encoscope.nave.composite import Composite
+
+_DENSE = 64
+"""Below this many pixels or dimensions the matrix is written out: the iterative solver needs K well below both."""
+
+
+def pca_labels(features: Composite, n_components: int) -> Int[torch.Tensor, "batch pixels"]:
+    """argmax_k |score_k| over the first principal components of each image's composite features.
+
+    Components are ordered by explained variance; their sign does not matter. Raises UsageError when there are fewer
+    pixels or dimensions than components.
+    """
+    if n_components > min(features.pixels, features.dim):
+        raise UsageError(
+            f"{n_components} principal components of {features.pixels} cells with {features.dim} features: "
+            "ask for fewer"
+        )
+    labels = [
+        np.abs(_scores(features.select(torch.tensor([image], device=features.device)), n_components)).argmax(1)
+        for image in range(features.batch)
+    ]
+    return torch.from_numpy(np.stack(labels)).to(features.device)
+
+
+def _scores(features: Composite, n_components: int) -> Float[np.ndarray, "pixels k"]:
+    """The centred features projected on their first right singular vectors: left singular vectors times values."""
+    if min(features.pixels, features.dim) <= max(_DENSE, 2 * n_components):
+        dense = features.dense()[0].double().cpu().numpy()
+        left, values, _ = np.linalg.svd(dense - dense.mean(0), full_matrices=False)
+        return left[:, :n_components] * values[:n_components]
+    shape = (features.pixels, features.dim)
+    mean = _sums(features, np.full((shape[0], 1), 1 / shape[0]))  # [dim, 1]
+    centred = LinearOperator(
+        shape,
+        matvec=lambda v: (_products(features, v.reshape(-1, 1)) - mean.T @ v.reshape(-1, 1)).ravel(),
+        rmatvec=lambda w: (_sums(features, w.reshape(-1, 1)) - mean * w.sum()).ravel(),
+        dtype=np.float64,
+    )
+    start = np.random.default_rng(0).standard_normal(min(shape))  # ARPACK's start; the result does not depend on it
+    left, values, _ = svds(centred, k=n_components, v0=start)
+    order = np.argsort(-values)
+    return left[:, order] * values[order]
+
+
+def _products(features: Composite, vectors: Float[np.ndarray, "dim n"]) -> Float[np.ndarray, "pixels n"]:
+    given = torch.from_numpy(vectors.T[None]).to(features.device, features.dtype)
+    return features.scores(given)[0].T.double().cpu().numpy()
+
+
+def _sums(features: Composite, weights: Float[np.ndarray, "pixels n"]) -> Float[np.ndarray, "dim n"]:
+    given = torch.from_numpy(weights.T[None]).to(features.device, features.dtype)
+    return features.sums(given)[0].T.double().cpu().numpy()

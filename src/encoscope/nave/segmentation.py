@@ -1,0 +1,235 @@
+"""What NAVE finds in one image: a label for every pixel, at any granularity, with what made it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+from PIL import Image
+
+from encoscope import plots, results
+from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.images import Geometry, Photo, read
+from encoscope.nave.granularity import Granularity
+from encoscope.nave.settings import MAX_CLUSTERS
+from encoscope.nave.ward import WardTree
+from encoscope.regions import Region
+from encoscope.regions import regions as connected_regions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from encoscope.encoder import Encoder
+
+KIND = "segmentation"
+
+
+@dataclass(frozen=True)
+class Model:
+    """The encoder behind a result: its source as the user wrote it, its digest, and the layers that were read."""
+
+    source: str
+    digest: str
+    layers: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a result document."""
+        return {"source": self.source, "digest": self.digest, "layers": list(self.layers)}
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The parts of one image that an encoder treats alike.
+
+    labels: ``[height, width]``, the cluster of every pixel of the original image, in 0..n_clusters-1.
+    grid_labels: ``[rows, columns]``, the same on the grid that was clustered, without padding.
+    inertia: sum of squared distances of the grid's composite vectors to their cluster's mean.
+    geometry: how the image came into the network. settings, seed: what made it.
+    """
+
+    labels: UInt8[np.ndarray, "height width"]
+    grid_labels: UInt8[np.ndarray, "rows columns"]
+    n_clusters: int
+    inertia: float
+    geometry: Geometry
+    grid: tuple[int, int]
+    settings: dict[str, Any]
+    seed: int
+    path: str | None = None
+    _photo: Photo | None = field(default=None, repr=False)
+    _model: Model | Callable[[], Model] | None = field(default=None, repr=False)
+    _granularity: Granularity | Callable[[], Granularity] | None = field(default=None, repr=False)
+
+    @property
+    def height(self) -> int:
+        """Rows of the original image."""
+        return self.labels.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Columns of the original image."""
+        return self.labels.shape[1]
+
+    @cached_property
+    def model(self) -> Model | None:
+        """The encoder that was looked into."""
+        return self._model() if callable(self._model) else self._model
+
+    @cached_property
+    def granularity(self) -> Granularity:
+        """The Ward tree that ``at`` cuts; grown when first asked for. Raises EncoscopeError when it was not kept."""
+        if self._granularity is None:
+            raise EncoscopeError("this segmentation was saved without its tree, so it has one granularity only")
+        return self._granularity() if callable(self._granularity) else self._granularity
+
+    def at(self, n_clusters: int) -> Segmentation:
+        """The same image at another granularity, cut from one Ward tree: a region at k + 1 lies inside one at k.
+
+        Equal to ``labels`` at their own number of clusters only for ``grouping="ward"``. Raises UsageError when there
+        are fewer points than clusters.
+        """
+        tree = self.granularity
+        most = min(tree.tree.points, MAX_CLUSTERS)
+        if not 1 <= n_clusters <= most:
+            raise UsageError(f"this image can be cut into 1 to {most} clusters, not {n_clusters}")
+        cells = by_size(tree.cut(n_clusters)).astype(np.uint8).reshape(self.grid_labels.shape)
+        return replace(
+            self,
+            labels=self.geometry.to_original(cells, self.grid),
+            grid_labels=cells,
+            n_clusters=n_clusters,
+            inertia=tree.inertia(n_clusters),
+            settings={
+                **self.settings,
+                "clusters": n_clusters,
+                "grouping": "ward",
+                "micro_clusters": tree.micro_clusters,
+            },
+            _granularity=tree,
+        )
+
+    def regions(self, *, min_area: int = 0, border: int = 0) -> list[Region]:
+        """Connected components (4-connectivity) with both boxes; see ``encoscope.regions``."""
+        return connected_regions(self.labels, min_area=min_area, border=border)
+
+    def overlay(self, *, alpha: float = 0.5) -> Image.Image:
+        """The clusters' colours and outlines on the photo (on grey where the photo is not at hand)."""
+        return Image.fromarray(plots.overlay(self._pixels(), self.labels, alpha=alpha))
+
+    def plot(self) -> Figure:
+        """A matplotlib figure: the photo, and the overlay with each cluster's colour and share of the image."""
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
+
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.imshow(self._pixels())
+        left.set_title(Path(self.path).name if self.path else "image")
+        right.imshow(self.overlay())
+        right.set_title(f"K = {self.n_clusters}")
+        share = np.bincount(self.labels.ravel(), minlength=self.n_clusters) / self.labels.size
+        colours = plots.palette(self.n_clusters) / 255
+        if self.n_clusters <= 20:
+            handles = [Patch(color=colours[k], label=f"{k}: {share[k]:.0%}") for k in range(self.n_clusters)]
+            right.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        for axes in (left, right):
+            axes.set_axis_off()
+        return figure
+
+    def _pixels(self) -> np.ndarray:
+        if self._photo is not None:
+            return plots.displayable(self._photo.pixels)
+        if self.path is not None:
+            try:
+                pixels = plots.displayable(read(self.path).pixels)
+                if pixels.shape[:2] == self.labels.shape:
+                    return pixels
+            except EncoscopeError:
+                pass  # the photo has moved: the labels alone are still worth a picture
+        return np.full((*self.labels.shape, 3), 128, dtype=np.uint8)
+
+    def entry(self) -> dict[str, Any]:
+        """This image's entry in a result document (boxes ``[x0, y0, x1, y1]``, original pixels)."""
+        return {
+            "path": self.path,
+            "width": self.width,
+            "height": self.height,
+            "clusters": self.n_clusters,
+            "inertia": self.inertia,
+            "regions": [
+                {"cluster": r.cluster, "area": r.area, "outer_box": r.outer_box, "inner_box": r.inner_box}
+                for r in self.regions()
+            ],
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write ``result.json`` and ``arrays.npz`` (labels, tree) into a folder; ``load`` reads them back."""
+        folder = Path(path)
+        tree = self.granularity if self._granularity is not None else None
+        arrays = {"labels": self.labels, "grid_labels": self.grid_labels}
+        if tree is not None:
+            arrays |= {"points": tree.points, "merges": tree.tree.merges, "costs": tree.tree.costs}
+        image = self.entry() | {
+            "arrays": "arrays.npz",
+            "grid": list(self.grid),
+            "geometry": {name: list(value) for name, value in vars(self.geometry).items()},
+            "within": 0.0 if tree is None else tree.within,
+        }
+        with results.aside(folder / "arrays.npz") as temporary:
+            np.savez_compressed(temporary, **arrays)
+        document = results.envelope(
+            KIND, [image], model=self.model.as_dict() if self.model else None, settings=self.settings, seed=self.seed
+        )
+        results.write(folder / "result.json", document)
+        return folder
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Segmentation:
+        """Read what ``save`` wrote. Raises MissingError when there is nothing, EncoscopeError when it is another thing."""
+        folder = Path(path)
+        document = results.read(folder / "result.json", KIND)
+        image = document["images"][0] if len(document["images"]) == 1 else {}
+        if "arrays" not in image:
+            raise EncoscopeError(f"{folder / 'result.json'} was not written by Segmentation.save")
+        try:
+            with np.load(folder / image["arrays"]) as stored:
+                arrays = dict(stored)
+        except FileNotFoundError as error:
+            raise MissingError(f"{folder / image['arrays']} is missing: the result is not whole") from error
+        tree = None
+        if "merges" in arrays:
+            tree = Granularity(WardTree(arrays["merges"], arrays["costs"]), arrays["points"], image["within"])
+        model = document["model"]
+        return cls(
+            labels=arrays["labels"],
+            grid_labels=arrays["grid_labels"],
+            n_clusters=image["clusters"],
+            inertia=image["inertia"],
+            geometry=Geometry(**{name: tuple(value) for name, value in image["geometry"].items()}),
+            grid=tuple(image["grid"]),
+            settings=document["settings"],
+            seed=document["seed"],
+            path=image["path"],
+            _model=None if model is None else Model(model["source"], model["digest"], tuple(model["layers"])),
+            _granularity=tree,
+        )
+
+
+def model_of(encoder: Encoder, layers: tuple[str, ...]) -> Callable[[], Model]:
+    """The provenance of a result, its digest computed when first asked for."""
+    return lambda: Model(encoder.source, encoder.digest, layers)
+
+
+def by_size(labels: Integer[np.ndarray, " pixels"]) -> Integer[np.ndarray, " pixels"]:
+    """Labels renumbered so that 0 is the largest cluster; of equal ones, the first to appear comes first."""
+    _, first, inverse, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    order = np.lexsort((first, -sizes))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[inverse]
