@@ -14,7 +14,7 @@ _library = None  # a torch.library.Library takes its schemas with it when it is 
 
 
 def ensure_torchvision() -> None:
-    """Import torchvision, declaring its missing operators first if that is what stops it. Call before timm or open_clip."""
+    """Import torchvision, declaring its missing operators first if they stop it. Call before timm or open_clip."""
     global _library
     if "torchvision" in sys.modules:
         return

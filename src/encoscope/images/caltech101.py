@@ -48,7 +48,7 @@ def class_names() -> tuple[str, ...]:
 def caltech101(root: str | Path, split: str = "train") -> LabelledPhotos:
     """The photos of a split of Caltech-101, without the background class.
 
-    root: the folder that holds ``101_ObjectCategories`` (as torchvision's ``Caltech101`` leaves it), or that folder itself.
+    root: the folder that holds ``101_ObjectCategories`` (as torchvision's ``Caltech101`` leaves it), or that one.
     split: "train" (5,784 photos) or "test" (2,893).
 
     Raises:

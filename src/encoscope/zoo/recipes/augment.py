@@ -29,7 +29,7 @@ def normalise(pixels: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "b
 def colour(
     pixels: UInt8[Tensor, "batch 3 height width"], strength: float, generator: Generator
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Brightness, contrast and saturation scaled by factors in 1 ± strength, a tenth of the batch grey; then normalised.
+    """Brightness, contrast and saturation scaled by factors in 1 ± strength, a tenth turned grey; then normalised.
 
     The three make one affine map of colours per image, so that the batch is one matrix product.
     """

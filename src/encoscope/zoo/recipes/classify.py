@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from encoscope.images import Preprocess, read, to_batch
 from encoscope.zoo.recipes.augment import mix, normalise
 from encoscope.zoo.recipes.photos import Photos, centre_crop
 from encoscope.zoo.recipes.training import Step
@@ -56,10 +58,22 @@ def predict(
     return np.concatenate(rows)
 
 
+@torch.inference_mode()
+def predict_as_shipped(
+    forward: Callable[[Tensor], Tensor], paths: Sequence[Path], preprocess: Preprocess, device: torch.device
+) -> Float[np.ndarray, "photos outputs"]:
+    """Outputs on photo files, read and preprocessed as the package does it for its users."""
+    rows = []
+    for start in range(0, len(paths), 64):
+        batch = to_batch([read(path) for path in paths[start : start + 64]], preprocess).to(device)
+        rows.append(forward(batch.pixels.contiguous(memory_format=torch.channels_last)).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
 def accuracies(
     predicted: Int64[np.ndarray, " photos"], labels: Int64[np.ndarray, " photos"], classes: int
 ) -> tuple[float, float, Float[np.ndarray, " classes"]]:
-    """Top-1 accuracy, its mean over the classes that occur, and one value per class (NaN where a class does not occur)."""
+    """Top-1 accuracy, its mean over the classes that occur, and one value per class (NaN where it does not)."""
     right = predicted == labels
     count = np.bincount(labels, minlength=classes)
     hits = np.bincount(labels, weights=right, minlength=classes)

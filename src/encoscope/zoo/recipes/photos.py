@@ -53,7 +53,7 @@ def decode(listed: LabelledPhotos, side: int) -> Photos:
 
 
 def held_out_tenth(labels: Int64[np.ndarray, " photos"]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of nine tenths and of a tenth of each class (every tenth photo of it), for tuning without the test list."""
+    """Indices of nine tenths and of a tenth of each class (every tenth photo of it), for tuning."""
     order = np.argsort(labels, kind="stable")
     place = np.empty(len(labels), dtype=np.int64)
     starts = np.searchsorted(labels[order], labels[order])

@@ -1,7 +1,7 @@
 """A training loop that can be killed at any time and goes on to the same result.
 
-All randomness follows from the seed, the epoch and the place in the epoch; after each epoch the whole state is written aside,
-synced and renamed. Running the recipe again reads the last such state, and a plan that was changed starts in a folder of its own.
+All randomness follows from the seed, the epoch and the place in the epoch; after each epoch the whole state is written
+aside, synced and renamed. Running the recipe again reads the last such state; a changed plan has a folder of its own.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Phase:
 class Plan:
     """All settings of a training; its hash names the folder of the run.
 
-    balance: 0 shows each photo once an epoch, 1 each class equally often. ema: decay per step of the weights' moving average,
-    which is what ships. warm: share of the steps in which the learning rate rises; then it falls along a cosine to 0.
+    balance: 0 shows each photo once an epoch, 1 each class equally often. ema: decay per step of the weights' moving
+    average, which is what ships. warm: share of the steps in which the learning rate rises; then it falls along a cosine.
     """
 
     name: str
@@ -161,8 +161,8 @@ def train(
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train to the plan's end, or to ``stop_epoch``, from the last checkpoint in ``folder`` if there is one.
 
-    loss_of: the loss of a step, in mixed precision (bfloat16). evaluate: measured on the averaged weights after every fifth epoch.
-    report: takes a line per epoch. Returns the averaged model and a record per epoch.
+    loss_of: the loss of a step, in mixed precision (bfloat16). evaluate: measured on the averaged weights after every
+    fifth epoch. report: takes a line per epoch. Returns the averaged model and a record per epoch.
     """
     model = model.to(device, memory_format=torch.channels_last)
     ema = copy.deepcopy(model).eval().requires_grad_(False)

@@ -1,0 +1,155 @@
+"""Captions from the attribute table: the image-text model's training text, and the default vocabulary.
+
+``python -m encoscope.zoo.captions`` writes the shipped file again, byte for byte.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from encoscope.zoo.attributes import HELD_OUT, ClassWords, attributes
+
+PER_CLASS = 64
+FILE = "captions.tsv.gz"
+
+# {noun}: a name or synonym, or a kind where the name is held out; {a:...} puts the article that fits before it.
+TEMPLATES = (
+    "a photo of {a noun}",
+    "a picture of {a adjective noun}",
+    "{a noun} {place}",
+    "{a adjective noun} {place}",
+    "{a adjective noun} {doing}",
+    "{a noun} {doing} {place}",
+    "{a noun} with {part}",
+    "{a noun} with {part} and {part2}",
+    "{a adjective noun} with {part}",
+    "{a colour noun} with {part}, {place}",
+    "{a texture noun} {doing} {place}",
+    "{a noun}, {a kind} with {part}",
+    "{a noun} is {a kind}",
+    "{a kind} with {part}, {part2} and {part3}",
+    "{a adjective kind} {place}",
+    "the {bare} of {a noun}",
+    "the {bare} and the {bare2} of {a noun}",
+    "{a noun}, {texture} and {colour}",
+    "{a colour noun}, {texture}, {place}",
+    "{a noun} {substance}",
+    "{a colour noun} {substance}",
+    "{a texture kind} {substance}, {place}",
+    "a close view of {a adjective noun}",
+    "{a colour kind} {doing}",
+)
+
+
+def article(phrase: str) -> str:
+    """A noun phrase with "a" or "an"; proper names stay without."""
+    if phrase[:1].isupper():
+        return phrase
+    sounded = phrase[0] in "aeiou" and not phrase.startswith(("eu", "uni", "one"))
+    return f"{'an' if sounded else 'a'} {phrase}"
+
+
+def bare(part: str) -> str:
+    """A part without its article: "a long neck" as "long neck"."""
+    for start in ("a ", "an "):
+        if part.startswith(start):
+            return part[len(start) :]
+    return part
+
+
+def _substance(words: ClassWords, material: str) -> str:
+    return f"with {material}" if words.nature == "living" else f"made of {material}"
+
+
+def _fill(template: str, words: ClassWords, rng: np.random.Generator, named: bool) -> str:
+    def one(options: tuple[str, ...]) -> str:
+        return options[rng.integers(len(options))]
+
+    parts = [words.parts[i] for i in rng.permutation(len(words.parts))]
+    colour, texture = one(words.colour), one(words.texture)
+    # the plain name half of the time: it is what people ask for
+    name = words.name if rng.random() < 0.5 else one(words.names)
+    noun, kind = name if named else one(words.kind), one(words.kind)
+    proper = named and noun[:1].isupper()
+    adjective = (colour, texture, f"{texture} {colour}")[rng.integers(3)]
+    phrases = {
+        "a noun": article(noun),
+        "a adjective noun": article(f"{adjective} {noun}"),
+        "a colour noun": article(f"{colour} {noun}"),
+        "a texture noun": article(f"{texture} {noun}"),
+        "a kind": article(kind),
+        "a adjective kind": article(f"{adjective} {kind}"),
+        "a colour kind": article(f"{colour} {kind}"),
+        "a texture kind": article(f"{texture} {kind}"),
+        "place": one(words.place),
+        "doing": one(words.doing),
+        "part": parts[0],
+        "part2": parts[1],
+        "part3": parts[2],
+        "bare": bare(parts[0]),
+        "bare2": bare(parts[1]),
+        "colour": colour,
+        "texture": texture,
+        "substance": _substance(words, one(words.material)),
+    }
+    if proper:  # "Garfield", not "an orange Garfield"
+        phrases |= {key: noun for key in phrases if key.startswith("a ") and key.endswith(" noun")}
+    for key, phrase in phrases.items():
+        template = template.replace("{" + key + "}", phrase)
+    return template
+
+
+def captions_of(words: ClassWords, count: int = PER_CLASS, seed: int = 0) -> list[str]:
+    """``count`` distinct captions of a class, the same for the same seed; without its names where they are held out.
+
+    Raises:
+        ValueError: the class has too few attributes for that many distinct captions.
+    """
+    rng = np.random.default_rng([seed, *words.folder.encode()])
+    named = words.folder not in HELD_OUT
+    found: dict[str, None] = {f"a photo of {article(words.name)}": None} if named else {}
+    for turn in range(50 * count):
+        template = TEMPLATES[turn % len(TEMPLATES)]
+        if not named and template == "{a noun} is {a kind}":
+            continue  # a kind that is a kind
+        found.setdefault(_fill(template, words, rng, named))
+        if len(found) == count:
+            return list(found)
+    raise ValueError(f"{words.folder} has attributes for only {len(found)} of {count} captions")
+
+
+def generate(seed: int = 0) -> list[tuple[str, str]]:
+    """All captions as (class folder, caption); a caption that two classes share stands once with each."""
+    return [(words.folder, caption) for words in attributes() for caption in captions_of(words, seed=seed)]
+
+
+@cache
+def shipped() -> tuple[tuple[str, str], ...]:
+    """The shipped captions as (class folder, caption), in the order of the classes."""
+    packed = (resources.files("encoscope.zoo") / "data" / FILE).read_bytes()
+    lines = gzip.decompress(packed).decode("utf-8").splitlines()
+    return tuple((folder, caption) for folder, caption in (line.split("\t") for line in lines))
+
+
+def vocabulary() -> tuple[str, ...]:
+    """The default vocabulary: the distinct shipped captions, in their order."""
+    return tuple(dict.fromkeys(caption for _, caption in shipped()))
+
+
+def packed() -> bytes:
+    """The shipped file's bytes, made anew."""
+    text = "".join(f"{folder}\t{caption}\n" for folder, caption in generate())
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:
+        file.write(text.encode("utf-8"))
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "data" / FILE).write_bytes(packed())
