@@ -1,0 +1,129 @@
+"""Find the layers of a network that hold a spatial map, and its linear head, by running it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from encoscope.encoder.capture import evaluating, first_tensor, hooks, random_pixels
+from encoscope.encoder.layouts import Layout, Size, find_layout
+from encoscope.encoder.roles import assign_roles
+from encoscope.encoder.types import LayerInfo
+
+_BATCH = 2  # in the trial run; tells the batch axis from windows, heads and tokens
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A spatial layer: what users see of it, how to read its output, and how often a forward pass calls it."""
+
+    info: LayerInfo
+    layout: Layout
+    calls: int
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What one trial run showed.
+
+    layers: by name, in the network's order (that of their last call's end).
+    head: name of the linear layer (or 1x1 convolution) whose output is the network's output, or None.
+    outputs: width K of the network's output if that is [B, K], else None.
+    """
+
+    layers: Mapping[str, Layer]
+    head: str | None
+    outputs: int | None
+
+
+def discover(module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None = None) -> Discovery:
+    """Run the network on a seeded batch of its own input size and read off its layers. Errors of its forward pass on."""
+    shapes: dict[str, tuple[int, ...]] = {}  # of each module's last call, in the order in which those calls ended
+    calls: dict[str, int] = {}
+    linear: dict[str, Tensor] = {}  # kept alive, so that the same memory means the same tensor
+    names = {child: name for name, child in module.named_modules() if name}
+
+    def note(child: nn.Module, _args: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is None:
+            return
+        name = names[child]
+        calls[name] = calls.get(name, 0) + 1
+        shapes.pop(name, None)
+        shapes[name] = tuple(tensor.shape)
+        if isinstance(child, (nn.Linear, nn.Conv2d)) and tensor.flatten(1).shape[1] == tensor.shape[1]:
+            linear[name] = tensor
+
+    pixels = random_pixels(_BATCH, channels, size, next(module.parameters(), None))
+    with evaluating(module), torch.no_grad(), hooks([]) as handles:
+        handles.extend(child.register_forward_hook(note) for child in names)
+        output = output_tensor((forward or module)(pixels))
+
+    wide = output is not None and output.ndim == 2 and output.shape[0] == _BATCH
+    head = next((name for name, tensor in linear.items() if wide and _same_memory(tensor, output)), None)
+    layers = _layers(shapes, calls, size, _unwinders(module))
+    roles = assign_roles(module, {name: layer.info for name, layer in layers.items()})
+    layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
+    return Discovery(layers, head, output.shape[1] if output is not None and wide else None)
+
+
+def output_tensor(output: Any) -> Tensor | None:
+    """The network's answer: ``logits`` where an output object has them, else its first tensor."""
+    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
+        return output["logits"]
+    return first_tensor(output)
+
+
+def _layers(
+    shapes: Mapping[str, tuple[int, ...]],
+    calls: Mapping[str, int],
+    size: Size,
+    unwinders: Mapping[str, Callable[[Tensor], Tensor] | None],
+) -> dict[str, Layer]:
+    layers: dict[str, Layer] = {}
+    grids: set[Size] = set()
+    lengths: set[int] = set()
+    for name, shape in shapes.items():
+        layout = find_layout(shape, _BATCH, size, grids, lengths)
+        if layout is None:
+            continue
+        if layout.form == "tokens":
+            lengths.add(layout.prefix + layout.grid[0] * layout.grid[1])
+            if name in unwinders and unwinders[name] is None:
+                continue
+            layout = replace(layout, unwind=unwinders.get(name))
+        else:
+            grids.add(layout.grid)
+        kind = "tokens" if layout.form == "tokens" else "map"
+        layers[name] = Layer(LayerInfo(name, kind, layout.channels, layout.grid, layout.prefix), layout, calls[name])
+    return layers
+
+
+def _unwinders(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor] | None]:
+    """For networks with tokens in an order of their own (Hiera): how each block's output is put back on the grid.
+
+    None stands for modules inside a block, whose tokens have no such way back.
+    """
+    found: dict[str, Callable[[Tensor], Tensor] | None] = {}
+    for owner_name, owner in module.named_modules():
+        reroll, blocks = getattr(owner, "reroll", None), getattr(owner, "blocks", None)
+        if not callable(reroll) or not isinstance(blocks, (nn.ModuleList, nn.Sequential)):
+            continue
+        prefix = f"{owner_name}." if owner_name else ""
+        for index, block in enumerate(blocks):
+            for inner, _ in block.named_modules():
+                name = f"{prefix}blocks.{index}"
+                found[f"{name}.{inner}" if inner else name] = None if inner else _reroll(reroll, index)
+    return found
+
+
+def _reroll(reroll: Callable[..., Any], index: int) -> Callable[[Tensor], Tensor]:
+    return lambda tokens: reroll(tokens, index)
+
+
+def _same_memory(a: Tensor, b: Tensor | None) -> bool:
+    return b is not None and a.data_ptr() == b.data_ptr() and a.numel() == b.numel()

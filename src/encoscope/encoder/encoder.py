@@ -1,0 +1,344 @@
+"""A frozen network as named layers of feature maps."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from math import ceil, log2
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from encoscope.encoder import layouts
+from encoscope.encoder.capture import Output, capture, capture_input, evaluating, first_tensor, random_pixels
+from encoscope.encoder.digest import digest, fingerprint
+from encoscope.encoder.discovery import Discovery, discover, output_tensor
+from encoscope.encoder.types import Activation, LayerInfo
+from encoscope.errors import EncoscopeError, UsageError, nearest
+from encoscope.images import Batch, GeometryKind, Photo, Preprocess, read, to_batch
+
+_log = logging.getLogger("encoscope")
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Images: TypeAlias = (
+    Any  # a Batch, a normalised tensor [B, C, H, W], one image, or several (paths, arrays, PIL images, Photos)
+)
+Result = TypeVar("Result")
+
+
+class Encoder:
+    """Any ``nn.Module`` that maps a batch of images to features, with its preprocessing, layers and head.
+
+    module: the network; it is only read: training flags, gradient flags and hooks are as before after every call.
+    size: side, or (height, width), of the network's own input in pixels.
+    mean, std: per channel, for values in [0, 1]; ImageNet's if left out.
+    interpolation, crop: how images get to ``size``, see ``Preprocess``.
+    channels: of the input. classes: names of the head's outputs, in order.
+    device: where to run ("cpu", "cuda", ...); left out, where the module is. precision: "bf16" and "fp16" use autocast.
+    forward: what to call instead of ``module(pixels)``, for networks whose own ``forward`` needs more than the pixels.
+
+    Nothing is run until it is needed; layers are found by one trial run.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        size: int | tuple[int, int] = 224,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        interpolation: str = "bicubic",
+        crop: float = 1.0,
+        channels: int = 3,
+        classes: Sequence[str] | None = None,
+        source: str = "python",
+        device: torch.device | str | None = None,
+        precision: Precision = "fp32",
+        forward: Callable[[Tensor], Output] | None = None,
+    ) -> None:
+        if precision not in ("fp32", *_AUTOCAST):
+            raise UsageError(f"precision is fp32, bf16 or fp16, not {precision!r}")
+        self.module = module if device is None else module.to(device)
+        self.preprocess = Preprocess(
+            size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+            mean=_per_channel(mean, _IMAGENET_MEAN, channels, "mean"),
+            std=_per_channel(std, _IMAGENET_STD, channels, "std"),
+            interpolation=interpolation,
+            crop=crop,
+            channels=channels,
+        )
+        self.classes = None if classes is None else tuple(classes)
+        self.source = source
+        self.precision: Precision = precision
+        self._forward = forward
+        self._digest: tuple[Any, str] | None = None
+
+    def __repr__(self) -> str:
+        height, width = self.preprocess.size
+        return f"Encoder({self.source}, {type(self.module).__name__}, {height}x{width}, {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights are."""
+        first = next(self.module.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of weights and preprocessing; the same on any device; follows changes made to the weights."""
+        state = (fingerprint(self.module), self.preprocess)
+        if self._digest is None or self._digest[0] != state:
+            self._digest = (state, digest(self.module, self.preprocess))
+        return self._digest[1]
+
+    @cached_property
+    def _discovery(self) -> Discovery:
+        return self._guard(lambda: discover(self.module, self.preprocess.size, self.preprocess.channels, self._call))
+
+    @property
+    def layers(self) -> list[LayerInfo]:
+        """All modules with a spatial output, in the network's order."""
+        return [layer.info for layer in self._discovery.layers.values()]
+
+    def layer(self, name: str) -> LayerInfo:
+        """One layer by its ``named_modules()`` name; UsageError names the nearest ones."""
+        found = self._discovery.layers.get(name)
+        if found is not None:
+            return found.info
+        if name and name in dict(self.module.named_modules()):
+            raise UsageError(f"layer {name!r} gives no spatial map{nearest(name, self._discovery.layers)}")
+        raise UsageError(f"unknown layer {name!r}{nearest(name, self._discovery.layers)}")
+
+    @property
+    def head(self) -> nn.Linear | None:
+        """The linear layer whose output is the network's output, if there is one."""
+        name = self._discovery.head
+        found = None if name is None else self.module.get_submodule(name)
+        return found if isinstance(found, nn.Linear) else None
+
+    @cached_property
+    def stride(self) -> int:
+        """What the sides of an input of free size should be multiples of: patch size, or the coarsest stage's stride."""
+        main = [layer for layer in self.layers if layer.role in ("stage", "block")] or self.layers
+        strides = [side / cells for info in main for side, cells in zip(self.preprocess.size, info.grid, strict=True)]
+        coarsest = max(strides, default=1.0)
+        return int(coarsest) if coarsest.is_integer() else 2 ** ceil(log2(coarsest))
+
+    @cached_property
+    def resizable(self) -> bool:
+        """Whether the network takes other sizes than its own, found by one trial run on an oblong input."""
+        main = [info.name for info in self.layers if info.role in ("stage", "block")][-1:] or [
+            info.name for info in self.layers[-1:]
+        ]
+        if not main:
+            return False
+        height, width = self.preprocess.size
+        canvas = (_round_up(height, self.stride), _round_up(width, self.stride) + self.stride)
+        layer = self._discovery.layers[main[0]]
+        pixels = random_pixels(1, self.preprocess.channels, canvas, next(self.module.parameters(), None))
+        try:
+            with evaluating(self.module), torch.no_grad():
+                kept, _ = capture(self.module, pixels, {main[0]: layer.calls}, forward=self._call)
+            found = layouts.read(kept[main[0]], layer.layout, canvas)
+        except Exception:  # whatever the network raises, it does not take this size
+            return False
+        # A network that resizes its input itself gives its usual square grid: its maps do not follow the canvas.
+        return found is not None and tuple(found.maps.shape[2:]) != layer.info.grid
+
+    def prepare(
+        self,
+        images: Images,
+        geometry: GeometryKind = "model",
+        size: int | Literal["model", "native"] = "model",
+    ) -> Batch:
+        """The normalised batch of one or several images (paths, PIL images, arrays, tensors, Photos).
+
+        geometry: "model", the network's own resize and centre crop; "whole", nothing cropped: the short side resized
+            to ``size``, the aspect kept, sides padded to ``stride``; squashed to the network's size if it takes no other.
+        """
+        if isinstance(images, Batch):
+            return images
+        photos = [self._photo(image) for image in _as_list(images)]
+        if not photos:
+            raise UsageError("no images given")
+        free = geometry == "whole" or size != "model"
+        return to_batch(
+            photos,
+            self.preprocess,
+            geometry=geometry,
+            size=size,
+            multiple=self.stride if free else 1,
+            fixed=free and not self.resizable,
+        )
+
+    def activations(self, images: Images, layers: Sequence[str] | str) -> dict[str, Activation]:
+        """The outputs of some layers, as {name: Activation} in the network's order.
+
+        images: a Batch, a normalised tensor [B, C, H, W], or what ``prepare`` takes. layers: names, in any order.
+        The forward pass ends after the last of them. Raises UsageError for unknown layers, EncoscopeError for NaN or
+        infinite activations and for a forward pass that fails.
+        """
+        names = [layers] if isinstance(layers, str) else list(layers)
+        wanted = {self.layer(name).name for name in names}
+        if not wanted:
+            raise UsageError("no layers given")
+        found = {name: layer for name, layer in self._discovery.layers.items() if name in wanted}
+        calls = {name: layer.calls for name, layer in found.items()}
+
+        def run(pixels: Tensor) -> dict[str, Activation]:
+            kept, _ = capture(self.module, pixels, calls, forward=self._call)
+            return {name: self._read(name, kept.get(name), (pixels.shape[2], pixels.shape[3])) for name in found}
+
+        parts = self._batched(run, self._pixels(images))
+        return {name: _join([part[name] for part in parts]) for name in found}
+
+    def features(self, images: Images) -> Float[Tensor, "batch features"]:
+        """The pooled representation: what the linear head takes; without a head, the output, or its mean over space."""
+
+        def run(pixels: Tensor) -> Tensor:
+            name = self._discovery.head
+            if name is None:
+                return _pooled(self._call(pixels))
+            return capture_input(self.module, name, pixels, self._call).flatten(1)
+
+        return torch.cat([part.float() for part in self._batched(run, self._pixels(images))])
+
+    def logits(self, images: Images) -> Float[Tensor, "batch classes"]:
+        """The head's outputs, before any softmax. Raises UsageError when the network has no classification head."""
+        if not self._classifies:
+            raise UsageError(f"{self.source} has no classification head, so there are no logits: use features")
+
+        def run(pixels: Tensor) -> Tensor:
+            output = output_tensor(self._call(pixels))
+            assert output is not None  # seen in the trial run
+            return output
+
+        return torch.cat([part.float() for part in self._batched(run, self._pixels(images))])
+
+    @property
+    def _classifies(self) -> bool:
+        outputs = self._discovery.outputs
+        if outputs is None:
+            return False
+        stated = getattr(self.module, "num_classes", None)
+        return (
+            self._discovery.head is not None
+            or stated == outputs
+            or (self.classes is not None and len(self.classes) == outputs)
+        )
+
+    def _call(self, pixels: Tensor) -> Output:
+        forward = self._forward or self.module
+        if self.precision == "fp32":
+            return forward(pixels)
+        with torch.autocast(pixels.device.type, dtype=_AUTOCAST[self.precision]):
+            return forward(pixels)
+
+    def _photo(self, image: Any) -> Photo:
+        return image if isinstance(image, Photo) else read(image, channels=self.preprocess.channels)
+
+    def _pixels(self, images: Images) -> Tensor:
+        if isinstance(images, Tensor) and images.ndim == 4:
+            pixels = images
+        else:
+            pixels = self.prepare(images).pixels
+        first = next(self.module.parameters(), None)
+        return pixels if first is None else pixels.to(first.device, first.dtype if first.is_floating_point() else None)
+
+    def _read(self, name: str, output: Tensor | None, canvas: tuple[int, int]) -> Activation:
+        layer = self._discovery.layers[name]
+        found = None if output is None else layouts.read(output, layer.layout, canvas)
+        if found is None:
+            shape = "nothing" if output is None else f"shape {tuple(output.shape)}"
+            raise UsageError(
+                f"layer {name!r} gives no spatial map for input of {canvas[0]}x{canvas[1]} (it put out {shape})"
+            )
+        found = Activation(found.maps.float(), None if found.prefix is None else found.prefix.float())
+        if not torch.isfinite(found.maps.sum()) and not torch.isfinite(found.maps).all():
+            raise EncoscopeError(
+                f"layer {name!r} gives NaN or infinite activations: check the weights, or use precision fp32"
+            )
+        return found
+
+    def _batched(self, run: Callable[[Tensor], Result], pixels: Tensor) -> list[Result]:
+        """``run`` on the batch; where the GPU's memory does not suffice, on its halves, and so on."""
+        try:
+            return [self._guard(lambda: run(pixels))]
+        except torch.OutOfMemoryError as error:
+            if len(pixels) == 1:
+                raise EncoscopeError(
+                    f"one image of {pixels.shape[2]}x{pixels.shape[3]} does not fit into the memory of {pixels.device}: "
+                    "give a smaller size, or use the CPU"
+                ) from error
+        half = (len(pixels) + 1) // 2
+        _log.warning("out of memory on %s with %d images at once: going on with %d", pixels.device, len(pixels), half)
+        if pixels.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return [*self._batched(run, pixels[:half]), *self._batched(run, pixels[half:])]
+
+    def _guard(self, run: Callable[[], Result]) -> Result:
+        """Evaluation mode, no gradients, and the network's own errors in one line."""
+        try:
+            with evaluating(self.module), torch.no_grad():
+                return run()
+        except (EncoscopeError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise EncoscopeError(
+                f"the forward pass of {self.source} failed: {type(error).__name__}: {said[:500]}"
+            ) from error
+
+
+def _as_list(images: Images) -> list[Any]:
+    if isinstance(images, (str, os.PathLike, Photo)) or (isinstance(images, (np.ndarray, Tensor)) and images.ndim < 4):
+        return [images]
+    try:
+        return list(images)
+    except TypeError:  # one PIL image
+        return [images]
+
+
+def _join(parts: list[Activation]) -> Activation:
+    if len(parts) == 1:
+        return parts[0]
+    prefixes = [part.prefix for part in parts if part.prefix is not None]
+    return Activation(torch.cat([part.maps for part in parts]), torch.cat(prefixes) if prefixes else None)
+
+
+def _pooled(output: Output) -> Tensor:
+    """[B, r] of a network without a head: its 2-D output, the pooler's, the class token, or the mean over space."""
+    pooled = output.get("pooler_output") if isinstance(output, dict) else None
+    tensor = pooled if isinstance(pooled, Tensor) else first_tensor(output)
+    if tensor is None:
+        raise EncoscopeError(f"the network's output, {type(output).__name__}, holds no tensor")
+    if tensor.ndim == 4:
+        return tensor.mean((2, 3))
+    if tensor.ndim == 3:
+        return tensor[:, 0]
+    return tensor.flatten(1)
+
+
+def _per_channel(
+    values: Sequence[float] | None, imagenet: tuple[float, ...], channels: int, name: str
+) -> tuple[float, ...]:
+    """One number a channel; ImageNet's three, or their mean for any other number of channels, if none were given."""
+    if values is None or (len(values) == 3 and channels != 3):
+        values = imagenet if values is None else values
+        return tuple(values) if channels == 3 else (round(sum(values) / 3, 6),) * channels
+    if len(values) not in (1, channels):
+        raise UsageError(f"{name} has {len(values)} values for {channels} channels")
+    return tuple(float(value) for value in values) * (channels if len(values) == 1 else 1)
+
+
+def _round_up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple

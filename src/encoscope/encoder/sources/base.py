@@ -1,0 +1,51 @@
+"""What every source of networks is asked for, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from encoscope.images import Preprocess
+
+
+@dataclass(frozen=True)
+class Request:
+    """A network as asked for: ``name`` within its source, and how its weights are to be had.
+
+    untrained: random weights from ``seed``. checkpoint: a file with the weights. trust: code from elsewhere may run.
+    """
+
+    name: str
+    untrained: bool = False
+    checkpoint: Path | None = None
+    seed: int = 0
+    trust: bool = False
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the source's own weights are wanted."""
+        return not self.untrained and self.checkpoint is None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its preprocessing and class names; ``forward`` where calling the module is not enough."""
+
+    module: nn.Module
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    classes: Sequence[str] | None = None
+    forward: Callable[[Any], Any] | None = None
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random weights made inside follow from the seed; the global random state is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,74 @@
+"""Ask model hubs for weights without a minute of retries and without their chatter."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+
+from encoscope.errors import MissingError
+
+_CHATTY = ("huggingface_hub", "timm", "transformers", "open_clip", "root", "torch.hub", "httpx")
+_PATIENCE = 5.0  # seconds to wait for a hub's first answer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Libraries neither warn nor log inside; what matters reaches the user as an error or as our own line."""
+    loggers = [logging.getLogger(name if name != "root" else None) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def reachable(host: str) -> bool:
+    """Whether a server answers at all; assumed so behind a proxy, which this does not ask."""
+    if urllib.request.getproxies().get("https") and not urllib.request.proxy_bypass(host):
+        return True
+    try:
+        socket.create_connection((host, 443), timeout=_PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def hugging_face() -> Iterator[None]:
+    """Inside, the Hugging Face hub's files come from its cache alone when the hub cannot be reached."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    host = urlparse(constants.ENDPOINT).hostname or "huggingface.co"
+    constants.HF_HUB_OFFLINE = before or not reachable(host)
+    try:
+        with quiet():
+            yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def no_weights(source: str, reason: str) -> MissingError:
+    """The error for pretrained weights that cannot be had, with what to do."""
+    return MissingError(
+        f"the weights of {source} cannot be had ({reason}): give a file (--checkpoint FILE) or use random weights (--untrained)"
+    )
+
+
+def torch_hub_file(url: str) -> bool:
+    """Whether a file of torch's own download cache is there already, or can be fetched."""
+    import torch
+
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    return cached.exists() or reachable(urlparse(url).hostname or "")

@@ -1,0 +1,104 @@
+"""``timm:NAME`` and ``timm:NAME.TAG``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from encoscope.encoder.checkpoints import load_checkpoint
+from encoscope.encoder.sources.base import Model, Request, seeded
+from encoscope.encoder.sources.offline import hugging_face, no_weights, quiet
+from encoscope.errors import UsageError, nearest
+from encoscope.images import Preprocess
+
+# Networks with position embeddings or windows for one size, made to take others; each class knows one of these.
+_FREE_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+
+
+def build(request: Request) -> Model:
+    """The network with timm's own preprocessing and, for ImageNet heads with weights, class names."""
+    import timm
+
+    base, _, tag = request.name.partition(".")
+    if not timm.is_model(base):
+        raise UsageError(f"unknown timm model {base!r}{nearest(base, timm.list_models())}")
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{base}.*")]
+    if tag and tag not in tags:
+        raise UsageError(
+            f"timm model {base!r} has no weights {tag!r}{nearest(tag, tags) or '; it has ' + (', '.join(tags) or 'none')}"
+        )
+
+    def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
+        return create(request.name, seed=request.seed, num_classes=classes, in_chans=channels)
+
+    if request.checkpoint is not None:
+        module = load_checkpoint(request.checkpoint, make, converter=_convert)
+    elif request.untrained:
+        module = make()
+    elif not tags:
+        raise no_weights(f"timm:{request.name}", "timm has none for it")
+    else:
+        with hugging_face():
+            try:
+                module = create(request.name, seed=request.seed, pretrained=True)
+            except (OSError, RuntimeError) as error:
+                raise no_weights(f"timm:{request.name}", _reason(error)) from error
+    return Model(module, preprocess(module), None if request.untrained else _classes(module))
+
+
+def create(name: str, *, seed: int = 0, **arguments: Any) -> nn.Module:
+    """``timm.create_model`` with seeded weights, for any input size where the network can do that."""
+    import timm
+
+    given = {key: value for key, value in arguments.items() if value is not None}
+    for index, free in enumerate(_FREE_SIZE):
+        try:
+            with seeded(seed), quiet():
+                return timm.create_model(name, **{**free, **given})
+        except TypeError as error:
+            if index == len(_FREE_SIZE) - 1 or not any(key in str(error) for key in free):
+                raise
+    raise AssertionError("unreachable")
+
+
+def preprocess(module: nn.Module) -> Preprocess:
+    """timm's evaluation settings of a network."""
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(module)
+    channels, height, width = config["input_size"]
+    return Preprocess(
+        size=(height, width),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        crop=config["crop_pct"],
+        channels=channels,
+    )
+
+
+def _convert(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """timm's own conversion of a family's published checkpoints: names, and position embeddings resized."""
+    import sys
+
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    return state if convert is None else dict(convert(dict(state), module))
+
+
+def _classes(module: nn.Module) -> tuple[str, ...] | None:
+    """ImageNet's class names in timm's order, if the head has as many outputs as an ImageNet has classes."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    count = getattr(module, "num_classes", 0)
+    subset = infer_imagenet_subset({"num_classes": count})
+    if subset is None:
+        return None
+    info = ImageNetInfo(subset)
+    return tuple(info.index_to_description(index) for index in range(count))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return "not in the cache, and the hub cannot be reached or does not have them"
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,87 @@
+"""``torchvision:NAME`` and ``torchvision:NAME.WEIGHTS``, as ``torchvision:resnet50.IMAGENET1K_V1``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from encoscope.encoder.checkpoints import load_checkpoint
+from encoscope.encoder.sources.base import Model, Request, seeded
+from encoscope.encoder.sources.offline import no_weights, quiet, torch_hub_file
+from encoscope.errors import UsageError, nearest
+from encoscope.images import Preprocess
+
+
+def build(request: Request) -> Model:
+    """The classification network with its weights' own preprocessing and class names."""
+    from torchvision import models
+
+    name, _, tag = request.name.partition(".")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UsageError(f"unknown torchvision model {name!r}{nearest(name, known)}")
+    published = models.get_model_weights(name)
+    if tag and tag not in published.__members__:
+        raise UsageError(
+            f"torchvision model {name!r} has no weights {tag!r}; it has {', '.join(published.__members__)}"
+        )
+    weights: Any = published[tag] if tag else published.__members__.get("DEFAULT") or next(iter(published), None)
+
+    def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
+        with seeded(request.seed), quiet():
+            module = models.get_model(name, weights=None, **({} if classes is None else {"num_classes": classes}))
+            return module if channels is None else with_channels(module, channels)
+
+    if request.checkpoint is not None:
+        module = load_checkpoint(request.checkpoint, make)
+    elif request.untrained:
+        module = make()
+    elif weights is None:
+        raise no_weights(f"torchvision:{name}", "torchvision has none for it")
+    elif not torch_hub_file(weights.url):
+        raise no_weights(f"torchvision:{name}", "not in the cache, and the server cannot be reached")
+    else:
+        try:
+            with quiet():
+                module = models.get_model(name, weights=weights)
+        except (OSError, RuntimeError) as error:  # no connection, or a download that is not what it should be
+            raise no_weights(f"torchvision:{name}", " ".join(str(error).split())[:200]) from error
+    return Model(module, _preprocess(weights, module), None if request.untrained else _classes(weights, module))
+
+
+def with_channels(module: nn.Module, channels: int) -> nn.Module:
+    """The network with its first convolution remade for another number of input channels."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Conv2d):
+            bias = child.bias is not None
+            size: Any = (child.kernel_size, child.stride, child.padding, child.dilation, child.groups)
+            module.set_submodule(name, nn.Conv2d(channels, child.out_channels, *size, bias=bias))
+            return module
+    return module
+
+
+def _preprocess(weights: Any, module: nn.Module) -> Preprocess:
+    first = next((child for child in module.modules() if isinstance(child, nn.Conv2d)), None)
+    channels = 3 if first is None else first.in_channels
+    if weights is None:
+        return Preprocess(interpolation="bilinear", crop=0.875, channels=channels)
+    with quiet():
+        transform: Any = weights.transforms()
+    size, resize = transform.crop_size[0], transform.resize_size[0]
+    return Preprocess(
+        size=(size, size),
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        interpolation=transform.interpolation.value,
+        crop=size / resize,
+        channels=channels,
+    )
+
+
+def _classes(weights: Any, module: nn.Module) -> tuple[str, ...] | None:
+    """The weights' own class names, if the head has as many outputs."""
+    names = () if weights is None else weights.meta.get("categories", ())
+    last = [child for child in module.modules() if isinstance(child, (nn.Linear, nn.Conv2d))][-1]
+    outputs = last.out_features if isinstance(last, nn.Linear) else last.out_channels
+    return tuple(names) if names and outputs == len(names) else None
