@@ -74,7 +74,7 @@ def _card(
   pretrained weights.
 - **Recipe**: `python -m encoscope.zoo.recipes.{name.replace("-", "_")}`: {phases}; AdamW, one cycle up to
   {plan.rate:g}, batch {plan.batch}, weight decay {plan.decay:g}, seed {plan.seed}, moving average of the weights; a
-  class of n photos is drawn in proportion to n^{1 - plan.balance:g}. The log of the run is `{name}.tsv`, a line per epoch.
+  class of n photos is drawn in proportion to n^{1 - plan.balance:g}. The log is `{name}.tsv`, a line per epoch.
 - **Licence**: Apache-2.0, as the package; the photos remain their authors'.
 
 ## Accuracy

@@ -44,7 +44,7 @@ class Plan:
     """All settings of a training; its hash names the folder of the run.
 
     balance: 0 shows each photo once an epoch, 1 each class equally often. ema: decay per step of the weights' moving
-    average, which is what ships. warm: share of the steps in which the learning rate rises; then it falls along a cosine.
+    average, which is what ships. warm: share of the steps in which the learning rate rises; then it falls as a cosine.
     """
 
     name: str

@@ -1,0 +1,159 @@
+"""``zoo:vit-caltech101``: a plain small ViT with class and register tokens, taught by ``zoo:resnet-caltech101``.
+
+The student sees the same strongly augmented, mixed image as its teacher. Its class token follows the teacher's answer and,
+half way up, each patch token follows the teacher's third stage at the same place, which has the same stride of 16 pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encoscope._torchvision import ensure_torchvision
+from encoscope.images.caltech101 import caltech101, class_names
+from encoscope.zoo.recipes.classify import accuracies, mixed, predict
+from encoscope.zoo.recipes.commandline import arguments, device, logger, run
+from encoscope.zoo.recipes.export import halve, measure_and_export
+from encoscope.zoo.recipes.photos import Photos, decode, held_out_tenth
+from encoscope.zoo.recipes.training import Phase, Plan, Step, train
+from encoscope.zoo.registry import entry, weights
+
+NAME = "vit-caltech101"
+TEACHER = "resnet-caltech101"
+ARCHITECTURE = "vit_tiny_patch16_224"
+KWARGS: dict[str, Any] = {
+    "num_classes": 101,
+    "img_size": 128,
+    "depth": 8,
+    "reg_tokens": 4,
+    "dynamic_img_size": True,
+}
+TAUGHT = 4  # the block, from 0, whose patch tokens follow the teacher's layer3
+SIDE = 128
+DECODED = 160
+PLAN = Plan(
+    name=NAME,
+    seed=2,
+    rate=1e-3,
+    ema=0.999,
+    clip=1.0,
+    phases=(
+        Phase(epochs=24, pixels=64, scale=(0.25, 1.0), mixed=0.5),
+        Phase(epochs=34, pixels=96, scale=(0.2, 1.0), mixed=0.7, erased=0.1),
+        Phase(epochs=12, pixels=128, scale=(0.25, 1.0), mixed=0.5),
+    ),
+    extra=(("taught", TAUGHT), ("temperature", 2.0), ("depth", KWARGS["depth"])),
+)
+ABOUT = (
+    "A small plain vision transformer (width 192, 8 blocks, patches of 16 pixels, a class token and 4 registers) that names the "
+    "101 object classes of Caltech-101, distilled from zoo:resnet-caltech101."
+)
+LIMITS = """As its teacher's, and it is the weaker of the two: it is here so that token layouts, attention keys and the
+visualization of transformers have trained weights to work on."""
+
+
+class Student(nn.Module):
+    """The transformer, and the projection of its patch tokens to the teacher's channels that only training needs."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        ensure_torchvision()
+        import timm
+
+        self.vit: Any = timm.create_model(ARCHITECTURE, drop_path_rate=0.05, **KWARGS)
+        self.adapt = nn.Conv2d(self.vit.embed_dim, channels, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, classes] and projected patch tokens [B, channels, rows, columns]."""
+        tokens, (patches,) = self.vit.forward_intermediates(images, indices=[TAUGHT], output_fmt="NCHW")
+        return self.vit.forward_head(tokens), self.adapt(patches)
+
+
+def teacher() -> nn.Module:
+    """The trained ResNet, frozen."""
+    ensure_torchvision()
+    import timm
+
+    known = entry(TEACHER)
+    network = timm.create_model(known.architecture, **known.kwargs)
+    network.load_state_dict(weights(known))
+    return network.eval().requires_grad_(False)
+
+
+def distillation(master: Any, classes: int, temperature: float = 2.0) -> Callable[[nn.Module, Step], Tensor]:
+    """Soft cross entropy with the teacher's answer and with the label, and the distance of patch tokens to its layer3.
+
+    The maps are compared by cosine, at each place, after the teacher's channels are centred over the batch.
+    """
+
+    def loss(student: nn.Module, step: Step) -> Float[Tensor, ""]:
+        images, targets = mixed(step, classes, smoothing=0.1)
+        with torch.no_grad():
+            maps = master.layer3(
+                master.layer2(master.layer1(master.maxpool(master.act1(master.bn1(master.conv1(images))))))
+            )
+            answer = master.fc(master.global_pool(master.layer4(maps))).float()
+            maps = maps.float() - maps.float().mean((0, 2, 3), keepdim=True)
+        logits, patches = student(images)
+        logits = logits.float()
+        follow = functional.cross_entropy(logits / temperature, (answer / temperature).softmax(1)) * temperature**2
+        apart = 1 - functional.cosine_similarity(patches.float(), maps, dim=1).mean()
+        return 0.7 * follow + 0.3 * functional.cross_entropy(logits, targets) + apart
+
+    return loss
+
+
+def main() -> None:
+    """Train (or go on), then measure on the test list and write weights, log and card."""
+    chosen = arguments(__doc__ or "")
+    photos = decode(caltech101(chosen.data, "train"), DECODED)
+    folder, target, evaluate = PLAN.folder(), device(), None
+    if chosen.tune:
+        kept, tuning = held_out_tenth(photos.labels)
+        whole, folder = photos, folder.with_name(folder.name + "-tune")
+        photos = Photos([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
+
+        def evaluate(model: Any) -> dict[str, float]:
+            predicted = predict(model.vit, whole, tuning, SIDE, target).argmax(1)
+            top1, mean, _ = accuracies(predicted, whole.labels[tuning], len(whole.classes))
+            return {"top1": top1, "mean_per_class": mean}
+
+    master = teacher().to(target, memory_format=torch.channels_last)
+    torch.manual_seed(PLAN.seed)
+    logger.info("%d photos of %d classes; state in %s", len(photos), len(photos.classes), folder)
+    student, history = train(
+        PLAN,
+        Student(channels=256),
+        photos,
+        distillation(master, len(class_names())),
+        folder=folder,
+        device=target,
+        stop_epoch=chosen.stop_epoch,
+        evaluate=evaluate,
+        report=logger.info,
+    )
+    if chosen.tune or len(history) < PLAN.epochs:
+        return
+    measured = measure_and_export(
+        halve(student.vit),
+        PLAN,
+        history,
+        caltech101(chosen.data, "test"),
+        output=chosen.output or folder,
+        architecture=ARCHITECTURE,
+        kwargs=KWARGS,
+        side=SIDE,
+        about=ABOUT,
+        limits=LIMITS,
+    )
+    logger.info("test list: %s", ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
+
+
+if __name__ == "__main__":
+    run(main)
