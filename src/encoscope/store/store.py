@@ -69,7 +69,7 @@ class Store:
                 if differs:
                     where, old, new = differs
                     raise EncoscopeError(
-                        f"{path} was made with {where} = {old}, not {new}: start over with --fresh or use another folder"
+                        f"{path} was made with {where} = {old}, not {new}: start over (--fresh), or use another folder"
                     )
                 store = cls(path, wanted, bool(found["complete"]), lock)
                 store._sweep()
