@@ -1,7 +1,7 @@
 """``zoo:vit-caltech101``: a plain small ViT with class and register tokens, taught by ``zoo:resnet-caltech101``.
 
-The student sees the same strongly augmented, mixed image as its teacher. Its class token follows the teacher's answer and,
-half way up, each patch token follows the teacher's third stage at the same place, which has the same stride of 16 pixels.
+The student sees the same strongly augmented, mixed image as its teacher. Its class token follows the teacher's answer;
+half way up, each patch token follows the teacher's third stage at its place, which has the same stride of 16 pixels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -51,8 +50,8 @@ PLAN = Plan(
     extra=(("taught", TAUGHT), ("temperature", 2.0), ("depth", KWARGS["depth"])),
 )
 ABOUT = (
-    "A small plain vision transformer (width 192, 8 blocks, patches of 16 pixels, a class token and 4 registers) that names the "
-    "101 object classes of Caltech-101, distilled from zoo:resnet-caltech101."
+    "A small plain vision transformer (width 192, 8 blocks, patches of 16 pixels, a class token and 4 registers) that "
+    "names the 101 object classes of Caltech-101, distilled from zoo:resnet-caltech101."
 )
 LIMITS = """As its teacher's, and it is the weaker of the two: it is here so that token layouts, attention keys and the
 visualization of transformers have trained weights to work on."""

@@ -1,0 +1,89 @@
+"""COCO's panoptic annotations: a PNG per image whose colours number the segments, and a JSON that names them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image
+
+from encoscope.errors import ImageError, MissingError, UsageError
+
+Labels: TypeAlias = Literal["category", "segment"]
+VOID = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Panoptic:
+    """One image's regions.
+
+    path: the photo. labels: per pixel a category's id, or a segment's number from 0 in the order of the file; -1 where
+    nothing is annotated. names: of the labels that occur.
+    """
+
+    path: Path
+    labels: Int64[np.ndarray, "height width"]
+    names: dict[int, str]
+
+
+def segment_ids(png: Path) -> Int64[np.ndarray, "height width"]:
+    """The segment ids of a panoptic PNG: red + 256 green + 256² blue; 0 is unlabelled.
+
+    Raises:
+        MissingError: no such file. ImageError: not an 8-bit colour PNG.
+    """
+    try:
+        with Image.open(png) as file:
+            if file.mode not in ("RGB", "RGBA"):
+                raise ImageError(f"{png} is no panoptic PNG: its mode is {file.mode}, not RGB")
+            colours = np.asarray(file.convert("RGB"), dtype=np.int64)
+    except FileNotFoundError:
+        raise MissingError(
+            f"{png} is not there; the folder of panoptic PNGs lies beside its JSON, with its name"
+        ) from None
+    except OSError as error:
+        raise ImageError(f"{png} cannot be read: {error}") from error
+    return colours @ np.array([1, 256, 256**2])
+
+
+def panoptic(images: str | Path, annotations: str | Path, labels: Labels = "category") -> Iterator[Panoptic]:
+    """The annotated images of a COCO panoptic file, in its order.
+
+    images: the folder of the photos. annotations: the JSON; the PNGs lie in the folder of the same name without suffix.
+    labels: "category" joins the segments of a category, "segment" keeps each apart.
+
+    Raises:
+        UsageError: unknown ``labels``. MissingError: a file is not there. ImageError: the JSON or a PNG is damaged.
+    """
+    if labels not in ("category", "segment"):
+        raise UsageError(f"labels is 'category' or 'segment', not {labels!r}")
+    source = Path(annotations)
+    try:
+        document = json.loads(source.read_text(encoding="utf-8"))
+        categories = {entry["id"]: entry["name"] for entry in document["categories"]}
+        files = {entry["id"]: entry["file_name"] for entry in document["images"]}
+        entries = document["annotations"]
+    except FileNotFoundError:
+        raise MissingError(f"{source} is not there; give COCO's panoptic JSON") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ImageError(f"{source} is no COCO panoptic JSON ({error!r})") from error
+    return _read(Path(images), source.with_suffix(""), entries, files, categories, labels)
+
+
+def _read(
+    images: Path, masks: Path, entries: list[dict], files: dict[int, str], categories: dict[int, str], labels: Labels
+) -> Iterator[Panoptic]:
+    for entry in entries:
+        ids = segment_ids(masks / entry["file_name"])
+        numbered = np.full(ids.shape, VOID, dtype=np.int64)
+        names: dict[int, str] = {}
+        for place, segment in enumerate(entry["segments_info"]):
+            label = segment["category_id"] if labels == "category" else place
+            numbered[ids == segment["id"]] = label
+            names[label] = categories[segment["category_id"]]
+        yield Panoptic(images / files[entry["image_id"]], numbered, names)

@@ -1,0 +1,44 @@
+"""An image-text model by its name."""
+
+from __future__ import annotations
+
+import torch
+
+from encoscope.errors import UsageError
+from encoscope.vlm.base import VLM
+from encoscope.vlm.openclip import open_model
+from encoscope.zoo import registry
+
+FORMS = "zoo:clip-caltech101, openclip:ARCHITECTURE/TAG_OR_FILE, openclip:local-dir:FOLDER, openclip:hf-hub:REPO"
+
+
+def load(source: str, *, untrained: bool = False, device: str = "auto", seed: int = 0) -> VLM:
+    """Load an image-text model.
+
+    source: ``zoo:NAME`` (ships with the package), or ``openclip:`` and what open_clip calls it: ``ARCHITECTURE/TAG`` or
+        ``ARCHITECTURE/FILE``, ``local-dir:FOLDER``, ``hf-hub:REPO``; ``@untrained`` at the end is as ``untrained``.
+    untrained: the same architecture with seeded initial weights, as a control.
+    device: "auto" takes a GPU if there is one.
+
+    Raises:
+        UsageError: a source of no known form, or a name nobody knows.
+        MissingError: weights or a library that are not there.
+        EncoscopeError: weights that are damaged or do not fit.
+    """
+    given = source
+    if source.endswith("@untrained"):
+        source, untrained = source.removesuffix("@untrained"), True
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if source.startswith("zoo:"):
+        found = registry.entry(source)
+        if found.library != "open_clip":
+            raise UsageError(f"{source} is no image-text model; zoo:clip-caltech101 is")
+        # the folder is given to open_clip, which reads the file itself: check the digest before
+        folder = registry.verify(found).parent
+        return open_model(f"local-dir:{folder}", source=given, device=place, untrained=untrained, seed=seed)
+    if source.startswith("openclip:"):
+        name = source.removeprefix("openclip:")
+        if not name:
+            raise UsageError("openclip: needs a name after it, as openclip:ViT-B-32/laion2b_s34b_b79k")
+        return open_model(name, source=given, device=place, untrained=untrained, seed=seed)
+    raise UsageError(f"{given!r} names no image-text model; use one of {FORMS}")

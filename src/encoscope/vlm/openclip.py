@@ -1,0 +1,158 @@
+"""open_clip's models, the zoo's own among them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from encoscope._torchvision import ensure_torchvision
+from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.images import Preprocess, read, to_batch
+from encoscope.vlm.base import digest_of
+
+BATCH = 64
+
+
+class OpenClip:
+    """An open_clip model with its tokenizer; see `VLM`.
+
+    model, tokenizer: as ``open_clip.create_model`` and ``open_clip.get_tokenizer`` give them. squash: the whole image
+    is brought to the model's size, its aspect lost, instead of the middle square. The model is set to evaluate.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        preprocess: Preprocess,
+        *,
+        source: str = "python",
+        squash: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.preprocess = preprocess
+        self.source = source
+        self.squash = squash
+        self.width = int(self.embed_texts([""]).shape[1])
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) over weights, preprocessing and tokenizer."""
+        text = f"{type(self.tokenizer).__name__}:{getattr(self.tokenizer, 'context_length', None)}:{self.squash}"
+        return digest_of(self.model, self.preprocess, text)
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Any]) -> Float[Tensor, "images width"]:
+        """A unit vector per image, float32 on the CPU; 64 images are held at a time."""
+        geometry: Literal["model", "whole"] = "whole" if self.squash else "model"
+        rows = [torch.zeros(0, self.width)]
+        for start in range(0, len(images), BATCH):
+            photos = [read(image) for image in images[start : start + BATCH]]
+            batch = to_batch(photos, self.preprocess, geometry=geometry, fixed=self.squash)
+            vectors = self.model.encode_image(batch.pixels.to(self.device)).float()
+            rows.append(functional.normalize(vectors, dim=1).cpu())
+        return torch.cat(rows)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
+        """A unit vector per text, float32 on the CPU; the tokenizer cuts a text longer than the model takes."""
+        rows = [torch.zeros(0, getattr(self, "width", 0))] if not texts else []
+        for start in range(0, len(texts), 16 * BATCH):
+            tokens = self.tokenizer(list(texts[start : start + 16 * BATCH])).to(self.device)
+            rows.append(functional.normalize(self.model.encode_text(tokens).float(), dim=1).cpu())
+        return torch.cat(rows)
+
+
+def preprocess_of(settings: Mapping[str, Any]) -> tuple[Preprocess, bool]:
+    """open_clip's preprocessing settings as ours, and whether images are squashed.
+
+    Raises:
+        UsageError: a way of resizing that this library does not have.
+    """
+    size = settings["size"]
+    sides = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    mode = settings.get("resize_mode") or "shortest"
+    if mode not in ("shortest", "squash"):
+        raise UsageError(f"open_clip's resize_mode {mode!r} is not supported; 'shortest' and 'squash' are")
+    preprocess = Preprocess(
+        size=sides,
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+        interpolation=settings.get("interpolation") or "bicubic",
+    )
+    return preprocess, mode == "squash"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip writes its progress to the root logger; only errors are of interest here."""
+    root = logging.getLogger()
+    kept = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(kept)
+
+
+def open_model(
+    name: str, *, source: str, device: torch.device | str = "cpu", untrained: bool = False, seed: int = 0
+) -> OpenClip:
+    """Load an open_clip model.
+
+    name: ``ARCHITECTURE/TAG_OR_FILE``, ``local-dir:FOLDER`` (``open_clip_config.json`` and weights) or ``hf-hub:REPO``.
+    untrained: seeded initial weights instead; then the tag is not needed.
+
+    Raises:
+        UsageError: no such architecture or tag, or neither tag nor file.
+        MissingError: open_clip is not installed, or weights that cannot be had here.
+    """
+    ensure_torchvision()
+    try:
+        import open_clip
+    except ImportError:
+        raise MissingError("open_clip is not installed; pip install 'encoscope[clip]'") from None
+    schema = name.startswith(("local-dir:", "hf-hub:"))
+    architecture, _, weights = (name, "", "") if schema else name.partition("/")
+    if not schema:
+        _check(open_clip, architecture, weights, untrained)
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = open_clip.create_model(
+                architecture,
+                pretrained=None if untrained else weights or None,
+                load_weights=not untrained,
+                require_pretrained=not untrained,
+            )
+            tokenizer = open_clip.get_tokenizer(architecture)
+    except FileNotFoundError as error:
+        raise MissingError(f"{source}: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise EncoscopeError(f"{source} cannot be loaded: {detail or type(error).__name__}") from error
+    visual: Any = model.visual
+    preprocess, squash = preprocess_of(visual.preprocess_cfg)
+    return OpenClip(model, tokenizer, preprocess, source=source, squash=squash, device=device)
+
+
+def _check(open_clip: Any, architecture: str, weights: str, untrained: bool) -> None:
+    known = open_clip.list_models()
+    if architecture not in known:
+        raise UsageError(f"open_clip has no model {architecture!r}{nearest(architecture, known)}")
+    if not weights and not untrained:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        raise UsageError(
+            f"which weights of {architecture}? give {architecture}/TAG or {architecture}/FILE; tags: {tags}"
+        )
