@@ -185,6 +185,13 @@ def composite(
     return Composite(factors, valid, squared)
 
 
+def from_vectors(vectors: Float[Tensor, "pixels dim"]) -> Composite:
+    """Composite vectors that are already there, one a row, as features to cluster."""
+    maps = vectors.T[None, :, :, None]
+    ones = torch.ones(1, len(vectors), dtype=vectors.dtype, device=vectors.device)
+    return Composite([_Factor(maps, None, None, ones)], (len(vectors), 1), vectors.square().sum(1)[None])
+
+
 @lru_cache(maxsize=256)
 def _bicubic(size: int, out: int) -> Float[Tensor, "out size"]:
     """PyTorch's bicubic interpolation of one axis as a matrix, at most four entries a row."""

@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from encoscope.encoder import Encoder
-from encoscope.images import Batch, Photo
+from encoscope.images import Batch, Geometry, Photo
 from encoscope.nave.composite import Composite, composite
 from encoscope.nave.settings import Resolution, Settings
 
 Item = TypeVar("Item")
 
 
-def composite_features(
-    encoder: Encoder, batch: Batch, settings: Settings, *, dtype: torch.dtype | None = None
-) -> tuple[Composite, tuple[int, int]]:
-    """The composite features of a batch whose images share one geometry, and the (rows, columns) of the padded grid."""
-    activations = encoder.activations(batch, settings.layers)
-    maps = [activations[name].maps.to(dtype=dtype) for name in settings.layers]
-    way = batch.geometries[0]
-    grid = output_grid(settings.resolution, (int(maps[0].shape[2]), int(maps[0].shape[3])), way.canvas)
-    return composite(maps, grid, valid=way.valid_cells(grid), weighting=settings.weighting), grid
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """The maps of some images that share one geometry: one tensor a layer, in the network's order.
+
+    positions: of the images in the sequence that was encoded. geometries: one an image; canvas and valid part agree.
+    """
+
+    positions: list[int]
+    geometries: tuple[Geometry, ...]
+    layers: list[Float[Tensor, "batch _c _h _w"]]
+
+    def grid(self, resolution: Resolution) -> tuple[int, int]:
+        """(rows, columns) of the grid to cluster, padding included: the first layer's, the canvas, or N on its side."""
+        canvas = self.geometries[0].canvas
+        if resolution == "first-layer":
+            return int(self.layers[0].shape[2]), int(self.layers[0].shape[3])
+        if resolution == "image":
+            return canvas
+        short = min(canvas)
+        return max(1, round(canvas[0] * resolution / short)), max(1, round(canvas[1] * resolution / short))
+
+    def features(self, settings: Settings, *, dtype: torch.dtype | None = None) -> Composite:
+        """The composite features of these images, in a dtype of one's own or the maps'."""
+        grid = self.grid(settings.resolution)
+        maps = [layer.to(dtype=dtype) for layer in self.layers]
+        return composite(maps, grid, valid=self.geometries[0].valid_cells(grid), weighting=settings.weighting)
 
 
-def output_grid(resolution: Resolution, first: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
-    """The grid that is clustered: the first layer's, the canvas itself, or a number of cells along its short side."""
-    if resolution == "first-layer":
-        return first
-    if resolution == "image":
-        return canvas
-    short = min(canvas)
-    return max(1, round(canvas[0] * resolution / short)), max(1, round(canvas[1] * resolution / short))
+def encode(encoder: Encoder, photos: Sequence[Photo], settings: Settings) -> Iterator[Maps]:
+    """The photos through the encoder, those of one geometry together.
 
-
-def same_geometry(photos: Sequence[Photo], encoder: Encoder, settings: Settings) -> Iterator[tuple[list[int], Batch]]:
-    """The photos as batches in which all share one geometry, each with the positions of its photos.
-
-    Only photos that need the same padding go together: a network sees its padding, so a batch of mixed shapes would
+    Only photos that need the same padding share a batch: a network sees its padding, so a batch of mixed shapes would
     let one image change another's result.
     """
     groups: dict[tuple, list[tuple[int, Batch]]] = {}
@@ -51,7 +61,8 @@ def same_geometry(photos: Sequence[Photo], encoder: Encoder, settings: Settings)
     for members in groups.values():
         pixels = torch.cat([prepared.pixels for _, prepared in members])
         ways = tuple(prepared.geometries[0] for _, prepared in members)
-        yield [position for position, _ in members], Batch(pixels, ways)
+        activations = encoder.activations(Batch(pixels, ways), settings.layers)
+        yield Maps([position for position, _ in members], ways, [activations[name].maps for name in settings.layers])
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

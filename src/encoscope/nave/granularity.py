@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from encoscope.nave.composite import Composite
-from encoscope.nave.kmeans import lloyd
+from encoscope.nave.kmeans import KMeansResult, lloyd
 from encoscope.nave.ward import WardTree, ward_tree
 
 PIXELS = 4096
@@ -63,15 +63,24 @@ def granularity(features: Composite, *, seed: int = 0) -> Granularity:
 
 
 def _over_micro_clusters(features: Composite, seed: int) -> Granularity:
-    """K-means from a random choice of pixels (its quality hardly matters at this number), then Ward on the means."""
-    chosen = np.random.default_rng(seed).choice(features.pixels, MICRO_CLUSTERS, replace=False)
-    start = features.rows(torch.from_numpy(chosen)[None].to(features.device))
-    found = lloyd(features, start.unsqueeze(1), max_iter=10)
+    found = micro_clusters(features, seed)
     used, points, sizes = np.unique(found.labels[0].cpu().numpy(), return_inverse=True, return_counts=True)
-    means = found.centroids[0].double().cpu().numpy()[used]
+    tree = tree_over(found.centroids[0].double().cpu().numpy()[used], sizes)
+    return Granularity(tree, points, float(found.inertia[0]))
+
+
+def micro_clusters(features: Composite, seed: int) -> KMeansResult:
+    """A fine k-means of one image or sample, from a random choice of pixels: at this number the start is no matter."""
+    count = min(MICRO_CLUSTERS, features.pixels)
+    chosen = np.random.default_rng(seed).choice(features.pixels, count, replace=False)
+    start = features.rows(torch.from_numpy(chosen)[None].to(features.device))
+    return lloyd(features, start.unsqueeze(1), max_iter=10)
+
+
+def tree_over(means: Float[np.ndarray, "points dim"], weights: Num[np.ndarray, " points"]) -> WardTree:
+    """Ward's tree over the means of micro-clusters, each as heavy as its members."""
     squared = np.square(means).sum(1)
-    distances = np.maximum(squared[:, None] + squared[None, :] - 2 * means @ means.T, 0)
-    return Granularity(ward_tree(distances, sizes), points, float(found.inertia[0]))
+    return ward_tree(np.maximum(squared[:, None] + squared[None, :] - 2 * means @ means.T, 0), weights)
 
 
 def inertia_of(features: Composite, labels: Int[Tensor, "batch pixels"]) -> Float[Tensor, " batch"]:

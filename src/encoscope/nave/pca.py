@@ -25,10 +25,8 @@ def pca_labels(features: Composite, n_components: int) -> Int[torch.Tensor, "bat
             f"{n_components} principal components of {features.pixels} cells with {features.dim} features: "
             "ask for fewer"
         )
-    labels = [
-        np.abs(_scores(features.select(torch.tensor([image], device=features.device)), n_components)).argmax(1)
-        for image in range(features.batch)
-    ]
+    images = torch.arange(features.batch, device=features.device).split(1)
+    labels = [np.abs(_scores(features.select(image), n_components)).argmax(1) for image in images]
     return torch.from_numpy(np.stack(labels)).to(features.device)
 
 
@@ -40,16 +38,26 @@ def _scores(features: Composite, n_components: int) -> Float[np.ndarray, "pixels
         return left[:, :n_components] * values[:n_components]
     shape = (features.pixels, features.dim)
     mean = _sums(features, np.full((shape[0], 1), 1 / shape[0]))  # [dim, 1]
-    centred = LinearOperator(
-        shape,
-        matvec=lambda v: (_products(features, v.reshape(-1, 1)) - mean.T @ v.reshape(-1, 1)).ravel(),
-        rmatvec=lambda w: (_sums(features, w.reshape(-1, 1)) - mean * w.sum()).ravel(),
-        dtype=np.float64,
-    )
+    centred = _Centred(features, mean)
     start = np.random.default_rng(0).standard_normal(min(shape))  # ARPACK's start; the result does not depend on it
     left, values, _ = svds(centred, k=n_components, v0=start)
+    assert left is not None
     order = np.argsort(-values)
     return left[:, order] * values[order]
+
+
+class _Centred(LinearOperator):
+    """U minus its mean row, as products."""
+
+    def __init__(self, features: Composite, mean: Float[np.ndarray, "dim 1"]) -> None:
+        super().__init__(dtype=np.float64, shape=(features.pixels, features.dim))
+        self.features, self.mean = features, mean
+
+    def _matmat(self, X: np.ndarray) -> np.ndarray:
+        return _products(self.features, X) - self.mean.T @ X
+
+    def _rmatmat(self, X: np.ndarray) -> np.ndarray:
+        return _sums(self.features, X) - self.mean * X.sum(0)
 
 
 def _products(features: Composite, vectors: Float[np.ndarray, "dim n"]) -> Float[np.ndarray, "pixels n"]:

@@ -17,9 +17,9 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import ImageError, UsageError
-from encoscope.images import Batch, Photo, Skipped, photos, read
+from encoscope.images import Photo, Skipped, photos, read
 from encoscope.nave.composite import Composite
-from encoscope.nave.features import chunks, composite_features, same_geometry
+from encoscope.nave.features import Maps, chunks, encode
 from encoscope.nave.granularity import AUTO, Granularity, elbow, granularity, inertia_of
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.pca import pca_labels
@@ -45,9 +45,9 @@ def segment(
 ) -> Segmentation | list[Segmentation]:
     """Part images by what a frozen encoder treats alike (NAVE, Algorithm 1).
 
-    images: one image (path, PIL image, array, tensor, Photo) gives one Segmentation; a folder or several images give
-        a list. Nothing is cropped: the short side is resized to ``size``, sides are padded to the network's stride,
-        padding takes no part, and labels come back on the original pixels by nearest neighbour.
+    images: one image (path, PIL image, array, tensor, Photo) gives one Segmentation; a folder, several images or a
+        torch Dataset give a list. Nothing is cropped: the short side is resized to ``size``, sides are padded to the
+        network's stride, padding takes no part, and labels come back on the original pixels by nearest neighbour.
     clusters: K; several give nested cuts of one Ward tree, a Segmentation each; "auto" takes the elbow of the inertia
         over 3 to 10.
     layers: names from ``encoder.layers``; default: the last three stages of a CNN, the last block of a ViT.
@@ -60,7 +60,7 @@ def segment(
     batch: images at a time; does not change the result.
 
     Clusters are numbered by size, 0 the largest. Raises UsageError for impossible settings, ImageError or MissingError
-    for an image that was named itself and cannot be read; unreadable files inside a folder are left out with a warning.
+    for an image that cannot be read; unreadable files of a folder are left out with a warning.
     """
     settings = Settings.of(
         encoder,
@@ -74,16 +74,18 @@ def segment(
         seed=seed,
     )
     single = is_single(images)
+    channels = encoder.preprocess.channels
+    items = [read(images, channels=channels)] if single else photos(images, channels=channels)
     found: list[Segmentation] = []
-    for result in _stream(encoder, photos_of(images, encoder.preprocess.channels), settings, batch):
+    for result in _stream(encoder, items, settings, batch):
         if not isinstance(result, Skipped):
             found.append(result[1])
-        elif single:
+        elif single or not isinstance(images, str | os.PathLike):
             raise ImageError(result.reason)
         else:
             _log.warning("left out: %s", result.reason)
     if not found:
-        raise ImageError("none of the images could be segmented")
+        raise ImageError("there was no image to segment")
     return found[0] if single and not isinstance(settings.clusters, tuple) else found
 
 
@@ -107,20 +109,6 @@ def is_single(images: Any) -> bool:
     return isinstance(images, Photo | Image.Image)
 
 
-def photos_of(images: Any, channels: int) -> Iterator[Photo | Skipped]:
-    """Photos from whatever holds images. What was named itself and cannot be read raises, inside a folder it is Skipped."""
-    if is_single(images):
-        yield read(images, channels=channels)
-        return
-    for item in [images] if isinstance(images, str | os.PathLike) else images:
-        if isinstance(item, Skipped):
-            yield item
-        elif isinstance(item, str | os.PathLike) and Path(item).is_dir():
-            yield from photos([item], channels=channels)
-        else:
-            yield read(item, channels=channels)
-
-
 def _stream(
     encoder: Encoder, items: Iterable[Photo | Skipped], settings: Settings, batch: int
 ) -> Iterator[tuple[Photo, Segmentation] | Skipped]:
@@ -134,11 +122,10 @@ def _stream(
                 results[position] = item
             else:
                 photos_here[position] = item
-        positions = list(photos_here)
-        for members, prepared in same_geometry(list(photos_here.values()), encoder, settings):
-            group = [photos_here[positions[member]] for member in members]
-            for member, found in zip(members, _segment_batch(encoder, group, prepared, settings), strict=True):
-                results[positions[member]] = found
+        positions, group = list(photos_here), list(photos_here.values())
+        for maps in encode(encoder, group, settings):
+            found = _segment_maps(encoder, [group[member] for member in maps.positions], maps, settings)
+            results.update({positions[member]: cuts for member, cuts in zip(maps.positions, found, strict=True)})
         for position in range(len(chunk)):
             result = results[position]
             if isinstance(result, Skipped):
@@ -157,15 +144,15 @@ class _Grouped:
     tree: Granularity | None = None
 
 
-def _segment_batch(
-    encoder: Encoder, group: Sequence[Photo], batch: Batch, settings: Settings
-) -> list[list[Segmentation]]:
+def _segment_maps(encoder: Encoder, group: Sequence[Photo], maps: Maps, settings: Settings) -> list[list[Segmentation]]:
+    """The segmentations of each of some photos that share one geometry: one, or one for each number of clusters."""
     needs_tree = settings.grouping == "ward" or isinstance(settings.clusters, tuple)
-    features, grid = composite_features(encoder, batch, settings, dtype=torch.float64 if needs_tree else None)
+    features = maps.features(settings, dtype=torch.float64 if needs_tree else None)
+    grid = maps.grid(settings.resolution)
     _check_clusters(settings.clusters, features, group[0])
     model = model_of(encoder, settings.layers)
     found = []
-    for photo, way, groupings in zip(group, batch.geometries, _group(features, settings), strict=True):
+    for photo, way, groupings in zip(group, maps.geometries, _group(features, settings), strict=True):
         grow = partial(_grow, encoder, photo, settings)
         found.append([])
         for grouped in groupings:
@@ -204,9 +191,8 @@ def _group(features: Composite, settings: Settings) -> list[list[_Grouped]]:
     clusters = settings.clusters
     if settings.grouping == "ward" or isinstance(clusters, tuple):
         numbers = clusters if isinstance(clusters, tuple) else (int(clusters),)
-        return [
-            _cuts(features.select(_one(image, features)), numbers, settings.seed) for image in range(features.batch)
-        ]
+        images = torch.arange(features.batch, device=features.device).split(1)
+        return [_cuts(features.select(image), numbers, settings.seed) for image in images]
     if settings.grouping == "pca":
         labels = pca_labels(features, int(clusters))
         inertia = inertia_of(features, labels)
@@ -226,11 +212,6 @@ def _cuts(features: Composite, numbers: Sequence[int], seed: int) -> list[_Group
 
 
 def _grow(encoder: Encoder, photo: Photo, settings: Settings) -> Granularity:
-    """The tree of one photo, from a forward pass of its own: maps are not kept for the few times that it is asked for."""
-    ((_, batch),) = same_geometry([photo], encoder, settings)
-    features, _ = composite_features(encoder, batch, settings, dtype=torch.float64)
-    return granularity(features, seed=settings.seed)
-
-
-def _one(image: int, features: Composite) -> torch.Tensor:
-    return torch.tensor([image], device=features.device)
+    """The tree of one photo, from a forward pass of its own: maps are not kept for the few times it is asked for."""
+    (maps,) = encode(encoder, [photo], settings)
+    return granularity(maps.features(settings, dtype=torch.float64), seed=settings.seed)

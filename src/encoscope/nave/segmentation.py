@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer, Num, UInt8
 from PIL import Image
 
 from encoscope import plots, results
@@ -182,7 +182,7 @@ class Segmentation:
             "within": 0.0 if tree is None else tree.within,
         }
         with results.aside(folder / "arrays.npz") as temporary:
-            np.savez_compressed(temporary, **arrays)
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
         document = results.envelope(
             KIND, [image], model=self.model.as_dict() if self.model else None, settings=self.settings, seed=self.seed
         )
@@ -191,7 +191,7 @@ class Segmentation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Segmentation:
-        """Read what ``save`` wrote. Raises MissingError when there is nothing, EncoscopeError when it is another thing."""
+        """Read what ``save`` wrote. Raises MissingError when there is nothing, EncoscopeError when it is another."""
         folder = Path(path)
         document = results.read(folder / "result.json", KIND)
         image = document["images"][0] if len(document["images"]) == 1 else {}
@@ -226,10 +226,12 @@ def model_of(encoder: Encoder, layers: tuple[str, ...]) -> Callable[[], Model]:
     return lambda: Model(encoder.source, encoder.digest, layers)
 
 
-def by_size(labels: Integer[np.ndarray, " pixels"]) -> Integer[np.ndarray, " pixels"]:
-    """Labels renumbered so that 0 is the largest cluster; of equal ones, the first to appear comes first."""
-    _, first, inverse, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
-    order = np.lexsort((first, -sizes))
+def by_size(
+    labels: Integer[np.ndarray, " n"], weights: Num[np.ndarray, " n"] | None = None
+) -> Integer[np.ndarray, " n"]:
+    """Labels renumbered: 0 is the largest cluster (by weight); of equal ones, the first to appear comes first."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.lexsort((first, -np.bincount(inverse, weights=weights)))
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return rank[inverse]

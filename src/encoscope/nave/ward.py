@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from encoscope.errors import UsageError
 
@@ -27,6 +27,7 @@ class WardTree:
 
     @property
     def points(self) -> int:
+        """How many points the tree stands on."""
         return len(self.merges) + 1
 
     def cut(self, n_clusters: int) -> Int[np.ndarray, " points"]:
@@ -47,7 +48,7 @@ class WardTree:
 
 
 def ward_tree(
-    squared_distances: Float[np.ndarray, "points points"], weights: Float[np.ndarray, " points"] | None = None
+    squared_distances: Float[np.ndarray, "points points"], weights: Num[np.ndarray, " points"] | None = None
 ) -> WardTree:
     """Ward's hierarchy by nearest-neighbour chains (Murtagh, 1983), O(points^2) time and memory.
 

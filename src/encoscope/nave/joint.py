@@ -1,0 +1,117 @@
+"""K-means over the pixels of many images (NAVE, section 3, "a set of images"): streamed, exact, constant memory.
+
+An iteration needs of each image only what it adds to K sums of composite vectors, K counts and the inertia. Sums of
+several workers add up to what one would have found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoscope.nave.composite import Composite
+
+Pass: TypeAlias = Callable[[], Iterable[tuple[Composite, list[str]]]]
+"""One pass over all images: their composite features in batches, with the images' ids."""
+
+
+class LloydSums:
+    """One of Lloyd's iterations over a stream: ``partial_fit`` each batch, ``merge`` other workers, ``finalize``.
+
+    centroids: ``[K, dim]``, float64; those that pixels are assigned to in this iteration.
+    """
+
+    def __init__(self, centroids: Float[Tensor, "k dim"]) -> None:
+        self.centroids = centroids.double().cpu()
+        self.sums = torch.zeros_like(self.centroids)
+        self.counts = torch.zeros(len(centroids), dtype=torch.float64)
+        self.inertia = 0.0
+        self.squared_norms = 0.0
+
+    def partial_fit(self, features: Composite) -> LloydSums:
+        """Add the pixels of a batch of images."""
+        centroids = self.centroids.to(features.device, features.dtype)
+        values = features.scores(centroids.expand(features.batch, -1, -1))
+        values -= centroids.square().sum(1)[:, None] / 2
+        best = values.max(dim=1)
+        members = torch.zeros_like(values).scatter_(1, best.indices.unsqueeze(1), 1)
+        self.sums += features.sums(members).double().sum(0).cpu()
+        self.counts += members.double().sum((0, 2)).cpu()
+        norms = features.squared_norms.double()
+        self.squared_norms += norms.sum().item()
+        self.inertia += (norms - 2 * best.values.double()).clamp_min(0).sum().item()
+        return self
+
+    def merge(self, other: LloydSums) -> LloydSums:
+        """Add another worker's sums over other images, for the same centroids."""
+        if not torch.equal(self.centroids, other.centroids):
+            raise ValueError("these sums belong to other centroids")
+        self.sums += other.sums
+        self.counts += other.counts
+        self.inertia += other.inertia
+        self.squared_norms += other.squared_norms
+        return self
+
+    def finalize(self) -> Float[Tensor, "k dim"]:
+        """The mean composite vector of each cluster; a cluster without pixels keeps its centre."""
+        means = self.sums / self.counts.clamp_min(1).unsqueeze(1)
+        return torch.where(self.counts.unsqueeze(1) > 0, means, self.centroids)
+
+    @property
+    def variance(self) -> float:
+        """The mean over dimensions of the variance over pixels, scikit-learn's scale for ``tol``."""
+        pixels = self.counts.sum().clamp_min(1)
+        mean = self.sums.sum(0) / pixels
+        return max(0.0, float(self.squared_norms / pixels - mean.square().sum())) / self.sums.shape[1]
+
+
+@dataclass(frozen=True)
+class JointState:
+    """Where a joint fit stands: the centroids to assign to next, what the last pass measured, and whether to stop."""
+
+    centroids: Float[Tensor, "k dim"]
+    counts: Float[Tensor, " k"]
+    inertia: float
+    iteration: int
+    converged: bool
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The state as arrays, to keep in a store."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def of(cls, arrays: dict[str, np.ndarray]) -> JointState:
+        """A state from its ``arrays``."""
+        centroids, counts = (torch.from_numpy(arrays[name]) for name in ("centroids", "counts"))
+        return cls(centroids, counts, float(arrays["inertia"]), int(arrays["iteration"]), bool(arrays["converged"]))
+
+
+def lloyd_passes(
+    features: Pass, start: JointState | Float[Tensor, "k dim"], *, max_iter: int, tol: float
+) -> Iterator[JointState]:
+    """Lloyd's iterations, one pass over the images each; yields the state after every pass.
+
+    Stops when the centres move by no more than ``tol`` times the features' mean variance (squared norm of the move).
+    The last state holds the centroids that its counts and inertia were measured with. ``start``: centroids, or the
+    state at which an interrupted fit goes on.
+    """
+    if isinstance(start, JointState):
+        state = start
+    else:
+        state = JointState(start.double(), torch.zeros(len(start), dtype=torch.float64), float("inf"), 0, False)
+    while not state.converged and state.iteration < max_iter:
+        sums = LloydSums(state.centroids)
+        for batch, _ in features():
+            sums.partial_fit(batch)
+        moved = sums.finalize()
+        iteration = state.iteration + 1
+        still = float((moved - state.centroids).square().sum()) <= tol * sums.variance
+        last = still or iteration == max_iter
+        state = JointState(state.centroids if last else moved, sums.counts, sums.inertia, iteration, still)
+        yield state

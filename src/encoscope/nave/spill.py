@@ -1,0 +1,84 @@
+"""Feature maps of a set of images on disk, so that clustering them jointly costs one pass through the encoder."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+from encoscope import __version__
+from encoscope.encoder import Encoder
+from encoscope.errors import UsageError
+from encoscope.images import Geometry, Photo
+from encoscope.nave.composite import Composite
+from encoscope.nave.features import Maps, chunks, encode
+from encoscope.nave.settings import Settings
+from encoscope.store import Row, Store, cache_dir, key
+
+PRECISIONS = {"fp16": np.float16, "fp32": np.float32}
+_GEOMETRY = ("original", "resized", "offset", "valid", "canvas")
+
+
+class Spill:
+    """The maps of a stream of images in a store; images that an interrupted run left there are not encoded again.
+
+    precision: "fp16" or "fp32". Each map is divided by its largest value before it is stored, which composite features
+    do not notice and half precision needs. Iterating over ``features`` again and again is a pass each.
+    """
+
+    def __init__(self, encoder: Encoder, settings: Settings, precision: str, *, fresh: bool = False) -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"cache is {', '.join(PRECISIONS)} or None, not {precision!r}")
+        manifest = {
+            "kind": "nave-maps",
+            "version": __version__,
+            "encoder": encoder.digest,
+            "layers": list(settings.layers),
+            "size": settings.size,
+            "precision": precision,
+        }
+        self.store = Store.open(cache_dir("nave", key(manifest)), manifest, fresh=fresh)
+        self._encoder, self._settings, self._dtype = encoder, settings, PRECISIONS[precision]
+        self._rows: dict[int, list[int]] = {}  # of each shard, the rows that belong to the images of this run
+
+    def fill(self, photos: Iterable[Photo], batch: int) -> Iterator[Photo]:
+        """Encode a stream and store its maps, ``batch`` photos at a time; hands each photo on when its maps last."""
+        there: dict[str, deque[tuple[int, int]]] = defaultdict(deque)
+        for shard in self.store.shards:
+            for row, entry in enumerate(self.store.shard_rows(shard)):
+                there[entry.id].append((shard, row))
+        used: dict[int, list[int]] = defaultdict(list)
+        for chunk in chunks(photos, batch):
+            new = []
+            for photo in chunk:
+                if there[photo.id]:
+                    shard, row = there[photo.id].popleft()
+                    used[shard].append(row)
+                else:
+                    new.append(photo)
+            for maps in encode(self._encoder, new, self._settings):
+                shard = self._append(maps, [new[position] for position in maps.positions])
+                used[shard] = list(range(len(maps.positions)))
+            self._rows = dict(used)
+            yield from chunk
+
+    def _append(self, maps: Maps, photos: list[Photo]) -> int:
+        arrays = {f"geometry.{name}": np.array([getattr(way, name) for way in maps.geometries]) for name in _GEOMETRY}
+        for name, layer in zip(self._settings.layers, maps.layers, strict=True):
+            largest = layer.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(layer.dtype).tiny)
+            arrays[name] = (layer / largest).cpu().numpy().astype(self._dtype)
+        return self.store.append([Row(photo.id, photo.path, None) for photo in photos], arrays)
+
+    def features(self) -> Iterator[tuple[Composite, list[str]]]:
+        """One pass: the composite features of every image, with the images' ids."""
+        for shard, rows in sorted(self._rows.items()):
+            entries = self.store.shard_rows(shard)
+            ways = [self.store.read(f"geometry.{name}", shard)[rows].tolist() for name in _GEOMETRY]
+            geometries = tuple(Geometry(*(tuple(pair) for pair in way)) for way in zip(*ways, strict=True))
+            layers = [
+                torch.from_numpy(self.store.read(name, shard)[rows]).to(self._encoder.device, torch.float32)
+                for name in self._settings.layers
+            ]
+            yield Maps(rows, geometries, layers).features(self._settings), [entries[row].id for row in rows]
