@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,32 @@ def test_reading_back_checks_what_it_is(tmp_path: Path) -> None:
     path.write_text("{ not json")
     with pytest.raises(EncoscopeError, match="cannot read"):
         results.read(path, "segmentation")
+
+
+def test_boxes_take_one_line_and_texts_stay_as_they_are() -> None:
+    bad_name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    mixed = {
+        "box": [0, -1.5, 3e-7, 4],
+        "boxes": [[1, 2], [3, 4]],
+        "text": "[\n 1,\n 2\n]",
+        "none": [],
+        "file": bad_name,
+    }
+    text = results.dumps(mixed)
+    assert '"box": [0, -1.5, 3e-07, 4]' in text
+    assert json.loads(text) == mixed
+    text.encode()
+
+
+def test_what_cannot_be_written_says_where_and_why(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(EncoscopeError, match=r"cannot write .*file/result\.json: "):
+        results.write(tmp_path / "file" / "result.json", document())
+    path = tmp_path / "result.json"
+    with pytest.raises(EncoscopeError, match=r"cannot write .*result\.json: No space left on device"):  # noqa: SIM117
+        with results.aside(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not path.exists()
 
 
 def test_what_fails_half_way_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from encoscope.errors import EncoscopeError, MissingError
 Document: TypeAlias = dict[str, Any]
 
 VERSION = 1
+_NUMBERS = re.compile(r"\[\n\s+([-+.\deE,\s]+?)\n\s+\]")  # boxes and the like: one line each (no text holds a bare \n)
 _LISTS = {"segmentation": "images", "visualization": "visualizations", "description": "descriptions"}
 _PACKAGES = ("encoscope", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow")
 
@@ -62,7 +64,13 @@ def versions() -> dict[str, str]:
 
 def dumps(document: Mapping[str, Any]) -> str:
     """The document as strict JSON; EncoscopeError with the place of a number JSON cannot hold."""
-    return json.dumps(_plain(document, "$"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    plain = _plain(document, "$")
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file's name that is no text: only escapes keep it
+        text = json.dumps(plain, indent=2, allow_nan=False)
+    return _NUMBERS.sub(lambda found: f"[{', '.join(part.strip() for part in found[1].split(','))}]", text) + "\n"
 
 
 def write(path: str | os.PathLike[str], document: Mapping[str, Any]) -> Path:
@@ -112,18 +120,22 @@ def aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path``; what is written there is synced and renamed when the block ends well.
 
     Folders on the way are made. When the block fails, nothing of it is left and an older file stays as it was.
+    EncoscopeError for a full disk, a read-only folder and the like.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # the suffix stays last: Pillow and numpy go by it
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise EncoscopeError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _plain(value: Any, where: str) -> Any:

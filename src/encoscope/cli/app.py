@@ -1,0 +1,104 @@
+"""The app, and the one place where errors become a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+
+from encoscope import __version__
+from encoscope.cli.console import note
+from encoscope.errors import EncoscopeError
+
+INTERRUPTED = 130
+TRACEBACK = "ENCOSCOPE_TRACEBACK"
+
+app = App(
+    name="encoscope",
+    version=__version__,
+    help="An endoscope for vision encoders: what a frozen network treats alike.",
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
+)
+app.command(
+    "encoscope.cli.segment:segment",
+    name="segment",
+    help="Part images into the regions an encoder treats alike (NAVE).",
+)
+app.command(
+    "encoscope.cli.layers:layers",
+    name="layers",
+    help="List the layers of an encoder that have a spatial output.",
+)
+app.command(
+    "encoscope.cli.zoo:app",
+    name="zoo",
+    help="List the trained networks that ship with encoscope.",
+)
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run a command line, without the program's name, and give its exit code.
+
+    0 done, 1 failed or some inputs skipped, 2 wrong usage, 3 missing data or weights, 130 interrupted. A failure is one
+    line on stderr; with the environment variable ENCOSCOPE_TRACEBACK set, it is raised instead.
+    """
+    _quieten()
+    try:
+        code = app(list(tokens), result_action="return_value", exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+        return code or 0
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        return _failed(error)
+    except KeyboardInterrupt:
+        note("interrupted")
+        return INTERRUPTED
+
+
+def _failed(error: Exception) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError:  # closed by its reader, or on a full disk: Python would stumble over the rest when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # whoever reads our output has seen enough
+        return 1
+    if isinstance(error, CycloptsError):
+        command = " ".join(["encoscope", *(error.command_chain or ())])
+        note(f"error: {_one_line(error)} (see: {command} --help)")
+        return 2
+    if isinstance(error, EncoscopeError):
+        note(f"error: {_one_line(error)}")
+        return error.exit_code
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        note(f"error: {place}{error.strerror or _one_line(error)}")
+        return 1
+    note(f"error: {type(error).__name__}: {_one_line(error)} (set {TRACEBACK}=1 to see where)")
+    return 1
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _quieten() -> None:
+    """Our notes go to stderr in one form; other libraries' warnings only where Python is told to show them."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logger = logging.getLogger("encoscope")
+    if not any(isinstance(handler, _Notes) for handler in logger.handlers):
+        logger.addHandler(_Notes())
+        logger.setLevel(logging.INFO)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())

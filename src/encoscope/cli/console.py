@@ -1,0 +1,23 @@
+"""What a command says: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+
+def note(message: str) -> None:
+    """One line on stderr, above a progress bar if there is one."""
+    line = f"encoscope: {message}"
+    bars = sys.modules.get("tqdm")
+    if bars is not None:
+        bars.tqdm.write(line, file=sys.stderr)
+    else:
+        sys.stderr.write(line + "\n")
+
+
+def say(text: str) -> None:
+    """One line of results on stdout. File names that are no valid text come out as the bytes they are."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")

@@ -1,0 +1,70 @@
+"""The flags every verb with a model takes, and the values that several flags share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from encoscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from encoscope.encoder import Encoder
+
+_group = Group("Model", sort_key=1)
+
+
+@Parameter(name="*", group=_group)
+@dataclass(frozen=True)
+class Common:
+    """How the model is loaded, and how results are shown."""
+
+    checkpoint: Annotated[Path | None, Parameter(help="Weights: a .safetensors or torch file.")] = None
+    untrained: Annotated[bool, Parameter(help="Random weights, from --seed.")] = False
+    device: Annotated[str, Parameter(help='"cpu", "cuda", "cuda:1", ...; "auto" is a GPU if there is one.')] = "auto"
+    seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0
+    trust: Annotated[bool, Parameter(help="Allow a model's own code from a hub to run.")] = False
+    json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False
+
+    def source(self, model: str) -> str:
+        """A model string that says what these flags say, for a result's provenance."""
+        if self.checkpoint is not None:
+            return f"{model}@{self.checkpoint}"
+        return f"{model}@untrained" if self.untrained and not model.endswith("@untrained") else model
+
+    def load(self, model: str) -> Encoder:
+        """The encoder that a model string and these flags name."""
+        from encoscope.encoder import load
+
+        return load(
+            model,
+            untrained=self.untrained,
+            checkpoint=self.checkpoint,
+            device=self.device,
+            seed=self.seed,
+            trust=self.trust,
+        )
+
+
+def names(text: str | None) -> list[str] | None:
+    """``a,b`` as a list; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def numbers(flag: str, text: str) -> tuple[float, ...]:
+    """``1,0.5`` as numbers; UsageError names the flag."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{flag} takes numbers with commas between them, not {text!r}") from error
+
+
+def word_or_count(flag: str, text: str, words: tuple[str, ...]) -> str | int:
+    """One of the words, or a whole number from 1 on. UsageError names the flag and what it takes."""
+    if text in words:
+        return text
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"{flag} takes {''.join(f'{word}, ' for word in words)}or a whole number from 1 on, not {text!r}")

@@ -1,0 +1,72 @@
+"""``encoscope layers``: what there is to look into."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from encoscope.cli.console import note, say
+from encoscope.cli.flags import Common
+
+if TYPE_CHECKING:
+    from encoscope.encoder import LayerInfo
+
+
+def layers(
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50", "torchvision:vit_b_16", "py:module:function".')],
+    /,
+    *,
+    all: Annotated[bool, Parameter(help="All layers, not only stem, stages and blocks.", negative=())] = False,
+    common: Common | None = None,
+) -> int:
+    """List the layers of an encoder that have a spatial output, in the network's order.
+
+    For each: its name, channels, the grid of its map at the network's own input size, whether it is a map or tokens,
+    the tokens before the patch tokens, and its role. The names are what --layers takes.
+    """
+    from encoscope import results
+
+    common = common or Common()
+    encoder = common.load(model)
+    found = encoder.layers
+    shown = found if all else [layer for layer in found if layer.role != "inner"]
+    if common.json:
+        say(
+            results.dumps(
+                results.envelope(
+                    "layers",
+                    [asdict(layer) for layer in shown],
+                    model={
+                        "source": common.source(model),
+                        "digest": encoder.digest,
+                        "layers": [layer.name for layer in shown],
+                    },
+                    settings={"all": all},
+                    seed=common.seed,
+                )
+            )
+        )
+        return 0
+    for line in _table(shown):
+        say(line)
+    if len(shown) < len(found):
+        note(f"{len(found) - len(shown)} inner layers are not shown: --all lists them")
+    return 0
+
+
+def _table(rows: list[LayerInfo]) -> list[str]:
+    cells = [("layer", "channels", "grid", "kind", "prefix", "role")]
+    for row in rows:
+        grid = f"{row.grid[0]}x{row.grid[1]}"
+        cells.append((row.name, str(row.channels), grid, row.kind, str(row.prefix or "-"), row.role))
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    numeric = {1, 4}
+    return [
+        "  ".join(
+            cell.rjust(width) if column in numeric else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]

@@ -1,0 +1,63 @@
+"""``encoscope zoo``: the trained networks that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from encoscope.cli.console import note, say
+
+if TYPE_CHECKING:
+    from encoscope.zoo.registry import Entry
+
+app = App(name="zoo", help="The trained networks that ship with encoscope.", help_format="plaintext")
+
+
+@app.command(name="list")
+def list_(*, json_: Annotated[bool, Parameter(name="--json", negative=(), help="One JSON document.")] = False) -> int:
+    """List the shipped networks: name, architecture, size and accuracy on Caltech-101's test list."""
+    from encoscope.zoo import registry
+
+    entries = [registry.entry(name) for name in registry.names()]
+    if json_:
+        say(json.dumps([_document(entry) for entry in entries], indent=1))
+        return 0
+    rows = [("name", "library", "architecture", "MB", "accuracy")]
+    rows += [
+        (
+            f"zoo:{entry.name}",
+            entry.library,
+            entry.architecture,
+            f"{entry.file.stat().st_size / 1e6:.1f}" if entry.file.is_file() else "missing",
+            _headline(entry.accuracy),
+        )
+        for entry in entries
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    absent = [name for name in registry.NAMES if name not in registry.names()]
+    if absent:
+        note(f"not in this installation: {', '.join(absent)}")
+    return 0
+
+
+def _headline(accuracy: Mapping[str, float]) -> str:
+    key = "top1" if "top1" in accuracy else "known"
+    return f"{accuracy[key]:.3f} {'top-1' if key == 'top1' else 'over known names'}" if key in accuracy else "-"
+
+
+def _document(entry: Entry) -> dict[str, object]:
+    fields = ("name", "library", "architecture", "sha256", "parameters", "about")
+    return {
+        **{field: getattr(entry, field) for field in fields},
+        "name": f"zoo:{entry.name}",
+        "bytes": entry.file.stat().st_size if entry.file.is_file() else None,
+        "kwargs": dict(entry.kwargs),
+        "preprocess": dict(entry.preprocess),
+        "accuracy": dict(entry.accuracy),
+        "classes": list(entry.classes),
+    }
