@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from encoscope.errors import ImageError, MissingError, UsageError
@@ -194,6 +196,45 @@ def test_arrays_and_tensors_in_either_layout(picture: np.ndarray) -> None:
     narrow[0] = 255
     np.testing.assert_array_equal(read(narrow).pixels, narrow)  # both layouts fit: an array's channels come last ...
     assert read(torch.from_numpy(narrow)).pixels.shape == (9, 3, 3)  # ... a tensor's first
+
+
+def test_a_photo_does_not_change_with_its_source(picture: np.ndarray) -> None:
+    mine = picture.copy()
+    photo = read(mine)
+    mine[:] = 0
+    np.testing.assert_array_equal(photo.pixels, picture)
+    torch.from_numpy(photo.pixels)  # writable: torch would warn about it otherwise
+
+
+dtypes = ["bool", "uint8", "uint16", "uint32", "int16", "int64", "float16", "float32", "float64"]
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    layers=st.sampled_from([None, 1, 3, 4]),
+    dtype=st.sampled_from(dtypes),
+    channels=st.sampled_from([1, 3]),
+    windowed=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_whatever_is_read_is_a_photo(
+    height: int, width: int, layers: int | None, dtype: str, channels: int, windowed: bool, seed: int
+) -> None:
+    shape = (height, width) if layers is None else (height, width, layers)
+    values = np.random.default_rng(seed).random(shape)
+    kind = np.dtype(dtype)
+    array = (values > 0.5) if dtype == "bool" else (values * (1 if kind.kind == "f" else 100)).astype(kind)
+    window = (-1.5, 50) if windowed else None
+    if kind.kind == "i" and not windowed:
+        with pytest.raises(ImageError, match="give a window"):
+            read(array, channels=channels)
+        return
+    photo = read(array, channels=channels, window=window)
+    assert photo.pixels.shape == (height, width, channels)
+    assert photo.pixels.dtype == (np.uint8 if dtype in ("bool", "uint8") and not windowed else np.float32)
+    assert photo.pixels.min() >= 0 and photo.pixels.max() <= (255 if photo.pixels.dtype == np.uint8 else 1)
 
 
 def test_grey_and_colour_turn_into_each_other(picture: np.ndarray) -> None:

@@ -83,7 +83,7 @@ def _scaled(values: np.ndarray, white: float, window: Window | None) -> Pixels:
         scaled = (values.astype(np.float64) - low) / (high - low)
         return np.clip(scaled, 0, 1).astype(np.float32)
     if values.dtype == np.uint8 and white == 255:
-        return np.ascontiguousarray(values)
+        return np.array(values, order="C")  # a copy: a Photo does not change with the array it came from
     low, high = (values.min().item(), values.max().item())
     if kind == "f":
         if low < -_SLACK or high > 1 + _SLACK:
