@@ -51,7 +51,7 @@ def segment_ids(png: Path) -> Int64[np.ndarray, "height width"]:
     return colours @ np.array([1, 256, 256**2])
 
 
-def panoptic(images: str | Path, annotations: str | Path, labels: Labels = "category") -> Iterator[Panoptic]:
+def panoptic(images: str | Path, annotations: str | Path, labels: Labels | str = "category") -> Iterator[Panoptic]:
     """The annotated images of a COCO panoptic file, in its order.
 
     images: the folder of the photos. annotations: the JSON; the PNGs lie in the folder of the same name without suffix.
@@ -76,7 +76,7 @@ def panoptic(images: str | Path, annotations: str | Path, labels: Labels = "cate
 
 
 def _read(
-    images: Path, masks: Path, entries: list[dict], files: dict[int, str], categories: dict[int, str], labels: Labels
+    images: Path, masks: Path, entries: list[dict], files: dict[int, str], categories: dict[int, str], labels: str
 ) -> Iterator[Panoptic]:
     for entry in entries:
         ids = segment_ids(masks / entry["file_name"])

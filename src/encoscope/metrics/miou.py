@@ -20,7 +20,7 @@ Assignment: TypeAlias = Literal["many-to-one", "hungarian"]
 
 def overlap(
     clusters: Integer[np.ndarray, "height width"],
-    labels: Integer[np.ndarray, "height width"],
+    labels: Integer[np.ndarray, "rows columns"],
     sizes: tuple[int, int] | None = None,
     void: int | None = None,
 ) -> Int64[np.ndarray, "clusters labels"]:
@@ -82,7 +82,7 @@ def ious(
 def image_miou(
     clusters: Integer[np.ndarray, "height width"],
     labels: Integer[np.ndarray, "height width"],
-    assignment: Assignment = "many-to-one",
+    assignment: Assignment | str = "many-to-one",
     void: int | None = None,
 ) -> float:
     """The mean IoU over the labels of one image, its clusters named with that image's labels at hand (an oracle).

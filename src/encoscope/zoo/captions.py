@@ -114,11 +114,15 @@ def captions_of(words: ClassWords, count: int = PER_CLASS, seed: int = 0) -> lis
     rng = np.random.default_rng([seed, *words.folder.encode()])
     named = words.folder not in HELD_OUT
     found: dict[str, None] = {f"a photo of {article(words.name)}": None} if named else {}
-    for turn in range(50 * count):
+    turn = last = -1
+    while turn - last < 40 * len(TEMPLATES):  # nothing new in so many turns: all is said
+        turn += 1
         template = TEMPLATES[turn % len(TEMPLATES)]
         if not named and template == "{a noun} is {a kind}":
             continue  # a kind that is a kind
-        found.setdefault(_fill(template, words, rng, named))
+        caption = _fill(template, words, rng, named)
+        if caption not in found:
+            found[caption], last = None, turn
         if len(found) == count:
             return list(found)
     raise ValueError(f"{words.folder} has attributes for only {len(found)} of {count} captions")

@@ -41,9 +41,9 @@ PLAN = Plan(
     name=NAME,
     seed=1,
     phases=(
-        Phase(epochs=14, pixels=64, scale=(0.3, 1.0), erased=0.1),
-        Phase(epochs=22, pixels=96, scale=(0.25, 1.0), erased=0.25),
-        Phase(epochs=4, pixels=112, scale=(0.35, 1.0), erased=0.1),
+        Phase(epochs=12, pixels=64, scale=(0.3, 1.0), erased=0.1),
+        Phase(epochs=16, pixels=96, scale=(0.25, 1.0), erased=0.25),
+        Phase(epochs=3, pixels=112, scale=(0.35, 1.0), erased=0.1),
     ),
     extra=(("captions_per_image", PER_IMAGE),),
 )

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, nn
+from torch.nn import functional
+
+from encoscope.zoo.recipes import augment, training
+from encoscope.zoo.recipes.classify import accuracies, mixed_cross_entropy, soft_targets
+from encoscope.zoo.recipes.contrast import many_positives, name_accuracies
+from encoscope.zoo.recipes.export import sample
+from encoscope.zoo.recipes.photos import Photos, balanced_order, centre_crop, held_out_tenth, random_crop
+from encoscope.zoo.recipes.training import Phase, Plan, train
+
+CPU = torch.device("cpu")
+PLAN = Plan(name="tiny", batch=8, phases=(Phase(2, 8, mixed=0.5, erased=0.5), Phase(1, 12)))
+
+
+@pytest.fixture(scope="module")
+def photos() -> Photos:
+    rng = np.random.default_rng(0)
+    shapes = [(16, 20), (24, 16), (16, 16)]
+    pixels = [torch.from_numpy(rng.integers(256, size=(3, *shapes[k % 3]), dtype=np.uint8)) for k in range(24)]
+    return Photos(pixels, np.arange(24) % 3, ("a", "b", "c"))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4, 3)]
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), *head)
+
+
+def trained(photos, folder, *, stop=None, loss=None):
+    loss = loss or mixed_cross_entropy(3)
+    return train(PLAN, network(), photos, loss, folder=folder, device=CPU, stop_epoch=stop)
+
+
+def without_times(history):
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in history]
+
+
+def same(one, two):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(photos, tmp_path):
+    whole, history = trained(photos, tmp_path / "whole")
+    _, part = trained(photos, tmp_path / "parts", stop=1)
+    assert [record["epoch"] for record in part] == [1]
+
+    class Killed(Exception):
+        pass
+
+    def dies(model, step):
+        if step.epoch == 1 and step.index[0] != training.batches(PLAN, photos, 1)[0][0]:
+            raise Killed  # in the middle of the second epoch
+        return mixed_cross_entropy(3)(model, step)
+
+    with pytest.raises(Killed):
+        trained(photos, tmp_path / "parts", loss=dies)
+    resumed, again = trained(photos, tmp_path / "parts")
+    assert same(whole, resumed)
+    assert without_times(history) == without_times(again)
+    assert [record["pixels"] for record in again] == [8, 8, 12]
+
+
+def test_training_learns_and_a_plan_has_a_folder_of_its_own(photos, tmp_path, monkeypatch):
+    pixels = [p // 4 + 60 * int(k) for p, k in zip(photos.pixels, photos.labels, strict=True)]
+    bright = Photos(pixels, photos.labels, photos.classes)
+    plan = Plan(name="tiny", batch=8, rate=0.05, phases=(Phase(12, 8, colour=0.0),))
+    _, history = train(plan, network(), bright, mixed_cross_entropy(3), folder=tmp_path, device=CPU)
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path))
+    assert plan.folder() != PLAN.folder() and plan.folder().parent == tmp_path / "zoo"
+
+
+def test_a_checkpoint_that_is_cut_short_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    training.save({"epoch": 1}, path)
+
+    def cut(state, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.torch, "save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        training.save({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+
+
+def test_the_learning_rate_rises_once_and_ends_at_nothing():
+    rates = [training.learning_rate(step, 100, 2.0, 0.2) for step in range(100)]
+    assert max(rates) == rates[20] == 2.0 and rates[0] == 0.1 and rates[-1] < 0.002
+    assert np.all(np.diff(rates[:20]) > 0) and np.all(np.diff(rates[20:]) < 0)
+
+
+def test_orders_are_balanced_as_asked_and_follow_from_the_key():
+    labels = np.repeat(np.arange(3), [10, 90, 900])
+    plain = balanced_order(labels, 0, (0, 0))
+    assert sorted(plain) == list(range(1000))
+    even = np.bincount(labels[balanced_order(labels, 1, (0, 0))])
+    assert even == pytest.approx([1000 / 3] * 3, abs=10)  # each draw stands for about one photo
+    root = np.bincount(labels[balanced_order(labels, 0.5, (0, 0))])
+    assert root == pytest.approx(1000 * np.sqrt([10, 90, 900]) / np.sqrt([10, 90, 900]).sum(), abs=10)
+    np.testing.assert_array_equal(balanced_order(labels, 0.5, (3, 1)), balanced_order(labels, 0.5, (3, 1)))
+    assert np.any(balanced_order(labels, 0.5, (3, 1)) != balanced_order(labels, 0.5, (3, 2)))
+    # a large class's photos take turns: none twice before all once
+    assert np.bincount(balanced_order(labels, 0.5, (0, 0)), minlength=1000)[100:].max() == 1
+
+
+def test_crops_follow_from_the_key_and_stay_inside(photos):
+    for k, pixels in enumerate(photos.pixels[:6]):
+        one = random_crop(pixels, 8, (0.2, 1.0), (0, 1, k))
+        assert torch.equal(one, random_crop(pixels, 8, (0.2, 1.0), (0, 1, k)))
+        assert not torch.equal(one, random_crop(pixels, 8, (0.2, 1.0), (0, 2, k)))
+    middle = centre_crop(photos.pixels[0], 16)
+    assert torch.equal(middle, photos.pixels[0][:, :, 2:18])
+
+
+def test_a_tenth_of_each_class_is_held_out():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(3), [9, 25, 40]))
+    kept, tuning = held_out_tenth(labels)
+    assert sorted([*kept, *tuning]) == list(range(74))
+    assert np.bincount(labels[tuning], minlength=3).tolist() == [0, 2, 4]
+
+
+def test_colour_at_no_strength_only_normalises_or_greys():
+    pixels = torch.randint(256, (40, 3, 5, 5), dtype=torch.uint8, generator=Generator().manual_seed(0))
+    plain = augment.normalise(pixels)
+    changed = augment.colour(pixels, 0.0, Generator().manual_seed(1))
+    kept = (changed - plain).abs().amax((1, 2, 3)) < 1e-5
+    assert 25 < int(kept.sum()) < 40
+    colours = changed[~kept] * torch.tensor(augment.STD).view(3, 1, 1) + torch.tensor(augment.MEAN).view(3, 1, 1)
+    assert (colours.amax(1) - colours.amin(1)).max() < 1e-5
+
+
+def test_mixing_keeps_the_targets_mass_and_matches_the_pixels():
+    labels = torch.arange(6)
+    images = labels.float().view(6, 1, 1, 1).expand(6, 3, 10, 10)
+    for seed in range(8):
+        blended, targets = augment.mix(images, soft_targets(labels, 6, 0.0), Generator().manual_seed(seed))
+        assert torch.allclose(targets.sum(1), torch.ones(6))
+        # an image is its number everywhere: the blend's mean is the targets' mean number
+        assert torch.allclose(blended.mean((1, 2, 3)), targets @ labels.float(), atol=1e-4)
+    assert torch.equal(images, labels.float().view(6, 1, 1, 1).expand(6, 3, 10, 10))
+
+
+def test_erasing_changes_one_rectangle_in_its_share_of_images():
+    images = torch.zeros(200, 3, 20, 20)
+    erased = (augment.erase(images, 0.25, Generator().manual_seed(0)) != 0).any(1)
+    touched = erased.flatten(1).any(1)
+    assert 30 < int(touched.sum()) < 70
+    for mask in erased[touched]:
+        rows, columns = mask.any(1), mask.any(0)
+        assert mask.sum() == rows.sum() * columns.sum() <= 0.3 * 400
+
+
+def test_many_positives_is_clip_s_loss_where_pairs_are_single():
+    logits = torch.randn(5, 5, generator=Generator().manual_seed(0))
+    both = (functional.cross_entropy(logits, torch.arange(5)) + functional.cross_entropy(logits.T, torch.arange(5))) / 2
+    assert many_positives(logits, torch.eye(5, dtype=torch.bool)) == pytest.approx(float(both))
+    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    # two images of one class with two captions: the best that can be done is an even split, at a loss of ln 2 for both
+    perfect = torch.where(same, 50.0, -50.0)
+    assert many_positives(perfect, same) == pytest.approx(2 / 3 * np.log(2), abs=1e-5)
+
+
+def test_accuracies_per_class():
+    top1, mean, each = accuracies(np.array([0, 0, 1, 2]), np.array([0, 0, 0, 2]), 4)
+    assert (top1, mean) == pytest.approx((0.75, (2 / 3 + 1) / 2))
+    assert each == pytest.approx([2 / 3, np.nan, 1, np.nan], nan_ok=True)
+
+
+def test_held_out_names_compete_only_with_each_other_in_the_zero_shot_figure():
+    classes = ("ant", "panda", "crab", "okapi")
+    names = np.eye(4, dtype=np.float32)
+    images = np.array([[1, 2, 0, 0], [0, 1, 2, 0], [0, 2, 0, 1], [0, 0, 1, 0]], dtype=np.float32)
+    labels = np.array([0, 1, 3, 2])
+    figures, each = name_accuracies(images, labels, names, classes)
+    assert figures == {"known": 1.0, "known_mean_per_class": 1.0, "zero_shot": 0.5, "zero_shot_all": 0.0}
+    assert each.tolist() == [1, 1, 1, 0]
+
+
+def test_the_sample_is_fixed():
+    places = sample(2893)
+    assert len(set(places.tolist())) == 600 and places[:5].tolist() == sample(2893)[:5].tolist()
+    assert np.all(np.diff(places) > 0) and places.max() < 2893
