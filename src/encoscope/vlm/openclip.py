@@ -6,10 +6,12 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
@@ -139,7 +141,7 @@ def open_model(
             tokenizer = open_clip.get_tokenizer(architecture)
     except FileNotFoundError as error:
         raise MissingError(f"{source}: {error}") from error
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, UnpicklingError, SafetensorError) as error:
         detail = " ".join(str(error).split())[:300]
         raise EncoscopeError(f"{source} cannot be loaded: {detail or type(error).__name__}") from error
     visual: Any = model.visual
