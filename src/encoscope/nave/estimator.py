@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,9 +64,9 @@ class Nave(BaseEstimator):
         self,
         encoder: Encoder,
         *,
-        n_clusters: int | Literal["auto"] = 10,
+        n_clusters: int | str = 10,
         layers: Sequence[str] | str | None = None,
-        grouping: Literal["kmeans", "ward"] = "kmeans",
+        grouping: str = "kmeans",
         weighting: str | Sequence[float] = "paper",
         resolution: Resolution = "first-layer",
         size: Size = "model",
@@ -74,13 +74,13 @@ class Nave(BaseEstimator):
         max_iter: int | None = None,
         tol: float = 1e-4,
         sample: int = PIXELS,
-        cache: Literal["fp16", "fp32"] | None = "fp16",
+        cache: str | None = "fp16",
         batch: int = 8,
         random_state: int = 0,
         progress: Progress = None,
     ) -> None:
         self.encoder = encoder
-        self.n_clusters: int | Literal["auto"] = n_clusters
+        self.n_clusters = n_clusters
         self.layers = layers
         self.grouping = grouping
         self.weighting = weighting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -37,8 +37,8 @@ class Maps:
             return int(self.layers[0].shape[2]), int(self.layers[0].shape[3])
         if resolution == "image":
             return canvas
-        short = min(canvas)
-        return max(1, round(canvas[0] * resolution / short)), max(1, round(canvas[1] * resolution / short))
+        cells = int(resolution) / min(canvas)
+        return max(1, round(canvas[0] * cells)), max(1, round(canvas[1] * cells))
 
     def features(self, settings: Settings, *, dtype: torch.dtype | None = None) -> Composite:
         """The composite features of these images, in a dtype of one's own or the maps'."""
@@ -53,9 +53,10 @@ def encode(encoder: Encoder, photos: Sequence[Photo], settings: Settings) -> Ite
     Only photos that need the same padding share a batch: a network sees its padding, so a batch of mixed shapes would
     let one image change another's result.
     """
+    size = cast('int | Literal["model", "native"]', settings.size)  # checked by Settings
     groups: dict[tuple, list[tuple[int, Batch]]] = {}
     for position, photo in enumerate(photos):
-        prepared = encoder.prepare(photo, geometry="whole", size=settings.size)
+        prepared = encoder.prepare(photo, geometry="whole", size=size)
         way = prepared.geometries[0]
         groups.setdefault((way.canvas, way.valid), []).append((position, prepared))
     for members in groups.values():

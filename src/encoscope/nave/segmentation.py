@@ -85,7 +85,7 @@ class Segmentation:
     def granularity(self) -> Granularity:
         """The Ward tree that ``at`` cuts; grown when first asked for. Raises EncoscopeError when it was not kept."""
         if self._granularity is None:
-            raise EncoscopeError("this segmentation was saved without its tree, so it has one granularity only")
+            raise EncoscopeError("this segmentation has one granularity: its tree was not kept")
         return self._granularity() if callable(self._granularity) else self._granularity
 
     def at(self, n_clusters: int) -> Segmentation:
@@ -99,19 +99,22 @@ class Segmentation:
         if not 1 <= n_clusters <= most:
             raise UsageError(f"this image can be cut into 1 to {most} clusters, not {n_clusters}")
         cells = by_size(tree.cut(n_clusters)).astype(np.uint8).reshape(self.grid_labels.shape)
+        changed = {"clusters": n_clusters, "grouping": "ward", "micro_clusters": tree.micro_clusters}
+        found = self.relabelled(cells, inertia=tree.inertia(n_clusters), settings=self.settings | changed)
+        return replace(found, n_clusters=n_clusters, _granularity=tree, _model=self._model)
+
+    def relabelled(
+        self, cells: UInt8[np.ndarray, "rows columns"], *, inertia: float, settings: dict[str, Any]
+    ) -> Segmentation:
+        """Another labelling of the same cells of the same image, not (or not only) by this model."""
         return replace(
             self,
             labels=self.geometry.to_original(cells, self.grid),
             grid_labels=cells,
-            n_clusters=n_clusters,
-            inertia=tree.inertia(n_clusters),
-            settings={
-                **self.settings,
-                "clusters": n_clusters,
-                "grouping": "ward",
-                "micro_clusters": tree.micro_clusters,
-            },
-            _granularity=tree,
+            inertia=inertia,
+            settings=settings,
+            _model=None,
+            _granularity=None,
         )
 
     def regions(self, *, min_area: int = 0, border: int = 0) -> list[Region]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.nave.composite import layer_weights
 from encoscope.nave.layers import choose_layers
 
-Clusters: TypeAlias = int | Literal["auto"] | Sequence[int]
-Resolution: TypeAlias = Literal["first-layer", "image"] | int
-Size: TypeAlias = Literal["model", "native"] | int
+Clusters: TypeAlias = int | str | Sequence[int]  # the word is "auto"
+Resolution: TypeAlias = int | str  # the words are "first-layer" and "image"
+Size: TypeAlias = int | str  # the words are "model" and "native"
 
 GROUPINGS = ("kmeans", "ward", "pca")
 MAX_CLUSTERS = 256
@@ -25,7 +25,7 @@ class Settings:
     """The settings of a segmentation; ``segment`` says what each means. Raises UsageError for impossible ones."""
 
     layers: tuple[str, ...]
-    clusters: int | Literal["auto"] | tuple[int, ...] = 5
+    clusters: int | str | tuple[int, ...] = 5
     grouping: str = "kmeans"
     weighting: str | tuple[float, ...] = "paper"
     resolution: Resolution = "first-layer"

@@ -1,0 +1,108 @@
+"""How much of a segmentation would come out again: over k-means starts, a mirrored image and crops of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer, UInt8
+from sklearn.metrics import adjusted_rand_score
+
+from encoscope import plots
+from encoscope.encoder import Encoder
+from encoscope.errors import UsageError
+from encoscope.images import Photo, read
+from encoscope.nave.segment import segment_stream
+from encoscope.nave.segmentation import Segmentation
+
+CROP = 0.8
+"""Side of a crop over the side of the image; four are taken, one from each corner."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """Agreement of segmentations that ought to be the same, as adjusted Rand indices: 1 the same, 0 chance.
+
+    starts: every pair of ``runs`` segmentations from different seeds. flip: of the mirrored image, mirrored back.
+    crops: of each corner's crop, with the same part of the whole image's segmentation.
+    mean_colour: ``[height, width, 3]``, every pixel the mean colour of its segment, averaged over the runs (Fig. 4).
+    """
+
+    runs: int
+    starts: Float[np.ndarray, " pairs"]
+    flip: float
+    crops: Float[np.ndarray, " crops"]
+    mean_colour: UInt8[np.ndarray, "height width 3"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures for a result document: mean and least agreement."""
+        return {
+            "runs": self.runs,
+            "starts": {"mean": float(self.starts.mean()), "min": float(self.starts.min())},
+            "flip": self.flip,
+            "crops": {"mean": float(self.crops.mean()), "min": float(self.crops.min())},
+        }
+
+
+def stability(encoder: Encoder, image: Any, *, runs: int = 20, seed: int = 0, **settings: Any) -> Stability:
+    """Segment one image ``runs`` times with seeds from ``seed`` on, mirrored, and in four crops, and compare.
+
+    settings: as for ``segment``; one number of clusters. Agreement is measured on the original image's pixels. Raises
+    UsageError for fewer than two runs.
+    """
+    if runs < 2:
+        raise UsageError(f"agreement needs at least two runs, not {runs}")
+    if not isinstance(settings.get("clusters", 5), int):
+        raise UsageError(f"agreement is measured for one number of clusters, not {settings['clusters']!r}")
+    photo = image if isinstance(image, Photo) else read(image, channels=encoder.preprocess.channels)
+    found = [_segment(encoder, [photo], seed=seed + run, **settings)[0] for run in range(runs)]
+    whole = found[0].labels
+    mirrored, *crops = _segment(encoder, [_part(photo, np.s_[:, ::-1]), *_crops(photo)], seed=seed, **settings)
+    return Stability(
+        runs=runs,
+        starts=np.array([agreement(a.grid_labels, b.grid_labels) for a, b in combinations(found, 2)]),
+        flip=agreement(whole, mirrored.labels[:, ::-1]),
+        crops=np.array([agreement(whole[part], c.labels) for part, c in zip(_corners(photo), crops, strict=True)]),
+        mean_colour=mean_colour(photo, [one.labels for one in found]),
+    )
+
+
+def agreement(first: Integer[np.ndarray, ...], second: Integer[np.ndarray, ...]) -> float:
+    """The adjusted Rand index of two labellings of the same pixels: 1 the same up to names, about 0 by chance."""
+    return float(adjusted_rand_score(first.ravel(), second.ravel()))
+
+
+def mean_colour(
+    photo: Photo, segmentations: Sequence[Integer[np.ndarray, "height width"]]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Every pixel the mean colour of its segment, averaged over several segmentations of one photo (Fig. 4)."""
+    pixels = plots.displayable(photo.pixels).reshape(-1, 3).astype(np.float64)
+    total = np.zeros_like(pixels)
+    for labels in segmentations:
+        flat = labels.ravel()
+        counts = np.maximum(np.bincount(flat), 1)
+        colours = np.stack([np.bincount(flat, weights=channel) / counts for channel in pixels.T], axis=1)
+        total += colours[flat]
+    return (total / len(segmentations)).round().astype(np.uint8).reshape(photo.height, photo.width, 3)
+
+
+def _segment(encoder: Encoder, photos: Sequence[Photo], **settings: Any) -> list[Segmentation]:
+    return [result[1] for result in segment_stream(encoder, photos, **settings) if isinstance(result, tuple)]
+
+
+def _corners(photo: Photo) -> Iterator[tuple[slice, slice]]:
+    height, width = max(1, round(CROP * photo.height)), max(1, round(CROP * photo.width))
+    for top in (0, photo.height - height):
+        for left in (0, photo.width - width):
+            yield np.s_[top : top + height, left : left + width]
+
+
+def _crops(photo: Photo) -> list[Photo]:
+    return [_part(photo, corner) for corner in _corners(photo)]
+
+
+def _part(photo: Photo, part: Any) -> Photo:
+    return replace(photo, pixels=np.ascontiguousarray(photo.pixels[part]))

@@ -1,0 +1,321 @@
+"""Single images: geometry, granularities, every kind of input, results that load again, and clear refusals."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+import encoscope
+from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
+from encoscope.images import Photo, Skipped, read
+from encoscope.nave import Segmentation, segment_stream
+from encoscope.nave.controls import colour_control, untrained_control, untrained_twin
+from encoscope.nave.granularity import elbow
+from encoscope.nave.layers import choose_layers
+from encoscope.nave.stability import agreement, mean_colour, stability
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    return encoscope.load("timm:resnet10t@untrained")
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return encoscope.load("timm:vit_tiny_patch16_224@untrained")
+
+
+class Colours(nn.Module):
+    """A network whose maps are the input itself, pooled: what it parts is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.early, self.late = nn.AvgPool2d(4), nn.AvgPool2d(4)
+        self.to(torch.float32)
+
+    def forward(self, pixels):
+        return self.late(self.early(pixels + 2)).mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def colours():
+    return encoscope.Encoder(Colours(), size=64)
+
+
+def halves(height, width, left=(255, 0, 0), right=(0, 0, 255)):
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    pixels[:, : width // 2], pixels[:, width // 2 :] = left, right
+    return pixels
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (300, 451), (451, 300), (100, 64)])
+def test_labels_come_back_on_the_original_pixels(colours, height, width):
+    seg = encoscope.segment(colours, halves(height, width), clusters=2, layers="early")
+    assert seg.labels.shape == (height, width)
+    cell = 4 * min(height, width) / 64
+    inner = np.abs(np.arange(width) - width / 2) > 2 * cell
+    left, right = (
+        seg.labels[:, inner & (np.arange(width) < width / 2)],
+        seg.labels[:, inner & (np.arange(width) > width / 2)],
+    )
+    assert (left == left[0, 0]).all()
+    assert (right == right[0, 0]).all()
+    assert left[0, 0] != right[0, 0]
+
+
+def test_padding_is_no_part_of_the_grid(cnn, photo_paths):
+    seg = encoscope.segment(cnn, photo_paths["chelsea"], size=72)  # 72 x 108, padded to 96 x 128
+    assert seg.geometry.canvas == (96, 128)
+    assert seg.grid == (12, 16)
+    assert seg.grid_labels.shape == (9, 13)
+
+
+@pytest.mark.parametrize("grouping", ["kmeans", "ward", "pca"])
+def test_groupings_on_cnn_and_vit(cnn, vit, photo_paths, grouping):
+    for encoder in (cnn, vit):
+        seg = encoscope.segment(encoder, photo_paths["coffee"], clusters=4, grouping=grouping, size=96)
+        assert seg.labels.dtype == np.uint8
+        assert len(np.unique(seg.labels)) == 4
+        again = encoscope.segment(encoder, photo_paths["coffee"], clusters=4, grouping=grouping, size=96)
+        np.testing.assert_array_equal(seg.labels, again.labels)
+
+
+def test_clusters_are_numbered_by_size(cnn, photo_paths):
+    seg = encoscope.segment(cnn, photo_paths["coffee"], clusters=6, size=96)
+    sizes = np.bincount(seg.grid_labels.ravel(), minlength=6)
+    assert (np.diff(sizes) <= 0).all()
+
+
+def test_resolution(cnn, photo_paths):
+    shapes = {}
+    for resolution in ("first-layer", "image", 10):
+        seg = encoscope.segment(cnn, photo_paths["astronaut"], resolution=resolution, size=64, layers="layer3,layer2")
+        shapes[resolution] = seg.grid_labels.shape
+    assert shapes == {"first-layer": (8, 8), "image": (64, 64), 10: (10, 10)}
+
+
+def test_several_granularities_nest(cnn, photo_paths):
+    found = encoscope.segment(cnn, photo_paths["china"], clusters=[2, 5, 9], size=96)
+    assert [seg.n_clusters for seg in found] == [2, 5, 9]
+    for coarse, fine in pairwise(found):
+        for cluster in range(fine.n_clusters):
+            assert len(np.unique(coarse.grid_labels[fine.grid_labels == cluster])) == 1
+        assert fine.inertia < coarse.inertia
+    np.testing.assert_array_equal(found[0].at(5).labels, found[1].labels)
+    alone = encoscope.segment(cnn, photo_paths["china"], clusters=5, size=96)
+    np.testing.assert_array_equal(alone.at(9).labels, found[2].labels)
+    ward = encoscope.segment(cnn, photo_paths["china"], clusters=5, grouping="ward", size=96)
+    np.testing.assert_array_equal(ward.at(5).labels, ward.labels)
+
+
+def test_more_pixels_than_a_tree_holds_go_through_micro_clusters(cnn, photo_paths):
+    seg = encoscope.segment(cnn, photo_paths["china"], clusters=5, grouping="ward", resolution=70, size=96)
+    assert seg.grid_labels.size > 4096
+    assert 5 < seg.granularity.micro_clusters <= 512
+    assert len(np.unique(seg.labels)) == 5
+    kmeans = encoscope.segment(cnn, photo_paths["china"], clusters=5, resolution=70, size=96)
+    assert kmeans.inertia < seg.inertia < 1.3 * kmeans.inertia
+
+
+def test_automatic_number_of_clusters():
+    assert elbow([3, 4, 5, 6, 7], [10.0, 4.0, 3.9, 3.8, 3.7]) == 4
+    assert elbow([3, 4, 5], [2.0, 2.0, 2.0]) == 3
+    assert elbow([7], [1.0]) == 7
+
+
+def test_auto_takes_the_elbow(cnn, photo_paths):
+    auto = encoscope.segment(cnn, photo_paths["coffee"], clusters="auto", size=64)
+    curve = {k: encoscope.segment(cnn, photo_paths["coffee"], clusters=k, size=64).inertia for k in range(3, 11)}
+    assert auto.n_clusters == elbow(list(curve), list(curve.values()))
+    assert auto.inertia == pytest.approx(curve[auto.n_clusters], rel=1e-5)
+
+
+def test_default_layers(cnn, vit):
+    assert choose_layers(cnn) == ("layer2", "layer3", "layer4")
+    assert choose_layers(vit) == ("blocks.11",)
+    assert choose_layers(cnn, "layer4, layer2") == ("layer2", "layer4")
+
+
+def test_a_stream_gives_what_single_images_give_whatever_the_batch(cnn, photo_paths):
+    names = ["chelsea", "coffee", "astronaut", "coffee", "china", "flower"]
+    photos = [read(photo_paths[name]) for name in names]
+    items = [*photos[:2], Skipped("gone.jpg", "gone.jpg is gone"), *photos[2:]]
+    alone = [encoscope.segment(cnn, photo, size=64, batch=1) for photo in photos]
+    for batch in (2, 8):
+        results = list(segment_stream(cnn, items, size=64, batch=batch))
+        assert isinstance(results.pop(2), Skipped)
+        for (photo, seg), name, single in zip(results, names, alone, strict=True):
+            assert photo.path == str(photo_paths[name])
+            np.testing.assert_array_equal(seg.labels, single.labels)
+            assert seg.inertia == pytest.approx(single.inertia, rel=1e-5)
+
+
+def test_kinds_of_input_agree(cnn, photo_paths):
+    path = photo_paths["astronaut"]
+    pixels = np.asarray(Image.open(path))
+    dataset = torch.utils.data.TensorDataset(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
+    expected = encoscope.segment(cnn, path, size=64).labels
+    for image in (str(path), Image.open(path), pixels, torch.from_numpy(pixels.copy()).permute(2, 0, 1)):
+        np.testing.assert_array_equal(encoscope.segment(cnn, image, size=64).labels, expected)
+    for several in ([path], dataset, pixels[None]):
+        (found,) = encoscope.segment(cnn, several, size=64)
+        np.testing.assert_array_equal(found.labels, expected)
+
+
+def test_save_and_load(cnn, photo_paths, tmp_path):
+    seg = encoscope.segment(cnn, photo_paths["chelsea"], size=64)
+    again = Segmentation.load(seg.save(tmp_path / "result"))
+    np.testing.assert_array_equal(again.labels, seg.labels)
+    np.testing.assert_array_equal(again.at(3).labels, seg.at(3).labels)
+    assert again.at(3).inertia == seg.at(3).inertia
+    assert (again.inertia, again.settings, again.model) == (seg.inertia, seg.settings, seg.model)
+    assert again.model.digest == cnn.digest
+    np.testing.assert_array_equal(np.asarray(again.overlay()), np.asarray(seg.overlay()))
+    (tmp_path / "result" / "arrays.npz").unlink()
+    with pytest.raises(EncoscopeError, match=r"arrays\.npz"):
+        Segmentation.load(tmp_path / "result")
+    with pytest.raises(MissingError):
+        Segmentation.load(tmp_path)
+
+
+def test_pictures(cnn, photo_paths, tmp_path):
+    seg = encoscope.segment(cnn, photo_paths["chelsea"], size=64)
+    assert seg.overlay().size == (451, 300)
+    seg.plot().savefig(tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert plot.size[0] > 600
+    assert sum(region.area for region in seg.regions()) == 451 * 300
+    assert seg.entry()["regions"][0]["outer_box"][2] < 451
+
+
+def test_refusals(cnn, photo_paths, tmp_path):
+    path = photo_paths["chelsea"]
+    for wrong in (
+        {"clusters": 0},
+        {"clusters": 257},
+        {"clusters": []},
+        {"clusters": "many"},
+        {"grouping": "dbscan"},
+        {"grouping": "pca", "clusters": [2, 3]},
+        {"grouping": "ward", "clusters": "auto"},
+        {"weighting": "papers"},
+        {"weighting": [1.0]},
+        {"resolution": 0},
+        {"size": "huge"},
+        {"n_init": 0},
+        {"batch": 0},
+        {"layers": "layer3,layer3"},
+        {"layers": []},
+        {"clusters": 97, "size": 64},
+    ):
+        with pytest.raises(UsageError):
+            encoscope.segment(cnn, path, **wrong)
+    with pytest.raises(UsageError, match=r"nearest: layer"):
+        encoscope.segment(cnn, path, layers="layer9")
+    with pytest.raises(MissingError, match="nowhere"):
+        encoscope.segment(cnn, tmp_path / "nowhere.png")
+    with pytest.raises(ImageError, match="bad"):
+        (tmp_path / "bad.png").write_text("no image")
+        encoscope.segment(cnn, [path, tmp_path / "bad.png"], size=64)
+    with pytest.raises(UsageError, match="1 to 96"):
+        encoscope.segment(cnn, path, size=64).at(97)
+
+
+def test_a_folder_with_a_bad_file_goes_on(cnn, photo_paths, tmp_path, caplog):
+    (tmp_path / "a.png").write_bytes(photo_paths["chelsea"].read_bytes())
+    (tmp_path / "b.png").write_text("no image")
+    (found,) = encoscope.segment(cnn, tmp_path, size=64)
+    assert found.path == str(tmp_path / "a.png")
+    assert "b.png" in caplog.text
+
+
+class Broken(nn.Module):
+    """NaN from the second layer on."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=4, padding=1)
+        self.body = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        nn.init.constant_(self.body.weight, float("nan"))
+
+    def forward(self, pixels):
+        return self.body(self.stem(pixels)).mean((2, 3))
+
+
+def test_nan_activations_name_the_layer():
+    with pytest.raises(EncoscopeError, match="body"):
+        encoscope.segment(encoscope.Encoder(Broken(), size=32), halves(40, 40), clusters=2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    clusters=st.integers(1, 4),
+    layers=st.sampled_from(["early", "late", "early,late"]),
+    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
+    channels=st.sampled_from([1, 3]),
+)
+def test_any_image_is_parted_whole(height, width, clusters, layers, dtype, channels):
+    encoder = encoscope.Encoder(Colours(), size=32)
+    values = np.random.default_rng(height * 91 + width).random((height, width, channels))
+    most = 1 if dtype == "float32" else np.iinfo(dtype).max
+    seg = encoscope.segment(encoder, (values * most).astype(dtype), clusters=clusters, layers=layers, resolution=4)
+    assert seg.labels.shape == (height, width)
+    assert seg.labels.max() < clusters
+    assert np.isfinite(seg.inertia)
+    assert set(np.unique(seg.labels)) <= set(np.unique(seg.grid_labels))
+
+
+def test_stability(cnn, photo_paths):
+    photo = read(photo_paths["chelsea"])
+    found = stability(cnn, photo, runs=3, clusters=3, size=64)
+    assert found.starts.shape == (3,)
+    assert found.crops.shape == (4,)
+    for figure in (*found.starts, found.flip, *found.crops):
+        assert -0.5 <= figure <= 1
+    assert found.mean_colour.shape == photo.pixels.shape
+    assert found.as_dict()["starts"]["min"] == found.starts.min()
+    with pytest.raises(UsageError):
+        stability(cnn, photo, runs=1)
+
+
+def test_stability_of_a_certain_answer(colours):
+    found = stability(colours, halves(64, 128), runs=2, clusters=2, layers="early")
+    assert found.starts.min() == 1
+    assert found.flip == pytest.approx(1)
+    assert found.crops.min() > 0.9
+    np.testing.assert_array_equal(np.unique(found.mean_colour.reshape(-1, 3), axis=0), [[0, 0, 255], [255, 0, 0]])
+
+
+def test_agreement_and_mean_colour():
+    first = np.array([[0, 0, 1, 1]])
+    assert agreement(first, 1 - first) == 1
+    assert agreement(first, np.array([[0, 1, 0, 1]])) < 0.01
+    photo = Photo(np.arange(12, dtype=np.uint8).reshape(1, 4, 3), None, "00")
+    np.testing.assert_array_equal(mean_colour(photo, [first])[0, 0], [2, 2, 4])  # means 1.5, 2.5, 3.5, half to even
+
+
+def test_controls(cnn, photo_paths):
+    photo = read(photo_paths["chelsea"])
+    seg = encoscope.segment(cnn, photo, clusters=3, size=64)
+    twin = untrained_twin(cnn, seed=5)
+    assert twin.digest != cnn.digest
+    other = untrained_control(twin, photo, seg, size=64)
+    assert other.labels.shape == seg.labels.shape
+    assert other.n_clusters == 3
+    assert agreement(other.labels, seg.labels) < 1
+    half = halves(64, 128)
+    parted = encoscope.segment(cnn, half, clusters=2, size=64)
+    raw = colour_control(read(half), parted)
+    assert len(np.unique(raw.labels[:, :60])) == len(np.unique(raw.labels[:, 68:])) == 1
+    assert raw.labels[0, 0] != raw.labels[0, -1]
+    with pytest.raises(UsageError, match="untrained control"):
+        untrained_twin(encoscope.Encoder(Colours(), size=64))
