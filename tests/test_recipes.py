@@ -186,3 +186,45 @@ def test_the_sample_is_fixed():
     places = sample(2893)
     assert len(set(places.tolist())) == 600 and places[:5].tolist() == sample(2893)[:5].tolist()
     assert np.all(np.diff(places) > 0) and places.max() < 2893
+
+
+def test_what_is_exported_is_what_the_registry_loads(tmp_path, monkeypatch):
+    from encoscope._torchvision import ensure_torchvision
+
+    ensure_torchvision()
+    import timm
+    from PIL import Image
+
+    from encoscope.images.caltech101 import LabelledPhotos
+    from encoscope.zoo import registry
+    from encoscope.zoo.recipes.export import halve, measure_and_export
+
+    rng = np.random.default_rng(0)
+    paths = tuple(tmp_path / f"{k}.png" for k in range(6))
+    for path in paths:
+        Image.fromarray(rng.integers(256, size=(20, 24, 3), dtype=np.uint8)).save(path)
+    torch.manual_seed(0)
+    model = halve(timm.create_model("test_resnet", num_classes=3))
+    plan = Plan(name="resnet-caltech101", phases=(Phase(2, 16),))
+    history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "top1": 0.5}]
+    accuracy = measure_and_export(
+        model,
+        plan,
+        history,
+        LabelledPhotos(paths, (0, 1, 2, 0, 1, 2), ("ant", "bass", "crab")),
+        output=tmp_path,
+        architecture="test_resnet",
+        kwargs={"num_classes": 3},
+        side=16,
+        about="Tiny.",
+        limits="Knows nothing.",
+    )
+    assert set(accuracy) == {"top1", "mean_per_class", "top1_sample"}
+    monkeypatch.setattr(registry, "FOLDER", tmp_path / "weights")
+    entry = registry.entry("zoo:resnet-caltech101")
+    stored = registry.weights(entry)
+    assert all(torch.equal(stored[name], value) for name, value in model.state_dict().items())
+    assert entry.accuracy["top1"] == pytest.approx(accuracy["top1"], abs=1e-5) and entry.preprocess["size"] == (16, 16)
+    card = (tmp_path / "cards" / "resnet-caltech101.md").read_text()
+    assert entry.sha256 in card and "| crab | " in card and "2 epochs at 16 px" in card
+    assert (tmp_path / "cards" / "resnet-caltech101.tsv").read_text() == "epoch\tloss\ttop1\n1\t2\t\n2\t1\t0.5\n"

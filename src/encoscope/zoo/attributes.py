@@ -64,12 +64,24 @@ def _list(cell: str) -> tuple[str, ...]:
 def attributes() -> tuple[ClassWords, ...]:
     """The table, in the order of the classes (folder names sorted bytewise)."""
     table = resources.files("encoscope.zoo") / "data" / "caltech101-attributes.tsv"
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    single = ("name", "nature")
-    return tuple(
-        ClassWords(
-            folder=row.pop("class"), **{key: cell if key in single else _list(cell) for key, cell in row.items()}
-        )
-        for row in rows
+    lines = table.read_text(encoding="utf-8").splitlines()
+    rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return tuple(_row(row) for row in rows)
+
+
+def _row(row: dict[str, str]) -> ClassWords:
+    if row["nature"] not in ("living", "made"):
+        raise ValueError(f"{row['class']} is neither living nor made: {row['nature']!r}")
+    return ClassWords(
+        folder=row["class"],
+        name=row["name"],
+        synonyms=_list(row["synonyms"]),
+        kind=_list(row["kind"]),
+        parts=_list(row["parts"]),
+        material=_list(row["material"]),
+        texture=_list(row["texture"]),
+        colour=_list(row["colour"]),
+        place=_list(row["place"]),
+        doing=_list(row["doing"]),
+        nature="living" if row["nature"] == "living" else "made",
     )

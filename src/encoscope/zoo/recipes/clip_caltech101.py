@@ -5,6 +5,7 @@ A slim VoVNet against one transformer block of width 64 over open_clip's own tok
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +74,18 @@ def main() -> None:
     model, tokenizer = build()
     tokens = torch.stack([tokenizer(captions_of(words)) for words in attributes()])
     photos = decode(caltech101(chosen.data, "train"), DECODED)
-    folder, target, evaluate = PLAN.folder(), device(), None
+    folder, target = PLAN.folder(), device()
+    evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
         kept, tuning = held_out_tenth(photos.labels)
         whole, folder = photos, folder.with_name(folder.name + "-tune")
         photos = Photos([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
 
-        def evaluate(model: Any) -> dict[str, float]:
+        def on_tenth(model: Any) -> dict[str, float]:
             images = predict(_image(model), whole, tuning, SIDE, target)
             return name_accuracies(images, whole.labels[tuning], _names(model, tokenizer, target), whole.classes)[0]
+
+        evaluate = on_tenth
 
     logger.info("%d photos, %d captions; state in %s", len(photos), tokens.shape[0] * tokens.shape[1], folder)
     model, history = train(

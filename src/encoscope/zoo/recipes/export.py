@@ -54,9 +54,8 @@ def _log(history: Sequence[Mapping[str, float]]) -> str:
     return "\n".join(["\t".join(columns), *rows]) + "\n"
 
 
-def _card(
-    name: str, about: str, record: Mapping[str, Any], plan: Plan, each: Float[np.ndarray, " classes"], limits: str
-) -> str:
+def _card(record: Mapping[str, Any], plan: Plan, each: Float[np.ndarray, " classes"], limits: str) -> str:
+    name, about = record["name"], record["about"]
     phases = "; ".join(f"{phase.epochs} epochs at {phase.pixels} px" for phase in plan.phases)
     figures = "\n".join(f"| {key.replace('_', ' ')} | {value:.4f} |" for key, value in record["accuracy"].items())
     classes = "\n".join(

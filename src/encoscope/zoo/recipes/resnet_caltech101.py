@@ -5,6 +5,9 @@ Small images first, larger ones last; large classes drawn less than their share;
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -49,16 +52,19 @@ def main() -> None:
     """Train (or go on), then measure on the test list and write weights, log and card."""
     chosen = arguments(__doc__ or "")
     photos = decode(caltech101(chosen.data, "train"), DECODED)
-    folder, target, evaluate = PLAN.folder(), device(), None
+    folder, target = PLAN.folder(), device()
+    evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
         kept, tuning = held_out_tenth(photos.labels)
         whole, folder = photos, folder.with_name(folder.name + "-tune")
         photos = Photos([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
 
-        def evaluate(model: nn.Module) -> dict[str, float]:
+        def on_tenth(model: Any) -> dict[str, float]:
             predicted = predict(model, whole, tuning, SIDE, target).argmax(1)
             top1, mean, _ = accuracies(predicted, whole.labels[tuning], len(whole.classes))
             return {"top1": top1, "mean_per_class": mean}
+
+        evaluate = on_tenth
 
     logger.info("%d photos of %d classes; state in %s", len(photos), len(photos.classes), folder)
     model, history = train(

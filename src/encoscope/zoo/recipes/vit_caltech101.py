@@ -20,7 +20,7 @@ from encoscope.zoo.recipes.classify import accuracies, mixed, predict
 from encoscope.zoo.recipes.commandline import arguments, device, logger, run
 from encoscope.zoo.recipes.export import halve, measure_and_export
 from encoscope.zoo.recipes.photos import Photos, decode, held_out_tenth
-from encoscope.zoo.recipes.training import Phase, Plan, Step, train
+from encoscope.zoo.recipes.training import Phase, Plan, Step, channels_last, train
 from encoscope.zoo.registry import entry, weights
 
 NAME = "vit-caltech101"
@@ -112,18 +112,21 @@ def main() -> None:
     """Train (or go on), then measure on the test list and write weights, log and card."""
     chosen = arguments(__doc__ or "")
     photos = decode(caltech101(chosen.data, "train"), DECODED)
-    folder, target, evaluate = PLAN.folder(), device(), None
+    folder, target = PLAN.folder(), device()
+    evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
         kept, tuning = held_out_tenth(photos.labels)
         whole, folder = photos, folder.with_name(folder.name + "-tune")
         photos = Photos([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
 
-        def evaluate(model: Any) -> dict[str, float]:
+        def on_tenth(model: Any) -> dict[str, float]:
             predicted = predict(model.vit, whole, tuning, SIDE, target).argmax(1)
             top1, mean, _ = accuracies(predicted, whole.labels[tuning], len(whole.classes))
             return {"top1": top1, "mean_per_class": mean}
 
-    master = teacher().to(target, memory_format=torch.channels_last)
+        evaluate = on_tenth
+
+    master = channels_last(teacher().to(target))
     torch.manual_seed(PLAN.seed)
     logger.info("%d photos of %d classes; state in %s", len(photos), len(photos.classes), folder)
     student, history = train(
@@ -139,8 +142,9 @@ def main() -> None:
     )
     if chosen.tune or len(history) < PLAN.epochs:
         return
+    vit: Any = student.vit
     measured = measure_and_export(
-        halve(student.vit),
+        halve(vit),
         PLAN,
         history,
         caltech101(chosen.data, "test"),
