@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ _PROJECTIONS = (
 _ENOUGH = 0.5  # share of the network's own weights (head aside) a checkpoint must bring
 
 
+@runtime_checkable
 class Maker(Protocol):
     """Builds the network, with another number of classes or input channels when asked; 0 classes: without its head."""
 

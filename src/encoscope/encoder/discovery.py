@@ -106,18 +106,20 @@ def _layers(
 def _unwinders(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor] | None]:
     """For networks with tokens in an order of their own (Hiera): how each block's output is put back on the grid.
 
-    None stands for modules inside a block, whose tokens have no such way back.
+    timm's ``reroll`` takes the number of the block, transformers' that of the stage. None stands for modules inside
+    a block, whose tokens have no such way back.
     """
     found: dict[str, Callable[[Tensor], Tensor] | None] = {}
     for owner_name, owner in module.named_modules():
-        reroll, blocks = getattr(owner, "reroll", None), getattr(owner, "blocks", None)
-        if not callable(reroll) or not isinstance(blocks, (nn.ModuleList, nn.Sequential)):
-            continue
-        prefix = f"{owner_name}." if owner_name else ""
-        for index, block in enumerate(blocks):
-            for inner, _ in block.named_modules():
-                name = f"{prefix}blocks.{index}"
-                found[f"{name}.{inner}" if inner else name] = None if inner else _reroll(reroll, index)
+        reroll = getattr(owner, "reroll", None)
+        for list_name, depth in (("blocks", 1), ("stages", 3)):  # stages.0, stages.0.layers.1
+            items = getattr(owner, list_name, None)
+            if callable(reroll) and isinstance(items, (nn.ModuleList, nn.Sequential)):
+                for index, item in enumerate(items):
+                    name = ".".join(part for part in (owner_name, list_name, str(index)) if part)
+                    for inner, _ in item.named_modules(prefix=name):
+                        deep = inner.removeprefix(name).count(".") + 1 > depth
+                        found[inner] = None if deep else _reroll(reroll, index)
     return found
 
 

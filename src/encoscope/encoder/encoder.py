@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from math import ceil, log2
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -45,6 +46,7 @@ class Encoder:
     channels: of the input. classes: names of the head's outputs, in order.
     device: where to run ("cpu", "cuda", ...); left out, where the module is. precision: "bf16" and "fp16" use autocast.
     forward: what to call instead of ``module(pixels)``, for networks whose own ``forward`` needs more than the pixels.
+    classifier: False where a linear layer at the end is a projection (image-text towers), not a classifier.
 
     Nothing is run until it is needed; layers are found by one trial run.
     """
@@ -64,6 +66,7 @@ class Encoder:
         device: torch.device | str | None = None,
         precision: Precision = "fp32",
         forward: Callable[[Tensor], Output] | None = None,
+        classifier: bool = True,
     ) -> None:
         if precision not in ("fp32", *_AUTOCAST):
             raise UsageError(f"precision is fp32, bf16 or fp16, not {precision!r}")
@@ -80,6 +83,7 @@ class Encoder:
         self.source = source
         self.precision: Precision = precision
         self._forward = forward
+        self._classifier = classifier
         self._digest: tuple[Any, str] | None = None
 
     def __repr__(self) -> str:
@@ -102,7 +106,8 @@ class Encoder:
 
     @cached_property
     def _discovery(self) -> Discovery:
-        return self._guard(lambda: discover(self.module, self.preprocess.size, self.preprocess.channels, self._call))
+        found = self._guard(lambda: discover(self.module, self.preprocess.size, self.preprocess.channels, self._call))
+        return found if self._classifier else replace(found, head=None)
 
     @property
     def layers(self) -> list[LayerInfo]:
@@ -227,7 +232,7 @@ class Encoder:
     @property
     def _classifies(self) -> bool:
         outputs = self._discovery.outputs
-        if outputs is None:
+        if outputs is None or not self._classifier:
             return False
         stated = getattr(self.module, "num_classes", None)
         return (

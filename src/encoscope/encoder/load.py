@@ -73,6 +73,7 @@ def _encoder(model: Model, precision: Precision) -> Encoder:
         classes=model.classes,
         precision=precision,
         forward=model.forward,
+        classifier=model.classifier,
     )
 
 

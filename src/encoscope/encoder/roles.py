@@ -9,7 +9,7 @@ keep one grid has no stages; its blocks are the repeated modules of its containe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import nn
 
@@ -18,104 +18,140 @@ from encoscope.encoder.types import LayerInfo, LayerRole
 
 def assign_roles(module: nn.Module, layers: Mapping[str, LayerInfo]) -> dict[str, LayerRole]:
     """A role for every layer; ``layers`` in the network's order."""
-    trunk = _trunk(module, layers)
+    net = _Network(module, layers)
+    trunk = net.trunk()
+    stem = net.stem(trunk)
     roles: dict[str, LayerRole] = dict.fromkeys(layers, "inner")
-    weighted = [name for name in trunk if _has_weights(module.get_submodule(name))]
-    stem = weighted[0] if weighted else None
-    blocks = _blocks(module, layers, stem)
+    blocks = [name for name in net.blocks(trunk) if name != stem]
     for name in blocks:
         roles[name] = "block"
-    if not (blocks and _keeps_one_grid(layers, blocks)):
-        for name in _stages(module, layers, trunk, stem):
+    if not (blocks and net.keeps_one_grid(trunk, stem)):
+        for name in net.stages(trunk, stem):
             roles[name] = "stage"
     if stem is not None and roles[stem] == "inner":
         roles[stem] = "stem"
     return roles
 
 
-def _trunk(module: nn.Module, layers: Mapping[str, LayerInfo]) -> list[str]:
-    children: dict[str, list[str]] = defaultdict(list)
-    for name in layers:
-        children[_parent(name, layers)].append(name)
+class _Network:
+    """The modules with a spatial output and how they nest."""
 
-    def expand(name: str, alone: bool) -> Iterable[str]:
-        inside = children[name]
-        grids = {layers[child].grid for child in inside}
-        if not name or len(grids) > 2 or (alone and len(grids) > 1):
-            composite = [child for child in inside if _is_composite(module.get_submodule(child))]
+    def __init__(self, module: nn.Module, layers: Mapping[str, LayerInfo]) -> None:
+        self.module = module
+        self.layers = layers
+        self.children: dict[str, list[str]] = defaultdict(list)  # by the nearest enclosing layer; "" is the network
+        for name in layers:
+            self.children[self._enclosing(name)].append(name)
+
+    def trunk(self) -> list[str]:
+        """The outermost layers, those that go through several resolutions replaced by what they are made of."""
+
+        def expand(name: str, alone: bool) -> Iterator[str]:
+            inside = self.children[name]
+            if name and not self._passes_on(name, inside, alone):
+                yield name
+                return
+            composite = [child for child in inside if _is_composite(self.get(child))]
             for child in inside:
                 yield from expand(child, alone=composite == [child])
-        else:
-            yield name
 
-    return list(expand("", alone=True))
+        return list(expand("", alone=True))
 
+    def _passes_on(self, name: str, inside: list[str], alone: bool) -> bool:
+        """Whether a layer is only the frame of several stages: what it is made of takes its place in the trunk."""
+        grids = {self.layers[child].grid for child in inside}
+        if len(grids) > 2 or (alone and len(grids) > 1):
+            return True
+        if alone and not _is_list(self.get(name)) and self.repeats(name):
+            return True
+        # Blocks and then a step down, as transformers' Swin: the blocks' output is the stage's, before that step.
+        items = [child for child in inside if self._is_item(child) and _is_list(self._parent(child))]
+        return not _is_list(self.get(name)) and any(self.layers[item].grid != self.layers[name].grid for item in items)
 
-def _parent(name: str, layers: Mapping[str, LayerInfo]) -> str:
-    """The nearest enclosing layer; "" for the network itself."""
-    while "." in name:
-        name = name.rpartition(".")[0]
-        if name in layers:
-            return name
-    return ""
+    def stem(self, trunk: list[str]) -> str | None:
+        """The first trunk layer with weights, unless it is of the same class as the next: a stage of its own then."""
+        weighted = [name for name in trunk if _has_weights(self.get(name))]
+        if not weighted:
+            return None
+        first, *others = (self.get(name) for name in weighted)
+        composite = next((other for other in others if _is_composite(other)), None)
+        alike = _is_composite(first) and not _is_list(first) and type(first) is type(composite)
+        return None if alike else weighted[0]
 
+    def stages(self, trunk: list[str], stem: str | None) -> list[str]:
+        """At each resolution the last composite trunk layer after the stem; in a trunk of bare operations, the last one."""
+        by_grid: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for name in trunk:
+            by_grid[self.layers[name].grid].append(name)
+        composite = [
+            [name for name in names if name != stem and _is_composite(self.get(name))] for names in by_grid.values()
+        ]
+        if any(composite):
+            return [names[-1] for names in composite if names]
+        return [names[-1] for names in by_grid.values() if any(_has_weights(self.get(name)) for name in names)]
 
-def _stages(module: nn.Module, layers: Mapping[str, LayerInfo], trunk: list[str], stem: str | None) -> list[str]:
-    """At each resolution the last composite trunk module after the stem; in a trunk of bare operations, the last one."""
-    by_grid: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for name in trunk:
-        by_grid[layers[name].grid].append(name)
-    composite = {
-        grid: [name for name in names if name != stem and _is_composite(module.get_submodule(name))]
-        for grid, names in by_grid.items()
-    }
-    if any(composite.values()):
-        return [names[-1] for names in composite.values() if names]
-    return [names[-1] for names in by_grid.values() if any(_has_weights(module.get_submodule(name)) for name in names)]
+    def blocks(self, trunk: list[str]) -> list[str]:
+        """The repeated composite items of Sequentials and ModuleLists that carry the trunk's own map."""
+        found: list[str] = []
+        for index, name in enumerate(trunk):
+            if _is_list(self._parent(name)) and self._is_item(name) and not self.repeats(name):
+                alike = [other for other in trunk if type(self.get(other)) is type(self.get(name)) and other != name]
+                if any(_shape(self.layers[other]) == _shape(self.layers[name]) for other in [*trunk[:index], *alike]):
+                    found.append(
+                        name
+                    )  # unlike a step between stages, which nothing before it or of its kind is shaped as
+                continue
+            here: list[str] = []
+            for items in self._lists(name):
+                here += [item for item in items if not any(item.startswith(f"{outer}.") for outer in here)]
+            info = self.layers[name]
+            found += [item for item in here if _shape(self.layers[item]) == _shape(info)]
+        return [name for name in self.layers if name in set(found)]
 
+    def keeps_one_grid(self, trunk: list[str], stem: str | None) -> bool:
+        """Whether the network works on one grid (ViT, Mixer), whatever its stem does before."""
+        main = [self.layers[name] for name in trunk if name != stem and _is_composite(self.get(name))]
+        return bool(main) and all(info.grid == main[-1].grid for info in main if info.kind == main[-1].kind)
 
-def _blocks(module: nn.Module, layers: Mapping[str, LayerInfo], stem: str | None) -> list[str]:
-    """Outermost composite items of Sequentials and ModuleLists, except the stem and items that hold such a list."""
-    found: list[str] = []
-    for owner_name, owner in module.named_modules():  # outer modules come first
-        if _is_list(owner) and not _inside(owner_name, [*found, *([stem] if stem else [])]):
-            items = _items(owner_name, owner, layers)
-            found += [name for name, item in items if name != stem and not _holds_list(name, item, layers)]
-    return [name for name in layers if name in found]
-
-
-def _items(owner_name: str, owner: nn.Module, layers: Mapping[str, LayerInfo]) -> list[tuple[str, nn.Module]]:
-    named = [(f"{owner_name}.{key}" if owner_name else key, item) for key, item in owner.named_children()]
-    return [(name, item) for name, item in named if name in layers and _is_composite(item) and not _is_list(item)]
-
-
-def _holds_list(name: str, item: nn.Module, layers: Mapping[str, LayerInfo]) -> bool:
-    """Whether the item is a stage of its own: a container in it repeats one class at the item's own resolution."""
-    for key, inner in item.named_modules():
-        if _is_list(inner):
-            classes = [
-                type(child)
-                for child_name, child in _items(f"{name}.{key}", inner, layers)
-                if layers[child_name].grid == layers[name].grid
-            ]
+    def repeats(self, name: str) -> bool:
+        """Whether a container inside repeats one class at the layer's own resolution: it is a stage, not a block."""
+        for items in self._lists(name):
+            classes = [type(self.get(item)) for item in items if self.layers[item].grid == self.layers[name].grid]
             if len(classes) > len(set(classes)):
                 return True
-    return False
+        return False
+
+    def get(self, name: str) -> nn.Module:
+        return self.module.get_submodule(name)
+
+    def _parent(self, name: str) -> nn.Module:
+        return self.get(name.rpartition(".")[0])
+
+    def _enclosing(self, name: str) -> str:
+        while "." in name:
+            name = name.rpartition(".")[0]
+            if name in self.layers:
+                return name
+        return ""
+
+    def _lists(self, name: str) -> Iterator[list[str]]:
+        """The composite items of each container in a layer, outer containers first."""
+        for key, owner in self.get(name).named_modules(prefix=name):
+            if _is_list(owner):
+                yield [
+                    item for item in (f"{key}.{child}" for child, _ in owner.named_children()) if self._is_item(item)
+                ]
+
+    def _is_item(self, name: str) -> bool:
+        return name in self.layers and _is_composite(self.get(name)) and not _is_list(self.get(name))
+
+
+def _shape(info: LayerInfo) -> tuple[int, tuple[int, int]]:
+    return info.channels, info.grid
 
 
 def _is_list(module: nn.Module) -> bool:
     return isinstance(module, (nn.Sequential, nn.ModuleList))
-
-
-def _keeps_one_grid(layers: Mapping[str, LayerInfo], blocks: list[str]) -> bool:
-    """Whether the network is one run of blocks on one grid (ViT, Mixer), whatever its stem does before them."""
-    last = layers[blocks[-1]]
-    same_kind = [layers[name] for name in blocks if layers[name].kind == last.kind]
-    return all(info.grid == last.grid for info in same_kind)
-
-
-def _inside(name: str, owners: Iterable[str]) -> bool:
-    return any(name == owner or name.startswith(f"{owner}.") for owner in owners)
 
 
 def _is_composite(module: nn.Module) -> bool:

@@ -1,0 +1,1 @@
+"""Where networks come from: a module for each scheme of a model string, each with ``build(request)``."""

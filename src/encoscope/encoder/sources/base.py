@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from encoscope.errors import MissingError
 from encoscope.images import Preprocess
 
 
@@ -35,12 +36,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its preprocessing and class names; ``forward`` where calling the module is not enough."""
+    """A network with its preprocessing and class names.
+
+    forward: where calling the module is not enough. classifier: whether a linear layer at the end is a classifier.
+    """
 
     module: nn.Module
     preprocess: Preprocess = field(default_factory=Preprocess)
     classes: Sequence[str] | None = None
     forward: Callable[[Any], Any] | None = None
+    classifier: bool = True
 
 
 @contextmanager
@@ -49,3 +54,16 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def needs(package: str, what: str, extra: str) -> Iterator[None]:
+    """Imports of an optional package inside fail with the way to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise MissingError(
+            f'{what} needs {package}, which is not installed: pip install "encoscope[{extra}]"'
+        ) from error

@@ -1,0 +1,139 @@
+"""``hf:OWNER/NAME``, ``hf:FOLDER`` (of ``save_pretrained``) and ``hf:TYPE@untrained``: transformers' vision networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from encoscope.encoder.checkpoints import load_checkpoint
+from encoscope.encoder.sources.base import Model, Request, needs, seeded
+from encoscope.encoder.sources.offline import hugging_face, no_weights
+from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.images import Preprocess
+
+# Types whose own class is not the image network itself: the class that is.
+_TOWERS = {
+    "clip": "CLIPVisionModel",
+    "clip_vision_model": "CLIPVisionModel",
+    "siglip": "SiglipVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "vit_mae": "ViTModel",  # as published it drops three quarters of the patches
+}
+_INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+def build(request: Request) -> Model:
+    """The network with its image processor's preprocessing and, for a trained classifier, class names."""
+    with needs("transformers", "hf:", "hf"):
+        import transformers
+    with hugging_face():
+        config = _config(request, transformers)
+        cls = _class(config, transformers)
+        vision = getattr(config, "vision_config", config) if cls.__name__ in _TOWERS.values() else config
+        if request.pretrained:
+            try:
+                module = cls.from_pretrained(request.name, trust_remote_code=request.trust)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise no_weights(f"hf:{request.name}", " ".join(str(error).split())[:200]) from error
+        else:
+            module = _make(cls, vision, request)
+        processor = _processor(request.name, transformers)
+    if request.checkpoint is not None:
+        module = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: module)
+    return Model(module, _preprocess(processor, vision), _classes(config, module), _forward(module))
+
+
+def _config(request: Request, transformers: Any) -> Any:
+    name = request.name
+    types = transformers.CONFIG_MAPPING
+    if "/" not in name and not Path(name).is_dir() and name in types:
+        if request.pretrained:
+            raise UsageError(f"hf:{name} is a type of network, not a trained one: give OWNER/NAME, or --untrained")
+        return types[name]()
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise MissingError(f"hf:{name}: the folder holds no config.json; it should be one that save_pretrained wrote")
+    try:
+        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=request.trust)
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise UsageError(f"hf:{name} runs Python code of its own: allow it with --trust (trust=True)") from error
+        if "/" not in name:
+            raise UsageError(f"hf:{name}: no folder and no type of network{nearest(name, types)}") from error
+        raise MissingError(
+            f"hf:{name}: its configuration is not in the cache, and the hub cannot be reached or has no such model: "
+            "give a folder that save_pretrained wrote"
+        ) from error
+
+
+def _class(config: Any, transformers: Any) -> Any:
+    """The saved class if it classifies images, the image tower of an image-text model, else the bare network."""
+    saved = (getattr(config, "architectures", None) or [""])[0]
+    if saved.endswith("ForImageClassification") and hasattr(transformers, saved):
+        return getattr(transformers, saved)
+    if config.model_type in _TOWERS:
+        return getattr(transformers, _TOWERS[config.model_type])
+    return transformers.AutoModel
+
+
+def _make(cls: Any, config: Any, request: Request) -> nn.Module:
+    with seeded(request.seed):
+        try:
+            return cls.from_config(config) if cls.__name__ == "AutoModel" else cls(config)
+        except (ValueError, TypeError, ImportError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise EncoscopeError(f"hf:{request.name} cannot be built from its configuration: {said}") from error
+
+
+def _forward(module: nn.Module) -> Any:
+    """The call for any input size where the network can interpolate its position embeddings."""
+    import inspect
+
+    if "interpolate_pos_encoding" not in inspect.signature(module.forward).parameters:
+        return None
+
+    def forward(pixels: Tensor) -> Any:
+        return module(pixels, interpolate_pos_encoding=True)
+
+    return forward
+
+
+def _processor(name: str, transformers: Any) -> dict[str, Any]:
+    try:
+        return transformers.BaseImageProcessor.get_image_processor_dict(name)[0]
+    except (OSError, ValueError):  # weights saved without one
+        return {}
+
+
+def _preprocess(processor: dict[str, Any], config: Any) -> Preprocess:
+    size = processor.get("size") or getattr(config, "image_size", None) or 224
+    resized = _sides(size)
+    crop = processor.get("crop_size") if processor.get("do_center_crop") else None
+    shown = _sides(crop) if crop else resized
+    share = processor.get("crop_pct") or min(1.0, shown[0] / resized[0])
+    standard = Preprocess()
+    return Preprocess(
+        size=shown,
+        mean=tuple(processor.get("image_mean") or standard.mean),
+        std=tuple(processor.get("image_std") or standard.std),
+        interpolation=_INTERPOLATIONS.get(processor.get("resample", 3), "bicubic"),
+        crop=share,
+        channels=getattr(config, "num_channels", 3),
+    )
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    if isinstance(size, dict):
+        side = size.get("shortest_edge")
+        return (side, side) if side else (size["height"], size["width"])
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _classes(config: Any, module: nn.Module) -> tuple[str, ...] | None:
+    """The configuration's label names, unless they are transformers' placeholders LABEL_0, LABEL_1, ..."""
+    labels = getattr(config, "id2label", None)
+    if not labels or not type(module).__name__.endswith("ForImageClassification"):
+        return None
+    names = tuple(labels[index] for index in sorted(labels))
+    return None if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names

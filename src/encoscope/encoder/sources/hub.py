@@ -1,0 +1,66 @@
+"""``hub:OWNER/REPO:ENTRY`` and ``hub:FOLDER:ENTRY``: torch.hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from encoscope.encoder.checkpoints import load_checkpoint
+from encoscope.encoder.sources.base import Model, Request, seeded
+from encoscope.encoder.sources.offline import no_weights, quiet, reachable
+from encoscope.errors import EncoscopeError, UsageError
+
+
+def build(request: Request) -> Model:
+    """What the repository's ``hubconf.py`` makes, with the usual preprocessing. Runs that repository's code."""
+    repository, _, entry = request.name.rpartition(":")
+    if not repository or not entry:
+        raise UsageError(f"hub:{request.name}: write hub:OWNER/REPO:ENTRY or hub:FOLDER:ENTRY")
+    if not request.trust:
+        raise UsageError(f"hub:{request.name} runs the Python code of {repository}: allow it with --trust (trust=True)")
+    local = Path(repository).is_dir()
+    if not local and not _cached(repository) and not reachable("github.com"):
+        raise no_weights(
+            f"hub:{request.name}", "the repository is not in torch's cache, and github.com cannot be reached"
+        )
+    source: Literal["local", "github"] = "local" if local else "github"
+
+    def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
+        with seeded(request.seed), quiet():
+            return _call(repository, entry, source, pretrained=request.pretrained)
+
+    try:
+        module = make() if request.checkpoint is None else load_checkpoint(request.checkpoint, make)
+    except EncoscopeError:
+        raise
+    except OSError as error:
+        raise no_weights(f"hub:{request.name}", " ".join(str(error).split())[:200]) from error
+    except Exception as error:  # the repository's own code
+        said = " ".join(str(error).split())[:300]
+        raise EncoscopeError(f"hub:{request.name} failed: {type(error).__name__}: {said}") from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"hub:{request.name} returned {type(module).__name__}, not a torch.nn.Module")
+    return Model(module)
+
+
+def _call(repository: str, entry: str, source: Literal["local", "github"], *, pretrained: bool) -> Any:
+    """The entry with ``pretrained``, or without that argument if it has none and its weights are wanted."""
+    options: dict[str, Any] = {"source": source, "trust_repo": True, "verbose": False}
+    try:
+        return torch.hub.load(repository, entry, pretrained=pretrained, **options)
+    except TypeError as error:
+        if "pretrained" not in str(error):
+            raise
+        if not pretrained:
+            raise UsageError(
+                f"hub entry {entry!r} has no argument 'pretrained', so it cannot be had untrained"
+            ) from error
+        return torch.hub.load(repository, entry, **options)
+
+
+def _cached(repository: str) -> bool:
+    owner_and_name = repository.partition(":")[0].replace("/", "_")
+    return any(Path(torch.hub.get_dir()).glob(f"{owner_and_name}_*"))

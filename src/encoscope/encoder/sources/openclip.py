@@ -1,0 +1,69 @@
+"""``openclip:ARCH`` and ``openclip:ARCH/TAG``: the image tower of an open_clip model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from encoscope.encoder.checkpoints import load_checkpoint
+from encoscope.encoder.sources.base import Model, Request, needs, seeded
+from encoscope.encoder.sources.offline import hugging_face, no_weights, quiet
+from encoscope.errors import UsageError, nearest
+from encoscope.images import Preprocess
+
+
+def build(request: Request) -> Model:
+    """The tower with open_clip's own preprocessing; its output is the image embedding, so it has no classes.
+
+    Besides open_clip's built-in names, ``local-dir:FOLDER`` and ``hf-hub:OWNER/REPO`` are understood.
+    """
+    with needs("open_clip", "openclip:", "clip"):
+        import open_clip
+    located = request.name.startswith(("local-dir:", "hf-hub:"))
+    architecture, _, tag = (request.name, "", "") if located else request.name.partition("/")
+    if not located and architecture not in open_clip.list_models():
+        raise UsageError(f"unknown open_clip model {architecture!r}{nearest(architecture, open_clip.list_models())}")
+    if not located:
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        if tag and tag not in tags:
+            raise UsageError(
+                f"open_clip model {architecture!r} has no weights {tag!r}; it has {', '.join(tags) or 'none'}"
+            )
+        if request.pretrained and not tag:
+            if not tags:
+                raise no_weights(f"openclip:{architecture}", "open_clip has none for it")
+            raise UsageError(
+                f"openclip:{architecture} has several weights: add one, as openclip:{architecture}/{tags[0]}"
+            )
+
+    with hugging_face():
+        try:
+            model = create(architecture, seed=request.seed, tag=tag or None, weights=request.pretrained)
+        except (OSError, RuntimeError) as error:
+            raise no_weights(f"openclip:{request.name}", " ".join(str(error).split())[:200]) from error
+    tower = model.visual
+    if request.checkpoint is not None:
+        tower = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: tower)
+    return Model(tower, _preprocess(tower), classifier=False)
+
+
+def create(architecture: str, *, seed: int = 0, tag: str | None = None, weights: bool = False) -> Any:
+    """The whole open_clip model, with seeded random weights unless ``weights``."""
+    import open_clip
+
+    with seeded(seed), quiet():
+        return open_clip.create_model(architecture, pretrained=tag if weights else None, load_weights=weights)
+
+
+def _preprocess(tower: nn.Module) -> Preprocess:
+    import open_clip
+
+    config: dict[str, Any] = {**open_clip.transform.PreprocessCfg().__dict__, **getattr(tower, "preprocess_cfg", {})}
+    size: Any = config["size"]
+    return Preprocess(
+        size=(size, size) if isinstance(size, int) else tuple(size[-2:]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+    )

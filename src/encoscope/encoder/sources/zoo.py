@@ -1,0 +1,36 @@
+"""``zoo:NAME``: the networks that ship with the package."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from encoscope.encoder.checkpoints import load_checkpoint
+from encoscope.encoder.sources import openclip, timm
+from encoscope.encoder.sources.base import Model, Request
+from encoscope.errors import EncoscopeError
+from encoscope.images import Preprocess
+from encoscope.zoo import registry
+
+
+def build(request: Request) -> Model:
+    """The network of the registry's record, with its preprocessing and class names."""
+    entry = registry.entry(request.name)
+
+    def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
+        if entry.library == "open_clip":
+            return openclip.create(f"local-dir:{entry.file.parent}", seed=request.seed).visual
+        arguments = {**entry.kwargs, **({} if classes is None else {"num_classes": classes})}
+        return timm.create(entry.architecture, seed=request.seed, in_chans=channels, **arguments)
+
+    module = make() if request.checkpoint is None else load_checkpoint(request.checkpoint, make)
+    if request.pretrained:
+        state = registry.weights(entry)
+        if entry.library == "open_clip":
+            state = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            said = " ".join(str(error).split())[:200]
+            raise EncoscopeError(f"zoo:{request.name}'s weights do not fit its architecture: {said}") from error
+    classes = entry.classes if request.pretrained and entry.library == "timm" else None
+    return Model(module, Preprocess(**entry.preprocess), classes or None, classifier=entry.library == "timm")
