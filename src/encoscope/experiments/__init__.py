@@ -1,0 +1,1 @@
+"""Measurements one can run again: each a command."""
