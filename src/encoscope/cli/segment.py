@@ -1,4 +1,4 @@
-"""``encoscope segment``: NAVE on photos, one after the other."""
+"""``encoscope segment``: NAVE on photos, one after the other or all together."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from encoscope.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from encoscope.cli.outputs import Inputs
+    from encoscope.encoder import Encoder
     from encoscope.images import Photo, Skipped
     from encoscope.nave import Segmentation
 
-_images = Group("Images", sort_key=2)
+    Results = Iterator[tuple[Photo, Segmentation] | Skipped]
+
+_images = Group("Images", sort_key=3)
+_joint = Group("Many images together", sort_key=1)
+_checks = Group("Checks", sort_key=2)
 
 
 def segment(
     *images: Annotated[Path, Parameter(help="Image files and folders of them.")],
-    model: Annotated[str, Parameter(help='Such as "timm:vit_small_patch16_224.dino" or "py:module:function".')],
+    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:vit_small_patch16_224.dino".')],
     layers: Annotated[
         str | None, Parameter(help="Names from 'encoscope layers', with commas. Default: last 3 stages, or last block.")
     ] = None,
@@ -38,6 +43,20 @@ def segment(
     ] = "first-layer",
     size: Annotated[str, Parameter(help='Short side the network sees: "model", "native", or pixels.')] = "model",
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("segments"),
+    joint: Annotated[bool, Parameter(group=_joint, help="One set of clusters for all images.")] = False,
+    cache: Annotated[
+        Literal["fp16", "fp32"], Parameter(group=_joint, help="Precision of feature maps kept on disk while fitting.")
+    ] = "fp16",
+    no_cache: Annotated[
+        bool, Parameter(group=_joint, help="Keep no maps: run the encoder again in each iteration.")
+    ] = False,
+    fresh: Annotated[bool, Parameter(group=_joint, help="Do not go on with an interrupted fit.")] = False,
+    runs: Annotated[
+        int | None, Parameter(group=_checks, help="Agreement over so many k-means starts, a flip and four crops.")
+    ] = None,
+    control: Annotated[
+        str | None, Parameter(group=_checks, help='Show beside it: "untrained", "colour", or both with a comma.')
+    ] = None,
     max_pixels: Annotated[
         int | None, Parameter(group=_images, help="Refuse larger images. Default: 100 million.")
     ] = None,
@@ -56,7 +75,8 @@ def segment(
 
     For each image NAME.labels.png (grey values are the labels) and NAME.overlay.png go into the output folder, and
     result.json, which lists all of them with their regions and boxes. Nothing is cropped. Images that cannot be read
-    are reported and left out.
+    are reported and left out. With --joint the same colour is the same cluster in all images; sheet.png shows them
+    side by side, and the fit is kept in nave/ for new images.
     """
     if not images:
         raise UsageError("give at least one image or folder")
@@ -71,10 +91,12 @@ def segment(
         "seed": common.seed,
     }
     how_to_read: dict[str, Any] = {"background": background, "window": _window(window)}
+    _check_flags(chosen["clusters"], joint, no_cache or fresh or cache != "fp16", runs, control)
 
     # only now what takes seconds to load
     from encoscope import results
     from encoscope.cli.outputs import find_inputs
+    from encoscope.cli.pictures import Extras, Sheet, write
     from encoscope.images import MAX_PIXELS, Skipped, photos
     from encoscope.nave import segment_stream
     from encoscope.nave.settings import Settings
@@ -86,15 +108,25 @@ def segment(
         raise MissingError("; ".join(item.reason for item in inputs.skipped))
     encoder = common.load(model)
     settings = Settings.of(encoder, **chosen)  # wrong settings fail before the first image
+    extras = Extras(encoder, {**chosen, "layers": settings.layers}, runs, names(control) or [])
 
     document = out / "result.json"
-    several = isinstance(chosen["clusters"], tuple)
+    several = isinstance(settings.clusters, tuple)
     skipped, entries = list(inputs.skipped), []
     for item in inputs.skipped:
         note(f"skipped: {item.reason}")
     channels = encoder.preprocess.channels
-    read = photos((file for file, _ in inputs.files), channels=3 if channels == 1 else channels, **how_to_read)
-    stream = segment_stream(encoder, read, **chosen)
+
+    def read() -> Iterator[Photo | Skipped]:
+        files = (file for file, _ in inputs.files)
+        return photos(files, channels=3 if channels == 1 else channels, **how_to_read)
+
+    sheet = None
+    if joint:
+        stream = _jointly(encoder, read, chosen, None if no_cache else cache, fresh, out, len(inputs.files))
+        sheet = Sheet()
+    else:
+        stream = segment_stream(encoder, read(), **chosen)
     for result in track(_named(stream, inputs), None if several else len(inputs.files), "segment"):
         if isinstance(result, Skipped):
             note(f"skipped: {result.reason}")
@@ -103,17 +135,21 @@ def segment(
         photo, segmentation, name = result
         if several:
             name = f"{name}.k{segmentation.n_clusters}"
-        entry = _write(photo, segmentation, out / name, document)
+        entry = write(photo, segmentation, out / name, document, extras)
         entries.append(entry)
+        if sheet is not None:
+            sheet.add(photo, segmentation)
         if not common.json:
             found = f"{segmentation.n_clusters} clusters, {len(entry['regions'])} regions"
             say(f"{photo.path}: {found}: {out / entry['overlay']}")
+    if sheet is not None:
+        sheet.save(out / "sheet.png")
 
     envelope = results.envelope(
         "segmentation",
         entries,
         model={"source": common.source(model), "digest": encoder.digest, "layers": settings.layers},
-        settings=settings.as_dict() | how_to_read,
+        settings=settings.as_dict() | how_to_read | ({"joint": True} if joint else {}),
         seed=common.seed,
         skipped=[{"path": results.relative(item.path, document), "reason": item.reason} for item in skipped],
     )
@@ -122,31 +158,60 @@ def segment(
     return 1 if skipped else 0
 
 
-def _named(
-    stream: Iterator[tuple[Photo, Segmentation] | Skipped], inputs: Inputs
-) -> Iterator[tuple[Photo, Segmentation, str] | Skipped]:
+def _check_flags(
+    clusters: int | str | tuple[int, ...], joint: bool, cached: bool, runs: int | None, control: str | None
+) -> None:
+    """What does not go together, before anything is loaded."""
+    if cached and not joint:
+        raise UsageError("--cache, --no-cache and --fresh go with --joint")
+    if (runs is not None or control is not None) and (joint or not isinstance(clusters, int)):
+        raise UsageError("--runs and --control go with single images and one number of clusters")
+    if runs is not None and runs < 2:
+        raise UsageError(f"--runs takes a number from 2 on, not {runs}")
+    for name in names(control) or []:
+        if name not in ("untrained", "colour"):
+            raise UsageError(f"--control takes untrained, colour, or both with a comma, not {name!r}")
+
+
+def _jointly(
+    encoder: Encoder, read: Any, chosen: dict[str, Any], cache: str | None, fresh: bool, out: Path, count: int
+) -> Results:
+    """Fit all images together, keep the fit, and label them; several numbers of clusters are cuts of one tree."""
+    from encoscope.nave import Nave
+
+    clusters: int | str | tuple[int, ...] = chosen["clusters"]
+    several = clusters if isinstance(clusters, tuple) else None
+    options = {name: chosen[name] for name in ("layers", "weighting", "resolution", "size")}
+    nave = Nave(
+        encoder,
+        n_clusters=max(clusters) if isinstance(clusters, tuple) else clusters,
+        grouping="ward" if several else chosen["grouping"],
+        cache=cache,
+        random_state=chosen["seed"],
+        **options,
+    ).fit(_Again(read, count), fresh=fresh)
+    nave.save(out / "nave")
+    yield from nave.predict_stream(read(), several)
+
+
+class _Again:
+    """A stream of known length that can be read as often as needed."""
+
+    def __init__(self, read: Any, count: int) -> None:
+        self._read, self._count = read, count
+
+    def __iter__(self) -> Iterator[Photo | Skipped]:
+        return self._read()
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def _named(stream: Results, inputs: Inputs) -> Iterator[tuple[Photo, Segmentation, str] | Skipped]:
     """Each segmentation with the output name of its file."""
     names_of = {str(file): name for file, name in inputs.files}
     for result in stream:
         yield (*result, names_of[str(result[0].path)]) if isinstance(result, tuple) else result
-
-
-def _write(photo: Photo, segmentation: Segmentation, base: Path, document: Path) -> dict[str, Any]:
-    """Both pictures of an image, and its entry in the document."""
-    from PIL import Image
-
-    from encoscope import plots, results
-
-    labels, overlay = (base.with_name(f"{base.name}.{kind}.png") for kind in ("labels", "overlay"))
-    with results.aside(labels) as temporary:
-        plots.label_image(segmentation.labels).save(temporary)
-    with results.aside(overlay) as temporary:
-        Image.fromarray(plots.overlay(photo, segmentation.labels)).save(temporary)
-    entry = segmentation.entry()
-    regions = entry.pop("regions")
-    entry["path"] = results.relative(photo.path or "", document)
-    pictures = {"labels": results.relative(labels, document), "overlay": results.relative(overlay, document)}
-    return entry | pictures | {"regions": regions}
 
 
 def _clusters(text: str) -> int | str | tuple[int, ...]:

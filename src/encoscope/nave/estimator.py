@@ -181,34 +181,48 @@ class Nave(BaseEstimator):
             found.append(result[1])
         return found
 
-    def predict_stream(self, items: Iterable[Photo | Skipped]) -> Iterator[tuple[Photo, Segmentation] | Skipped]:
-        """``predict`` for a stream of any length, in its order."""
+    def predict_stream(
+        self, items: Iterable[Photo | Skipped], clusters: Sequence[int] | None = None
+    ) -> Iterator[tuple[Photo, Segmentation] | Skipped]:
+        """``predict`` for a stream of any length, in its order.
+
+        clusters: several granularities (``grouping="ward"``), as many results a photo, one after the other.
+        """
         settings = self._settings()
+        books = [self.codebook_] if clusters is None else [self.codebook_.at(k) for k in clusters]
         for chunk in chunks(items, self.batch):
             there = [position for position, item in enumerate(chunk) if isinstance(item, Photo)]
             group = [item for item in chunk if isinstance(item, Photo)]
-            found: dict[int, Segmentation] = {}
+            found: dict[int, list[Segmentation]] = {position: [] for position in there}
             for maps in encode(self.encoder, group, settings):
-                labelled = self._label(maps, [group[member] for member in maps.positions], settings)
-                found.update(zip((there[member] for member in maps.positions), labelled, strict=True))
+                features = maps.features(settings)
+                for book in books:
+                    labelled = self._label(maps, features, [group[member] for member in maps.positions], settings, book)
+                    for member, segmentation in zip(maps.positions, labelled, strict=True):
+                        found[there[member]].append(segmentation)
             for position, item in enumerate(chunk):
-                yield item if isinstance(item, Skipped) else (item, found[position])
+                if isinstance(item, Skipped):
+                    yield item
+                else:
+                    yield from ((item, segmentation) for segmentation in found[position])
 
-    def _label(self, maps: Maps, group: Sequence[Photo], settings: Settings) -> list[Segmentation]:
-        features, grid = maps.features(settings), maps.grid(settings.resolution)
-        if features.dim != self.codebook_.words.shape[1]:
-            raise UsageError(f"features of {features.dim} channels, but the fit had {self.codebook_.words.shape[1]}")
-        labels, inertia = self.codebook_.assign(features)
+    def _label(
+        self, maps: Maps, features: Composite, group: Sequence[Photo], settings: Settings, book: Codebook
+    ) -> list[Segmentation]:
+        grid = maps.grid(settings.resolution)
+        if features.dim != book.words.shape[1]:
+            raise UsageError(f"features of {features.dim} channels, but the fit had {book.words.shape[1]}")
+        labels, inertia = book.assign(features)
         cells = labels.cpu().numpy().astype(np.uint8).reshape(-1, *features.grid)
         return [
             Segmentation(
                 labels=way.to_original(cells[image], grid),
                 grid_labels=cells[image],
-                n_clusters=self.codebook_.n_clusters,
+                n_clusters=book.n_clusters,
                 inertia=float(inertia[image]),
                 geometry=way,
                 grid=grid,
-                settings=settings.as_dict() | {"joint": True, "clusters": self.codebook_.n_clusters},
+                settings=settings.as_dict() | {"joint": True, "clusters": book.n_clusters},
                 seed=settings.seed,
                 path=photo.path,
                 _photo=photo,
