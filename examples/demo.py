@@ -1,0 +1,149 @@
+"""Segment the photos that come inside scikit-image's and scikit-learn's wheels, and write a small page: ``make demo``.
+
+Each photo is shown as the trained encoder parts it, as the same network with random weights parts it, and as its
+colours alone part it: what all three agree on says nothing about the training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import encoscope
+from encoscope import plots, results
+from encoscope.errors import EncoscopeError, MissingError
+from encoscope.images import Photo, read
+from encoscope.nave import Segmentation
+from encoscope.nave.controls import colour_control, untrained_control
+from encoscope.nave.stability import agreement
+
+ZOO = "zoo:resnet-caltech101"
+STAND_IN = "timm:resnet10t"
+PHOTOS = {
+    "chelsea": ("skimage", "data", "chelsea.png"),
+    "astronaut": ("skimage", "data", "astronaut.png"),
+    "coffee": ("skimage", "data", "coffee.png"),
+    "china": ("sklearn", "datasets", "images", "china.jpg"),
+    "flower": ("sklearn", "datasets", "images", "flower.jpg"),
+}
+SETTINGS = {"clusters": 5, "weighting": "equal", "size": 192}
+GRANULARITIES = (2, 3, 5, 8, 12, 20)
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Encoscope: what {source} treats alike</title>
+<style>
+  :root {{ color-scheme: light dark; }}
+  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }}
+  .row {{ display: grid; gap: 1rem; margin: 1rem 0 2rem; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }}
+  .row.small {{ grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }}
+  figure {{ margin: 0; }}
+  img {{ width: 100%; height: auto; display: block; border-radius: 4px; }}
+  figcaption {{ font-size: .9rem; opacity: .85; }}
+  code {{ background: color-mix(in srgb, currentColor 10%, transparent); padding: .1em .3em; border-radius: 3px; }}
+</style>
+<h1>What <code>{source}</code> treats alike</h1>
+<p>{intro}</p>
+{rows}
+<h2>One photo, several granularities</h2>
+<p>Cuts of one tree: every region lies inside one of the picture before it.</p>
+<div class="row small">{cuts}</div>
+<p>NAVE (Boubekki, Fadel and Mair) clusters the activations of a frozen network. It explains the encoder and is no
+semantic segmenter: colours mark cells that the network represents alike, in each photo by itself.</p>
+</html>
+"""
+TRAINED = (
+    "A small network that comes with encoscope, trained on 101 kinds of objects; none of these photos was among them. "
+    "Beside it are its controls: the same network with random weights, and the photo's colours and positions alone. "
+    "ARI is the agreement with the trained network, 1 for the same parts and about 0 for chance."
+)
+UNTRAINED = (
+    "This installation holds no trained network, so the weights are random: what you see is what an untrained "
+    "architecture already parts. Give your own with <code>encoscope segment --model</code>."
+)
+
+
+def main() -> int:
+    """Write the pictures and the page into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"))
+    folder: Path = parser.parse_args().folder
+    try:
+        encoder, trained = encoscope.load(ZOO), True
+    except MissingError:
+        encoder, trained = encoscope.load(STAND_IN, untrained=True), False
+    twin = encoscope.load(encoder.source.partition("@")[0], untrained=True, seed=1)
+    photos = {name: read(path) for name, path in found_photos().items()}
+    rows = [row(folder, name, photo, encoder, twin if trained else None) for name, photo in photos.items()]
+    first = next(iter(photos))
+    cuts = encoscope.segment(encoder, photos[first], **{**SETTINGS, "clusters": GRANULARITIES})
+    assert isinstance(cuts, list)
+    shown = [
+        figure(folder, f"{first}.k{cut.n_clusters}", plots.overlay(photos[first], cut.labels), f"K = {cut.n_clusters}")
+        for cut in cuts
+    ]
+    page = PAGE.format(
+        source=html.escape(encoder.source),
+        intro=TRAINED if trained else UNTRAINED,
+        rows="\n".join(rows),
+        cuts="".join(shown),
+    )
+    with results.aside(folder / "index.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    kind = "trained" if trained else "UNTRAINED, since this installation ships no trained network"
+    sys.stdout.write(f"{len(photos)} photos, {encoder.source} ({kind})\nopen {folder / 'index.html'}\n")
+    return 0
+
+
+def found_photos() -> dict[str, Path]:
+    """Where the wheels keep the photos; those of a package that is not installed are left out."""
+    paths = {}
+    for name, (package, *parts) in PHOTOS.items():
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.submodule_search_locations:
+            paths[name] = Path(spec.submodule_search_locations[0], *parts)
+    if not paths:
+        raise MissingError("neither scikit-image nor scikit-learn is installed: their wheels hold the photos")
+    return paths
+
+
+def row(folder: Path, name: str, photo: Photo, encoder: encoscope.Encoder, twin: encoscope.Encoder | None) -> str:
+    """A photo, its parts, and the controls beside them."""
+    seg = encoscope.segment(encoder, photo, **SETTINGS)
+    assert isinstance(seg, Segmentation)
+    figures = [
+        figure(folder, name, photo.pixels, name),
+        figure(folder, f"{name}.overlay", plots.overlay(photo, seg.labels), f"K = {seg.n_clusters}"),
+    ]
+    others = {"colour and position alone": colour_control(photo, seg)}
+    if twin is not None:
+        others = {"random weights": untrained_control(twin, photo, seg, **SETTINGS)} | others
+    for kind, other in others.items():
+        caption = f"control: {kind} (ARI {agreement(seg.labels, other.labels):.2f})"
+        figures.append(figure(folder, f"{name}.{kind.split()[0]}", plots.overlay(photo, other.labels), caption))
+    return f'<div class="row">{"".join(figures)}</div>'
+
+
+def figure(folder: Path, name: str, pixels: np.ndarray, caption: str) -> str:
+    """Write a picture, and give the HTML that shows it."""
+    file = folder / f"{name}.png"
+    with results.aside(file) as temporary:
+        Image.fromarray(pixels).save(temporary)
+    text = html.escape(caption)
+    return f'<figure><img src="{file.name}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except EncoscopeError as error:
+        sys.stderr.write(f"demo: {error}\n")
+        raise SystemExit(error.exit_code) from None
