@@ -43,7 +43,8 @@ PAGE = """<!doctype html>
 <style>
   :root {{ color-scheme: light dark; }}
   body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }}
-  .row {{ display: grid; gap: 1rem; margin: 1rem 0 2rem; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }}
+  .row {{ display: grid; gap: 1rem; margin: 1rem 0 2rem; }}
+  .row {{ grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }}
   .row.small {{ grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }}
   figure {{ margin: 0; }}
   img {{ width: 100%; height: auto; display: block; border-radius: 4px; }}
