@@ -39,7 +39,7 @@ def hooks(handles: list[Any]) -> Iterator[list[Any]]:
 
 
 def first_tensor(output: Output) -> Tensor | None:
-    """The tensor that carries a module's output: itself, ``last_hidden_state`` or the first one of a tuple or mapping."""
+    """The tensor that carries a module's output: itself, ``last_hidden_state``, or a tuple's or mapping's first."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping):

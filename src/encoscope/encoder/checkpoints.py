@@ -114,14 +114,8 @@ def read_file(path: Path) -> Any:
 def _plain_data() -> list[Any]:
     """Types that training scripts save beside the weights and that cannot run code."""
     dtypes = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)]
-    return [
-        argparse.Namespace,
-        np.dtype,
-        np.ndarray,
-        *dtypes,
-        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-        np._core.multiarray.scalar,
-    ]
+    scalar = np.float64(0).__reduce__()[0]  # where numpy 2 keeps it; numpy 1 wrote another name
+    return [argparse.Namespace, np.dtype, np.ndarray, *dtypes, scalar, (scalar, "numpy.core.multiarray.scalar")]
 
 
 def _tables(node: Any, label: str = "", depth: int = 3) -> Iterator[tuple[str, State]]:
@@ -203,65 +197,66 @@ def _converted(reading: _Candidate, module: nn.Module, converter: Converter) -> 
 
 def _remake(module: nn.Module, chosen: _Candidate, make: Maker, path: Path) -> nn.Module:
     """The network with the checkpoint's number of classes and channels, or without a head where it has none."""
-    own = module.state_dict()
-    unlike = {name for name in own.keys() & chosen.state.keys() if own[name].shape != chosen.state[name].shape}
-    channels = next((chosen.state[name].shape[1] for name in own if name in unlike and own[name].ndim == 4), None)
+    unlike = _unlike(module, chosen.state)
+    channels = next((shape[1] for shape in unlike.values() if len(shape) == 4), None)
     head = _head(module)
-    classes = None
+    weight = chosen.state.get(f"{head}.weight")
     projection = any(word in name for word in _PROJECTIONS for name in (chosen.label, *chosen.others))
-    if head is not None:
-        weight = chosen.state.get(f"{head}.weight")
-        if weight is None or projection:
-            classes = 0
-            for part in ("weight", "bias"):
-                chosen.state.pop(f"{head}.{part}", None)
-        elif f"{head}.weight" in unlike:
-            classes = weight.shape[0]
-    if channels is not None or classes:
+    classes = weight.shape[0] if weight is not None and f"{head}.weight" in unlike and not projection else None
+    if channels is not None or classes is not None:
         module = make(classes=classes, channels=channels)
-        if classes:
-            _log.warning("checkpoint %s: its head has %d classes; the network's was remade", path.name, classes)
-    if classes == 0 and head is not None:
-        _log.warning("checkpoint %s has no classifier for this network: its head %s is dropped", path.name, head)
+    if head is None:
+        return module
+    if weight is None or projection or f"{head}.weight" in _unlike(module, chosen.state):
+        for part in ("weight", "bias"):
+            chosen.state.pop(f"{head}.{part}", None)
+        why = "has no classifier for this network" if weight is None else "has another head"
+        _log.warning("checkpoint %s %s: the network's %s is dropped", path.name, why, head)
         _drop_heads(module, chosen.state)
+    elif classes is not None:
+        _log.warning("checkpoint %s has a head of %d classes: the network's %s was remade", path.name, classes, head)
     return module
 
 
+def _unlike(module: nn.Module, state: State) -> dict[str, tuple[int, ...]]:
+    """The file's shapes that differ from the network's, in the network's order."""
+    own = module.state_dict().items()
+    return {name: tuple(state[name].shape) for name, value in own if name in state and state[name].shape != value.shape}
+
+
+def _weighted(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    named = module.named_modules()
+    return [(name, child) for name, child in named if name and next(child.parameters(recurse=False), None) is not None]
+
+
+def _is_head(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+
+
 def _head(module: nn.Module) -> str | None:
-    """The last linear layer, if the network ends in it: where a classifier is."""
-    names = [
-        name
-        for name, child in module.named_modules()
-        if name and next(child.parameters(recurse=False), None) is not None
-    ]
-    last = names[-1] if names else None
-    return last if last is not None and isinstance(module.get_submodule(last), nn.Linear) else None
+    """The last linear layer (or 1x1 convolution), if the network ends in it: where a classifier is."""
+    weighted = _weighted(module)
+    return weighted[-1][0] if weighted and _is_head(weighted[-1][1]) else None
 
 
 def _drop_heads(module: nn.Module, state: State) -> None:
     """Replaces the linear layers the checkpoint has nothing for, from the end of the network on, by nothing."""
-    named = [
-        (name, child)
-        for name, child in module.named_modules()
-        if next(child.parameters(recurse=False), None) is not None
-    ]
-    for name, child in reversed(named):
-        if not isinstance(child, nn.Linear) or f"{name}.weight" in state:
+    for name, child in reversed(_weighted(module)):
+        if not _is_head(child) or f"{name}.weight" in state:
             break
         module.set_submodule(name, nn.Identity())
     if hasattr(module, "num_classes"):
-        module.num_classes = 0
+        setattr(module, "num_classes", 0)  # noqa: B010
 
 
 def _fill(module: nn.Module, chosen: _Candidate, path: Path) -> None:
     own = module.state_dict()
-    for name in own.keys() & chosen.state.keys():
-        if own[name].shape != chosen.state[name].shape:
-            raise EncoscopeError(
-                f"checkpoint {path} does not fit this network: {name} is {_shape(chosen.state[name])} in the file, "
-                f"{_shape(own[name])} in the network"
-            )
-    known = {name for name in own.keys() & chosen.state.keys()}
+    for name, shape in _unlike(module, chosen.state).items():
+        raise EncoscopeError(
+            f"checkpoint {path} does not fit this network: {name} is {_shape(shape)} in the file, "
+            f"{_shape(own[name].shape)} in the network"
+        )
+    known = own.keys() & chosen.state.keys()
     if len(known) < _ENOUGH * len(own):
         raise EncoscopeError(
             f"checkpoint {path} does not fit this network: only {len(known)} of its {len(own)} tensors are in the file"
@@ -281,8 +276,8 @@ def _fill(module: nn.Module, chosen: _Candidate, path: Path) -> None:
         _log.warning("checkpoint %s: %d tensors in it are not used: %s", path.name, len(left), _some(left))
 
 
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "a number"
 
 
 def _some(names: Iterable[str], count: int = 4) -> str:

@@ -12,7 +12,7 @@ from encoscope.images import Preprocess
 
 
 def digest(module: nn.Module, preprocess: Preprocess) -> str:
-    """sha256 (hex) over the sorted state: names, types, shapes and bytes; then the preprocessing. Same on any device."""
+    """sha256 (hex) over the sorted state (names, types, shapes, bytes) and the preprocessing; same on any device."""
     sha = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         if not isinstance(value, torch.Tensor):

@@ -41,8 +41,38 @@ class Discovery:
 
 
 def discover(module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None = None) -> Discovery:
-    """Run the network on a seeded batch of its own input size and read off its layers. Errors of its forward pass on."""
-    shapes: dict[str, tuple[int, ...]] = {}  # of each module's last call, in the order in which those calls ended
+    """Run the network on a seeded batch of its own input size and read off its layers."""
+    seen = _run(module, size, channels, forward)
+    layouts = _layouts(seen.shapes, size)
+    unclear = [
+        name for name, layout in layouts.items() if layout.channels == layout.grid[0] and layout.form != "tokens"
+    ]
+    if unclear:  # [B, 16, 16, 16]: an oblong image tells the channels from the sides
+        wide = (size[0], 2 * size[1])
+        try:
+            shapes = _run(module, wide, channels, forward).shapes
+        except Exception:  # the network takes its own size only: NCHW is by far the more common
+            shapes = {}
+        forms = {name: layout.form for name, layout in _layouts(shapes, wide).items()}
+        layouts |= {name: replace(layouts[name], form=forms.get(name, "nchw")) for name in unclear}
+    layers = _layers(layouts, seen.calls, _unwinders(module))
+    roles = assign_roles(module, {name: layer.info for name, layer in layers.items()})
+    layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
+    return Discovery(layers, seen.head, seen.outputs)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One trial run: the shape of each module's last output, in the order in which those calls ended."""
+
+    shapes: dict[str, tuple[int, ...]]
+    calls: dict[str, int]
+    head: str | None
+    outputs: int | None
+
+
+def _run(module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None) -> _Run:
+    shapes: dict[str, tuple[int, ...]] = {}
     calls: dict[str, int] = {}
     linear: dict[str, Tensor] = {}  # kept alive, so that the same memory means the same tensor
     names = {child: name for name, child in module.named_modules() if name}
@@ -65,10 +95,7 @@ def discover(module: nn.Module, size: Size, channels: int, forward: Callable[[Te
 
     wide = output is not None and output.ndim == 2 and output.shape[0] == _BATCH
     head = next((name for name, tensor in linear.items() if wide and _same_memory(tensor, output)), None)
-    layers = _layers(shapes, calls, size, _unwinders(module))
-    roles = assign_roles(module, {name: layer.info for name, layer in layers.items()})
-    layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
-    return Discovery(layers, head, output.shape[1] if output is not None and wide else None)
+    return _Run(shapes, calls, head, output.shape[1] if output is not None and wide else None)
 
 
 def output_tensor(output: Any) -> Tensor | None:
@@ -78,13 +105,8 @@ def output_tensor(output: Any) -> Tensor | None:
     return first_tensor(output)
 
 
-def _layers(
-    shapes: Mapping[str, tuple[int, ...]],
-    calls: Mapping[str, int],
-    size: Size,
-    unwinders: Mapping[str, Callable[[Tensor], Tensor] | None],
-) -> dict[str, Layer]:
-    layers: dict[str, Layer] = {}
+def _layouts(shapes: Mapping[str, tuple[int, ...]], size: Size) -> dict[str, Layout]:
+    layouts: dict[str, Layout] = {}
     grids: set[Size] = set()
     lengths: set[int] = set()
     for name, shape in shapes.items():
@@ -93,12 +115,25 @@ def _layers(
             continue
         if layout.form == "tokens":
             lengths.add(layout.prefix + layout.grid[0] * layout.grid[1])
-            if name in unwinders and unwinders[name] is None:
-                continue
-            layout = replace(layout, unwind=unwinders.get(name))
         else:
             grids.add(layout.grid)
+        layouts[name] = layout
+    return layouts
+
+
+def _layers(
+    layouts: Mapping[str, Layout],
+    calls: Mapping[str, int],
+    unwinders: Mapping[str, Callable[[Tensor], Tensor] | None],
+) -> dict[str, Layer]:
+    layers: dict[str, Layer] = {}
+    for name, layout in layouts.items():
         kind = "tokens" if layout.form == "tokens" else "map"
+        if kind == "tokens" and name in unwinders:
+            unwind = unwinders[name]
+            if unwind is None:
+                continue
+            layout = replace(layout, unwind=unwind)
         layers[name] = Layer(LayerInfo(name, kind, layout.channels, layout.grid, layout.prefix), layout, calls[name])
     return layers
 

@@ -132,7 +132,7 @@ class Encoder:
 
     @cached_property
     def stride(self) -> int:
-        """What the sides of an input of free size should be multiples of: patch size, or the coarsest stage's stride."""
+        """Sides of inputs of free size should be multiples of this: the patch size, or the coarsest stage's stride."""
         main = [layer for layer in self.layers if layer.role in ("stage", "block")] or self.layers
         strides = [side / cells for info in main for side, cells in zip(self.preprocess.size, info.grid, strict=True)]
         coarsest = max(strides, default=1.0)
@@ -168,7 +168,7 @@ class Encoder:
         """The normalised batch of one or several images (paths, PIL images, arrays, tensors, Photos).
 
         geometry: "model", the network's own resize and centre crop; "whole", nothing cropped: the short side resized
-            to ``size``, the aspect kept, sides padded to ``stride``; squashed to the network's size if it takes no other.
+            to ``size``, the aspect kept, sides padded to ``stride``; for networks that take one size only, squashed.
         """
         if isinstance(images, Batch):
             return images
@@ -252,10 +252,8 @@ class Encoder:
         return image if isinstance(image, Photo) else read(image, channels=self.preprocess.channels)
 
     def _pixels(self, images: Images) -> Tensor:
-        if isinstance(images, Tensor) and images.ndim == 4:
-            pixels = images
-        else:
-            pixels = self.prepare(images).pixels
+        ready = isinstance(images, Tensor) and images.ndim == 4
+        pixels = images if ready else self.prepare(images).pixels
         first = next(self.module.parameters(), None)
         return pixels if first is None else pixels.to(first.device, first.dtype if first.is_floating_point() else None)
 
@@ -281,7 +279,7 @@ class Encoder:
         except torch.OutOfMemoryError as error:
             if len(pixels) == 1:
                 raise EncoscopeError(
-                    f"one image of {pixels.shape[2]}x{pixels.shape[3]} does not fit into the memory of {pixels.device}: "
+                    f"one image of {pixels.shape[2]}x{pixels.shape[3]} does not fit the memory of {pixels.device}: "
                     "give a smaller size, or use the CPU"
                 ) from error
         half = (len(pixels) + 1) // 2

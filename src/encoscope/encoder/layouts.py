@@ -99,7 +99,7 @@ def read(output: Tensor, layout: Layout, canvas: Size) -> Activation | None:
 
 
 def _fits(grid: Size, size: Size) -> bool:
-    """Whether a grid of more than one cell has the aspect of the input: equal for square inputs, to a cell for oblong."""
+    """Whether a grid of several cells has the aspect of the input: exactly for square inputs, to a cell for oblong."""
     (rows, columns), (height, width) = grid, size
     if rows * columns <= 1 or rows > height or columns > width:
         return False

@@ -79,7 +79,7 @@ class _Network:
         return None if alike else weighted[0]
 
     def stages(self, trunk: list[str], stem: str | None) -> list[str]:
-        """At each resolution the last composite trunk layer after the stem; in a trunk of bare operations, the last one."""
+        """At each resolution the last composite trunk layer after the stem; in a trunk of bare operations, the last."""
         by_grid: dict[tuple[int, int], list[str]] = defaultdict(list)
         for name in trunk:
             by_grid[self.layers[name].grid].append(name)

@@ -1,4 +1,4 @@
-"""``hf:OWNER/NAME``, ``hf:FOLDER`` (of ``save_pretrained``) and ``hf:TYPE@untrained``: transformers' vision networks."""
+"""``hf:OWNER/NAME``, ``hf:FOLDER`` (of ``save_pretrained``), ``hf:TYPE@untrained``: transformers' vision networks."""
 
 from __future__ import annotations
 
@@ -40,8 +40,14 @@ def build(request: Request) -> Model:
         else:
             module = _make(cls, vision, request)
         processor = _processor(request.name, transformers)
+
+    def remake(classes: int | None = None, channels: int | None = None) -> nn.Module:
+        vision.update({"num_labels": classes} if classes else {})
+        vision.update({"num_channels": channels} if channels else {})
+        return _make(cls, vision, request)
+
     if request.checkpoint is not None:
-        module = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: module)
+        module = load_checkpoint(request.checkpoint, remake)
     return Model(module, _preprocess(processor, vision), _classes(config, module), _forward(module))
 
 

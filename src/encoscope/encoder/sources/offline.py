@@ -62,7 +62,8 @@ def hugging_face() -> Iterator[None]:
 def no_weights(source: str, reason: str) -> MissingError:
     """The error for pretrained weights that cannot be had, with what to do."""
     return MissingError(
-        f"the weights of {source} cannot be had ({reason}): give a file (--checkpoint FILE) or use random weights (--untrained)"
+        f"the weights of {source} cannot be had ({reason}): "
+        "give a file (--checkpoint FILE) or use random weights (--untrained)"
     )
 
 

@@ -25,9 +25,8 @@ def build(request: Request) -> Model:
         raise UsageError(f"unknown timm model {base!r}{nearest(base, timm.list_models())}")
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
-        raise UsageError(
-            f"timm model {base!r} has no weights {tag!r}{nearest(tag, tags) or '; it has ' + (', '.join(tags) or 'none')}"
-        )
+        known = nearest(tag, tags) or f"; it has {', '.join(tags) or 'none'}"
+        raise UsageError(f"timm model {base!r} has no weights {tag!r}{known}")
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
         return create(request.name, seed=request.seed, num_classes=classes, in_chans=channels)
@@ -64,7 +63,7 @@ def create(name: str, *, seed: int = 0, **arguments: Any) -> nn.Module:
 
 def preprocess(module: nn.Module) -> Preprocess:
     """timm's evaluation settings of a network."""
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
     config = resolve_model_data_config(module)
     channels, height, width = config["input_size"]
@@ -88,7 +87,7 @@ def _convert(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
 
 def _classes(module: nn.Module) -> tuple[str, ...] | None:
     """ImageNet's class names in timm's order, if the head has as many outputs as an ImageNet has classes."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     count = getattr(module, "num_classes", 0)
     subset = infer_imagenet_subset({"num_classes": count})
