@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo test lint bench
+.PHONY: venv demo test lint bench pictures
 
 venv: $(STAMP)
 
@@ -30,3 +30,6 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+pictures: $(STAMP)
+	$(BIN)/python docs/pictures.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -24,6 +24,9 @@ class Common:
     checkpoint: Annotated[Path | None, Parameter(help="Weights: a .safetensors or torch file.")] = None
     untrained: Annotated[bool, Parameter(help="Random weights, from --seed.")] = False
     device: Annotated[str, Parameter(help='"cpu", "cuda", "cuda:1", ...; "auto" is a GPU if there is one.')] = "auto"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], Parameter(help="Of the forward pass; the halves by autocast.")
+    ] = "fp32"
     seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0
     trust: Annotated[bool, Parameter(help="Allow a model's own code from a hub to run.")] = False
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False
@@ -45,6 +48,7 @@ class Common:
             device=self.device,
             seed=self.seed,
             trust=self.trust,
+            precision=self.precision,
         )
 
 

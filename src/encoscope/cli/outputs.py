@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.images import Skipped, collect
+from encoscope.images import Skipped, collect, is_dataset
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def find_inputs(arguments: Sequence[Path]) -> Inputs:
             missing += isinstance(error, MissingError)
             continue
         for file in files:
-            place = file.relative_to(argument) if argument.is_dir() else Path(file.name)
+            place = file.relative_to(argument) if argument.is_dir() else Path(*file.parts[-1 - is_dataset(argument) :])
             found.setdefault(os.path.abspath(file), (file, place))  # noqa: PTH100 - symbolic links stay apart
     names = unique_names(found.items())
     return Inputs(list(zip((file for file, _ in found.values()), names, strict=True)), skipped, missing)

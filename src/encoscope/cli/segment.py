@@ -26,7 +26,9 @@ _checks = Group("Checks", sort_key=2)
 
 
 def segment(
-    *images: Annotated[Path, Parameter(help="Image files and folders of them.")],
+    *images: Annotated[
+        Path, Parameter(help="Image files, folders of them, or a dataset such as caltech101:ROOT#test.")
+    ],
     model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:vit_small_patch16_224.dino".')],
     layers: Annotated[
         str | None, Parameter(help="Names from 'encoscope layers', with commas. Default: last 3 stages, or last block.")

@@ -2,6 +2,7 @@
 
 from encoscope.images.batch import Batch, to_batch
 from encoscope.images.collect import SUFFIXES, collect, photos
+from encoscope.images.datasets import dataset, is_dataset
 from encoscope.images.geometry import Geometry, GeometryKind, Preprocess
 from encoscope.images.levels import Colour, Window
 from encoscope.images.photo import Photo, Skipped
@@ -20,6 +21,8 @@ __all__ = [
     "Skipped",
     "Window",
     "collect",
+    "dataset",
+    "is_dataset",
     "photos",
     "read",
     "resize",

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from encoscope.errors import EncoscopeError, ImageError, MissingError
+from encoscope.images.datasets import dataset, is_dataset
 from encoscope.images.levels import Colour, Window
 from encoscope.images.photo import Photo, Skipped
 from encoscope.images.read import MAX_PIXELS, read
@@ -23,7 +24,7 @@ SUFFIXES = frozenset(
 
 
 def collect(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The image files that paths stand for, each once, in the order given.
+    """The image files that paths and dataset strings stand for, each once, in the order given.
 
     A file stands for itself whatever its name; a folder for all files below it with a known suffix, sorted, hidden
     ones left out. Raises MissingError for a path that is not there and for a folder without images.
@@ -32,7 +33,9 @@ def collect(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
         inputs = [inputs]
     found: dict[str, Path] = {}
     for path in map(Path, inputs):
-        if path.is_dir():
+        if is_dataset(path):
+            files = list(dataset(path).paths)
+        elif path.is_dir():
             files = _below(path)
             if not files:
                 raise MissingError(f"no images below {path} (known suffixes: {', '.join(sorted(SUFFIXES))})")

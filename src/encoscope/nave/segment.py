@@ -17,7 +17,7 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import ImageError, UsageError
-from encoscope.images import Photo, Skipped, photos, read
+from encoscope.images import Photo, Skipped, is_dataset, photos, read
 from encoscope.nave.composite import Composite
 from encoscope.nave.features import Maps, chunks, encode
 from encoscope.nave.granularity import AUTO, Granularity, elbow, granularity, inertia_of
@@ -103,7 +103,7 @@ def segment_stream(
 def is_single(images: Any) -> bool:
     """Whether this is one image, not a folder or a collection."""
     if isinstance(images, str | os.PathLike):
-        return not Path(images).is_dir()
+        return not Path(images).is_dir() and not is_dataset(images)
     if isinstance(images, np.ndarray | torch.Tensor):
         return images.ndim < 4
     return isinstance(images, Photo | Image.Image)

@@ -1,0 +1,104 @@
+"""Make the pictures of the README and the docs, from photos inside the wheels: ``make pictures``."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import encoscope
+from encoscope import plots
+from encoscope.images import Photo, read
+from encoscope.nave import Segmentation
+from encoscope.nave.controls import colour_control, untrained_control
+from encoscope.nave.stability import agreement
+
+FOLDER = Path(__file__).parent / "images"
+MODEL = "zoo:resnet-caltech101"
+SETTINGS = {"clusters": 5, "weighting": "equal", "size": 192}
+PLACES = {
+    "chelsea": ("skimage", "data/chelsea.png"),
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "china": ("sklearn", "datasets/images/china.jpg"),
+}
+
+
+def main() -> None:
+    """Write every picture anew."""
+    FOLDER.mkdir(exist_ok=True)
+    encoder, twin = encoscope.load(MODEL), encoscope.load(MODEL, untrained=True, seed=1)
+    photos = {name: read(place(*where)) for name, where in PLACES.items()}
+    overview(encoder, twin, photos)
+    layers(encoder, photos["china"])
+    weighting(encoder, twin, photos)
+    granularity(encoder, photos["astronaut"])
+
+
+def place(package: str, file: str) -> Path:
+    """A file inside an installed package."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0], file)
+
+
+def parts(encoder: encoscope.Encoder, photo: Photo, **settings: object) -> Segmentation:
+    """One segmentation of one photo."""
+    found = encoscope.segment(encoder, photo, **(SETTINGS | settings))
+    assert isinstance(found, Segmentation)
+    return found
+
+
+def overview(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[str, Photo]) -> None:
+    """Photo, result, and both controls."""
+    panels, captions = [], []
+    for photo in photos.values():
+        seg = parts(encoder, photo)
+        panels += [photo, plots.overlay(photo, seg.labels)]
+        captions += ["photo", "trained"]
+        for name, other in {
+            "random weights": untrained_control(twin, photo, seg, **SETTINGS),
+            "colour + position": colour_control(photo, seg),
+        }.items():
+            panels.append(plots.overlay(photo, other.labels))
+            captions.append(f"{name}, ARI {agreement(seg.labels, other.labels):.2f}")
+    save("overview.jpg", panels, captions, 4)
+
+
+def layers(encoder: encoscope.Encoder, photo: Photo) -> None:
+    """Each stage by itself, and the default."""
+    panels, captions = [photo], ["photo"]
+    for chosen in ("layer1", "layer2", "layer3", "layer4", "layer2,layer3,layer4"):
+        panels.append(plots.overlay(photo, parts(encoder, photo, layers=chosen).labels))
+        captions.append(chosen.replace(",", ", "))
+    save("layers.jpg", panels, captions, 3)
+
+
+def weighting(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[str, Photo]) -> None:
+    """The two weightings, trained and not."""
+    panels, captions = [], []
+    for name in ("astronaut", "china"):
+        for who, network in (("trained", encoder), ("random weights", twin)):
+            for how in ("paper", "equal"):
+                panels.append(plots.overlay(photos[name], parts(network, photos[name], weighting=how).labels))
+                captions.append(f"{who}, {how}")
+    save("weighting.jpg", panels, captions, 4)
+
+
+def granularity(encoder: encoscope.Encoder, photo: Photo) -> None:
+    """Nested parts."""
+    seg = parts(encoder, photo)
+    numbers = (2, 3, 5, 8, 12, 20)
+    save("granularity.jpg", [plots.overlay(photo, seg.at(k).labels) for k in numbers], [f"K = {k}" for k in numbers], 3)
+
+
+def save(name: str, panels: list, captions: list[str], columns: int) -> None:
+    """A contact sheet as a small file."""
+    sheet: np.ndarray = plots.contact_sheet(panels, captions, columns, cell=300)
+    Image.fromarray(sheet).save(FOLDER / name, quality=82, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
