@@ -198,7 +198,7 @@ def _converted(reading: _Candidate, module: nn.Module, converter: Converter) -> 
 def _remake(module: nn.Module, chosen: _Candidate, make: Maker, path: Path) -> nn.Module:
     """The network with the checkpoint's number of classes and channels, or without a head where it has none."""
     unlike = _unlike(module, chosen.state)
-    channels = next((shape[1] for shape in unlike.values() if len(shape) == 4), None)
+    channels = _channels(module, unlike)
     head = _head(module)
     weight = chosen.state.get(f"{head}.weight")
     projection = any(word in name for word in _PROJECTIONS for name in (chosen.label, *chosen.others))
@@ -216,6 +216,15 @@ def _remake(module: nn.Module, chosen: _Candidate, make: Maker, path: Path) -> n
     elif classes is not None:
         _log.warning("checkpoint %s has a head of %d classes: the network's %s was remade", path.name, classes, head)
     return module
+
+
+def _channels(module: nn.Module, unlike: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The file's input channels, if they are all in which its first convolution differs from the network's."""
+    first = next(((name, tuple(value.shape)) for name, value in module.state_dict().items() if value.ndim == 4), None)
+    if first is None or first[0] not in unlike:
+        return None
+    (outputs, _, *kernel), found = first[1], unlike[first[0]]
+    return found[1] if len(found) == 4 and (found[0], *found[2:]) == (outputs, *kernel) else None
 
 
 def _unlike(module: nn.Module, state: State) -> dict[str, tuple[int, ...]]:

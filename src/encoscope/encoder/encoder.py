@@ -25,7 +25,6 @@ from encoscope.images import Batch, GeometryKind, Photo, Preprocess, read, to_ba
 
 _log = logging.getLogger("encoscope")
 
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -64,7 +63,7 @@ class Encoder:
         classes: Sequence[str] | None = None,
         source: str = "python",
         device: torch.device | str | None = None,
-        precision: Precision = "fp32",
+        precision: str = "fp32",
         forward: Callable[[Tensor], Output] | None = None,
         classifier: bool = True,
     ) -> None:
@@ -81,7 +80,7 @@ class Encoder:
         )
         self.classes = None if classes is None else tuple(classes)
         self.source = source
-        self.precision: Precision = precision
+        self.precision = precision
         self._forward = forward
         self._classifier = classifier
         self._digest: tuple[Any, str] | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from encoscope.encoder.encoder import Encoder, Precision
+from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.sources.base import Model, Request
 from encoscope.errors import UsageError
 
@@ -30,7 +30,7 @@ def load(
     device: str | torch.device = "auto",
     seed: int = 0,
     trust: bool = False,
-    precision: Precision = "fp32",
+    precision: str = "fp32",
 ) -> Encoder:
     """An encoder from a library, a hub, the package's own weights or one's own code.
 
@@ -39,6 +39,7 @@ def load(
         "@FILE" (a checkpoint).
     untrained: random weights, from ``seed``. checkpoint: a .safetensors or torch file with the weights.
     device: "auto" is the GPU if there is one. trust: allow code from a "hub:" repository to run.
+    precision: "fp32", or "bf16" or "fp16" by autocast.
 
     Raises UsageError for names that are not known, MissingError for weights that cannot be had.
     """
@@ -60,7 +61,7 @@ def load(
     return encoder
 
 
-def _encoder(model: Model, precision: Precision) -> Encoder:
+def _encoder(model: Model, precision: str) -> Encoder:
     chosen = model.preprocess
     return Encoder(
         model.module,

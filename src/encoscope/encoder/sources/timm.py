@@ -67,6 +67,7 @@ def preprocess(module: nn.Module) -> Preprocess:
 
     config = resolve_model_data_config(module)
     channels, height, width = config["input_size"]
+    channels = getattr(module, "in_chans", channels)  # another number than the published weights', if it was asked for
     return Preprocess(
         size=(height, width),
         mean=tuple(config["mean"]),
