@@ -30,7 +30,10 @@ def build(request: Request) -> Model:
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
         with seeded(request.seed), quiet():
-            return _call(repository, entry, source, pretrained=request.pretrained)
+            made = _call(repository, entry, source, pretrained=request.pretrained)
+        if not isinstance(made, nn.Module):
+            raise UsageError(f"hub:{request.name} returned {type(made).__name__}, not a torch.nn.Module")
+        return made
 
     try:
         module = make() if request.checkpoint is None else load_checkpoint(request.checkpoint, make)
@@ -41,8 +44,6 @@ def build(request: Request) -> Model:
     except Exception as error:  # the repository's own code
         said = " ".join(str(error).split())[:300]
         raise EncoscopeError(f"hub:{request.name} failed: {type(error).__name__}: {said}") from error
-    if not isinstance(module, nn.Module):
-        raise UsageError(f"hub:{request.name} returned {type(module).__name__}, not a torch.nn.Module")
     return Model(module)
 
 
