@@ -10,8 +10,9 @@ cluster, and the norms come from inner products of neighbouring cells.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoscope.errors import UsageError
+
+AnyProducts = TypeVar("AnyProducts", bound="Products")
 
 EPS = 1e-12
 """Vectors shorter than this stay what they are (ReLU maps have all-zero pixels) instead of becoming NaN."""
@@ -47,42 +50,102 @@ def layer_weights(channels: Sequence[int], weighting: str | Sequence[float]) -> 
 
 
 @dataclass(frozen=True)
-class _Factor:
-    """One layer: its maps, the separable upsampling to the grid (None: already there), and D_i times the weight."""
+class Some:
+    """Chosen pixels of each image: their row-major positions on the grid, and these as rows and columns."""
+
+    index: Int[Tensor, "batch m"]
+    row: Int[Tensor, "batch m"]
+    column: Int[Tensor, "batch m"]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One layer: its maps, the separable upsampling to the output grid, and D_i times the weight.
+
+    rows, columns: None where the maps are on the output grid already.
+    """
 
     maps: Float[Tensor, "batch channels height width"]
     rows: Float[Tensor, "out_height height"] | None
     columns: Float[Tensor, "out_width width"] | None
     scale: Float[Tensor, "batch pixels"]
 
-    def upsample(self, small: Float[Tensor, "batch n height width"]) -> Float[Tensor, "batch n pixels"]:
-        if self.rows is not None and self.columns is not None:
-            small = self.rows @ small @ self.columns.T
-        return small.flatten(2)
+    @property
+    def dim(self) -> int:
+        """Numbers that describe this layer's part of a vector."""
+        return self.maps.shape[1]
 
-    def downsample(
-        self, large: Float[Tensor, "batch n pixels"], grid: tuple[int, int]
-    ) -> Float[Tensor, "batch n cells"]:
+    def select(self, images: Int[Tensor, " kept"]) -> Factor:
+        """The same for some images of the batch."""
+        return replace(self, maps=self.maps[images], scale=self.scale[images])
+
+    @cached_property
+    def flat(self) -> Float[Tensor, "batch channels cells"]:
+        """The maps with their cells in one row."""
+        return self.maps.flatten(2)
+
+    def scores(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n pixels"]:
+        """U_i v, without D_i."""
+        return self.upsample(torch.bmm(vectors, self.flat))
+
+    def sums(
+        self, weights: Float[Tensor, "batch n m"], some: Some | None, grid: tuple[int, int]
+    ) -> Float[Tensor, "batch n dim"]:
+        """w^T U_i, for all pixels or some."""
+        if some is not None and self.rows is None:
+            few = self.flat.gather(2, some.index.unsqueeze(1).expand(-1, self.flat.shape[1], -1))
+            return torch.bmm(weights * self.scale.gather(1, some.index).unsqueeze(1), few.mT)
+        return torch.bmm(self.cells(weights, some, grid), self.flat.mT)
+
+    def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
+        """||v_i||^2."""
+        return vectors.square().sum(2)
+
+    def upsample(self, small: Float[Tensor, "batch n cells"]) -> Float[Tensor, "batch n pixels"]:
+        """W_i on maps of the layer's own size."""
         if self.rows is None or self.columns is None:
-            return large
-        return (self.rows.T @ large.unflatten(2, grid) @ self.columns).flatten(2)
+            return small
+        batch, n = small.shape[:2]
+        # A plain and a batched product: what matmul makes of these shapes costs more than the products themselves.
+        wide = (small.reshape(-1, self.columns.shape[1]) @ self.columns.T).view(batch * n, self.rows.shape[1], -1)
+        return torch.bmm(self.rows.expand(batch * n, -1, -1), wide).view(batch, n, -1)
+
+    def cells(
+        self, weights: Float[Tensor, "batch n m"], some: Some | None, grid: tuple[int, int]
+    ) -> Float[Tensor, "batch n cells"]:
+        """w^T D_i W_i: the weights of pixels (all, or some) as weights of the layer's own cells."""
+        rows, columns, pixels = self.rows, self.columns, grid[0] * grid[1]
+        batch, n = weights.shape[:2]
+        if some is None:
+            scaled = weights * self.scale.unsqueeze(1)
+        else:
+            scaled = weights * self.scale.gather(1, some.index).unsqueeze(1)
+            if rows is not None and columns is not None and some.index.shape[1] * columns.shape[1] < pixels:
+                taps = rows[some.row].unsqueeze(1) * scaled.unsqueeze(3)
+                return (taps.mT @ columns[some.column].unsqueeze(1)).flatten(2)
+            dense = scaled.new_zeros(batch, n, pixels)
+            scaled = dense.scatter_add_(2, some.index.unsqueeze(1).expand_as(scaled), scaled)
+        if rows is None or columns is None:
+            return scaled
+        narrow = (scaled.reshape(-1, grid[1]) @ columns).view(batch * n, grid[0], -1)
+        return torch.bmm(rows.T.expand(batch * n, -1, -1), narrow).view(batch, n, -1)
 
 
-class Composite:
-    """The matrix U of a batch of images that share one geometry, as products (see the module's text).
+class Products:
+    """The products with U of a batch of images that share one geometry, in whatever numbers its factors use.
 
-    grid: (rows, columns) of the output; ``pixels`` = their product. channels: of each layer; ``dim`` = their sum.
+    factors: one a layer. grid: (rows, columns) of the output; ``pixels`` = their product.
     squared_norms: ||u||^2 of every pixel, ``[batch, pixels]``.
     """
 
     def __init__(
-        self, factors: Sequence[_Factor], grid: tuple[int, int], squared_norms: Float[Tensor, "batch pixels"]
+        self, factors: Sequence[Factor], grid: tuple[int, int], squared_norms: Float[Tensor, "batch pixels"]
     ) -> None:
-        self._factors = tuple(factors)
+        self.factors = tuple(factors)
         self.grid = grid
         self.squared_norms = squared_norms
-        self.channels = tuple(f.maps.shape[1] for f in self._factors)
-        self.batch = self._factors[0].maps.shape[0]
+        self.batch = self.factors[0].maps.shape[0]
+        self._dims = tuple(f.dim for f in self.factors)
 
     @property
     def pixels(self) -> int:
@@ -91,40 +154,66 @@ class Composite:
 
     @property
     def dim(self) -> int:
-        """Length of a composite vector: the sum of the layers' channels."""
-        return sum(self.channels)
+        """Length of a vector."""
+        return sum(self._dims)
 
     @property
     def dtype(self) -> torch.dtype:
         """Of all products."""
-        return self._factors[0].maps.dtype
+        return self.factors[0].maps.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the maps are."""
-        return self._factors[0].maps.device
+        return self.factors[0].maps.device
 
     def scores(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n pixels"]:
         """U v: the inner product of every pixel's composite vector with each of n vectors."""
         total: Tensor | None = None
-        for factor, part in zip(self._factors, vectors.split(self.channels, dim=2), strict=True):
-            small = (part @ factor.maps.flatten(2)).unflatten(2, factor.maps.shape[2:])
-            up, scale = factor.upsample(small), factor.scale.unsqueeze(1)
-            total = up * scale if total is None else total.addcmul_(up, scale)
+        for factor, part in zip(self.factors, vectors.split(self._dims, dim=2), strict=True):
+            up, scale = factor.scores(part), factor.scale.unsqueeze(1)
+            total = up.mul_(scale) if total is None else total.addcmul_(up, scale)
         assert total is not None
         return total
 
-    def sums(self, weights: Float[Tensor, "batch n pixels"]) -> Float[Tensor, "batch n dim"]:
-        """w^T U: for each of n weightings of the pixels, the weighted sum of their composite vectors."""
-        parts = [f.downsample(weights * f.scale.unsqueeze(1), self.grid) @ f.maps.flatten(2).mT for f in self._factors]
-        return torch.cat(parts, dim=2)
+    def sums(
+        self, weights: Float[Tensor, "batch n _m"], index: Int[Tensor, "batch _m"] | None = None
+    ) -> Float[Tensor, "batch n dim"]:
+        """w^T U: for each of n weightings of the pixels, the weighted sum of their composite vectors.
+
+        index: the pixels that the weights are for; left out, all of them. With few pixels it is a fraction of the work.
+        """
+        some = None if index is None else Some(index, index // self.grid[1], index % self.grid[1])
+        return torch.cat([f.sums(weights, some, self.grid) for f in self.factors], dim=2)
+
+    def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
+        """||v||^2 in composite space."""
+        parts = vectors.split(self._dims, dim=2)
+        return torch.stack([f.norms(part) for f, part in zip(self.factors, parts, strict=True)]).sum(0)
+
+    def expand(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n _channels"]:
+        """Vectors as written here, in the layers' channels."""
+        return vectors
+
+    def select(self: AnyProducts, images: Int[Tensor, " kept"]) -> AnyProducts:
+        """The same products for some images of the batch."""
+        return type(self)([f.select(images) for f in self.factors], self.grid, self.squared_norms[images])
+
+
+class Composite(Products):
+    """The matrix U, its vectors written in channels; ``dim`` is the sum of the layers' channels."""
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of each layer."""
+        return self._dims
 
     def rows(self, index: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n dim"]:
         """The composite vectors of chosen pixels (row-major positions on the grid)."""
         parts = []
-        for f in self._factors:
+        for f in self.factors:
             scale = f.scale.gather(1, index).unsqueeze(2)
-            flat = f.maps.flatten(2)
+            flat = f.flat
             if f.rows is None or f.columns is None:
                 vectors = flat.mT.gather(1, index.unsqueeze(2).expand(-1, -1, flat.shape[1]))
             else:
@@ -136,22 +225,16 @@ class Composite:
     def gram(self) -> Float[Tensor, "batch pixels pixels"]:
         """U U^T, all inner products between pixels, upsampled on both sides from each layer's own cells."""
         total = torch.zeros(self.batch, self.pixels, self.pixels, dtype=self.dtype, device=self.device)
-        for f in self._factors:
-            flat = f.maps.flatten(2)
-            inner = flat.mT @ flat
+        for f in self.factors:
+            inner = f.flat.mT @ f.flat
             for _ in range(2):
-                inner = f.upsample(inner.unflatten(2, f.maps.shape[2:])).mT
+                inner = f.upsample(inner).mT
             total += f.scale.unsqueeze(2) * inner * f.scale.unsqueeze(1)
         return total
 
     def dense(self) -> Float[Tensor, "batch pixels dim"]:
         """U itself, written out; for small problems only."""
-        return torch.cat([(f.upsample(f.maps) * f.scale.unsqueeze(1)).mT for f in self._factors], dim=2)
-
-    def select(self, images: Int[Tensor, " kept"]) -> Composite:
-        """The same operator for some images of the batch."""
-        kept = [_Factor(f.maps[images], f.rows, f.columns, f.scale[images]) for f in self._factors]
-        return Composite(kept, self.grid, self.squared_norms[images])
+        return torch.cat([(f.upsample(f.flat) * f.scale.unsqueeze(1)).mT for f in self.factors], dim=2)
 
 
 def composite(
@@ -180,7 +263,7 @@ def composite(
             columns = _bicubic(size[1], grid[1])[: valid[1]].to(layer)
         norms = _squared_norms(layer, rows, columns).sqrt()
         scale = weight / norms.clamp_min(EPS)
-        factors.append(_Factor(layer, rows, columns, scale))
+        factors.append(Factor(layer, rows, columns, scale))
         squared += (norms * scale).square()
     return Composite(factors, valid, squared)
 
@@ -189,7 +272,7 @@ def from_vectors(vectors: Float[Tensor, "pixels dim"]) -> Composite:
     """Composite vectors that are already there, one a row, as features to cluster."""
     maps = vectors.T[None, :, :, None]
     ones = torch.ones(1, len(vectors), dtype=vectors.dtype, device=vectors.device)
-    return Composite([_Factor(maps, None, None, ones)], (len(vectors), 1), vectors.square().sum(1)[None])
+    return Composite([Factor(maps, None, None, ones)], (len(vectors), 1), vectors.square().sum(1)[None])
 
 
 @lru_cache(maxsize=256)
@@ -207,20 +290,17 @@ def _squared_norms(
     """||W F||^2 of every output pixel.
 
     An interpolated vector is a sum of taps, so its squared norm is a sum over pairs of taps of the inner product of
-    two neighbouring cells: for each offset between two cells (up to 3 apart, half of them by symmetry) one map of
-    inner products, upsampled with the products of the two taps' weights.
+    two neighbouring cells: for each offset between two cells (up to 3 apart; up is the same as down) one map of inner
+    products, upsampled with the products of the two taps' weights.
     """
     if rows is None or columns is None:
         return maps.square().sum(1).flatten(1)
     height, width = maps.shape[2:]
     by_row = maps.transpose(1, 2)  # [B, height, C, width]
-    halves = []
-    pairs = []
+    total = maps.new_zeros(len(maps), len(rows), width * (2 * _REACH + 1))
     for dy in range(min(_REACH, height - 1) + 1):
         inner = by_row[:, : height - dy].mT @ by_row[:, dy:]  # of every two cells dy rows apart
-        vertical = rows[:, : height - dy] * rows[:, dy:]
-        for dx in range(-min(_REACH, width - 1) if dy else 0, min(_REACH, width - 1) + 1):
-            twice = 1 if dy == dx == 0 else 2
-            halves.append(vertical @ inner.diagonal(dx, 2, 3) * twice)
-            pairs.append(columns[:, : width - abs(dx)] * columns[:, abs(dx) :])
-    return (torch.cat(halves, dim=2) @ torch.cat(pairs, dim=1).T).clamp_min(0).flatten(1)
+        near = functional.pad(inner, (_REACH, _REACH)).flatten(2).unfold(2, 2 * _REACH + 1, width + 2 * _REACH + 1)
+        total += (1 if dy == 0 else 2) * (rows[:, : height - dy] * rows[:, dy:]) @ near.flatten(2)
+    pairs = columns.unsqueeze(2) * functional.pad(columns, (_REACH, _REACH)).unfold(1, 2 * _REACH + 1, 1)
+    return (total @ pairs.flatten(1).T).clamp_min(0).flatten(1)

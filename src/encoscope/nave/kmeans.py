@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from encoscope.nave.composite import Composite
+from encoscope.nave.composite import Composite, Products
+from encoscope.nave.condensed import condense
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,24 @@ def _squared_distances(
     return distances.clamp_min(0).scatter(2, index.unsqueeze(2), 0)
 
 
+@dataclass
+class _Runs:
+    """Some starts of some images, in the middle of Lloyd's iterations.
+
+    labels: of each pixel, by the nearest of the centres before the present ones. sums, counts: of the composite
+    vectors of each label; sums are None where the present centres were made from something else.
+    """
+
+    centroids: Float[Tensor, "batch n k dim"]
+    labels: Int[Tensor, "batch n pixels"]
+    sums: Float[Tensor, "batch n k dim"] | None
+    counts: Float[Tensor, "batch n k"]
+
+    def select(self, images: Int[Tensor, "kept 1"], starts: Int[Tensor, "kept m"]) -> _Runs:
+        sums = None if self.sums is None else self.sums[images, starts]
+        return _Runs(self.centroids[images, starts], self.labels[images, starts], sums, self.counts[images, starts])
+
+
 def lloyd(
     features: Composite, start: Float[Tensor, "batch n_init k dim"], *, max_iter: int = 300, tol: float = 1e-4
 ) -> KMeansResult:
@@ -81,70 +100,155 @@ def lloyd(
     tol: an (image, start) stops when its centres moved by less than ``tol`` times the features' mean variance
     (squared norm of the move); 0 waits until no pixel changes its cluster.
     """
+    with torch.inference_mode():  # an iteration on a small grid is mostly the overhead of its many small operations
+        found = _lloyd(features, start, max_iter, tol)
+    return KMeansResult(found.labels.clone(), found.centroids.clone(), found.inertia.clone())
+
+
+def _lloyd(features: Composite, start: Float[Tensor, "batch n_init k dim"], max_iter: int, tol: float) -> KMeansResult:
     batch, n_init = start.shape[:2]
-    norms = features.squared_norms
-    threshold = tol * _total_variance(features, norms)
-    centroids = start.clone()
-    labels = torch.full((batch, n_init, features.pixels), -1, device=features.device)
+    threshold = tol * _total_variance(features).unsqueeze(1)
+    centroids = torch.empty_like(start)
+    images = torch.arange(batch, device=features.device).unsqueeze(1)
+    starts = torch.arange(n_init, device=features.device).expand(batch, -1)
     active = torch.ones(batch, n_init, dtype=torch.bool, device=features.device)
-    for _ in range(max_iter):
-        images = active.any(1).nonzero()  # [images, 1]
-        if len(images) == 0:
+    part, runs = _first(features, start)
+    for _ in range(max_iter - 1):
+        old = runs.centroids
+        changed = _step(part, runs)
+        going = active & changed
+        if tol > 0:
+            going &= _squared_norms(part, runs.centroids - old).sum(2) > threshold
+        if torch.equal(going, active):
+            continue
+        last = torch.where(changed[:, :, None, None], runs.centroids, old)
+        image, run = (active & ~going).nonzero(as_tuple=True)
+        centroids[images[image, 0], starts[image, run]] = _expanded(part, last)[image, run]
+        active = going
+        # Only what still runs is gone on with: of each image as many starts as the busiest one has left.
+        kept = active.any(1).nonzero()
+        if len(kept) == 0:
             break
-        # Only what still runs is computed: of each image as many starts as the busiest one has left.
-        starts = active[images[:, 0]].int().argsort(dim=1, descending=True, stable=True)
-        starts = starts[:, : int(active.sum(1).max())]
-        part = features if len(images) == batch else features.select(images[:, 0])
-        old, was = centroids[images, starts], labels[images, starts]
-        new_labels, values = _assign(part, old)
-        running = active[images, starts] & (new_labels != was).any(2)
-        new = _update(part, new_labels, values, norms[images[:, 0]], old)
-        moved = (new - old).square().sum((2, 3))
-        labels[images, starts] = torch.where(running.unsqueeze(2), new_labels, was)
-        centroids[images, starts] = torch.where(running[:, :, None, None], new, old)
-        active[images, starts] = running & (moved > threshold[images])
+        order = active[kept[:, 0]].int().argsort(dim=1, descending=True, stable=True)[:, : int(active.sum(1).max())]
+        part = part if len(kept) == part.batch else part.select(kept[:, 0])
+        images, threshold = images[kept[:, 0]], threshold[kept[:, 0]]
+        starts, active, runs = starts[kept, order], active[kept, order], runs.select(kept, order)
+    image, run = active.nonzero(as_tuple=True)
+    centroids[images[image, 0], starts[image, run]] = _expanded(part, runs.centroids)[image, run]
     labels, values = _assign(features, centroids)
-    inertia = (norms.unsqueeze(1) - 2 * values).double().sum(2).clamp_min(0)
+    inertia = (features.squared_norms.unsqueeze(1) - 2 * values).double().sum(2).clamp_min(0)
     best = inertia.argmin(1)
     rows = torch.arange(batch, device=features.device)
     return KMeansResult(labels[rows, best], centroids[rows, best], inertia[rows, best])
 
 
-def _total_variance(features: Composite, norms: Float[Tensor, "batch pixels"]) -> Float[Tensor, " batch"]:
+def _total_variance(features: Composite) -> Float[Tensor, " batch"]:
     """scikit-learn's scale for ``tol``: the mean over dimensions of the variance over pixels."""
-    even = torch.full((features.batch, 1, features.pixels), 1 / features.pixels, dtype=norms.dtype, device=norms.device)
-    mean = features.sums(even).squeeze(1)
+    norms = features.squared_norms
+    mean = features.sums(norms.new_full((features.batch, 1, features.pixels), 1 / features.pixels)).squeeze(1)
     return (norms.mean(1) - mean.square().sum(1)).clamp_min(0) / features.dim
 
 
+def _first(features: Composite, start: Float[Tensor, "batch n k _dim"]) -> tuple[Products, _Runs]:
+    """The iteration from given centres, which may lie anywhere; and the products for those after it."""
+    labels, values = _assign(features, start)
+    members, filled = _members(features, labels, values, start.shape[2])
+    counts = members.sum(3)
+    # A cluster that stays empty keeps its given centre, which no pixels add up to.
+    part = features if bool((counts == 0).any()) else condense(features)
+    sums = _sums(part, members)
+    centroids = _means(sums, counts, start if part is features else None)
+    return part, _Runs(centroids, labels, None if filled else sums, counts)
+
+
+def _step(features: Products, runs: _Runs) -> Bool[Tensor, "batch n"]:
+    """One iteration: pixels to their nearest centre, centres to their pixels' mean. True where a pixel changed."""
+    labels, values = _assign(features, runs.centroids)
+    changed = labels != runs.labels
+    sums, counts = (None, runs.counts) if runs.sums is None else _follow(features, runs, runs.sums, labels, changed)
+    filled = False
+    if sums is None or bool((counts == 0).any()):
+        members, filled = _members(features, labels, values, counts.shape[2])
+        sums, counts = _sums(features, members), members.sum(3)
+    runs.centroids = _means(sums, counts, runs.centroids)
+    runs.labels, runs.sums, runs.counts = labels, None if filled else sums, counts
+    return changed.any(2)
+
+
 def _assign(
-    features: Composite, centroids: Float[Tensor, "batch n k dim"]
+    features: Products, centroids: Float[Tensor, "batch n k dim"]
 ) -> tuple[Int[Tensor, "batch n pixels"], Float[Tensor, "batch n pixels"]]:
     """The nearest centre of every pixel, and u . mu - ||mu||^2 / 2 there: the larger, the nearer."""
-    n, k = centroids.shape[1:3]
-    values = features.scores(centroids.flatten(1, 2)).unflatten(1, (n, k))
-    values -= centroids.square().sum(3, keepdim=True) / 2
+    values = features.scores(centroids.flatten(1, 2)).unflatten(1, centroids.shape[1:3])
+    values -= _squared_norms(features, centroids).unsqueeze(3) / 2
     best = values.max(dim=2)
     return best.indices, best.values
 
 
-def _update(
-    features: Composite,
-    labels: Int[Tensor, "batch n pixels"],
-    values: Float[Tensor, "batch n pixels"],
-    norms: Float[Tensor, "batch pixels"],
-    old: Float[Tensor, "batch n k dim"],
+def _squared_norms(features: Products, vectors: Float[Tensor, "batch n k dim"]) -> Float[Tensor, "batch n k"]:
+    return features.norms(vectors.flatten(1, 2)).unflatten(1, vectors.shape[1:3])
+
+
+def _expanded(features: Products, vectors: Float[Tensor, "batch n k dim"]) -> Float[Tensor, "batch n k _dim"]:
+    return features.expand(vectors.flatten(1, 2)).unflatten(1, vectors.shape[1:3])
+
+
+def _sums(features: Products, members: Float[Tensor, "batch n k pixels"]) -> Float[Tensor, "batch n k dim"]:
+    return features.sums(members.flatten(1, 2)).unflatten(1, members.shape[1:3]).double()
+
+
+def _means(
+    sums: Float[Tensor, "batch n k dim"],
+    counts: Float[Tensor, "batch n k"],
+    otherwise: Float[Tensor, "batch n k dim"] | None,
 ) -> Float[Tensor, "batch n k dim"]:
-    """The mean composite vector of each cluster; an empty one takes a far pixel (see ``_fill_empty``)."""
-    n, k = old.shape[1:3]
-    members = torch.zeros(*labels.shape[:2], k, labels.shape[2], dtype=features.dtype, device=features.device)
-    members.scatter_(2, labels.unsqueeze(2), 1)
+    """Sums over counts; where there are none, another centre."""
+    means = (sums / counts.clamp_min(1).unsqueeze(3)).to(counts.dtype)
+    return means if otherwise is None else torch.where(counts.unsqueeze(3) > 0, means, otherwise)
+
+
+def _members(
+    features: Products, labels: Int[Tensor, "batch n pixels"], values: Float[Tensor, "batch n pixels"], k: int
+) -> tuple[Float[Tensor, "batch n k pixels"], bool]:
+    """1 where a pixel is in a cluster, 0 elsewhere; and whether far pixels had to be moved into empty clusters."""
+    members = _one_hot(labels, k, features.dtype)
     counts = members.sum(3)
-    if bool((counts == 0).any()):
-        _fill_empty(members, counts, norms.unsqueeze(1) - 2 * values)
-        counts = members.sum(3)
-    sums = features.sums(members.flatten(1, 2)).unflatten(1, (n, k))
-    return torch.where(counts.unsqueeze(3) > 0, sums / counts.clamp_min(1).unsqueeze(3), old)
+    empty = bool((counts == 0).any())
+    if empty:
+        _fill_empty(members, counts, features.squared_norms.unsqueeze(1) - 2 * values)
+    return members, empty
+
+
+def _one_hot(labels: Int[Tensor, "batch n pixels"], k: int, dtype: torch.dtype) -> Float[Tensor, "batch n k pixels"]:
+    return (labels.unsqueeze(2) == torch.arange(k, device=labels.device).unsqueeze(1)).to(dtype)
+
+
+def _follow(
+    features: Products,
+    runs: _Runs,
+    sums: Float[Tensor, "batch n k dim"],
+    labels: Int[Tensor, "batch n pixels"],
+    changed: Bool[Tensor, "batch n pixels"],
+) -> tuple[Float[Tensor, "batch n k dim"] | None, Float[Tensor, "batch n k"]]:
+    """Sums and counts from those before, by the pixels that changed their cluster; no sums if those are many.
+
+    After a few iterations it is one pixel in a hundred. Sums are kept in float64, so that adding and taking away again
+    leaves nothing behind.
+    """
+    touched = changed.any(1)
+    most = int(touched.sum(1).max())
+    if most == 0:
+        return sums, runs.counts
+    if 4 * most > features.pixels:
+        return None, runs.counts
+    # Pixels that did not change fill up the rows of images where fewer did, and add nothing.
+    alone = features.batch == 1
+    index = touched.nonzero()[:, 1].unsqueeze(0) if alone else touched.byte().topk(most, dim=1).indices
+    k, each = sums.shape[2], index.unsqueeze(1).expand(-1, sums.shape[1], -1)
+    change = _one_hot(labels.gather(2, each), k, features.dtype)
+    change -= _one_hot(runs.labels.gather(2, each), k, features.dtype)
+    added = features.sums(change.flatten(1, 2), index).unflatten(1, sums.shape[1:3])
+    return sums + added, runs.counts + change.sum(3)
 
 
 def _fill_empty(

@@ -1,0 +1,63 @@
+"""Composite features in fewer numbers, for vectors that are sums of pixels: k-means' centres, once they are means.
+
+Layer i's part of such a vector is F_i a, one coefficient for each cell of the layer's own small grid. Late layers have
+many more channels than cells (2048 on 7 x 7); for them the coefficients are the shorter description, and the cells'
+inner products G_i = F_i^T F_i all that is needed of the maps: U_i F_i a = D_i W_i (G_i a), ||F_i a||^2 = a^T G_i a.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from encoscope.nave.composite import Composite, Factor, Products, Some
+
+
+@dataclass(frozen=True)
+class CellFactor(Factor):
+    """A layer whose vectors are written in cells. maps: G_i; whole: the layer's own maps F_i."""
+
+    whole: Float[Tensor, "batch _channels height width"]
+
+    def select(self, images: Int[Tensor, " kept"]) -> CellFactor:
+        """The same for some images of the batch."""
+        return replace(self, maps=self.maps[images], scale=self.scale[images], whole=self.whole[images])
+
+    def sums(
+        self, weights: Float[Tensor, "batch n m"], some: Some | None, grid: tuple[int, int]
+    ) -> Float[Tensor, "batch n dim"]:
+        """The coefficients of w^T U_i."""
+        return self.cells(weights, some, grid)
+
+    def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
+        """||F_i a||^2."""
+        return (torch.bmm(vectors, self.flat) * vectors).sum(2).clamp_min(0)
+
+
+class Condensed(Products):
+    """The products of a ``Composite``, for vectors in condensed form."""
+
+    def expand(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n _channels"]:
+        """Vectors as written here, in the layers' channels."""
+        parts = vectors.split([f.dim for f in self.factors], dim=2)
+        whole = [
+            part @ f.whole.flatten(2).mT if isinstance(f, CellFactor) else part
+            for f, part in zip(self.factors, parts, strict=True)
+        ]
+        return torch.cat(whole, dim=2)
+
+
+def condense(features: Composite) -> Condensed:
+    """The same features, with layers of at most half as many cells as channels written in cells."""
+    return Condensed([_condensed(f) for f in features.factors], features.grid, features.squared_norms)
+
+
+def _condensed(factor: Factor) -> Factor:
+    flat = factor.maps.flatten(2)
+    if 2 * flat.shape[2] > flat.shape[1]:
+        return factor
+    gram = (flat.mT @ flat).unflatten(2, factor.maps.shape[2:])
+    return CellFactor(gram, factor.rows, factor.columns, factor.scale, factor.maps)
