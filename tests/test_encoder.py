@@ -175,6 +175,11 @@ def test_out_of_memory_halves_the_batch_and_says_so(net: Net, pixels: Tensor, ca
         encoder.activations(batch, "relu")
 
 
+def test_class_names_must_be_as_many_as_outputs(net: Net) -> None:
+    with pytest.raises(UsageError, match="3 class names were given for a network of 5 outputs"):
+        _ = Encoder(net, size=32, classes=["a", "b", "c"]).layers
+
+
 def test_digest_follows_weights_and_preprocessing(net: Net) -> None:
     encoder = Encoder(net, size=32)
     first = encoder.digest
@@ -324,7 +329,12 @@ def test_as_many_channels_as_cells_are_told_apart() -> None:
         def forward(self, maps: Tensor) -> Tensor:
             return maps.permute(0, 2, 3, 1)
 
-    module = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Last(), nn.LayerNorm(8))
+    class Fixed(nn.Module):
+        def forward(self, maps: Tensor) -> Tensor:
+            assert maps.shape[1:] == (8, 8, 8)
+            return maps
+
+    module = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Last(), nn.LayerNorm(8), Fixed())
     encoder = Encoder(module, size=32)
     pixels = torch.zeros(1, 3, 32, 32)
     pixels[:, :, :4, -4:] = 5

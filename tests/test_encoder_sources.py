@@ -176,6 +176,29 @@ def test_functions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     refused("py:needs_more:net", "needs no_such_package_at_all, which is not installed", EncoscopeError)
 
 
+def test_functions_of_ones_own_untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trained network never passes for an untrained one."""
+    monkeypatch.chdir(tmp_path)
+    nets(
+        tmp_path,
+        "trained_nets",
+        "import torch\nfrom torch import nn\n"
+        "def plain():\n    made = nn.Sequential(nn.Conv2d(3, 4, 4), nn.BatchNorm2d(4))\n"
+        "    nn.init.ones_(made[0].weight)\n    return made\n"
+        "def switch(pretrained=True):\n    return plain() if pretrained else nn.Conv2d(3, 4, 4)\n"
+        "class Own(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.position = nn.Parameter(torch.ones(3))\n"
+        "def own():\n    return Own()\n",
+    )
+    assert (load("py:trained_nets:plain").module.get_parameter("0.weight") == 1).all()
+    untrained = load("py:trained_nets:plain@untrained")
+    assert (untrained.module.get_parameter("0.weight") != 1).all()
+    assert untrained.digest == load("py:trained_nets:plain", untrained=True).digest
+    assert isinstance(load("py:trained_nets:switch@untrained").module, nn.Conv2d)
+    assert isinstance(load("py:trained_nets:switch").module, nn.Sequential)
+    refused("py:trained_nets:own@untrained", "cannot be had untrained: the network .Own. has weights but no reset")
+
+
 def test_hub_folders(tmp_path: Path) -> None:
     (tmp_path / "hubconf.py").write_text(HUBCONF)
     source = f"hub:{tmp_path}:net"
@@ -256,6 +279,15 @@ def test_hf_masked_autoencoder_sees_every_patch(tmp_path: Path) -> None:
     encoder = load(saved(tmp_path, transformers.ViTMAEModel(transformers.ViTMAEConfig(**VIT))))
     block = [info for info in encoder.layers if info.role == "block"][-1]
     assert (block.grid, block.prefix) == ((4, 4), 1)
+
+
+def test_hf_pooler_saved_without_weights_takes_no_part(tmp_path: Path) -> None:
+    import transformers
+
+    module = transformers.ViTModel(transformers.ViTConfig(**VIT), add_pooling_layer=False).eval()
+    encoder = load(saved(tmp_path, module))
+    pixels = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(encoder.features(pixels), module(pixels)[0][:, 0].detach())
 
 
 def test_hf_folder_without_a_configuration(tmp_path: Path, offline: None) -> None:

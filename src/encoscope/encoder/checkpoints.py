@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
-import pickle
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from encoscope.errors import EncoscopeError, MissingError
+from encoscope.encoder.weights_file import State, read_file, tables
+from encoscope.encoder.weights_match import ENOUGH, Converter, Reading, best_reading
+from encoscope.errors import EncoscopeError
 
 _log = logging.getLogger("encoscope")
 
-State: TypeAlias = dict[str, Tensor]
-Converter: TypeAlias = Callable[[State, nn.Module], State]
-
-# Where a file holds several networks, the one that is meant: the averaged or key-less one, as each scheme evaluates.
-_PREFERRED = ("ema", "teacher", "encoder_q", "online", "query")
 # Self-supervised schemes: what they call the head is a projection, not a classifier.
 _PROJECTIONS = (
     "teacher",
@@ -36,7 +27,6 @@ _PROJECTIONS = (
     "online",
     "target_",
 )
-_ENOUGH = 0.5  # share of the network's own weights (head aside) a checkpoint must bring
 
 
 @runtime_checkable
@@ -46,22 +36,6 @@ class Maker(Protocol):
     def __call__(self, classes: int | None = None, channels: int | None = None) -> nn.Module:
         """The network with fresh weights."""
         ...
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """One way to read the file: the table at ``path``, with ``prefix`` taken off its names."""
-
-    state: State
-    label: str
-    others: tuple[str, ...]  # names that do not begin with the prefix
-
-    def score(self, module: nn.Module) -> int:
-        return len(self.state.keys() & module.state_dict().keys())
-
-    @property
-    def rank(self) -> int:
-        return next((index for index, word in enumerate(_PREFERRED) if word in self.label), len(_PREFERRED))
 
 
 def load_checkpoint(path: Path, make: Maker, converter: Converter | None = None) -> nn.Module:
@@ -74,9 +48,8 @@ def load_checkpoint(path: Path, make: Maker, converter: Converter | None = None)
 
     Raises MissingError when there is no file, EncoscopeError when it cannot be read safely or does not fit.
     """
-    tables = list(_tables(read_file(path)))
     module = make()
-    chosen = _choose(tables, module, converter)
+    chosen = best_reading(list(tables(read_file(path))), module, converter)
     if chosen is None or not chosen.state:
         raise EncoscopeError(f"checkpoint {path}: no table of weights in it matches this network")
     if chosen.label:
@@ -86,116 +59,7 @@ def load_checkpoint(path: Path, make: Maker, converter: Converter | None = None)
     return module
 
 
-def read_file(path: Path) -> Any:
-    """The contents of a .safetensors or torch file; a torch file may hold weights and plain data, but no code."""
-    if not path.is_file():
-        raise MissingError(f"there is no checkpoint file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with torch.serialization.safe_globals(_plain_data()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "nsupported global" in str(error):
-            raise EncoscopeError(
-                f"checkpoint {path} holds more than weights (pickled Python objects), and reading it could run code: "
-                "save its state_dict() alone, with torch.save or safetensors"
-            ) from error
-        raise EncoscopeError(f"checkpoint {path} is damaged or no torch file") from error
-    except Exception as error:  # each format fails in ways of its own
-        said = " ".join(str(error).split())[:200]
-        raise EncoscopeError(
-            f"checkpoint {path} is damaged or no weights file: {said or type(error).__name__}"
-        ) from error
-
-
-def _plain_data() -> list[Any]:
-    """Types that training scripts save beside the weights and that cannot run code."""
-    dtypes = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)]
-    scalar = np.float64(0).__reduce__()[0]  # where numpy 2 keeps it; numpy 1 wrote another name
-    return [argparse.Namespace, np.dtype, np.ndarray, *dtypes, scalar, (scalar, "numpy.core.multiarray.scalar")]
-
-
-def _tables(node: Any, label: str = "", depth: int = 3) -> Iterator[tuple[str, State]]:
-    """Every table of tensors by name in nested dictionaries, with where it was."""
-    if isinstance(node, nn.Module) or not isinstance(node, Mapping):
-        return
-    tensors = {key: value for key, value in node.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if tensors:
-        yield label, tensors
-    if depth:
-        for key, value in node.items():
-            yield from _tables(value, f"{label}/{key}" if label else str(key), depth - 1)
-
-
-def _choose(tables: Iterable[tuple[str, State]], module: nn.Module, converter: Converter | None) -> _Candidate | None:
-    """The reading of the file that matches the network best; among equals the preferred network of the scheme."""
-    tables = list(tables)
-    readings = [reading for label, table in tables for reading in _readings(label, table, module)]
-    best = _best(readings, module)
-    if converter is None:
-        return best
-    enough = best is not None and best.score(module) >= _ENOUGH * len(module.state_dict())
-    if not enough:  # names are not the network's own: every reading is worth a conversion
-        readings = [_stripped(label, table, prefix) for label, table in tables for prefix in _leading(table)]
-    converted = [_converted(reading, module, converter) for reading in ([best] if enough and best else readings)]
-    return _best(converted, module)
-
-
-def _best(readings: Iterable[_Candidate], module: nn.Module) -> _Candidate | None:
-    return max(readings, key=lambda reading: (reading.score(module), -reading.rank), default=None)
-
-
-def _readings(label: str, table: State, module: nn.Module) -> list[_Candidate]:
-    """The table with each prefix taken off, or put before, after which some names are the network's."""
-    names = set(module.state_dict())
-    off: Counter[str] = Counter()
-    before: Counter[str] = Counter()
-    for key in table:
-        off.update(key[: -len(tail)] for tail in _tails(key) if tail in names)
-    for name in names:
-        before.update(name[: -len(tail)] for tail in _tails(name) if tail != name and tail in table)
-    found = [_stripped(label, table, prefix) for prefix, _ in off.most_common(4)]
-    for prefix, _ in before.most_common(1):
-        found.append(_Candidate({prefix + key: value for key, value in table.items()}, label, ()))
-    return found
-
-
-def _stripped(label: str, table: State, prefix: str) -> _Candidate:
-    state = {key[len(prefix) :]: value for key, value in table.items() if key.startswith(prefix)}
-    others = tuple(key for key in table if not key.startswith(prefix))
-    return _Candidate(state, "/".join(part for part in (label, prefix.rstrip(".")) if part), others)
-
-
-def _tails(name: str) -> Iterator[str]:
-    """``a.b.c``, ``b.c``, ``c``."""
-    yield name
-    while "." in name:
-        name = name.partition(".")[2]
-        yield name
-
-
-def _leading(table: State) -> set[str]:
-    """Prefixes that at least a quarter of the names share."""
-    count: Counter[str] = Counter()
-    for key in table:
-        parts = key.split(".")
-        count.update(".".join(parts[:end]) + "." if end else "" for end in range(min(3, len(parts))))
-    return {prefix for prefix, times in count.items() if times * 4 >= len(table)}
-
-
-def _converted(reading: _Candidate, module: nn.Module, converter: Converter) -> _Candidate:
-    try:
-        state = converter(dict(reading.state), module)
-    except Exception:  # a conversion is for names of one kind; others break it in any way
-        return reading
-    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    return _Candidate(state, reading.label, reading.others)
-
-
-def _remake(module: nn.Module, chosen: _Candidate, make: Maker, path: Path) -> nn.Module:
+def _remake(module: nn.Module, chosen: Reading, make: Maker, path: Path) -> nn.Module:
     """The network with the checkpoint's number of classes and channels, or without a head where it has none."""
     unlike = _unlike(module, chosen.state)
     channels = _channels(module, unlike)
@@ -258,7 +122,7 @@ def _drop_heads(module: nn.Module, state: State) -> None:
         setattr(module, "num_classes", 0)  # noqa: B010
 
 
-def _fill(module: nn.Module, chosen: _Candidate, path: Path) -> None:
+def _fill(module: nn.Module, chosen: Reading, path: Path) -> None:
     own = module.state_dict()
     for name, shape in _unlike(module, chosen.state).items():
         raise EncoscopeError(
@@ -266,7 +130,7 @@ def _fill(module: nn.Module, chosen: _Candidate, path: Path) -> None:
             f"{_shape(own[name].shape)} in the network"
         )
     known = own.keys() & chosen.state.keys()
-    if len(known) < _ENOUGH * len(own):
+    if len(known) < ENOUGH * len(own):
         raise EncoscopeError(
             f"checkpoint {path} does not fit this network: only {len(known)} of its {len(own)} tensors are in the file"
             f" (the file has {_some(chosen.state)}; the network has {_some(own)})"

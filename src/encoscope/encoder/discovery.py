@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from encoscope.encoder.capture import evaluating, first_tensor, hooks, random_pixels
-from encoscope.encoder.layouts import Layout, Size, find_layout
+from encoscope.encoder.capture import capture, evaluating, first_tensor, hooks, random_pixels
+from encoscope.encoder.layouts import Layout, Size, find_layout, read
 from encoscope.encoder.roles import assign_roles
 from encoscope.encoder.types import LayerInfo
 
@@ -44,17 +45,12 @@ def discover(module: nn.Module, size: Size, channels: int, forward: Callable[[Te
     """Run the network on a seeded batch of its own input size and read off its layers."""
     seen = _run(module, size, channels, forward)
     layouts = _layouts(seen.shapes, size)
-    unclear = [
-        name for name, layout in layouts.items() if layout.channels == layout.grid[0] and layout.form != "tokens"
-    ]
+    unclear = [name for name, found in layouts.items() if found.form != "tokens" and found.channels == found.grid[0]]
     if unclear:  # [B, 16, 16, 16]: an oblong image tells the channels from the sides
         wide = (size[0], 2 * size[1])
-        try:
-            shapes = _run(module, wide, channels, forward).shapes
-        except Exception:  # the network takes its own size only: NCHW is by far the more common
-            shapes = {}
-        forms = {name: layout.form for name, layout in _layouts(shapes, wide).items()}
-        layouts |= {name: replace(layouts[name], form=forms.get(name, "nchw")) for name in unclear}
+        forms = _layouts(_run(module, wide, channels, forward, lenient=True).shapes, wide)
+        # NCHW, by far the more common, where the network does not get as far with such an image.
+        layouts |= {name: replace(layouts[name], form=forms[name].form) for name in unclear if name in forms}
     layers = _layers(layouts, seen.calls, _unwinders(module))
     roles = assign_roles(module, {name: layer.info for name, layer in layers.items()})
     layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
@@ -71,7 +67,24 @@ class _Run:
     outputs: int | None
 
 
-def _run(module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None) -> _Run:
+def follows(
+    module: nn.Module, layer: Layer, channels: int, canvas: Size, forward: Callable[[Tensor], Any] | None = None
+) -> bool:
+    """Whether the network takes images of another size, and the layer's grid changes with it."""
+    pixels = random_pixels(1, channels, canvas, next(module.parameters(), None))
+    name = layer.info.name
+    try:
+        with evaluating(module), torch.no_grad():
+            kept, _ = capture(module, pixels, {name: layer.calls}, forward=forward)
+        found = read(kept[name], layer.layout, canvas)
+    except Exception:  # whatever the network raises, it does not take this size
+        return False
+    return found is not None and tuple(found.maps.shape[2:]) != layer.info.grid
+
+
+def _run(
+    module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None, lenient: bool = False
+) -> _Run:
     shapes: dict[str, tuple[int, ...]] = {}
     calls: dict[str, int] = {}
     linear: dict[str, Tensor] = {}  # kept alive, so that the same memory means the same tensor
@@ -89,9 +102,11 @@ def _run(module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor
             linear[name] = tensor
 
     pixels = random_pixels(_BATCH, channels, size, next(module.parameters(), None))
+    output = None
     with evaluating(module), torch.no_grad(), hooks([]) as handles:
         handles.extend(child.register_forward_hook(note) for child in names)
-        output = output_tensor((forward or module)(pixels))
+        with suppress(Exception) if lenient else nullcontext():
+            output = output_tensor((forward or module)(pixels))
 
     wide = output is not None and output.ndim == 2 and output.shape[0] == _BATCH
     head = next((name for name, tensor in linear.items() if wide and _same_memory(tensor, output)), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,22 +15,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import layouts
-from encoscope.encoder.capture import Output, capture, capture_input, evaluating, first_tensor, random_pixels
+from encoscope.encoder.capture import Output, capture, capture_input, first_tensor
 from encoscope.encoder.digest import digest, fingerprint
-from encoscope.encoder.discovery import Discovery, discover, output_tensor
+from encoscope.encoder.discovery import Discovery, discover, follows, output_tensor
+from encoscope.encoder.execution import guarded, in_halves
 from encoscope.encoder.types import Activation, LayerInfo
 from encoscope.errors import EncoscopeError, UsageError, nearest
 from encoscope.images import Batch, GeometryKind, Photo, Preprocess, read, to_batch
-
-_log = logging.getLogger("encoscope")
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Images: TypeAlias = (
-    Any  # a Batch, a normalised tensor [B, C, H, W], one image, or several (paths, arrays, PIL images, Photos)
-)
+# A Batch, a normalised tensor [B, C, H, W], one image, or several (paths, arrays, PIL images, Photos).
+Images: TypeAlias = Any
 Result = TypeVar("Result")
 
 
@@ -105,7 +102,10 @@ class Encoder:
 
     @cached_property
     def _discovery(self) -> Discovery:
-        found = self._guard(lambda: discover(self.module, self.preprocess.size, self.preprocess.channels, self._call))
+        size, channels = self.preprocess.size, self.preprocess.channels
+        found = guarded(self.module, self.source, lambda: discover(self.module, size, channels, self._call))
+        if self.classes is not None and found.outputs not in (None, len(self.classes)):
+            raise UsageError(f"{len(self.classes)} class names were given for a network of {found.outputs} outputs")
         return found if self._classifier else replace(found, head=None)
 
     @property
@@ -140,23 +140,12 @@ class Encoder:
     @cached_property
     def resizable(self) -> bool:
         """Whether the network takes other sizes than its own, found by one trial run on an oblong input."""
-        main = [info.name for info in self.layers if info.role in ("stage", "block")][-1:] or [
-            info.name for info in self.layers[-1:]
-        ]
-        if not main:
+        if not self.layers:
             return False
-        height, width = self.preprocess.size
-        canvas = (_round_up(height, self.stride), _round_up(width, self.stride) + self.stride)
-        layer = self._discovery.layers[main[0]]
-        pixels = random_pixels(1, self.preprocess.channels, canvas, next(self.module.parameters(), None))
-        try:
-            with evaluating(self.module), torch.no_grad():
-                kept, _ = capture(self.module, pixels, {main[0]: layer.calls}, forward=self._call)
-            found = layouts.read(kept[main[0]], layer.layout, canvas)
-        except Exception:  # whatever the network raises, it does not take this size
-            return False
-        # A network that resizes its input itself gives its usual square grid: its maps do not follow the canvas.
-        return found is not None and tuple(found.maps.shape[2:]) != layer.info.grid
+        last = [info for info in self.layers if info.role in ("stage", "block")][-1:] or self.layers[-1:]
+        height, width = (_round_up(side, self.stride) for side in self.preprocess.size)
+        layer = self._discovery.layers[last[0].name]
+        return follows(self.module, layer, self.preprocess.channels, (height, width + self.stride), self._call)
 
     def prepare(
         self,
@@ -202,7 +191,7 @@ class Encoder:
             kept, _ = capture(self.module, pixels, calls, forward=self._call)
             return {name: self._read(name, kept.get(name), (pixels.shape[2], pixels.shape[3])) for name in found}
 
-        parts = self._batched(run, self._pixels(images))
+        parts = self._run(run, self._pixels(images))
         return {name: _join([part[name] for part in parts]) for name in found}
 
     def features(self, images: Images) -> Float[Tensor, "batch features"]:
@@ -214,7 +203,7 @@ class Encoder:
                 return _pooled(self._call(pixels))
             return capture_input(self.module, name, pixels, self._call).flatten(1)
 
-        return torch.cat([part.float() for part in self._batched(run, self._pixels(images))])
+        return torch.cat([part.float() for part in self._run(run, self._pixels(images))])
 
     def logits(self, images: Images) -> Float[Tensor, "batch classes"]:
         """The head's outputs, before any softmax. Raises UsageError when the network has no classification head."""
@@ -226,7 +215,7 @@ class Encoder:
             assert output is not None  # seen in the trial run
             return output
 
-        return torch.cat([part.float() for part in self._batched(run, self._pixels(images))])
+        return torch.cat([part.float() for part in self._run(run, self._pixels(images))])
 
     @property
     def _classifies(self) -> bool:
@@ -239,6 +228,9 @@ class Encoder:
             or stated == outputs
             or (self.classes is not None and len(self.classes) == outputs)
         )
+
+    def _run(self, run: Callable[[Tensor], Result], pixels: Tensor) -> list[Result]:
+        return in_halves(lambda part: guarded(self.module, self.source, lambda: run(part)), pixels)
 
     def _call(self, pixels: Tensor) -> Output:
         forward = self._forward or self.module
@@ -270,35 +262,6 @@ class Encoder:
                 f"layer {name!r} gives NaN or infinite activations: check the weights, or use precision fp32"
             )
         return found
-
-    def _batched(self, run: Callable[[Tensor], Result], pixels: Tensor) -> list[Result]:
-        """``run`` on the batch; where the GPU's memory does not suffice, on its halves, and so on."""
-        try:
-            return [self._guard(lambda: run(pixels))]
-        except torch.OutOfMemoryError as error:
-            if len(pixels) == 1:
-                raise EncoscopeError(
-                    f"one image of {pixels.shape[2]}x{pixels.shape[3]} does not fit the memory of {pixels.device}: "
-                    "give a smaller size, or use the CPU"
-                ) from error
-        half = (len(pixels) + 1) // 2
-        _log.warning("out of memory on %s with %d images at once: going on with %d", pixels.device, len(pixels), half)
-        if pixels.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return [*self._batched(run, pixels[:half]), *self._batched(run, pixels[half:])]
-
-    def _guard(self, run: Callable[[], Result]) -> Result:
-        """Evaluation mode, no gradients, and the network's own errors in one line."""
-        try:
-            with evaluating(self.module), torch.no_grad():
-                return run()
-        except (EncoscopeError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise EncoscopeError(
-                f"the forward pass of {self.source} failed: {type(error).__name__}: {said[:500]}"
-            ) from error
 
 
 def _as_list(images: Images) -> list[Any]:

@@ -57,6 +57,8 @@ def load(
     built = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build(request)
     encoder = built if isinstance(built, Encoder) else _encoder(built, precision)
     encoder.source = source
+    if precision != "fp32":
+        encoder.precision = precision
     encoder.module.eval().to(where)
     return encoder
 

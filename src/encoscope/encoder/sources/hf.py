@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import Model, Request, needs, seeded
-from encoscope.encoder.sources.offline import hugging_face, no_weights
+from encoscope.encoder.sources.offline import hugging_face, no_weights, reason
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
 from encoscope.images import Preprocess
+
+_log = logging.getLogger("encoscope")
 
 # Types whose own class is not the image network itself: the class that is.
 _TOWERS = {
@@ -34,9 +37,11 @@ def build(request: Request) -> Model:
         vision = getattr(config, "vision_config", config) if cls.__name__ in _TOWERS.values() else config
         if request.pretrained:
             try:
-                module = cls.from_pretrained(request.name, trust_remote_code=request.trust)
+                options = {"trust_remote_code": request.trust, "output_loading_info": True}
+                module, info = cls.from_pretrained(request.name, **options)
             except (OSError, ValueError, RuntimeError) as error:
-                raise no_weights(f"hf:{request.name}", " ".join(str(error).split())[:200]) from error
+                raise no_weights(f"hf:{request.name}", reason(error)) from error
+            _report(module, sorted(info["missing_keys"]), request.name)
         else:
             module = _make(cls, vision, request)
         processor = _processor(request.name, transformers)
@@ -90,6 +95,16 @@ def _make(cls: Any, config: Any, request: Request) -> nn.Module:
         except (ValueError, TypeError, ImportError) as error:
             said = " ".join(str(error).split())[:200]
             raise EncoscopeError(f"hf:{request.name} cannot be built from its configuration: {said}") from error
+
+
+def _report(module: nn.Module, missing: list[str], name: str) -> None:
+    """Drops a pooler that was saved without weights, as of masked autoencoders, and tells what else is random."""
+    if any(key.startswith("pooler.") for key in missing) and hasattr(module, "pooler"):
+        setattr(module, "pooler", None)  # noqa: B010
+        missing = [key for key in missing if not key.startswith("pooler.")]
+    if missing:
+        some = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
+        _log.warning("hf:%s: %d tensors were saved without values and stay random: %s", name, len(missing), some)
 
 
 def _forward(module: nn.Module) -> Any:

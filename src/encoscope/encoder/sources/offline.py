@@ -59,6 +59,13 @@ def hugging_face() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
+def reason(error: BaseException) -> str:
+    """Why a hub's files cannot be had, from what its library raised."""
+    said = " ".join(str(error).split())
+    hub = isinstance(error, OSError) or "download" in said or "locate" in said
+    return "not in the cache, and the hub cannot be reached or does not have them" if hub else said[:200]
+
+
 def no_weights(source: str, reason: str) -> MissingError:
     """The error for pretrained weights that cannot be had, with what to do."""
     return MissingError(

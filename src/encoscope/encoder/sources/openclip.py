@@ -8,7 +8,7 @@ from torch import nn
 
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import Model, Request, needs, seeded
-from encoscope.encoder.sources.offline import hugging_face, no_weights, quiet
+from encoscope.encoder.sources.offline import hugging_face, no_weights, quiet, reason
 from encoscope.errors import UsageError, nearest
 from encoscope.images import Preprocess
 
@@ -41,7 +41,7 @@ def build(request: Request) -> Model:
         try:
             model = create(architecture, seed=request.seed, tag=tag or None, weights=request.pretrained)
         except (OSError, RuntimeError) as error:
-            raise no_weights(f"openclip:{request.name}", " ".join(str(error).split())[:200]) from error
+            raise no_weights(f"openclip:{request.name}", reason(error)) from error
     tower = model.visual
     if request.checkpoint is not None:
         tower = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: tower)

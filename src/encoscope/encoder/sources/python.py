@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -40,7 +43,7 @@ def build(request: Request) -> Model | Encoder:
         )
     with seeded(request.seed):
         try:
-            made = function()
+            made = _make(function, request)
         except EncoscopeError:
             raise
         except Exception as error:
@@ -57,6 +60,29 @@ def build(request: Request) -> Model | Encoder:
         else:
             made = loaded
     return made if isinstance(made, Encoder) else Model(made)
+
+
+def _make(function: Callable[..., Any], request: Request) -> Any:
+    """Calls the function, with ``pretrained`` if it has that argument; else untrained weights are made here."""
+    if "pretrained" in inspect.signature(function).parameters:
+        return function(pretrained=request.pretrained)
+    made = function()
+    if request.untrained:
+        _reset(made.module if isinstance(made, Encoder) else made, request.name)
+    return made
+
+
+def _reset(module: nn.Module, name: str) -> None:
+    """Random weights again in every layer of the network, by the layers' own initialisation."""
+    for key, child in module.named_modules():
+        reset = getattr(child, "reset_parameters", None) or getattr(child, "_reset_parameters", None)
+        if callable(reset):
+            reset()
+        elif any(True for _ in child.parameters(recurse=False)):
+            raise UsageError(
+                f"py:{name} cannot be had untrained: {key or 'the network'} ({type(child).__name__}) has weights but "
+                "no reset_parameters; give the function an argument 'pretrained'"
+            )
 
 
 def _line(error: BaseException) -> str:

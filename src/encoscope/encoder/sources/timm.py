@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import Model, Request, seeded
-from encoscope.encoder.sources.offline import hugging_face, no_weights, quiet
+from encoscope.encoder.sources.offline import hugging_face, no_weights, quiet, reason
 from encoscope.errors import UsageError, nearest
 from encoscope.images import Preprocess
 
@@ -42,7 +42,7 @@ def build(request: Request) -> Model:
             try:
                 module = create(request.name, seed=request.seed, pretrained=True)
             except (OSError, RuntimeError) as error:
-                raise no_weights(f"timm:{request.name}", _reason(error)) from error
+                raise no_weights(f"timm:{request.name}", reason(error)) from error
     return Model(module, preprocess(module), None if request.untrained else _classes(module))
 
 
@@ -96,9 +96,3 @@ def _classes(module: nn.Module) -> tuple[str, ...] | None:
         return None
     info = ImageNetInfo(subset)
     return tuple(info.index_to_description(index) for index in range(count))
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        return "not in the cache, and the hub cannot be reached or does not have them"
-    return " ".join(str(error).split())[:200]

@@ -1,0 +1,61 @@
+"""Read a file of weights without running code, and find the tables of tensors in it."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoscope.errors import EncoscopeError, MissingError
+
+State: TypeAlias = dict[str, Tensor]
+
+
+def read_file(path: Path) -> Any:
+    """The contents of a .safetensors or torch file; a torch file may hold weights and plain data, but no code."""
+    if not path.is_file():
+        raise MissingError(f"there is no checkpoint file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(_plain_data()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "nsupported global" in str(error):
+            raise EncoscopeError(
+                f"checkpoint {path} holds more than weights (pickled Python objects), and reading it could run code: "
+                "save its state_dict() alone, with torch.save or safetensors"
+            ) from error
+        raise EncoscopeError(f"checkpoint {path} is damaged or no torch file") from error
+    except Exception as error:  # each format fails in ways of its own
+        said = " ".join(str(error).split())[:200]
+        raise EncoscopeError(
+            f"checkpoint {path} is damaged or no weights file: {said or type(error).__name__}"
+        ) from error
+
+
+def _plain_data() -> list[Any]:
+    """Types that training scripts save beside the weights and that cannot run code."""
+    dtypes = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)]
+    scalar = np.float64(0).__reduce__()[0]  # where numpy 2 keeps it; numpy 1 wrote another name
+    return [argparse.Namespace, np.dtype, np.ndarray, *dtypes, scalar, (scalar, "numpy.core.multiarray.scalar")]
+
+
+def tables(node: Any, label: str = "", depth: int = 3) -> Iterator[tuple[str, State]]:
+    """Every table of tensors by name in nested dictionaries, with where it was."""
+    if isinstance(node, nn.Module) or not isinstance(node, Mapping):
+        return
+    tensors = {key: value for key, value in node.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if tensors:
+        yield label, tensors
+    if depth:
+        for key, value in node.items():
+            yield from tables(value, f"{label}/{key}" if label else str(key), depth - 1)
