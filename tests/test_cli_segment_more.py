@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +93,36 @@ def test_what_does_not_go_together(
     assert said in err
     assert len(err.splitlines()) == 1
     assert not (here / "found").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "file").write_text("in the way")
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(here / "file"))
+    assert run(["segment", "photos", *MODEL, "--joint", "--out", "found"]) == 1
+    err = capsys.readouterr().err
+    assert str(here / "file") in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_full_disk_in_a_joint_fit_is_one_line_and_a_rerun_goes_on(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["segment", "photos", *MODEL, "--joint", "--clusters", "3", "--out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("encoscope.store.store.save", full)
+        assert run([*arguments, "found"]) == 1
+    err = capsys.readouterr().err
+    assert "space" in err.lower()
+    assert len(err.splitlines()) == 1
+    assert not (here / "found" / "result.json").exists()
+    assert run([*arguments, "found"]) == 0
+    assert run([*arguments, "again", "--fresh"]) == 0
+    for name in ("chelsea", "coffee", "china"):
+        first, second = (labels_of(here / folder / f"{name}.labels.png") for folder in ("found", "again"))
+        np.testing.assert_array_equal(first, second)
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
