@@ -111,7 +111,9 @@ def test_wrappers_and_prefixes(wrapper: str, state: State, tmp_path: Path, caplo
 def test_safetensors_and_at_in_the_name(state: State, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(state, file)
-    assert load(f"{NAME}@{file}").digest == load(NAME, checkpoint=str(file)).digest
+    first, second = load(f"{NAME}@{file}"), load(NAME, checkpoint=str(file))
+    assert first.digest == second.digest
+    assert first.source == second.source == f"{NAME}@{file}"
     with pytest.raises(UsageError, match="two checkpoints"):
         load(f"{NAME}@{file}", checkpoint=file)
     with pytest.raises(UsageError, match="contradict"):

@@ -131,7 +131,8 @@ def test_untrained_weights_follow_from_the_seed_alone() -> None:
     assert torch.equal(torch.rand(1), after)
     assert load("timm:resnet10t", untrained=True).digest == first.digest
     assert load("timm:resnet10t", untrained=True, seed=1).digest != first.digest
-    assert first.source == "timm:resnet10t@untrained" and not first.module.training
+    assert first.source == load("timm:resnet10t", untrained=True).source == "timm:resnet10t@untrained"
+    assert not first.module.training
 
 
 def test_timm_preprocessing_and_any_size() -> None:
@@ -376,7 +377,7 @@ def test_import_works_where_torchvisions_operators_do_not() -> None:
 
 
 def test_schemas_are_declared_only_when_the_operators_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from encoscope.encoder import _torchvision_ops
+    from encoscope import _torchvision
 
     class Declared:
         def __init__(self, *_args: str) -> None:
@@ -391,12 +392,12 @@ def test_schemas_are_declared_only_when_the_operators_cannot_be_loaded(monkeypat
                 raise OSError("undefined symbol")
 
         with monkeypatch.context() as patch:
-            patch.setattr(_torchvision_ops, "_declared", None)
+            patch.setattr(_torchvision, "_declared", None)
             patch.delitem(sys.modules, "torchvision")
             patch.setattr(torch.ops, "load_library", load_library)
             patch.setattr(torch.library, "Library", Declared)
-            _torchvision_ops.ensure()
-            return _torchvision_ops._declared
+            _torchvision.ensure_torchvision()
+            return _torchvision._declared
 
     import torchvision  # noqa: F401
 

@@ -1,34 +1,43 @@
-"""Let torchvision be imported where its compiled operators cannot be loaded.
+"""Make ``import torchvision`` work where its compiled operators cannot be loaded.
 
-PyPI's torchvision beside a CPU-only torch fails at import with "operator torchvision::nms does not exist", and timm and
-open_clip with it. Declaring the two schemas is enough: nothing here calls the operators.
+PyPI's torchvision beside a CPU-only torch cannot load its operators, and the import dies with "operator
+torchvision::nms does not exist" although no encoder needs that operator. Declaring the two schemas the import
+looks for is enough. Where the operators load, nothing is declared.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
+from pathlib import Path
 
-_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_library = None  # a torch.library.Library takes its schemas with it when it is collected
+import torch
+
+_declared: torch.library.Library | None = None  # a Library's declarations live as long as the object
 
 
 def ensure_torchvision() -> None:
-    """Import torchvision, declaring its missing operators first if they stop it. Call before timm or open_clip."""
-    global _library
-    if "torchvision" in sys.modules:
-        return
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        import torch
+    """Declare the schemas torchvision's import needs, if its own operators cannot be loaded; imports nothing itself.
 
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        _library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            if not hasattr(torch.ops.torchvision, operator):
-                _library.define(operator + _SCHEMA)
-        importlib.import_module("torchvision")
+    Call it before torchvision, timm or open_clip; cheap to call again.
+    """
+    global _declared
+    if _declared is not None or "torchvision" in sys.modules or _operators_load():
+        return
+    _declared = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        _declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+def _operators_load() -> bool:
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or not spec.submodule_search_locations:
+        return True  # not installed: nothing to cure
+    folder = Path(spec.submodule_search_locations[0])
+    for library in [*folder.glob("_C*.so"), *folder.glob("_C*.pyd")]:
+        try:
+            torch.ops.load_library(str(library))
+        except (OSError, ImportError):
+            continue
+        return True
+    return False

@@ -1,10 +1,10 @@
 """A frozen network as named layers of feature maps."""
 
-from encoscope.encoder import _torchvision_ops
+from encoscope._torchvision import ensure_torchvision
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
 from encoscope.encoder.types import Activation, LayerInfo
 
-_torchvision_ops.ensure()
+ensure_torchvision()  # networks of any source, the user's own too, may import torchvision
 
 __all__ = ["Activation", "Encoder", "LayerInfo", "load"]

@@ -56,7 +56,7 @@ def load(
     request = Request(name, untrained, None if checkpoint is None else Path(checkpoint), seed, trust)
     built = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build(request)
     encoder = built if isinstance(built, Encoder) else _encoder(built, precision)
-    encoder.source = source
+    encoder.source = f"{scheme}:{name}" + ("@untrained" if untrained else f"@{checkpoint}" if checkpoint else "")
     if precision != "fp32":
         encoder.precision = precision
     encoder.module.eval().to(where)
