@@ -31,12 +31,6 @@ class Common:
     trust: Annotated[bool, Parameter(help="Allow a model's own code from a hub to run.")] = False
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False
 
-    def source(self, model: str) -> str:
-        """A model string that says what these flags say, for a result's provenance."""
-        if self.checkpoint is not None:
-            return f"{model}@{self.checkpoint}"
-        return f"{model}@untrained" if self.untrained and not model.endswith("@untrained") else model
-
     def load(self, model: str) -> Encoder:
         """The encoder that a model string and these flags name."""
         from encoscope.encoder import load

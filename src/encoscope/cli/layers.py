@@ -39,7 +39,7 @@ def layers(
                     "layers",
                     [asdict(layer) for layer in shown],
                     model={
-                        "source": common.source(model),
+                        "source": encoder.source,
                         "digest": encoder.digest,
                         "layers": [layer.name for layer in shown],
                     },

@@ -150,7 +150,7 @@ def segment(
     envelope = results.envelope(
         "segmentation",
         entries,
-        model={"source": common.source(model), "digest": encoder.digest, "layers": settings.layers},
+        model={"source": encoder.source, "digest": encoder.digest, "layers": settings.layers},
         settings=settings.as_dict() | how_to_read | ({"joint": True} if joint else {}),
         seed=common.seed,
         skipped=[{"path": results.relative(item.path, document), "reason": item.reason} for item in skipped],
