@@ -1,0 +1,94 @@
+"""ResNet-50, layers 1-4, 224 px, K = 5, one start: composite features and k-means, against Algorithm 1 written out.
+
+Both begin at the same centres and run until no pixel changes. The other side is ``tests/oracles/nave.py``: every map
+upsampled, the matrix built in float32, scikit-learn's k-means. Peak memory is what a fresh process needs above that of
+the maps.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.datasets import load_sample_image
+
+import encoscope
+from benchmarks.measure import interleaved, peak_memory, report_peak
+from encoscope.nave.composite import composite
+from encoscope.nave.kmeans import lloyd, plus_plus
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from oracles import nave as oracle
+
+LAYERS = ["layer1", "layer2", "layer3", "layer4"]
+GRIDS = {56: 5, 224: 3}  # side of the grid, and how often to measure there
+
+
+def resnet50() -> tuple[encoscope.Encoder, torch.Tensor]:
+    """The network, and one photo as it takes it."""
+    encoder = encoscope.load("torchvision:resnet50@untrained")
+    return encoder, encoder.prepare(load_sample_image("china.jpg")).pixels
+
+
+def maps_of_a_photo() -> list[torch.Tensor]:
+    """[1, C, h, w] of layers 1 to 4."""
+    encoder, pixels = resnet50()
+    return [found.maps for found in encoder.activations(pixels, LAYERS).values()]
+
+
+def ways(maps: list[torch.Tensor], side: int) -> dict[str, Callable[[], Any]]:
+    """Both ways to labels and inertia, from the same centres."""
+    start = plus_plus(composite(maps, (side, side)), 5, n_init=1, seed=0)
+    centres = start[0, 0].numpy()
+
+    def ours() -> Any:
+        return lloyd(composite(maps, (side, side)), start, tol=0, max_iter=1000)
+
+    def literal() -> Any:
+        return oracle.kmeans_from(oracle.composite_matrix([m[0] for m in maps], (side, side)), centres)
+
+    return {"ours": ours, "algorithm 1": literal}
+
+
+def run() -> list[dict[str, Any]]:
+    """Rows of the table."""
+    maps = maps_of_a_photo()
+    rows = []
+    for side, repeats in GRIDS.items():
+        both = ways(maps, side)
+        seconds = interleaved(both, repeats)
+        labels, _ = both["algorithm 1"]()
+        same = float((both["ours"]().labels[0].numpy() == labels).mean())
+        rows.append(
+            {
+                "what": f"grouping at {side}x{side}, Algorithm 1 with scikit-learn / ours",
+                "ratio": seconds["algorithm 1"] / seconds["ours"],
+                "target": "at least 10" if side == 56 else "at least 50",
+                "seconds": seconds,
+                "same labels": same,
+            }
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "maps.pt")
+        torch.save(maps, file)
+        megabytes = {name: peak_memory("benchmarks.grouping", name, str(file)) for name in ("ours", "algorithm 1")}
+    rows.append(
+        {
+            "what": "peak memory of grouping at 224x224, ours / Algorithm 1 with scikit-learn",
+            "ratio": megabytes["ours"] / megabytes["algorithm 1"],
+            "target": "at most 0.1",
+            "megabytes": megabytes,
+        }
+    )
+    return rows
+
+
+if __name__ == "__main__":
+    which, stored = sys.argv[1:]
+    small = [torch.randn(1, 4, 8, 8), torch.randn(1, 8, 4, 4)]
+    ways(small, 8)[which]()  # what libraries load at their first use is no part of it
+    report_peak(ways(torch.load(stored), 224)[which])

@@ -1,0 +1,104 @@
+"""A joint fit over many images: memory that does not grow, and how many passes through the encoder it takes.
+
+resnet10t at 64 px on small photos (crops of those in scikit-learn's wheel), so that 1,000 of them take seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+import encoscope
+from benchmarks.measure import interleaved, peak_memory, report_peak
+from encoscope.images import photos
+from encoscope.nave.settings import Settings
+from encoscope.nave.spill import Spill
+
+OPTIONS: dict[str, Any] = {"n_clusters": 10, "size": 64, "progress": False}
+
+
+def run() -> list[dict[str, Any]]:
+    """Rows of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ENCOSCOPE_CACHE"] = str(Path(folder, "cache"))
+        files = make_photos(Path(folder, "photos"), 1000)
+        megabytes = {str(n): peak_memory("benchmarks.joint", str(files[0].parent), str(n)) for n in (100, 1000)}
+        rows: list[dict[str, Any]] = [
+            {
+                "what": "peak memory of a joint fit, 1,000 images / 100 images",
+                "ratio": megabytes["1000"] / megabytes["100"],
+                "target": "within 0.9 to 1.1",
+                "megabytes": megabytes,
+            }
+        ]
+        rows += [passes(files[:60], cache) for cache in ("fp16", None)]
+        rows.append(one_pass(files[:200]))
+    return rows
+
+
+def make_photos(folder: Path, count: int) -> list[Path]:
+    """JPEG files of 96 x 72 pixels, all different."""
+    folder.mkdir()
+    sources = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
+    generator = np.random.default_rng(0)
+    files = []
+    for number in range(count):
+        source = sources[number % 2]
+        top, left = generator.integers(0, source.shape[0] - 144), generator.integers(0, source.shape[1] - 192)
+        files.append(folder / f"{number:04d}.jpg")
+        Image.fromarray(source[top : top + 144 : 2, left : left + 192 : 2]).save(files[-1])
+    return files
+
+
+def passes(files: list[Path], cache: str | None) -> dict[str, Any]:
+    """How often each image goes through the encoder in ``fit`` and ``predict``."""
+    encoder = encoscope.load("timm:resnet10t@untrained")
+    encoder.resizable  # noqa: B018 - a trial run, once for each encoder
+    seen: list[int] = []
+    handle = encoder.module.register_forward_pre_hook(lambda _module, arguments: seen.append(len(arguments[0])))
+    encoscope.Nave(encoder, cache=cache, sample=2000, **OPTIONS).fit(files).predict(files)
+    handle.remove()
+    limit = 20 if cache is None else 2
+    what = f"encoder passes of a joint fit and predict, {'no cache' if cache is None else 'cached'}"
+    return {"what": what, "ratio": sum(seen) / len(files), "target": f"at most {limit}"}
+
+
+def one_pass(files: list[Path]) -> dict[str, Any]:
+    """The pass that stores the maps, against a bare loop: decode, prepare, forward."""
+    encoder = encoscope.load("timm:resnet10t@untrained")
+    settings = Settings.of(encoder, size=64, clusters=10)
+
+    def bare() -> None:
+        group = []
+        for photo in photos(files):
+            group.append(encoder.prepare(photo, geometry="whole", size=64).pixels)
+            if len(group) == 8:
+                with torch.no_grad():
+                    encoder.module.eval()(torch.cat(group))
+                group = []
+
+    def spilled() -> None:
+        spill = Spill(encoder, settings, "fp16", fresh=True)
+        for _ in spill.fill(photos(files), 8):
+            pass
+        spill.store.remove()
+
+    seconds = interleaved({"spilling": spilled, "bare": bare}, 5)
+    what = "the pass of a joint fit that stores the maps / a bare pass over the same files"
+    return {"what": what, "ratio": seconds["spilling"] / seconds["bare"], "target": "at most 1.3", "seconds": seconds}
+
+
+if __name__ == "__main__":
+    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    network = encoscope.load("timm:resnet10t@untrained")
+    chosen = sorted(folder.iterdir())
+    encoscope.Nave(network, **OPTIONS).fit(chosen[:16])  # what is loaded at first use is no part of it
+    report_peak(lambda: encoscope.Nave(network, **OPTIONS).fit(chosen[:count]))

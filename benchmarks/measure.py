@@ -1,0 +1,65 @@
+"""Times and peak memory, so that two ways of doing the same are compared in the same minute on the same machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The median seconds of each way: one warm-up each, then all of them in turn, again and again."""
+    for way in ways.values():
+        way()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_memory(module: str, *arguments: str) -> float:
+    """MB that ``python -m MODULE ARGUMENTS`` reports as its own peak, see ``report_peak``."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1])["megabytes"])
+
+
+def report_peak(run: Callable[[], Any]) -> None:
+    """Print by how much this process's memory rises, at most, above where it stands now, while ``run`` runs.
+
+    Linux only: the kernel's high-water mark of resident memory, reset before.
+    """
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    run()
+    sys.stdout.write(json.dumps({"megabytes": (_status("VmHWM") - before) / 1024}) + "\n")
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpu = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
