@@ -97,10 +97,6 @@ class Factor:
             return torch.bmm(weights * self.scale.gather(1, some.index).unsqueeze(1), few.mT)
         return torch.bmm(self.cells(weights, some, grid), self.flat.mT)
 
-    def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
-        """||v_i||^2."""
-        return vectors.square().sum(2)
-
     def upsample(self, small: Float[Tensor, "batch n cells"]) -> Float[Tensor, "batch n pixels"]:
         """W_i on maps of the layer's own size."""
         if self.rows is None or self.columns is None:
@@ -188,8 +184,7 @@ class Products:
 
     def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
         """||v||^2 in composite space."""
-        parts = vectors.split(self._dims, dim=2)
-        return torch.stack([f.norms(part) for f, part in zip(self.factors, parts, strict=True)]).sum(0)
+        return vectors.square().sum(2)
 
     def expand(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n _channels"]:
         """Vectors as written here, in the layers' channels."""

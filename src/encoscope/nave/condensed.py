@@ -32,17 +32,21 @@ class CellFactor(Factor):
         """The coefficients of w^T U_i."""
         return self.cells(weights, some, grid)
 
-    def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
-        """||F_i a||^2."""
-        return (torch.bmm(vectors, self.flat) * vectors).sum(2).clamp_min(0)
-
 
 class Condensed(Products):
     """The products of a ``Composite``, for vectors in condensed form."""
 
+    def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
+        """||v||^2 in composite space."""
+        duals = [
+            torch.bmm(part, f.flat) if isinstance(f, CellFactor) else part
+            for f, part in zip(self.factors, vectors.split(self._dims, dim=2), strict=True)
+        ]
+        return (torch.cat(duals, dim=2) * vectors).sum(2).clamp_min(0)
+
     def expand(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n _channels"]:
         """Vectors as written here, in the layers' channels."""
-        parts = vectors.split([f.dim for f in self.factors], dim=2)
+        parts = vectors.split(self._dims, dim=2)
         whole = [
             part @ f.whole.flatten(2).mT if isinstance(f, CellFactor) else part
             for f, part in zip(self.factors, parts, strict=True)

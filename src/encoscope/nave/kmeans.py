@@ -8,6 +8,8 @@ variance of the features, strict convergence first, an empty cluster takes the p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from encoscope.nave.composite import Composite, Products
 from encoscope.nave.condensed import condense
+
+_SMALL = 32_768  # torch's own grain: elementwise operations on fewer numbers stay on one thread
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,24 @@ def lloyd(
     tol: an (image, start) stops when its centres moved by less than ``tol`` times the features' mean variance
     (squared norm of the move); 0 waits until no pixel changes its cluster.
     """
-    with torch.inference_mode():  # an iteration on a small grid is mostly the overhead of its many small operations
+    numbers = features.batch * start.shape[1] * start.shape[2] * features.pixels
+    with torch.inference_mode(), _threads_for(numbers):
         found = _lloyd(features, start, max_iter, tol)
     return KMeansResult(found.labels.clone(), found.centroids.clone(), found.inertia.clone())
+
+
+@contextmanager
+def _threads_for(numbers: int) -> Iterator[None]:
+    """One thread for arrays that torch itself would not split, the usual ones for larger ones.
+
+    On two threads such small products are no faster; on a busy machine each would wait for the slower thread.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if numbers < _SMALL else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _lloyd(features: Composite, start: Float[Tensor, "batch n_init k dim"], max_iter: int, tol: float) -> KMeansResult:
@@ -151,8 +170,8 @@ def _total_variance(features: Composite) -> Float[Tensor, " batch"]:
 
 def _first(features: Composite, start: Float[Tensor, "batch n k _dim"]) -> tuple[Products, _Runs]:
     """The iteration from given centres, which may lie anywhere; and the products for those after it."""
-    labels, values = _assign(features, start)
-    members, filled = _members(features, labels, values, start.shape[2])
+    labels = _nearest(features, start)
+    members, filled = _members(features, labels, start)
     counts = members.sum(3)
     # A cluster that stays empty keeps its given centre, which no pixels add up to.
     part = features if bool((counts == 0).any()) else condense(features)
@@ -163,16 +182,28 @@ def _first(features: Composite, start: Float[Tensor, "batch n k _dim"]) -> tuple
 
 def _step(features: Products, runs: _Runs) -> Bool[Tensor, "batch n"]:
     """One iteration: pixels to their nearest centre, centres to their pixels' mean. True where a pixel changed."""
-    labels, values = _assign(features, runs.centroids)
+    labels = _nearest(features, runs.centroids)
     changed = labels != runs.labels
     sums, counts = (None, runs.counts) if runs.sums is None else _follow(features, runs, runs.sums, labels, changed)
     filled = False
     if sums is None or bool((counts == 0).any()):
-        members, filled = _members(features, labels, values, counts.shape[2])
+        members, filled = _members(features, labels, runs.centroids)
         sums, counts = _sums(features, members), members.sum(3)
     runs.centroids = _means(sums, counts, runs.centroids)
     runs.labels, runs.sums, runs.counts = labels, None if filled else sums, counts
     return changed.any(2)
+
+
+def _nearest(features: Products, centroids: Float[Tensor, "batch n k dim"]) -> Int[Tensor, "batch n pixels"]:
+    """The nearest centre of every pixel: by how much each is nearer than the first, which takes one product less."""
+    first, others = centroids.split([1, centroids.shape[2] - 1], dim=2)
+    if others.shape[2] == 0:
+        return torch.zeros(*centroids.shape[:2], features.pixels, dtype=torch.long, device=features.device)
+    norms = _squared_norms(features, centroids)
+    ahead = features.scores((others - first).flatten(1, 2)).unflatten(1, others.shape[1:3])
+    ahead -= (norms[:, :, 1:] - norms[:, :, :1]).unsqueeze(3) / 2
+    best = ahead.max(dim=2)
+    return torch.where(best.values > 0, best.indices + 1, 0)
 
 
 def _assign(
@@ -208,13 +239,14 @@ def _means(
 
 
 def _members(
-    features: Products, labels: Int[Tensor, "batch n pixels"], values: Float[Tensor, "batch n pixels"], k: int
+    features: Products, labels: Int[Tensor, "batch n pixels"], centroids: Float[Tensor, "batch n k dim"]
 ) -> tuple[Float[Tensor, "batch n k pixels"], bool]:
     """1 where a pixel is in a cluster, 0 elsewhere; and whether far pixels had to be moved into empty clusters."""
-    members = _one_hot(labels, k, features.dtype)
+    members = _one_hot(labels, centroids.shape[2], features.dtype)
     counts = members.sum(3)
     empty = bool((counts == 0).any())
     if empty:
+        _, values = _assign(features, centroids)
         _fill_empty(members, counts, features.squared_norms.unsqueeze(1) - 2 * values)
     return members, empty
 
@@ -236,14 +268,14 @@ def _follow(
     leaves nothing behind.
     """
     touched = changed.any(1)
-    most = int(touched.sum(1).max())
-    if most == 0:
+    if features.batch == 1:
+        index = touched.nonzero()[:, 1].unsqueeze(0)
+    else:  # pixels that did not change fill up the rows of images where fewer did, and add nothing
+        index = touched.byte().topk(int(touched.sum(1).max()), dim=1).indices
+    if index.shape[1] == 0:
         return sums, runs.counts
-    if 4 * most > features.pixels:
+    if 4 * index.shape[1] > features.pixels:
         return None, runs.counts
-    # Pixels that did not change fill up the rows of images where fewer did, and add nothing.
-    alone = features.batch == 1
-    index = touched.nonzero()[:, 1].unsqueeze(0) if alone else touched.byte().topk(most, dim=1).indices
     k, each = sums.shape[2], index.unsqueeze(1).expand(-1, sums.shape[1], -1)
     change = _one_hot(labels.gather(2, each), k, features.dtype)
     change -= _one_hot(runs.labels.gather(2, each), k, features.dtype)
