@@ -78,7 +78,7 @@ def _card(record: Mapping[str, Any], plan: Plan, each: Float[np.ndarray, " class
 
 ## Accuracy
 
-On the test list, measured once on the weights as they ship, preprocessed as `encoscope.load` does it.
+On the test list, after training, of the weights as they ship and with the preprocessing of `encoscope.load`.
 
 | | |
 |---|---|
