@@ -17,6 +17,7 @@ from oracles import nave as oracle
 CASES = {
     "cnn": ("timm:resnet10t", ["layer1", "layer2", "layer3", "layer4"], (64, 64)),
     "cnn-oblong": ("timm:resnet10t", ["layer2", "layer3", "layer4"], (64, 96)),
+    "cnn-trained": ("zoo:resnet-caltech101", ["layer2", "layer3", "layer4"], (96, 64)),
     "vit": ("timm:vit_tiny_patch16_224", ["blocks.11"], (128, 128)),
     "vit-depths": ("timm:vit_tiny_patch16_224", ["blocks.3", "blocks.7", "blocks.11"], (96, 160)),
 }
@@ -26,7 +27,7 @@ CASES = {
 def maps(request, photo_paths):
     """Maps of one photo at several depths, float32, [1, C, h, w] each."""
     source, layers, (height, width) = CASES[request.param]
-    encoder = encoscope.load(source, untrained=True)
+    encoder = encoscope.load(source, untrained=not source.startswith("zoo:"))
     pixels = encoder.prepare(photo_paths["china"], geometry="whole").pixels[:, :, :height, :width]
     return [found.maps for found in encoder.activations(pixels, layers).values()]
 
