@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import encoscope
-from benchmarks.measure import interleaved, peak_memory, report_peak
+from benchmarks.measure import in_process, interleaved, report_peak
 from encoscope.images import photos
 from encoscope.nave.settings import Settings
 from encoscope.nave.spill import Spill
@@ -30,7 +30,7 @@ def run() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ENCOSCOPE_CACHE"] = str(Path(folder, "cache"))
         files = make_photos(Path(folder, "photos"), 1000)
-        megabytes = {str(n): peak_memory("benchmarks.joint", str(files[0].parent), str(n)) for n in (100, 1000)}
+        megabytes = {str(n): in_process("benchmarks.joint", str(files[0].parent), str(n)) for n in (100, 1000)}
         rows: list[dict[str, Any]] = [
             {
                 "what": "peak memory of a joint fit, 1,000 images / 100 images",

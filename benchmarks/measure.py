@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,28 @@ def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def peak_memory(module: str, *arguments: str) -> float:
-    """MB that ``python -m MODULE ARGUMENTS`` reports as its own peak, see ``report_peak``."""
+def in_process(module: str, *arguments: str) -> float:
+    """The number that ``python -m MODULE ARGUMENTS`` reports, see ``report_peak`` and ``report_seconds``."""
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1])["megabytes"])
+    return float(done.stdout.splitlines()[-1])
+
+
+def apart(module: str, names: Sequence[str], arguments: Sequence[str], rounds: int) -> dict[str, float]:
+    """The median seconds of ways that disturb each other in one process, by the threads their libraries keep.
+
+    Each runs in a process of its own, in turn, ``rounds`` times: ``python -m MODULE NAME ARGUMENTS`` reports seconds.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            seconds[name].append(in_process(module, name, *arguments))
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def report_seconds(run: Callable[[], Any], repeats: int) -> None:
+    """Print the median seconds of a few runs, after one to warm up."""
+    sys.stdout.write(f"{interleaved({'run': run}, repeats)['run']}\n")
 
 
 def report_peak(run: Callable[[], Any]) -> None:
@@ -44,7 +60,7 @@ def report_peak(run: Callable[[], Any]) -> None:
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     run()
-    sys.stdout.write(json.dumps({"megabytes": (_status("VmHWM") - before) / 1024}) + "\n")
+    sys.stdout.write(f"{(_status('VmHWM') - before) / 1024}\n")
 
 
 def _status(field: str) -> int:

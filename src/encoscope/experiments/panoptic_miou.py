@@ -21,7 +21,7 @@ from encoscope.encoder import Encoder, load
 from encoscope.errors import EncoscopeError
 from encoscope.images.panoptic import VOID, Panoptic, panoptic
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference, image_miou
-from encoscope.nave import segment
+from encoscope.nave import Segmentation, segment
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ def scores(
     found: dict[int, list[float]] = {k: [] for k in clusters}
     for image in images:
         for k in clusters:
-            labels = segment(encoder, image.path, clusters=k, size=size or "model", seed=seed).labels
-            found[k].append(image_miou(labels.astype(np.int64), image.labels, void=VOID))
+            parted = segment(encoder, image.path, clusters=k, size=size or "model", seed=seed)
+            assert isinstance(parted, Segmentation)  # one photo, one number of clusters
+            found[k].append(image_miou(parted.labels.astype(np.int64), image.labels, void=VOID))
     return found
 
 

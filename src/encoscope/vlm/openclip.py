@@ -48,9 +48,13 @@ class OpenClip:
         self.squash = squash
         self.width = int(self.embed_texts([""]).shape[1])
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """sha256 (hex) over weights, preprocessing and tokenizer."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         text = f"{type(self.tokenizer).__name__}:{getattr(self.tokenizer, 'context_length', None)}:{self.squash}"
         return digest_of(self.model, self.preprocess, text)
 
