@@ -25,7 +25,10 @@ def writing(folder: Path) -> Iterator[None]:
     """Turn what the operating system refuses into an EncoscopeError of one line."""
     try:
         yield
-    except OSError as error:
+    except (OSError, EncoscopeError) as raised:
+        error = raised if isinstance(raised, OSError) else raised.__cause__  # ``aside`` says it in its own words
+        if not isinstance(error, OSError):
+            raise
         # numpy reports a short write ("8192 requested and 4064 written") without the reason.
         if error.errno in _FULL or (error.errno is None and "requested" in str(error)):
             why = "the disk is full; what was stored before is safe: free some space and run it again to go on"
