@@ -26,6 +26,7 @@ AnyProducts = TypeVar("AnyProducts", bound="Products")
 EPS = 1e-12
 """Vectors shorter than this stay what they are (ReLU maps have all-zero pixels) instead of becoming NaN."""
 
+_PARTS = 4
 _REACH = 3  # two of the four taps of a bicubic kernel are at most this many cells apart
 
 
@@ -79,14 +80,30 @@ class Factor:
         """The same for some images of the batch."""
         return replace(self, maps=self.maps[images], scale=self.scale[images])
 
+    # Views that are taken hundreds of times: on small grids they cost as much as the products.
     @cached_property
     def flat(self) -> Float[Tensor, "batch channels cells"]:
         """The maps with their cells in one row."""
         return self.maps.flatten(2)
 
+    @cached_property
+    def flat_t(self) -> Float[Tensor, "batch cells channels"]:
+        """``flat``, transposed."""
+        return self.flat.mT
+
+    @cached_property
+    def columns_t(self) -> Float[Tensor, "width out_width"] | None:
+        """``columns``, transposed."""
+        return None if self.columns is None else self.columns.T
+
+    @cached_property
+    def scales(self) -> Float[Tensor, "batch 1 pixels"]:
+        """``scale``, to multiply several vectors of pixels with."""
+        return self.scale.unsqueeze(1)
+
     def scores(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n pixels"]:
         """U_i v, without D_i."""
-        return self.upsample(torch.bmm(vectors, self.flat))
+        return self.upsample(_product(vectors, self.flat))
 
     def sums(
         self, weights: Float[Tensor, "batch n m"], some: Some | None, grid: tuple[int, int]
@@ -95,16 +112,17 @@ class Factor:
         if some is not None and self.rows is None:
             few = self.flat.gather(2, some.index.unsqueeze(1).expand(-1, self.flat.shape[1], -1))
             return torch.bmm(weights * self.scale.gather(1, some.index).unsqueeze(1), few.mT)
-        return torch.bmm(self.cells(weights, some, grid), self.flat.mT)
+        return _product(self.cells(weights, some, grid), self.flat_t)
 
     def upsample(self, small: Float[Tensor, "batch n cells"]) -> Float[Tensor, "batch n pixels"]:
         """W_i on maps of the layer's own size."""
-        if self.rows is None or self.columns is None:
+        rows, columns_t = self.rows, self.columns_t
+        if rows is None or columns_t is None:
             return small
         batch, n = small.shape[:2]
         # A plain and a batched product: what matmul makes of these shapes costs more than the products themselves.
-        wide = (small.reshape(-1, self.columns.shape[1]) @ self.columns.T).view(batch * n, self.rows.shape[1], -1)
-        return torch.bmm(self.rows.expand(batch * n, -1, -1), wide).view(batch, n, -1)
+        wide = (small.reshape(-1, columns_t.shape[0]) @ columns_t).view(batch * n, rows.shape[1], -1)
+        return torch.bmm(rows.expand(batch * n, -1, -1), wide).view(batch, n, -1)
 
     def cells(
         self, weights: Float[Tensor, "batch n m"], some: Some | None, grid: tuple[int, int]
@@ -113,12 +131,14 @@ class Factor:
         rows, columns, pixels = self.rows, self.columns, grid[0] * grid[1]
         batch, n = weights.shape[:2]
         if some is None:
-            scaled = weights * self.scale.unsqueeze(1)
+            scaled = weights * self.scales
         else:
             scaled = weights * self.scale.gather(1, some.index).unsqueeze(1)
             if rows is not None and columns is not None and some.index.shape[1] * columns.shape[1] < pixels:
-                taps = rows[some.row].unsqueeze(1) * scaled.unsqueeze(3)
-                return (taps.mT @ columns[some.column].unsqueeze(1)).flatten(2)
+                taps = (rows[some.row].unsqueeze(1) * scaled.unsqueeze(3)).flatten(0, 1).mT  # [batch n, height, m]
+                across = columns[some.column]  # [batch, m, width]
+                across = across.expand(n, -1, -1) if batch == 1 else across.repeat_interleave(n, 0)
+                return torch.bmm(taps, across).view(batch, n, -1)
             dense = scaled.new_zeros(batch, n, pixels)
             scaled = dense.scatter_add_(2, some.index.unsqueeze(1).expand_as(scaled), scaled)
         if rows is None or columns is None:
@@ -167,8 +187,8 @@ class Products:
         """U v: the inner product of every pixel's composite vector with each of n vectors."""
         total: Tensor | None = None
         for factor, part in zip(self.factors, vectors.split(self._dims, dim=2), strict=True):
-            up, scale = factor.scores(part), factor.scale.unsqueeze(1)
-            total = up.mul_(scale) if total is None else total.addcmul_(up, scale)
+            up = factor.scores(part)
+            total = up.mul_(factor.scales) if total is None else total.addcmul_(up, factor.scales)
         assert total is not None
         return total
 
@@ -268,6 +288,17 @@ def from_vectors(vectors: Float[Tensor, "pixels dim"]) -> Composite:
     maps = vectors.T[None, :, :, None]
     ones = torch.ones(1, len(vectors), dtype=vectors.dtype, device=vectors.device)
     return Composite([Factor(maps, None, None, ones)], (len(vectors), 1), vectors.square().sum(1)[None])
+
+
+def _product(
+    few: Float[Tensor, "batch n inner"], many: Float[Tensor, "batch inner outer"]
+) -> Float[Tensor, "batch n outer"]:
+    """``few @ many``, in parts: libraries share several products among threads better than one with few rows."""
+    batch, inner, outer = many.shape
+    if batch > 1 or outer % _PARTS or inner * outer < _PARTS * 32_768 or many.device.type != "cpu":
+        return torch.bmm(few, many)
+    split = many[0].unflatten(1, (_PARTS, -1)).transpose(0, 1)
+    return torch.bmm(few.expand(_PARTS, -1, -1), split).transpose(0, 1).reshape(1, -1, outer)
 
 
 @lru_cache(maxsize=256)

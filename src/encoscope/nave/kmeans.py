@@ -185,11 +185,11 @@ def _step(features: Products, runs: _Runs) -> Bool[Tensor, "batch n"]:
     labels = _nearest(features, runs.centroids)
     changed = labels != runs.labels
     sums, counts = (None, runs.counts) if runs.sums is None else _follow(features, runs, runs.sums, labels, changed)
-    filled = False
+    filled, otherwise = False, None
     if sums is None or bool((counts == 0).any()):
         members, filled = _members(features, labels, runs.centroids)
-        sums, counts = _sums(features, members), members.sum(3)
-    runs.centroids = _means(sums, counts, runs.centroids)
+        sums, counts, otherwise = _sums(features, members), members.sum(3), runs.centroids
+    runs.centroids = _means(sums, counts, otherwise)
     runs.labels, runs.sums, runs.counts = labels, None if filled else sums, counts
     return changed.any(2)
 
@@ -276,9 +276,9 @@ def _follow(
         return sums, runs.counts
     if 4 * index.shape[1] > features.pixels:
         return None, runs.counts
-    k, each = sums.shape[2], index.unsqueeze(1).expand(-1, sums.shape[1], -1)
-    change = _one_hot(labels.gather(2, each), k, features.dtype)
-    change -= _one_hot(runs.labels.gather(2, each), k, features.dtype)
+    each = index.unsqueeze(1).expand(-1, sums.shape[1], -1)
+    one = torch.eye(sums.shape[2], dtype=features.dtype, device=features.device)
+    change = (one[labels.gather(2, each)] - one[runs.labels.gather(2, each)]).mT
     added = features.sums(change.flatten(1, 2), index).unflatten(1, sums.shape[1:3])
     return sums + added, runs.counts + change.sum(3)
 
