@@ -20,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; all if left out")
     chosen = parser.parse_args().names or NAMES
+    RESULTS.mkdir(exist_ok=True)
     for name in chosen:
         if name not in NAMES:
             parser.error(f"unknown benchmark {name!r}: {', '.join(NAMES)}")
