@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.cluster import KMeans
 from sklearn.datasets import load_sample_image
 
 import encoscope
@@ -49,7 +50,8 @@ def ways(maps: list[torch.Tensor], side: int) -> dict[str, Callable[[], Any]]:
         return lloyd(composite(maps, (side, side)), start, tol=0, max_iter=1000)
 
     def literal() -> Any:
-        return oracle.kmeans_from(oracle.composite_matrix([m[0] for m in maps], (side, side)), centres)
+        matrix = oracle.composite_matrix([m[0] for m in maps], (side, side))
+        return KMeans(5, init=centres, n_init=1, tol=0, max_iter=1000).fit(matrix)
 
     return {"ours": ours, "algorithm 1": literal}
 

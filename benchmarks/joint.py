@@ -23,6 +23,9 @@ from encoscope.nave.settings import Settings
 from encoscope.nave.spill import Spill
 
 OPTIONS: dict[str, Any] = {"n_clusters": 10, "size": 64, "progress": False}
+# To measure memory: a grid as fine as that of a larger photo, so that 100 of them fill the sample of pixels, and few
+# iterations, each of which is the same pass again.
+FEW: dict[str, Any] = {"resolution": 28, "max_iter": 2, "n_init": 1}
 
 
 def run() -> list[dict[str, Any]]:
@@ -100,5 +103,5 @@ if __name__ == "__main__":
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     network = encoscope.load("timm:resnet10t@untrained")
     chosen = sorted(folder.iterdir())
-    encoscope.Nave(network, **OPTIONS).fit(chosen[:16])  # what is loaded at first use is no part of it
-    report_peak(lambda: encoscope.Nave(network, **OPTIONS).fit(chosen[:count]))
+    encoscope.Nave(network, **OPTIONS, **FEW).fit(chosen[:16])  # what is loaded at first use is no part of it
+    report_peak(lambda: encoscope.Nave(network, **OPTIONS, **FEW).fit(chosen[:count]))

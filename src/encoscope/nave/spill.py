@@ -65,7 +65,8 @@ class Spill:
             yield from chunk
 
     def _append(self, maps: Maps, photos: list[Photo]) -> int:
-        arrays = {f"geometry.{name}": np.array([getattr(way, name) for way in maps.geometries]) for name in _GEOMETRY}
+        ways = [[getattr(way, name) for name in _GEOMETRY] for way in maps.geometries]
+        arrays = {"geometry": np.array(ways)}  # [images, 5, 2]
         for name, layer in zip(self._settings.layers, maps.layers, strict=True):
             largest = layer.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(layer.dtype).tiny)
             arrays[name] = (layer / largest).cpu().numpy().astype(self._dtype)
@@ -75,8 +76,8 @@ class Spill:
         """One pass: the composite features of every image, with the images' ids."""
         for shard, rows in sorted(self._rows.items()):
             entries = self.store.shard_rows(shard)
-            ways = [self.store.read(f"geometry.{name}", shard)[rows].tolist() for name in _GEOMETRY]
-            geometries = tuple(Geometry(*(tuple(pair) for pair in way)) for way in zip(*ways, strict=True))
+            ways = self.store.read("geometry", shard)[rows].tolist()
+            geometries = tuple(Geometry(*(tuple(pair) for pair in way)) for way in ways)
             layers = [
                 torch.from_numpy(self.store.read(name, shard)[rows]).to(self._encoder.device, torch.float32)
                 for name in self._settings.layers
