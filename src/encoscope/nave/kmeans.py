@@ -8,8 +8,6 @@ variance of the features, strict convergence first, an empty cluster takes the p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +17,6 @@ from torch import Tensor
 
 from encoscope.nave.composite import Composite, Products
 from encoscope.nave.condensed import condense
-
-_SMALL = 32_768  # torch's own grain: elementwise operations on fewer numbers stay on one thread
 
 
 @dataclass(frozen=True)
@@ -104,24 +100,9 @@ def lloyd(
     tol: an (image, start) stops when its centres moved by less than ``tol`` times the features' mean variance
     (squared norm of the move); 0 waits until no pixel changes its cluster.
     """
-    numbers = features.batch * start.shape[1] * start.shape[2] * features.pixels
-    with torch.inference_mode(), _threads_for(numbers):
+    with torch.inference_mode():
         found = _lloyd(features, start, max_iter, tol)
     return KMeansResult(found.labels.clone(), found.centroids.clone(), found.inertia.clone())
-
-
-@contextmanager
-def _threads_for(numbers: int) -> Iterator[None]:
-    """One thread for arrays that torch itself would not split, the usual ones for larger ones.
-
-    On two threads such small products are no faster; on a busy machine each would wait for the slower thread.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if numbers < _SMALL else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _lloyd(features: Composite, start: Float[Tensor, "batch n_init k dim"], max_iter: int, tol: float) -> KMeansResult:
