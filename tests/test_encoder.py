@@ -349,3 +349,29 @@ def test_a_forward_that_cannot_run_is_one_line() -> None:
 
     with pytest.raises(EncoscopeError, match=r"failed: ValueError: first line second line$"):
         _ = Encoder(Broken(), size=32).layers
+
+
+def test_observe_gives_in_one_pass_what_the_parts_give(encoder: Encoder, pixels: Tensor) -> None:
+    seen = encoder.observe(pixels, ["stage2", "stage1"], features=True, logits=True)
+    assert list(seen.activations) == ["stage1", "stage2"]
+    for name, activation in encoder.activations(pixels, ["stage1", "stage2"]).items():
+        torch.testing.assert_close(seen.activations[name].maps, activation.maps, rtol=0, atol=0)
+    assert seen.features is not None and seen.logits is not None
+    torch.testing.assert_close(seen.features, encoder.features(pixels), rtol=0, atol=0)
+    torch.testing.assert_close(seen.logits, encoder.logits(pixels), rtol=0, atol=0)
+
+
+def test_observe_keeps_the_graph_to_the_input_on_request(encoder: Encoder, net: Net, pixels: Tensor) -> None:
+    net.train()
+    leaf = pixels.clone().requires_grad_()
+    seen = encoder.observe(leaf, "stage1", logits=True, gradients=True)
+    assert seen.logits is not None
+    (gradient,) = torch.autograd.grad(seen.activations["stage1"].maps.sum() + seen.logits.sum(), leaf)
+
+    net.eval()
+    again = pixels.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(net.stage1(again).sum() + net(again).sum(), again)
+    torch.testing.assert_close(gradient, expected)
+    assert all(parameter.grad is None for parameter in net.parameters())
+    with pytest.raises(UsageError, match="gradients need a normalised tensor"):
+        encoder.observe(np.zeros((32, 32, 3), np.uint8), "stage1", gradients=True)

@@ -3,8 +3,8 @@
 from encoscope._torchvision import ensure_torchvision
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
-from encoscope.encoder.types import Activation, LayerInfo
+from encoscope.encoder.types import Activation, LayerInfo, Observation
 
 ensure_torchvision()  # networks of any source, the user's own too, may import torchvision
 
-__all__ = ["Activation", "Encoder", "LayerInfo", "load"]
+__all__ = ["Activation", "Encoder", "LayerInfo", "Observation", "load"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -93,22 +93,6 @@ def capture(
         except _Stop:
             result = None
     return kept, result
-
-
-def capture_input(
-    module: nn.Module, name: str, pixels: Tensor, forward: Callable[[Tensor], Output] | None = None
-) -> Tensor:
-    """Run ``module(pixels)`` as far as its submodule ``name``, and give the tensor that goes into that one."""
-    taken: list[Tensor] = []
-
-    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        taken.append(args[0])
-        raise _Stop
-
-    with hooks([]) as handles, suppress(_Stop):
-        handles.append(module.get_submodule(name).register_forward_pre_hook(hook))
-        (forward or module)(pixels)
-    return taken[0]
 
 
 def random_pixels(batch: int, channels: int, size: tuple[int, int], like: Tensor | None) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from math import ceil, log2
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -15,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import layouts
-from encoscope.encoder.capture import Output, capture, capture_input, first_tensor
+from encoscope.encoder.capture import Output, capture, first_tensor, hooks
 from encoscope.encoder.digest import digest, fingerprint
 from encoscope.encoder.discovery import Discovery, discover, follows, output_tensor
 from encoscope.encoder.execution import guarded, in_halves
-from encoscope.encoder.types import Activation, LayerInfo
+from encoscope.encoder.types import Activation, LayerInfo, Observation
 from encoscope.errors import EncoscopeError, UsageError, nearest
 from encoscope.images import Batch, GeometryKind, Photo, Preprocess, read, to_batch
 
@@ -29,7 +30,6 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # A Batch, a normalised tensor [B, C, H, W], one image, or several (paths, arrays, PIL images, Photos).
 Images: TypeAlias = Any
-Result = TypeVar("Result")
 
 
 class Encoder:
@@ -173,49 +173,76 @@ class Encoder:
             fixed=free and not self.resizable,
         )
 
-    def activations(self, images: Images, layers: Sequence[str] | str) -> dict[str, Activation]:
-        """The outputs of some layers, as {name: Activation} in the network's order.
+    def observe(
+        self,
+        images: Images,
+        layers: Sequence[str] | str = (),
+        *,
+        features: bool = False,
+        logits: bool = False,
+        gradients: bool = False,
+    ) -> Observation:
+        """What one forward pass shows: the outputs of some layers, the pooled features, the logits.
 
         images: a Batch, a normalised tensor [B, C, H, W], or what ``prepare`` takes. layers: names, in any order.
-        The forward pass ends after the last of them. Raises UsageError for unknown layers, EncoscopeError for NaN or
-        infinite activations and for a forward pass that fails.
+        gradients: keep the graph, so that what is returned can be differentiated with respect to ``images``, a
+            normalised tensor; the whole batch must then fit the memory.
+        The pass ends after the last layer if neither features nor logits are asked for. Raises UsageError for unknown
+        layers, and for logits of a network without a classification head; EncoscopeError for NaN or infinite
+        activations and for a forward pass that fails.
         """
-        names = [layers] if isinstance(layers, str) else list(layers)
-        wanted = {self.layer(name).name for name in names}
-        if not wanted:
+        wanted = {self.layer(name).name for name in ([layers] if isinstance(layers, str) else layers)}
+        if not (wanted or features or logits):
             raise UsageError("no layers given")
+        if logits and not self._classifies:
+            raise UsageError(f"{self.source} has no classification head, so there are no logits: use features")
+        if gradients and not (isinstance(images, Tensor) and images.ndim == 4):
+            raise UsageError("gradients need a normalised tensor [batch, channels, height, width]: see prepare")
         found = {name: layer for name, layer in self._discovery.layers.items() if name in wanted}
         calls = {name: layer.calls for name, layer in found.items()}
 
-        def run(pixels: Tensor) -> dict[str, Activation]:
-            kept, _ = capture(self.module, pixels, calls, forward=self._call)
-            return {name: self._read(name, kept.get(name), (pixels.shape[2], pixels.shape[3])) for name in found}
+        def run(pixels: Tensor) -> Observation:
+            with self._head_input(features) as taken:
+                kept, output = capture(self.module, pixels, calls, stop=not (features or logits), forward=self._call)
+            canvas = (pixels.shape[2], pixels.shape[3])
+            answer = output_tensor(output) if logits else None
+            return Observation(
+                {name: self._read(name, kept.get(name), canvas) for name in found},
+                (taken[-1].flatten(1) if taken else _pooled(output)).float() if features else None,
+                None if answer is None else answer.float(),
+            )
 
-        parts = self._run(run, self._pixels(images))
-        return {name: _join([part[name] for part in parts]) for name in found}
+        pixels = self._pixels(images)
+        if gradients:
+            return guarded(self.module, self.source, lambda: run(pixels), gradients=True)
+        return _join(in_halves(lambda part: guarded(self.module, self.source, lambda: run(part)), pixels))
+
+    def activations(self, images: Images, layers: Sequence[str] | str) -> dict[str, Activation]:
+        """The outputs of some layers, as {name: Activation} in the network's order; see ``observe``."""
+        return self.observe(images, layers).activations
 
     def features(self, images: Images) -> Float[Tensor, "batch features"]:
         """The pooled representation: what the linear head takes; without a head, the output, or its mean over space."""
-
-        def run(pixels: Tensor) -> Tensor:
-            name = self._discovery.head
-            if name is None:
-                return _pooled(self._call(pixels))
-            return capture_input(self.module, name, pixels, self._call).flatten(1)
-
-        return torch.cat([part.float() for part in self._run(run, self._pixels(images))])
+        found = self.observe(images, features=True).features
+        assert found is not None  # asked for
+        return found
 
     def logits(self, images: Images) -> Float[Tensor, "batch classes"]:
         """The head's outputs, before any softmax. Raises UsageError when the network has no classification head."""
-        if not self._classifies:
-            raise UsageError(f"{self.source} has no classification head, so there are no logits: use features")
+        found = self.observe(images, logits=True).logits
+        assert found is not None  # a classifying network's output, seen in the trial run
+        return found
 
-        def run(pixels: Tensor) -> Tensor:
-            output = output_tensor(self._call(pixels))
-            assert output is not None  # seen in the trial run
-            return output
-
-        return torch.cat([part.float() for part in self._run(run, self._pixels(images))])
+    @contextmanager
+    def _head_input(self, wanted: bool) -> Iterator[list[Tensor]]:
+        """Keeps what goes into the linear head during the block; nothing for a network without one."""
+        taken: list[Tensor] = []
+        name = self._discovery.head
+        with hooks([]) as handles:
+            if wanted and name is not None:
+                head = self.module.get_submodule(name)
+                handles.append(head.register_forward_pre_hook(lambda _module, args: taken.append(args[0])))
+            yield taken
 
     @property
     def _classifies(self) -> bool:
@@ -228,9 +255,6 @@ class Encoder:
             or stated == outputs
             or (self.classes is not None and len(self.classes) == outputs)
         )
-
-    def _run(self, run: Callable[[Tensor], Result], pixels: Tensor) -> list[Result]:
-        return in_halves(lambda part: guarded(self.module, self.source, lambda: run(part)), pixels)
 
     def _call(self, pixels: Tensor) -> Output:
         forward = self._forward or self.module
@@ -257,7 +281,7 @@ class Encoder:
                 f"layer {name!r} gives no spatial map for input of {canvas[0]}x{canvas[1]} (it put out {shape})"
             )
         found = Activation(found.maps.float(), None if found.prefix is None else found.prefix.float())
-        if not torch.isfinite(found.maps.sum()) and not torch.isfinite(found.maps).all():
+        if not torch.isfinite(found.maps.detach().sum()) and not torch.isfinite(found.maps).all():
             raise EncoscopeError(
                 f"layer {name!r} gives NaN or infinite activations: check the weights, or use precision fp32"
             )
@@ -273,11 +297,22 @@ def _as_list(images: Images) -> list[Any]:
         return [images]
 
 
-def _join(parts: list[Activation]) -> Activation:
+def _join(parts: list[Observation]) -> Observation:
+    """The observations of a batch's parts as one."""
     if len(parts) == 1:
         return parts[0]
-    prefixes = [part.prefix for part in parts if part.prefix is not None]
-    return Activation(torch.cat([part.maps for part in parts]), torch.cat(prefixes) if prefixes else None)
+    activations = {}
+    for name in parts[0].activations:
+        several = [part.activations[name] for part in parts]
+        activations[name] = Activation(
+            torch.cat([part.maps for part in several]), _cat([part.prefix for part in several])
+        )
+    return Observation(activations, _cat([part.features for part in parts]), _cat([part.logits for part in parts]))
+
+
+def _cat(parts: list[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
 
 
 def _pooled(output: Output) -> Tensor:

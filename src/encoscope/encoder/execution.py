@@ -17,10 +17,10 @@ _log = logging.getLogger("encoscope")
 Result = TypeVar("Result")
 
 
-def guarded(module: nn.Module, source: str, run: Callable[[], Result]) -> Result:
-    """``run()`` with the network in evaluation mode and without gradients; its errors become an EncoscopeError."""
+def guarded(module: nn.Module, source: str, run: Callable[[], Result], *, gradients: bool = False) -> Result:
+    """``run()`` with the network in evaluation mode, with or without gradients; errors become an EncoscopeError."""
     try:
-        with evaluating(module), torch.no_grad():
+        with evaluating(module), torch.set_grad_enabled(gradients):
             return run()
     except (EncoscopeError, torch.OutOfMemoryError):
         raise

@@ -37,3 +37,12 @@ class Activation:
 
     maps: Float[Tensor, "batch channels height width"]
     prefix: Float[Tensor, "batch prefix channels"] | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one forward pass showed of a batch: some layers' outputs, and the features and logits if asked for."""
+
+    activations: dict[str, Activation]
+    features: Float[Tensor, "batch features"] | None = None
+    logits: Float[Tensor, "batch classes"] | None = None
