@@ -13,12 +13,15 @@ Progress: TypeAlias = bool | Callable[[int, int | None], None] | None
 
 
 @contextmanager
-def steps(total: int | None, label: str, progress: Progress = None) -> Iterator[Callable[[int], None]]:
-    """Report a run of ``total`` steps; the block calls what it is given with the number of steps just done."""
+def steps(total: int | None, label: str, progress: Progress = None) -> Iterator[Callable[..., None]]:
+    """Report a run of ``total`` steps; the block calls what it is given with the number of steps just done.
+
+    A second argument is a few words to show beside the bar, such as the loss.
+    """
     if callable(progress):
         report, done = progress, 0
 
-        def count(number: int = 1) -> None:
+        def count(number: int = 1, note: str = "") -> None:
             nonlocal done
             done += number
             report(done, total)
@@ -29,12 +32,14 @@ def steps(total: int | None, label: str, progress: Progress = None) -> Iterator[
 
         with tqdm(total=total, desc=label, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
 
-            def move(number: int = 1) -> None:
+            def move(number: int = 1, note: str = "") -> None:
+                if note:
+                    bar.set_postfix_str(note, refresh=False)
                 bar.update(number)
 
             yield move
     else:
-        yield lambda number=1: None
+        yield lambda number=1, note="": None
 
 
 def track(items: Iterable[Item], total: int | None, label: str, progress: Progress = None) -> Iterator[Item]:

@@ -1,0 +1,94 @@
+"""What is optimised in place of an image: the protocol, and the plainest case, the pixels themselves."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoscope.images import Preprocess
+from encoscope.vital.randomness import Generators, normal
+
+
+@runtime_checkable
+class Parametrization(Protocol):
+    """An image for each unit of a batch as a differentiable function of free parameters."""
+
+    def parameters(self) -> list[Tensor]:
+        """The leaf tensors to optimise, each with the batch as its first axis; the same objects every time."""
+        ...
+
+    def image(self) -> Float[Tensor, "batch channels height width"]:
+        """The images the parameters stand for, normalised as the network takes them, differentiable."""
+        ...
+
+    def clamp_(self) -> None:
+        """Bring the parameters back to what is allowed, after each step, in place."""
+        ...
+
+
+class Pixels:
+    """The normalised pixels themselves, kept to what a photo can hold: [-mean/std, (1-mean)/std].
+
+    start: normalised images to begin with. low, high: bounds for each channel.
+    """
+
+    def __init__(
+        self,
+        start: Float[Tensor, "batch channels height width"],
+        low: Float[Tensor, "channels 1 1"],
+        high: Float[Tensor, "channels 1 1"],
+    ) -> None:
+        self._pixels = start.detach().clone().requires_grad_()
+        self._low, self._high = low.to(start.device), high.to(start.device)
+
+    def parameters(self) -> list[Tensor]:
+        """The pixels."""
+        return [self._pixels]
+
+    def image(self) -> Float[Tensor, "batch channels height width"]:
+        """The pixels."""
+        return self._pixels
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Cut what lies outside of the bounds."""
+        self._pixels.copy_(torch.minimum(torch.maximum(self._pixels, self._low), self._high))
+
+
+def noise(preprocess: Preprocess, size: tuple[int, int], generators: Generators, device: torch.device) -> Pixels:
+    """Pixels that begin as standard normal noise in normalised space (VITAL's start, not clamped before step one)."""
+    start = normal(generators, preprocess.channels, *size).to(device)
+    return Pixels(start, *bounds(preprocess))
+
+
+def bounds(preprocess: Preprocess) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
+    """The normalised values of black and of white, for each channel."""
+    mean, std = _column(preprocess.mean, preprocess.channels), _column(preprocess.std, preprocess.channels)
+    return -mean / std, (1 - mean) / std
+
+
+def displayed(
+    images: Float[Tensor, "batch channels height width"], preprocess: Preprocess
+) -> Float[Tensor, "batch channels height width"]:
+    """Normalised images as values in [0, 1]."""
+    mean, std = (
+        _column(numbers, preprocess.channels).to(images.device) for numbers in (preprocess.mean, preprocess.std)
+    )
+    return (images * std + mean).clamp(0, 1)
+
+
+def normalised(
+    images: Float[Tensor, "batch channels height width"], preprocess: Preprocess
+) -> Float[Tensor, "batch channels height width"]:
+    """Values in [0, 1] as the network takes them; differentiable."""
+    mean, std = (
+        _column(numbers, preprocess.channels).to(images.device) for numbers in (preprocess.mean, preprocess.std)
+    )
+    return (images - mean) / std
+
+
+def _column(numbers: tuple[float, ...], channels: int) -> Tensor:
+    return torch.tensor(numbers).expand(channels).reshape(-1, 1, 1)

@@ -1,0 +1,48 @@
+"""Random changes to the image before the network sees it, drawn for each image of a batch by its own generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoscope.vital.randomness import Generators, integers
+
+Images: TypeAlias = Float[Tensor, "batch channels height width"]
+Transform: TypeAlias = Callable[[Images, Generators], Images]
+"""Differentiable; gives one view of each image, or k views of each, [batch * k, ...], an image's views together."""
+
+
+def identity(images: Images, generators: Generators) -> Images:
+    """No change."""
+    return images
+
+
+@dataclass(frozen=True)
+class Roll:
+    """Circular shift by whole pixels, -``reach`` to ``reach`` on each axis: VITAL's jitter."""
+
+    reach: int
+
+    def __call__(self, images: Images, generators: Generators) -> Images:
+        """Shift each image by its own draw."""
+        shifts = integers(generators, -self.reach, self.reach, 2)
+        pairs = zip(images, shifts, strict=True)
+        return torch.stack([torch.roll(image, (down, right), (1, 2)) for image, (down, right) in pairs])
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Several transforms, one after the other."""
+
+    parts: tuple[Transform, ...]
+
+    def __call__(self, images: Images, generators: Generators) -> Images:
+        """Apply them in order."""
+        for part in self.parts:
+            images = part(images, generators)
+        return images
