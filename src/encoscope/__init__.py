@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from encoscope.encoder import Encoder, load
     from encoscope.nave import Nave, Segmentation, segment
+    from encoscope.units import Unit
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Encoder": "encoscope.encoder",
     "load": "encoscope.encoder",
+    "Unit": "encoscope.units",
     "Nave": "encoscope.nave",
     "Segmentation": "encoscope.nave",
     "segment": "encoscope.nave",
 }
 
-__all__ = ["Encoder", "Nave", "Segmentation", "__version__", "load", "segment"]
+__all__ = ["Encoder", "Nave", "Segmentation", "Unit", "__version__", "load", "segment"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import layouts
-from encoscope.encoder.capture import Output, capture, first_tensor, hooks
+from encoscope.encoder.capture import Output, capture, first_tensor, hooks, random_pixels
 from encoscope.encoder.digest import digest, fingerprint
 from encoscope.encoder.discovery import Discovery, discover, follows, output_tensor
 from encoscope.encoder.execution import guarded, in_halves
@@ -128,6 +128,19 @@ class Encoder:
         name = self._discovery.head
         found = None if name is None else self.module.get_submodule(name)
         return found if isinstance(found, nn.Linear) else None
+
+    @property
+    def outputs(self) -> int | None:
+        """Number of classes of the classification head; None for a network without one."""
+        return self._discovery.outputs if self._classifies else None
+
+    @cached_property
+    def width(self) -> int:
+        """Number of pooled features, the width of what ``features`` gives."""
+        if self.head is not None:
+            return self.head.in_features
+        noise = random_pixels(1, self.preprocess.channels, self.preprocess.size, next(self.module.parameters(), None))
+        return self.features(noise).shape[1]
 
     @cached_property
     def stride(self) -> int:
