@@ -57,18 +57,19 @@ def lemma(word: str) -> str:
     exceptions = _exceptions()
     if word in exceptions:
         return exceptions[word]
-    import lemminflect
-
     if "-" in word:  # "tree-lined streets" have no dictionary entry, but their last part may
         before, _, last = word.rpartition("-")
         return f"{before}-{lemma(last)}"
-    known: tuple[str, ...] = lemminflect.getLemma(word, "NOUN", lemmatize_oov=False)
-    if known:
-        return known[0]
-    if not word.endswith("s") or word.endswith(("ss", "us", "is", "as")):
-        return word  # lemminflect's rules for unknown words would make "bonsaus" of "bonsai"
-    by_rule: tuple[str, ...] = lemminflect.getLemma(word, "NOUN")
-    return by_rule[0]
+    known = _nouns(word, rules=False)
+    # its rules for unknown words would make "bonsaus" of "bonsai"
+    plural = word.endswith("s") and not word.endswith(("ss", "us", "is", "as"))
+    return (known or (_nouns(word, rules=True) if plural else None) or [word])[0]
+
+
+def _nouns(word: str, rules: bool) -> list[str]:
+    import lemminflect
+
+    return list(lemminflect.getLemma(word, "NOUN", lemmatize_oov=rules))
 
 
 def _chunks(caption: str) -> list[list[str]]:
