@@ -1,0 +1,96 @@
+"""Sort matching against its definition, its gradients, moments, the regularisers, transparency."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encoscope.encoder import Activation
+from encoscope.vital.matching import moment_matching, sort, sort_matching, values_of
+from encoscope.vital.regularisers import l2, total_variation
+from encoscope.vital.transparency import colours, transparency
+
+
+def by_ranks(values, prototype):
+    """Equation 2: every value against the prototype's value of its rank (argsort of argsort), for each image."""
+    ranks = values.detach().argsort(2).argsort(2)
+    return (values - prototype.gather(2, ranks)).square().mean((1, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sort_matching_is_equation_2_with_its_gradient(dtype):
+    torch.manual_seed(0)
+    values = torch.randn(3, 7, 50, dtype=dtype, requires_grad=True)
+    prototype = torch.randn(3, 7, 50, dtype=dtype).sort(2).values
+    upstream = torch.tensor([1.0, -2.0, 0.5], dtype=dtype)
+    fast, slow = sort_matching(values, prototype), by_ranks(values, prototype)
+    torch.testing.assert_close(fast, slow)
+    (gradient,) = torch.autograd.grad(fast @ upstream, values)
+    (expected,) = torch.autograd.grad(slow @ upstream, values)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_channel_weights_are_factors_of_each_channels_mean():
+    values, prototype = torch.randn(2, 3, 8), torch.randn(2, 3, 8).sort(2).values
+    weights = torch.rand(2, 3)
+    alone = torch.stack([sort_matching(values[:, c : c + 1], prototype[:, c : c + 1]) for c in range(3)], 1)
+    torch.testing.assert_close(sort_matching(values, prototype, weights), (alone * weights).mean(1))
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))
+def test_sort_is_exact_with_ties_zeros_and_infinities(numbers):
+    values = torch.tensor([numbers, numbers[::-1]])
+    ordered, places = sort(values)
+    assert torch.equal(ordered, values.sort(1).values)  # -0.0 equals 0.0
+    assert torch.equal(values.gather(1, places), ordered)
+    assert torch.equal(places.sort(1).values, torch.arange(len(numbers)).expand(2, -1))
+
+
+def test_tokens_are_matched_with_the_class_token():
+    maps, prefix = torch.arange(8.0).reshape(1, 2, 2, 2), torch.tensor([[[-1.0, -2.0]]])
+    assert values_of(Activation(maps, prefix))[0].tolist() == [[-1, 0, 1, 2, 3], [-2, 4, 5, 6, 7]]
+
+
+def test_moments_match_shifted_and_scaled_channels():
+    values = torch.randn(1, 1, 500)
+    values = (values - values.mean()) / values.std(correction=0)
+    prototype = (2 * values + 3).sort(2).values
+    assert float(moment_matching(values, prototype)) == pytest.approx(3**2 + 1**2, rel=1e-4)
+    flat = torch.zeros(1, 2, 9, requires_grad=True)
+    (gradient,) = torch.autograd.grad(moment_matching(flat, prototype[:, :, :9].expand(1, 2, 9)).sum(), flat)
+    assert torch.isfinite(gradient).all()
+
+
+def test_regularisers_are_global_norms_of_each_image():
+    images = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    for image, found, norm in zip(images, total_variation(images), l2(images), strict=True):
+        x = image.numpy()
+        pairs = (
+            (x[:, :, 1:], x[:, :, :-1]),
+            (x[:, 1:], x[:, :-1]),
+            (x[:, 1:, 1:], x[:, :-1, :-1]),
+            (x[:, 1:, :-1], x[:, :-1, 1:]),
+        )
+        assert float(found) == pytest.approx(sum(np.sqrt(((a - b) ** 2).sum()) for a, b in pairs))
+        assert float(norm) == pytest.approx(np.sqrt((x**2).sum()))
+    flat = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad((total_variation(flat) + l2(flat)).sum(), flat)
+    assert torch.equal(gradient, torch.zeros_like(flat))
+
+
+def test_transparency_and_colours():
+    attention = torch.zeros(3, 10, 10)
+    attention[:, 2:5, 2:5] = -2.0
+    attention[:, 0, 0] = 100.0  # an outlier beyond the 98th percentile
+    alpha = transparency(attention)
+    assert alpha.shape == (10, 10)
+    assert alpha[0, 0] == alpha[3, 3] == 1
+    assert alpha[8, 8] == 0
+    assert transparency(torch.zeros(3, 4, 4)).max() == 0
+    shown = colours(torch.linspace(0.4, 0.6, 3 * 400).reshape(3, 20, 20))
+    assert shown.shape == (20, 20, 3)
+    assert (shown.min(), shown.max()) == (0, 1)
+    assert colours(torch.full((3, 2, 2), 0.3)) == pytest.approx(0.3)
