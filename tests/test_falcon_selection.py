@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from encoscope.errors import UsageError
+from encoscope.falcon.boxing import largest_boxes
+from encoscope.falcon.groups import find_groups
+from encoscope.falcon.selection import activation, normalised, select, thresholds
+from encoscope.falcon.settings import Settings
+from encoscope.units import Unit
+from oracles import falcon as oracle
+
+
+def representation(images: int = 80, channels: int = 12, seed: int = 0) -> np.ndarray:
+    """Sparse and non-negative, as after a ReLU, with a few strong entries."""
+    rng = np.random.default_rng(seed)
+    raw = rng.exponential(size=(images, channels)) * (rng.random((images, channels)) < 0.6)
+    raw[rng.random((images, channels)) < 0.04] += 12
+    return normalised(raw)
+
+
+def feature(*channels: int) -> Unit:
+    return Unit(f"features:{','.join(map(str, channels))}", "features", channels=channels)
+
+
+def ids(count: int) -> list[str]:
+    return [f"{i:04d}" for i in range(count)]
+
+
+SETTINGS = Settings.of(deviations=2.0)
+TOGETHER = Settings.of(deviations=0.8)  # low enough for several features of one image
+
+
+def test_rows_have_unit_length_and_zeros_stay():
+    h = normalised(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    assert h.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
+
+
+def test_highs_and_lows_are_those_of_equation_2():
+    h = representation()
+    limits = thresholds(h, SETTINGS)
+    assert limits.alpha == pytest.approx(h.mean() + 2 * h.std(ddof=1), rel=1e-5)
+    found = select(h, [feature(i) for i in range(h.shape[1])], SETTINGS, limits, ids(len(h)))
+    counts = set()
+    for i, selection in enumerate(found):
+        high = oracle.highs(h, i, limits.alpha)
+        assert sorted(selection.high) == high and not selection.adaptive
+        assert list(h[selection.high, i]) == sorted(h[high, i], reverse=True)
+        assert list(selection.low) == oracle.lows(h, i, limits.alpha, limits.epsilon, 0.3, 10)
+        counts.add(len(selection.low))
+    assert len(counts) > 2  # some have fewer than ten
+
+
+def test_the_order_of_the_images_does_not_matter_even_for_ties():
+    h = np.repeat(representation(20), 3, axis=0)
+    names = ids(len(h))
+    order = np.random.default_rng(1).permutation(len(h))
+    settings = Settings.of(deviations=2.0, most=4, lows=4)
+    limits = thresholds(h, settings)
+    before = select(h, [feature(2)], settings, limits, names)[0]
+    after = select(h[order], [feature(2)], settings, limits, [names[i] for i in order])[0]
+    assert [names[i] for i in before.high] == [names[order[i]] for i in after.high]
+    assert [names[i] for i in before.low] == [names[order[i]] for i in after.low]
+
+
+def test_an_empty_set_is_replaced_by_the_strongest_and_a_dead_feature_is_told():
+    h = representation()
+    h[:, 3] = 0
+    h[:5, 4] = h[:5, 4] * 0 + 0.01
+    h[5:, 4] = 0
+    h[:, 5] = np.linspace(0.1, 0.2, len(h))
+    limits = thresholds(h, Settings())
+    dead, rare, weak = select(h, [feature(3), feature(4), feature(5)], Settings(), limits, ids(len(h)))
+    assert not dead.fires and len(dead.high) == 0 and len(dead.low) == 0
+    assert rare.adaptive and sorted(rare.high) == [0, 1, 2, 3, 4]  # not the images where it is off
+    assert weak.adaptive and list(weak.high) == list(range(79, 69, -1))
+    (strict,) = select(h, [feature(5)], Settings.of(adaptive=0), limits, ids(len(h)))
+    assert strict.fires and not strict.adaptive and len(strict.high) == 0
+
+
+def test_a_group_needs_all_its_members_and_exact_no_other():
+    h = representation(400, 8)
+    limits = thresholds(h, TOGETHER)
+    above = h > limits.alpha
+    (both,) = select(h, [feature(1, 4)], TOGETHER, limits, ids(len(h)))
+    assert sorted(both.high) == np.flatnonzero(above[:, 1] & above[:, 4]).tolist() != []
+    assert (h[both.low][:, [1, 4]] < limits.epsilon).all()
+    exact = Settings.of(mode="exact", deviations=0.8)
+    (single,) = select(h, [feature(1)], exact, limits, ids(len(h)))
+    assert sorted(single.high) == np.flatnonzero(above[:, 1] & (above.sum(1) == 1)).tolist()
+    np.testing.assert_allclose(activation(h, feature(1, 4)), h[:, 1] + h[:, 4])
+
+
+def test_a_direction_along_a_channel_is_that_channel():
+    h = representation()
+    limits = thresholds(h, SETTINGS)
+    along = Unit("features@d.npy", "features", direction=tuple(3.0 * np.eye(12)[6]))
+    one, other = select(h, [feature(6), along], SETTINGS, limits, ids(len(h)))
+    assert list(one.high) == list(other.high) and list(one.low) == list(other.low)
+
+
+def test_exact_groups_are_the_identical_sets():
+    h = representation(500, 6, seed=2)
+    alpha = thresholds(h, TOGETHER).alpha
+    wanted = oracle.exact_groups(h, alpha, 3)
+    found = {group.members: group.images.tolist() for group in find_groups(h, alpha, mode="exact", more_than=3)}
+    assert found == wanted and any(len(members) > 1 for members in found)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_threshold_groups_are_all_sets_that_enough_images_share(closed):
+    h = representation(500, 7, seed=3)
+    h[:40, [0, 2, 5]] = 0.9  # always together
+    alpha = thresholds(h, TOGETHER).alpha
+    above = h > alpha
+    wanted = {
+        members: np.flatnonzero(above[:, members].all(1)).tolist()
+        for size in (2, 3, 4)
+        for members in itertools.combinations(range(7), size)
+    }
+    wanted = {members: images for members, images in wanted.items() if len(images) > 10}
+    if closed:
+        wanted = {
+            members: images
+            for members, images in wanted.items()
+            if not any(set(members) < set(more) and images == others for more, others in wanted.items())
+        }
+    found = find_groups(h, alpha, closed=closed)
+    assert {group.members: group.images.tolist() for group in found} == wanted and wanted
+    assert [len(group.images) for group in found] == sorted((len(g.images) for g in found), reverse=True)
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(UsageError, match=r"no setting 'alfa' \(nearest: alpha"):
+        Settings.of(alfa=1)
+    with pytest.raises(UsageError, match="preset is paper or authors"):
+        Settings.of("mine")
+    with pytest.raises(UsageError, match="score is cosine or softmax, not 'dot'"):
+        Settings.of(score="dot")
+    with pytest.raises(UsageError, match="mask lies in"):
+        Settings.of(mask=1.5)
+    assert Settings.of("authors").spurious == 0.1 and Settings.of("authors").mode == "exact"
+
+
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.3, 0.6, 0.95])
+def test_boxes_are_those_of_the_literal_passes(density):
+    rng = np.random.default_rng(int(density * 100))
+    masks = rng.random((60, 9, 13)) < density
+    masks[0] = False
+    masks[1] = True
+    blobs = rng.random((20, 5, 4)) < density
+    masks[40:, 2:7, 4:8] = blobs
+    masks[40:, :2] = masks[40:, 7:] = masks[40:, :, :4] = masks[40:, :, 8:] = False
+    found = largest_boxes(masks)
+    for mask, box in zip(masks, found, strict=True):
+        assert (None if box[0] < 0 else box.tolist()) == oracle.downright_box(mask)
