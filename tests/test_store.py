@@ -333,3 +333,37 @@ def test_any_names_and_arrays_come_back(tmp_path: Path, content: dict[str, np.nd
         assert store.names == list(content)
         for name, array in content.items():
             np.testing.assert_array_equal(store.read(name, 0), array, strict=True)
+
+
+def test_shards_become_one_file_or_stay_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [[Row("a"), Row("bad", status="broken")], [Row("lost", status="broken")], [Row("b"), Row("c")]]
+    arrays = [np.full((1, 2), 1, np.float32), None, np.array([[2, 2], [3, 3]], np.float32)]
+    with Store.open(tmp_path / "s", MANIFEST) as store:
+        for part, array in zip(parts, arrays, strict=True):
+            store.append(part, {} if array is None else {"values": array})
+        before = content(store)
+        fsync = os.fsync
+        for step in range(3):
+            left = [step]
+
+            def full(handle: int, left: list[int] = left) -> None:
+                if not left[0]:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                left[0] -= 1
+                fsync(handle)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fsync", full)
+                with pytest.raises(EncoscopeError, match="the disk is full"):
+                    store.compact()
+            assert content(Store.load(tmp_path / "s")) == before
+        store.compact()
+        for reader in (store, Store.load(tmp_path / "s")):
+            assert reader.rows == [row for part in parts for row in part]
+            assert reader.read("values", 0).tolist() == [[1, 1], [2, 2], [3, 3]]
+            assert [reader.position(name) for name in ("a", "bad", "c")] == [(0, 0), None, (0, 2)]
+        store.append([Row("d")], {"values": np.full((1, 2), 4, np.float32)})
+        store.compact()
+        assert store.read("values", 0)[:, 0].tolist() == [1, 2, 3, 4]
+    names = {file.name for file in (tmp_path / "s").iterdir()}
+    assert names == {"manifest.json", "journal.jsonl", "lock", "values-all-6.npy"}

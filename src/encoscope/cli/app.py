@@ -37,6 +37,16 @@ app.command(
     help="List the layers of an encoder that have a spatial output.",
 )
 app.command(
+    "encoscope.cli.reproduce:reproduce",
+    name="reproduce",
+    help="Run one of the papers' tables or figures.",
+)
+app.command(
+    "encoscope.cli.probe:probe",
+    name="probe",
+    help="Run a dataset through a model once and keep what a layer says.",
+)
+app.command(
     "encoscope.cli.zoo:app",
     name="zoo",
     help="List the trained networks that ship with encoscope.",

@@ -18,6 +18,7 @@ import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
 from encoscope.results import aside
+from encoscope.store.compact import merge_shards
 from encoscope.store.files import file_stem, save, sync, writing
 from encoscope.store.journal import Journal, Row
 from encoscope.store.keys import difference, plain
@@ -190,6 +191,18 @@ class Store:
             _write_manifest(self.path, self.manifest, complete=True)
         self.complete = True
 
+    def compact(self) -> None:
+        """Make all shards one, so that ``read`` maps an array whole; needs the room of the largest array meanwhile.
+
+        Every shard must have the same arrays. Readers that opened the store before must open it again.
+        """
+        self._writable()
+        with writing(self.path):
+            self._journal = merge_shards(self.path, self._journal)
+        self._positions = {}
+        for shard, entry in enumerate(self._journal.entries):
+            self._place(shard, entry.rows)
+
     def state(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays last saved under a name with ``save_state``, in memory; None if there are none."""
         file = self._state_file(name)
@@ -281,7 +294,7 @@ def _inspect(path: Path) -> dict[str, Any] | None:
 
 
 def _is_aside(file: Path) -> bool:
-    return file.name.startswith(".") and file.suffix in (".npy", ".npz", ".json", ".parquet")
+    return file.name.startswith(".") and file.suffix in (".npy", ".npz", ".json", ".jsonl", ".parquet")
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any], *, complete: bool) -> None:

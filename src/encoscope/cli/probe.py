@@ -1,0 +1,75 @@
+"""``encoscope probe``: one pass over a dataset, kept for all that asks for it later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from encoscope.cli.console import note, say
+from encoscope.cli.flags import Common
+
+
+def probe(
+    *dataset: Annotated[
+        str, Parameter(help="A dataset such as caltech101:ROOT#train, a folder (its folders are labels), or files.")
+    ],
+    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
+    layer: Annotated[
+        str,
+        Parameter(
+            help='"features" (the pooled representation), "logits", a name from "encoscope layers", or NAME@cls.'
+        ),
+    ] = "features",
+    batch: Annotated[int, Parameter(help="Images at once.")] = 32,
+    features: Annotated[
+        Path | None, Parameter(help="Take values from this .npy file, a row for each image, instead of the model's.")
+    ] = None,
+    fresh: Annotated[bool, Parameter(help="Throw away what an earlier pass left.")] = False,
+    common: Common | None = None,
+) -> int:
+    """Run every image of a dataset through a model once, and keep the values of a layer's channels.
+
+    The values stay in the cache (ENCOSCOPE_CACHE), under what they were made from: other commands find them by the
+    same dataset and model. Running it again goes on where it was stopped. Images that cannot be read are reported and
+    left out.
+    """
+    from encoscope import results
+    from encoscope.errors import UsageError
+    from encoscope.probe import bring_in
+    from encoscope.probe import probe as run
+
+    if not dataset:
+        raise UsageError("give a dataset, a folder or image files")
+    common = common or Common()
+    encoder = common.load(model)
+    source = dataset[0] if len(dataset) == 1 else list(dataset)
+    if features is None:
+        found = run(encoder, source, layer, batch=batch, fresh=fresh)
+    else:
+        found = bring_in(encoder, source, features, layer, fresh=fresh)
+    for item in found.skipped:
+        note(f"skipped: {item.reason}")
+    if common.json:
+        entry = {
+            "dataset": list(dataset),
+            "layer": found.layer,
+            "images": len(found),
+            "channels": found.values.shape[1],
+            "labelled": sum(label is not None for label in found.labels),
+            "store": str(found.path),
+        }
+        document = results.envelope(
+            "probe",
+            [entry],
+            model={"source": encoder.source, "digest": encoder.digest, "layers": [found.layer]},
+            settings={"batch": batch, "features": None if features is None else str(features)},
+            seed=common.seed,
+            skipped=found.skipped,
+        )
+        say(results.dumps(document))
+    else:
+        left_out = f", {len(found.skipped)} skipped" if found.skipped else ""
+        say(f"{len(found)} images{left_out}, {found.values.shape[1]} channels of {found.layer}: {found.path}")
+    return 1 if found.skipped else 0

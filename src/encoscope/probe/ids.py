@@ -1,0 +1,68 @@
+"""The ids of image files, kept so that a dataset is not read again each time it is named."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from encoscope.errors import EncoscopeError
+from encoscope.probe.ahead import ahead
+from encoscope.progress import Progress, track
+from encoscope.results import aside
+from encoscope.store import cache_dir
+
+UNREADABLE = "unreadable"
+
+
+def file_ids(paths: Sequence[Path], *, progress: Progress = None) -> list[str]:
+    """The sha256 of each file, in hex; ``"unreadable"`` for one that cannot be opened.
+
+    Kept in the cache under the list of names: files whose size and time of change are the same are not read again.
+    """
+    names = "\0".join(os.path.abspath(path) for path in paths)  # noqa: PTH100 - symbolic links stay apart
+    file = cache_dir("ids", hashlib.sha256(os.fsencode(names)).hexdigest()[:16] + ".npz")
+    stamps = np.array([_stamp(path) for path in paths], dtype=np.int64).reshape(-1, 2)
+    ids = [""] * len(paths)
+    with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as kept:
+        if kept["stamps"].shape == stamps.shape:
+            same = (kept["stamps"] == stamps).all(1) & (stamps[:, 1] >= 0)
+            ids = [text if known else "" for text, known in zip(kept["ids"].tolist(), same, strict=True)]
+    new = [index for index, text in enumerate(ids) if not text]
+    if not new:
+        return ids
+    hashed = ahead(_file_id, (paths[index] for index in new), depth=256)
+    for index, text in zip(new, track(hashed, len(new), "ids", progress), strict=True):
+        ids[index] = text
+    with suppress(EncoscopeError), aside(file) as temporary:  # a cache that cannot be written is done without
+        np.savez(temporary, stamps=stamps, ids=np.array(ids))
+    return ids
+
+
+def ranks(ids: Sequence[str]) -> np.ndarray:
+    """The place of each id among all of them sorted; equal ids by their order."""
+    order = sorted(range(len(ids)), key=lambda index: (ids[index], index))
+    places = np.empty(len(ids), dtype=np.int64)
+    places[order] = np.arange(len(ids))
+    return places
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """(size, nanoseconds of the last change); -1 where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def _file_id(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return UNREADABLE
