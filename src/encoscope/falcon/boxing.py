@@ -14,7 +14,7 @@ def largest_boxes(masks: Bool[np.ndarray, "masks height width"]) -> Int[np.ndarr
 
     A pixel is active when it is true, or when both its left and its upper neighbour are active. Each active pixel
     carries the smallest column and row of those that it was reached from, from the left or from above. A box ends where
-    neither the right nor the lower neighbour is active. Of equally large ones the one that ends first, row by row, wins.
+    neither the right nor the lower neighbour is active. Of equally large ones the one that ends first wins, row by row.
     """
     count, height, width = masks.shape
     far = max(height, width) + 1  # "not active"
