@@ -285,6 +285,10 @@ class Encoder:
         first = next(self.module.parameters(), None)
         return pixels if first is None else pixels.to(first.device, first.dtype if first.is_floating_point() else None)
 
+    def as_activation(self, layer: str, output: Tensor, canvas: tuple[int, int]) -> Activation:
+        """A layer's raw output, or a gradient of its shape, for images of ``canvas`` (height, width) pixels."""
+        return self._read(self.layer(layer).name, output, canvas)
+
     def _read(self, name: str, output: Tensor | None, canvas: tuple[int, int]) -> Activation:
         layer = self._discovery.layers[name]
         found = None if output is None else layouts.read(output, layer.layout, canvas)

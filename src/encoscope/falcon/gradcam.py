@@ -1,0 +1,223 @@
+"""Where in an image a unit sees what it sees: GradCAM of a unit, for many units of many images in one pass.
+
+GradCAM weighs a layer's channels with the unit's mean gradient over the layer's map: ReLU(sum_c w_c A_c).
+
+- Where a unit's value is linear in the spatial mean of a layer, w is the unit's own vector up to scale and no backward
+  pass is needed: for feature i, ReLU(A_i). So it is for a channel, group or direction of a layer, at that layer, and
+  for features and classes of networks that end in global average pooling, at the last stage.
+- Otherwise w comes from a backward pass, to the last stage or block whose map has a gradient at all. In transformers
+  that pool from the class token the last block's patch tokens have none, so it is the block before; the same for a unit
+  of a class token. One backward pass serves one unit of every image of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from encoscope.encoder import Encoder
+from encoscope.encoder.capture import first_tensor, hooks, random_pixels
+from encoscope.errors import UsageError
+from encoscope.units import Unit, needs, values, weights
+
+Method: TypeAlias = Literal["closed form", "gradient"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the maps of a space's units are taken: a layer, and whether a backward pass is needed."""
+
+    layer: str
+    method: Method
+
+
+def space_of(unit: Unit) -> str:
+    """What a unit is a part of, as a probe names it: "features", "logits", a layer, or LAYER@cls."""
+    if unit.kind == "features":
+        return "features"
+    if unit.kind == "class":
+        return "logits"
+    assert unit.layer is not None
+    return f"{unit.layer}@cls" if unit.kind == "token" else unit.layer
+
+
+class GradCam:
+    """GradCAM for an encoder's units; a space's layer and method are found when first asked for.
+
+    method: None for the closed form wherever it is exact; "gradient" to take a backward pass everywhere.
+    """
+
+    def __init__(self, encoder: Encoder, method: Method | None = None) -> None:
+        self.encoder = encoder
+        self.method: Method | None = method
+        self._targets: dict[str, Target] = {}
+
+    def target(self, unit: Unit) -> Target:
+        """The layer and the method for a unit. UsageError where no layer's map has a gradient."""
+        space = space_of(unit)
+        if space not in self._targets:
+            self._targets[space] = self._find(unit)
+        return self._targets[space]
+
+    def __call__(
+        self, pixels: Float[Tensor, "batch channels height width"], units: Sequence[Sequence[Unit]]
+    ) -> list[list[Float[Tensor, "rows columns"]]]:
+        """The maps of each image's own units, not negative, at the layer's resolution, on the CPU.
+
+        pixels: a normalised batch. units: a list for each image, of any length.
+        """
+        if len(units) != len(pixels):
+            raise UsageError(f"units of {len(units)} images were given for {len(pixels)} images")
+        found: list[list[Tensor]] = [[pixels.new_zeros(0)] * len(wanted) for wanted in units]
+        asked = [(image, place, unit) for image, wanted in enumerate(units) for place, unit in enumerate(wanted)]
+        closed = [item for item in asked if self.target(item[2]).method == "closed form"]
+        if closed:
+            self._closed(pixels, closed, found)
+        others: dict[str, list[tuple[int, int, Unit]]] = {}
+        for item in asked:
+            target = self.target(item[2])
+            if target.method == "gradient":
+                others.setdefault(target.layer, []).append(item)
+        for layer, items in others.items():
+            self._gradient(pixels, layer, items, found)
+        return found
+
+    def _closed(self, pixels: Tensor, items: Sequence[tuple[int, int, Unit]], found: list[list[Tensor]]) -> None:
+        layers = list(dict.fromkeys(self.target(unit).layer for _, _, unit in items))
+        seen = self.encoder.observe(pixels, layers).activations
+        vectors: dict[Unit, Tensor] = {}
+        for image, place, unit in items:
+            maps = seen[self.target(unit).layer].maps[image]
+            if unit.direction is None and unit.kind != "class":
+                cam = maps[list(unit.channels)].sum(0)
+            else:
+                if unit not in vectors:
+                    vectors[unit] = self._vector(unit).to(maps.device)
+                cam = torch.einsum("c,chw->hw", vectors[unit], maps)
+            found[image][place] = cam.relu().cpu()
+
+    def _vector(self, unit: Unit) -> Tensor:
+        """A unit over the channels of its layer; a class is its row of the linear head."""
+        if unit.kind != "class":
+            return weights(unit, self.encoder)
+        assert self.encoder.head is not None  # the closed form was found to hold
+        return self.encoder.head.weight.detach()[unit.index].float()
+
+    def _gradient(
+        self, pixels: Tensor, layer: str, items: Sequence[tuple[int, int, Unit]], found: list[list[Tensor]]
+    ) -> None:
+        units = list(dict.fromkeys(unit for _, _, unit in items))
+        column = {unit: place for place, unit in enumerate(units)}
+        raw, measured = self._forward(pixels, layer, units)
+        canvas = (pixels.shape[2], pixels.shape[3])
+        maps = self.encoder.as_activation(layer, raw.detach(), canvas).maps
+        waiting: dict[int, list[tuple[int, Unit]]] = {}
+        for image, place, unit in items:
+            waiting.setdefault(image, []).append((place, unit))
+        for turn in range(max(map(len, waiting.values()))):
+            now = [(image, *todo[turn]) for image, todo in waiting.items() if turn < len(todo)]
+            # images do not touch each other, so one backward pass holds each image's own gradient
+            total = torch.stack([measured[image, column[unit]] for image, _, unit in now]).sum()
+            gradient = _gradient_of(total, raw)
+            slopes = self.encoder.as_activation(layer, gradient, canvas).maps.mean((2, 3))
+            for image, place, _ in now:
+                found[image][place] = torch.einsum("c,chw->hw", slopes[image], maps[image]).relu().cpu()
+
+    def _forward(self, pixels: Tensor, layer: str, units: Sequence[Unit]) -> tuple[Tensor, Tensor]:
+        """A layer's output in its own layout, and the units' values computed from it, with the graph between them."""
+        kept: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, output: Any) -> Any:
+            tensor = first_tensor(output)
+            if tensor is None:
+                return None
+            kept.append(tensor)
+            return tensor.clone() if output is tensor else None  # later operations in place must not change it
+
+        first = next(self.encoder.module.parameters(), None)
+        kind = None if first is None or not first.is_floating_point() else first.dtype
+        leaf = pixels.detach().to(self.encoder.device, kind).requires_grad_()
+        with hooks([]) as handles:
+            handles.append(self.encoder.module.get_submodule(layer).register_forward_hook(keep))
+            seen = self.encoder.observe(leaf, **needs(units), gradients=True)
+        with torch.enable_grad():
+            return kept[-1], values(seen, units)
+
+    def _find(self, unit: Unit) -> Target:
+        own = unit.layer if unit.kind in ("channel", "group", "direction") else None
+        if own is not None:
+            return Target(own, self.method or "closed form")
+        pooled = None if self.method == "gradient" else self._pooled_layer(unit.kind)
+        if pooled is not None:
+            return Target(pooled, "closed form")
+        # the units of a space share the way to the layers before it: a mixture of them stands for all
+        width = {"token": lambda: self.encoder.layer(str(unit.layer)).channels, "features": lambda: self.encoder.width}
+        count = width.get(unit.kind, lambda: self.encoder.outputs or 1)()
+        some = [_replace(unit, channel) for channel in range(min(count, 8))]
+        pixels = self._noise()
+        main = [info.name for info in self.encoder.layers if info.role in ("stage", "block")]
+        for name in reversed(main or [info.name for info in self.encoder.layers]):
+            raw, measured = self._forward(pixels, name, some)
+            gradient = _gradient_of(measured.square().sum(), raw)
+            if self.encoder.as_activation(name, gradient, (pixels.shape[2], pixels.shape[3])).maps.any():
+                return Target(name, "gradient")
+        raise UsageError(
+            f"{unit.text}: no layer of {self.encoder.source} with a spatial map has a gradient for GradCAM"
+        )
+
+    def _pooled_layer(self, kind: str) -> str | None:
+        """The last layer whose spatial mean the features are, if there is one (and logits are linear in them)."""
+        head = self.encoder.head
+        if kind == "token" or (kind == "class" and head is None):
+            return None
+        width, pixels = self.encoder.width, self._noise()
+        names = [info.name for info in self.encoder.layers if info.channels == width]
+        if not names:
+            return None
+        seen = self.encoder.observe(pixels, names, features=True)
+        assert seen.features is not None
+        scale = seen.features.abs().max()
+        for name in reversed(names):
+            if torch.allclose(
+                seen.activations[name].maps.mean((2, 3)), seen.features, rtol=1e-3, atol=1e-4 * float(scale)
+            ):
+                return name
+        return None
+
+    def _noise(self) -> Tensor:
+        preprocess = self.encoder.preprocess
+        first = next(self.encoder.module.parameters(), None)
+        return random_pixels(1, preprocess.channels, preprocess.size, first)
+
+
+def masks_of(
+    cams: Sequence[Float[Tensor, "rows columns"]], canvas: tuple[int, int], share: float = 0.6
+) -> Bool[Tensor, "cams height width"]:
+    """The part of each map at or above ``share`` of its range, on a canvas of that many (rows, columns) of pixels.
+
+    Maps are brought to the canvas bilinearly and to [0, 1] by their least and largest value; one without a range (all
+    zero, or all the same) has no part above.
+    """
+    if not cams:
+        return torch.zeros(0, *canvas, dtype=torch.bool)
+    large = torch.nn.functional.interpolate(
+        torch.stack([cam.float() for cam in cams])[:, None], size=canvas, mode="bilinear", align_corners=False
+    )[:, 0]
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    return ((large - low) >= share * (high - low)) & (high > low)
+
+
+def _gradient_of(total: Tensor, raw: Tensor) -> Tensor:
+    if not total.requires_grad or not raw.requires_grad:
+        return torch.zeros_like(raw)
+    (gradient,) = torch.autograd.grad(total, raw, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(raw) if gradient is None else gradient
+
+
+def _replace(unit: Unit, channel: int) -> Unit:
+    return Unit(f"{unit.text}", unit.kind, unit.layer, (channel,))
