@@ -18,9 +18,7 @@ def probe(
     model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
     layer: Annotated[
         str,
-        Parameter(
-            help='"features" (the pooled representation), "logits", a name from "encoscope layers", or NAME@cls.'
-        ),
+        Parameter(help='"features" (the pooled ones), "logits", a name from "encoscope layers", or NAME@cls.'),
     ] = "features",
     batch: Annotated[int, Parameter(help="Images at once.")] = 32,
     features: Annotated[

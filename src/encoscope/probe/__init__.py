@@ -4,6 +4,7 @@ from encoscope.probe.ahead import ahead
 from encoscope.probe.ids import file_ids, ranks
 from encoscope.probe.listing import Listing, listing
 from encoscope.probe.moments import Moments
+from encoscope.probe.patches import Patch, load_patches, top_patches
 from encoscope.probe.result import Probe
 from encoscope.probe.run import bring_in, load, probe
 from encoscope.probe.topk import TopK
@@ -11,6 +12,7 @@ from encoscope.probe.topk import TopK
 __all__ = [
     "Listing",
     "Moments",
+    "Patch",
     "Probe",
     "TopK",
     "ahead",
@@ -18,6 +20,8 @@ __all__ = [
     "file_ids",
     "listing",
     "load",
+    "load_patches",
     "probe",
     "ranks",
+    "top_patches",
 ]
