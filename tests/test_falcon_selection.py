@@ -8,8 +8,9 @@ import pytest
 from encoscope.errors import UsageError
 from encoscope.falcon.boxing import largest_boxes
 from encoscope.falcon.groups import find_groups
-from encoscope.falcon.selection import activation, normalised, select, thresholds
+from encoscope.falcon.selection import activation, select, thresholds
 from encoscope.falcon.settings import Settings
+from encoscope.probe import Probe
 from encoscope.units import Unit
 from oracles import falcon as oracle
 
@@ -19,7 +20,7 @@ def representation(images: int = 80, channels: int = 12, seed: int = 0) -> np.nd
     rng = np.random.default_rng(seed)
     raw = rng.exponential(size=(images, channels)) * (rng.random((images, channels)) < 0.6)
     raw[rng.random((images, channels)) < 0.04] += 12
-    return normalised(raw)
+    return Probe.from_arrays(raw).normalised()
 
 
 def feature(*channels: int) -> Unit:
@@ -32,11 +33,6 @@ def ids(count: int) -> list[str]:
 
 SETTINGS = Settings.of(deviations=2.0)
 TOGETHER = Settings.of(deviations=0.8)  # low enough for several features of one image
-
-
-def test_rows_have_unit_length_and_zeros_stay():
-    h = normalised(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    assert h.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
 
 
 def test_highs_and_lows_are_those_of_equation_2():

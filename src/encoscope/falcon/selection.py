@@ -1,6 +1,6 @@
 """Which images speak for a unit: T_i, the highly activating ones, and L_i, their counterfactuals (equation 2).
 
-All on representations of unit length, h, as rows of one matrix [images, channels].
+All on representations of unit length, h, as rows of one matrix [images, channels]: see ``Probe.normalised``.
 """
 
 from __future__ import annotations
@@ -41,13 +41,6 @@ class Selection:
     low: Int[np.ndarray, " lows"]
     adaptive: bool
     fires: bool
-
-
-def normalised(values: Float[np.ndarray, "images channels"]) -> Float[np.ndarray, "images channels"]:
-    """Rows of unit length, float32; a row of zeros stays."""
-    rows = np.array(values, dtype=np.float32)
-    norms = np.linalg.norm(rows.astype(np.float64) if rows.size < 1e7 else rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=rows, where=norms > 0, casting="unsafe")
 
 
 def thresholds(h: Float[np.ndarray, "images channels"], settings: Settings) -> Thresholds:
