@@ -46,7 +46,7 @@ class Confidences:
         """Where each term is."""
         return {term: column for column, term in enumerate(self.terms)}
 
-    def means(self, images: Sequence[int] | Int[np.ndarray, chosen] | None = None) -> dict[str, float]:
+    def means(self, images: Sequence[int] | np.ndarray | None = None) -> dict[str, float]:
         """Equation 1 over all images, or over those: the score of each term that one of them holds, best first."""
         rows = self.values if images is None else self.values[np.asarray(images, dtype=np.int64)]
         count = rows.shape[0]  # type: ignore[index]
