@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from encoscope.errors import UsageError
+from encoscope.falcon.truth import Texts, auc, auc_interval, aucs, derangement, held_out, strong_images
+from encoscope.metrics import bootstrap
+
+
+def sample(images: int = 300, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    strong = rng.random(images) < 0.1
+    return (rng.normal(size=images) + strong).round(1), strong  # rounded: ties
+
+
+def test_auc_is_scikit_learns():
+    scores, strong = sample()
+    assert auc(scores, strong) == pytest.approx(roc_auc_score(strong, scores), abs=1e-12)
+    assert auc_interval(scores, strong).value == pytest.approx(roc_auc_score(strong, scores), abs=1e-6)
+    labels = np.stack([scores, -scores, sample(seed=1)[0]], axis=1)
+    units = np.stack([strong, sample(seed=2)[1]], axis=1)
+    wanted = [[roc_auc_score(units[:, u], labels[:, w]) for w in range(3)] for u in range(2)]
+    np.testing.assert_allclose(aucs(labels, units), wanted, atol=1e-12)
+
+
+def test_the_interval_is_that_of_the_plain_bootstrap():
+    scores, strong = sample()
+    found = auc_interval(scores, strong, resamples=4000, seed=3)
+    plain = bootstrap(np.arange(300.0), lambda rows: auc(scores[rows.astype(int)], strong[rows.astype(int)]), resamples=500)
+    assert found.low == pytest.approx(plain.low, abs=0.02) and found.high == pytest.approx(plain.high, abs=0.02)
+    assert auc_interval(scores, strong, seed=3) == auc_interval(scores, strong, seed=3)
+    with pytest.raises(UsageError, match="0 and 300"):
+        auc_interval(scores, np.zeros(300, dtype=bool))
+
+
+def test_images_are_held_out_by_their_ids_alone():
+    ids = [f"{i}" for i in range(5000)]
+    kept = held_out(ids, 0.2)
+    assert 0.18 < kept.mean() < 0.22
+    assert list(held_out(ids[::-1], 0.2)) == list(kept[::-1])
+    assert not held_out(ids, 0).any()
+    with pytest.raises(UsageError, match="share of the images"):
+        held_out(ids, 1.5)
+
+
+def test_strong_images_pass_alpha_or_are_the_strongest():
+    values = np.linspace(0, 1, 200)
+    assert strong_images(values, 0.95).sum() == 10
+    assert np.flatnonzero(strong_images(values, 0.99)).tolist() == list(range(190, 200))  # two pass: too few
+    assert strong_images(values, 0.1).sum() == 10  # most pass
+    assert strong_images(values[:9], 0.5) is None and strong_images(np.ones(50), 0.5) is None
+
+
+def test_a_description_is_the_weighted_mean_of_its_words():
+    class Stub:
+        source, width, digest = "stub", 3, "0"
+
+        def embed_texts(self, texts):
+            return torch.eye(3)[[0 if "cat" in text else 1 for text in texts]]
+
+        def embed_images(self, images):
+            raise AssertionError
+
+    texts = Texts(Stub())
+    np.testing.assert_allclose(texts.description({"cat": 0.3, "dog": 0.1}), [0.75, 0.25, 0])
+    np.testing.assert_allclose(texts.description({"cat": -0.3, "dog": -0.1}), [0.5, 0.5, 0])
+
+
+def test_a_derangement_moves_everything():
+    for count in (2, 3, 50):
+        found = derangement(count, seed=count)
+        assert sorted(found) == list(range(count)) and not (found == np.arange(count)).any()
+    with pytest.raises(UsageError):
+        derangement(1)
