@@ -1,0 +1,150 @@
+"""The rules of LRP for ResNets (Otsuki et al., ECCV 2024), one for each operation of such a network.
+
+Every linear operation (convolution, linear layer, average pooling) takes its inputs a and the relevance R of its outputs
+to ``a * W+^T(R / (W+ a + 1e-5))``, with W+ the positive part of its weights and its bias left out. Batch norm and ReLU
+hand R on, max pooling counts as average pooling over 2 x 2, and at a residual sum each branch gets the share of R that its
+magnitude has in |F| + |skip|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from encoscope.errors import EncoscopeError
+
+EPSILON = 1e-5
+
+Back: TypeAlias = Callable[[Tensor], tuple[Tensor, ...]]
+"""The relevance of an operation's output to that of each of its inputs."""
+
+
+class PositiveWeights:
+    """W+ of a network's parameters, each computed once; a parameter that was changed since is computed again."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Tensor, tuple[int, int], Tensor]] = {}
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        """max(weight, 0) in float32, without a graph."""
+        state = (weight._version, weight.data_ptr())
+        found = self._known.get(id(weight))
+        if found is not None and found[0] is weight and found[1] == state:
+            return found[2]
+        positive = weight.detach().float().clamp(min=0)
+        if isinstance(weight, nn.Parameter):  # what is computed anew in each pass would only fill the memory
+            self._known[id(weight)] = (weight, state, positive)
+        return positive
+
+
+@dataclass(frozen=True)
+class Call:
+    """A torch function about to be called, as a rule sees it."""
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument, wherever it was given."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+
+def through(
+    linear: Callable[[Tensor], Tensor], inputs: Float[Tensor, "batch ..."], relevance: Float[Tensor, "batch ..."]
+) -> Float[Tensor, "batch ..."]:
+    """``inputs * W^T(relevance / (W inputs + 1e-5))`` for a linear map W that is given as a function."""
+    with torch.enable_grad():
+        leaf = inputs.detach().float().requires_grad_()
+        outputs = linear(leaf)
+    # The gradient of a linear map is its transpose, whatever its strides, padding and groups.
+    (transposed,) = torch.autograd.grad(outputs, leaf, relevance / (outputs.detach() + EPSILON))
+    return leaf.detach() * transposed
+
+
+def rule(call: Call, positive: PositiveWeights) -> tuple[tuple[Tensor, ...], Back] | None:
+    """The operation's inputs and its rule; None when LRP has none for it. To be asked before the call is made."""
+    first = call.argument(0, "input")
+    if not isinstance(first, Tensor):
+        return None
+    if call.name in ("conv2d", "linear"):
+        return _weighted(call, first, positive)
+    if call.name in ("avg_pool2d", "adaptive_avg_pool2d", "mean"):
+        kept = Kept(first, call.name)
+        rest, named = call.args[1:], {key: value for key, value in call.kwargs.items() if key != "input"}
+        return (first,), lambda r: (through(lambda a: call.function(a, *rest, **named), kept(), r),)
+    if call.name == "max_pool2d":
+        kept = Kept(first, call.name)
+        return (first,), lambda r: (through(_max_pooling_as_average(call, kept(), r), kept(), r),)
+    if call.name in ("add", "add_", "__add__", "__radd__", "__iadd__"):
+        return _residual(call, first)
+    if call.name in _SHAPES:
+        shape = first.shape
+        return (first,), lambda r: (r.reshape(shape),)
+    if call.name in _PASSED or (call.name == "dropout" and not call.argument(2, "training", True)):
+        return (first,), lambda r: (r,)
+    return None
+
+
+_PASSED = frozenset({"batch_norm", "relu", "relu_", "clone", "contiguous", "float", "to", "type_as"})
+_SHAPES = frozenset({"flatten", "reshape", "view", "squeeze", "unsqueeze"})
+
+
+class Kept:
+    """A tensor held without its graph, to be had again as long as nothing changed it in place."""
+
+    def __init__(self, tensor: Tensor, name: str) -> None:
+        self._tensor, self._version, self._name = tensor.detach(), tensor._version, name
+
+    def __call__(self) -> Tensor:
+        if self._tensor._version != self._version:
+            raise EncoscopeError(
+                f"the network changes what {self._name} works on in place afterwards, so LRP cannot be computed "
+                "from it: use method='gradient-input'"
+            )
+        return self._tensor
+
+
+def _weighted(call: Call, first: Tensor, positive: PositiveWeights) -> tuple[tuple[Tensor, ...], Back]:
+    kept, weight = Kept(first, call.name), call.argument(1, "weight")
+    if call.name == "linear":
+        return (first,), lambda r: (through(lambda a: F.linear(a, positive(weight)), kept(), r),)
+    stride, padding, dilation, groups = (
+        call.argument(position, name, default)
+        for position, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1), (6, "groups", 1))
+    )
+
+    def convolve(a: Tensor) -> Tensor:
+        return F.conv2d(a, positive(weight), None, stride, padding, dilation, groups)
+
+    return (first,), lambda r: (through(convolve, kept(), r),)
+
+
+def _max_pooling_as_average(call: Call, inputs: Tensor, relevance: Tensor) -> Callable[[Tensor], Tensor]:
+    """Average pooling 2 x 2 where it gives the same map (odd sides: a partial last window), else the pooling's own."""
+    wanted, sides = relevance.shape[2:], inputs.shape[2:]
+    for ceil in (False, True):
+        if tuple(wanted) == tuple((side + ceil) // 2 for side in sides):
+            return lambda a: F.avg_pool2d(a, 2, ceil_mode=ceil)
+    kernel = call.argument(1, "kernel_size")
+    stride, padding = call.argument(2, "stride"), call.argument(3, "padding", 0)
+    ceil_mode = bool(call.argument(5, "ceil_mode", False))
+    return lambda a: F.avg_pool2d(a, kernel, stride or kernel, padding, ceil_mode=ceil_mode)
+
+
+def _residual(call: Call, first: Tensor) -> tuple[tuple[Tensor, ...], Back] | None:
+    other = call.argument(1, "other")
+    if not isinstance(other, Tensor) or other.shape != first.shape or call.kwargs.get("alpha", 1) != 1:
+        return None
+    with torch.no_grad():  # now: an addition in place will overwrite one of the two
+        magnitude, against = first.detach().float().abs(), other.detach().float().abs()
+        total = magnitude + against
+        share = torch.where(total > 0, magnitude / total, 0.5)
+    return (first, other), lambda r: (r * share, r * (1 - share))
