@@ -74,7 +74,7 @@ def attribution(
 
 
 def default_method(encoder: Encoder) -> str:
-    """ "lrp" if it reaches the network, from its last layer to its first, found by a small run; else "gradient-input"."""
+    """The name of LRP where it reaches the network from its last layer to its first, else "gradient-input"."""
     main = [info for info in encoder.layers if info.role != "inner"] or encoder.layers
     if not main:
         raise UsageError(f"{encoder.source} has no layer with a spatial map")

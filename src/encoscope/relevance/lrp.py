@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import first_tensor, hooks, random_pixels

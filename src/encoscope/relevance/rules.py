@@ -1,9 +1,9 @@
 """The rules of LRP for ResNets (Otsuki et al., ECCV 2024), one for each operation of such a network.
 
-Every linear operation (convolution, linear layer, average pooling) takes its inputs a and the relevance R of its outputs
-to ``a * W+^T(R / (W+ a + 1e-5))``, with W+ the positive part of its weights and its bias left out. Batch norm and ReLU
-hand R on, max pooling counts as average pooling over 2 x 2, and at a residual sum each branch gets the share of R that its
-magnitude has in |F| + |skip|.
+A linear operation (convolution, linear layer, average pooling) on inputs a takes the relevance R of its outputs to
+``a * W+^T(R / (W+ a + 1e-5))``, with W+ the positive part of its weights and its bias left out. Batch norm and ReLU
+hand R on, max pooling counts as average pooling over 2 x 2, and at a residual sum each branch gets the share of R that
+its magnitude has in |F| + |skip|; where both are zero, half of it.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ class Kept:
         self._tensor, self._version, self._name = tensor.detach(), tensor._version, name
 
     def __call__(self) -> Tensor:
+        """The tensor; EncoscopeError if it was overwritten."""
         if self._tensor._version != self._version:
             raise EncoscopeError(
                 f"the network changes what {self._name} works on in place afterwards, so LRP cannot be computed "
