@@ -13,10 +13,11 @@ from PIL import Image
 from torch import nn
 
 import encoscope
+from encoscope.encoder import untrained_twin
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.images import Photo, Skipped, read
 from encoscope.nave import Segmentation, segment_stream
-from encoscope.nave.controls import colour_control, untrained_control, untrained_twin
+from encoscope.nave.controls import colour_control, untrained_control
 from encoscope.nave.granularity import elbow
 from encoscope.nave.layers import choose_layers
 from encoscope.nave.stability import agreement, mean_colour, stability

@@ -37,6 +37,11 @@ app.command(
     help="List the layers of an encoder that have a spatial output.",
 )
 app.command(
+    "encoscope.cli.compare:compare",
+    name="compare",
+    help="Show how two encoders differ on the same images.",
+)
+app.command(
     "encoscope.cli.reproduce:reproduce",
     name="reproduce",
     help="Run one of the papers' tables or figures.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -31,19 +31,16 @@ class Common:
     trust: Annotated[bool, Parameter(help="Allow a model's own code from a hub to run.")] = False
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False
 
+    def loading(self) -> dict[str, Any]:
+        """The flags as keyword arguments of ``encoscope.load``."""
+        taken = ("checkpoint", "untrained", "device", "precision", "seed", "trust")
+        return {name: getattr(self, name) for name in taken}
+
     def load(self, model: str) -> Encoder:
         """The encoder that a model string and these flags name."""
         from encoscope.encoder import load
 
-        return load(
-            model,
-            untrained=self.untrained,
-            checkpoint=self.checkpoint,
-            device=self.device,
-            seed=self.seed,
-            trust=self.trust,
-            precision=self.precision,
-        )
+        return load(model, **self.loading())
 
 
 def names(text: str | None) -> list[str] | None:
@@ -57,6 +54,14 @@ def numbers(flag: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"{flag} takes numbers with commas between them, not {text!r}") from error
+
+
+def counts(flag: str, text: str) -> tuple[int, ...]:
+    """``2,5,10`` as whole numbers from 1 on; UsageError names the flag."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"{flag} takes whole numbers from 1 on, with commas between them, not {text!r}")
+    return tuple(int(part) for part in parts)
 
 
 def word_or_count(flag: str, text: str, words: tuple[str, ...]) -> str | int:

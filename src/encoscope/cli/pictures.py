@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from encoscope import plots, results
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, untrained_twin
 from encoscope.images import Photo
 from encoscope.nave import Segmentation
-from encoscope.nave.controls import colour_control, untrained_control, untrained_twin
+from encoscope.nave.controls import colour_control, untrained_control
 from encoscope.nave.stability import agreement, stability
 
 SHEET = 24

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from encoscope import plots
-from encoscope.encoder import Encoder, load
-from encoscope.errors import EncoscopeError, UsageError
+from encoscope.encoder import Encoder
 from encoscope.images import Photo
 from encoscope.nave.composite import from_vectors
 from encoscope.nave.kmeans import kmeans
@@ -23,21 +22,6 @@ from encoscope.nave.segmentation import Segmentation, by_size
 
 Control: TypeAlias = Literal["untrained", "colour"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
-
-
-def untrained_twin(encoder: Encoder, *, seed: int = 0) -> Encoder:
-    """The same architecture with fresh random weights. Raises UsageError where the source cannot make one."""
-    source = encoder.source.partition("@")[0]
-    try:
-        twin = load(source, untrained=True, seed=seed, device=str(encoder.device), precision=encoder.precision)
-    except EncoscopeError as error:
-        raise UsageError(f"no untrained control for {encoder.source}: {error}") from error
-    if twin.preprocess.channels != encoder.preprocess.channels:
-        raise UsageError(
-            f"no untrained control for {encoder.source}: without its weights it takes {twin.preprocess.channels} "
-            f"channels, not {encoder.preprocess.channels}"
-        )
-    return twin
 
 
 def untrained_control(twin: Encoder, photo: Photo, seg: Segmentation, **settings: Any) -> Segmentation:

@@ -1,0 +1,65 @@
+"""``encoscope reproduce``: the papers' tables and figures by name."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from encoscope.cli.console import note, say
+from encoscope.cli.flags import Common
+
+
+def reproduce(
+    name: Annotated[str, Parameter(help='The experiment, such as nave-fig6; "list" shows all.')],
+    *,
+    model: Annotated[
+        list[str] | None, Parameter(help="The encoder, for experiments that leave it open; may be repeated.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, Parameter(help="A folder, or a dataset such as coco:IMAGES#JSON; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, Parameter(help="Only the first so many images, classes or units.")] = None,
+    out: Annotated[Path, Parameter(help="Folder for the table and the pictures.")] = Path("reproduced"),
+    fresh: Annotated[bool, Parameter(help="Do not go on with an interrupted run.")] = False,
+    common: Common | None = None,
+) -> int:
+    """Run one of the papers' tables or figures on models and data at hand.
+
+    NAME.json, NAME.csv, NAME.md and pictures go into the output folder. Run again after an interruption, it goes on.
+    """
+    from encoscope.experiments.registry import EXPERIMENTS, experiment
+
+    common = common or Common()
+    if name == "list":
+        width = max(map(len, EXPERIMENTS))
+        for key, found in EXPERIMENTS.items():
+            say(f"{key.ljust(width)}  {found.title}" + (f" (data: {found.datasets})" if found.datasets else ""))
+        return 0
+    chosen = experiment(name)
+
+    from encoscope import results
+    from encoscope.errors import UsageError
+    from encoscope.experiments.report import Request
+
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit takes a number from 1 on, not {limit}")
+    request = Request(
+        models=tuple(model or ()),
+        datasets=tuple(dataset or ()),
+        limit=limit,
+        seed=common.seed,
+        load=common.loading(),
+        fresh=fresh,
+    )
+    report = chosen.load()(request)
+    page = report.write(out, "encoscope " + shlex.join(sys.argv[1:]))
+    if common.json:
+        say(results.dumps(report.document()))
+    else:
+        say(report.text())
+        note(f"written: {page}")
+    return 0

@@ -1,0 +1,107 @@
+"""Marks that are put on images on purpose: a box, a burnt-in letter, stripes, or the user's own picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from encoscope.errors import EncoscopeError, MissingError, nearest
+
+KINDS = ("box", "letter", "stripes", "disc")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A small picture with its opacity, 0 to 1, and a name for results."""
+
+    name: str
+    pixels: UInt8[np.ndarray, "height width 3"]
+    alpha: Float[np.ndarray, "height width"]
+
+
+def mark(kind: str | os.PathLike[str], side: int) -> Mark:
+    """A mark of ``side`` pixels (its longer side): one of ``KINDS``, or an image file, transparent where it says so.
+
+    "box" is black, as in NAVE's study of chest X-rays (Fig. 6); "letter" a white R as on an X-ray plate; "stripes"
+    grey and fine; "disc" bright with a soft rim.
+    """
+    name = os.fspath(kind)
+    if name in KINDS:
+        return _DRAWN[name](side)
+    file = Path(name).expanduser()
+    if not file.exists():
+        raise MissingError(f"no mark {name!r}{nearest(name, KINDS)}: {', '.join(KINDS)}, or an image file")
+    try:
+        with Image.open(file) as image:
+            scale = side / max(image.size)
+            small = image.convert("RGBA").resize(
+                (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+            )
+    except (OSError, ValueError) as error:
+        raise EncoscopeError(f"cannot read the mark {file}: {error}") from error
+    values = np.asarray(small)
+    return Mark(file.name, values[:, :, :3].copy(), values[:, :, 3].astype(np.float32) / 255)
+
+
+def place(
+    pixels: UInt8[np.ndarray, "height width 3"], mark: Mark, key: Sequence[int]
+) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
+    """A copy of the image with the mark at a random place, and where it lies. key: the same key, the same place."""
+    top, left = spot((pixels.shape[0], pixels.shape[1]), mark, key)
+    return paste(pixels, mark, top, left)
+
+
+def spot(size: tuple[int, int], mark: Mark, key: Sequence[int]) -> tuple[int, int]:
+    """(top, left) of a random place at which the whole mark lies within an image of (height, width)."""
+    rows, columns = mark.alpha.shape
+    if rows > size[0] or columns > size[1]:
+        raise EncoscopeError(f"a mark of {columns}x{rows} pixels does not fit an image of {size[1]}x{size[0]}")
+    rng = np.random.default_rng(list(key))
+    return int(rng.integers(size[0] - rows + 1)), int(rng.integers(size[1] - columns + 1))
+
+
+def paste(
+    pixels: UInt8[np.ndarray, "height width 3"], mark: Mark, top: int, left: int
+) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
+    """A copy of the image with the mark's upper left corner at (top, left), and where it covers the image visibly."""
+    rows, columns = mark.alpha.shape
+    marked, covered = pixels.copy(), np.zeros(pixels.shape[:2], dtype=bool)
+    window = (slice(top, top + rows), slice(left, left + columns))
+    alpha = mark.alpha[:, :, None]
+    marked[window] = np.rint(marked[window] * (1 - alpha) + mark.pixels * alpha).astype(np.uint8)
+    covered[window] = mark.alpha > 0.5
+    return marked, covered
+
+
+def _box(side: int) -> Mark:
+    return Mark("box", np.zeros((side, side, 3), np.uint8), np.ones((side, side), np.float32))
+
+
+def _letter(side: int) -> Mark:
+    canvas = Image.new("L", (4 * side, 4 * side))
+    ImageDraw.Draw(canvas).text((2 * side, 2 * side), "R", fill=255, font=ImageFont.load_default(5 * side), anchor="mm")
+    alpha = np.asarray(canvas.resize((side, side), Image.Resampling.BOX), dtype=np.float32) / 255
+    return Mark("letter", np.full((side, side, 3), 255, np.uint8), alpha)
+
+
+def _stripes(side: int) -> Mark:
+    grey = np.where((np.arange(side) // max(1, side // 8)) % 2, 200, 56).astype(np.uint8)
+    return Mark(
+        "stripes", np.broadcast_to(grey[:, None, None], (side, side, 3)).copy(), np.ones((side, side), np.float32)
+    )
+
+
+def _disc(side: int) -> Mark:
+    axis = (np.arange(side) + 0.5) / side * 2 - 1
+    radius = np.hypot(axis[:, None], axis[None])
+    alpha = np.clip((1 - radius) * 4, 0, 1).astype(np.float32)
+    return Mark("disc", np.full((side, side, 3), 235, np.uint8), alpha)
+
+
+_DRAWN = {"box": _box, "letter": _letter, "stripes": _stripes, "disc": _disc}

@@ -1,0 +1,129 @@
+"""What an experiment is asked, and what it answers: one table with its notes and pictures, written in every form."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from encoscope import results
+from encoscope.metrics import Interval
+from encoscope.progress import Progress
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked of an experiment.
+
+    models, datasets: as on the command line; empty ones leave the choice to the experiment. limit: at most so many
+    images (or units) of each dataset. load: keyword arguments for ``encoscope.load``. fresh: do not go on with what an
+    interrupted run has left in the cache.
+    """
+
+    models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    limit: int | None = None
+    seed: int = 0
+    load: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fresh: bool = False
+    progress: Progress = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished experiment.
+
+    rows: one mapping a row, with the same keys, in the order of the columns; values are text, numbers, intervals or
+    None. notes: what a reader must know to read the table rightly (stand-ins, settings a paper leaves open).
+    pictures: by file name without suffix. settings: all that shaped the numbers.
+    """
+
+    name: str
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+    notes: Sequence[str] = ()
+    pictures: Mapping[str, Image.Image] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def text(self) -> str:
+        """The table in columns for a terminal, title above and notes below."""
+        cells = self._cells()
+        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
+        return "\n".join([self.title, "", *lines, *([""] if self.notes else []), *self.notes])
+
+    def markdown(self, command: str | None = None) -> str:
+        """The table in Markdown, with the command that made it."""
+        head, *body = [["" if cell == "-" else cell.replace("|", "\\|") for cell in row] for row in self._cells()]
+        table = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
+        made = [f"Made by `{command}`.", ""] if command else []
+        return "\n".join([f"# {self.title}", "", *made, *table, "", *(f"- {note}" for note in self.notes), ""])
+
+    def document(self) -> results.Document:
+        """The envelope, ``results`` one entry a row; an interval is ``{"value", "low", "high", "level"}``."""
+        rows = [{key: _plain(value) for key, value in row.items()} for row in self.rows]
+        shaped = {**self.settings, "experiment": self.name, "notes": list(self.notes)}
+        return results.envelope("results", rows, model=None, settings=shaped, seed=self.seed)
+
+    def write(self, folder: str | os.PathLike[str], command: str | None = None) -> Path:
+        """Write NAME.json, NAME.csv, NAME.md and the pictures; gives the path of the Markdown page."""
+        folder = Path(folder)
+        results.write(folder / f"{self.name}.json", self.document())
+        with results.aside(folder / f"{self.name}.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            columns = self._columns()
+            writer.writerow([name for key, interval in columns for name in _headings(key, interval)])
+            for row in self.rows:
+                writer.writerow([value for key, interval in columns for value in _values(row.get(key), interval)])
+        page = folder / f"{self.name}.md"
+        with results.aside(page) as temporary:
+            temporary.write_text(self.markdown(command), encoding="utf-8")
+        for name, picture in self.pictures.items():
+            with results.aside(folder / f"{name}.png") as temporary:
+                picture.save(temporary)
+        return page
+
+    def _columns(self) -> list[tuple[str, bool]]:
+        """Each column's name, and whether it holds intervals."""
+        names = list(dict.fromkeys(key for row in self.rows for key in row))
+        return [(name, any(isinstance(row.get(name), Interval) for row in self.rows)) for name in names]
+
+    def _cells(self) -> list[list[str]]:
+        names = [name for name, _ in self._columns()] or ["(nothing)"]
+        return [names, *([_shown(row.get(name)) for name in names] for row in self.rows)]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, list | tuple) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Interval):
+        return {"value": value.value, "low": value.low, "high": value.high, "level": value.level}
+    return value
+
+
+def _headings(key: str, interval: bool) -> list[str]:
+    return [key, f"{key} low", f"{key} high"] if interval else [key]
+
+
+def _values(value: Any, interval: bool) -> list[Any]:
+    if isinstance(value, Interval):
+        return [value.value, value.low, value.high]
+    return ["" if value is None else value, *([""] * 2 if interval else [])]

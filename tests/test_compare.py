@@ -1,0 +1,117 @@
+"""Two encoders side by side: measures against literal forms, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from encoscope.cli.app import run
+from encoscope.encoder import Encoder, load
+from encoscope.errors import UsageError
+from encoscope.experiments.comparison import compare
+from encoscope.images import photos
+from encoscope.metrics import linear_cka
+from encoscope.metrics.layer_cka import LayerCKA
+from encoscope.metrics.matching import Correlation, match
+
+
+def test_correlations_in_batches_are_numpys() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(3, 1, (50, 4)), rng.normal(-100, 2, (50, 3))
+    y[:, 1] = 7.0
+    sums = Correlation()
+    for part in (slice(0, 1), slice(1, 20), slice(20, 50)):
+        sums.partial_fit(x[part], y[part])
+    found = sums.finalize()
+    expected = np.corrcoef(x.T, y[:, [0, 2]].T)[:4, 4:]
+    np.testing.assert_allclose(found[:, [0, 2]], expected, atol=1e-12)
+    assert (found[:, 1] == 0).all()
+
+
+def test_matching_finds_a_permutation() -> None:
+    rng = np.random.default_rng(0)
+    x, order = rng.normal(size=(40, 6)), rng.permutation(6)
+    pairs = match(Correlation().partial_fit(x, 2 * x[:, order] + 1).finalize())
+    assert {tuple(pair) for pair in pairs.tolist()} == {(int(order[k]), k) for k in range(6)}
+
+
+def test_layer_cka_is_unbiased_linear_cka_for_one_minibatch() -> None:
+    rng = np.random.default_rng(0)
+    first = [rng.normal(size=(60, 5)), rng.normal(size=(60, 9))]
+    second = [first[0] @ rng.normal(size=(5, 7)) + rng.normal(size=(60, 7))]
+    sums = LayerCKA(2, 1)
+    for part in (slice(0, 7), slice(7, 60)):
+        sums.partial_fit([values[part] for values in first], [values[part] for values in second])
+    found = sums.finalize()
+    for row, values in enumerate(first):
+        assert found[row, 0] == pytest.approx(linear_cka(values, second[0], unbiased=True), abs=1e-10)
+    with pytest.raises(UsageError, match="at least 4"):
+        LayerCKA(1, 1).partial_fit([np.ones((3, 2))], [np.ones((3, 2))]).finalize()
+
+
+def test_minibatches_do_not_depend_on_how_images_arrive() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 4)), rng.normal(size=(300, 6))
+    whole = LayerCKA(1, 1).partial_fit([x], [y]).finalize()
+    parts = LayerCKA(1, 1)
+    for start in range(0, 300, 37):
+        parts.partial_fit([x[start : start + 37]], [y[start : start + 37]])
+    np.testing.assert_allclose(parts.finalize(), whole, rtol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def zoo() -> Encoder:
+    return load("zoo:resnet-caltech101")
+
+
+@pytest.fixture(scope="module")
+def folder(photo_paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("photos")
+    for name, path in photo_paths.items():
+        with Image.open(path) as image:
+            image.convert("RGB").resize((160, 128)).save(made / f"{name}.png")
+    return made
+
+
+def test_an_encoder_agrees_with_itself_and_not_with_its_untrained_twin(zoo: Encoder, folder: Path) -> None:
+    same = compare(zoo, zoo, photos(folder), clusters=(3, 5), progress=False)
+    assert [row.agreement.value for row in same.agreements] == [1.0, 1.0]
+    np.testing.assert_allclose(np.diag(same.cka), 1, atol=1e-6)
+    assert (same.matches[:, 0] == same.matches[:, 1])[same.correlations > 0.999].all()
+    twin = load("zoo:resnet-caltech101@untrained", seed=3)
+    other = compare(zoo, twin, photos(folder), clusters=(3, 5), progress=False)
+    for row in other.agreements:
+        assert row.agreement.value < row.ceiling.value < 1
+        assert row.floor is not None
+    assert other.ranked[0][1] <= other.ranked[-1][1]
+    assert other.images == 5
+
+
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = folder / "broken.png"
+    broken.write_bytes(b"no picture")
+    try:
+        model = "zoo:resnet-caltech101"
+        words = ["compare", model, f"{model}@untrained", "--images", str(folder), "--clusters", "4", "--out"]
+        assert run([*words, str(tmp_path / "out"), "--json"]) == 1
+    finally:
+        broken.unlink()
+    document = json.loads(capsys.readouterr().out)
+    (entry,) = document["results"]
+    assert document["format"] == "encoscope.comparison/1" and len(document["skipped"]) == 1
+    assert [row["clusters"] for row in entry["agreement"]] == [4]
+    assert entry["cka"]["layers"][0] == ["layer1", "layer2", "layer3", "layer4"]
+    assert (tmp_path / "out" / entry["images"][0]["path"]).resolve().is_file()
+    for name in ("cka.png", "differences.png", "result.json"):
+        assert (tmp_path / "out" / name).is_file()
+
+
+def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = "zoo:resnet-caltech101"
+    assert run(["compare", model, model, "--images", str(tmp_path / "none")]) == 3
+    assert run(["compare", model, model, "--images", str(tmp_path), "--clusters", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
