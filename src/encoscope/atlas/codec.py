@@ -1,0 +1,89 @@
+"""Records to JSON's own types and back, by their annotations."""
+
+from __future__ import annotations
+
+import types
+from collections import abc
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
+from functools import cache
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from encoscope.errors import EncoscopeError
+
+AnyRecord = TypeVar("AnyRecord")
+
+
+def to_plain(record: Any) -> Any:
+    """Dataclasses as mappings without their default fields, tuples as lists."""
+    if is_dataclass(record):
+        values = {field.name: getattr(record, field.name) for field in fields(record)}
+        defaults = _defaults(type(record))
+        return {name: to_plain(value) for name, value in values.items() if value != defaults.get(name, MISSING)}
+    if isinstance(record, tuple | list):
+        return [to_plain(item) for item in record]
+    if isinstance(record, Mapping):
+        return {str(key): to_plain(item) for key, item in record.items()}
+    return record
+
+
+def from_plain(kind: type[AnyRecord], plain: Any) -> AnyRecord:
+    """A record of this kind from what ``to_plain`` made; fields it does not know, from newer writers, are left out.
+
+    Raises EncoscopeError when something has to be there and is not, or has another form.
+    """
+    try:
+        return _read(kind, plain)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EncoscopeError(f"this is no {kind.__name__}: {error!r}") from error
+
+
+def merged(old: AnyRecord, new: AnyRecord) -> AnyRecord:
+    """The old record with every part that the new one has."""
+    defaults = _defaults(type(new))
+    names = [field.name for field in fields(new)]  # type: ignore[arg-type]
+    given = {name: getattr(new, name) for name in names if getattr(new, name) != defaults.get(name, MISSING)}
+    return replace(old, **given)  # type: ignore[type-var]
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    found = {}
+    for field in fields(kind):
+        if field.default is not MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+def _read(hint: Any, plain: Any) -> Any:
+    """A value that an annotation describes, from plain JSON."""
+    if is_dataclass(hint):
+        hints = _hints(hint)  # type: ignore[arg-type]
+        return hint(**{name: _read(hints[name], value) for name, value in plain.items() if name in hints})  # type: ignore[operator]
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if plain is None:
+            return None
+        (inner,) = [part for part in get_args(hint) if part is not type(None)]
+        return _read(inner, plain)
+    if origin is abc.Mapping:
+        return dict(plain)
+    if origin is tuple:
+        parts = get_args(hint)
+        if len(parts) == 2 and parts[1] is Ellipsis:
+            return tuple(_read(parts[0], item) for item in plain)
+        return tuple(_read(part, item) for part, item in zip(parts, plain, strict=True))
+    if hint is float:
+        return float(plain)
+    if hint is int and (isinstance(plain, bool) or not isinstance(plain, int)):
+        raise TypeError(f"{plain!r} is no whole number")
+    if hint is str and not isinstance(plain, str):
+        raise TypeError(f"{plain!r} is no text")
+    return plain

@@ -1,0 +1,146 @@
+"""Records as rows: of the Parquet table, and of the overview tables that the pages search, sort and filter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoscope import results
+from encoscope.atlas.records import ClassRecord, ComparisonRecord, FeatureRecord, ImageRecord, Measure, Record
+
+Row = dict[str, Any]
+
+_TEXTS, _NUMBERS = "list<string>", "list<double>"
+_PARQUET = {
+    "unit": "string",
+    "layer": "string",
+    "method": "string",
+    "concepts": _TEXTS,
+    "concept_scores": _NUMBERS,
+    "phrases": _TEXTS,
+    "spurious": _TEXTS,
+    "truth": "double",
+    "truth_low": "double",
+    "truth_high": "double",
+    "truth_control": "double",
+    "clarity": "double",
+    "clarity_control": "double",
+    "sparsity": "double",
+    "mean": "double",
+    "std": "double",
+    "picture": "string",
+    "activating_images": _TEXTS,
+    "activating_values": _NUMBERS,
+}
+CARDS: dict[str, tuple[str, ...]] = {
+    "features": (
+        *("unit", "layer", "method", "concepts", "phrases", "truth", "truth_control", "clarity", "clarity_control"),
+        *("sparsity", "picture", "crops"),
+    ),
+    "images": ("id", "name", "label", "thumbnail", "predicted", "shares"),
+    "classes": ("index", "name", "picture", "accuracy", "accuracy_control", "failures", "images"),
+    "comparisons": ("name", "model", "images", "pairs"),
+}
+"""The columns of the overview tables, in the order in which their rows list them."""
+
+
+def row_of(record: Record) -> Row:
+    """All that any table tells about a record."""
+    if isinstance(record, FeatureRecord):
+        return _feature(record)
+    if isinstance(record, ImageRecord):
+        return _image(record)
+    if isinstance(record, ClassRecord):
+        pictures = [picture.picture.name for picture in record.visualizations]
+        pictures += [crop.picture.name for crop in record.images]
+        return {
+            "index": record.index,
+            "name": record.name,
+            "picture": pictures[0] if pictures else None,
+            **_measure("accuracy", record.accuracy),
+            "failures": len(record.failures),
+            "images": [crop.picture.name for crop in record.images[:3]],
+        }
+    assert isinstance(record, ComparisonRecord)
+    return {"name": record.name, "model": record.model, "images": record.images, "pairs": len(record.pairs)}
+
+
+def card(kind: str, row: Row) -> list[Any]:
+    """A row as the overview tables list it; numbers in four digits."""
+    return [_short(row.get(column)) for column in CARDS[kind]]
+
+
+def write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    """The table of features; columns that a feature has nothing for hold null."""
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {
+        "string": pyarrow.string(),
+        "double": pyarrow.float64(),
+        _TEXTS: pyarrow.list_(pyarrow.string()),
+        _NUMBERS: pyarrow.list_(pyarrow.float64()),
+    }
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in _PARQUET.items()])
+    columns = {name: [row.get(name) for row in rows] for name in _PARQUET}
+    with results.aside(path) as temporary:
+        parquet.write_table(pyarrow.table(columns, schema), temporary)
+
+
+def _feature(record: FeatureRecord) -> Row:
+    words, shown, histogram = record.words, record.visualizations, record.histogram
+    interval = None if record.truth is None else record.truth.interval
+    return {
+        "unit": record.unit,
+        "layer": record.layer,
+        "method": None if words is None else words.method,
+        "concepts": [] if words is None else [term.text for term in words.concepts],
+        "concept_scores": [] if words is None else [term.score for term in words.concepts],
+        "phrases": [] if words is None else [term.text for term in words.phrases],
+        "spurious": [] if words is None else [term.text for term in words.spurious],
+        **_measure("truth", record.truth),
+        "truth_low": None if interval is None else interval[0],
+        "truth_high": None if interval is None else interval[1],
+        **_measure("clarity", record.clarity),
+        **_measure("sparsity", record.sparsity),
+        "mean": None if histogram is None else histogram.mean,
+        "std": None if histogram is None else histogram.std,
+        "picture": shown[0].picture.name if shown else None,
+        "crops": [crop.picture.name for crop in record.activating[:4]],
+        "activating_images": [crop.image for crop in record.activating],
+        "activating_values": [crop.value.value for crop in record.activating],
+    }
+
+
+def _image(record: ImageRecord) -> Row:
+    thumbnail = record.thumbnail or record.picture
+    shares: dict[str, list[int]] = {}
+    for parts in record.parts:
+        if not parts.merges:  # clusters that all images share: how much of this one each takes, in thousandths
+            counts = np.bincount(parts.labels.array().ravel())
+            shares[parts.segmentation] = np.round(1000 * counts / counts.sum()).astype(int).tolist()
+    return {
+        "id": record.id,
+        "name": record.name,
+        "label": record.label,
+        "thumbnail": None if thumbnail is None else [thumbnail.name, thumbnail.width, thumbnail.height],
+        "predicted": record.predictions[0].target if record.predictions else None,
+        "shares": shares,
+    }
+
+
+def _measure(name: str, measure: Measure | None) -> Row:
+    if measure is None:
+        return {name: None, f"{name}_control": None}
+    return {name: measure.value, f"{name}_control": measure.control}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, Mapping):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,280 @@
+"""Atlases of made-up records: every part filled, every number known, as small or as large as a test wants."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoscope.atlas import (
+    CircuitLayer,
+    ClassRecord,
+    ComparisonRecord,
+    Crop,
+    Failure,
+    FeatureRecord,
+    Histogram,
+    ImageParts,
+    ImageRecord,
+    LabelMap,
+    Link,
+    Measure,
+    NodeTop,
+    Pair,
+    Picture,
+    SegmentationInfo,
+    Side,
+    Term,
+    Visualization,
+    Words,
+    Writer,
+)
+from encoscope.atlas.trees import members
+
+WORDS = (
+    *("whisker", "petal", "wheel", "striped fur", "mast", "keyboard", "feather", "brick", "window", "beak", "shell"),
+    *("spiral", "saddle", "lamp", "grid", "antler", "propeller", "rim", "leaf", "wave"),
+)
+CLASSES = ("airplanes", "Faces", "sunflower", "leopards")
+LEAVES = 20
+
+
+def pixels(seed: int, side: int = 96, kind: str = "picture") -> np.ndarray:
+    """A smooth coloured pattern, another for every seed: ``[side, side, 3]``, uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:side, 0:side] / side
+    found = np.zeros((side, side, 3))
+    for channel in range(3):
+        for _ in range(4):
+            a, b, phase = *rng.normal(0, 4 if kind == "picture" else 1.5, 2).tolist(), rng.uniform(0, 6.3)
+            found[..., channel] += np.sin(2 * math.pi * (a * x + b * y) + phase)
+    found = 0.5 + found / 8 + rng.uniform(-0.15, 0.15, 3)
+    return (np.clip(found, 0, 1) * 255).astype(np.uint8)
+
+
+def image_id(number: int) -> str:
+    return hashlib.sha256(f"image {number}".encode()).hexdigest()
+
+
+def unit(number: int, per_layer: int = 512) -> str:
+    return f"layer{1 + number // per_layer}:{number % per_layer}"
+
+
+def chain(leaves: int, seed: int) -> tuple[tuple[int, int], ...]:
+    """A random binary tree over leaves, as merges."""
+    rng, alive, merges = np.random.default_rng(seed), list(range(leaves)), []
+    for step in range(leaves - 1):
+        first, second = sorted(rng.choice(alive, 2, replace=False).tolist())
+        alive = [node for node in alive if node not in (first, second)] + [leaves + step]
+        merges.append((first, second))
+    return tuple(merges)
+
+
+def labels(seed: int, rows: int = 24, columns: int = 32, leaves: int = LEAVES) -> np.ndarray:
+    """Cells of the nearest of ``leaves`` random centres; every label occurs."""
+    rng = np.random.default_rng(seed)
+    spots = rng.permutation(rows * columns)[:leaves]
+    centres = np.stack([spots // columns, spots % columns], axis=1)
+    y, x = np.mgrid[0:rows, 0:columns]
+    return np.argmin((y[..., None] - centres[:, 0]) ** 2 + (x[..., None] - centres[:, 1]) ** 2, axis=2)
+
+
+def writer(path: Path, **changed: Any) -> Writer:
+    about: dict[str, Any] = {
+        "title": "A made-up network",
+        "model": {"source": "zoo:made-up", "digest": "ab" * 32, "layers": ["layer1", "layer2"]},
+        "data": {"source": "caltech101:/data#train", "images": 12, "digest": "cd" * 32},
+        "settings": {"layers": "layer1,layer2", "top": 8},
+        "seed": 0,
+        "key": "synthetic",
+    }
+    return Writer(path, **(about | changed))
+
+
+def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = True) -> FeatureRecord:
+    rng = np.random.default_rng(number)
+    name = unit(number)
+    words = Words(
+        concepts=tuple(
+            Term(WORDS[(number * 7 + k * 3) % len(WORDS)], round(0.31 - 0.04 * k, 3)) for k in range(5 if rich else 3)
+        ),
+        phrases=(Term(f"{WORDS[number % len(WORDS)]} near a {WORDS[(number + 5) % len(WORDS)]}", 0.27),),
+        spurious=(Term("sky", 0.24), Term("photo frame", 0.21)),
+        method="falcon" if number % 3 else "soft-wpmi",
+        score="cosine similarity" if number % 3 else "soft-WPMI",
+        control=0.18,
+        control_name="the same words for permuted features",
+    )
+    truth = round(0.6 + 0.38 * rng.random(), 3)
+    made = FeatureRecord(
+        unit=name,
+        layer=name.partition(":")[0],
+        words=words,
+        truth=Measure(truth, "AUC", 0.52, "permuted features", (truth - 0.04, truth + 0.02)),
+        clarity=Measure(round(0.4 + 0.5 * rng.random(), 3), "mean cosine of crops", 0.41, "random crops"),
+        sparsity=Measure(round(float(rng.random()), 3), "share of images below a tenth of the maximum", 0.5, "median"),
+        visualizations=(Visualization("vital", pictures[number % len(pictures)]),),
+    )
+    if not rich:
+        return made
+    sigma = "standard deviations above its mean over the images"
+    crops = tuple(
+        Crop(
+            image_id((number + k) % images),
+            pictures[(number + k) % len(pictures)],
+            Measure(round(5.2 - 0.3 * k, 2), sigma),
+            box=(0.2, 0.25, 0.8, 0.9),
+            outline=(((0.3, 0.3), (0.7, 0.28), (0.78, 0.6), (0.5, 0.8), (0.27, 0.62)),),
+            captions=(f"a photo of a {WORDS[(number + k) % len(WORDS)]}",),
+        )
+        for k in range(8)
+    )
+    quiet = tuple(
+        Crop(image_id((number + k + 3) % images), pictures[(number + k + 9) % len(pictures)], Measure(-0.4, sigma))
+        for k in range(4)
+    )
+    shape = np.exp(-np.linspace(0, 4, 24)) * 200
+    return FeatureRecord(
+        **{
+            **made.__dict__,
+            "visualizations": (
+                Visualization(
+                    "vital",
+                    pictures[number % len(pictures)],
+                    transparent=pictures[-1],
+                    activation=Measure(
+                        7.4, "times the mean of its strongest images", 1.1, "an untrained network's picture"
+                    ),
+                ),
+                Visualization("fourier", pictures[(number + 4) % len(pictures)]),
+            ),
+            "activating": crops,
+            "counterfactuals": quiet,
+            "histogram": Histogram(
+                tuple(np.linspace(0, 2.4, 25).round(3).tolist()),
+                tuple(shape.round().astype(int).tolist()),
+                0.42,
+                0.31,
+                f"mean activation of {name}",
+            ),
+            "nearest": tuple(
+                Link(unit((number + k + 1) % 12), Measure(round(0.7 - k / 10, 2), "correlation", 0.08, "median pair"))
+                for k in range(4)
+            ),
+            "classes": tuple(
+                Link(f"class:{klass}", Measure(0.9 - 0.5 * k, "logits per standard deviation", 0.2, "typical feature"))
+                for k, klass in enumerate(CLASSES)
+            ),
+        }
+    )
+
+
+def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> ImageRecord:
+    shown = made.picture(np.kron(pixels(500 + number, 60, "photo"), np.ones((4, 4, 1), dtype=np.uint8)))
+    own = chain(LEAVES, number)
+
+    def tops(merges: tuple[tuple[int, int], ...]) -> tuple[NodeTop, ...]:
+        measured = "standard deviations above its mean over the images"
+        return tuple(
+            NodeTop(
+                node,
+                tuple(Link(unit((node * 5 + k + number) % features), Measure(3.1 - k, measured)) for k in range(3)),
+            )
+            for node in members(merges, LEAVES)
+        )
+
+    return ImageRecord(
+        id=image_id(number),
+        name=f"{CLASSES[number % 4]}/image_{number:04d}.jpg",
+        picture=shown,
+        thumbnail=made.picture(pixels(500 + number, 60, "photo")),
+        label=CLASSES[number % 4],
+        predictions=(
+            Link(f"class:{CLASSES[number % 4]}", Measure(0.91, "probability", 0.0099, "one of 101 classes at random")),
+            Link(f"class:{CLASSES[(number + 1) % 4]}", Measure(0.05, "probability", 0.0099, "one of 101 at random")),
+        ),
+        parts=(
+            ImageParts("layer2", LabelMap.of(labels(number)), own, tops(own)),
+            ImageParts("layer2-joint", LabelMap.of(labels(number + 90)), (), tops(info.merges)),
+        ),
+        tops=(Link(unit(number % features), Measure(4.0, "standard deviations above its mean over the images")),),
+    )
+
+
+def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
+    """A site with every kind of record and every part of each."""
+    with writer(path) as made:
+        info = SegmentationInfo("layer2-joint", ("layer2",), "joint", LEAVES, chain(LEAVES, 7), tuple(range(20, 0, -1)))
+        made.segmentation(SegmentationInfo("layer2", ("layer2",), "image", LEAVES, settings={"weighting": "equal"}))
+        made.segmentation(info)
+        faint = np.dstack([pixels(99), np.tile(np.linspace(0, 255, 96), (96, 1)).astype(np.uint8)])
+        pictures = [made.picture(pixels(seed)) for seed in range(10)] + [made.picture(faint)]
+        for number in range(features):
+            made.add(feature(number, pictures, images))
+        for number in range(images):
+            made.add(image(made, number, info, features))
+        for number, name in enumerate(CLASSES):
+            heavy = Measure(0.8, "logits", 0.1, "typical channel")
+            layers = tuple(
+                CircuitLayer(layer, tuple(Link(f"{layer}:{k + number}", heavy) for k in range(3)))
+                for layer in ("layer1", "layer2")
+            )
+            wrong = Failure(
+                image_id(number),
+                pictures[number],
+                CLASSES[(number + 1) % 4],
+                Measure(0.7, "probability", 0.0099, "one of 101 classes at random"),
+                (Link(unit(number), Measure(1.2, "logits towards the prediction", 0.1, "typical feature")),),
+            )
+            made.add(
+                ClassRecord(
+                    name,
+                    number,
+                    (Visualization("vital", pictures[number]),),
+                    tuple(
+                        Crop(image_id(k), pictures[k], Measure(9.0 - k, "logit", 0.3, "all images")) for k in range(3)
+                    ),
+                    Measure(0.8, "of 40 images right", 0.0099, "guessing"),
+                    layers,
+                    "relevance (LRP), mean over its images",
+                    (wrong,) if number < 2 else (),
+                )
+            )
+        pairs = tuple(
+            Pair(
+                unit(number),
+                Side(f"stages.3:{number * 3}", ("petal", "leaf"), pictures[number % 10], tuple(pictures[:3])),
+                Measure(round(0.9 - number / 20, 2), "correlation over shared images", 0.31, "images permuted"),
+                mutual=number % 2 == 0,
+            )
+            for number in range(min(6, features))
+        )
+        made.add(ComparisonRecord("another", "timm:convnext_atto", "ef" * 32, 12, pairs, "correlation of activations"))
+        made.control("Permuted features: every description is scored against another feature's activations.")
+        made.activations(
+            [unit(number) for number in range(features)],
+            [image_id(number) for number in range(images)],
+            np.random.default_rng(0).random((features, images)),
+        )
+        made.stage("segment", images, images)
+        made.stage("describe", features - 2, features)
+        made.skipped = [{"path": "broken.jpg", "reason": "not an image in a known format"}]
+    return path
+
+
+def large_site(path: Path, features: int = 10_000) -> Path:
+    """Many features with words, measures and a picture each, and a few of them whole; one has a word of its own."""
+    with writer(path) as made:
+        pictures = [made.picture(pixels(seed, 64)) for seed in range(64)]
+        for number in range(features):
+            record = feature(number, pictures, 12, rich=number < 8)
+            if number == features - 3:
+                term = Term("quincunx", 0.5)
+                assert record.words is not None
+                words = Words((term, *record.words.concepts), "falcon", "cosine similarity")
+                record = FeatureRecord(**{**record.__dict__, "words": words})
+            made.add(record)
+    return path
