@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from encoscope.errors import MissingError, UsageError, nearest
+from encoscope.images.sets import LabelledPhotos
 
 BACKGROUND = "BACKGROUND_Google"
 FOLDER = "101_ObjectCategories"
 SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class LabelledPhotos:
-    """Photos of a dataset's split, in the order of its list.
-
-    paths: one file per photo. labels: index into ``classes``, one per photo. classes: folder names, sorted bytewise.
-    """
-
-    paths: tuple[Path, ...]
-    labels: tuple[int, ...]
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
 
 @cache

@@ -13,14 +13,10 @@ from torch import Tensor
 
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.images.datasets import dataset, is_dataset
+from encoscope.images.folders import below
 from encoscope.images.levels import Colour, Window
 from encoscope.images.photo import Photo, Skipped
 from encoscope.images.read import MAX_PIXELS, read
-
-SUFFIXES = frozenset(
-    {".avif", ".bmp", ".dcm", ".dicom", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
-    | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
 
 
 def collect(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -36,9 +32,7 @@ def collect(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
         if is_dataset(path):
             files = list(dataset(path).paths)
         elif path.is_dir():
-            files = _below(path)
-            if not files:
-                raise MissingError(f"no images below {path} (known suffixes: {', '.join(sorted(SUFFIXES))})")
+            files = below(path)
         elif path.exists():
             files = [path]
         else:
@@ -96,16 +90,3 @@ def _items(inputs: Any) -> Iterable[Any]:
     if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):  # a map-style torch dataset
         return (inputs[index] for index in range(len(inputs)))
     raise ImageError(f"{type(inputs).__name__} is neither an image nor a collection of images")
-
-
-def _below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise ImageError(f"cannot list {error.filename}: {error.strerror}") from error
-
-    files = []
-    for root, names, leaves in os.walk(folder, onerror=refuse):
-        names[:] = [name for name in names if not name.startswith(".")]
-        files += [
-            Path(root, leaf) for leaf in leaves if not leaf.startswith(".") and Path(leaf).suffix.lower() in SUFFIXES
-        ]
-    return sorted(files, key=lambda file: file.as_posix())

@@ -1,14 +1,29 @@
-"""Dataset strings: one way to name a set of photos, with labels where it has them, wherever a set is asked for."""
+"""Dataset strings: one way to name a set of photos, with its labels or boxes, wherever a set is asked for."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from encoscope.errors import UsageError, nearest
-from encoscope.images.caltech101 import LabelledPhotos, caltech101
+from encoscope.errors import MissingError, UsageError, nearest
+from encoscope.images.caltech101 import caltech101
+from encoscope.images.coco import coco, coco20k
+from encoscope.images.folders import folder
+from encoscope.images.sets import BoxedPhotos, LabelledPhotos
+from encoscope.images.stl10 import stl10
+from encoscope.images.voc import voc, voc07, voc12
 
-_READERS = {"caltech101": caltech101}
+_READERS: dict[str, Callable[..., LabelledPhotos]] = {
+    "caltech101": caltech101,
+    "coco": coco,
+    "coco20k": coco20k,
+    "stl10": stl10,
+    "voc": voc,
+    "voc07": voc07,
+    "voc12": voc12,
+}
+_AFTER = {"coco": "ANNOTATIONS.json", "coco20k": "LIST"}
 
 
 def is_dataset(text: str | os.PathLike[str]) -> bool:
@@ -18,17 +33,40 @@ def is_dataset(text: str | os.PathLike[str]) -> bool:
 
 
 def dataset(text: str | os.PathLike[str]) -> LabelledPhotos:
-    """The photos, labels and class names that a dataset string stands for.
+    """The photos that a dataset string or a folder stands for, with labels or boxes where it has them.
 
-    ``caltech101:ROOT#train`` or ``#test`` (train if left out); ROOT is the folder that holds ``101_ObjectCategories``.
-    Raises UsageError for a name or split that is not known, MissingError for a root that does not hold the data.
+    - ``DIR``: the images below a folder; its subfolders are the labels if all of them lie in subfolders.
+    - ``caltech101:ROOT#train`` or ``#test`` (train if left out); ROOT holds ``101_ObjectCategories``.
+    - ``voc07:ROOT#trainval``, ``voc12:ROOT#trainval`` (trainval if left out), as the evaluation of NAVE and LOST takes
+      them; ROOT holds ``VOCdevkit`` or ``VOC2007`` (``VOC2012``), or is it.
+    - ``voc:ROOT#trainval``: any folder in VOC's layout, with or without lists, as labelling tools write it.
+    - ``coco:IMAGES#ANNOTATIONS.json``: COCO and COCO-style JSON.
+    - ``coco20k:ROOT#LIST``: the photos of COCO's train2014 that the list names (ROOT's own if left out).
+    - ``stl10:ROOT#train``, ``#test`` or ``#unlabeled``: the binary files, unpacked into the cache.
+
+    Those with boxes come as BoxedPhotos. Raises UsageError for a name or split that is not known, MissingError for a
+    root that does not hold the data, or only a part of it.
     """
-    name, _, rest = os.fspath(text).partition(":")
+    if Path(text).is_dir():
+        return folder(Path(text))
+    name, colon, rest = os.fspath(text).partition(":")
+    if not colon:
+        raise MissingError(f"no such folder: {text}; a dataset is a folder or NAME:ROOT with {', '.join(_READERS)}")
     if name not in _READERS:
         raise UsageError(
             f"unknown dataset {name!r}{nearest(name, _READERS)}: NAME:ROOT#SPLIT with {', '.join(_READERS)}"
         )
-    root, _, split = rest.partition("#")
+    root, _, after = rest.rpartition("#") if "#" in rest else (rest, "", "")
     if not root:
-        raise UsageError(f"{text!r} names no folder: {name}:ROOT#SPLIT")
-    return _READERS[name](root, split or "train")
+        raise UsageError(f"{text!r} names no folder: {name}:ROOT#{_AFTER.get(name, 'SPLIT')}")
+    return _READERS[name](root, after) if after else _READERS[name](root)
+
+
+def boxed(text: str | os.PathLike[str]) -> BoxedPhotos:
+    """``dataset`` for a set whose photos have boxes. Raises UsageError for one that has none, and as ``dataset``."""
+    found = dataset(text)
+    if not isinstance(found, BoxedPhotos):
+        raise UsageError(
+            f"{os.fspath(text)!r} has no boxes: name a set that has, with voc07, voc12, voc, coco or coco20k"
+        )
+    return found

@@ -1,24 +1,13 @@
-"""Where stores live and what they are called: a folder of the cache, named after the content of a manifest."""
+"""What stores are called: after the content of a manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 _ABSENT = object()
-
-
-def cache_dir(*parts: str) -> Path:
-    """A folder of the cache: under ENCOSCOPE_CACHE if that is set, else the user's own. It is not made here."""
-    named = os.environ.get("ENCOSCOPE_CACHE")
-    root = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("encoscope", appauthor=False))
-    return root.joinpath(*parts)
 
 
 def key(manifest: Mapping[str, Any]) -> str:

@@ -1,0 +1,149 @@
+"""COCO's instance annotations, COCO-style JSON of other tools, and the COCO20k list."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from encoscope.errors import ImageError, MissingError, UsageError
+from encoscope.images.photo import Skipped
+from encoscope.images.sets import BoxedPhotos, Collection, Thing
+
+LIST = "coco_20k_filenames.txt"
+LISTED = 19_817
+
+
+def coco(images: str | Path, annotations: str | Path | None = None) -> BoxedPhotos:
+    """The annotated images of a COCO-style JSON, in its order.
+
+    images: the folder of the photos; a file name in the JSON may carry folders that are not there. annotations: the
+    JSON. Classes are in the order of the category ids. An image whose file is not there is left out and said.
+
+    Raises:
+        UsageError: no JSON named. MissingError: a folder or file is not there, or none of the images.
+        ImageError: the JSON is damaged or of another kind.
+    """
+    if annotations is None:
+        raise UsageError(f"a COCO dataset names its annotations too: coco:{images}#ANNOTATIONS.json")
+    folder = Path(images)
+    if not folder.is_dir():
+        raise MissingError(f"no folder of COCO images at {folder}; they are had at https://cocodataset.org")
+    document = _document(Path(annotations))
+    return _collect(folder, Path(annotations), document, document["images"], [])
+
+
+def coco20k(root: str | Path, listed: str | Path | None = None) -> BoxedPhotos:
+    """COCO20k: the 19,817 photos of train2014 that LOST and its successors evaluate on.
+
+    root: holds ``train2014`` (or ``images/train2014``) and ``annotations/instances_train2014.json``. listed: the list
+    of file names, one a line; left out, ``coco_20k_filenames.txt`` in ``root``. It is no part of COCO.
+
+    Raises:
+        MissingError: a folder, a file or a listed image is not there. ImageError: a damaged file.
+    """
+    root = Path(root)
+    folders = (root / "train2014", root / "images" / "train2014")
+    folder = next((place for place in folders if place.is_dir()), None)
+    if folder is None:
+        raise MissingError(
+            f"no COCO20k at {root}: looked for {' and '.join(map(str, folders))}; unpack train2014.zip and "
+            "annotations_trainval2014.zip of https://cocodataset.org there"
+        )
+    file = root / LIST if listed is None else Path(listed)
+    if not file.is_file():
+        raise MissingError(
+            f"no list of COCO20k at {file}: it is no part of COCO; take {LIST} from the datasets folder of LOST's code "
+            "(github.com/valeoai/LOST), put it there or name it as coco20k:ROOT#LIST"
+        )
+    names = file.read_text(encoding="utf-8-sig").split()
+    source = root / "annotations" / "instances_train2014.json"
+    document = _document(source)
+    by_number = {entry["id"]: entry for entry in document["images"]}
+    try:
+        numbers = [int(Path(name).stem.rpartition("_")[2]) for name in names]
+        chosen = [by_number[number] for number in dict.fromkeys(numbers)]
+    except ValueError as error:
+        raise ImageError(f"{file} is no list of COCO file names, such as COCO_train2014_000000000009.jpg") from error
+    except KeyError as error:
+        raise ImageError(f"{file} lists image {error.args[0]}, which is not in {source}") from error
+    missing = [entry for entry in chosen if not (folder / entry["file_name"]).is_file()]
+    if missing or not chosen:
+        raise MissingError(
+            f"COCO20k at {root} is incomplete: {len(missing)} of {len(chosen)} listed images are not there"
+            + (f", the first {folder / missing[0]['file_name']}" if missing else "")
+            + f"; copy them again, or use what is there as coco:{folder}#{source}"
+        )
+    note = [] if len(chosen) == LISTED else [f"{file} lists {len(chosen):,} images; COCO20k has {LISTED:,}"]
+    return _collect(folder, source, document, chosen, note)
+
+
+def _document(source: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(source.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise MissingError(f"no annotations at {source}; give COCO's instances JSON, or one in its form") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{source} is no JSON, or only a part of one: {error}") from error
+    if not isinstance(document, dict) or not all(isinstance(document.get(k), list) for k in ("images", "annotations")):
+        raise ImageError(f"{source} is not in COCO's form: there are no lists 'images' and 'annotations' in it")
+    if any("segments_info" in entry for entry in document["annotations"][:1]):
+        raise ImageError(f"{source} holds panoptic annotations, which have no boxes of their own; give the instances")
+    return document
+
+
+def _collect(
+    folder: Path, source: Path, document: Mapping[str, Any], images: list[dict[str, Any]], notes: list[str]
+) -> BoxedPhotos:
+    try:
+        names = {entry["id"]: str(entry["name"]) for entry in document.get("categories", [])}
+        by_image: dict[Any, list[Thing]] = defaultdict(list)
+        found = Collection()
+        for entry in document["annotations"]:
+            box = entry.get("bbox")
+            if not box:
+                found.boxless += 1
+                continue
+            x, y, width, height = (_finite(value) for value in box)
+            name = names.setdefault(entry["category_id"], f"category {entry['category_id']}")
+            thing = Thing(name, (x, y, x + width, y + height), crowd=bool(entry.get("iscrowd", 0)))
+            by_image[entry["image_id"]].append(thing)
+        known = {entry["id"] for entry in document["images"]}
+        strangers = sum(len(things) for image, things in by_image.items() if image not in known)
+        if strangers:
+            notes = [*notes, f"{strangers} boxes belong to images that {source.name} does not list"]
+        for entry in images:
+            path = _file(folder, entry["file_name"])
+            if path is None:
+                reason = f"{folder / entry['file_name']} is not there, though {source.name} lists it"
+                found.skipped.append(Skipped(str(folder / entry["file_name"]), reason))
+                continue
+            found.add(path, by_image.get(entry["id"], []), _size(entry))
+        classes = tuple(names[key] for key in sorted(names))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageError(f"{source} is not in COCO's form ({error!r})") from error
+    if not found.things:
+        raise MissingError(
+            f"none of the {len(images)} images of {source} is in {folder}"
+            + (f"; the first: {found.skipped[0].reason}" if found.skipped else "")
+        )
+    return found.finish(classes, notes)
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    """The image's file: at its name below the folder, or without the folders that other tools wrote before it."""
+    plain = Path(name.replace("\\", "/"))
+    return next((path for path in (folder / plain, folder / plain.name) if path.is_file()), None)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    return number if math.isfinite(number) else math.nan
+
+
+def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    width, height = (int(entry.get(side) or 0) for side in ("width", "height"))
+    return (width, height) if width > 0 and height > 0 else None
