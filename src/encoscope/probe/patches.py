@@ -2,63 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from encoscope.encoder import Encoder
-from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
-from encoscope.images import Geometry, Photo, read, to_batch
-from encoscope.probe.ahead import ahead
+from encoscope.errors import UsageError
+from encoscope.probe.cutting import Patch, check_side, load_patches, patch_values
 from encoscope.probe.ids import ranks
 from encoscope.probe.listing import listing
 from encoscope.probe.run import probe
-from encoscope.progress import Progress, track
+from encoscope.progress import Progress
 from encoscope.units import Unit, measure, parse, weights
 
-_log = logging.getLogger("encoscope")
+__all__ = ["PRESELECTED", "Patch", "Scoring", "load_patches", "top_patches"]
 
 Scoring: TypeAlias = Literal["stride", "preselect"]
 PRESELECTED = 10_000
 """How many images of largest value "preselect" looks into."""
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A square of an image, and the unit's value on it.
-
-    id, path: of the image. box: in the original image's pixels, ``[x0, y0, x1, y1]`` with inclusive extremes; its sides
-    are fractions rounded to whole pixels. score: the unit's value on the patch at the network's input size.
-    corner, side: (top, left) and side of the patch, in pixels of the image as it was cut (short side = input's).
-    """
-
-    id: str
-    path: str
-    box: tuple[int, int, int, int]
-    score: float
-    corner: tuple[int, int]
-    side: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """One image as it is cut: normalised pixels [C, H, W], and the corners of its patches in rows."""
-
-    id: str
-    path: str
-    pixels: Tensor
-    geometry: Geometry
-    corners: list[tuple[int, int]]
 
 
 def top_patches(
@@ -97,136 +62,29 @@ def top_patches(
     for name, number in (("count", count), ("patch", patch), ("stride", step), ("candidates", candidates)):
         if number < 1:
             raise UsageError(f"{name} is a number from 1 on, not {number}")
-    _check_patch(encoder, patch)
+    check_side(encoder, patch)
     files = [str(path) for path in listing(dataset).paths]
     chosen: list[set[str]] | None = None
     if scoring == "preselect" and len(files) > candidates:
         chosen, files = _preselect(encoder, dataset, wanted, candidates, batch, progress, cache)
 
+    def reading(pixels: Tensor) -> Tensor:
+        return measure(encoder, pixels, wanted)
+
     best: list[list[Patch]] = [[] for _ in wanted]
-    seen: set[str] = set()
-    stream = track(ahead(partial(_cut, encoder, patch, step), files, 2), len(files), "patches", progress)
-    reasons: list[str] = []
-
-    def cuts() -> Iterator[_Cut]:
-        for found in stream:
-            if isinstance(found, str):
-                reasons.append(found)
-                _log.warning("skipped: %s", found)
-            elif found.id not in seen:  # the same image again counts once
-                seen.add(found.id)
-                yield found
-
-    for cut, scores in _scored(encoder, cuts(), wanted, patch, batch):
+    for patches, scores in patch_values(
+        encoder, files, reading, side=patch, stride=step, batch=batch, progress=progress
+    ):
         for number, kept in enumerate(best):
-            if chosen is not None and cut.id not in chosen[number]:
+            if chosen is not None and patches[0].id not in chosen[number]:
                 continue
             place = int(scores[:, number].argmax())  # of equal ones the first in rows
-            kept.append(_patch(cut, place, float(scores[place, number]), patch))
+            kept.append(replace(patches[place], score=float(scores[place, number])))
             if len(kept) >= 2 * count + 100:
                 _keep(kept, count)
-    if not seen:
-        raise EncoscopeError(f"none of {len(files)} images could be read; the first: {reasons[0] if reasons else ''}")
     for kept in best:
         _keep(kept, count)
     return best
-
-
-def load_patches(encoder: Encoder, patches: Sequence[Patch]) -> Float[Tensor, "patches channels height width"]:
-    """The patches as the network takes them: cut, resized to its input, normalised, exactly as they were scored.
-
-    Raises MissingError and ImageError for images that are no longer there, EncoscopeError for one that has changed.
-    """
-    if not patches:
-        raise UsageError("no patches given")
-    found = [_load(encoder, patch) for patch in patches]
-    return torch.cat(found)
-
-
-def _load(encoder: Encoder, patch: Patch) -> Float[Tensor, "1 channels height width"]:
-    photo = read(patch.path, channels=encoder.preprocess.channels)
-    if photo.id != patch.id:
-        raise EncoscopeError(f"{patch.path} has changed since its patches were chosen: choose them again")
-    _check_patch(encoder, patch.side)
-    pixels, _ = _whole(encoder, photo)
-    return _resized(encoder, _window(pixels, patch.corner, patch.side)[None])
-
-
-def _check_patch(encoder: Encoder, patch: int) -> None:
-    short = min(encoder.preprocess.size)
-    if patch > short:
-        raise UsageError(f"a patch of {patch} pixels is larger than the network's input of {short}: give a smaller one")
-
-
-def _whole(encoder: Encoder, photo: Photo) -> tuple[Float[Tensor, "channels height width"], Geometry]:
-    """A photo, normalised, its short side that of the network's input, nothing cropped or padded."""
-    whole = to_batch([photo], encoder.preprocess, geometry="whole")
-    return whole.pixels[0], whole.geometries[0]
-
-
-def _cut(encoder: Encoder, patch: int, stride: int, path: str) -> _Cut | str:
-    """An image ready to be cut; why not, if it cannot be read."""
-    try:
-        photo = read(Path(path), channels=encoder.preprocess.channels)
-        pixels, geometry = _whole(encoder, photo)
-    except (ImageError, MissingError) as error:
-        return str(error)
-    _, height, width = pixels.shape
-    corners = [(y, x) for y in range(0, height - patch + 1, stride) for x in range(0, width - patch + 1, stride)]
-    return _Cut(photo.id, path, pixels, geometry, corners)
-
-
-def _window(pixels: Tensor, corner: tuple[int, int], side: int) -> Float[Tensor, "channels side side"]:
-    return pixels[:, corner[0] : corner[0] + side, corner[1] : corner[1] + side]
-
-
-def _resized(
-    encoder: Encoder, patches: Float[Tensor, "patches channels side side"]
-) -> Float[Tensor, "patches channels height width"]:
-    return F.interpolate(patches, size=encoder.preprocess.size, mode="bilinear", align_corners=False)
-
-
-def _scored(
-    encoder: Encoder, cuts: Iterator[_Cut], units: Sequence[Unit], patch: int, batch: int
-) -> Iterator[tuple[_Cut, Float[np.ndarray, "patches units"]]]:
-    """Each image with the units' values on its patches; patches of several images share a batch."""
-    waiting: list[tuple[_Cut, list[Tensor]]] = []
-    windows: list[Tensor] = []
-    owners: list[list[Tensor]] = []
-
-    def run() -> None:
-        values = measure(encoder, _resized(encoder, torch.stack(windows)), units).cpu()
-        for owner, value in zip(owners, values, strict=True):
-            owner.append(value)
-        windows.clear()
-        owners.clear()
-
-    def done(last: bool) -> Iterator[tuple[_Cut, Float[np.ndarray, "patches units"]]]:
-        while waiting and (last or len(waiting[0][1]) == len(waiting[0][0].corners)):
-            cut, values = waiting.pop(0)
-            yield cut, torch.stack(values).numpy()
-
-    for cut in cuts:
-        scores: list[Tensor] = []
-        waiting.append((cut, scores))
-        for corner in cut.corners:
-            windows.append(_window(cut.pixels, corner, patch))
-            owners.append(scores)
-            if len(windows) == batch:
-                run()
-        yield from done(last=False)
-    if windows:
-        run()
-    yield from done(last=True)
-
-
-def _patch(cut: _Cut, place: int, score: float, side: int) -> Patch:
-    top, left = cut.corners[place]
-    (height, width), (rows, columns) = cut.geometry.original, cut.geometry.resized
-    x0, x1 = left * width / columns, (left + side) * width / columns
-    y0, y1 = top * height / rows, (top + side) * height / rows
-    box = (round(x0), round(y0), max(round(x0), round(x1) - 1), max(round(y0), round(y1) - 1))
-    return Patch(cut.id, cut.path, box, score, (top, left), side)
 
 
 def _keep(patches: list[Patch], count: int) -> None:
