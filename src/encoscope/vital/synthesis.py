@@ -293,7 +293,9 @@ class _Run:
         self.done, self._step = state["done"], state["step"]
 
 
-def _gradient(losses: Float[Tensor, " batch"], images: Images) -> Images:
+def _gradient(
+    losses: Float[Tensor, " batch"], images: Float[Tensor, "views channels height width"]
+) -> Float[Tensor, "views channels height width"]:
     """Each image's gradient of its own loss."""
     found = torch.autograd.grad(losses.sum(), images, allow_unused=True)[0] if losses.requires_grad else None
     if found is None:

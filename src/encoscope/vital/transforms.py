@@ -41,7 +41,7 @@ class Chain:
 
     parts: tuple[Transform, ...]
 
-    def __call__(self, images: Images, generators: Generators) -> Images:
+    def __call__(self, images: Images, generators: Generators) -> Float[Tensor, "views channels rows columns"]:
         """Apply them in order."""
         for part in self.parts:
             images = part(images, generators)
