@@ -1,0 +1,145 @@
+// All features: searched by word, filtered, sorted; a grid that holds only what is in sight.
+"use strict";
+
+(() => {
+  const SORTS = {
+    order: { text: "in the network's order" },
+    truth: { text: "by truth: how well the words predict it", column: "truth" },
+    clarity: { text: "by clarity: how alike its images are", column: "clarity" },
+    sparsity: { text: "by sparsity: how rarely it fires", column: "sparsity" },
+    word: { text: "by first word" },
+  };
+
+  function prepared(table) {
+    if (!table.texts) {
+      // a blank before every word: a search finds beginnings of words
+      table.texts = table.rows.map((row) =>
+        ` ${row.unit} ${row.unit.split(":").pop()} ${row.concepts.join(" ")} ${row.phrases.join(" ")}`.toLowerCase(),
+      );
+      table.methods = [...new Set(table.rows.map((row) => row.method || "none"))];
+    }
+    return table;
+  }
+
+  function chosen(table, query) {
+    const wanted = (query.q || "").toLowerCase().split(/\s+/).filter(Boolean).map((word) => ` ${word}`);
+    const found = table.rows.filter(
+      (row) =>
+        (!query.layer || row.layer === query.layer) &&
+        (!query.method || (row.method || "none") === query.method) &&
+        (!query.pictures || row.picture) &&
+        wanted.every((word) => table.texts[row.place].includes(word)),
+    );
+    const { column } = SORTS[query.sort] || {};
+    if (column) found.sort((a, b) => (b[column] ?? -Infinity) - (a[column] ?? -Infinity) || a.place - b.place);
+    else if (query.sort === "word")
+      found.sort((a, b) => (a.concepts[0] || "\uffff").localeCompare(b.concepts[0] || "\uffff") || a.place - b.place);
+    return found;
+  }
+
+  function figure(row, sort) {
+    const name = { truth: "AUC", clarity: "clarity", sparsity: "sparsity" };
+    const column = SORTS[sort] && SORTS[sort].column ? sort : row.truth !== null ? "truth" : row.clarity !== null ? "clarity" : "sparsity";
+    if (row[column] === null || row[column] === undefined) return h("span", { class: "card-figure" });
+    const control = row[`${column}_control`];
+    const has = control !== null && control !== undefined;
+    return h("span", { class: "card-figure" }, [
+      `${name[column]} `,
+      h("b", {}, number(row[column])),
+      has ? h("span", { class: "soft" }, ` control ${number(control)}`) : column === "sparsity" ? h("span", { class: "soft" }, " of images") : null,
+    ]);
+  }
+
+  function card(row, sort) {
+    const [first, ...more] = row.concepts;
+    return h(
+      "div",
+      {},
+      h("a", { class: "card", href: Atlas.link("feature", row.unit) }, [
+        Atlas.face(row, { lazy: false }),
+        h("span", { class: "card-text" }, [
+          h("span", { class: "card-word" }, first || h("span", { class: "soft" }, "no words")),
+          h("span", { class: "card-more" }, more.slice(0, 3).join(", ")),
+          h("span", { class: "card-foot" }, [h("span", { class: "mono" }, row.unit), figure(row, sort)]),
+        ]),
+      ]),
+    );
+  }
+
+  Atlas.pages.features = {
+    title: "Features",
+    async render(main, _part, query) {
+      const table = prepared(await Atlas.table("features"));
+      const manifest = Atlas.manifest;
+      const state = { ...query };
+      const count = h("output", { class: "count", "aria-live": "polite" });
+      const search = h("input", {
+        type: "search",
+        id: "search",
+        placeholder: "Search words: whisker, striped fur, layer4:48 …",
+        "aria-label": "Search features by word",
+        value: state.q || "",
+        autocomplete: "off",
+        spellcheck: "false",
+      });
+      const select = (name, label, options) =>
+        h("label", { class: "field" }, [
+          h("span", {}, label),
+          h("select", { name, onchange: (event) => change(name, event.target.value) },
+            options.map(([value, text]) => h("option", { value, selected: (state[name] || options[0][0]) === value }, text))),
+        ]);
+      const pictures = h("input", { type: "checkbox", checked: Boolean(state.pictures), onchange: (event) => change("pictures", event.target.checked ? "1" : "") });
+      const bar = h("form", { class: "toolbar", role: "search", onsubmit: (event) => event.preventDefault() }, [
+        h("div", { class: "search" }, [search, h("kbd", { "aria-hidden": true }, "/")]),
+        manifest.layers.length > 1 ? select("layer", "Layer", [["", "all layers"], ...manifest.layers.map((name) => [name, name])]) : null,
+        table.methods.length > 1 ? select("method", "Words from", [["", "any method"], ...table.methods.map((name) => [name, name === "none" ? "no method yet" : name])]) : null,
+        select("sort", "Sorted", Object.entries(SORTS).map(([value, { text }]) => [value, text])),
+        table.rows.some((row) => row.picture) ? h("label", { class: "check" }, [pictures, "with a picture"]) : null,
+      ]);
+      const host = h("div", {});
+      const none = h("p", { class: "notice", hidden: true }, "No feature fits. Searches find the beginnings of words.");
+      main.append(
+        h("div", { class: "page-head" }, [
+          h("h1", {}, "Features"),
+          h("p", { class: "lead" }, [
+            `What each feature of ${manifest.model ? manifest.model.source : "the network"} stands for and looks like. `,
+            "AUC says how well the words predict the feature on images that were not used to find them: 1 always, 0.5 by chance; beside it stands what a control reaches.",
+          ]),
+        ]),
+        bar,
+        count,
+        host,
+        none,
+      );
+      const grid = Atlas.grid(host, { card: (row) => card(row, state.sort), least: 190, extra: 96 });
+
+      function change(name, value) {
+        state[name] = value === "order" ? "" : value;
+        update();
+        scrollTo(0, 0);
+      }
+      function update() {
+        const began = performance.now();
+        const found = chosen(table, state);
+        count.textContent = found.length === table.rows.length ? plural(found.length, "feature") : `${counted(found.length)} of ${plural(table.rows.length, "feature")}`;
+        none.hidden = found.length > 0;
+        grid.show(found);
+        Atlas.answered = performance.now() - began;
+        Atlas.replace("features", null, state);
+      }
+      search.addEventListener("input", () => change("q", search.value.trim()));
+      search.addEventListener("keydown", (event) => {
+        if (event.key === "Escape" && search.value) {
+          search.value = "";
+          change("q", "");
+        } else if (event.key === "ArrowDown" || event.key === "Enter") {
+          event.preventDefault();
+          grid.focus(0);
+        }
+      });
+      update();
+      return () => grid.close();
+    },
+    keys: { "/": () => document.getElementById("search") },
+  };
+})();
