@@ -42,6 +42,11 @@ app.command(
     help="Show how two encoders differ on the same images.",
 )
 app.command(
+    "encoscope.cli.audit:audit",
+    name="audit",
+    help="See whether an encoder fixates on a mark, or on where images come from.",
+)
+app.command(
     "encoscope.cli.reproduce:reproduce",
     name="reproduce",
     help="Run one of the papers' tables or figures.",

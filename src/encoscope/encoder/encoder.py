@@ -123,6 +123,15 @@ class Encoder:
         raise UsageError(f"unknown layer {name!r}{nearest(name, self._discovery.layers)}")
 
     @property
+    def depths(self) -> list[str]:
+        """The layers that stand for its depths: the stages; the blocks where it keeps one grid; or the last layer."""
+        for role in ("stage", "block"):
+            names = [info.name for info in self.layers if info.role == role]
+            if names:
+                return names
+        return [info.name for info in self.layers[-1:]]
+
+    @property
     def head(self) -> nn.Linear | None:
         """The linear layer whose output is the network's output, if there is one."""
         name = self._discovery.head
@@ -221,8 +230,8 @@ class Encoder:
             answer = output_tensor(output) if logits else None
             return Observation(
                 {name: self._read(name, kept.get(name), canvas) for name in found},
-                (taken[-1].flatten(1) if taken else _pooled(output)).float() if features else None,
-                None if answer is None else answer.float(),
+                _full(taken[-1].flatten(1) if taken else _pooled(output)) if features else None,
+                None if answer is None else _full(answer),
             )
 
         pixels = self._pixels(images)
@@ -297,12 +306,17 @@ class Encoder:
             raise UsageError(
                 f"layer {name!r} gives no spatial map for input of {canvas[0]}x{canvas[1]} (it put out {shape})"
             )
-        found = Activation(found.maps.float(), None if found.prefix is None else found.prefix.float())
+        found = Activation(_full(found.maps), None if found.prefix is None else _full(found.prefix))
         if not torch.isfinite(found.maps.detach().sum()) and not torch.isfinite(found.maps).all():
             raise EncoscopeError(
                 f"layer {name!r} gives NaN or infinite activations: check the weights, or use precision fp32"
             )
         return found
+
+
+def _full(values: Tensor) -> Tensor:
+    """In single precision, or in double where the network computes in that."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def _as_list(images: Images) -> list[Any]:

@@ -201,9 +201,7 @@ def _twin(encoder: Encoder, seed: int) -> Encoder | None:
 
 def _spread(encoder: Encoder) -> tuple[str, ...]:
     """Stages or blocks, at most ``LAYERS`` of them, the first and the last among them."""
-    roles = {info.role for info in encoder.layers}
-    main = "stage" if "stage" in roles else "block" if "block" in roles else encoder.layers[-1].role
-    names = [info.name for info in encoder.layers if info.role == main]
+    names = encoder.depths
     places = np.unique(np.linspace(0, len(names) - 1, min(LAYERS, len(names))).round().astype(int))
     return tuple(names[place] for place in places)
 

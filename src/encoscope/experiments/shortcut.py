@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool
 from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
+from encoscope.experiments.audit import following, jointly, labels_of
 from encoscope.experiments.classifiers import Condition, Samples, Setting, answers, classifier, samples, untrained
 from encoscope.experiments.report import Report, Request
 from encoscope.images import Photo, dataset, read
 from encoscope.metrics import Interval, bootstrap
-from encoscope.nave import Nave, Segmentation
+from encoscope.nave import Nave
 from encoscope.plots import contact_sheet, overlay
 from encoscope.progress import steps
 
@@ -61,11 +62,13 @@ def run(request: Request) -> Report:
             else:
                 encoder = classifier(found, condition, setting, origin=request.datasets[0], fresh=request.fresh)
                 name = condition.name
-            nave = jointly(encoder, [*own.marked, *others.clean], request.seed)
-            rows.append({"training": name, **_accuracies(encoder, own, others), **following(nave, own)})
+            nave = jointly(encoder, [*own.marked, *others.clean], CLUSTERS, request.seed)
+            rows.append(
+                {"training": name, **_accuracies(encoder, own, others), **following_here_and_elsewhere(nave, own)}
+            )
             for index in range(min(SHOWN, len(own.clean))):
                 for photo, how in ((own.clean[index], "without"), (own.marked[index], "with the mark")):
-                    pictures.append(overlay(photo, _labels(nave, photo)))
+                    pictures.append(overlay(photo, labels_of(nave, photo)))
                     captions.append(f"{name}: {how}")
             count(1)
     marked = found.photos.classes[0]
@@ -95,53 +98,13 @@ def pairs(found: Samples, indices: Sequence[int], kind: str, setting: Setting, s
     )
 
 
-def jointly(encoder: Encoder, images: Sequence[Photo], seed: int) -> Nave:
-    """One set of clusters over images, last two stages."""
-    layers = [info.name for info in encoder.layers if info.role in ("stage", "block")][-2:]
-    nave = Nave(encoder, n_clusters=CLUSTERS, layers=layers, cache=None, random_state=seed, progress=False)
-    return nave.fit(images)
-
-
-def following(nave: Nave, copies: Copies) -> dict[str, Interval]:
-    """How much of the grouping follows the mark, and the same where there is none; bootstrap over the images."""
-    with_mark = [_labels(nave, photo) for photo in copies.marked]
-    without = [_labels(nave, photo) for photo in copies.clean]
+def following_here_and_elsewhere(nave: Nave, copies: Copies) -> dict[str, Interval]:
+    """How much of the grouping follows the mark, and the same half an image away, where nothing was changed."""
     far = [np.roll(mask, (mask.shape[0] // 2, mask.shape[1] // 2), (0, 1)) for mask in copies.masks]
-    found = {}
-    for name, masks in (("follows the mark", copies.masks), ("elsewhere", far)):
-        first = _counts(with_mark, masks)
-        second = _counts(without, masks)
-        found[name] = bootstrap(
-            np.arange(len(masks), dtype=np.float64),
-            lambda drawn, first=first, second=second: divergence(
-                first[drawn.astype(int)].sum(0), second[drawn.astype(int)].sum(0)
-            ),
-            resamples=500,
-        )
-    return found
-
-
-def divergence(first: Float[np.ndarray, " labels"], second: Float[np.ndarray, " labels"]) -> float:
-    """The Jensen-Shannon divergence of two histograms in bits: 0 for the same shares, 1 for none in common."""
-    p, q = first / first.sum(), second / second.sum()
-    middle = (p + q) / 2
-    return float(sum(0.5 * np.sum(part[part > 0] * np.log2(part[part > 0] / middle[part > 0])) for part in (p, q)))
-
-
-def _labels(nave: Nave, photo: Photo) -> Integer[np.ndarray, "height width"]:
-    found = nave.predict(photo)
-    assert isinstance(found, Segmentation)  # one photo was asked for
-    return found.labels
-
-
-def _counts(
-    labels: Sequence[Integer[np.ndarray, "height width"]], masks: Sequence[Bool[np.ndarray, "height width"]]
-) -> Float[np.ndarray, "images labels"]:
-    """Share of each label under the mask, an image a row."""
-    rows = [
-        np.bincount(found[mask], minlength=CLUSTERS) / mask.sum() for found, mask in zip(labels, masks, strict=True)
-    ]
-    return np.stack(rows)
+    return {
+        name: following(nave, copies.clean, copies.marked, masks, CLUSTERS)
+        for name, masks in (("follows the mark", copies.masks), ("elsewhere", far))
+    }
 
 
 def _accuracies(encoder: Encoder, own: Copies, others: Copies) -> dict[str, Interval]:

@@ -1,0 +1,168 @@
+"""Auditing: what a mark does to an encoder, what goes with metadata, and both commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.feature_selection import f_classif
+from torch import Tensor, nn
+
+from encoscope.cli.app import run
+from encoscope.encoder import Encoder
+from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.experiments.audit import associations, consistency, permuted, respond
+from encoscope.experiments.metadata import read_columns
+from encoscope.images import Photo, read
+
+
+class BlackFinder(nn.Module):
+    """Its first channel fires on black alone, the others see colours; the answer follows the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1 = nn.AvgPool2d(4)
+        self.stage2 = nn.Conv2d(3, 6, 1)
+        self.head = nn.Linear(6, 2)
+        with torch.no_grad():
+            self.stage2.weight.zero_()
+            self.stage2.bias.zero_()
+            self.stage2.weight[0] = -1
+            self.stage2.bias[0] = 0.6
+            self.stage2.weight[3:, :, 0, 0] = torch.eye(3)
+            self.head.weight.copy_(torch.tensor([[50.0, 0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0, 0]]))
+            self.head.bias.copy_(torch.tensor([0.0, 0.01]))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        maps = self.stage2(self.stage1(pixels)).relu()
+        return self.head(maps.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def finder() -> Encoder:
+    return Encoder(BlackFinder(), size=32, mean=[0, 0, 0], std=[1, 1, 1], classes=["marked", "plain"])
+
+
+@pytest.fixture(scope="module")
+def bright() -> list[Photo]:
+    rng = np.random.default_rng(0)
+    return [read(rng.integers(90, 250, (32, 32, 3), dtype=np.uint8)) for _ in range(12)]
+
+
+def test_a_network_that_looks_for_the_mark_is_found(finder: Encoder, bright: list[Photo]) -> None:
+    box = respond(finder, bright, "box", share=0.25, clusters=3, progress=False)
+    disc = respond(finder, bright, "disc", share=0.25, clusters=3, progress=False)
+    assert box.toward is not None and box.toward[0] == "marked"
+    assert box.answers is not None and box.answers_control is not None
+    assert box.answers.value == 1.0 and box.answers_control.value == 0.0
+    assert box.consistency_excess.low > 0.3
+    assert box.follows.value > 0.25 and box.follows_control.value < 0.05
+    assert disc.follows.value < box.follows.value
+    with pytest.raises(UsageError, match="at least 4"):
+        respond(finder, bright[:3], "box")
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        respond(finder, bright, "box", share=1.5)
+
+
+def test_consistency_is_the_mean_cosine_of_pairs() -> None:
+    changes = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    changes[3] = 0
+    units = torch.nn.functional.normalize(changes.double(), dim=1)
+    cosines = units @ units.T
+    expected = (cosines.sum(1) - cosines.diagonal()) / 6
+    np.testing.assert_allclose(consistency(changes), expected.numpy(), atol=1e-12)
+
+
+def test_eta_squared_is_that_of_the_analysis_of_variance() -> None:
+    rng = np.random.default_rng(0)
+    values, codes = rng.normal(size=(30, 4)), np.arange(30) % 3
+    values[:, 1] += codes
+    values[:, 3] = 2.0
+    eta, p = permuted(values, codes, 200, 0)
+    f = f_classif(values[:, :3], codes)[0]
+    np.testing.assert_allclose(eta[:3], f * 2 / (f * 2 + 27), atol=1e-12)
+    assert eta[3] == 0 and p[3] == 1
+    assert p[1] == pytest.approx(1 / 201)
+    assert p[[0, 2]].min() > 0.05
+
+
+def test_false_alarms_are_as_rare_as_p_says() -> None:
+    alarms = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        _, p = permuted(rng.normal(size=(20, 30)), np.arange(20) % 2, 60, seed)
+        alarms += bool(p.min() <= 0.1)
+    assert alarms <= 15  # 6 expected; without the correction nearly all 60
+
+
+def test_what_goes_with_the_source_is_ranked_first(finder: Encoder, bright: list[Photo]) -> None:
+    dark = [read((np.asarray(photo.pixels) // 8).astype(np.uint8)) for photo in bright[:6]]
+    ranked, nave = associations(finder, [*dark, *bright[6:]], ["a"] * 6 + ["b"] * 6, clusters=2, permutations=100)
+    assert ranked[0].p < 0.05 and ranked[0].eta_squared > 0.9
+    black = next(item for item in ranked if item.kind == "feature" and item.index == 0)
+    assert black.highest == "a" and black.p < 0.05
+    assert {item.kind for item in ranked} == {"cluster", "feature"} and len(ranked) == 2 + 6
+    assert nave.n_clusters == 2
+    with pytest.raises(UsageError, match="two different labels"):
+        associations(finder, bright, ["a"] * 12)
+
+
+def test_metadata_by_path_end_or_stem(tmp_path: Path) -> None:
+    table = tmp_path / "meta.csv"
+    table.write_text("Image,site,age\nx/a.png,north,4\nb,south,\nzzz,east,1\n", encoding="utf-8-sig")
+    paths = [Path("/data/x/a.png"), Path("/data/x/b.png"), Path("/data/y/c.png")]
+    assert read_columns(table, paths) == {"site": ["north", "south", None], "age": ["4", None, None]}
+    with pytest.raises(UsageError, match="no row"):
+        read_columns(table, [Path("q.png")])
+    with pytest.raises(MissingError, match="no such file"):
+        read_columns(tmp_path / "none.csv", paths)
+    table.write_text("image\na\n")
+    with pytest.raises(UsageError, match="two columns"):
+        read_columns(table, paths)
+    table.write_bytes(b"image,site\n\xff\xfe,1\n")
+    with pytest.raises(EncoscopeError, match="as CSV"):
+        read_columns(table, paths)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        path = tmp_path / "images" / ("left" if number < 5 else "right") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        pixels[:, :32] //= 1 if number < 5 else 8
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "images"
+
+
+def test_the_command_with_a_mark(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["audit", "zoo:resnet-caltech101", "--images", str(folder), "--out", str(tmp_path / "out")]
+    assert run([*words, "--watermark", "letter", "--clusters", "3", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (entry,) = document["results"]
+    assert document["format"] == "encoscope.audit/1" and entry["images"] == 10
+    assert 0 <= entry["follows"]["value"] <= 1 and entry["consistency_control"]["level"] == 0.95
+    assert (tmp_path / "out" / "sheet.png").is_file()
+    assert run([*words, "--watermark", "leter"]) == 3
+    assert run([*words, "--watermark", "box", "--labels", "x.csv"]) == 2
+    assert run([*words, "--limit", "2"]) == 2
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_the_command_with_folders_or_a_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["audit", "zoo:resnet-caltech101", "--images", str(folder), "--out", str(tmp_path / "out")]
+    assert run([*words, "--clusters", "3", "--permutations", "20"]) == 0
+    assert "folder: 10 images, 2 values" in capsys.readouterr().out
+    table = tmp_path / "meta.csv"
+    table.write_text("image,site,same\n" + "".join(f"{n},{'ab'[n % 2]},x\n" for n in range(10)))
+    assert run([*words, "--labels", str(table), "--clusters", "3", "--permutations", "20", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "column 'same' has fewer than two values" in shown.err
+    assert {row["column"] for row in json.loads(shown.out)["results"]} == {"site"}
+    assert run(["audit", "zoo:resnet-caltech101", "--images", str(folder / "left")]) == 2
+    assert "give --labels CSV, or --watermark" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""Marks, the small classifiers trained with them, and the number that says how much a grouping follows a mark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.experiments import shortcut
+from encoscope.experiments.audit import divergence
+from encoscope.experiments.classifiers import Condition, Setting, classifier, probabilities, samples
+from encoscope.experiments.marks import KINDS, mark, paste, place, spot
+from encoscope.experiments.report import Request
+from encoscope.images.caltech101 import LabelledPhotos
+
+SMALL = Setting(pixels=32, epochs=1, share=0.25)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> LabelledPhotos:
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(20):
+        path = tmp_path / "xrays" / "ab"[number // 10] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (48, 40), dtype=np.uint8)).save(path)
+        paths.append(path)
+    return LabelledPhotos(paths=tuple(paths), labels=(0,) * 10 + (1,) * 10, classes=("a", "b"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mark_changes_what_its_mask_says_and_nothing_far_from_it(kind: str) -> None:
+    image = np.full((40, 60, 3), 120, np.uint8)
+    marked, mask = place(image, mark(kind, 12), (0, 7))
+    changed = (marked != image).any(2)
+    assert (image == 120).all()
+    assert changed[mask].mean() > 0.9
+    rows, columns = np.nonzero(changed)
+    assert np.ptp(rows) < 12 and np.ptp(columns) < 12
+    again, _ = place(image, mark(kind, 12), (0, 7))
+    assert (again == marked).all()
+
+
+def test_places_depend_on_the_key_and_stay_inside() -> None:
+    places = {spot((40, 60), mark("box", 12), (0, index)) for index in range(200)}
+    assert len(places) > 100
+    assert max(top for top, _ in places) <= 28 and max(left for _, left in places) <= 48
+    with pytest.raises(EncoscopeError, match="does not fit"):
+        spot((8, 60), mark("box", 12), (0,))
+
+
+def test_a_mark_of_ones_own_keeps_its_transparency(tmp_path: Path) -> None:
+    picture = Image.new("RGBA", (20, 10), (255, 0, 0, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 10, 10))
+    picture.save(tmp_path / "logo.png")
+    found = mark(tmp_path / "logo.png", 10)
+    assert found.alpha.shape == (5, 10)
+    marked, mask = paste(np.zeros((20, 20, 3), np.uint8), found, 2, 3)
+    assert mask[:, :7].sum() == 0 and mask[2:7, 9:13].all()
+    assert tuple(marked[4, 11]) == (255, 0, 0)
+    with pytest.raises(MissingError, match="nearest: box"):
+        mark("bx", 10)
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(EncoscopeError, match="cannot read the mark"):
+        mark(tmp_path / "text.png", 10)
+
+
+def test_samples_hold_a_fifth_of_each_class_back(listed: LabelledPhotos) -> None:
+    found = samples(listed, SMALL)
+    assert found.photos.labels[found.test].tolist() == [0, 0, 1, 1]
+    assert sorted([*found.train, *found.test]) == list(range(20))
+    with pytest.raises(UsageError, match="at least two labels"):
+        samples(LabelledPhotos(paths=listed.paths[:10], labels=(0,) * 10, classes=("a",)), SMALL)
+    with pytest.raises(EncoscopeError, match="too few"):
+        samples(listed, SMALL, limit=4)
+
+
+def test_a_training_is_kept_and_read_back(
+    listed: LabelledPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+    found = samples(listed, SMALL)
+    lines: list[str] = []
+    condition = Condition("box", augmented=True)
+    first = classifier(found, condition, SMALL, origin="here", report=lines.append)
+    second = classifier(found, condition, SMALL, origin="here", report=lines.append)
+    other = classifier(found, Condition(None, augmented=True), SMALL, origin="here")
+    assert sum("loss" in line for line in lines) == 1 and any("going on after epoch 1" in line for line in lines)
+    images = [found.pixels(0), found.pixels(15)]
+    np.testing.assert_array_equal(probabilities(first, images), probabilities(second, images))
+    assert first.digest == second.digest != other.digest
+
+
+def test_divergence_is_one_for_labels_that_never_meet() -> None:
+    assert divergence(np.array([1.0, 0.0]), np.array([0.0, 3.0])) == pytest.approx(1)
+    assert divergence(np.array([1.0, 2.0]), np.array([2.0, 4.0])) == pytest.approx(0)
+    p, q = np.array([0.5, 0.5]), np.array([0.9, 0.1])
+    middle = (p + q) / 2
+    expected = (np.sum(p * np.log2(p / middle)) + np.sum(q * np.log2(q / middle))) / 2
+    assert divergence(p, q) == pytest.approx(expected)
+
+
+def test_the_study_whole(listed: LabelledPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shortcut, "CLUSTERS", 3)
+    options = {"pixels": 32, "epochs": 1, "share": 0.25}
+    report = shortcut.run(Request(datasets=(str(listed.paths[0].parent.parent),), options=options, progress=False))
+    assert [row["training"] for row in report.rows] == [
+        "untrained",
+        "augmented, box",
+        "augmented, no mark",
+        "not augmented, box",
+        "not augmented, no mark",
+    ]
+    assert all(0 <= row["follows the mark"].value <= 1 for row in report.rows)
+    assert report.pictures["nave-fig6"].width > 4 * 240
+    assert torch.is_grad_enabled()
+    with pytest.raises(UsageError, match="needs --dataset"):
+        shortcut.run(Request())
