@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -135,4 +134,4 @@ class _Plugged(Attributor):
         if not isinstance(part, Tensor) or tuple(part.shape) != shape:
             given = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise UsageError(f"the attribution {who} gave {given} for layer {name!r}, whose maps are {shape}")
-        return torch.as_tensor(part.detach(), dtype=torch.float32)
+        return part.detach().float()

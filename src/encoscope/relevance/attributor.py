@@ -43,9 +43,8 @@ class Attributor(ABC):
     def __call__(
         self, pixels: Float[Tensor, "batch colours rows columns"]
     ) -> dict[str, Float[Tensor, "batch channels height width"]]:
-        """The relevance of the layers on a normalised batch, by one or two passes of its own."""
-        with self.recording():
-            self.encoder.observe(pixels, **self.needs)
+        """The relevance of the layers on a normalised batch."""
+        self._pixels = pixels.detach().to(self.encoder.device)
         return self.relevance()
 
     @contextmanager

@@ -50,6 +50,14 @@ class Lrp(Attributor):
         own = self.encoder.preprocess
         trial(random_pixels(len(homes), own.channels, own.size, next(self.encoder.module.parameters(), None)))
 
+    def __call__(
+        self, pixels: Float[Tensor, "batch colours rows columns"]
+    ) -> dict[str, Float[Tensor, "batch channels height width"]]:
+        """The relevance of the layers on a normalised batch."""
+        with self.recording():
+            self.encoder.observe(pixels, **self.needs)
+        return self.relevance()
+
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Watch the one forward pass that is made inside; the pass and its graph are what they would be without."""
