@@ -1,0 +1,99 @@
+"""Labels for features that FALCON finds nothing for: CLIP-Dissect's soft weighted pointwise mutual information.
+
+A concept t suits a unit k when the images that drive the unit show it: log p(t | B_k) - lambda log p(t). B_k is a soft
+set: the image of rank r belongs to it with a probability that falls from .998 to .97, and
+p(t | B_k) = prod over ranks of 1 + p(x_r in B_k) (p(t | x_r) - 1), p(t | x) = softmax over concepts of a cos(x, t).
+(Oikarinen and Weng, ICLR 2023, arXiv 2204.10965, section 3.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoscope.errors import UsageError
+
+FIRST, LAST = 0.998, 0.97
+"""The probability that the image of the first and of the last rank belongs to what the unit stands for."""
+
+_LEAST = 1e-7  # added to a probability before its logarithm
+
+
+def soft_wpmi(
+    similarity: np.ndarray,
+    activations: np.ndarray,
+    top_k: int = 100,
+    a: float = 10.0,
+    *,
+    strength: float = 1.0,
+    background: Float[np.ndarray, " concepts"] | None = None,
+) -> Float[np.ndarray, " concepts"] | Float[np.ndarray, "units concepts"]:
+    """How well each concept describes a unit, or each of several; higher is better, comparable within a unit.
+
+    similarity: cosines, [images, concepts]. activations: [images] of one unit, or [images, units].
+    top_k: images that count, all if there are fewer; images of equal activation come in their order. a: the softmax's.
+    strength: lambda, how much a concept pays for suiting everything.
+    background: log p(t) of each concept. Published is the mean of p(t | B_k) over the layer's units: give all of them
+        at once, or what `background` makes of them. A unit on its own has images drawn at random instead.
+
+    Raises:
+        UsageError: numbers of images that differ, or none.
+    """
+    values = activations[:, None] if activations.ndim == 1 else activations
+    shown = _log_likelihood(similarity, values, top_k, a)
+    if background is not None:
+        common = torch.as_tensor(background, dtype=torch.float32)
+    elif len(shown) > 1:
+        common = _mean(shown)
+    else:
+        common = _by_chance(_concepts(similarity, a), min(top_k, len(similarity)))
+    scores = (shown - strength * common).numpy()
+    return scores[0] if activations.ndim == 1 else scores
+
+
+def background(
+    similarity: Float[np.ndarray, "images concepts"],
+    activations: Float[np.ndarray, "images units"],
+    top_k: int = 100,
+    a: float = 10.0,
+) -> Float[np.ndarray, " concepts"]:
+    """log p(t) of each concept: of the mean over units of p(t | B_k)."""
+    return _mean(_log_likelihood(similarity, activations, top_k, a)).numpy()
+
+
+def _log_likelihood(similarity: np.ndarray, activations: np.ndarray, top_k: int, a: float) -> Tensor:
+    """log p(t | B_k), [units, concepts]: a rank at a time, so that no more than the result is held."""
+    if len(similarity) != len(activations) or not len(similarity):
+        raise UsageError(f"similarities of {len(similarity)} images do not fit activations of {len(activations)}")
+    if top_k < 1:
+        raise UsageError(f"the best {top_k} images describe nothing: take 1 or more")
+    concepts = _concepts(similarity, a)
+    ranks = torch.as_tensor(activations).sort(dim=0, descending=True, stable=True).indices[:top_k]
+    total = torch.zeros(activations.shape[1], similarity.shape[1])
+    for images, belongs in zip(ranks, _belonging(len(ranks)), strict=True):
+        total += (concepts[images] - 1).mul_(belongs).add_(1 + _LEAST).log_()
+    return total
+
+
+def _concepts(similarity: np.ndarray, a: float) -> Tensor:
+    """p(t | x): the softmax over concepts."""
+    return torch.softmax(a * torch.as_tensor(similarity, dtype=torch.float32), dim=1)
+
+
+def _belonging(count: int) -> Tensor:
+    """p(x in B_k) of each rank."""
+    return FIRST - torch.arange(count) / count * (FIRST - LAST)
+
+
+def _mean(shown: Tensor) -> Tensor:
+    return torch.logsumexp(shown.double(), dim=0).sub(np.log(len(shown))).float()
+
+
+def _by_chance(concepts: Tensor, count: int) -> Tensor:
+    """log p(t | B) where every image is equally likely at every rank."""
+    total = torch.zeros(concepts.shape[1])
+    for belongs in _belonging(count):
+        total += (concepts - 1).mul_(belongs).add_(1 + _LEAST).log_().mean(dim=0)
+    return total
