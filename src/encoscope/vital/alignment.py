@@ -1,0 +1,77 @@
+"""VITAL's objective (paper, equation 4): align a picture's activations with its references', and keep it smooth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from encoscope.errors import UsageError
+from encoscope.units import Unit
+from encoscope.vital.matching import Matching, match
+from encoscope.vital.reading import Reader
+from encoscope.vital.recipes import Recipe
+from encoscope.vital.regularisers import l2, total_variation
+from encoscope.vital.statistics import Prototype
+from encoscope.vital.synthesis import Losses
+from encoscope.vital.transforms import Images
+
+
+class Alignment:
+    """The loss of each image against its own unit's statistics; an ``Objective`` of the synthesis loop.
+
+    reader: how images, and before them the references, are read. prototypes: of each unit of the run.
+    weighted: whether the prototypes' channel weights count (the authors' way with relevance).
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        units: Sequence[Unit],
+        prototypes: Sequence[Prototype],
+        recipe: Recipe,
+        *,
+        matching: Matching = "sort",
+        weighted: bool = False,
+    ) -> None:
+        self._reader, self._units, self._prototypes, self._recipe = reader, tuple(units), tuple(prototypes), recipe
+        self._matching: Matching = matching
+        self._weighted = weighted
+        self._targets: dict[tuple[str, int, int], Tensor] = {}
+        for prototype in prototypes:
+            for name in recipe.layers:
+                if name not in prototype.values:
+                    raise UsageError(
+                        f"these statistics hold {', '.join(prototype.values)}, not {name!r}: compute them for the "
+                        f"layers of recipe {recipe.name}, or name their layers"
+                    )
+
+    def __call__(self, images: Images, rows: slice) -> Losses:
+        """The matching loss by layer, and the regularisers, of the units in ``rows``."""
+        recipe = self._recipe
+        seen = self._reader(images, self._units[rows])
+        places = range(*rows.indices(len(self._units)))
+        named: dict[str, Tensor] = {}
+        for name, weight in zip(recipe.layers, recipe.weights, strict=True):
+            values = seen.values[name]
+            target = torch.stack([self._target(name, place, values) for place in places])
+            channels = torch.stack([self._weights(name, place, values) for place in places]) if self._weighted else None
+            named[name] = weight * match(self._matching, values, target, channels)
+        main = torch.stack(list(named.values())).sum(0)
+        if not (recipe.tv or recipe.l2):
+            return Losses(main, None, named)
+        named["tv"], named["l2"] = recipe.tv * total_variation(images), recipe.l2 * l2(images)
+        return Losses(main, named["tv"] + named["l2"], named)
+
+    def _target(self, layer: str, place: int, values: Tensor) -> Tensor:
+        wanted = (layer, place, values.shape[2])
+        if wanted not in self._targets:
+            self._targets[wanted] = self._prototypes[place].of(layer, values.shape[2]).to(values)
+        return self._targets[wanted]
+
+    def _weights(self, layer: str, place: int, values: Tensor) -> Tensor:
+        weights = self._prototypes[place].channel_weights
+        if weights is None:
+            raise UsageError("these statistics have no channel weights: they were made without relevance")
+        return weights[layer].to(values)

@@ -1,0 +1,193 @@
+"""Many classes' statistics in little room: the quantile curves of a layer's channels as sums of a few shared curves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.results import aside
+from encoscope.vital.statistics import Prototype
+
+FORMAT = "encoscope.prototypes/1"
+_MOST = 64  # curves a layer
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The statistics of several units over the same layers.
+
+    A channel's sorted values are a curve over the ranks; those of all units and channels of a layer span little more
+    than a few curves, its principal ones (uncentred). curves: of each layer [number, positions]. amounts: of each
+    layer [units, channels, number], how much of each curve; both float16. error: of each layer, the root mean square
+    of what is lost as a share of the root mean square of the values, float16 included.
+    """
+
+    encoder: str
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    references: tuple[tuple[str, ...], ...]
+    activations: tuple[float | None, ...]
+    notes: tuple[tuple[str, ...], ...]
+    curves: Mapping[str, Float[Tensor, "number positions"]]
+    amounts: Mapping[str, Float[Tensor, "units channels number"]]
+    error: Mapping[str, float]
+
+    def prototype(self, name: str) -> Prototype:
+        """One unit's statistics as they were, within ``error``; ascending. UsageError for an unknown name."""
+        if name not in self.names:
+            raise UsageError(f"there are no statistics of {name!r} here")
+        place = self.names.index(name)
+        values = {
+            layer: (self.amounts[layer][place].float() @ curves.float()).sort(1).values
+            for layer, curves in self.curves.items()
+        }
+        worst = max(self.error.values())
+        note = f"statistics read from a compressed file, root mean square error up to {worst:.1%} of the values"
+        notes = (*self.notes[place], note)
+        return Prototype(values, self.counts[place], self.references[place], notes, activation=self.activations[place])
+
+
+def compress(
+    encoder: str,
+    prototypes: Mapping[str, Prototype],
+    *,
+    megabytes: float = 10.0,
+    error: float = 0.005,
+) -> Compressed:
+    """Principal curves of each layer until every layer's error is below ``error`` or the room is used up.
+
+    encoder: its digest. prototypes: by name, all of the same layers. Room goes to where a byte lowers the sum of the
+    layers' squared relative errors most; what is compressed is then measured against what it was.
+
+    Raises UsageError when there is nothing to compress, or not even one curve a layer fits.
+    """
+    if not prototypes:
+        raise UsageError("there are no statistics to compress")
+    first = next(iter(prototypes.values()))
+    stacks = {layer: torch.stack([each.values[layer] for each in prototypes.values()]) for layer in first.layers}
+    names = tuple(prototypes)
+    ids = sum(len(each.references) for each in prototypes.values())
+    room = megabytes * 1e6 - 40 * ids - 200 * len(names) - 10_000
+    bases = {layer: _principal(stack.flatten(0, 1)) for layer, stack in stacks.items()}
+    numbers = _numbers(stacks, {layer: energies for layer, (_, energies) in bases.items()}, room, error)
+    curves, amounts, lost = {}, {}, {}
+    for layer, stack in stacks.items():
+        basis = bases[layer][0][: numbers[layer]].half()
+        # least squares on the rounded curves
+        amount = torch.linalg.lstsq(basis.double().T, stack.flatten(0, 1).double().T).solution.T
+        curves[layer], amounts[layer] = basis, amount.half().unflatten(0, stack.shape[:2])
+        difference = amounts[layer].float() @ basis.float() - stack
+        lost[layer] = float(difference.square().mean().sqrt() / stack.square().mean().sqrt().clamp(min=1e-12))
+    values = tuple(prototypes.values())
+    return Compressed(
+        encoder,
+        names,
+        tuple(each.count for each in values),
+        tuple(each.references for each in values),
+        tuple(each.activation for each in values),
+        tuple(each.notes for each in values),
+        curves,
+        amounts,
+        lost,
+    )
+
+
+def save(found: Compressed, path: str | os.PathLike[str]) -> Path:
+    """Write as .safetensors, reference ids as bytes."""
+    from safetensors.torch import save_file
+
+    ids = [bytes.fromhex(name) for names in found.references for name in names]
+    tensors = {f"curves/{layer}": value.contiguous() for layer, value in found.curves.items()}
+    tensors |= {f"amounts/{layer}": value.contiguous() for layer, value in found.amounts.items()}
+    tensors["references"] = torch.from_numpy(np.frombuffer(b"".join(ids), np.uint8).reshape(len(ids), -1).copy())
+    about = {
+        "format": FORMAT,
+        "encoder": found.encoder,
+        "layers": list(found.curves),
+        "names": list(found.names),
+        "counts": list(found.counts),
+        "references": [len(names) for names in found.references],
+        "activations": list(found.activations),
+        "notes": [list(notes) for notes in found.notes],
+        "error": dict(found.error),
+    }
+    with aside(path) as temporary:
+        save_file(tensors, temporary, metadata={"encoscope": json.dumps(about)})
+    return Path(path)
+
+
+def load(path: str | os.PathLike[str]) -> Compressed:
+    """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingError(f"no such file: {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["encoscope"])
+            if about["format"] != FORMAT:
+                raise ValueError(about["format"])
+            curves = {layer: file.get_tensor(f"curves/{layer}") for layer in about["layers"]}
+            amounts = {layer: file.get_tensor(f"amounts/{layer}") for layer in about["layers"]}
+            rows = file.get_tensor("references").numpy()
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise EncoscopeError(f"{path} holds no compressed statistics, or is damaged ({error})") from error
+    ends = np.cumsum([0, *about["references"]])
+    references = tuple(tuple(row.tobytes().hex() for row in rows[start:end]) for start, end in pairwise(ends))
+    return Compressed(
+        about["encoder"],
+        tuple(about["names"]),
+        tuple(about["counts"]),
+        references,
+        tuple(about["activations"]),
+        tuple(tuple(notes) for notes in about["notes"]),
+        curves,
+        amounts,
+        about["error"],
+    )
+
+
+def _principal(rows: Float[Tensor, "rows positions"]) -> tuple[Float[Tensor, "number positions"], Sequence[float]]:
+    """The principal curves, the strongest first, and what share of the sum of squares is left after each."""
+    number = min(_MOST, *rows.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        _, sizes, curves = torch.svd_lowrank(rows.float(), q=min(number + 8, *rows.shape), niter=4)
+    total = float(rows.double().square().sum())
+    left = 1 - sizes[:number].double().square().cumsum(0) / max(total, 1e-30)
+    return curves.T[:number], left.clamp(min=0).tolist()
+
+
+def _numbers(
+    stacks: Mapping[str, Tensor], left: Mapping[str, Sequence[float]], room: float, error: float
+) -> dict[str, int]:
+    """How many curves each layer gets."""
+    price = {layer: 2 * (stack.shape[0] * stack.shape[1] + stack.shape[2]) for layer, stack in stacks.items()}
+    numbers = dict.fromkeys(stacks, 1)
+    room -= sum(price.values())
+    if room < 0:
+        raise UsageError(f"not even one curve a layer fits: give {-room / 1e6:.1f} megabytes more")
+    while True:
+        open_ = [
+            layer
+            for layer, number in numbers.items()
+            if number < len(left[layer]) and left[layer][number - 1] > error**2 and price[layer] <= room
+        ]
+        if not open_:
+            return numbers
+        gain = {layer: left[layer][numbers[layer] - 1] - left[layer][numbers[layer]] for layer in open_}
+        best = max(open_, key=lambda layer: gain[layer] / price[layer])
+        numbers[best] += 1
+        room -= price[best]

@@ -1,0 +1,147 @@
+"""Compute a unit's statistics once, keep them by content, and read them back without the images."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from encoscope.encoder import Encoder
+from encoscope.errors import EncoscopeError, MissingError
+from encoscope.images import Skipped
+from encoscope.progress import Progress, track
+from encoscope.results import aside
+from encoscope.store import cache_dir, key
+from encoscope.units import Unit
+from encoscope.vital.reading import Reader
+from encoscope.vital.references import Reference, References
+from encoscope.vital.statistics import Prototype, PrototypeSums
+
+FORMAT = "encoscope.prototype/1"
+_log = logging.getLogger("encoscope")
+
+
+def prototype(
+    reader: Reader,
+    references: References,
+    unit: Unit,
+    *,
+    batch: int = 16,
+    cache: bool = True,
+    progress: Progress = None,
+) -> Prototype:
+    """The statistics of a unit's references, as ``reader`` reads images.
+
+    cache: kept under what makes them - the encoder's digest, the layers, the references' ids and boxes, the relevance
+    and, with relevance, the unit - so that nothing is computed twice. A relevance that is a callable has no name, and
+    is not kept. Memory holds one batch of images, whatever the number of references.
+
+    Raises MissingError when none of the references can be read.
+    """
+    path = _path(reader, references, unit) if cache and not callable(reader.relevance) else None
+    if path is not None and path.exists():
+        try:
+            return replace(load(path), notes=references.notes)
+        except EncoscopeError as error:
+            _log.warning("%s: computing the statistics again", error)
+    sums, skipped, names = PrototypeSums(), [], []
+    for group in _batches(_read(references, reader.encoder, skipped, progress), batch):
+        pixels = torch.cat([pixels for _, pixels in group])
+        seen = reader.reference(pixels, unit)
+        sums.partial_fit(seen.values, seen.peaks, seen.activation)
+        names += [item.name for item, _ in group]
+    notes = list(references.notes)
+    if skipped:
+        notes.append(f"{len(skipped)} references could not be read")
+        for item in skipped:
+            _log.warning("reference skipped: %s", item.reason)
+    if not names:
+        raise MissingError(f"none of the {len(references)} references of {unit.text} can be read")
+    found = sums.finalize(names, notes)
+    if path is not None and not skipped:
+        save(found, path)
+    return found
+
+
+def save(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
+    """Write statistics as a .safetensors file."""
+    from safetensors.torch import save_file
+
+    tensors = {f"values/{name}": value.contiguous() for name, value in prototype.values.items()}
+    tensors |= {f"weights/{name}": value.contiguous() for name, value in (prototype.channel_weights or {}).items()}
+    about = {
+        "format": FORMAT,
+        "layers": list(prototype.values),
+        "count": prototype.count,
+        "references": list(prototype.references),
+        "notes": list(prototype.notes),
+        "activation": prototype.activation,
+    }
+    with aside(path) as temporary:
+        save_file(tensors, temporary, metadata={"encoscope": json.dumps(about)})
+    return Path(path)
+
+
+def load(path: str | os.PathLike[str]) -> Prototype:
+    """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingError(f"no such file: {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {})["encoscope"])
+            if about["format"] != FORMAT:
+                raise ValueError(about["format"])
+            names = set(file.keys())
+            values = {name: file.get_tensor(f"values/{name}") for name in about["layers"]}
+            weights = {n: file.get_tensor(f"weights/{n}") for n in about["layers"] if f"weights/{n}" in names}
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise EncoscopeError(f"{path} holds no statistics of references, or is damaged ({error})") from error
+    return Prototype(
+        values, about["count"], tuple(about["references"]), tuple(about["notes"]), weights or None, about["activation"]
+    )
+
+
+def _path(reader: Reader, references: References, unit: Unit) -> Path:
+    manifest = {
+        "format": FORMAT,
+        "encoder": reader.encoder.digest,
+        "precision": reader.encoder.precision,
+        "layers": reader.layers,
+        "references": references.names,
+        "unit": [unit.kind, unit.layer, unit.channels, unit.direction],
+        "relevance": reader.relevance,
+        "scaled": reader.scaled,
+    }
+    return cache_dir("prototypes", f"{key(manifest)}.safetensors")
+
+
+def _read(
+    references: References, encoder: Encoder, skipped: list[Skipped], progress: Progress
+) -> Iterator[tuple[Reference, Tensor]]:
+    """Each reference with its input; what cannot be read, or brought there, is put aside."""
+    for item in track(references.items, len(references), f"references of {references.unit}", progress):
+        try:
+            yield item, item.input(encoder)
+        except EncoscopeError as error:
+            skipped.append(Skipped(item.name, str(error)))
+
+
+def _batches(items: Iterator[tuple[Reference, Tensor]], size: int) -> Iterator[list[tuple[Reference, Tensor]]]:
+    group: list[tuple[Reference, Tensor]] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,116 @@
+"""What of an image is matched: some layers' values, with relevance multiplied in where that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoscope.encoder import Encoder
+from encoscope.errors import UsageError
+from encoscope.relevance import Attributor, attribution
+from encoscope.relevance.attribution import Method
+from encoscope.relevance.targets import Start
+from encoscope.units import Unit, needs, values
+from encoscope.vital.matching import Values, values_of
+
+Relevance: TypeAlias = Method
+"""A method's name ("lrp", "guided-backprop", "gradient-input"), or a callable (encoder, pixels, unit, layers)."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass showed.
+
+    values: by layer. peaks: the spatial maximum of each channel's relevance, by layer, where there is relevance.
+    activation: the unit's value on each image, where that was asked for.
+    """
+
+    values: Mapping[str, Values]
+    peaks: Mapping[str, Float[Tensor, "batch channels"]] | None = None
+    activation: Float[Tensor, " batch"] | None = None
+
+
+class Reader:
+    """Turns normalised images into what is matched.
+
+    relevance: None matches activations as they are (tokens with the class token); otherwise activation times
+    relevance of the image's unit, the relevance a constant (paper, section 3.3; on tokens: the patches).
+    scaled: the authors' way: relevance min-max scaled to [0, 1] over space, for each image and channel.
+    """
+
+    def __init__(
+        self, encoder: Encoder, layers: Sequence[str], relevance: Relevance | None = None, *, scaled: bool = False
+    ) -> None:
+        self.encoder, self.layers, self.relevance, self.scaled = encoder, tuple(layers), relevance, scaled
+        self._attributors: dict[tuple[Unit, ...], Attributor] = {}
+
+    def __call__(self, images: Tensor, units: Sequence[Unit]) -> Seen:
+        """Read a batch of normalised images with the graph to them. units: of each image."""
+        return self._read(images, units, {"layers": self.layers})
+
+    def reference(self, images: Tensor, unit: Unit) -> Seen:
+        """Read a batch of references of one unit: without a graph, and with the unit's value."""
+        wanted = needs([unit])
+        layers = [*self.layers, *(name for name in wanted.pop("layers") if name not in self.layers)]
+        return self._read(images, [unit], {"layers": layers, **wanted}, references=True)
+
+    def _read(
+        self, images: Tensor, units: Sequence[Unit], wanted: Mapping[str, Any], *, references: bool = False
+    ) -> Seen:
+        if self.relevance is None:
+            seen = self.encoder.observe(images, **wanted, gradients=not references)
+            found = {name: values_of(seen.activations[name]) for name in self.layers}
+            return Seen(found, None, values(seen, units)[:, 0] if references else None)
+        attributor = self._attributor(tuple(units))
+        with attributor.recording():
+            seen = self.encoder.observe(images, **_joined(wanted, attributor.needs), gradients=True)
+        relevance = {name: maps.detach() for name, maps in attributor.relevance().items()}
+        weighted = {
+            name: seen.activations[name].maps * (min_max(relevance[name]) if self.scaled else relevance[name])
+            for name in self.layers
+        }
+        return Seen(
+            {name: (maps.detach() if references else maps).flatten(2) for name, maps in weighted.items()},
+            {name: relevance[name].amax((2, 3)) for name in self.layers},
+            values(seen, units)[:, 0].detach() if references else None,
+        )
+
+    def _attributor(self, units: tuple[Unit, ...]) -> Attributor:
+        distinct = units[:1] if len(set(units)) == 1 else units
+        if distinct not in self._attributors:
+            self._attributors[distinct] = attribution(
+                self.encoder, distinct, self.layers, self.relevance or "lrp", start=_start(distinct)
+            )
+        return self._attributors[distinct]
+
+
+def reaches(encoder: Encoder, unit: Unit, layers: Sequence[str], relevance: Relevance) -> bool:
+    """Whether a relevance method gets from a unit to all of the layers of this network."""
+    try:
+        attribution(encoder, unit, layers, relevance, start=_start([unit]))
+    except UsageError:
+        return False
+    return True
+
+
+def _start(units: Sequence[Unit]) -> Start:
+    """Concepts, directions in a layer's channel space, start where an image is most like them (appendix B.3)."""
+    return "argmax" if all(unit.kind == "direction" for unit in units) else "all"
+
+
+def min_max(relevance: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+    """Scaled to [0, 1] over space, for each image and channel; 0 where it is flat."""
+    low, high = relevance.amin((2, 3), keepdim=True), relevance.amax((2, 3), keepdim=True)
+    return (relevance - low) / (high - low).clamp(min=torch.finfo(relevance.dtype).tiny)
+
+
+def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``Encoder.observe`` is to be asked for, to serve both."""
+    layers = list(dict.fromkeys([*one.get("layers", ()), *other.get("layers", ())]))
+    flags = {name: bool(one.get(name) or other.get(name)) for name in ("features", "logits")}
+    return {"layers": layers, **flags}

@@ -1,0 +1,56 @@
+"""The statistics of every class that ship with the zoo's encoders, so that no photo is needed at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from encoscope.encoder import Encoder
+from encoscope.errors import MissingError, UsageError
+from encoscope.units import Unit
+from encoscope.vital.compressed import Compressed, load
+from encoscope.vital.statistics import Prototype
+from encoscope.zoo.registry import FOLDER
+
+
+def path_of(name: str) -> Path:
+    """Where the statistics of a zoo encoder are, by its name without ``zoo:``."""
+    return FOLDER / f"{name}.prototypes.safetensors"
+
+
+def shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Prototype]:
+    """The statistics of some classes of a zoo encoder, by the units' texts.
+
+    Raises UsageError for units that are no classes and encoders that are not the zoo's, trained ones; MissingError
+    when this installation lacks the file.
+    """
+    short = encoder.source.removeprefix("zoo:")
+    if not encoder.source.startswith("zoo:") or "@" in short:
+        raise UsageError(f"{encoder.source} has no statistics of its own: give references, a dataset of real images")
+    other = next((unit for unit in units if unit.kind != "class"), None)
+    if other is not None:
+        raise UsageError(f"the statistics of {encoder.source} are of classes: for {other.text} give references")
+    path = path_of(short)
+    if not path.is_file():
+        raise MissingError(
+            f"{encoder.source} has no statistics in this installation ({path} is not there): give references, or make "
+            f"it with python -m encoscope.zoo.recipes.statistics {short} CALTECH101_FOLDER"
+        )
+    found = _read(path)
+    if found.encoder != encoder.digest:
+        raise UsageError(
+            f"the statistics of {encoder.source} are of other weights ({found.encoder[:12]}..., not "
+            f"{encoder.digest[:12]}...): give references"
+        )
+    return {unit.text: found.prototype(class_name(unit)) for unit in units}
+
+
+def class_name(unit: Unit) -> str:
+    """How a class is named in a file of statistics, however the user wrote it."""
+    return f"class:{unit.index}"
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path) -> Compressed:
+    return load(path)

@@ -1,0 +1,104 @@
+"""What references have in common: each channel's sorted values, averaged over the images (paper, section 3.2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoscope.errors import UsageError
+from encoscope.vital.matching import Values, sort
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """The statistics S of a unit's references: all that matching needs of them.
+
+    values: for each layer [channels, positions], ascending over positions: the mean of the references' sorted values.
+    channel_weights: for each layer, the authors' factor of each channel's loss; None without relevance.
+    count: of references. references: their names (ids, and boxes of patches). notes: a sentence each.
+    activation: the mean of the unit's value on the references; None if it is not known.
+    """
+
+    values: Mapping[str, Float[Tensor, "channels positions"]]
+    count: int
+    references: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    channel_weights: Mapping[str, Float[Tensor, " channels"]] | None = None
+    activation: float | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers it holds."""
+        return tuple(self.values)
+
+    def of(self, layer: str, positions: int) -> Float[Tensor, "channels positions"]:
+        """A layer's prototype for a map of so many positions: another size of picture reads between the ranks."""
+        if layer not in self.values:
+            raise UsageError(f"the statistics hold {', '.join(self.values)}, not {layer!r}: compute them anew")
+        return resampled(self.values[layer], positions)
+
+
+class PrototypeSums:
+    """Streams references, one batch after the other: ``partial_fit``, ``merge``, ``finalize``. Sums are float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums: dict[str, Tensor] = {}
+        self._peaks: dict[str, Tensor] = {}
+        self._activation = 0.0
+        self._dtype = torch.float32
+
+    def partial_fit(
+        self,
+        values: Mapping[str, Values],
+        peaks: Mapping[str, Float[Tensor, "batch channels"]] | None = None,
+        activation: Float[Tensor, " batch"] | None = None,
+    ) -> PrototypeSums:
+        """Add a batch of images. peaks: each channel's largest relevance. activation: the unit's value on each."""
+        for name, batch in values.items():
+            ordered, _ = sort(batch)
+            self._dtype = batch.dtype
+            self._add(self._sums, name, ordered.double().sum(0).cpu())
+        for name, batch in (peaks or {}).items():
+            low, high = batch.amin(1, keepdim=True), batch.amax(1, keepdim=True)
+            scaled = (batch - low) / (high - low).clamp(min=torch.finfo(batch.dtype).tiny)
+            self._add(self._peaks, name, scaled.double().sum(0).cpu())
+        self.count += len(next(iter(values.values())))
+        self._activation += float("nan") if activation is None else float(activation.double().sum())
+        return self
+
+    def merge(self, other: PrototypeSums) -> PrototypeSums:
+        """Add what another pass has summed."""
+        for mine, theirs in ((self._sums, other._sums), (self._peaks, other._peaks)):
+            for name, total in theirs.items():
+                self._add(mine, name, total)
+        self.count += other.count
+        self._activation += other._activation
+        return self
+
+    def finalize(self, references: Sequence[str] = (), notes: Sequence[str] = ()) -> Prototype:
+        """The means. UsageError when nothing was added."""
+        if not self.count:
+            raise UsageError("no references were added, so there are no statistics")
+        means = {name: (total / self.count).to(self._dtype) for name, total in self._sums.items()}
+        weights = {name: (total / self.count).to(self._dtype) for name, total in self._peaks.items()}
+        mean = self._activation / self.count
+        known = None if isnan(mean) else mean
+        return Prototype(means, self.count, tuple(references), tuple(notes), weights or None, known)
+
+    def _add(self, sums: dict[str, Tensor], name: str, total: Tensor) -> None:
+        if name in sums and sums[name].shape != total.shape:
+            raise UsageError(f"{name} has {tuple(total.shape)} values here and had {tuple(sums[name].shape)} before")
+        sums[name] = sums[name] + total if name in sums else total
+
+
+def resampled(prototype: Float[Tensor, "channels positions"], positions: int) -> Float[Tensor, "channels wanted"]:
+    """The same distributions on another number of ranks, linearly between the middles of the old ones."""
+    if prototype.shape[1] == positions:
+        return prototype
+    return torch.nn.functional.interpolate(prototype[None], positions, mode="linear", align_corners=False)[0]
