@@ -120,5 +120,5 @@ def at_best(
     similarity = torch.nn.functional.cosine_similarity(flat, rows[:, :, None], dim=1)
     best = similarity.argmax(1)
     found = torch.zeros_like(flat)
-    found[torch.arange(len(flat)), :, best] = rows
+    found[torch.arange(len(flat), device=flat.device), :, best] = rows
     return found.unflatten(2, maps.shape[2:])
