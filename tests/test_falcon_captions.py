@@ -144,7 +144,7 @@ def test_folders_of_something_else_are_not_touched(tmp_path: Path) -> None:
         build(CAPTIONS, WordVectors(), tmp_path / "notes.txt")
     (tmp_path / "manifest.json").write_text("{}")
     for call in (lambda: build(CAPTIONS, WordVectors(), tmp_path, fresh=True), lambda: CaptionStore.load(tmp_path)):
-        with pytest.raises(EncoscopeError, match=r"not of the format encoscope.captions/1"):
+        with pytest.raises(EncoscopeError, match=r"not of the format encoscope.caption-store/1"):
             call()
     assert files(tmp_path) == {"notes.txt", "manifest.json"}
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
-from encoscope import __version__
+from encoscope._version import __version__
 from encoscope.cli.console import note
 from encoscope.errors import EncoscopeError
 
@@ -55,6 +55,31 @@ app.command(
     "encoscope.cli.probe:probe",
     name="probe",
     help="Run a dataset through a model once and keep what a layer says.",
+)
+app.command(
+    "encoscope.cli.captions:captions",
+    name="captions",
+    help="Embed captions to describe features with, or use LAION's.",
+)
+app.command(
+    "encoscope.cli.concepts:concepts",
+    name="concepts",
+    help="Find what a network makes up a class of, and show each concept (CRAFT).",
+)
+app.command(
+    "encoscope.cli.describe:describe",
+    name="describe",
+    help="Say in words what features stand for (FALCON).",
+)
+app.command(
+    "encoscope.cli.groups:groups",
+    name="groups",
+    help="Find features that are highly activated together.",
+)
+app.command(
+    "encoscope.cli.explain_failure:explain_failure",
+    name="explain-failure",
+    help="Say in words which features drove a prediction.",
 )
 app.command(
     "encoscope.cli.zoo:app",

@@ -22,7 +22,7 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
 
-FORMAT = "encoscope.captions/1"
+FORMAT = "encoscope.caption-store/1"
 MANIFEST = "manifest.json"
 
 

@@ -1,0 +1,68 @@
+"""``encoscope captions``: captions with their vectors, ready to describe features with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from encoscope.cli.console import say
+from encoscope.errors import MissingError, UsageError
+
+
+def captions(
+    source: Annotated[
+        Path, Parameter(help="A .txt file (a caption a line), .csv, .tsv or .parquet; or a folder of LAION's shards.")
+    ],
+    *,
+    vlm: Annotated[
+        str, Parameter(help='Image-text model, such as "zoo:clip-caltech101" or "openclip:ViT-B-32/openai".')
+    ],
+    store: Annotated[Path, Parameter(help="Folder for the captions and their vectors.")],
+    column: Annotated[
+        str | None, Parameter(help="Column with the captions. Default: the one called caption, text or title.")
+    ] = None,
+    kind: Annotated[
+        Literal["text", "image"], Parameter(help="Of LAION's shards: vectors of the captions, or of their images.")
+    ] = "text",
+    fresh: Annotated[bool, Parameter(help="Start over instead of going on with what is there.")] = False,
+    device: Annotated[str, Parameter(help='"cpu", "cuda", ...; "auto" is a GPU if there is one.')] = "auto",
+    json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False,
+) -> int:
+    """Embed captions into a folder that "encoscope describe --captions" takes; or use LAION's shards as they are.
+
+    Blank and repeated captions are left out. Running it again goes on where it was stopped. LAION's shards stay where
+    they are: the folder then only says where, and a few of their captions are embedded again to see that they are the
+    model's own.
+    """
+    from encoscope import results
+    from encoscope.falcon.building import build
+    from encoscope.falcon.laion import is_laion, link
+    from encoscope.vlm import load
+
+    if not source.exists():
+        raise MissingError(f"no such file or folder: {source}")
+    shards = source.is_dir()
+    if shards and not is_laion(source):
+        raise MissingError(f"{source} holds no shards such as text_emb_0.npy: give a file, or a folder of LAION's")
+    if kind == "image" and not shards:
+        raise UsageError("--kind image goes with a folder of LAION's shards")
+    model = load(vlm, device=device)
+    if shards:
+        made = link(source, model, store, kind=kind, column=column, fresh=fresh)
+    else:
+        made = build(source, model, store, column=column, fresh=fresh)
+    if json:
+        entry = {"store": store, "captions": len(made), "width": made.width, "digest": made.digest, "kind": kind}
+        document = results.envelope(
+            "captions",
+            [entry],
+            model={"source": model.source, "digest": model.digest},
+            settings={"source": source, "column": column},
+            seed=None,
+        )
+        say(results.dumps(document))
+    else:
+        say(f"{len(made)} captions, {made.width} numbers each, of {model.source}: {store}")
+    return 0
