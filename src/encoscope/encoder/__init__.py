@@ -3,9 +3,10 @@
 from encoscope._torchvision import ensure_torchvision
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
+from encoscope.encoder.substitute import substituted
 from encoscope.encoder.twin import untrained_twin
 from encoscope.encoder.types import Activation, LayerInfo, Observation
 
 ensure_torchvision()  # networks of any source, the user's own too, may import torchvision
 
-__all__ = ["Activation", "Encoder", "LayerInfo", "Observation", "load", "untrained_twin"]
+__all__ = ["Activation", "Encoder", "LayerInfo", "Observation", "load", "substituted", "untrained_twin"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from encoscope.encoder.types import Activation
@@ -96,6 +97,24 @@ def read(output: Tensor, layout: Layout, canvas: Size) -> Activation | None:
         return None
     cells = patches.unflatten(1, (rows, columns)) if layout.unwind is None else layout.unwind(patches)
     return Activation(cells.permute(0, 3, 1, 2), prefix if layout.prefix else None)
+
+
+def write(output: Tensor, layout: Layout, maps: Tensor) -> Tensor | None:
+    """A module's output with other maps [B, C, H, W] in place of its own, prefix tokens kept.
+
+    None where that cannot be: for tokens in an order of the network's own.
+    """
+    maps = maps.to(output.device, output.dtype)
+    if layout.form == "nchw":
+        return maps
+    cells = maps.permute(0, 2, 3, 1)
+    if layout.form == "nhwc":
+        return cells
+    if layout.unwind is not None:
+        return None
+    tokens = output if layout.batch_first else output.transpose(0, 1)
+    written = torch.cat([tokens[:, : layout.prefix], cells.flatten(1, 2)], 1)
+    return written if layout.batch_first else written.transpose(0, 1)
 
 
 def _fits(grid: Size, size: Size) -> bool:

@@ -1,0 +1,155 @@
+"""A class's concepts: directions in a layer, how much each matters, and patches that show it; kept on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from encoscope import results
+from encoscope.concepts.factorise import shares_of
+from encoscope.encoder import Encoder
+from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.images import Skipped
+from encoscope.probe import Patch
+from encoscope.units import Unit, direction_unit
+
+KIND = "concepts"
+FILE = "result.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptBank:
+    """The concepts of a class, the most important first.
+
+    unit: the class, as the user wrote it. layer: whose channels the directions are in.
+    directions: ``[concepts, channels]``, non-negative, unit length. importances: total Sobol indices of the class's
+        logit, mean over the images; about 0 to 1. crops: for each concept the patches that hold most of it, one an
+        image, with the amount as score. error: what the factorisation leaves out, as a share of the activations' norm.
+    images: ids of those it was made from. model: {"source", "digest", "layers"}. notes: what a reader has to know.
+    """
+
+    unit: str
+    layer: str
+    directions: Float[np.ndarray, "concepts channels"]
+    importances: Float[np.ndarray, " concepts"]
+    crops: tuple[tuple[Patch, ...], ...]
+    error: float
+    images: tuple[str, ...]
+    model: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    seed: int
+    notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = field(default=())
+
+    def __len__(self) -> int:
+        """Number of concepts."""
+        return len(self.directions)
+
+    def file(self, index: int) -> str:
+        """The name of a direction's file in the bank's folder."""
+        return f"concept-{index + 1}.npy"
+
+    def as_unit(self, index: int) -> Unit:
+        """A concept as something to visualize or describe: its direction, under the name of its file."""
+        return direction_unit(self.layer, self.directions[index], f"{self.layer}@{self.file(index)}")
+
+    def shares(self, activations: Float[np.ndarray, "vectors channels"]) -> Float[np.ndarray, "vectors concepts"]:
+        """How much of each concept is in activations of the layer, by non-negative least squares."""
+        return shares_of(activations, self.directions)
+
+    def check(self, encoder: Encoder) -> None:
+        """UsageError when the bank was made with another model."""
+        if self.model["digest"] != encoder.digest:
+            raise UsageError(
+                f"these concepts were made with another model ({self.model['source']}, digest "
+                f"{self.model['digest'][:12]}; {encoder.source} has {encoder.digest[:12]}): make them again"
+            )
+
+    def entries(self) -> list[dict[str, Any]]:
+        """An entry of a result document for each concept."""
+        return [
+            {
+                "concept": index + 1,
+                "unit": f"{self.layer}@{self.file(index)}",
+                "importance": float(self.importances[index]),
+                "crops": [asdict(patch) for patch in self.crops[index]],
+            }
+            for index in range(len(self))
+        ]
+
+    def save(
+        self, folder: str | os.PathLike[str], extras: Sequence[Mapping[str, Any]] | None = None
+    ) -> results.Document:
+        """Write ``result.json`` and a .npy file for each direction, which ``layer@FILE.npy`` then names as a unit.
+
+        extras: more for each concept's entry. The document comes last: a folder without one holds no bank.
+        """
+        folder = Path(folder)
+        for index, direction in enumerate(self.directions):
+            with results.aside(folder / self.file(index)) as temporary:
+                np.save(temporary, direction.astype(np.float32), allow_pickle=False)
+        more = extras if extras is not None else [{} for _ in range(len(self))]
+        entries = [entry | dict(extra) for entry, extra in zip(self.entries(), more, strict=True)]
+        for entry in entries:
+            for crop in entry["crops"]:
+                crop["path"] = results.relative(crop["path"], folder / FILE)
+        document = results.envelope(
+            KIND,
+            entries,
+            model=self.model,
+            settings=dict(self.settings)
+            | {"unit": self.unit, "layer": self.layer, "error": self.error}
+            | {"images": list(self.images), "notes": list(self.notes)},
+            seed=self.seed,
+            skipped=[
+                {"path": results.relative(item.path, folder / FILE), "reason": item.reason} for item in self.skipped
+            ],
+        )
+        results.write(folder / FILE, document)
+        return document
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> ConceptBank:
+        """Read a bank back. MissingError when there is none, EncoscopeError when it is damaged."""
+        file = Path(folder) / FILE
+        document = results.read(file, KIND)
+        settings = dict(document["settings"])
+        directions, crops = [], []
+        for entry in document["results"]:
+            where = Path(folder) / entry["unit"].rpartition("@")[2]
+            try:
+                directions.append(np.load(where, allow_pickle=False))
+            except FileNotFoundError:
+                raise MissingError(f"{file} names {where.name}, which is not there: make the concepts again") from None
+            except (OSError, ValueError) as error:
+                raise EncoscopeError(f"{where} is damaged: make the concepts again") from error
+            crops.append(tuple(_patch(crop, file) for crop in entry["crops"]))
+        own = {name: settings.pop(name) for name in ("unit", "layer", "error", "images", "notes")}
+        return cls(
+            unit=own["unit"],
+            layer=own["layer"],
+            directions=np.stack(directions),
+            importances=np.array([entry["importance"] for entry in document["results"]]),
+            crops=tuple(crops),
+            error=own["error"],
+            images=tuple(own["images"]),
+            model=document["model"],
+            settings=settings,
+            seed=document["seed"],
+            notes=tuple(own["notes"]),
+            skipped=tuple(
+                Skipped(str(results.resolve(item["path"], file)), item["reason"]) for item in document["skipped"]
+            ),
+        )
+
+
+def _patch(entry: Mapping[str, Any], document: Path) -> Patch:
+    (x0, y0, x1, y1), (top, left) = entry["box"], entry["corner"]
+    path = str(results.resolve(entry["path"], document))
+    return Patch(entry["id"], path, (x0, y0, x1, y1), entry["score"], (top, left), entry["side"])

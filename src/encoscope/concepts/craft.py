@@ -1,0 +1,159 @@
+"""CRAFT (Fel et al. 2023): the concepts a network makes up a class of, from its images' patches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoscope.concepts.bank import ConceptBank
+from encoscope.concepts.factorise import check_non_negative, factorise, relative_error
+from encoscope.concepts.importance import importances
+from encoscope.concepts.references import class_files
+from encoscope.encoder import Encoder
+from encoscope.errors import EncoscopeError, UsageError
+from encoscope.images import Photo, Skipped, photos
+from encoscope.probe import Patch, patch_values
+from encoscope.progress import Progress, track
+from encoscope.units import Unit, parse
+
+
+def find_concepts(
+    encoder: Encoder,
+    unit: Unit | str,
+    references: Any,
+    *,
+    number: int = 5,
+    layer: str | None = None,
+    images: int = 100,
+    patch: int | None = None,
+    crops: int = 8,
+    samples: int = 32,
+    seed: int = 0,
+    batch: int = 32,
+    progress: Progress = None,
+) -> ConceptBank:
+    """The concepts of a class: directions in a layer, their importance, and the patches that show each.
+
+    unit: ``class:NAME`` or ``class:INDEX``. references: a dataset string, a folder or files; of its labels those of the
+    class count, without labels all. number: of concepts. layer: one without negative activations; left out, the last
+    stage. images: at most so many of the class. patch: side in pixels on an image whose short side is the network's,
+    every int(0.8 patch); left out, 64, or half of a smaller network's input. crops: patches shown a concept, one an
+    image. samples: masks for the Sobol indices, a power of two (see ``importances``).
+
+    Patches' activations, averaged over space, are factorised (section 3.1); importances are on whole images (3.3).
+
+    Raises UsageError for units that are no class, layers with negative activations and wrong numbers; MissingError when
+    there is no image of the class; EncoscopeError when there are fewer patches or concepts than asked for.
+    """
+    wanted = parse(unit, encoder)
+    if wanted.kind != "class":
+        raise UsageError(f"concepts are those of a class, such as class:0, not of {wanted.text}")
+    for name, given in (("images", images), ("crops", crops), ("batch", batch)):
+        if given < 1:
+            raise UsageError(f"{name} is a number from 1 on, not {given}")
+    if samples < 2 or samples & (samples - 1):
+        raise UsageError(f"samples is a power of two, from 2 on, not {samples}")
+    where = encoder.layer(layer).name if layer is not None else last_stage(encoder)
+    side = min(64, min(encoder.preprocess.size) // 2) if patch is None else patch
+    if side < 2:
+        raise UsageError(f"patch is a number of pixels from 2 on, not {side}")
+    files, notes = class_files(references, encoder, wanted, images, seed)
+    names = [str(path) for path in files]
+
+    def reading(pixels: Tensor) -> Float[Tensor, "patches channels"]:
+        maps = encoder.activations(pixels, where)[where].maps
+        check_non_negative(maps.cpu().numpy(), where)
+        return maps.mean((2, 3))
+
+    patches: list[Patch] = []
+    rows: list[np.ndarray] = []
+    for found, values in patch_values(
+        encoder, names, reading, side=side, stride=int(0.8 * side), batch=batch, progress=progress
+    ):
+        patches += found
+        rows.append(values)
+    activations = np.concatenate(rows)
+    shares, directions = factorise(activations, number, seed)
+    directions = directions.astype(np.float32)  # as they are stored
+    kept = list(dict.fromkeys(patch.id for patch in patches))
+
+    parts: list[np.ndarray] = []
+    skipped: list[Skipped] = []
+    waiting: list[Tensor] = []
+    for item in track(_once(names), len(names), "importance", progress):
+        if isinstance(item, Skipped):
+            skipped.append(item)
+        else:
+            waiting.append(encoder.prepare(item).pixels)
+        if len(waiting) == batch:
+            parts.append(_importances(encoder, waiting, where, directions, wanted.index, samples, seed, batch))
+            waiting = []
+    if waiting:
+        parts.append(_importances(encoder, waiting, where, directions, wanted.index, samples, seed, batch))
+    if not parts:
+        raise EncoscopeError(f"no image of {wanted.text} could be read")
+    weights = np.concatenate(parts).mean(0)
+    order = np.lexsort((np.arange(number), -weights))
+    return ConceptBank(
+        unit=wanted.text,
+        layer=where,
+        directions=directions[order],
+        importances=weights[order],
+        crops=tuple(_top(patches, shares[:, concept], crops) for concept in order),
+        error=relative_error(activations, shares, directions),
+        images=tuple(kept),
+        model={"source": encoder.source, "digest": encoder.digest, "layers": [where]},
+        settings={"number": number, "patch": side, "samples": samples, "crops": crops, "of_images": images},
+        seed=seed,
+        notes=notes,
+        skipped=tuple(skipped),
+    )
+
+
+def last_stage(encoder: Encoder) -> str:
+    """The network's last stage, or last block; UsageError when it has neither."""
+    stages = [info.name for info in encoder.layers if info.role in ("stage", "block")]
+    if not stages:
+        raise UsageError(f"{encoder.source} has no stages to choose a layer from: name one")
+    return stages[-1]
+
+
+def _once(names: list[str]) -> Any:
+    """The photos of files, each content once, and what could not be read."""
+    seen: set[str] = set()
+    for item in photos(names):
+        if isinstance(item, Photo):
+            if item.id in seen:
+                continue
+            seen.add(item.id)
+        yield item
+
+
+def _importances(
+    encoder: Encoder,
+    pixels: list[Tensor],
+    layer: str,
+    directions: np.ndarray,
+    index: int,
+    samples: int,
+    seed: int,
+    batch: int,
+) -> np.ndarray:
+    together = torch.cat(pixels)
+    return importances(encoder, together, layer, directions, index, samples=samples, seed=seed, batch=batch)
+
+
+def _top(patches: list[Patch], shares: np.ndarray, count: int) -> tuple[Patch, ...]:
+    """The patches that hold most of a concept, one an image; ties by id, then by place."""
+    best: dict[str, Patch] = {}
+    for place in sorted(range(len(patches)), key=lambda place: (-shares[place], patches[place].id, place)):
+        patch = patches[place]
+        if len(best) == count or shares[place] <= 0:
+            break
+        best.setdefault(patch.id, replace(patch, score=float(shares[place])))
+    return tuple(best.values())

@@ -1,0 +1,66 @@
+"""Non-negative matrix factorisation of activations: A ~ U W, with a concept a row of W (CRAFT, section 3.1)."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import nnls
+from sklearn.decomposition import NMF
+from sklearn.exceptions import ConvergenceWarning
+
+from encoscope.errors import EncoscopeError, UsageError
+
+_ITERATIONS = 1000
+
+
+def check_non_negative(activations: Float[np.ndarray, "*shape"], layer: str) -> None:
+    """UsageError, with what to do, for a layer that gives negative activations."""
+    lowest = float(activations.min(initial=0))
+    if lowest < 0:
+        raise UsageError(
+            f"layer {layer!r} gives negative activations (down to {lowest:.3g}), and non-negative factorisation takes "
+            "none: choose a layer that ends in a ReLU, such as a ResNet's layer4"
+        )
+
+
+def factorise(
+    activations: Float[np.ndarray, "patches channels"], number: int, seed: int = 0
+) -> tuple[Float[np.ndarray, "patches concepts"], Float[np.ndarray, "concepts channels"]]:
+    """(U, W): how much of each concept is in each patch, and the concepts as directions of unit length.
+
+    Raises EncoscopeError when there are fewer patches than concepts, or fewer concepts in them than asked for.
+    """
+    if number < 1:
+        raise UsageError(f"the number of concepts is a number from 1 on, not {number}")
+    if len(activations) < number:
+        raise EncoscopeError(f"{number} concepts take at least {number} patches, and there are {len(activations)}")
+    nmf = NMF(n_components=number, init="nndsvda", max_iter=_ITERATIONS, random_state=seed)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result says how far it is from the activations
+        shares = nmf.fit_transform(activations.astype(np.float64))
+    lengths = np.linalg.norm(nmf.components_, axis=1)
+    alive = int(((lengths > 0) & (shares > 0).any(0)).sum())
+    if alive < number:
+        raise EncoscopeError(f"only {alive} of {number} concepts are in these patches: ask for {max(alive, 1)}")
+    return shares * lengths, nmf.components_ / lengths[:, None]
+
+
+def shares_of(
+    activations: Float[np.ndarray, "vectors channels"], directions: Float[np.ndarray, "concepts channels"]
+) -> Float[np.ndarray, "vectors concepts"]:
+    """How much of each concept is in other activations: the non-negative least squares of each vector."""
+    basis, triangle = np.linalg.qr(directions.T.astype(np.float64))
+    reduced = activations.astype(np.float64) @ basis  # the same problem in as many dimensions as there are concepts
+    return np.stack([nnls(triangle, vector)[0] for vector in reduced])
+
+
+def relative_error(
+    activations: Float[np.ndarray, "patches channels"],
+    shares: Float[np.ndarray, "patches concepts"],
+    directions: Float[np.ndarray, "concepts channels"],
+) -> float:
+    """The norm of what the factorisation leaves out, as a share of the activations' norm."""
+    norm = float(np.linalg.norm(activations))
+    return float(np.linalg.norm(activations - shares @ directions)) / norm if norm else 0.0
