@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from encoscope import __version__
+from encoscope._version import __version__
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.store import Row, Store, cache_dir, key
 

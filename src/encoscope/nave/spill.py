@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from encoscope import __version__
+from encoscope._version import __version__
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, Photo

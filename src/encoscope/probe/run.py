@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoscope import __version__
+from encoscope._version import __version__
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.images import Skipped, read
