@@ -82,6 +82,16 @@ app.command(
     help="Say in words which features drove a prediction.",
 )
 app.command(
+    "encoscope.cli.visualize:visualize",
+    name="visualize",
+    help="Picture what units of an encoder respond to (VITAL).",
+)
+app.command(
+    "encoscope.cli.circuit:circuit",
+    name="circuit",
+    help="Picture the channels that a class rests on.",
+)
+app.command(
     "encoscope.cli.zoo:app",
     name="zoo",
     help="List the trained networks that ship with encoscope.",

@@ -34,13 +34,17 @@ _EXTENSION = "relevance is gradient x input, this library's extension: the paper
 
 @dataclass(frozen=True)
 class Target:
-    """A picture to make. name: the unit's text, with a number where the unit has several facets."""
+    """A picture to make. name: the unit's text, with a number where the unit has several facets.
+
+    references: the images behind the statistics; None where the statistics were given.
+    """
 
     unit: Unit
     name: str
     recipe: Recipe
     relevance: Relevance | None
     prototype: Prototype
+    references: References | None = None
     facet: Mapping[str, Any] | None = None
 
 
@@ -103,7 +107,7 @@ class Vital:
 
     def fit(
         self,
-        references: Source | Mapping[str, Prototype],
+        references: Source | Mapping[str, Prototype | References],
         units: Sequence[Unit | str] | Unit | str,
         *,
         facets: int | None = None,
@@ -112,7 +116,8 @@ class Vital:
         """Gather the statistics of each unit's references.
 
         references: a dataset (string, folder, list of files; for classes also images in memory): of a class, the
-            images with its label; of any other unit, its top patches in there. Or statistics, by the unit's text.
+            images with its label; of any other unit, its top patches in there. Or, by the unit's text, statistics
+            or ``References`` (those of another encoder's targets, for a control).
         facets: so many pictures of each unit, one for each cluster of its 1,000 top patches (of all images of a class).
 
         Raises UsageError for unknown units and settings that contradict, MissingError where there are no references.
@@ -122,22 +127,24 @@ class Vital:
         if not parsed:
             raise UsageError("no units given")
         ways = [self._way(unit) for unit in parsed]  # wrong settings fail before the first image
+        groups: list[Sequence[References | Prototype]] = []
         if isinstance(references, Mapping):
-            self.targets_ = [
-                Target(unit, unit.text, made, relevance, _given(references, unit))
-                for unit, (made, relevance) in zip(parsed, ways, strict=True)
-            ]
-            return self
-        groups = self._references(references, parsed, facets, progress)
+            groups += [[_given(references, unit)] for unit in parsed]
+        else:
+            groups += self._references(references, parsed, facets, progress)
         self.targets_ = []
         for unit, (made, relevance), parts in zip(parsed, ways, groups, strict=True):
             reader = self._reader(made, relevance)
             for place, part in enumerate(parts):
-                found = prototype(reader, part, unit, cache=self.cache, progress=progress)
+                if isinstance(part, References):
+                    images, found = part, prototype(reader, part, unit, cache=self.cache, progress=progress)
+                else:
+                    images, found = None, part
                 if relevance == "gradient-input" and self.relevance == "auto":
                     found = replace(found, notes=(*found.notes, _EXTENSION))
+                name = unit.text if images is None else images.unit
                 facet = {"number": place + 1, "of": len(parts)} if facets else None
-                self.targets_.append(Target(unit, part.unit, made, relevance, found, facet))
+                self.targets_.append(Target(unit, name, made, relevance, found, images, facet))
         return self
 
     def synthesize(
@@ -300,10 +307,10 @@ def visualize(
     return Vital(encoder, **settings).fit(references, unit, progress=progress).synthesize(progress=progress)[0]
 
 
-def _given(prototypes: Mapping[str, Prototype], unit: Unit) -> Prototype:
-    if unit.text not in prototypes:
-        raise UsageError(f"there are statistics of {', '.join(prototypes) or 'nothing'}, not of {unit.text}")
-    return prototypes[unit.text]
+def _given(references: Mapping[str, Prototype | References], unit: Unit) -> Prototype | References:
+    if unit.text not in references:
+        raise UsageError(f"references were given for {', '.join(references) or 'nothing'}, not for {unit.text}")
+    return references[unit.text]
 
 
 def _way_of(target: Target) -> tuple[Recipe, Relevance | None, bool]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from encoscope.encoder import Encoder
@@ -14,7 +15,7 @@ from encoscope.progress import Progress
 from encoscope.units import Unit, needs, values
 from encoscope.vital.checkpoint import Checkpoint
 from encoscope.vital.methods import Plan
-from encoscope.vital.parametrization import displayed
+from encoscope.vital.parametrization import displayed, normalised
 from encoscope.vital.synthesis import Outcome, synthesize
 from encoscope.vital.transparency import transparency
 from encoscope.vital.visualization import Visualization
@@ -127,6 +128,13 @@ def look(encoder: Encoder, image: Any, unit: Unit) -> tuple[float, dict[str, Any
     seen = encoder.observe(image, **wanted)
     activation = float(values(seen, [unit])[0, 0])
     return activation, None if seen.logits is None else _predicted(encoder, seen.logits[0].cpu().numpy())
+
+
+def judged(encoder: Encoder, found: Visualization, unit: Unit) -> dict[str, Any]:
+    """What an encoder makes of a picture that was made with another: a control's, for instance."""
+    pixels = normalised(torch.from_numpy(found.image).permute(2, 0, 1)[None], encoder.preprocess)
+    activation, predicted = look(encoder, pixels, unit)
+    return {"activation": activation, "predicted": predicted}
 
 
 def _predicted(encoder: Encoder, logits: Float[np.ndarray, " classes"]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ class Visualization:
     references: their ids (with boxes of patches). notes: what a reader has to know, a sentence each.
     method, settings, seed, model: what made it; model: {"source", "digest", "layers"}.
     steps: done, of total: fewer where a run was interrupted.
+    facet: which of how many, for a unit with several pictures. control: the name of the control this picture is, and
+    judged: what the encoder that is explained makes of it, {"activation", "predicted"}.
     """
 
     unit: str
@@ -53,7 +55,8 @@ class Visualization:
     total: int
     notes: tuple[str, ...] = ()
     facet: Mapping[str, Any] | None = None
-    control: str | None = field(default=None)
+    control: str | None = None
+    judged: Mapping[str, Any] | None = None
 
     @property
     def picture(self) -> Image.Image:
@@ -124,7 +127,7 @@ class Visualization:
         if self.facet is not None:
             found["facet"] = dict(self.facet)
         if self.control is not None:
-            found["control"] = self.control
+            found |= {"control": self.control, "judged": self.judged, "model": dict(self.model)}
         return found
 
     def write(self, base: str | os.PathLike[str], document: str | os.PathLike[str]) -> dict[str, Any]:
