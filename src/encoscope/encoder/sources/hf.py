@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from encoscope._offline import hugging_face, no_weights, reason
+from encoscope._processors import preprocess_of, processor_of
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import Model, Request, needs, seeded
-from encoscope.encoder.sources.offline import hugging_face, no_weights, reason
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
-from encoscope.images import Preprocess
 
 _log = logging.getLogger("encoscope")
 
@@ -24,7 +24,6 @@ _TOWERS = {
     "siglip_vision_model": "SiglipVisionModel",
     "vit_mae": "ViTModel",  # as published it drops three quarters of the patches
 }
-_INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 def build(request: Request) -> Model:
@@ -44,7 +43,7 @@ def build(request: Request) -> Model:
             _report(module, sorted(info["missing_keys"]), request.name)
         else:
             module = _make(cls, vision, request)
-        processor = _processor(request.name, transformers)
+        processor = processor_of(request.name, transformers)
 
     def remake(classes: int | None = None, channels: int | None = None) -> nn.Module:
         vision.update({"num_labels": classes} if classes else {})
@@ -53,7 +52,7 @@ def build(request: Request) -> Model:
 
     if request.checkpoint is not None:
         module = load_checkpoint(request.checkpoint, remake)
-    return Model(module, _preprocess(processor, vision), _classes(config, module), _forward(module))
+    return Model(module, preprocess_of(processor, vision), _classes(config, module), _forward(module))
 
 
 def _config(request: Request, transformers: Any) -> Any:
@@ -118,37 +117,6 @@ def _forward(module: nn.Module) -> Any:
         return module(pixels, interpolate_pos_encoding=True)
 
     return forward
-
-
-def _processor(name: str, transformers: Any) -> dict[str, Any]:
-    try:
-        return transformers.BaseImageProcessor.get_image_processor_dict(name)[0]
-    except (OSError, ValueError):  # weights saved without one
-        return {}
-
-
-def _preprocess(processor: dict[str, Any], config: Any) -> Preprocess:
-    size = processor.get("size") or getattr(config, "image_size", None) or 224
-    resized = _sides(size)
-    crop = processor.get("crop_size") if processor.get("do_center_crop") else None
-    shown = _sides(crop) if crop else resized
-    share = processor.get("crop_pct") or min(1.0, shown[0] / resized[0])
-    standard = Preprocess()
-    return Preprocess(
-        size=shown,
-        mean=tuple(processor.get("image_mean") or standard.mean),
-        std=tuple(processor.get("image_std") or standard.std),
-        interpolation=_INTERPOLATIONS.get(processor.get("resample", 3), "bicubic"),
-        crop=share,
-        channels=getattr(config, "num_channels", 3),
-    )
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    if isinstance(size, dict):
-        side = size.get("shortest_edge")
-        return (side, side) if side else (size["height"], size["width"])
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _classes(config: Any, module: nn.Module) -> tuple[str, ...] | None:

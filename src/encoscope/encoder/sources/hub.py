@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from encoscope._offline import no_weights, quiet, reachable
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import Model, Request, seeded
-from encoscope.encoder.sources.offline import no_weights, quiet, reachable
 from encoscope.errors import EncoscopeError, UsageError
 
 

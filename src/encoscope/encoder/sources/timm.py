@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from encoscope._offline import hugging_face, no_weights, quiet, reason
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import Model, Request, seeded
-from encoscope.encoder.sources.offline import hugging_face, no_weights, quiet, reason
 from encoscope.errors import UsageError, nearest
 from encoscope.images import Preprocess
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from encoscope._offline import no_weights, quiet, torch_hub_file
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import Model, Request, seeded
-from encoscope.encoder.sources.offline import no_weights, quiet, torch_hub_file
 from encoscope.errors import UsageError, nearest
 from encoscope.images import Preprocess
 

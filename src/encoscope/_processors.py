@@ -1,0 +1,42 @@
+"""What transformers' image processors do, as our own preprocessing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from encoscope.images import Preprocess
+
+_INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+def processor_of(name: str, transformers: Any) -> dict[str, Any]:
+    """The settings of a model's image processor; none for weights saved without one."""
+    try:
+        return transformers.BaseImageProcessor.get_image_processor_dict(name)[0]
+    except (OSError, ValueError):
+        return {}
+
+
+def preprocess_of(processor: dict[str, Any], config: Any) -> Preprocess:
+    """Those settings, with what they leave open from the vision network's configuration."""
+    size = processor.get("size") or getattr(config, "image_size", None) or 224
+    resized = _sides(size)
+    crop = processor.get("crop_size") if processor.get("do_center_crop") else None
+    shown = _sides(crop) if crop else resized
+    share = processor.get("crop_pct") or min(1.0, shown[0] / resized[0])
+    standard = Preprocess()
+    return Preprocess(
+        size=shown,
+        mean=tuple(processor.get("image_mean") or standard.mean),
+        std=tuple(processor.get("image_std") or standard.std),
+        interpolation=_INTERPOLATIONS.get(processor.get("resample", 3), "bicubic"),
+        crop=share,
+        channels=getattr(config, "num_channels", 3),
+    )
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    if isinstance(size, dict):
+        side = size.get("shortest_edge")
+        return (side, side) if side else (size["height"], size["width"])
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
