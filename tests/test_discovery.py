@@ -17,7 +17,7 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, Photo, read
 from encoscope.metrics import localise
-from encoscope.regions import regions
+from encoscope.regions import inner_box, outer_box, regions
 from oracles import discovery as literal
 
 
@@ -222,7 +222,9 @@ def test_methods_without_a_network_part_the_photo(name, photo):
         pytest.importorskip("skimage")
     found = METHODS[name](None, photo)
     assert (found.masks.sum(0) == 1).all()
-    np.testing.assert_array_equal(found.boxes, [region.outer_box for region in found.regions])
+    np.testing.assert_array_equal(found.boxes, [outer_box(mask) for mask in found.masks])
+    for region, mask in zip(found.regions, found.masks, strict=True):
+        assert region.inner_box == inner_box(mask) and region.area == mask.sum()
     if name != "felzenszwalb":
         assert 2 <= len(found) <= 9
         assert len(METHODS[name](None, photo, segments=20)) > len(found)

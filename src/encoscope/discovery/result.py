@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
+from scipy import ndimage
 
 from encoscope.metrics import Candidates
-from encoscope.regions import Region, inner_box, outer_box, regions
+from encoscope.regions import Region, inner_box, outer_box
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +45,14 @@ class Discovery:
 
 
 def from_labels(labels: Integer[np.ndarray, "height width"]) -> Discovery:
-    """The connected components of a label map."""
-    return _discovery(regions(labels), labels.shape, None)
+    """One object a label, as the method made it: Felzenszwalb's segments hang together over corners, too."""
+    _, dense = np.unique(labels, return_inverse=True)
+    dense = dense.reshape(labels.shape) + 1
+    found = []
+    for number, place in enumerate(ndimage.find_objects(dense), start=1):
+        assert place is not None  # numbers without gaps
+        found.append(_region(number - 1, dense[place] == number, place[0].start, place[1].start))
+    return _discovery(found, labels.shape, None)
 
 
 def from_masks(
@@ -57,8 +64,8 @@ def from_masks(
     kept = [(mask, box) for mask, box in zip(masks, boxes, strict=True) if mask.any()]
     found = []
     for number, (mask, _) in enumerate(kept):
-        x0, y0, x1, y1 = outer = outer_box(mask)
-        found.append(Region(number, int(mask.sum()), outer, inner_box(mask), mask[y0 : y1 + 1, x0 : x1 + 1].copy()))
+        x0, y0, x1, y1 = outer_box(mask)
+        found.append(_region(number, mask[y0 : y1 + 1, x0 : x1 + 1].copy(), y0, x0))
     return _discovery(found, shape, [box for _, box in kept])
 
 
@@ -72,6 +79,13 @@ def candidates(
         area=np.array([region.area for region in found], dtype=np.int64),
         contact=np.array([_contact(region, shape) for region in found], dtype=np.int64),
     )
+
+
+def _region(number: int, crop: Bool[np.ndarray, "rows columns"], top: int, left: int) -> Region:
+    """A mask given by its smallest crop and where that lies."""
+    x0, y0, x1, y1 = inner_box(crop)
+    outer = (left, top, left + crop.shape[1] - 1, top + crop.shape[0] - 1)
+    return Region(number, int(crop.sum()), outer, (x0 + left, y0 + top, x1 + left, y1 + top), crop)
 
 
 def _discovery(found: Sequence[Region], shape: tuple[int, ...], boxes: Sequence[Sequence[float]] | None) -> Discovery:
