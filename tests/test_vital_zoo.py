@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from encoscope.encoder import Encoder
+from encoscope.experiments import vital_figures, vital_study, vital_trials, vital_zoo
+from encoscope.images import datasets
+from encoscope.images.sets import LabelledPhotos
+
+NAMES = ("red", "green", "blue", "okapi")  # the last one's name was not taught to the zoo's judge
+COLOURS = dict(zip(NAMES[:3], np.eye(3), strict=True)) | {"okapi": np.ones(3)}
+
+
+def tiny(weights: float) -> Encoder:
+    """A network whose features are the picture's mean colour, and whose classes are the colours."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2, padding=1))
+    module.extend([nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)])
+    with torch.no_grad():
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
+        for layer in (module[0], module[3], module[7]):
+            layer.weight += weights * torch.eye(*layer.weight.shape[:2]).reshape(
+                *layer.weight.shape[:2], *[1] * (layer.weight.ndim - 2)
+            )
+    return Encoder(module, size=16, mean=(0.5,) * 3, std=(0.25,) * 3, classes=NAMES if weights else None)
+
+
+class Colours:
+    """A judge that sees mean colours."""
+
+    source, width, digest = "colours", 3, "0"
+
+    def embed_images(self, images):
+        means = [np.asarray(Image.open(image).convert("RGB")).mean((0, 1)) for image in images]
+        return torch.nn.functional.normalize(torch.tensor(np.array(means)).float() + 1e-3, dim=1)
+
+    def embed_texts(self, texts):
+        vectors = [next(colour for name, colour in COLOURS.items() if name in text) for text in texts]
+        return torch.nn.functional.normalize(torch.tensor(np.array(vectors)).float(), dim=1)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A dataset of coloured squares, a network for it, its untrained twin, and a judge."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 4)):
+        for name, colour in COLOURS.items():
+            for number in range(count):
+                pixels = (np.clip(colour * 0.8 + 0.1 + 0.1 * rng.standard_normal((16, 16, 3)), 0, 1) * 255).astype(
+                    "uint8"
+                )
+                file = tmp_path / "data" / split / name / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(file)
+
+    def read(root, split="train"):
+        files = sorted((tmp_path / "data" / split).rglob("*.png"))
+        return LabelledPhotos(tuple(files), tuple(NAMES.index(file.parent.name) for file in files), NAMES)
+
+    encoders = {"tiny": tiny(1.0), "tiny@untrained": tiny(0.0)}
+    monkeypatch.setitem(datasets._READERS, "squares", read)
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+    for module in (vital_trials, vital_study, vital_zoo):
+        monkeypatch.setattr(module, "encoder_of", encoders.__getitem__)
+    monkeypatch.setattr(vital_study.vlm, "load", lambda *_, **__: Colours())
+    monkeypatch.setattr(vital_trials, "CANDIDATES", 5)
+    monkeypatch.setattr(vital_zoo, "CANDIDATES", 5)
+    return tmp_path
+
+
+ARGUMENTS = ("--model", "tiny", "--steps", "3", "--classes", "2", "--search", "1", "--channels", "1")
+
+
+def command(world, *more: str) -> int:
+    places = ("--folder", str(world / "kept"), "--out", str(world / "out"))
+    return vital_zoo.main(["squares:anywhere", *ARGUMENTS, "--channel-steps", "2", "--layer", "3", *places, *more])
+
+
+def test_the_whole_experiment_on_a_tiny_configuration(world, capsys):
+    assert command(world) == 0
+    rows = {row["what"]: row for row in json.loads((world / "out" / "vital-zoo.json").read_text())["results"]}
+    assert len(rows) == 5 + len(vital_zoo.SEARCH) + len(vital_zoo.CHANNEL_METHODS)
+    real = rows["real photos, all classes"]
+    assert real["pictures"] == 16 and real["share of real"]["value"] == 1 and real["KID"] is not None
+    for what in vital_zoo.SEARCH:
+        row = rows[f"{what}, 2 classes"]
+        assert row["pictures"] == 2 and 0 <= row["own top-1"]["value"] <= 1 and row["KID"] is not None
+        assert row["settings"] and row["steps"] >= 1 and row["seconds"] > 0
+    assert rows["vital, 2 classes, untrained network"]["share of real"] is not None
+    assert 0 <= rows["fourier, 1 channels of 3"]["AUC"]["value"] <= 1
+    page = (world / "out" / "vital-zoo.md").read_text()
+    assert "Equal compute" in page and "squares:ROOT --model tiny --steps 3" in page and str(world) not in page
+    assert {file.stem for file in (world / "out").glob("*.png")} >= {"vital-zoo-classes", "vital-zoo-methods"}
+    assert "vital, all classes" in capsys.readouterr().out
+
+
+def test_pictures_are_made_once(world, monkeypatch, capsys):
+    assert command(world, "--parts", "classes") == 0
+    kept = {file: file.stat().st_mtime_ns for file in (world / "kept").rglob("*.png")}
+    assert len(kept) == 4
+    next(iter(kept)).with_suffix(".json").unlink()  # as if the run had been stopped before the picture was done
+    made = []
+    monkeypatch.setattr(
+        vital_trials, "make", lambda part, make=vital_trials.make: (made.append(part.units), make(part))
+    )
+    assert command(world, "--parts", "classes") == 0
+    assert len(made) == 1 and len(made[0]) == 1
+    monkeypatch.setattr(vital_trials, "make", lambda part: pytest.fail(f"{part.units} was made again"))
+    assert command(world, "--parts", "classes") == 0
+
+
+def test_without_a_judge_the_network_speaks_alone(world, monkeypatch, capsys):
+    from encoscope.errors import MissingError
+
+    def absent(*_, **__):
+        raise MissingError("zoo:clip-caltech101 is not in this installation")
+
+    monkeypatch.setattr(vital_study.vlm, "load", absent)
+    assert command(world, "--parts", "classes", "--limit", "2") == 0
+    row = json.loads((world / "out" / "vital-zoo.json").read_text())["results"][1]
+    assert row["judge top-1"] is None and row["share of real"] is None and row["pictures"] == 2
+    assert "No judge: zoo:clip-caltech101" in capsys.readouterr().out
+
+
+def test_wrong_usage_is_a_line_and_a_code(world, capsys):
+    assert command(world, "--parts", "everything") == 2
+    assert "unknown part 'everything'" in capsys.readouterr().err
+    assert vital_zoo.main(["squares:x#train"]) == 2
+    assert "without a split" in capsys.readouterr().err
+
+
+def test_steps_are_those_that_make_the_passes():
+    assert vital_trials.steps_of("fourier", {}, 500) == 500
+    assert vital_trials.steps_of("fourier", {"views": "crops", "crops": 2}, 500) == 250
+    assert vital_trials.steps_of("maco", {"crops": 4}, 500) == 125
+    assert vital_trials.steps_of("deepinversion", {"lr": 0.2}, 500) == 500
+    steps = vital_trials.steps_of("plugin", {"ensemble": 4}, 500)
+    passes = sum((steps / 7) * 4 * (eighths / 8) ** 2 for eighths in range(2, 9))
+    assert passes == pytest.approx(500, rel=0.01)
+
+
+def test_the_share_is_of_the_judges_own_accuracy_on_the_same_classes():
+    judged, rates = np.array([1.0, 0.0, 1.0, np.nan]), np.array([0.8, 0.8, 0.4, 0.9])
+    found = vital_figures._judgement(judged, rates, 0)
+    assert found["judge top-1"].value == pytest.approx(2 / 3)
+    assert found["share of real"].value == pytest.approx((2 / 3) / (2 / 3))
+    assert found["share of real"].low <= 1 <= found["share of real"].high
