@@ -21,6 +21,7 @@ from encoscope.vital.statistics import Prototype
 FORMAT = "encoscope.prototypes/1"
 _MOST = 64  # curves a layer
 _SEED = 0
+_ID = 32  # bytes of an image's sha256
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def compress(
     """
     if not prototypes:
         raise UsageError("there are no statistics to compress")
+    if any("@" in name for each in prototypes.values() for name in each.references):
+        raise UsageError("statistics of patches are not compressed, only those of whole images")
     first = next(iter(prototypes.values()))
     stacks = {layer: torch.stack([each.values[layer] for each in prototypes.values()]) for layer in first.layers}
     names = tuple(prototypes)
@@ -110,7 +113,7 @@ def save(found: Compressed, path: str | os.PathLike[str]) -> Path:
     ids = [bytes.fromhex(name) for names in found.references for name in names]
     tensors = {f"curves/{layer}": value.contiguous() for layer, value in found.curves.items()}
     tensors |= {f"amounts/{layer}": value.contiguous() for layer, value in found.amounts.items()}
-    tensors["references"] = torch.from_numpy(np.frombuffer(b"".join(ids), np.uint8).reshape(len(ids), -1).copy())
+    tensors["references"] = torch.from_numpy(np.frombuffer(b"".join(ids), np.uint8).reshape(-1, _ID).copy())
     about = {
         "format": FORMAT,
         "encoder": found.encoder,

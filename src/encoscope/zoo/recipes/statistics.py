@@ -1,0 +1,63 @@
+"""The statistics that a zoo encoder ships with: ``python -m encoscope.zoo.recipes.statistics NAME [--data FOLDER]``.
+
+For every class the mean sorted activations of up to 50 training photos (fewer where Caltech-101 has fewer), on the
+layers of VITAL's recipe, all classes compressed together; see ``encoscope.vital.compressed``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from encoscope.encoder import Encoder, load
+from encoscope.errors import MissingError
+from encoscope.images import dataset
+from encoscope.progress import Progress, track
+from encoscope.units import parse
+from encoscope.vital import Vital
+from encoscope.vital.compressed import Compressed, compress, save
+from encoscope.vital.shipped import path_of
+from encoscope.vital.statistics import Prototype
+from encoscope.zoo.recipes.commandline import logger, run
+
+NUMBER = 50
+
+
+def statistics(
+    encoder: Encoder, references: str, *, number: int = NUMBER, megabytes: float = 10.0, progress: Progress = None
+) -> Compressed:
+    """Every class's statistics from a labelled dataset, compressed to at most so many megabytes."""
+    vital = Vital(encoder, number=number)
+    found: dict[str, Prototype] = {}
+    photos = dataset(references)
+    for index in track(range(encoder.outputs or 0), encoder.outputs, "classes", progress):
+        unit = parse(f"class:{index}", encoder)
+        found[unit.text] = vital.fit(photos, unit, progress=False).targets_[0].prototype
+    return compress(encoder.digest, found, megabytes=megabytes)
+
+
+def main() -> None:
+    """Make the file and log what it holds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="such as resnet-caltech101")
+    parser.add_argument("--data", type=Path, help="folder of Caltech-101 (default: $ENCOSCOPE_DATA/caltech101)")
+    parser.add_argument("--output", type=Path, help="file to write (default: where the zoo looks for it)")
+    chosen = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    if chosen.data is None and not os.environ.get("ENCOSCOPE_DATA"):
+        raise MissingError("where is Caltech-101? give --data FOLDER, or set ENCOSCOPE_DATA to the folder above it")
+    root = chosen.data or Path(os.environ["ENCOSCOPE_DATA"]) / "caltech101"
+    encoder = load(f"zoo:{chosen.name.removeprefix('zoo:')}")
+    found = statistics(encoder, f"caltech101:{root}#train")
+    path = save(found, chosen.output or path_of(chosen.name.removeprefix("zoo:")))
+    logger.info("%s: %.1f MB, %d classes", path, path.stat().st_size / 1e6, len(found.names))
+    logger.info("%d classes have fewer than %d photos", sum(count < NUMBER for count in found.counts), NUMBER)
+    for layer, lost in found.error.items():
+        logger.info("%s: %d curves, root mean square error %.2f %%", layer, len(found.curves[layer]), 100 * lost)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,378 @@
+"""VITAL against its algorithm written out, and from references to results."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from encoscope.encoder import Encoder, load
+from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.images import read
+from encoscope.relevance import relevance
+from encoscope.units import direction_unit
+from encoscope.vital import Vital, contact_sheet, visualize
+from encoscope.vital.parametrization import bounds
+from encoscope.vital.prototypes import load as load_prototype
+from encoscope.vital.prototypes import prototype, save
+from encoscope.vital.randomness import generators
+from encoscope.vital.reading import Reader
+from encoscope.vital.recipes import recipe
+from encoscope.vital.references import class_references, whole_set
+from encoscope.vital.statistics import PrototypeSums, resampled
+from oracles import vital as oracle
+
+CLASSES = ("sea_horse", "Leopards", "barrel")
+
+
+@pytest.fixture(scope="module")
+def photo_folder(tmp_path_factory):
+    """Nine small pictures of three labels, smooth noise in three colours."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(("Sea horse", "leopards", "barrel")):
+        for number in range(3):
+            coarse = rng.integers(0, 255, (6, 8, 3))
+            coarse[:, :, index] = 250
+            (folder / name).mkdir(exist_ok=True)
+            Image.fromarray(coarse.astype(np.uint8)).resize((64, 48), Image.Resampling.BICUBIC).save(
+                folder / name / f"{number}.png"
+            )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    import timm
+
+    torch.manual_seed(0)
+    return Encoder(timm.create_model("resnet10t", num_classes=3).float(), size=64, classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def vit():
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=5, embed_dim=24, num_heads=3, num_classes=3
+    )
+    return Encoder(network.float(), size=32, classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """An untrained network without residual branches or names that a recipe would know."""
+    torch.manual_seed(1)
+    blocks = [
+        nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(b, b, 3, padding=1), nn.ReLU())
+        for a, b in ((8, 12), (12, 16))
+    ]
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Encoder(nn.Sequential(network, nn.Linear(16, 3)).float(), size=32, classes=CLASSES)
+
+
+def by_hand(encoder, photos, unit, made, *, steps, scores=None):
+    """The oracle's picture from the same start and the same rolls."""
+    (generator,) = generators(0, [unit])
+    start = torch.randn(3, *encoder.preprocess.size, generator=generator)
+    reach = round(30 * encoder.preprocess.size[0] / 224)
+    rolls = [tuple(torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()) for _ in range(steps)]
+    pixels = torch.cat([encoder.prepare(photo).pixels for photo in photos]).to(start.dtype)
+    encoder.module.eval()
+    return oracle.picture(
+        encoder.module,
+        pixels,
+        made.layers,
+        made.weights,
+        made.tv,
+        made.l2,
+        start,
+        rolls,
+        *bounds(encoder.preprocess),
+        steps=steps,
+        warmup=max(1, round(steps / 20)),
+        relevance=scores,
+    )
+
+
+def compare(found, expected, encoder, *, atol):
+    image, attention = expected
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (encoder.preprocess.mean, encoder.preprocess.std))
+    shown = (image * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(found.image, shown, atol=atol)
+    strength = attention.abs().mean(0)
+    strength = strength.clamp(max=float(torch.quantile(strength, 0.98)))
+    np.testing.assert_allclose(found.transparency, (strength / strength.max()).numpy(), atol=atol)
+
+
+@pytest.fixture
+def double():
+    """Double precision: twenty steps of Adam blow up differences of rounding 10,000 times."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit", "plain"])
+def test_twenty_steps_are_algorithm_1(name, photo_folder, request, double):
+    encoder = request.getfixturevalue(name)
+    encoder = Encoder(copy.deepcopy(encoder.module).double(), size=32, classes=CLASSES)
+    vital = Vital(encoder, steps=20).fit(photo_folder, "class:leopards")
+    (found,) = vital.synthesize()
+    made = vital.targets_[0].recipe
+    expected = by_hand(encoder, sorted((photo_folder / "leopards").iterdir()), "class:leopards", made, steps=20)
+    compare(found, expected, encoder, atol=1e-5)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in encoder.module.modules())
+
+
+def test_twenty_steps_on_a_trained_network(data_root, double):
+    encoder = load("zoo:resnet-caltech101")
+    encoder.module.double()
+    photos = sorted((data_root / "caltech101/101_ObjectCategories/sunflower").iterdir())[:3]
+    vital = Vital(encoder, steps=20, smooth=1e-4).fit([str(photo) for photo in photos], "class:sunflower")
+    (found,) = vital.synthesize()
+    expected = by_hand(encoder, photos, "class:sunflower", vital.targets_[0].recipe, steps=20)
+    compare(found, expected, encoder, atol=1e-5)
+
+
+def test_a_few_steps_in_single_precision(resnet, photo_folder):
+    vital = Vital(resnet, steps=3).fit(photo_folder, "class:leopards")
+    (found,) = vital.synthesize()
+    made = vital.targets_[0].recipe
+    expected = by_hand(resnet, sorted((photo_folder / "leopards").iterdir()), "class:leopards", made, steps=3)
+    compare(found, expected, resnet, atol=5e-3)
+
+
+def test_a_channel_is_matched_with_relevance(resnet, photo_folder):
+    """Activation times relevance, of the references once and of the picture in each step, as algorithm 1 says."""
+    unit = "layer4:7"
+    vital = Vital(resnet, steps=2, relevance="lrp", number=4)
+    references = whole_set(photo_folder, vital_unit(resnet, unit))
+    made = recipe(resnet, vital_unit(resnet, unit), relevance=True)
+    assert made.layers == ("conv1", "layer1", "layer2", "layer3")
+    statistics = prototype(Reader(resnet, made.layers, "lrp"), references, vital_unit(resnet, unit))
+    (found,) = vital.fit({unit: statistics}, unit).synthesize()
+
+    def scores(pixels):
+        maps = relevance(resnet, pixels, vital_unit(resnet, unit), made.layers, "lrp")
+        return {name: each.flatten(2) for name, each in maps.items()}
+
+    photos = [item.source for item in references.items]
+    compare(found, by_hand(resnet, photos, unit, made, steps=2, scores=scores), resnet, atol=5e-3)
+
+
+def vital_unit(encoder, text):
+    from encoscope.units import parse
+
+    return parse(text, encoder)
+
+
+def test_statistics_are_streamed_merged_and_read_back(resnet, photo_folder, tmp_path):
+    unit = vital_unit(resnet, "class:barrel")
+    references = whole_set(photo_folder, unit)
+    reader = Reader(resnet, ("conv1", "layer4"))
+    one = prototype(reader, references, unit, batch=1, cache=False)
+    all_ = prototype(reader, references, unit, batch=9, cache=False)
+    pixels = torch.cat([item.input(resnet) for item in references.items])
+    literal = {
+        name: maps.maps.flatten(2).sort(2).values.mean(0)
+        for name, maps in resnet.activations(pixels, reader.layers).items()
+    }
+    halves = [PrototypeSums(), PrototypeSums()]
+    for half, part in zip(halves, (pixels[:4], pixels[4:]), strict=True):
+        seen = reader.reference(part, unit)
+        half.partial_fit(seen.values, seen.peaks, seen.activation)
+    merged = halves[0].merge(halves[1]).finalize()
+    for name in reader.layers:
+        for found in (one, all_, merged):
+            torch.testing.assert_close(found.values[name], literal[name], atol=1e-5, rtol=1e-5)
+    assert one.activation == pytest.approx(float(resnet.logits(pixels)[:, 2].mean()), abs=1e-5)
+    back = load_prototype(save(one, tmp_path / "s.safetensors"))
+    assert (back.references, back.count, back.activation) == (one.references, 9, one.activation)
+    assert all(torch.equal(back.values[name], one.values[name]) for name in reader.layers)
+
+
+def test_statistics_are_kept_by_content(resnet, photo_folder, monkeypatch):
+    unit = vital_unit(resnet, "class:barrel")
+    references = class_references(photo_folder, resnet, unit)
+    found = prototype(Reader(resnet, ("layer4",)), references, unit)
+    monkeypatch.setattr(Reader, "reference", None)  # would fail if it were asked
+    again = prototype(Reader(resnet, ("layer4",)), references, unit)
+    assert torch.equal(found.values["layer4"], again.values["layer4"])
+
+
+def test_labels_match_class_names_and_results_say_what_was_not_there(resnet, photo_folder, tmp_path):
+    unit = vital_unit(resnet, "class:sea horse")
+    found = class_references(photo_folder, resnet, unit, count=50)
+    assert len(found) == 3
+    assert found.notes == ("3 references where 50 were asked for",)
+    two = class_references(photo_folder, resnet, unit, count=2, seed=1)
+    files = sorted((photo_folder / "Sea horse").iterdir(), reverse=True)
+    flat = class_references([str(file) for file in files], resnet, unit, count=2, seed=1)
+    assert flat.names == two.names  # which ones are taken depends on contents and seed
+    assert "all 3 count as class:sea horse" in flat.notes[0]
+    in_memory = class_references([read(file).pixels for file in files], resnet, unit)
+    assert len(in_memory) == 3
+    with pytest.raises(MissingError, match="no image labelled 'barrel'"):
+        (tmp_path / "x" / "sea_horse").mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "x" / "sea_horse" / "a.png")
+        class_references(tmp_path / "x", resnet, vital_unit(resnet, "class:barrel"))
+
+
+def test_units_inside_have_top_patches_and_facets(resnet, photo_folder):
+    vital = Vital(resnet, steps=2, number=3, patch=32, relevance="gradient-input")
+    vital.fit(photo_folder, ["layer3:1", "layer3:1,4", "features:3"])
+    assert [target.recipe.layers[-1] for target in vital.targets_] == ["layer2", "layer2", "layer4"]
+    assert all("@" in name for target in vital.targets_ for name in target.prototype.references)
+    facets = Vital(resnet, steps=1, number=2, patch=32, relevance="none").fit(photo_folder, "layer3:1", facets=2)
+    assert [target.name for target in facets.targets_] == ["layer3:1#1", "layer3:1#2"]
+    names = [set(target.prototype.references) for target in facets.targets_]
+    assert not names[0] & names[1]
+    first, second = facets.synthesize()
+    assert first.unit == second.unit == "layer3:1"
+    assert first.entry()["facet"] == {"number": 1, "of": 2}
+    assert not np.array_equal(first.image, second.image)
+
+
+def test_directions_and_tokens(resnet, vit, photo_folder):
+    direction = np.zeros(resnet.layer("layer3").channels)
+    direction[3] = 1.0
+    unit = direction_unit("layer3", direction, "ears")
+    (found,) = Vital(resnet, steps=2, number=3, patch=32).fit(photo_folder, unit).synthesize()
+    assert found.unit == "ears"
+    assert found.settings["relevance"] == "lrp"
+    hidden = Vital(vit, steps=2, number=3, patch=16).fit(photo_folder, ["blocks.3.mlp.act:5", "blocks.4@cls:2"])
+    for target, picture in zip(hidden.targets_, hidden.synthesize(), strict=True):
+        assert target.relevance == "gradient-input"
+        assert "blocks.4" not in target.recipe.layers
+        assert any("extension" in note for note in picture.notes)
+
+
+def test_authors_preset_scales_relevance_and_weighs_channels(resnet, photo_folder):
+    vital = Vital(resnet, steps=2, number=3, patch=32, preset="authors").fit(photo_folder, "layer4:0")
+    weights = vital.targets_[0].prototype.channel_weights
+    assert weights is not None
+    assert all(float(each.min()) >= 0 and float(each.max()) <= 1 for each in weights.values())
+    assert all("@" not in name for name in vital.targets_[0].prototype.references)  # whole images
+    scaled = Reader(resnet, ("layer3",), "lrp", scaled=True).reference(
+        torch.randn(1, 3, 64, 64), vital.targets_[0].unit
+    )
+    maps = resnet.activations(torch.randn(1, 3, 64, 64), "layer3")["layer3"].maps
+    assert scaled.values["layer3"].shape == maps.flatten(2).shape
+    assert vital.synthesize()[0].settings["tv"] == 3e-7
+
+
+def test_a_picture_does_not_depend_on_its_batch(resnet, photo_folder):
+    units = ["class:leopards", "class:barrel", "class:sea horse"]
+    together = Vital(resnet, steps=6, batch=3).fit(photo_folder, units).synthesize()
+    alone = Vital(resnet, steps=6).fit(photo_folder, units[1]).synthesize()
+    assert np.array_equal(together[1].image, alone[0].image)
+    other = Vital(resnet, steps=6, random_state=1).fit(photo_folder, units[1]).synthesize()
+    assert not np.array_equal(other[0].image, alone[0].image)
+
+
+def test_results_on_disk(resnet, photo_folder, tmp_path):
+    found = visualize(resnet, "class:leopards", photo_folder, steps=3, seed=2)
+    folder = found.save(tmp_path / "out")
+    document = json.loads((folder / "result.json").read_text())
+    assert document["format"] == "encoscope.visualization/1"
+    assert document["seed"] == 2
+    (entry,) = document["visualizations"]
+    assert entry["unit"] == "class:leopards"
+    assert len(entry["references"]) == 3
+    assert entry["predicted"]["class"] in CLASSES
+    with Image.open(folder / entry["picture"]) as picture, Image.open(folder / entry["transparent"]) as transparent:
+        assert picture.size == transparent.size == (64, 64)
+        assert transparent.mode == "RGBA"
+    with np.load(folder / entry["every_loss"]) as losses:
+        assert losses["loss"].shape == (3,)
+        parts = sum(losses[name] for name in losses.files if name != "loss")
+        np.testing.assert_allclose(losses["loss"], parts, rtol=1e-5)
+    assert found.plot().axes
+    assert contact_sheet([found, found]).size[0] > 32
+
+
+def test_settings_and_mistakes(resnet, photo_folder):
+    other = Vital(resnet, steps=1, matching="moments", layers=["layer4", "conv1"], weights=[2, 1], size=(48, 40))
+    (found,) = other.fit(photo_folder, "class:leopards").synthesize()
+    assert found.image.shape == (48, 40, 3)
+    assert found.settings["layers"] == ["conv1", "layer4"]
+    assert found.settings["weights"] == [1.0, 2.0]
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"steps": 0}, "class:barrel", "steps is a number from 1 on"),
+        ({"relevance": "lpr"}, "class:barrel", "nearest: lrp"),
+        ({"layers": ["layer5"]}, "class:barrel", "nearest: layer"),
+        ({"layers": ["layer4"]}, "layer3:0", "not below layer3"),
+        ({}, "conv1:0", "none of the layers below"),
+        ({}, "layer3:9999", "out of range"),
+        ({}, "class:barel", "nearest: barrel"),
+    ]
+    for settings, unit, message in cases:
+        with pytest.raises(UsageError, match=message):
+            Vital(resnet, **settings).fit(photo_folder, unit)
+    with pytest.raises(UsageError, match="call fit"):
+        Vital(resnet).synthesize()
+    with pytest.raises(MissingError):
+        Vital(resnet).fit(photo_folder / "nowhere", "class:barrel")
+
+
+def test_a_network_without_a_gradient_is_refused(photo_folder):
+    class Closed(nn.Module):
+        def __init__(self):
+            import timm
+
+            super().__init__()
+            self.inner = timm.create_model("resnet10t", num_classes=3)
+
+        def forward(self, x):
+            return self.inner(x.detach())
+
+    with pytest.raises(EncoscopeError, match="step 1: the network passes no gradient"):
+        visualize(Encoder(Closed(), size=32, classes=CLASSES), "class:barrel", photo_folder, steps=1)
+
+
+def test_resampled_statistics_keep_the_distribution():
+    values = torch.randn(4, 400).sort(1).values
+    for positions in (100, 1600):
+        other = resampled(values, positions)
+        assert (other.diff(dim=1) >= 0).all()
+        assert other.mean(1) == pytest.approx(values.mean(1), abs=0.02)
+        assert other.std(1) == pytest.approx(values.std(1), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("source", "layers", "weights", "smooth"),
+    [
+        ("torchvision:resnet50@untrained", "conv1 layer1 layer2 layer3 layer4", (1, 1, 1, 1, 1), 0),
+        (
+            "torchvision:convnext_base@untrained",
+            "features.0 features.2.1 features.4.1 features.6.1 features.7.2",
+            (10, 1, 1, 1, 1),
+            0,
+        ),
+        (
+            "timm:densenet121@untrained",
+            "features.conv0 features.denseblock1 features.denseblock2 features.denseblock3 features.denseblock4",
+            (1, 1, 1, 1, 100),
+            0,
+        ),
+    ],
+)
+def test_the_papers_recipes(source, layers, weights, smooth):
+    encoder = load(source)
+    found = recipe(encoder, vital_unit(encoder, "class:3"))
+    assert found.layers == tuple(layers.split())
+    assert found.weights == weights
+    assert found.tv == found.l2 == smooth

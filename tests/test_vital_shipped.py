@@ -1,0 +1,78 @@
+"""Statistics of many classes in little room, and how a zoo encoder's are found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from encoscope.encoder import load
+from encoscope.errors import MissingError, UsageError
+from encoscope.units import parse
+from encoscope.vital import compressed, shipped
+from encoscope.vital.statistics import Prototype
+
+
+def prototypes(count=6):
+    """Sorted values of skewed channels, as activations are."""
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for index in range(count):
+        wide = torch.randn(32, 400, generator=generator).relu() ** 1.5 * torch.rand(32, 1, generator=generator)
+        deep = torch.randn(64, 16, generator=generator) * (1 + torch.rand(64, 1, generator=generator))
+        values = {"conv1": wide.sort(1).values, "layer4": deep.sort(1).values}
+        found[f"class:{index}"] = Prototype(
+            values, 50 - index, ("ab" * 32, "cd" * 32)[: index + 1], ("few",), None, 1.5
+        )
+    return found
+
+
+def test_curves_are_within_the_error_they_state(tmp_path):
+    whole = prototypes()
+    small = compressed.compress("digest", whole, error=0.02)
+    again = compressed.load(compressed.save(small, tmp_path / "s.safetensors"))
+    assert again.error == small.error
+    for layer in ("conv1", "layer4"):
+        back = torch.stack([again.prototype(name).values[layer] for name in whole])
+        true = torch.stack([each.values[layer] for each in whole.values()])
+        lost = float((back - true).square().mean().sqrt() / true.square().mean().sqrt())
+        assert lost <= again.error[layer] * 1.001 < 0.021  # sorting again brings curves no further away
+        assert (back.diff(dim=2) >= 0).all()
+    first = again.prototype("class:0")
+    assert (first.count, first.references, first.activation) == (50, ("ab" * 32,), 1.5)
+    assert first.notes[0] == "few"
+    assert "compressed" in first.notes[1]
+    with pytest.raises(UsageError, match="class:9"):
+        again.prototype("class:9")
+
+
+def test_room_bounds_the_file_and_goes_where_it_helps(tmp_path):
+    whole = prototypes()
+    tight = compressed.compress("digest", whole, megabytes=0.03, error=0)
+    assert compressed.save(tight, tmp_path / "t.safetensors").stat().st_size < 30_000
+    assert all(value < 0.5 for value in tight.error.values())
+    assert max(tight.error.values()) > max(compressed.compress("digest", whole, error=0).error.values())
+    with pytest.raises(UsageError, match="not even one curve"):
+        compressed.compress("digest", whole, megabytes=0.01)
+
+
+def test_zoo_statistics_are_of_these_weights_and_of_classes(tmp_path, monkeypatch):
+    encoder = load("zoo:resnet-caltech101")
+    path = tmp_path / "statistics.safetensors"
+    monkeypatch.setattr(shipped, "path_of", lambda name: path)
+    unit = parse("class:sunflower", encoder)
+    with pytest.raises(MissingError, match=r"recipes\.statistics"):
+        shipped.shipped(encoder, [unit])
+    values = {"layer4": torch.randn(512, 16).sort(1).values}
+    ours = {f"class:{unit.index}": Prototype(values, 3)}
+    compressed.save(compressed.compress(encoder.digest, ours, error=0), path)
+    found = shipped.shipped(encoder, [unit])["class:sunflower"]
+    torch.testing.assert_close(found.values["layer4"], values["layer4"], atol=5e-3, rtol=5e-3)
+    with pytest.raises(UsageError, match="layer4:3"):
+        shipped.shipped(encoder, [parse("layer4:3", encoder)])
+    with pytest.raises(UsageError, match="statistics of its own"):
+        shipped.shipped(load("zoo:resnet-caltech101@untrained"), [unit])
+    other = tmp_path / "other.safetensors"
+    monkeypatch.setattr(shipped, "path_of", lambda name: other)
+    compressed.save(compressed.compress("0" * 64, ours), other)
+    with pytest.raises(UsageError, match="other weights"):
+        shipped.shipped(encoder, [unit])
