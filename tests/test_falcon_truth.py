@@ -29,7 +29,11 @@ def test_auc_is_scikit_learns():
 def test_the_interval_is_that_of_the_plain_bootstrap():
     scores, strong = sample()
     found = auc_interval(scores, strong, resamples=4000, seed=3)
-    plain = bootstrap(np.arange(300.0), lambda rows: auc(scores[rows.astype(int)], strong[rows.astype(int)]), resamples=500)
+
+    def of_rows(rows):
+        return auc(scores[rows.astype(int)], strong[rows.astype(int)])
+
+    plain = bootstrap(np.arange(300.0), of_rows, resamples=500)
     assert found.low == pytest.approx(plain.low, abs=0.02) and found.high == pytest.approx(plain.high, abs=0.02)
     assert auc_interval(scores, strong, seed=3) == auc_interval(scores, strong, seed=3)
     with pytest.raises(UsageError, match="0 and 300"):

@@ -68,3 +68,65 @@ def clarity(vectors):
     n = len(vectors)
     unit = [v / np.linalg.norm(v) for v in vectors]
     return sum(float(unit[i] @ unit[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+
+
+def words_of(caption):
+    """The words of captions as simple as "a red square": nothing to clean, nothing to lemmatise."""
+    return [word for word in caption.split() if word != "a"]
+
+
+def describe(h, paths, feature, *, deviations, beta, by_id, cam, embed, captions, vectors, size):
+    """FALCON for one feature, image by image: T_i and L_i, crops, top 5 captions, word scores."""
+    import torch
+    from PIL import Image
+
+    entries = [float(value) for row in h for value in row]
+    mean = sum(entries) / len(entries)
+    std = (sum((value - mean) ** 2 for value in entries) / (len(entries) - 1)) ** 0.5
+    alpha = mean + deviations * std
+    rank = {row: place for place, row in enumerate(by_id)}
+    high = sorted(highs(h, feature, alpha), key=lambda j: (-h[j][feature], rank[j]))
+    low = lows(h, feature, alpha, mean, beta, 10)
+    scores, boxes, embedded = {}, [], []
+    for j in high:
+        pixels = np.asarray(Image.open(paths[j]))
+        small, way = cam(paths[j])
+        large = torch.nn.functional.interpolate(small[None, None], size=way.canvas, mode="bilinear")[0, 0].numpy()
+        range_ = large.max() - large.min()
+        box = downright_box(((large - large.min()) / range_ >= 0.6) if range_ > 0 else np.zeros_like(large, bool))
+        box = [0, 0, pixels.shape[1] - 1, pixels.shape[0] - 1] if box is None else back(box, way)
+        boxes.append(box)
+        crop = pixels[box[1] : box[3] + 1, box[0] : box[2] + 1]
+        vector = embed(np.asarray(Image.fromarray(crop).resize((size[1], size[0]), Image.Resampling.BICUBIC)))
+        embedded.append(vector)
+        cosines = [float(vector @ text / np.linalg.norm(text)) for text in vectors]
+        five = sorted(range(len(captions)), key=lambda p: (-cosines[p], p))[:5]
+        best = {}
+        for p in five:
+            for word in words_of(captions[p]):
+                best[word] = max(best.get(word, 0.0), cosines[p])
+        for word, score in best.items():
+            scores[word] = scores.get(word, 0.0) + score / len(high)
+    ordered = dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
+    return {
+        "high": [paths[j] for j in high],
+        "low": [paths[j] for j in low],
+        "words": ordered,
+        "boxes": boxes,
+        "vectors": embedded,
+    }
+
+
+def back(box, way):
+    """A box of the network's canvas in the photo: the extremes of all photo pixels whose area meets it."""
+    found = []
+    for axis, (first, last) in ((1, (box[0], box[2])), (0, (box[1], box[3]))):
+        inside = [
+            pixel
+            for pixel in range(way.original[axis])
+            if (pixel + 1) * way.resized[axis] / way.original[axis] > first + way.offset[axis] + 1e-9
+            and pixel * way.resized[axis] / way.original[axis] < last + 1 + way.offset[axis] - 1e-9
+        ]
+        found.append((inside[0], inside[-1]))
+    (x0, x1), (y0, y1) = found
+    return [x0, y0, x1, y1]

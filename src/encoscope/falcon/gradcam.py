@@ -102,11 +102,11 @@ class GradCam:
             found[image][place] = cam.relu().cpu()
 
     def _vector(self, unit: Unit) -> Tensor:
-        """A unit over the channels of its layer; a class is its row of the linear head."""
+        """A unit over the channels of its layer; classes are the sum of their rows of the linear head."""
         if unit.kind != "class":
             return weights(unit, self.encoder)
         assert self.encoder.head is not None  # the closed form was found to hold
-        return self.encoder.head.weight.detach()[unit.index].float()
+        return self.encoder.head.weight.detach()[list(unit.channels)].float().sum(0)
 
     def _gradient(
         self, pixels: Tensor, layer: str, items: Sequence[tuple[int, int, Unit]], found: list[list[Tensor]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -25,11 +26,30 @@ class Group:
     images: Int[np.ndarray, " images"]
 
 
+@dataclass(frozen=True, eq=False)
+class DescribedGroup:
+    """A group as a unit. images: ids. clarity: mean cosine over all pairs of its different crops, None if not embedded.
+
+    interpretable: the clarity is above the settings' ``clear`` (0.8 in the authors' code).
+    """
+
+    unit: str
+    members: tuple[int, ...]
+    images: tuple[str, ...]
+    clarity: float | None
+    interpretable: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a result document."""
+        plain = {"unit": self.unit, "members": list(self.members), "images": len(self.images)}
+        return plain | {"clarity": self.clarity, "interpretable": self.interpretable}
+
+
 def find_groups(
     h: Float[np.ndarray, "images channels"],
     alpha: float,
     *,
-    mode: Mode = "threshold",
+    mode: Mode | str = "threshold",
     more_than: int = 10,
     largest: int = 4,
     closed: bool = True,

@@ -105,6 +105,18 @@ def auc_interval(
     return Interval(float(wins.mean(dtype=np.float64)), float(low), float(high), level)
 
 
+def mean_interval(
+    values: Sequence[float], *, resamples: int = _RESAMPLES, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The mean with its percentile bootstrap interval, all resamples at once: for the many means of many units."""
+    data = np.asarray(values, dtype=np.float64)
+    if not data.size:
+        raise UsageError("a mean needs at least one value")
+    drawn = data[np.random.default_rng(seed).integers(len(data), size=(resamples, len(data)))].mean(1)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(data.mean()), float(low), float(high), level)
+
+
 def aucs(
     scores: Float[np.ndarray, "images labels"], strong: Bool[np.ndarray, "images units"]
 ) -> Float[np.ndarray, "units labels"]:

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+import falcon_world as world
+from encoscope import vlm
+from encoscope.cli.app import run
+from encoscope.falcon.building import build
+
+MODEL = "py:falcon_world:encoder"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    world.write_photos(folder / "photos", 60)
+    build(world.CAPTIONS, world.Reader(), folder / "store")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(place / "cache"))
+    monkeypatch.setattr(vlm, "load", lambda name, **_: world.Reader())
+    logger = logging.getLogger("encoscope")
+    before = list(logger.handlers), logger.level
+    yield
+    logger.handlers[:], logger.level = before
+
+
+def flags(place) -> list[str]:
+    return ["--model", MODEL, "--probe", str(place / "photos"), "--captions", str(place / "store")]
+
+
+def test_several_units_in_words(place, capsys):
+    assert run(["describe", "features:0", "features:1", "--control", "permuted,captions", *flags(place)]) == 0
+    out, _ = capsys.readouterr()
+    first, second, last = out.splitlines()
+    assert first.startswith("features:0 (falcon, top-k): ") and "red " in first and "; AUC " in first
+    assert "permuted" in second and "captions" in second
+    assert last.endswith("descriptions/result.json") and "of 2 units explained" in last
+    assert Path("descriptions/descriptions.parquet").is_file()
+    assert Path("descriptions/features-1/sheet.webp").is_file()
+
+
+def test_one_json_document_and_nothing_else(place, capsys):
+    assert run(["describe", "class:green", "--json", "--top", "3", "--out", "there", *flags(place)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (entry,) = document["descriptions"]
+    assert document["format"] == "encoscope.description/1" and entry["unit"] == "class:green"
+    assert entry["concepts"][0]["word"] == "green" and len(entry["high"]) == 3
+    assert (Path("there") / entry["high"][0]["crop"]).is_file()
+    assert document["settings"]["holdout"] == 0.2 and document["settings"]["top"] == 3
+
+
+def test_an_unreadable_photo_is_listed_and_the_exit_code_says_so(place, tmp_path, capsys):
+    photos = world.write_photos(tmp_path / "photos", 40)
+    (photos / "red" / "broken.png").write_bytes(b"no picture")
+    assert run(["describe", "features:1", "--json", *flags(place)[:2], "--probe", str(photos), *flags(place)[4:]]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["skipped"][0]["path"].endswith("broken.png") and "skipped: cannot read" in err
+
+
+def test_groups(place, capsys):
+    assert run(["groups", "--json", "--more-than", "3", *flags(place)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["format"] == "encoscope.groups/1" and document["settings"]["mode"] == "threshold"
+    for group in document["results"]:
+        assert group["unit"].startswith("features:") and group["images"] > 3
+    assert run(["groups", "--preset", "authors", *flags(place)]) == 0
+    assert "groups, " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_why_an_image_was_taken_for_something(place, capsys):
+    image = sorted((place / "photos" / "red").iterdir())[0]
+    assert run(["explain-failure", str(image), "--label", "blue", "--top", "2", *flags(place)]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{image}: taken for red (") and first.endswith("it is blue")
+    assert rest[0].startswith("  for it: features:0 +") and "red" in rest[0]
+    assert rest[2].startswith("  for blue: features:")
+    assert run(["explain-failure", str(image), "--json", *flags(place)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["prediction"]["predicted"] == "red" and document["prediction"]["actual"] is None
+    assert document["descriptions"][0]["unit"] == "features:0" and document["descriptions"][0]["role"] == "for"
+    parts = sum(entry["contribution"] for entry in document["descriptions"])
+    assert parts == pytest.approx(document["prediction"]["logit"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "arguments,code,said",
+    [
+        (["describe"], 2, "name at least one unit"),
+        (["describe", "features:99"], 2, "there are 6 features, 0 to 5"),
+        (["describe", "features:1", "--control", "labels"], 2, "--control takes permuted, captions"),
+        (["describe", "features:1", "--top", "0"], 2, "--top takes a number from 1 on"),
+        (["describe", "features:1", "--holdout", "1.5"], 2, "share of the images"),
+        (["describe", "features:1", "--captions", "nowhere"], 3, "no captions at nowhere"),
+        (["describe", "features:1", "--probe", "nowhere"], 3, "nowhere"),
+        (["groups", "--largest", "1"], 2, "--largest at least 2"),
+        (["groups", "--layer", "sea"], 2, "nearest: see"),
+        (["explain-failure", "nowhere.png"], 3, "no such file: nowhere.png"),
+        (["explain-failure", "PHOTO", "--label", "reed"], 2, "no class is called 'reed' (nearest: red"),
+    ],
+)
+def test_wrong_input_is_one_line(place, capsys, arguments, code, said):
+    photo = str(sorted((place / "photos" / "red").iterdir())[0])
+    given = [photo if argument == "PHOTO" else argument for argument in arguments]
+    defaults = flags(place)
+    for name in ("--probe", "--captions"):
+        if name in given:
+            at = defaults.index(name)
+            del defaults[at : at + 2]
+    assert run([*given, *defaults]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and said in err and len(err.splitlines()) == 1
