@@ -1,7 +1,7 @@
 """Image-text models: photos and texts as vectors of one space."""
 
-from encoscope.vlm.base import VLM
+from encoscope.vlm.base import VLM, TwoTowers
 from encoscope.vlm.load import load
 from encoscope.vlm.openclip import OpenClip
 
-__all__ = ["VLM", "OpenClip", "load"]
+__all__ = ["VLM", "OpenClip", "TwoTowers", "load"]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from functools import cached_property
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
-from encoscope.images import Preprocess
+from encoscope.images import Preprocess, read, to_batch
+
+BATCH = 64
 
 
 @runtime_checkable
@@ -36,6 +41,66 @@ class VLM(Protocol):
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
         """A vector per text."""
         ...
+
+
+class TwoTowers(ABC):
+    """A network with a tower for images and one for texts; see `VLM`.
+
+    squash: the whole image is brought to the model's size, its aspect lost, instead of the middle square. The model is
+    set to evaluate.
+    """
+
+    def __init__(
+        self, model: Any, preprocess: Preprocess, *, source: str, squash: bool, device: torch.device | str
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.preprocess = preprocess
+        self.source = source
+        self.squash = squash
+        self.width = int(self.embed_texts([""]).shape[1])
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over weights, preprocessing and tokenizer."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest_of(self.model, self.preprocess, self._reading())
+
+    @abstractmethod
+    def _reading(self) -> str:
+        """What turns text into tokens, as far as it shapes the vectors."""
+
+    @abstractmethod
+    def _encode_images(self, pixels: Tensor) -> Tensor:
+        """Vectors of any length for a normalised batch on the model's device."""
+
+    @abstractmethod
+    def _encode_texts(self, texts: list[str]) -> Tensor:
+        """Vectors of any length for texts."""
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Any]) -> Float[Tensor, "images width"]:
+        """A unit vector per image, float32 on the CPU; 64 images are held at a time."""
+        geometry: Literal["model", "whole"] = "whole" if self.squash else "model"
+        rows = [torch.zeros(0, self.width)]
+        for start in range(0, len(images), BATCH):
+            photos = [read(image) for image in images[start : start + BATCH]]
+            batch = to_batch(photos, self.preprocess, geometry=geometry, fixed=self.squash)
+            vectors = self._encode_images(batch.pixels.to(self.device)).float()
+            rows.append(functional.normalize(vectors, dim=1).cpu())
+        return torch.cat(rows)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
+        """A unit vector per text, float32 on the CPU; the tokenizer cuts a text longer than the model takes."""
+        rows = [torch.zeros(0, getattr(self, "width", 0))] if not texts else []
+        for start in range(0, len(texts), 16 * BATCH):
+            vectors = self._encode_texts(list(texts[start : start + 16 * BATCH])).float()
+            rows.append(functional.normalize(vectors, dim=1).cpu())
+        return torch.cat(rows)
 
 
 def digest_of(module: nn.Module, preprocess: Preprocess, text: str) -> str:

@@ -9,14 +9,18 @@ from encoscope.vlm.base import VLM
 from encoscope.vlm.openclip import open_model
 from encoscope.zoo import registry
 
-FORMS = "zoo:clip-caltech101, openclip:ARCHITECTURE/TAG_OR_FILE, openclip:local-dir:FOLDER, openclip:hf-hub:REPO"
+FORMS = (
+    "zoo:clip-caltech101, openclip:ARCHITECTURE/TAG_OR_FILE, openclip:local-dir:FOLDER, openclip:hf-hub:REPO, "
+    "hf:OWNER/NAME, hf:FOLDER"
+)
 
 
 def load(source: str, *, untrained: bool = False, device: str = "auto", seed: int = 0) -> VLM:
     """Load an image-text model.
 
     source: ``zoo:NAME`` (ships with the package), or ``openclip:`` and what open_clip calls it: ``ARCHITECTURE/TAG`` or
-        ``ARCHITECTURE/FILE``, ``local-dir:FOLDER``, ``hf-hub:REPO``; ``@untrained`` at the end is as ``untrained``.
+        ``ARCHITECTURE/FILE``, ``local-dir:FOLDER``, ``hf-hub:REPO``; or ``hf:`` and transformers' name of a CLIP or
+        SigLIP model, or a folder of ``save_pretrained``. ``@untrained`` at the end is as ``untrained``.
     untrained: the same architecture with seeded initial weights, as a control.
     device: "auto" takes a GPU if there is one.
 
@@ -41,4 +45,11 @@ def load(source: str, *, untrained: bool = False, device: str = "auto", seed: in
         if not name:
             raise UsageError("openclip: needs a name after it, as openclip:ViT-B-32/laion2b_s34b_b79k")
         return open_model(name, source=given, device=place, untrained=untrained, seed=seed)
+    if source.startswith("hf:"):
+        from encoscope.vlm.transformers import open_transformers
+
+        name = source.removeprefix("hf:")
+        if not name:
+            raise UsageError("hf: needs a name after it, as hf:openai/clip-vit-base-patch32")
+        return open_transformers(name, source=given, device=place, untrained=untrained, seed=seed)
     raise UsageError(f"{given!r} names no image-text model; use one of {FORMS}")

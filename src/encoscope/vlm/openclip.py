@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn import functional
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
-from encoscope.images import Preprocess, read, to_batch
-from encoscope.vlm.base import digest_of
-
-BATCH = 64
+from encoscope.images import Preprocess
+from encoscope.vlm.base import TwoTowers
 
 
-class OpenClip:
+class OpenClip(TwoTowers):
     """An open_clip model with its tokenizer; see `VLM`.
 
     model, tokenizer: as ``open_clip.create_model`` and ``open_clip.get_tokenizer`` give them. squash: the whole image
@@ -40,44 +35,17 @@ class OpenClip:
         squash: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.device = torch.device(device)
-        self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.preprocess = preprocess
-        self.source = source
-        self.squash = squash
-        self.width = int(self.embed_texts([""]).shape[1])
+        super().__init__(model, preprocess, source=source, squash=squash, device=device)
 
-    @property
-    def digest(self) -> str:
-        """sha256 (hex) over weights, preprocessing and tokenizer."""
-        return self._digest
+    def _reading(self) -> str:
+        return f"{type(self.tokenizer).__name__}:{getattr(self.tokenizer, 'context_length', None)}:{self.squash}"
 
-    @cached_property
-    def _digest(self) -> str:
-        text = f"{type(self.tokenizer).__name__}:{getattr(self.tokenizer, 'context_length', None)}:{self.squash}"
-        return digest_of(self.model, self.preprocess, text)
+    def _encode_images(self, pixels: Tensor) -> Tensor:
+        return self.model.encode_image(pixels)
 
-    @torch.inference_mode()
-    def embed_images(self, images: Sequence[Any]) -> Float[Tensor, "images width"]:
-        """A unit vector per image, float32 on the CPU; 64 images are held at a time."""
-        geometry: Literal["model", "whole"] = "whole" if self.squash else "model"
-        rows = [torch.zeros(0, self.width)]
-        for start in range(0, len(images), BATCH):
-            photos = [read(image) for image in images[start : start + BATCH]]
-            batch = to_batch(photos, self.preprocess, geometry=geometry, fixed=self.squash)
-            vectors = self.model.encode_image(batch.pixels.to(self.device)).float()
-            rows.append(functional.normalize(vectors, dim=1).cpu())
-        return torch.cat(rows)
-
-    @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
-        """A unit vector per text, float32 on the CPU; the tokenizer cuts a text longer than the model takes."""
-        rows = [torch.zeros(0, getattr(self, "width", 0))] if not texts else []
-        for start in range(0, len(texts), 16 * BATCH):
-            tokens = self.tokenizer(list(texts[start : start + 16 * BATCH])).to(self.device)
-            rows.append(functional.normalize(self.model.encode_text(tokens).float(), dim=1).cpu())
-        return torch.cat(rows)
+    def _encode_texts(self, texts: list[str]) -> Tensor:
+        return self.model.encode_text(self.tokenizer(texts).to(self.device))
 
 
 def preprocess_of(settings: Mapping[str, Any]) -> tuple[Preprocess, bool]:

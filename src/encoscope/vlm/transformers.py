@@ -1,0 +1,119 @@
+"""transformers' image-text models: CLIP, SigLIP and others that have features of images and of texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from encoscope._offline import hugging_face, reason
+from encoscope._processors import preprocess_of, processor_of
+from encoscope._torchvision import ensure_torchvision
+from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.images import Preprocess
+from encoscope.vlm.base import TwoTowers
+
+
+class Transformers(TwoTowers):
+    """A model with ``get_image_features`` and ``get_text_features``, and its tokenizer; see `VLM`.
+
+    Texts are padded to the length the model was trained with, as SigLIP needs; CLIP's vectors do not depend on it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        preprocess: Preprocess,
+        *,
+        source: str = "python",
+        squash: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.length = min(model.config.text_config.max_position_embeddings, tokenizer.model_max_length)
+        super().__init__(model, preprocess, source=source, squash=squash, device=device)
+
+    def _reading(self) -> str:
+        words = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
+        kind = f"{type(self.tokenizer).__name__}:{self.length}:{self.squash}"
+        return f"transformers:{kind}:{hashlib.sha256(words).hexdigest()}"
+
+    def _encode_images(self, pixels: Tensor) -> Tensor:
+        return self.model.get_image_features(pixel_values=pixels).pooler_output
+
+    def _encode_texts(self, texts: list[str]) -> Tensor:
+        options = {"padding": "max_length", "truncation": True, "max_length": self.length, "return_tensors": "pt"}
+        tokens = self.tokenizer(texts, **options).to(self.device)
+        return self.model.get_text_features(**tokens).pooler_output
+
+
+def open_transformers(
+    name: str, *, source: str, device: torch.device | str = "cpu", untrained: bool = False, seed: int = 0
+) -> Transformers:
+    """Load a model by its name on the hub, or from a folder that ``save_pretrained`` wrote (model and tokenizer).
+
+    Raises:
+        UsageError: a network without texts.
+        MissingError: transformers is not installed, or files that cannot be had here.
+        EncoscopeError: weights that are damaged.
+    """
+    ensure_torchvision()
+    try:
+        import transformers
+    except ImportError:
+        raise MissingError(
+            f"{source} needs transformers, which is not installed: pip install 'encoscope[hf]'"
+        ) from None
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise MissingError(f"{source}: the folder holds no config.json; it should be one that save_pretrained wrote")
+    with hugging_face():
+        config = _had(transformers.AutoConfig, name, f"the configuration of {source}")
+        if not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
+            raise UsageError(f"{source} is no image-text model but {config.model_type}; CLIP and SigLIP are")
+        tokenizer = _had(transformers.AutoTokenizer, name, f"the tokenizer of {source}")
+        known, wanted = len(tokenizer), config.text_config.vocab_size
+        if not wanted / 2 <= known <= wanted:  # without its files, a tokenizer of no words at all is made
+            raise MissingError(
+                f"the tokenizer of {source} knows {known} tokens, the model {wanted}: are its files there, and its own?"
+            )
+        processor = processor_of(name, transformers)
+        model = _model(transformers, config, name, source, untrained, seed)
+    if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
+        raise UsageError(f"{source} ({config.model_type}) gives no vectors of images and texts; CLIP and SigLIP do")
+    # an exact size and no crop: the processor gives up the aspect
+    squash = "height" in (processor.get("size") or {}) and not processor.get("do_center_crop")
+    preprocess = preprocess_of(processor, config.vision_config)
+    return Transformers(model, tokenizer, preprocess, source=source, squash=squash, device=device)
+
+
+def _model(transformers: Any, config: Any, name: str, source: str, untrained: bool, seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if untrained:
+            return transformers.AutoModel.from_config(config)
+        try:
+            model, info = transformers.AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        except OSError as error:
+            raise MissingError(f"the weights of {source} cannot be had ({reason(error)})") from error
+        except Exception as error:  # whatever a damaged file makes of safetensors, torch and pickle
+            detail = " ".join(str(error).split())[:200]
+            raise EncoscopeError(f"{source} cannot be loaded: {detail or type(error).__name__}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise EncoscopeError(f"the weights of {source} lack {len(missing)} tensors, {missing[0]} among them")
+    return model
+
+
+def _had(kind: Any, name: str, what: str) -> Any:
+    try:
+        return kind.from_pretrained(name)
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        detail = " ".join(str(error).split())[:120]
+        raise MissingError(
+            f"{what} cannot be had ({detail}): give a folder that save_pretrained wrote, with the tokenizer's files"
+        ) from error
