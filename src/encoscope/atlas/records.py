@@ -213,7 +213,7 @@ class ImageRecord:
     """One image of the atlas. id: sha256 of its file. name: shown for it. label: its class, where it is known."""
 
     id: str
-    name: str
+    name: str = ""
     picture: Picture | None = None
     thumbnail: Picture | None = None
     label: str | None = None

@@ -92,6 +92,11 @@ app.command(
     help="Picture the channels that a class rests on.",
 )
 app.command(
+    "encoscope.cli.atlas:app",
+    name="atlas",
+    help="Build and serve pages on an encoder's features.",
+)
+app.command(
     "encoscope.cli.zoo:app",
     name="zoo",
     help="List the trained networks that ship with encoscope.",

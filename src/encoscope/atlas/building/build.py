@@ -1,0 +1,102 @@
+"""All stages in order; each skips what is there, and the pages show what there is after every one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoscope.atlas.building import classes, firing, parting, photographs
+from encoscope.atlas.building.plan import Options, Plan, features, plan, readings, source_text
+from encoscope.atlas.writer import Writer, clear
+from encoscope.encoder import Encoder
+from encoscope.progress import Progress
+
+
+def build(
+    encoder: Encoder,
+    images: Any,
+    path: str | os.PathLike[str],
+    options: Options | None = None,
+    *,
+    title: str | None = None,
+    fresh: bool = False,
+    progress: Progress = None,
+) -> Path:
+    """Build an atlas of an encoder over a dataset, or go on with one.
+
+    images: a dataset string, a folder, a list of files. path: the site's folder. fresh: start over.
+
+    The site is a valid atlas after every stage, and what is there is not made again. Raises UsageError for unknown
+    layers and units, and for a site made from another model, other images or other settings; MissingError for data,
+    captions and weights that are not there.
+    """
+    options = options or Options()
+    made = plan(encoder, images, options, progress=progress)
+    if fresh:
+        clear(path)
+    writer = Writer(
+        path,
+        title=title or encoder.source,
+        model={
+            "source": encoder.source,
+            "digest": encoder.digest,
+            "layers": list(made.layers),
+            "input": f"{encoder.preprocess.size[0]} x {encoder.preprocess.size[1]} pixels",
+        },
+        data={"source": source_text(images), "images": len(made.any), "digest": _digest(made)},
+        settings=made.settings(),
+        seed=options.seed,
+        key=made.key,
+    )
+    with writer:
+        writer.skipped = [{"path": Path(item.path).name, "reason": item.reason} for item in made.skipped]
+        _fill(writer, made)
+    return Path(path)
+
+
+def _fill(writer: Writer, made: Plan) -> None:
+    photographs.add_images(writer, made)
+    classes.add_classes(writer, made)
+    units = features(made, classes.channels_of(writer, made))
+    values, mean, std = readings(made, units)
+    writer.activations([unit.text for unit in units], list(made.any.ids), values)
+    firing.add_values(writer, made, units, values, mean, std)
+    firing.add_crops(writer, made, units, values, mean, std)
+    scores = (values - mean[:, None]) / np.where(std > 0, std, np.inf)[:, None]
+    photographs.add_tops(writer, units, scores, made)
+    _controls(writer, made)
+    writer.stage("probe", len(made.any), len(made.any))
+    writer.publish()
+    parting.part_images(writer, made, parting.Gauge.of(made.encoder, units, mean, std))
+    writer.publish()
+    if made.options.describe:
+        from encoscope.atlas.building.wording import add_words
+
+        add_words(writer, made, units, mean.tolist(), std.tolist())
+        writer.publish()
+    if made.options.visualize != "none":
+        from encoscope.atlas.building.picturing import add_pictures
+
+        add_pictures(writer, made, units)
+
+
+def _controls(writer: Writer, made: Plan) -> None:
+    writer.control(
+        "Nearest features: correlations over the images, beside the size that 19 of 20 pairs stay below when the "
+        "images of one side are permuted."
+    )
+    if made.classes:
+        writer.control("Probabilities and accuracy stand beside guessing, circuits beside an equal share of channels.")
+    writer.control(
+        "Values of features are given in standard deviations above their mean over this atlas's images, which is the "
+        "ordinary image's value."
+    )
+
+
+def _digest(made: Plan) -> str:
+    import hashlib
+
+    return hashlib.sha256("\n".join(made.any.ids).encode()).hexdigest()

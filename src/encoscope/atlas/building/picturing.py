@@ -1,0 +1,68 @@
+"""What features and classes look like (VITAL): pictures with transparency, one after the other as they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from encoscope.atlas.building.plan import Plan, class_text
+from encoscope.atlas.records import ClassRecord, FeatureRecord, Measure, Visualization
+from encoscope.atlas.writer import Writer
+from encoscope.errors import MissingError
+from encoscope.progress import track
+from encoscope.units import Unit, parse
+from encoscope.vital.estimator import Vital
+from encoscope.vital.visualization import Visualization as Found
+
+
+def add_pictures(writer: Writer, made: Plan, units: Sequence[Unit]) -> None:
+    """A picture of every unit that has none yet, and of every class."""
+    choice = made.options.visualize
+    chosen = [] if choice == "none" else list(units if choice == "all" else units[:choice])
+    todo = [unit for unit in chosen if _lacks(writer, unit)]
+    classes = [] if choice == "none" else [index for index in made.classes if _lacks_class(writer, index)]
+    total = len(chosen) + (0 if choice == "none" else len(made.classes))
+    done = total - len(todo) - len(classes)
+    vital = Vital(made.encoder, steps=made.options.steps, random_state=made.options.seed)
+    if todo:
+        vital.fit(made.files, todo, progress=made.progress)
+        for unit, found in zip(todo, track(vital.stream(), len(todo), "pictures", made.progress), strict=True):
+            writer.add(FeatureRecord(unit.text, layer=unit.layer, visualizations=(_shown(writer, found),)))
+            done += 1
+            writer.stage("visualize", done, total)
+    for index in track(classes, len(classes), "class pictures", made.progress):
+        unit = parse(f"class:{index}", made.encoder)
+        try:
+            (found,) = vital.fit(made.files, [unit]).synthesize(progress=False)
+        except MissingError:  # none of its images are in this atlas: nothing to be alike to
+            total -= 1
+            continue
+        name = class_text(made.encoder, index)
+        writer.add(ClassRecord(name, index, visualizations=(_shown(writer, found),)))
+        done += 1
+        writer.stage("visualize", done, total)
+    writer.stage("visualize", done, total)
+
+
+def _shown(writer: Writer, found: Found) -> Visualization:
+    control = found.reference_activation
+    return Visualization(
+        found.method,
+        writer.picture(found.picture, quality=90),
+        writer.picture(found.transparent, quality=90),
+        Measure(
+            float(f"{found.activation:.4g}"),
+            "its value on this picture",
+            None if control is None else float(f"{control:.4g}"),
+            "" if control is None else "mean over the real images it was matched to",
+        ),
+    )
+
+
+def _lacks(writer: Writer, unit: Unit) -> bool:
+    record = writer.get(FeatureRecord, unit.text)
+    return record is None or not record.visualizations
+
+
+def _lacks_class(writer: Writer, index: int) -> bool:
+    record = writer.get(ClassRecord, str(index))
+    return record is None or not record.visualizations

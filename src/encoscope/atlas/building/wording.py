@@ -1,0 +1,113 @@
+"""What features stand for, in words (FALCON), with the truth of it beside its control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from encoscope import plots
+from encoscope.atlas.building.photographs import SIGMA
+from encoscope.atlas.building.plan import Plan
+from encoscope.atlas.records import Crop, FeatureRecord, ImageRecord, Measure, Term, Words
+from encoscope.atlas.writer import Writer
+from encoscope.falcon import Falcon
+from encoscope.falcon.description import Concept, Description, Descriptions, Example
+from encoscope.progress import steps
+from encoscope.units import Unit
+
+CHUNK = 64
+"""Units that are described together: the captions are scanned once for them, and a kill costs no more."""
+
+_PERMUTED = "the same words held against other features' images"
+
+
+def add_words(writer: Writer, made: Plan, units: Sequence[Unit], mean: Sequence[float], std: Sequence[float]) -> None:
+    """Words of every unit that has none yet, with clarity, truth and counterfactuals."""
+    todo = [place for place, unit in enumerate(units) if _lacks(writer, unit)]
+    if todo:
+        options = made.options
+        captions = None if options.captions is None else Path(options.captions)
+        falcon = Falcon(
+            made.encoder,
+            options.vlm,
+            captions,
+            control="permuted",
+            progress=made.progress,
+            seed=options.seed,
+        ).fit(list(made.probes.values()))
+        # a unit's description depends on the others of its call nowhere, so chunks may be cut anywhere
+        with steps(len(todo), "describe", made.progress) as step:
+            for start in range(0, len(todo), CHUNK):
+                part = todo[start : start + CHUNK]
+                described = falcon.describe([units[place] for place in part])
+                assert isinstance(described, Descriptions)  # a list was asked for
+                for place, found in zip(part, described, strict=True):
+                    writer.add(_record(writer, units[place], found, float(mean[place]), float(std[place])))
+                step(len(part))
+                writer.stage("describe", len(units) - len(todo) + start + len(part), len(units))
+                writer.flush()
+    writer.control(f"Truth: the AUC of a feature's words on images they were not made from, beside {_PERMUTED}.")
+    writer.stage("describe", len(units), len(units))
+
+
+def _record(writer: Writer, unit: Unit, found: Description, mean: float, std: float) -> FeatureRecord:
+    truth = None
+    if found.truth is not None:
+        control = found.truth.controls.get("permuted")
+        truth = Measure(
+            found.truth.auc.value,
+            f"AUC on {found.truth.strong + found.truth.ordinary} other images",
+            None if control is None else control.value,
+            "" if control is None else _PERMUTED,
+            (found.truth.auc.low, found.truth.auc.high),
+        )
+    clarity = None
+    if found.clarity is not None:
+        clarity = Measure(_round(found.clarity), "mean cosine of its crops, in the image-text model")
+    old = writer.get(FeatureRecord, unit.text)
+    captions = {example.id: example.captions for example in found.high}
+    active = ()
+    if old is not None:
+        active = tuple(
+            Crop(**{**crop.__dict__, "captions": tuple(text for text, _ in captions.get(crop.image, ())[:2])})
+            for crop in old.activating
+        )
+    return FeatureRecord(
+        unit.text,
+        layer=unit.layer,
+        words=Words(
+            concepts=_terms(found.concepts),
+            phrases=_terms(found.phrases),
+            spurious=_terms(found.spurious),
+            method=_METHODS.get(found.method, found.method),
+            score="soft-WPMI" if found.method == "dissect" else f"{found.settings['score']} of its captions",
+        ),
+        truth=truth,
+        clarity=clarity,
+        activating=active,
+        counterfactuals=tuple(_whole(writer, example, mean, std) for example in found.low[:6]),
+    )
+
+
+_METHODS = {"dissect": "soft-WPMI (FALCON found none)", "falcon": "FALCON", "falcon, top-k": "FALCON, top-k"}
+
+
+def _whole(writer: Writer, example: Example, mean: float, std: float) -> Crop:
+    known = writer.get(ImageRecord, example.id)
+    picture = None if known is None else known.thumbnail
+    if picture is None:
+        picture = writer.picture(plots.displayable(example.pixels), side=176)
+    return Crop(example.id, picture, Measure(_round((example.activation - mean) / (std or 1)), SIGMA))
+
+
+def _terms(found: Sequence[Concept]) -> tuple[Term, ...]:
+    return tuple(Term(concept.word, _round(concept.score)) for concept in found)
+
+
+def _lacks(writer: Writer, unit: Unit) -> bool:
+    record = writer.get(FeatureRecord, unit.text)
+    return record is None or record.words is None
+
+
+def _round(value: float) -> float:
+    return float(f"{float(value):.4g}")

@@ -1,0 +1,6 @@
+"""Serving a site: the same pages over HTTP, and images of one's own parted live."""
+
+from encoscope.atlas.serving.app import create_app, serve
+from encoscope.atlas.serving.limits import Limits
+
+__all__ = ["Limits", "create_app", "serve"]

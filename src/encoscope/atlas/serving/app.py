@@ -1,0 +1,171 @@
+"""The server: the site's files and nothing else, and one place that takes an image."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from encoscope.atlas import layout
+from encoscope.atlas.reader import open_atlas
+from encoscope.atlas.serving.limits import HEADERS, TYPES, Limits, allowed_hosts, is_allowed
+from encoscope.errors import EncoscopeError, ImageError, MissingError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from encoscope.atlas.serving.live import Live
+
+_FILES = re.compile(
+    r"index\.html|manifest\.json|features\.parquet|assets/[a-z]+\.(?:js|css|svg)|data/[a-z-]+(?:\d+)?\.js"
+    r"|images/[0-9a-f]{2}/[0-9a-f]{32}\.webp"
+)
+"""All names that a site has for its readers; anything else is not there, whatever lies in the folder."""
+
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".webp": "image/webp",
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+}
+_NO_MODEL = "This server has no model to part images with: start it with --model."
+
+
+def create_app(
+    site: str | os.PathLike[str],
+    live: Live | None = None,
+    *,
+    host: str = "127.0.0.1",
+    hosts: Iterable[str] = (),
+    limits: Limits | None = None,
+    reason: str = _NO_MODEL,
+) -> FastAPI:
+    """An ASGI application that serves a site.
+
+    live: what looks at uploads; without it the upload page says ``reason``. host: the address it will listen on, and
+    hosts: other names that it answers to. Raises MissingError when there is no site, or FastAPI is not installed.
+    """
+    try:
+        from fastapi import FastAPI, Request, Response
+    except ImportError as error:
+        raise MissingError("serving needs FastAPI and uvicorn: pip install encoscope[atlas]") from error
+    root = Path(site).resolve()
+    open_atlas(root)  # there is an atlas, of a format that is known
+    bounds = limits or Limits()
+    names = allowed_hosts(host, hosts)
+    # no interactive documentation: it would load scripts from elsewhere
+    app = FastAPI(title="Encoscope atlas", openapi_url=None, docs_url=None, redoc_url=None)
+    turn = asyncio.Lock()
+    queue = {"length": 0}
+
+    def answer(status: int, content: Any, **headers: str) -> Response:
+        return Response(
+            json.dumps(content, allow_nan=False), status, {"Cache-Control": "no-store", **headers}, "application/json"
+        )
+
+    @app.middleware("http")
+    async def guard(request: Request, following: Callable[[Request], Awaitable[Response]]) -> Response:
+        if not is_allowed(request.headers.get("host", ""), names):
+            response = answer(400, {"error": "this server does not answer to that name"})
+        else:
+            response = await following(request)
+        for name, value in HEADERS.items():
+            response.headers[name] = value
+        return response
+
+    @app.post("/api/segment")
+    async def segment(request: Request) -> Response:
+        origin = request.headers.get("origin")
+        if origin is not None and origin.partition("//")[2] != request.headers.get("host"):
+            return answer(403, {"error": "uploads are taken from this server's own pages only"})
+        if live is None:
+            return answer(503, {"error": reason})
+        if queue["length"] > bounds.waiting:
+            return answer(503, {"error": "too many images are waiting: try again in a moment"}, **{"Retry-After": "5"})
+        queue["length"] += 1
+        try:
+            async with asyncio.timeout(bounds.seconds):
+                content = await body(request)
+            if content is None:
+                return answer(413, {"error": f"at most {bounds.bytes / 1e6:.0f} MB are taken"}, Connection="close")
+            async with asyncio.timeout(bounds.seconds):
+                async with turn:
+                    found = await asyncio.shield(asyncio.ensure_future(working(content)))
+            return answer(200, found)
+        except TimeoutError:
+            return answer(503, {"error": "this took too long"}, Connection="close")
+        except ImageError as error:
+            return answer(422, {"error": " ".join(str(error).split())})
+        except EncoscopeError as error:
+            return answer(422, {"error": " ".join(str(error).split())})
+        finally:
+            queue["length"] -= 1
+
+    async def body(request: Request) -> bytes | None:
+        """The body, or None when it is, or says it is, larger than the limit; no more than that is ever held."""
+        said = request.headers.get("content-length", "")
+        if said.isdigit() and int(said) > bounds.bytes:
+            return None
+        content = bytearray()
+        async for part in request.stream():
+            content += part
+            if len(content) > bounds.bytes:
+                return None
+        return bytes(content)
+
+    async def working(content: bytes) -> Any:
+        assert live is not None
+        return await asyncio.to_thread(live.look_at, content, bounds)
+
+    @app.get("/data/live.js")
+    async def abilities() -> Response:
+        said = {
+            "available": live is not None,
+            "reason": reason,
+            "types": TYPES,
+            "max_bytes": bounds.bytes,
+            "max_pixels": bounds.pixels,
+            "joint": live is not None,
+        }
+        content = f'encoscope.shard("live",{json.dumps(said)});\n'
+        return Response(content, 200, {"Cache-Control": "no-store"}, _KINDS[".js"])
+
+    @app.get("/{name:path}")
+    async def file(name: str) -> Response:
+        name = name or "index.html"
+        target = root / name
+        if not _FILES.fullmatch(name) or not target.is_file() or not target.resolve().is_relative_to(root):
+            return answer(404, {"error": "there is no such file"})
+        content = await asyncio.to_thread(target.read_bytes)
+        # pictures are named by their content; everything else may be built anew at any time
+        kept = "public, max-age=31536000, immutable" if name.startswith(layout.IMAGES) else "no-cache"
+        return Response(content, 200, {"Cache-Control": kept}, _KINDS[target.suffix])
+
+    return app
+
+
+def serve(app: FastAPI, *, host: str = "127.0.0.1", port: int = 8765) -> None:
+    """Serve until interrupted. EncoscopeError when the port is taken, MissingError without uvicorn."""
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingError("serving needs FastAPI and uvicorn: pip install encoscope[atlas]") from error
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise EncoscopeError(f"cannot listen on {host}:{port}: {error.strerror}; give another --port") from error
+        settings = {"log_level": "warning", "server_header": False, "timeout_keep_alive": 5, "limit_concurrency": 512}
+        server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=2, **settings))
+        asyncio.run(server.serve([listening]))
