@@ -1,0 +1,319 @@
+"""FALCON on the zoo: are its descriptions right where the meaning is known, and true where it is not?
+
+``python -m encoscope.experiments.falcon_zoo ROOT`` (ROOT holds ``101_ObjectCategories``) describes the 101 class
+neurons and the 512 features of zoo:resnet-caltech101 from Caltech-101's training list, tests them on its test list, and
+writes ``falcon-zoo.json`` and ``falcon-zoo.md``. What takes time is kept in the cache: a run that is stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import encoscope
+from encoscope import results
+from encoscope.encoder import Encoder
+from encoscope.errors import EncoscopeError
+from encoscope.experiments.falcon_hits import contrast_gain, curve, hits
+from encoscope.falcon import Description, Descriptions, Falcon
+from encoscope.falcon.captions import CaptionStore
+from encoscope.falcon.gradcam import space_of
+from encoscope.falcon.pipeline import dissect
+from encoscope.falcon.selection import activation
+from encoscope.falcon.truth import auc, mean_interval, strong_images
+from encoscope.falcon.words import terms
+from encoscope.images.caltech101 import caltech101
+from encoscope.probe import Listing
+from encoscope.units import parse
+from encoscope.vlm import VLM
+from encoscope.zoo.attributes import attributes
+
+LONGEST = 24  # concepts kept, so that precision can be read at equal recall
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "paper, no contrast": {"contrast": False},
+    "authors": {"preset": "authors"},
+    "authors' scores, paper's images": {"score": "softmax"},
+}
+GROUPS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """The encoder, the image-text model, captions (None: the zoo's), and the photos to make and test descriptions."""
+
+    encoder: Encoder
+    vlm: VLM
+    captions: CaptionStore | None
+    made: Listing
+    test: Listing
+    seed: int = 0
+
+    def falcon(self, **settings: Any) -> Falcon:
+        """A Falcon on the photos; the same probes and vectors serve all of them."""
+        options = {"holdout": self.test, "seed": self.seed, **settings}
+        return Falcon(self.encoder, self.vlm, self.captions, **options).fit(self.made)
+
+
+def photos(root: Path, split: str, limit: int | None) -> Listing:
+    """A split's photos; of ``limit`` per class, the first ones of each."""
+    found = caltech101(root, split)
+    seen: dict[int, int] = {}
+    paths, labels = [], []
+    for path, label in zip(found.paths, found.labels, strict=True):
+        seen[label] = seen.get(label, 0) + 1
+        if limit is None or seen[label] <= limit:
+            paths.append(path)
+            labels.append(found.classes[label])
+    return Listing(tuple(paths), tuple(labels))
+
+
+def class_neurons(setup: Setup) -> dict[str, Any]:
+    """Names and attributes among the concepts of the class neurons, by preset, and contrast at equal recall."""
+    table = attributes()
+    rows: dict[str, Any] = {}
+    curves = {}
+    for name, options in PRESETS.items():
+        controls = ("permuted", "captions") if name == "paper" else ()
+        found = _all(setup.falcon(top=LONGEST, control=controls, **options).describe("class:all"))
+        curves[name] = curve(found, table, LONGEST)
+        rows[name] = hits(found, table, setup.seed).as_dict() | {"summary": found.summary}
+        if name == "paper":
+            rows["examples"] = [
+                {"unit": entry.folder, "concepts": list(item.words[:5]), "method": item.method}
+                for entry, item in zip(table, found, strict=True)
+            ]
+    gain = contrast_gain(curves["paper"], curves["paper, no contrast"])
+    return {
+        "presets": {k: v for k, v in rows.items() if k != "examples"},
+        "contrast": gain,
+        "examples": rows["examples"],
+    }
+
+
+def hidden_features(setup: Setup, count: int | None) -> dict[str, Any]:
+    """Predictive AUC, clarity and coverage of the features' descriptions, beside soft-WPMI's labels for the same."""
+    falcon = setup.falcon(control=("permuted", "captions"))
+    units = [f"features:{i}" for i in range(min(count or setup.encoder.width, setup.encoder.width))]
+    found = _all(falcon.describe(units))
+    wanted = [parse(text, setup.encoder) for text in units]
+    space = falcon.space(wanted[0])
+    vocabulary = dict.fromkeys(word for text in falcon.captions_ for word in terms(text).words)
+    labels = dissect(wanted, {space_of(wanted[0]): space}, falcon.tools_, list(vocabulary))
+    pairs = []
+    for unit, item in zip(wanted, found, strict=True):
+        if item.truth is None or space.test is None or unit not in labels:
+            continue
+        strong = strong_images(activation(space.test.h, unit), space.limits.alpha)
+        assert strong is not None  # it has a truth
+        images = falcon.tools_.gallery.wholes(space.test.ids)
+        # soft-WPMI's scores are logarithms: its words count alike
+        other = falcon.tools_.texts.description({concept.word: 1.0 for concept in labels[unit]})
+        pairs.append((item.truth.auc.value, auc(images @ other, strong)))
+    values = np.array(pairs).reshape(-1, 2)
+    compared = {}
+    if len(values):
+        for name, column in (
+            ("falcon", values[:, 0]),
+            ("dissect", values[:, 1]),
+            ("difference", values[:, 0] - values[:, 1]),
+        ):
+            interval = mean_interval(column.tolist(), seed=setup.seed)
+            compared[name] = {"value": interval.value, "interval": [interval.low, interval.high]}
+    return {
+        "summary": found.summary,
+        "interpretable": float(np.mean([item.interpretable for item in found])),
+        "compared": compared,
+        "examples": [
+            {"unit": item.unit, "concepts": list(item.words[:5]), "method": item.method} for item in found[:20]
+        ],
+    }
+
+
+def best_groups(setup: Setup, more_than: int = 10) -> list[dict[str, Any]]:
+    """Groups whose descriptions are clearer and predict better than those of each of their features alone."""
+    falcon = setup.falcon()
+    groups = falcon.groups(more_than=more_than, largest=3)
+    groups = sorted(groups, key=lambda group: -(group.clarity or 0))[:40]
+    if not groups:
+        return []
+    singles = sorted({member for group in groups for member in group.members})
+    texts = [*(f"features:{member}" for member in singles), *(group.unit for group in groups)]
+    described = {item.unit: item for item in _all(falcon.describe(texts))}
+    rows = []
+    for group in groups:
+        whole = described[group.unit]
+        parts = [described[f"features:{member}"] for member in group.members]
+        gain = _clarity(whole) - max(map(_clarity, parts))
+        better = _auc(whole) - max(map(_auc, parts))
+        rows.append(
+            {
+                "unit": group.unit,
+                "images": len(group.images),
+                "concepts": list(whole.words[:5]),
+                "clarity": _clarity(whole),
+                "auc": _auc(whole),
+                "clarity_gain": gain,
+                "auc_gain": better,
+                "members": [
+                    {"unit": p.unit, "concepts": list(p.words[:5]), "clarity": _clarity(p), "auc": _auc(p)}
+                    for p in parts
+                ],
+            }
+        )
+    rows = [row for row in rows if row["clarity_gain"] > 0 and row["auc_gain"] >= 0]
+    return sorted(rows, key=lambda row: -row["auc_gain"] - row["clarity_gain"])[:GROUPS]
+
+
+def evaluate(setup: Setup, features: int | None = None, more_than: int = 10) -> results.Document:
+    """All parts, as one document."""
+    table = (resources.files("encoscope.zoo") / "data" / "caltech101-attributes.tsv").read_bytes()
+    entries = [
+        {"part": "class neurons", **class_neurons(setup)},
+        {"part": "hidden features", **hidden_features(setup, features)},
+        {"part": "groups", "groups": best_groups(setup, more_than)},
+    ]
+    return results.envelope(
+        "falcon-zoo",
+        entries,
+        model={"source": setup.encoder.source, "digest": setup.encoder.digest, "layers": ["logits", "features"]},
+        settings={
+            "vlm": {"source": setup.vlm.source, "digest": setup.vlm.digest},
+            "made": len(setup.made),
+            "test": len(setup.test),
+            "attributes_sha256": hashlib.sha256(table).hexdigest(),
+        },
+        seed=setup.seed,
+    )
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The document as a page."""
+    classes, hidden, groups = document["results"]
+    sizes = document["settings"]
+    lines = [
+        "# FALCON on the zoo",
+        "",
+        f"{document['model']['source']}, captions and images by {sizes['vlm']['source']}; made from {sizes['made']} "
+        f"photos, tested on {sizes['test']} others.",
+        "",
+        "## Class neurons: is a top-3 concept the class's name or one of its attributes?",
+        "",
+        "| | right | permuted units | best constant label | lift over permuted | over constant | name in top 3 | AUC |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in classes["presets"].items():
+        mean = row["summary"].get("auc")
+        lines.append(
+            f"| {name} | {row['precision']['value']:.3f} | {row['permuted']:.3f} | {row['constant']:.3f} | "
+            f"{_told(row['lift'])} | {_told(row['over_constant'])} | {row['named']:.0%} | "
+            f"{'' if mean is None else format(mean['mean'], '.3f')} |"
+        )
+    gain = classes["contrast"]
+    lines += [
+        "",
+        f"Contrast at equal concept recall ({gain['recall']:.3f}): precision {_number(gain['contrast'])} with, "
+        f"{_number(gain['no_contrast'])} without.",
+        "",
+        "## Hidden features",
+        "",
+        f"Coverage {hidden['summary']['coverage']:.0%} by FALCON, {hidden['summary']['labelled']:.0%} with any label; "
+        f"mean clarity {_number(hidden['summary']['clarity'])}; {hidden['interpretable']:.0%} above the authors' 0.8.",
+        "",
+    ]
+    if hidden["compared"]:
+        lines += ["| predictive AUC | mean over features |", "|---|---|"]
+        lines += [f"| {name} | {_told(value)} |" for name, value in hidden["compared"].items()]
+        for name, value in hidden["summary"].get("controls", {}).items():
+            lines.append(
+                f"| control: {name} | {value['mean']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}] |"
+            )
+        constant = hidden["summary"].get("constant")
+        if constant:
+            lines.append(f"| control: best constant label ({constant['word']}) | {constant['auc']:.3f} |")
+    lines += ["", "## Groups that explain more than their features", ""]
+    for group in groups["groups"]:
+        lines.append(
+            f"- **{group['unit']}** ({group['images']} images): {', '.join(group['concepts'])}; clarity "
+            f"{group['clarity']:.2f}, AUC {group['auc']:.3f}"
+        )
+        for part in group["members"]:
+            lines.append(
+                f"  - {part['unit']}: {', '.join(part['concepts'])}; clarity {part['clarity']:.2f}, "
+                f"AUC {part['auc']:.3f}"
+            )
+    if not groups["groups"]:
+        lines.append("None.")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("root", type=Path, help="the folder that holds 101_ObjectCategories")
+    parser.add_argument("--model", default="zoo:resnet-caltech101")
+    parser.add_argument("--vlm", default="zoo:clip-caltech101")
+    parser.add_argument("--limit", type=int, help="only so many photos a class, to try it out")
+    parser.add_argument("--features", type=int, help="only the first so many features")
+    parser.add_argument("--more-than", type=int, default=10, help="images that share a group (default: more than 10)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    try:
+        setup = Setup(
+            encoder=encoscope.load(chosen.model),
+            vlm=_vlm(chosen.vlm),
+            captions=None,
+            made=photos(chosen.root, "train", chosen.limit),
+            test=photos(chosen.root, "test", chosen.limit),
+            seed=chosen.seed,
+        )
+        document = evaluate(setup, chosen.features, chosen.more_than)
+        results.write(chosen.out / "falcon-zoo.json", document)
+        page = markdown(document)
+        with results.aside(chosen.out / "falcon-zoo.md") as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    except EncoscopeError as error:
+        sys.stderr.write(f"encoscope: error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(page)
+    return 0
+
+
+def _vlm(name: str) -> VLM:
+    from encoscope import vlm
+
+    return vlm.load(name)
+
+
+def _all(found: Description | Descriptions) -> Descriptions:
+    assert isinstance(found, Descriptions)  # several units were asked for
+    return found
+
+
+def _clarity(item: Description) -> float:
+    return 0.0 if item.clarity is None else item.clarity
+
+
+def _auc(item: Description) -> float:
+    return 0.5 if item.truth is None else item.truth.auc.value
+
+
+def _told(value: Mapping[str, Any]) -> str:
+    return f"{value['value']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

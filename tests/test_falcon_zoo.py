@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import falcon_world as world
+from encoscope.experiments import falcon_zoo
+from encoscope.experiments.falcon_hits import contrast_gain, curve, hits, precision_at, words_of
+from encoscope.falcon import Concept, Description
+from encoscope.falcon.building import build
+from encoscope.probe import listing
+from encoscope.zoo.attributes import attributes
+
+
+def said(*words: str, phrases: tuple[str, ...] = ()) -> Description:
+    concepts, of_phrases = (tuple(Concept(word, 1.0) for word in part) for part in (words, phrases))
+    return Description("class:0", concepts, of_phrases, (), "falcon", 5)
+
+
+def table(*folders: str):
+    by_folder = {entry.folder: entry for entry in attributes()}
+    return [by_folder[folder] for folder in folders]
+
+
+def test_right_words_are_those_of_names_and_attributes():
+    (leopard,) = table("Leopards")
+    found = words_of(leopard)
+    assert {"leopard", "cat", "whisker", "fur", "spotted", "golden", "savanna", "hunting"} <= found
+    assert "wing" not in found and "the" not in found
+
+
+def test_hits_and_their_controls():
+    entries = table("Leopards", "airplanes", "panda")
+    found = [said("leopard", "spotted", "wing"), said("tail", "leopard", "spotted"), said("dog")]
+    measured = hits(found, entries)
+    own = [2 / 3, 1 / 3, 0.0]  # an airplane has a tail, and so has a leopard
+    assert measured.precision.value == pytest.approx(sum(own) / 3)
+    others = [((1 / 3) + 0) / 2, (3 / 3 + 0) / 2, 0.0]
+    assert measured.permuted == pytest.approx(sum(others) / 3, abs=0.12)
+    assert measured.lift.value == pytest.approx(measured.precision.value - measured.permuted)
+    assert measured.any == pytest.approx(2 / 3)
+    assert measured.named == pytest.approx(1 / 2)  # the panda's name is in no caption: it does not count
+    assert len(measured.constant_words) == 3 and measured.constant > 0
+
+
+def test_a_name_of_several_words_is_all_of_them_or_a_phrase():
+    entries = table("ceiling_fan", "ceiling_fan", "ceiling_fan")
+    found = [said("fan", "wall"), said("fan", "ceiling"), said("wall", phrases=("ceiling fan",))]
+    assert hits(found, entries).named == pytest.approx(2 / 3)
+
+
+def test_precision_is_read_at_equal_recall():
+    entries = table("Leopards")
+    points = curve([said("leopard", "wing", "spotted")], entries, 3)
+    count = len(words_of(entries[0]))
+    assert points == [
+        (pytest.approx(1 / count), 1.0),
+        (pytest.approx(1 / count), 0.5),
+        (pytest.approx(2 / count), pytest.approx(2 / 3)),
+    ]
+    assert precision_at(points, 0.9) is None
+    gain = contrast_gain([(0.1, 1.0), (0.2, 0.9), (0.3, 0.8)], [(0.1, 0.8), (0.2, 0.7), (0.4, 0.5)])
+    assert gain == {"recall": 0.3, "contrast": pytest.approx(0.8), "no_contrast": pytest.approx(0.6)}
+
+
+def test_the_whole_evaluation_on_a_small_world(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+    entries = table("Leopards", "airplanes", "panda")
+    monkeypatch.setattr(falcon_zoo, "attributes", lambda: entries)
+    setup = falcon_zoo.Setup(
+        encoder=world.encoder(),
+        vlm=world.Reader(),
+        captions=build(world.CAPTIONS, world.Reader(), tmp_path / "store"),
+        made=listing(world.write_photos(tmp_path / "made", 60)),
+        test=listing(world.write_photos(tmp_path / "test", 45, seed=5)),
+    )
+    document = falcon_zoo.evaluate(setup, more_than=3)
+    json.dumps(document, default=str)
+    classes, hidden, groups = document["results"]
+    assert set(classes["presets"]) == set(falcon_zoo.PRESETS) and classes["presets"]["paper"]["named"] == 0
+    assert hidden["compared"]["falcon"]["value"] > hidden["summary"]["controls"]["permuted"]["mean"]
+    assert document["settings"]["made"] == 60 and len(groups["groups"]) <= 4
+    page = falcon_zoo.markdown(document)
+    assert "| paper |" in page and "## Hidden features" in page
