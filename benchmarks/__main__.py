@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.measure import machine
 
-NAMES = ("grouping", "forward", "joint", "probing", "scan", "start")
+NAMES = ("grouping", "forward", "joint", "probing", "scan", "describing", "start")
 RESULTS = Path(__file__).parent / "results"
 
 
