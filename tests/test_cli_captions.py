@@ -61,17 +61,19 @@ def test_a_folder_of_shards_becomes_a_store_that_points_there(tmp_path: Path, ca
         (["empty.txt"], 2, "holds no captions"),
         (["latin.txt"], 1, "is not UTF-8: line 1"),
         (["table.csv", "--column", "caption"], 2, "no column 'caption' (nearest: captions)"),
+        (["one.txt", "--index"], 2, "1 captions need no index"),
         (["table.csv", "--kind", "image"], 2, "--kind image goes with a folder"),
     ],
 )
 def test_errors_are_one_line(tmp_path: Path, capsys, monkeypatch, arguments, code, message) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").write_text("\n")
+    Path("one.txt").write_text("a dog")
     Path("latin.txt").write_bytes(b"caf\xe9\n")
     Path("table.csv").write_text("captions\na dog\n")
     found, out, err = call(capsys, *arguments, "--vlm", "test:words", "--store", "store")
     assert found == code and out == "" and message in err and err.count("\n") == 1
-    assert not Path("store").exists()
+    assert Path("store").exists() == ("--index" in arguments)
 
 
 def test_help_loads_nothing_heavy() -> None:

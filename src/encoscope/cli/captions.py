@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,6 +27,7 @@ def captions(
     kind: Annotated[
         Literal["text", "image"], Parameter(help="Of LAION's shards: vectors of the captions, or of their images.")
     ] = "text",
+    index: Annotated[bool, Parameter(help="Build a FAISS index, too, and measure what a search in it misses.")] = False,
     fresh: Annotated[bool, Parameter(help="Start over instead of going on with what is there.")] = False,
     device: Annotated[str, Parameter(help='"cpu", "cuda", ...; "auto" is a GPU if there is one.')] = "auto",
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False,
@@ -37,6 +39,7 @@ def captions(
     model's own.
     """
     from encoscope import results
+    from encoscope.falcon.approximate import build_index
     from encoscope.falcon.building import build
     from encoscope.falcon.laion import is_laion, link
     from encoscope.vlm import load
@@ -53,8 +56,10 @@ def captions(
         made = link(source, model, store, kind=kind, column=column, fresh=fresh)
     else:
         made = build(source, model, store, column=column, fresh=fresh)
+    built = build_index(made) if index else None
     if json:
         entry = {"store": store, "captions": len(made), "width": made.width, "digest": made.digest, "kind": kind}
+        entry |= {"index": asdict(built)} if built else {}
         document = results.envelope(
             "captions",
             [entry],
@@ -65,4 +70,6 @@ def captions(
         say(results.dumps(document))
     else:
         say(f"{len(made)} captions, {made.width} numbers each, of {model.source}: {store}")
+        if built:
+            say(f"index of {built.lists} lists, {built.codes} bytes a caption: recall@5 {built.recall:.3f}")
     return 0

@@ -1,0 +1,185 @@
+"""The best captions of hundreds of millions without a scan: an inverted index proposes, the shards decide.
+
+FAISS (``pip install 'encoscope[faiss]'``) keeps a few dozen bytes of each caption in lists around centroids (IVF-PQ).
+A search looks through the nearest lists for candidates, which are then compared exactly, with their vectors from the
+shards. What it misses is measured, not promised: see `recall`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.falcon.captions import CaptionStore
+from encoscope.falcon.scan import chunks, top_captions, unit_queries
+from encoscope.progress import Progress, steps
+from encoscope.results import aside
+from encoscope.store.files import writing
+
+FEWEST = 10_000
+"""Captions that an index can be trained on; fewer are scanned faster than they are indexed."""
+
+_FILE, _ABOUT = "index.faiss", "index.json"
+_CODES = 64  # bytes a caption, at most
+_TRAINING = 64  # captions for each centroid, as FAISS asks for 39 to 256
+_BLOCK = 64  # queries whose candidates' vectors are in memory at once
+
+
+@dataclass(frozen=True)
+class Index:
+    """What an index is: lists and bytes a caption, and its measured recall of the best five.
+
+    recall: share of the exact best five that a search with the default ``probes`` and ``candidates`` finds, over
+    ``queries`` captions of the store with noise added. Crops are other queries: measure theirs with `recall`.
+    """
+
+    store: str
+    lists: int
+    codes: int
+    queries: int
+    recall: float
+
+
+def build_index(store: CaptionStore, *, lists: int | None = None, seed: int = 0, progress: Progress = None) -> Index:
+    """Index a store's captions, in the store's own folder; an index that fits the store is kept as it is.
+
+    lists: inverted lists, by default four times the square root of the number of captions.
+
+    Raises:
+        UsageError: a store of fewer than 10,000 captions.
+        MissingError: FAISS is not installed.
+        EncoscopeError: a full disk.
+    """
+    faiss = _faiss()
+    if len(store) < FEWEST:
+        raise UsageError(f"{len(store)} captions need no index: from {FEWEST} on, one can be trained")
+    known = _about(store)
+    if known is not None and (lists is None or known.lists == lists):
+        return known
+    lists = min(lists or int(4 * sqrt(len(store))), len(store) // _TRAINING)
+    codes = max(size for size in range(1, min(_CODES, max(1, store.width // 2)) + 1) if store.width % size == 0)
+    index = faiss.IndexIVFPQ(faiss.IndexFlatIP(store.width), store.width, lists, codes, 8, faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed = index.pq.cp.seed = seed + 1
+    rng = np.random.default_rng(seed)
+    sample = np.sort(rng.choice(len(store), min(len(store), max(_TRAINING * lists, FEWEST)), replace=False))
+    index.train(_vectors(store, sample).numpy())
+    with steps(len(store), "index", progress) as step:
+        for _, part in chunks(store, 8192, torch.device("cpu")):
+            index.add(part.numpy())
+            step(len(part))
+    with writing(store.path), aside(store.path / _FILE) as temporary:
+        faiss.write_index(index, str(temporary))
+    chosen = _vectors(store, rng.choice(len(store), 100, replace=False))
+    noise = torch.from_numpy(rng.standard_normal(chosen.shape, dtype=np.float32)) / sqrt(store.width)
+    noisy = chosen + 0.5 * noise
+    about = Index(store.digest, lists, codes, len(noisy), _recall(noisy, store, index, 5))
+    with writing(store.path), aside(store.path / _ABOUT) as temporary:
+        temporary.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
+    return about
+
+
+def likely_captions(
+    queries: Float[np.ndarray, "queries width"] | Float[Tensor, "queries width"],
+    store: CaptionStore,
+    k: int = 5,
+    *,
+    probes: int = 32,
+    candidates: int = 200,
+) -> tuple[Float[np.ndarray, "queries best"], Int[np.ndarray, "queries best"]]:
+    """As `scan.top_captions` with cosine scores, from the index: exact scores, but some of the best may be missed.
+
+    probes: lists that are looked through. candidates: captions of each query that are compared exactly. Where fewer
+    than ``k`` are found, the rest are of index -1 and score -inf.
+
+    Raises:
+        MissingError: the store has no index, or FAISS is not installed.
+        EncoscopeError: an index of other captions.
+    """
+    return _search(unit_queries(queries, store.width).cpu(), store, _read(store), k, probes, candidates)
+
+
+def recall(
+    queries: Float[np.ndarray, "queries width"] | Float[Tensor, "queries width"],
+    store: CaptionStore,
+    k: int = 5,
+    *,
+    probes: int = 32,
+    candidates: int = 200,
+) -> float:
+    """The share of these queries' exact best ``k`` captions that `likely_captions` finds; costs one scan."""
+    return _recall(unit_queries(queries, store.width).cpu(), store, _read(store), k, probes, candidates)
+
+
+def _recall(queries: Tensor, store: CaptionStore, index: Any, k: int, probes: int = 32, candidates: int = 200) -> float:
+    exact = top_captions(queries, store, k, progress=False)[1]
+    found = _search(queries / queries.norm(dim=1, keepdim=True), store, index, k, probes, candidates)[1]
+    return float(np.mean([np.isin(true, some).mean() for true, some in zip(exact, found, strict=True)]))
+
+
+def _search(
+    queries: Tensor, store: CaptionStore, index: Any, k: int, probes: int, candidates: int
+) -> tuple[np.ndarray, np.ndarray]:
+    if k < 1 or probes < 1 or candidates < k:
+        raise UsageError(f"the best {k} of {candidates} candidates from {probes} lists cannot be found")
+    index.nprobe = min(probes, index.nlist)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    indices = np.full((len(queries), k), -1, np.int64)
+    for start in range(0, len(queries), _BLOCK):
+        some = queries[start : start + _BLOCK]
+        proposed = np.sort(index.search(some.numpy(), candidates)[1], axis=1)  # equals in the order of the captions
+        distinct = np.unique(proposed[proposed >= 0])
+        vectors = _vectors(store, distinct)
+        for row, (query, names) in enumerate(zip(some, proposed, strict=True), start):
+            names = names[names >= 0]
+            exact = (vectors[np.searchsorted(distinct, names)] @ query).numpy()
+            best = np.argsort(-exact, kind="stable")[:k]
+            scores[row, : len(best)], indices[row, : len(best)] = exact[best], names[best]
+    return scores, indices
+
+
+def _vectors(store: CaptionStore, indices: np.ndarray) -> Tensor:
+    """Vectors of captions, float32 and of unit length, in the order of the indices."""
+    found = torch.empty(len(indices), store.width)
+    for shard in store.shards:
+        inside = (indices >= shard.first) & (indices < shard.first + shard.rows)
+        if inside.any():
+            rows = np.array(store.embeddings(shard)[indices[inside] - shard.first], dtype=np.float32)
+            found[torch.from_numpy(inside)] = torch.from_numpy(rows)
+    found.nan_to_num_(0, 0, 0)
+    return found if store.normalised else functional.normalize(found, dim=1)
+
+
+def _about(store: CaptionStore) -> Index | None:
+    """What is known of the store's index; None where there is none, or one of other captions."""
+    try:
+        known = Index(**json.loads((store.path / _ABOUT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return known if known.store == store.digest and (store.path / _FILE).is_file() else None
+
+
+def _read(store: CaptionStore) -> Any:
+    faiss = _faiss()
+    if _about(store) is None:
+        raise MissingError(f"the captions at {store.path} have no index that fits them: build_index makes one")
+    try:
+        return faiss.read_index(str(store.path / _FILE))
+    except RuntimeError as error:
+        raise EncoscopeError(f"{store.path / _FILE} is damaged: delete it and build the index again") from error
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise MissingError("an index of captions needs FAISS: pip install 'encoscope[faiss]'") from None
+    return faiss
