@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ import torch
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # small networks: threads would only wait
 
 
-def need(what: str, reason: str) -> None:
+def need(what: str, reason: str) -> NoReturn:
     """Skip, or fail where ENCOSCOPE_REQUIRE (a comma-separated list) says that ``what`` must be there."""
     if what in os.environ.get("ENCOSCOPE_REQUIRE", "").split(","):
         pytest.fail(f"ENCOSCOPE_REQUIRE asks for {what}: {reason}")
@@ -42,3 +45,22 @@ def photo_paths() -> dict[str, Path]:
     """Real photos by name: chelsea 451 x 300, coffee 600 x 400, astronaut 512 x 512, china and flower 640 x 427."""
     paths = {name: _inside("skimage", "data", f"{name}.png") for name in ("chelsea", "coffee", "astronaut")}
     return paths | {name: _inside("sklearn", "datasets", "images", f"{name}.jpg") for name in ("china", "flower")}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by playwright. Debian's own is taken: playwright's would have to be downloaded."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        need("browser", "playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        need("browser", "there is no chromium: apt-get install chromium")
+    with sync_playwright() as driver:
+        try:
+            opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except Error as error:
+            need("browser", f"chromium does not start: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()

@@ -38,7 +38,7 @@ _PARQUET = {
 CARDS: dict[str, tuple[str, ...]] = {
     "features": (
         *("unit", "layer", "method", "concepts", "phrases", "truth", "truth_control", "clarity", "clarity_control"),
-        *("sparsity", "picture", "crops"),
+        *("sparsity", "sparsity_control", "picture", "crops"),
     ),
     "images": ("id", "name", "label", "thumbnail", "predicted", "shares"),
     "classes": ("index", "name", "picture", "accuracy", "accuracy_control", "failures", "images"),

@@ -66,7 +66,7 @@ def add_values(
                         ),
                     )
                     for other in others
-                    if np.isfinite(ties[place, other])
+                    if ties[place, other] > tie_control
                 ),
                 classes=_fed(made, unit, values[place], float(std[place])),
             )

@@ -51,7 +51,11 @@ def add_tops(writer: Writer, units: list[Unit], values: np.ndarray, made: Plan, 
         if writer.get(ImageRecord, image) is None:
             continue
         best = np.argsort(-values[:, row], kind="stable")[:count]
-        tops = tuple(Link(units[place].text, Measure(_round(values[place, row]), SIGMA)) for place in best)
+        tops = tuple(
+            Link(units[place].text, Measure(_round(values[place, row]), SIGMA))
+            for place in best.tolist()
+            if values[place, row] > 0
+        )
         writer.add(ImageRecord(image, tops=tops))
 
 

@@ -7,13 +7,14 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Skipped
+from encoscope.images import Skipped, is_dataset
 from encoscope.probe import Listing, Probe, listing, probe
 from encoscope.progress import Progress
 from encoscope.store import key
@@ -265,7 +266,10 @@ def _text(features: Count | tuple[str, ...]) -> str:
 
 
 def source_text(source: Any) -> str:
-    """A dataset as the manifest names it."""
+    """A dataset as the manifest names it: of a path the last folder, for pages may be shown to others."""
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
+        text = os.fspath(source)
+        name, mark, rest = text.partition(":") if is_dataset(text) else ("", "", text)
+        place, split, after = rest.partition("#") if mark else (rest, "", "")
+        return f"{name}{mark}{Path(place).resolve().name}{split}{Path(after).name}"
     return f"{len(source)} files" if hasattr(source, "__len__") else type(source).__name__

@@ -81,6 +81,7 @@ Atlas.pages.compare = {
     }
     search.addEventListener("input", () => change("q", search.value.trim()));
     update();
+    document.title = `${record.name} · ${document.title}`;
     return () => grid.close();
   },
   keys: { "/": () => document.getElementById("search") },

@@ -46,7 +46,7 @@
     return h("span", { class: "card-figure" }, [
       `${name[column]} `,
       h("b", {}, number(row[column])),
-      has ? h("span", { class: "soft" }, ` control ${number(control)}`) : column === "sparsity" ? h("span", { class: "soft" }, " of images") : null,
+      has ? h("span", { class: "soft" }, ` control ${number(control)}`) : null,
     ]);
   }
 
@@ -103,7 +103,9 @@
           h("h1", {}, "Features"),
           h("p", { class: "lead" }, [
             `What each feature of ${manifest.model ? manifest.model.source : "the network"} stands for and looks like. `,
-            "AUC says how well the words predict the feature on images that were not used to find them: 1 always, 0.5 by chance; beside it stands what a control reaches.",
+            table.rows.some((row) => row.truth !== null)
+              ? "AUC says how well the words predict the feature on images that were not used to find them: 1 always, 0.5 by chance; beside it stands what a control reaches."
+              : "",
           ]),
         ]),
         bar,

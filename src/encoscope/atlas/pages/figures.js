@@ -128,7 +128,8 @@ Atlas.crop = (crop, unit, { href, extra } = {}) => {
             : null,
         ])
       : null;
-  const frame = h("span", { class: "frame", style: { "aspect-ratio": `${width} / ${height}` } }, [
+  // whole images are shown as squares, so that a row of them is one
+  const frame = h("span", { class: "frame", style: { "aspect-ratio": marks ? `${width} / ${height}` : "1" } }, [
     Atlas.picture(crop.picture, `${unit} at ${text}`),
     marks,
   ]);
@@ -169,7 +170,7 @@ Atlas.chip = (link, row, { strongest } = {}) => {
   const words = row && row.concepts && row.concepts.length ? row.concepts.slice(0, 3).join(", ") : "";
   const share = strongest ? Math.min(1, Math.abs(link.measure.value) / strongest) : null;
   const inside = [
-    row && (row.picture || (row.crops && row.crops.length)) ? Atlas.face(row) : null,
+    Atlas.face(row),
     h("span", { class: "chip-text" }, [
       h("span", { class: isClass ? "chip-name" : "chip-name mono" }, name),
       words ? h("span", { class: "chip-words" }, words) : null,

@@ -139,7 +139,7 @@ class Live:
         mean, std = self._usual
         values = measure(self.encoder, photo, units)[0].double().cpu().numpy()
         scores = (values - mean) / np.where(std > 0, std, np.inf)
-        best = np.argsort(-scores, kind="stable")[:_TOP].tolist()
+        best = [place for place in np.argsort(-scores, kind="stable")[:_TOP].tolist() if scores[place] > 0]
         return tuple(Link(units[place].text, Measure(float(f"{scores[place]:.4g}"), SIGMA)) for place in best)
 
     def _said(self, photo: Photo) -> tuple[Link, ...]:
