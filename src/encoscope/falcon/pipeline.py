@@ -312,6 +312,7 @@ def _tested(
     """Each description with its truth, and for the summary each tested unit's strong images by space."""
     result = list(found)
     tests: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    kept = {name: tools.gallery.wholes(space.test.ids) for name, space in spaces.items() if space.test is not None}
     for place, (unit, item) in enumerate(zip(units, found, strict=True)):
         space = spaces[space_of(unit)]
         if space.test is None or not item.concepts:
@@ -319,7 +320,7 @@ def _tested(
         strong = strong_images(activation(space.test.h, unit), space.limits.alpha)
         if strong is None:
             continue
-        images = tools.gallery.wholes(space.test.ids)
+        images = kept[space.name]
         mean = {concept.word: concept.score for concept in item.concepts}
         scores = images @ tools.texts.description(mean)
         beside: dict[str, Interval] = {}

@@ -99,7 +99,9 @@ def auc_interval(
     wins = (positive[:, None] > order).astype(np.float32) + 0.5 * (positive[:, None] == order)
     drawn = []
     for kept in (len(positive), len(negative)):
-        drawn.append(rng.multinomial(kept, np.full(kept, 1 / kept), size=resamples).astype(np.float32) / kept)
+        places = rng.integers(kept, size=(resamples, kept)) + kept * np.arange(resamples)[:, None]
+        counts = np.bincount(places.ravel(), minlength=resamples * kept).reshape(resamples, kept)
+        drawn.append(counts.astype(np.float32) / kept)
     values = np.einsum("rn,rn->r", drawn[0] @ wins.astype(np.float32), drawn[1])
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(wins.mean(dtype=np.float64)), float(low), float(high), level)
