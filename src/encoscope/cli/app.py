@@ -52,6 +52,11 @@ app.command(
     help="Run one of the papers' tables or figures.",
 )
 app.command(
+    "encoscope.cli.evaluate:app",
+    name="evaluate",
+    help="See how good segmentations are, beside baselines and controls.",
+)
+app.command(
     "encoscope.cli.probe:probe",
     name="probe",
     help="Run a dataset through a model once and keep what a layer says.",

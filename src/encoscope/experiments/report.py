@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from encoscope import results
+from encoscope.images import Skipped
 from encoscope.metrics import Interval
 from encoscope.progress import Progress
 
@@ -42,7 +43,7 @@ class Report:
 
     rows: one mapping a row, with the same keys, in the order of the columns; values are text, numbers, intervals or
     None. notes: what a reader must know to read the table rightly (stand-ins, settings a paper leaves open).
-    pictures: by file name without suffix. settings: all that shaped the numbers.
+    pictures: by file name without suffix. settings: all that shaped the numbers. skipped: images that were left out.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Report:
     pictures: Mapping[str, Image.Image] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    skipped: Sequence[Skipped] = ()
 
     def text(self) -> str:
         """The table in columns for a terminal, title above and notes below."""
@@ -73,7 +75,7 @@ class Report:
         """The envelope, ``results`` one entry a row; an interval is ``{"value", "low", "high", "level"}``."""
         rows = [{key: _plain(value) for key, value in row.items()} for row in self.rows]
         shaped = {**self.settings, "experiment": self.name, "notes": list(self.notes)}
-        return results.envelope("results", rows, model=None, settings=shaped, seed=self.seed)
+        return results.envelope("results", rows, model=None, settings=shaped, seed=self.seed, skipped=self.skipped)
 
     def write(self, folder: str | os.PathLike[str], command: str | None = None) -> Path:
         """Write NAME.json, NAME.csv, NAME.md and the pictures; gives the path of the Markdown page."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -23,12 +23,14 @@ class Panoptic:
     """One image's regions.
 
     path: the photo. labels: per pixel a category's id, or a segment's number from 0 in the order of the file; -1 where
-    nothing is annotated. names: of the labels that occur.
+    nothing is annotated. names: of the labels that occur. things: those of them that are countable objects, as the
+    file's categories say (``isthing``), not stuff such as sky.
     """
 
     path: Path
     labels: Int64[np.ndarray, "height width"]
     names: dict[int, str]
+    things: frozenset[int] = field(default_factory=frozenset)
 
 
 def segment_ids(png: Path) -> Int64[np.ndarray, "height width"]:
@@ -66,24 +68,34 @@ def panoptic(images: str | Path, annotations: str | Path, labels: Labels | str =
     try:
         document = json.loads(source.read_text(encoding="utf-8"))
         categories = {entry["id"]: entry["name"] for entry in document["categories"]}
+        countable = {entry["id"] for entry in document["categories"] if entry.get("isthing")}
         files = {entry["id"]: entry["file_name"] for entry in document["images"]}
         entries = document["annotations"]
     except FileNotFoundError:
         raise MissingError(f"{source} is not there; give COCO's panoptic JSON") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ImageError(f"{source} is no COCO panoptic JSON ({error!r})") from error
-    return _read(Path(images), source.with_suffix(""), entries, files, categories, labels)
+    return _read(Path(images), source.with_suffix(""), entries, files, categories, countable, labels)
 
 
 def _read(
-    images: Path, masks: Path, entries: list[dict], files: dict[int, str], categories: dict[int, str], labels: str
+    images: Path,
+    masks: Path,
+    entries: list[dict],
+    files: dict[int, str],
+    categories: dict[int, str],
+    countable: set[int],
+    labels: str,
 ) -> Iterator[Panoptic]:
     for entry in entries:
         ids = segment_ids(masks / entry["file_name"])
         numbered = np.full(ids.shape, VOID, dtype=np.int64)
         names: dict[int, str] = {}
+        things: set[int] = set()
         for place, segment in enumerate(entry["segments_info"]):
             label = segment["category_id"] if labels == "category" else place
             numbered[ids == segment["id"]] = label
             names[label] = categories[segment["category_id"]]
-        yield Panoptic(images / files[entry["image_id"]], numbered, names)
+            if segment["category_id"] in countable:
+                things.add(label)
+        yield Panoptic(images / files[entry["image_id"]], numbered, names, frozenset(things))

@@ -1,0 +1,160 @@
+"""``encoscope evaluate``: how good segmentations are, beside baselines and controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Group, Parameter
+
+from encoscope.cli.console import note, say
+from encoscope.cli.flags import Common, counts, names, word_or_count
+from encoscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from encoscope.encoder import Encoder
+    from encoscope.experiments.contenders import Contender
+    from encoscope.experiments.report import Report
+
+app = App(name="evaluate", help="How good segmentations are, beside baselines and controls.", help_format="plaintext")
+
+_rules = Group("Segments", sort_key=2)
+
+Model = Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:vit_small_patch16_224.dino".')]
+Clusters = Annotated[str, Parameter(help="Numbers of clusters, with commas.")]
+Methods = Annotated[
+    str,
+    Parameter(
+        help="With commas: nave, slic, felzenszwalb, random, grid, pca, dino-seg, lost, tokencut, maskcut. "
+        "NAVE and random segments are always among them."
+    ),
+]
+Limit = Annotated[int | None, Parameter(help="Only the first so many images.")]
+Out = Annotated[Path | None, Parameter(help="Folder for the table as JSON, CSV and Markdown.")]
+Fresh = Annotated[bool, Parameter(help="Do not go on with an interrupted run.")]
+Layers = Annotated[str | None, Parameter(group=_rules, help="NAVE's layers, with commas.")]
+Grouping = Annotated[Literal["kmeans", "ward", "pca"], Parameter(group=_rules, help="How NAVE groups features.")]
+Size = Annotated[str, Parameter(group=_rules, help='Short side the network sees: "native", "model", or pixels.')]
+
+
+@app.command
+def corloc(
+    *,
+    model: Model,
+    dataset: Annotated[
+        list[str],
+        Parameter(help="Photos with boxes: voc07:ROOT, voc12:ROOT, coco20k:ROOT, voc:ROOT, coco:IMAGES#JSON."),
+    ],
+    clusters: Clusters = "5",
+    method: Methods = "nave",
+    select: Annotated[
+        Literal["outer", "inner", "border"],
+        Parameter(help="Choose a segment by the IoU of its outer or inner box (an oracle), or without the truth."),
+    ] = "outer",
+    score: Annotated[Literal["outer", "inner"], Parameter(help="The box of it that is scored.")] = "outer",
+    limit: Limit = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    layers: Layers = None,
+    grouping: Grouping = "kmeans",
+    size: Size = "native",
+    min_area: Annotated[int, Parameter(group=_rules, help="Parts of no more pixels are no candidates.")] = 784,
+    border: Annotated[int, Parameter(group=_rules, help="Pixels along the border taken away from parts.")] = 14,
+    parts: Annotated[
+        int | None, Parameter(group=_rules, help="Of slic, felzenszwalb, random, grid. Default: as many as NAVE has.")
+    ] = None,
+    common: Common | None = None,
+) -> int:
+    """See whether a segment holds an object: CorLoc, as in the papers of NAVE and LOST.
+
+    Choosing the segment with the true boxes at hand is an oracle. So the table always shows the number of candidates,
+    as many random segments, and a choice without the truth (border) as well. An interrupted run goes on.
+    """
+    common = common or Common()
+    numbers, methods = counts("--clusters", clusters), _methods(method)
+    _positive(limit, parts)
+    if min_area < 0 or border < 0:
+        raise UsageError(f"--min-area and --border take pixels, at least 0, not {min_area} and {border}")
+
+    from encoscope.experiments import localisation
+    from encoscope.images import boxed
+
+    read = {text: localisation.examples(boxed(text), limit) for text in dataset}
+    encoder = common.load(model)
+    nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=min_area, border=border)
+    report = localisation.evaluate(
+        localisation.lineup(nave, methods, numbers),
+        read,
+        select=select,
+        score=score,
+        parts=parts,
+        fresh=fresh,
+        seed=common.seed,
+    )
+    shaped = nave.manifest() | {"limit": limit, "parts": parts}
+    return _finish(report, [localisation.entry(row, dataset[0]) for row in report.rows], encoder, shaped, out, common)
+
+
+def _nave(
+    encoder: Encoder,
+    common: Common,
+    numbers: Sequence[int],
+    layers: str | None,
+    grouping: str,
+    size: str,
+    **rules: int,
+) -> Contender:
+    """NAVE with the settings of the flags."""
+    from encoscope.experiments.contenders import Contender
+
+    options: dict[str, Any] = {"grouping": grouping} | ({} if layers is None else {"layers": names(layers)})
+    side = word_or_count("--size", size, ("native", "model"))
+    return Contender("nave", encoder, numbers[0], options, side, seed=common.seed, **rules)
+
+
+def _methods(text: str) -> list[str]:
+    from encoscope.errors import nearest
+    from encoscope.experiments.contenders import METHODS
+
+    found = names(text) or []
+    wrong = next((name for name in found if name not in METHODS), None)
+    if wrong is not None or not found:
+        raise UsageError(f"--method takes {', '.join(METHODS)}, not {wrong or text!r}{nearest(wrong or '', METHODS)}")
+    return found
+
+
+def _positive(*numbers: int | None) -> None:
+    wrong = next((number for number in numbers if number is not None and number < 1), None)
+    if wrong is not None:
+        raise UsageError(f"--limit, --parts and --runs take numbers from 1 on, not {wrong}")
+
+
+def _finish(
+    report: Report,
+    entries: Sequence[Mapping[str, Any]],
+    encoder: Encoder,
+    shaped: Mapping[str, Any],
+    out: Path | None,
+    common: Common,
+) -> int:
+    """Print the table or the document, write both if asked; 1 when images were left out."""
+    import shlex
+    import sys
+
+    from encoscope import results
+
+    document = results.envelope(
+        report.name,
+        entries,
+        model={"source": encoder.source, "digest": encoder.digest},
+        settings=dict(shaped) | {"notes": list(report.notes)},
+        seed=common.seed,
+        skipped=report.skipped,
+    )
+    if out is not None:
+        page = report.write(out, "encoscope " + shlex.join(sys.argv[1:]))
+        results.write(out / f"{report.name}.json", document)
+        note(f"written: {page}")
+    say(results.dumps(document) if common.json else report.text())
+    return 1 if report.skipped else 0

@@ -1,0 +1,224 @@
+"""The methods that are compared, each from a photo to its parts: NAVE, and what it is measured against.
+
+Whatever parts a whole photo (NAVE, superpixels, the controls) goes by the same rules: components of at most
+``min_area`` pixels are no candidates, and a frame of ``border`` pixels is taken away. Superpixels and controls come at
+NAVE's own number of parts, image by image: more parts always make an oracle look better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from encoscope.discovery import METHODS as DISCOVERY
+from encoscope.discovery import Discovery, method
+from encoscope.discovery import candidates as candidates_of
+from encoscope.discovery.result import from_labels, from_masks
+from encoscope.encoder import Encoder
+from encoscope.errors import UsageError, nearest
+from encoscope.images import Photo, resize
+from encoscope.metrics import Candidates
+from encoscope.nave import Segmentation, segment
+from encoscope.nave.settings import Settings
+from encoscope.plots import displayable
+from encoscope.regions import Region, outer_box
+
+METHODS = ("nave", *DISCOVERY)
+MATCHED = ("slic", "felzenszwalb", "random", "grid")
+"""Methods that take a number of parts, NAVE's unless told otherwise, and no network."""
+CONTROL = "random"
+MIN_AREA, BORDER = 784, 14
+"""Of NAVE's evaluation: components of more than 784 pixels, without a frame of 14 (one patch)."""
+
+_SMALL = 256  # short side in pixels at which the settings for a number of parts are looked for
+_TRIES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a method makes of a photo.
+
+    labels: the part of each pixel, from 0; for methods that look for objects 0 is the rest of the photo. regions, with
+    boxes where a method defines its own: the candidates for an object.
+    """
+
+    labels: Int64[np.ndarray, "height width"]
+    regions: tuple[Region, ...]
+    boxes: Float[np.ndarray, "regions 4"] | None = None
+
+    @property
+    def candidates(self) -> Candidates:
+        """The regions as ``metrics.localise`` takes them."""
+        return candidates_of(self.regions, (self.labels.shape[0], self.labels.shape[1]), self.boxes)
+
+    @property
+    def count(self) -> int:
+        """Number of labels that occur."""
+        return len(np.unique(self.labels))
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A method with all its settings, ready to be called on a photo.
+
+    method: one of METHODS. encoder: None for methods without one. clusters: NAVE's K; None where it means nothing.
+    options: further settings of ``encoscope.segment`` or of the discovery method. size: as ``segment``'s; a network of
+    one fixed size gets that. min_area, border: which parts count as candidates, in pixels.
+    """
+
+    method: str
+    encoder: Encoder | None = None
+    clusters: int | None = 5
+    options: Mapping[str, Any] = field(default_factory=dict)
+    size: int | str = "native"
+    min_area: int = MIN_AREA
+    border: int = BORDER
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(
+                f"unknown method {self.method!r}{nearest(self.method, METHODS)}; there are {', '.join(METHODS)}"
+            )
+        if self.encoder is None and self.method not in MATCHED:
+            raise UsageError(f"{self.method} needs an encoder")
+        if self.method == "nave":  # a wrong setting fails before the first photo
+            self._settings()
+        else:
+            method(self.method, **self._finding(1))
+
+    @property
+    def matched(self) -> bool:
+        """Whether it takes a number of parts."""
+        return self.method in MATCHED
+
+    def manifest(self) -> dict[str, Any]:
+        """All that shapes its results but the photo and, if matched, the number of parts."""
+        made: dict[str, Any] = {"method": self.method, "min_area": self.min_area, "border": self.border}
+        if self.matched:
+            return made | {"options": dict(self.options), "seed": self.seed}
+        assert self.encoder is not None
+        made |= {"encoder": self.encoder.digest, "precision": self.encoder.precision}
+        if self.method == "nave":
+            settings = self._settings()
+            return made | settings.as_dict() | {"layers": list(settings.layers), "seed": settings.seed}
+        return made | {"options": dict(self.options), "size": self.size}
+
+    def __call__(self, photo: Photo, parts: int | None = None) -> Parts:
+        """The parts of a photo. parts: how many, for a matched method."""
+        if self.method == "nave":
+            assert self.encoder is not None
+            parted = segment(self.encoder, photo, **self._segmenting())
+            assert isinstance(parted, Segmentation)  # one photo, one number of clusters
+            kept = tuple(parted.regions(min_area=self.min_area, border=self.border))
+            return Parts(parted.labels.astype(np.int64), kept)
+        asked = max(1, parts or 1)
+        if self.method in _SEARCHED:
+            found = _SEARCHED[self.method](photo, asked, self.options)
+        else:
+            found = DISCOVERY[self.method](self.encoder, photo, **self._finding(asked))
+        if self.matched:
+            return Parts(_labels(found), self._ruled(found).regions)
+        return Parts(_labels(found) + 1, found.regions, found.boxes)
+
+    def _settings(self) -> Settings:
+        assert self.encoder is not None
+        return Settings.of(self.encoder, **self._segmenting())
+
+    def _segmenting(self) -> dict[str, Any]:
+        """Keyword arguments of ``segment``."""
+        assert self.encoder is not None
+        size = self.size if self.encoder.resizable else "model"
+        return {"clusters": self.clusters or 5, "size": size, "seed": self.seed, **self.options}
+
+    def _finding(self, parts: int) -> dict[str, Any]:
+        """Keyword arguments of the discovery method."""
+        if not self.matched:
+            return {"size": self.size, **self.options}
+        seed = {"seed": self.seed} if self.method == "random" else {}
+        number = {} if self.method == "felzenszwalb" else {"segments": parts}  # that one takes a scale
+        return {**number, **seed, **self.options}
+
+    def _ruled(self, found: Discovery) -> Discovery:
+        """The parts that are large enough, each whole, without the frame."""
+        shape, masks = (found.height, found.width), []
+        for region in found.regions:
+            if region.area > self.min_area:
+                mask = region.mask(shape)
+                if self.border:
+                    for edge in (
+                        mask[: self.border],
+                        mask[-self.border :],
+                        mask.T[: self.border],
+                        mask.T[-self.border :],
+                    ):
+                        edge[...] = False
+                masks.append(mask)
+        masks = [mask for mask in masks if mask.any()]
+        return from_masks(masks, [outer_box(mask) for mask in masks], shape)
+
+
+def slic(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discovery:
+    """SLIC, about ``parts`` superpixels: it makes fewer than it is asked for, so it is asked for more.
+
+    How many more is found on a small copy.
+    """
+    small, asked = _shrunk(photo), parts
+    for _ in range(_TRIES // 2):
+        made = len(DISCOVERY["slic"](None, small, segments=asked, **options))
+        if made >= parts:
+            break
+        asked = max(asked + 1, round(asked * parts / made))
+    return DISCOVERY["slic"](None, photo, segments=asked, **options)
+
+
+def felzenszwalb(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discovery:
+    """Felzenszwalb's segments, about ``parts`` of them: the scale that comes nearest, by bisection on a small copy.
+
+    The method takes a scale, not a number. Labels come back to the photo's own pixels by nearest neighbour.
+    """
+    options = {"min_size": 50, **options}
+    if "scale" in options:
+        return DISCOVERY["felzenszwalb"](None, photo, **options)
+    small = _shrunk(photo)
+    low, high, best = 1.0, 6.0, None  # decimal logarithms of the scale
+    for _ in range(_TRIES):
+        middle = (low + high) / 2
+        found = DISCOVERY["felzenszwalb"](None, small, scale=10**middle, **options)
+        if best is None or abs(len(found) - parts) < abs(len(best) - parts):
+            best = found
+        if len(found) == parts:
+            break
+        low, high = (middle, high) if len(found) > parts else (low, middle)
+    assert best is not None
+    rows = np.arange(photo.height) * best.height // photo.height
+    columns = np.arange(photo.width) * best.width // photo.width
+    return from_labels(_labels(best)[np.ix_(rows, columns)])
+
+
+def _shrunk(photo: Photo) -> Photo:
+    """A copy that takes a fraction of the time."""
+    shrink = min(1.0, _SMALL / min(photo.height, photo.width))
+    side = (max(1, round(photo.height * shrink)), max(1, round(photo.width * shrink)))
+    return replace(photo, pixels=resize(displayable(photo.pixels), side, "box"))
+
+
+def _labels(found: Discovery) -> Int64[np.ndarray, "height width"]:
+    """The number of the object at each pixel, the smallest where several are; -1 where there is none."""
+    labels = np.full((found.height, found.width), -1, dtype=np.int64)
+    order = sorted(range(len(found)), key=lambda index: -found.regions[index].area)
+    for index in order:
+        x0, y0, x1, y1 = found.regions[index].outer_box
+        labels[y0 : y1 + 1, x0 : x1 + 1][found.regions[index].crop] = index
+    return labels
+
+
+_SEARCHED: Mapping[str, Callable[[Photo, int, Mapping[str, Any]], Discovery]] = {
+    "slic": slic,
+    "felzenszwalb": felzenszwalb,
+}
+"""Methods that do not give the number of parts they are asked for."""

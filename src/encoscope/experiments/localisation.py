@@ -1,0 +1,165 @@
+"""NAVE's proxy task (section 4.2): does one of the parts an encoder treats alike hold an object?
+
+The part is chosen with the true boxes at hand, an oracle, so every figure stands beside three others: how many parts
+there were to choose from, as many random ones, and a choice made without the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from encoscope.errors import UsageError
+from encoscope.experiments.contenders import CONTROL, MATCHED, Contender
+from encoscope.experiments.report import Report
+from encoscope.experiments.runner import Example, Measured, Task, difference, interval, run, unique
+from encoscope.images import BoxedPhotos, Photo, Skipped
+from encoscope.metrics import hits, localise
+from encoscope.progress import Progress
+
+SELECT, SCORE = ("outer", "inner", "border"), ("outer", "inner")
+NOTES = (
+    "select: outer and inner choose among all candidates with the true boxes at hand, an oracle and no localisation; "
+    "border chooses the candidate that touches the image's border least, without them.",
+    "random is the control: as many Voronoi cells of random points as NAVE has candidates, image by image; slic, "
+    "felzenszwalb and grid are asked for as many, too.",
+    "corloc: share of images whose chosen box has IoU > 0.5 with a true box [95 % bootstrap interval over images]; "
+    "difference: to the first row of the same selection, on the same images.",
+)
+
+
+def look(contender: Contender, photo: Photo, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
+    """IoU of the chosen box for every way to choose and to score, NaN without true boxes; and how many candidates."""
+    found = contender(photo, parts).candidates
+    ious = {
+        f"{select} {score}": localise(found, truth, select=select, score=score).iou
+        for select, score in product(SELECT, SCORE)
+    }
+    return {"candidates": len(found), **ious}
+
+
+TASK = Task("corloc", look)
+
+
+def examples(found: BoxedPhotos, limit: int | None = None) -> list[Example]:
+    """The photos with the boxes that count (LOST's rules); those without any are left out, as they are there."""
+    kept = [(path, found.truth(index)) for index, path in enumerate(found.paths)]
+    return [Example(path, truth) for path, truth in kept if len(truth)][:limit]
+
+
+def corloc_of(measured: Measured, select: str, score: str) -> np.ndarray:
+    """1 for every image whose chosen box finds an object ("larger than 50 %"), 0 for the others."""
+    return hits(measured.array(f"{select} {score}"))
+
+
+def evaluate(
+    contenders: Sequence[Contender],
+    datasets: Mapping[str, Sequence[Example]],
+    *,
+    select: str = "outer",
+    score: str = "outer",
+    parts: int | None = None,
+    fresh: bool = False,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Report:
+    """A row for each dataset (named where there are several), contender and way to choose: as asked, and ``border``.
+
+    contenders: those that are matched take the number of candidates of the NAVE contender with their ``clusters``
+    among them, or of ``parts``; without either, UsageError.
+    """
+    rows: list[dict[str, Any]] = []
+    left_out: list[Skipped] = []
+    for name, images in datasets.items():
+        found = measure(contenders, images, parts=parts, fresh=fresh, progress=progress)
+        left_out += [item for one in found for item in one.skipped]
+        for way in dict.fromkeys((select, "border")):
+            for contender, measured in zip(contenders, found, strict=True):
+                values = corloc_of(measured, way, score)
+                row = {
+                    **({"dataset": name} if len(datasets) > 1 else {}),
+                    "method": contender.method,
+                    "clusters": contender.clusters,
+                    "select": way,
+                    "score": score,
+                    "corloc": interval(values, seed),
+                    "images": int((~np.isnan(values)).sum()),
+                    "candidates": measured.mean("candidates"),
+                    "difference": None,
+                }
+                if measured is not found[0]:
+                    row["difference"] = difference(measured, found[0], lambda one: corloc_of(one, way, score), seed)  # noqa: B023
+                rows.append(row)
+    title = "Does a part hold an object?" + (f" {next(iter(datasets))}" if len(datasets) == 1 else "")
+    return Report("corloc", title, rows, NOTES, seed=seed, skipped=unique(left_out))
+
+
+def entry(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """A row of ``evaluate`` for a result document: ``corloc`` a number, ``interval`` the ends of its interval."""
+    corloc, change = row["corloc"], row["difference"]
+    return {
+        "dataset": row.get("dataset", dataset),
+        **{name: row[name] for name in ("method", "clusters", "select", "score")},
+        "corloc": None if corloc is None else corloc.value,
+        "interval": None if corloc is None else [corloc.low, corloc.high],
+        "images": row["images"],
+        "candidates": row["candidates"],
+        "difference": None if change is None else {"value": change.value, "interval": [change.low, change.high]},
+    }
+
+
+def measure(
+    contenders: Sequence[Contender],
+    images: Sequence[Example],
+    task: Task = TASK,
+    *,
+    parts: int | None = None,
+    fresh: bool = False,
+    progress: Progress = None,
+) -> list[Measured]:
+    """Each contender on the same images, NAVE first so that matched contenders can follow it; in the order given."""
+    found: dict[int, Measured] = {}
+    order = sorted(range(len(contenders)), key=lambda index: contenders[index].matched)
+    for index in order:
+        contender = contenders[index]
+        like: Measured | int | None = parts
+        if contender.matched and parts is None:
+            like = next(
+                (
+                    found[other]
+                    for other in order
+                    if contenders[other].method == "nave" and contenders[other].clusters == contender.clusters
+                ),
+                None,
+            )
+            if like is None:
+                raise UsageError(f"{contender.method} needs a number of parts, or NAVE beside it to take it from")
+        title = contender.method + (f" {contender.clusters}" if contender.clusters else "")
+        found[index] = run(task, contender, images, like=like, fresh=fresh, label=title, progress=progress)
+    return [found[index] for index in range(len(contenders))]
+
+
+def lineup(nave: Contender, methods: Sequence[str], clusters: Sequence[int]) -> list[Contender]:
+    """The contenders of a list of methods and numbers of clusters, NAVE first and the random control among them.
+
+    nave: the encoder and the settings. Methods that know no number of clusters come once.
+    """
+    wanted = list(dict.fromkeys(["nave", *methods, CONTROL]))
+    several = [name for name in wanted if name == "nave" or name in MATCHED]
+    single = [name for name in wanted if name not in several]
+    made = [
+        replace(nave, clusters=k) if name == "nave" else of(nave, name, clusters=k)
+        for name in several
+        for k in clusters
+    ]
+    return made + [of(nave, name) for name in single]
+
+
+def of(nave: Contender, name: str, *, clusters: int | None = None, **options: Any) -> Contender:
+    """Another method with the same encoder, size, seed and rules for candidates."""
+    encoder = None if name in MATCHED else nave.encoder
+    return replace(nave, method=name, encoder=encoder, clusters=clusters, options=options)
