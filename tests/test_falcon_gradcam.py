@@ -133,6 +133,8 @@ def test_masks_keep_the_upper_part_of_the_range():
     assert not found[1:].any()
     assert masks_of([ramp], (10, 10))[0].sum() == 40
     assert masks_of([], (4, 4)).shape == (0, 4, 4)
+    mixed = masks_of([ramp, torch.eye(2)], (10, 10))  # units of layers of other sizes
+    assert torch.equal(mixed[0], masks_of([ramp], (10, 10))[0]) and 0 < mixed[1].sum() < 100
 
 
 def test_spaces_are_named_as_probes_name_them():

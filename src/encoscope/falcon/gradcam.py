@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -205,9 +206,9 @@ def masks_of(
     """
     if not cams:
         return torch.zeros(0, *canvas, dtype=torch.bool)
-    large = torch.nn.functional.interpolate(
-        torch.stack([cam.float() for cam in cams])[:, None], size=canvas, mode="bilinear", align_corners=False
-    )[:, 0]
+    grow = partial(torch.nn.functional.interpolate, size=canvas, mode="bilinear", align_corners=False)
+    # one by one: maps of units of several layers differ in size
+    large = torch.cat([grow(cam.float()[None, None])[0] for cam in cams])
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     return ((large - low) >= share * (high - low)) & (high > low)
 
