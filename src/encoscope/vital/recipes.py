@@ -15,6 +15,7 @@ Preset: TypeAlias = Literal["paper", "authors"]
 PRESETS: tuple[Preset, ...] = ("paper", "authors")
 
 _SMOOTH = 1e-3  # of an unnamed network: smooth pictures; 0 gives more vivid, noisier ones
+_SMOOTH_TOKENS = 1e-2  # of an unnamed one of one grid: with less, each patch of a small ViT is noise of its own
 _WITH_RELEVANCE = 1e-5  # of a class
 _INNER: Mapping[str, float] = {"paper": 3e-6, "authors": 3e-7}
 _INNER_STEM = 0.1
@@ -67,7 +68,7 @@ def recipe(encoder: Encoder, unit: Unit, *, preset: Preset = "paper", relevance:
     Class neurons and pooled features are matched on all layers of the recipe; a unit inside the network on those
     strictly below its own (statement 1: l' < l), the stem with weight 0.1. Networks other than the paper's five get
     the stem and the last layer of each stage, or the patch embedding and four blocks spread over the depth, weights 1
-    and a_TV = a_l2 = 1e-3.
+    and a_TV = a_l2 = 1e-3, or 1e-2 where all blocks have one grid.
     relevance: whether activations are multiplied by relevance, which makes the loss, and a_TV and a_l2, smaller.
 
     Raises UsageError for an unknown preset, and for a unit in a layer that has none of these below it.
@@ -114,14 +115,16 @@ def _default(encoder: Encoder, unit: Unit) -> Recipe:
     infos = encoder.layers
     stages = [info for info in infos if info.role == "stage"]
     blocks = [info for info in infos if info.role == "block"]
+    smooth = _SMOOTH
     if len(stages) < 2 and len(blocks) >= _BLOCKS:  # one grid: a ViT, a Mixer
+        smooth = _SMOOTH_TOKENS
         above = [info.name for info in infos].index(unit.layer) if unit.layer is not None else len(infos)
         below = [info for info in blocks if infos.index(info) < above]
         stages = _spread(below, _BLOCKS)
     stem = next((info for info in infos if info.role == "stem"), None)
     layers = [info for info in (stem, *(stages or blocks or infos)) if info is not None]
     names = tuple(dict.fromkeys(info.name for info in layers))
-    return Recipe("default", names, (1.0,) * len(names), _SMOOTH, _SMOOTH)
+    return Recipe("default", names, (1.0,) * len(names), smooth, smooth)
 
 
 def _spread(blocks: Sequence[LayerInfo], count: int) -> list[LayerInfo]:
