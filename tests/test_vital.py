@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,8 @@ def test_a_few_steps_in_single_precision(resnet, photo_folder):
 
 def test_a_channel_is_matched_with_relevance(resnet, photo_folder):
     """Activation times relevance, of the references once and of the picture in each step, as algorithm 1 says."""
-    unit = "layer4:7"
+    pixels = torch.cat([resnet.prepare(str(path)).pixels for path in photo_folder.rglob("*.png")])
+    unit = f"layer4:{int(resnet.activations(pixels, 'layer4')['layer4'].maps.mean((0, 2, 3)).argmax())}"
     vital = Vital(resnet, steps=2, relevance="lrp", number=4)
     references = whole_set(photo_folder, vital_unit(resnet, unit))
     made = recipe(resnet, vital_unit(resnet, unit), relevance=True)
@@ -170,6 +172,15 @@ def test_a_channel_is_matched_with_relevance(resnet, photo_folder):
         return {name: each.flatten(2) for name, each in maps.items()}
 
     photos = [item.source for item in references.items]
+    pixels = torch.cat([resnet.prepare(photo).pixels for photo in photos])
+    maps, matters = resnet.activations(pixels, made.layers), scores(pixels)
+    shares = [
+        (maps[name].maps.flatten(2) * matters[name]).square().mean() / maps[name].maps.square().mean()
+        for name in made.layers
+    ]
+    assert all(float(share) < 1e-3 for share in shares)
+    weights = tuple(weight / float(share) for weight, share in zip(made.weights, shares, strict=True))
+    made = replace(made, weights=weights)  # so that the layers' losses are of the activations' own scale
     compare(found, by_hand(resnet, photos, unit, made, steps=2, scores=scores), resnet, atol=5e-3)
 
 

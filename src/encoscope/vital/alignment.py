@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ class Alignment:
 
     reader: how images, and before them the references, are read. prototypes: of each unit of the run.
     weighted: whether the prototypes' channel weights count (the authors' way with relevance).
+
+    Relevance has no scale of its own: LRP's is some 1e-5 of the activations, less the earlier the layer. Where it is
+    not scaled to [0, 1] as the authors do, a layer's loss is divided by the share of the activations' mean square that
+    is left of the references', so that the published weights of layers and regularisers keep their meaning.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Alignment:
         self._reader, self._units, self._prototypes, self._recipe = reader, tuple(units), tuple(prototypes), recipe
         self._matching: Matching = matching
         self._weighted = weighted
+        self._scaled = reader.relevance is not None and not reader.scaled
         self._targets: dict[tuple[str, int, int], Tensor] = {}
         for prototype in prototypes:
             for name in recipe.layers:
@@ -58,6 +63,8 @@ class Alignment:
             target = torch.stack([self._target(name, place, values) for place in places])
             channels = torch.stack([self._weights(name, place, values) for place in places]) if self._weighted else None
             named[name] = weight * match(self._matching, values, target, channels)
+            if self._scaled:
+                named[name] = named[name] / self._shrinkage(name, places).to(values)
         main = torch.stack(list(named.values())).sum(0)
         if not (recipe.tv or recipe.l2):
             return Losses(main, None, named)
@@ -69,6 +76,12 @@ class Alignment:
         if wanted not in self._targets:
             self._targets[wanted] = self._prototypes[place].of(layer, values.shape[2]).to(values)
         return self._targets[wanted]
+
+    def _shrinkage(self, layer: str, places: Iterable[int]) -> Tensor:
+        shares = [self._prototypes[place].shrinkage for place in places]
+        if any(share is None for share in shares):
+            raise UsageError("these statistics were made without relevance: make them with the relevance of this run")
+        return torch.tensor([share[layer] for share in shares if share is not None])
 
     def _weights(self, layer: str, place: int, values: Tensor) -> Tensor:
         weights = self._prototypes[place].channel_weights

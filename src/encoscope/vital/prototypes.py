@@ -55,7 +55,7 @@ def prototype(
     for group in _batches(_read(references, reader.encoder, skipped, progress), batch):
         pixels = torch.cat([pixels for _, pixels in group])
         seen = reader.reference(pixels, unit)
-        sums.partial_fit(seen.values, seen.peaks, seen.activation)
+        sums.partial_fit(seen.values, seen.peaks, seen.activation, seen.shrinkage)
         names += [item.name for item, _ in group]
     notes = list(references.notes)
     if skipped:
@@ -83,6 +83,7 @@ def save(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
         "references": list(prototype.references),
         "notes": list(prototype.notes),
         "activation": prototype.activation,
+        "shrinkage": None if prototype.shrinkage is None else dict(prototype.shrinkage),
     }
     with aside(path) as temporary:
         save_file(tensors, temporary, metadata={"encoscope": json.dumps(about)})
@@ -107,7 +108,13 @@ def load(path: str | os.PathLike[str]) -> Prototype:
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise EncoscopeError(f"{path} holds no statistics of references, or is damaged ({error})") from error
     return Prototype(
-        values, about["count"], tuple(about["references"]), tuple(about["notes"]), weights or None, about["activation"]
+        values,
+        about["count"],
+        tuple(about["references"]),
+        tuple(about["notes"]),
+        weights or None,
+        about["activation"],
+        about["shrinkage"],
     )
 
 

@@ -27,12 +27,14 @@ class Seen:
     """What one pass showed.
 
     values: by layer. peaks: the spatial maximum of each channel's relevance, by layer, where there is relevance.
-    activation: the unit's value on each image, where that was asked for.
+    activation: the unit's value on each image, and shrinkage: by how much relevance makes the mean square of a layer's
+    activations smaller, as its (new, old) on each image: both of references only.
     """
 
     values: Mapping[str, Values]
     peaks: Mapping[str, Float[Tensor, "batch channels"]] | None = None
     activation: Float[Tensor, " batch"] | None = None
+    shrinkage: Mapping[str, Float[Tensor, "batch 2"]] | None = None
 
 
 class Reader:
@@ -70,15 +72,19 @@ class Reader:
         with attributor.recording():
             seen = self.encoder.observe(images, **_joined(wanted, attributor.needs), gradients=True)
         relevance = {name: maps.detach() for name, maps in attributor.relevance().items()}
+        plain = {name: seen.activations[name].maps for name in self.layers}
         weighted = {
-            name: seen.activations[name].maps * (min_max(relevance[name]) if self.scaled else relevance[name])
-            for name in self.layers
+            name: maps * (min_max(relevance[name]) if self.scaled else relevance[name]) for name, maps in plain.items()
         }
-        return Seen(
-            {name: (maps.detach() if references else maps).flatten(2) for name, maps in weighted.items()},
-            {name: relevance[name].amax((2, 3)) for name in self.layers},
-            values(seen, units)[:, 0].detach() if references else None,
-        )
+        peaks = {name: relevance[name].amax((2, 3)) for name in self.layers}
+        if not references:
+            return Seen({name: maps.flatten(2) for name, maps in weighted.items()}, peaks)
+        squares = {
+            name: torch.stack([each.detach().square().mean((1, 2, 3)) for each in (maps, plain[name])], 1)
+            for name, maps in weighted.items()
+        }
+        found = {name: maps.detach().flatten(2) for name, maps in weighted.items()}
+        return Seen(found, peaks, values(seen, units)[:, 0].detach(), squares)
 
     def _attributor(self, units: tuple[Unit, ...]) -> Attributor:
         distinct = units[:1] if len(set(units)) == 1 else units

@@ -22,6 +22,9 @@ class Prototype:
     channel_weights: for each layer, the authors' factor of each channel's loss; None without relevance.
     count: of references. references: their names (ids, and boxes of patches). notes: a sentence each.
     activation: the mean of the unit's value on the references; None if it is not known.
+    shrinkage: for each layer, the mean square of what is matched as a share of that of the activations alone: how much
+    smaller relevance makes the values, 1 where there is no relevance at all (the unit does not respond to its
+    references); None without relevance.
     """
 
     values: Mapping[str, Float[Tensor, "channels positions"]]
@@ -30,6 +33,7 @@ class Prototype:
     notes: tuple[str, ...] = ()
     channel_weights: Mapping[str, Float[Tensor, " channels"]] | None = None
     activation: float | None = None
+    shrinkage: Mapping[str, float] | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -50,6 +54,7 @@ class PrototypeSums:
         self.count = 0
         self._sums: dict[str, Tensor] = {}
         self._peaks: dict[str, Tensor] = {}
+        self._squares: dict[str, Tensor] = {}
         self._activation = 0.0
         self._dtype = torch.float32
 
@@ -58,8 +63,12 @@ class PrototypeSums:
         values: Mapping[str, Values],
         peaks: Mapping[str, Float[Tensor, "batch channels"]] | None = None,
         activation: Float[Tensor, " batch"] | None = None,
+        shrinkage: Mapping[str, Float[Tensor, "batch 2"]] | None = None,
     ) -> PrototypeSums:
-        """Add a batch of images. peaks: each channel's largest relevance. activation: the unit's value on each."""
+        """Add a batch of images. peaks: each channel's largest relevance. activation: the unit's value on each image.
+
+        shrinkage: the mean squares of what is matched, and of the activations alone.
+        """
         for name, batch in values.items():
             ordered, _ = sort(batch)
             self._dtype = batch.dtype
@@ -68,13 +77,19 @@ class PrototypeSums:
             low, high = batch.amin(1, keepdim=True), batch.amax(1, keepdim=True)
             scaled = (batch - low) / (high - low).clamp(min=torch.finfo(batch.dtype).tiny)
             self._add(self._peaks, name, scaled.double().sum(0).cpu())
+        for name, batch in (shrinkage or {}).items():
+            self._add(self._squares, name, batch.double().sum(0).cpu())
         self.count += len(next(iter(values.values())))
         self._activation += float("nan") if activation is None else float(activation.double().sum())
         return self
 
     def merge(self, other: PrototypeSums) -> PrototypeSums:
         """Add what another pass has summed."""
-        for mine, theirs in ((self._sums, other._sums), (self._peaks, other._peaks)):
+        for mine, theirs in (
+            (self._sums, other._sums),
+            (self._peaks, other._peaks),
+            (self._squares, other._squares),
+        ):
             for name, total in theirs.items():
                 self._add(mine, name, total)
         self.count += other.count
@@ -89,7 +104,8 @@ class PrototypeSums:
         weights = {name: (total / self.count).to(self._dtype) for name, total in self._peaks.items()}
         mean = self._activation / self.count
         known = None if isnan(mean) else mean
-        return Prototype(means, self.count, tuple(references), tuple(notes), weights or None, known)
+        shares = {name: float(new / old) if new > 0 else 1.0 for name, (new, old) in self._squares.items()}
+        return Prototype(means, self.count, tuple(references), tuple(notes), weights or None, known, shares or None)
 
     def _add(self, sums: dict[str, Tensor], name: str, total: Tensor) -> None:
         if name in sums and sums[name].shape != total.shape:
