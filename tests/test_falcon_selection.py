@@ -77,6 +77,17 @@ def test_an_empty_set_is_replaced_by_the_strongest_and_a_dead_feature_is_told():
     assert strict.fires and not strict.adaptive and len(strict.high) == 0
 
 
+def test_a_set_of_too_few_images_counts_as_empty():
+    h = representation()
+    limits = thresholds(h, SETTINGS)
+    sizes = [int((h[:, i] > limits.alpha).sum()) for i in range(h.shape[1])]
+    needed = sorted(sizes)[6]
+    strict = Settings.of(deviations=2.0, least=needed)
+    found = select(h, [feature(i) for i in range(h.shape[1])], strict, limits, ids(len(h)))
+    assert [selection.adaptive for selection in found] == [size < needed for size in sizes]
+    assert Settings.of("authors").least == 11 and Settings.of("paper").least == 1
+
+
 def test_a_group_needs_all_its_members_and_exact_no_other():
     h = representation(400, 8)
     limits = thresholds(h, TOGETHER)

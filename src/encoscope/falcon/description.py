@@ -93,8 +93,9 @@ class Description:
     """A unit in words.
 
     unit: as it was written. concepts, phrases: best first. spurious: those that the counterfactuals share, taken out.
-    method: "falcon"; "falcon, top-k" where no image passes alpha and the strongest stand in; "dissect" for soft-WPMI
-    where FALCON finds no concept; "none" where nothing is to be said. note: why, where it is not plain "falcon".
+    method: "falcon"; "falcon, top-k" where no image (or fewer than asked for) passes alpha and the strongest stand in;
+    "dissect" for soft-WPMI where FALCON finds no concept; "none" where nothing is to be said. note: why, where it is
+    not plain "falcon".
     images: how many there are in T_i (or stand in); high, low: some of T_i, strongest first, and L_i.
     interpretability: mean cosine over all pairs of crops as the authors compute it, each with itself too; clarity: over
     pairs of different ones; None for fewer than two crops. interpretable: clarity is above the settings' ``clear``.
@@ -140,6 +141,8 @@ class Description:
             "method": self.method,
             "note": self.note,
             "images": self.images,
+            "alpha": self.settings.get("alpha"),
+            "epsilon": self.settings.get("epsilon"),
             "interpretability": self.interpretability,
             "clarity": self.clarity,
             "interpretable": self.interpretable,

@@ -201,9 +201,9 @@ def _plain(unit: Unit, space: Space, selection: Selection, evidence: _Evidence, 
         method, note = "none", f"it never fires: one value on all {len(made.ids)} images"
     elif selection.adaptive:
         method = "falcon, top-k"
-        note = f"no image passes alpha ({space.limits.alpha:.3g}): its {len(selection.high)} strongest stand in"
+        note = f"{_few(settings)} alpha ({space.limits.alpha:.3g}): its {len(selection.high)} strongest stand in"
     elif not len(selection.high):
-        method, note = "none", f"no image passes alpha ({space.limits.alpha:.3g})"
+        method, note = "none", f"{_few(settings)} alpha ({space.limits.alpha:.3g})"
     return Description(
         unit=unit.text,
         concepts=(),
@@ -221,6 +221,10 @@ def _plain(unit: Unit, space: Space, selection: Selection, evidence: _Evidence, 
         settings=_provenance(space, tools),
         model={"source": tools.encoder.source, "digest": tools.encoder.digest, "layers": [space.name]},
     )
+
+
+def _few(settings: Settings) -> str:
+    return "no image passes" if settings.least == 1 else f"fewer than {settings.least} images pass"
 
 
 def _example(made: Any, row: int, raw: np.ndarray, evidence: _Evidence, place: int | None, **crop: Any) -> Example:

@@ -33,8 +33,8 @@ class Thresholds:
 class Selection:
     """The images of a unit, as rows of the matrix.
 
-    high: T_i, strongest first. low: L_i, most similar first; ties go by image id. adaptive: T_i was empty, and the
-    strongest images stand in. fires: False for a unit that has one value on all images: then both are empty.
+    high: T_i, strongest first. low: L_i, most similar first; ties go by image id. adaptive: T_i had fewer images than
+    it needs, and the strongest stand in. fires: False for a unit of one value on all images: then both are empty.
     """
 
     high: Int[np.ndarray, " highs"]
@@ -139,7 +139,7 @@ def _high(
     else:
         above = (h[:, list(unit.channels)] >= limits.alpha).all(1) & (counts == len(unit.channels))
     candidates = np.flatnonzero(above)
-    if len(candidates):
+    if len(candidates) >= settings.least:
         return _strongest(candidates, value, rank, settings.most), False, True
     if not settings.adaptive:
         return none, False, True

@@ -21,6 +21,7 @@ class Settings:
     deviations: alpha = mean + so many standard deviations over all entries of the normalised matrix; ``alpha`` itself,
         where it is given, takes its place. epsilon: below it an image is lowly activating; None is the global mean.
     beta: least similarity of a counterfactual, in [-1, 1]. lows: at most so many of them, the most similar.
+    least: images that T_i needs; with fewer it counts as empty. The authors drop groups of up to 10.
     adaptive: so many strongest images stand in for an empty T_i; 0 leaves it empty. most: cap on T_i, strongest first.
     mask: part of the GradCAM kept, as a share of its range. captions: captions a crop. top: words and phrases kept.
     score: "cosine" or "softmax" (over all captions, of 100 cosines). contrast: drop what the counterfactuals share.
@@ -36,6 +37,7 @@ class Settings:
     epsilon: float | None = None
     beta: float = 0.3
     lows: int = 10
+    least: int = 1
     adaptive: int = 10
     most: int | None = None
     mask: float = 0.6
@@ -75,7 +77,14 @@ class Settings:
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {' or '.join(allowed)}, not {getattr(self, name)!r}")
-        for name, least in (("lows", 0), ("adaptive", 0), ("captions", 1), ("top", 1), ("random_sets", 1)):
+        for name, least in (
+            ("lows", 0),
+            ("least", 1),
+            ("adaptive", 0),
+            ("captions", 1),
+            ("top", 1),
+            ("random_sets", 1),
+        ):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is a number from {least} on, not {getattr(self, name)}")
         if self.most is not None and self.most < 1:
@@ -91,5 +100,5 @@ class Settings:
 PRESETS = {
     "paper": Settings(),
     # identical sets of features, and the contrast threshold that their softmax scores are made for
-    "authors": Settings(preset="authors", mode="exact", score="softmax", spurious=0.1),
+    "authors": Settings(preset="authors", mode="exact", score="softmax", spurious=0.1, least=11),
 }
