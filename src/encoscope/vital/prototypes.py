@@ -105,17 +105,11 @@ def load(path: str | os.PathLike[str]) -> Prototype:
             names = set(file.keys())
             values = {name: file.get_tensor(f"values/{name}") for name in about["layers"]}
             weights = {n: file.get_tensor(f"weights/{n}") for n in about["layers"] if f"weights/{n}" in names}
+        count, activation, shrinkage = about["count"], about["activation"], about["shrinkage"]
+        references, notes = tuple(about["references"]), tuple(about["notes"])
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise EncoscopeError(f"{path} holds no statistics of references, or is damaged ({error})") from error
-    return Prototype(
-        values,
-        about["count"],
-        tuple(about["references"]),
-        tuple(about["notes"]),
-        weights or None,
-        about["activation"],
-        about["shrinkage"],
-    )
+    return Prototype(values, count, references, notes, weights or None, activation, shrinkage)
 
 
 def _path(reader: Reader, references: References, unit: Unit) -> Path:
