@@ -1,8 +1,13 @@
-"""Make the pictures of the README and the docs, from photos inside the wheels: ``make pictures``."""
+"""Make the pictures of the README and the docs: ``make pictures``.
+
+Those of segments come from photos inside the wheels. Those of units need Caltech-101: they are made when
+``ENCOSCOPE_DATA`` points to the folder above it, in about half an hour on two cores, and go on when interrupted.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +19,11 @@ from encoscope.images import Photo, read
 from encoscope.nave import Segmentation
 from encoscope.nave.controls import colour_control, untrained_control
 from encoscope.nave.stability import agreement
+from encoscope.vital.circuits import circuit
 
 FOLDER = Path(__file__).parent / "images"
 MODEL = "zoo:resnet-caltech101"
+STEPS = 500
 SETTINGS = {"clusters": 5, "weighting": "equal", "size": 192}
 PLACES = {
     "chelsea": ("skimage", "data/chelsea.png"),
@@ -35,6 +42,11 @@ def main() -> None:
     layers(encoder, photos["china"])
     weighting(encoder, twin, photos)
     granularity(encoder, photos["astronaut"])
+    if "ENCOSCOPE_DATA" in os.environ:
+        references = f"caltech101:{os.environ['ENCOSCOPE_DATA']}/caltech101#train"
+        classes(encoder, encoscope.load(MODEL, untrained=True), references)
+        inside(encoder, references)
+        words(encoder, references)
 
 
 def place(package: str, file: str) -> Path:
@@ -92,6 +104,32 @@ def granularity(encoder: encoscope.Encoder, photo: Photo) -> None:
     seg = parts(encoder, photo)
     numbers = (2, 3, 5, 8, 12, 20)
     save("granularity.jpg", [plots.overlay(photo, seg.at(k).labels) for k in numbers], [f"K = {k}" for k in numbers], 3)
+
+
+def classes(encoder: encoscope.Encoder, twin: encoscope.Encoder, references: str) -> None:
+    """Classes as the network sees them, and the same from random weights."""
+    units = [f"class:{name}" for name in ("Faces", "sunflower", "Leopards", "brain", "ceiling_fan", "soccer_ball")]
+    found = encoscope.Vital(encoder, steps=STEPS).fit(references, units).synthesize()
+    control = encoscope.Vital(twin, steps=STEPS).fit(references, units).synthesize()
+    panels = [made.picture for made in (*found, *control)]
+    captions = [*(made.caption for made in found), *["random weights, same references"] * len(control)]
+    save("classes.jpg", panels, captions, len(units))
+
+
+def inside(encoder: encoscope.Encoder, references: str) -> None:
+    """A circuit: a class, and the channels it rests on; beside it two facets of the strongest one."""
+    found = circuit(encoder, "class:soccer_ball", references, steps=STEPS)
+    found.plot().savefig(FOLDER / "circuit.jpg", dpi=90)
+    channel = found.links[0].unit
+    facets = encoscope.Vital(encoder, steps=STEPS).fit(references, channel, facets=3).synthesize()
+    save("facets.jpg", [made.picture for made in facets], [made.name for made in facets], 3)
+
+
+def words(encoder: encoscope.Encoder, references: str) -> None:
+    """What a class neuron stands for, with its images."""
+    found = encoscope.describe(encoder, "class:Leopards", probe=references)
+    assert isinstance(found, encoscope.Description)
+    Image.fromarray(found.sheet(cell=150)).save(FOLDER / "description.jpg", quality=85, optimize=True)
 
 
 def save(name: str, panels: list, captions: list[str], columns: int) -> None:

@@ -84,3 +84,10 @@ def test_calibration_follows_from_the_seed_and_refuses_what_cannot_be_drawn() ->
             first.thresholds(size, each.terms)
     with pytest.raises(UsageError, match="on no images"):
         Calibration(confidences(np.zeros((0, 5)), []))
+
+
+def test_terms_can_stand_in_the_order_of_what_they_score_beyond_the_usual() -> None:
+    scores = {"animal": 0.8, "leopard": 0.5, "fur": 0.5, "tree": 0.1}
+    assert list(ranked(scores)) == ["animal", "fur", "leopard", "tree"]
+    usual = {"animal": 0.5, "fur": 0.2, "leopard": 0.01}
+    assert ranked(scores, 3, usual) == {"leopard": 0.5, "animal": 0.8, "fur": 0.5}

@@ -60,6 +60,10 @@ def describe(
     score: Annotated[
         Literal["cosine", "softmax"] | None, Parameter(group=_words, help="Of captions. Default: the preset's.")
     ] = None,
+    rank: Annotated[
+        Literal["score", "excess"],
+        Parameter(group=_words, help="Order of words: their scores, or those beyond what the whole probe scores."),
+    ] = "score",
     top: Annotated[int, Parameter(group=_words, help="Words, phrases and images kept.")] = 8,
     contrast: Annotated[
         bool, Parameter(group=_words, negative="--no-contrast", help="Drop words that counterfactuals share.")
@@ -104,6 +108,7 @@ def describe(
         probe,
         common,
         score=score,
+        rank=rank,
         top=top,
         contrast=contrast,
         fallback=fallback,

@@ -42,6 +42,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper, no contrast": {"contrast": False},
     "authors": {"preset": "authors"},
     "authors' scores, paper's images": {"score": "softmax"},
+    "ranked by excess (extension)": {"rank": "excess"},
 }
 GROUPS = 4
 STRICTER = 5

@@ -75,21 +75,21 @@ def describe_units(
     chosen = selections(units, spaces, settings)
     some = next(iter(spaces.values()))
     calibrated = settings.contrast and settings.spurious is None and settings.score == "cosine"
-    pool = sorted(set(some.made.ids))[:POOL] if calibrated else []
+    pool = sorted(set(some.made.ids))[:POOL] if calibrated or settings.rank == "excess" else []
     evidence = _gather(units, chosen, spaces, tools, pool)
     words = confidences(evidence.scores, evidence.captions, "words")
     phrases = confidences(evidence.scores, evidence.captions, "phrases")
-    limits = [
-        Calibration(
-            Confidences(found.values[np.array(evidence.rows(pool), dtype=np.int64)], found.terms),
-            sets=settings.random_sets,
-            percentile=100 * settings.quantile,
-            seed=settings.seed,
-        )
-        if calibrated
-        else None
+    usual = [
+        Confidences(found.values[np.array(evidence.rows(pool), dtype=np.int64)], found.terms)
         for found in (words, phrases)
     ]
+    limits = [
+        Calibration(probe, sets=settings.random_sets, percentile=100 * settings.quantile, seed=settings.seed)
+        if calibrated
+        else None
+        for probe in usual
+    ]
+    everywhere = [probe.means() if settings.rank == "excess" else {} for probe in usual]
     found: list[Description] = []
     for unit in units:
         space, selection = spaces[space_of(unit)], chosen[unit]
@@ -100,8 +100,8 @@ def describe_units(
         found.append(
             replace(
                 description,
-                concepts=_listed(ranked(kept, settings.top)),
-                phrases=_listed(ranked(kept_phrases, settings.top)),
+                concepts=_listed(ranked(kept, settings.top, everywhere[0])),
+                phrases=_listed(ranked(kept_phrases, settings.top, everywhere[1])),
                 spurious=_listed(ranked({**spurious, **spurious_phrases}, 2 * settings.top)),
             )
         )

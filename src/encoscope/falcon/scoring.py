@@ -92,9 +92,15 @@ def word_scores(
     return confidences(scores, captions, kind).means()
 
 
-def ranked(scores: Mapping[str, float], top: int | None = None) -> dict[str, float]:
-    """The best terms with their scores, best first; equals in alphabetical order."""
-    return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:top])
+def ranked(
+    scores: Mapping[str, float], top: int | None = None, usual: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The best terms with their scores, best first; equals in alphabetical order.
+
+    usual: what a term scores anyway; given, terms stand in the order of what they score beyond it.
+    """
+    base = usual or {}
+    return dict(sorted(scores.items(), key=lambda item: (base.get(item[0], 0.0) - item[1], item[0]))[:top])
 
 
 def contrast(
