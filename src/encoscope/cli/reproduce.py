@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -17,13 +17,18 @@ def reproduce(
     name: Annotated[str, Parameter(help='The experiment, such as nave-fig6; "list" shows all.')],
     *,
     model: Annotated[
-        list[str] | None, Parameter(help="The encoder, for experiments that leave it open; may be repeated.")
+        list[str] | None,
+        Parameter(help="The encoder, for experiments that leave it open, or NAME=MODEL for a row; may be repeated."),
     ] = None,
     dataset: Annotated[
         list[str] | None, Parameter(help="A folder, or a dataset such as coco:IMAGES#JSON; may be repeated.")
     ] = None,
     limit: Annotated[int | None, Parameter(help="Only the first so many images, classes or units.")] = None,
     out: Annotated[Path, Parameter(help="Folder for the table and the pictures.")] = Path("reproduced"),
+    set_: Annotated[
+        list[str] | None,
+        Parameter(name="--set", help="A setting the paper leaves open, as NAME=VALUE; may be repeated."),
+    ] = None,
     fresh: Annotated[bool, Parameter(help="Do not go on with an interrupted run.")] = False,
     common: Common | None = None,
 ) -> int:
@@ -53,6 +58,7 @@ def reproduce(
         limit=limit,
         seed=common.seed,
         load=common.loading(),
+        options=dict(_setting(text) for text in set_ or ()),
         fresh=fresh,
     )
     report = chosen.load()(request)
@@ -63,3 +69,18 @@ def reproduce(
         say(report.text())
         note(f"written: {page}")
     return 0
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, numbers as numbers."""
+    from encoscope.errors import UsageError
+
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise UsageError(f"--set takes NAME=VALUE, not {text!r}")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value

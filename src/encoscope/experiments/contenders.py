@@ -118,7 +118,7 @@ class Contender:
             return Parts(parted.labels.astype(np.int64), kept)
         asked = max(1, parts or 1)
         if self.method in _SEARCHED:
-            found = _SEARCHED[self.method](photo, asked, self.options)
+            found = _SEARCHED[self.method](photo, asked, self._finding(asked))
         else:
             found = DISCOVERY[self.method](self.encoder, photo, **self._finding(asked))
         if self.matched:
@@ -139,9 +139,10 @@ class Contender:
         """Keyword arguments of the discovery method."""
         if not self.matched:
             return {"size": self.size, **self.options}
+        if self.method == "felzenszwalb":  # takes a scale; parts that are no candidates would take others' places
+            return {"min_size": max(20, self.min_area + 1), **self.options}
         seed = {"seed": self.seed} if self.method == "random" else {}
-        number = {} if self.method == "felzenszwalb" else {"segments": parts}  # that one takes a scale
-        return {**number, **seed, **self.options}
+        return {"segments": parts, **seed, **self.options}
 
     def _ruled(self, found: Discovery) -> Discovery:
         """The parts that are large enough, each whole, without the frame."""
@@ -167,13 +168,13 @@ def slic(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discovery:
 
     How many more is found on a small copy.
     """
-    small, asked = _shrunk(photo), parts
+    (small, _), asked = _shrunk(photo), parts
     for _ in range(_TRIES // 2):
-        made = len(DISCOVERY["slic"](None, small, segments=asked, **options))
+        made = len(DISCOVERY["slic"](None, small, **{**options, "segments": asked}))
         if made >= parts:
             break
         asked = max(asked + 1, round(asked * parts / made))
-    return DISCOVERY["slic"](None, photo, segments=asked, **options)
+    return DISCOVERY["slic"](None, photo, **{**options, "segments": asked})
 
 
 def felzenszwalb(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discovery:
@@ -181,10 +182,10 @@ def felzenszwalb(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discov
 
     The method takes a scale, not a number. Labels come back to the photo's own pixels by nearest neighbour.
     """
-    options = {"min_size": 50, **options}
     if "scale" in options:
         return DISCOVERY["felzenszwalb"](None, photo, **options)
-    small = _shrunk(photo)
+    small, shrink = _shrunk(photo)
+    options = {**options, "min_size": max(1, round(options["min_size"] * shrink**2))}
     low, high, best = 1.0, 6.0, None  # decimal logarithms of the scale
     for _ in range(_TRIES):
         middle = (low + high) / 2
@@ -200,11 +201,11 @@ def felzenszwalb(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discov
     return from_labels(_labels(best)[np.ix_(rows, columns)])
 
 
-def _shrunk(photo: Photo) -> Photo:
-    """A copy that takes a fraction of the time."""
+def _shrunk(photo: Photo) -> tuple[Photo, float]:
+    """A copy that takes a fraction of the time, and its sides over the photo's."""
     shrink = min(1.0, _SMALL / min(photo.height, photo.width))
     side = (max(1, round(photo.height * shrink)), max(1, round(photo.width * shrink)))
-    return replace(photo, pixels=resize(displayable(photo.pixels), side, "box"))
+    return replace(photo, pixels=resize(displayable(photo.pixels), side, "box")), shrink
 
 
 def _labels(found: Discovery) -> Int64[np.ndarray, "height width"]:

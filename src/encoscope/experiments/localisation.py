@@ -16,7 +16,7 @@ import numpy as np
 from encoscope.errors import UsageError
 from encoscope.experiments.contenders import CONTROL, MATCHED, Contender
 from encoscope.experiments.report import Report
-from encoscope.experiments.runner import Example, Measured, Task, difference, interval, run, unique
+from encoscope.experiments.runner import Example, Measured, Task, difference, interval, run, short, unique
 from encoscope.images import BoxedPhotos, Photo, Skipped
 from encoscope.metrics import hits, localise
 from encoscope.progress import Progress
@@ -94,7 +94,7 @@ def evaluate(
                 if measured is not found[0]:
                     row["difference"] = difference(measured, found[0], lambda one: corloc_of(one, way, score), seed)  # noqa: B023
                 rows.append(row)
-    title = "Does a part hold an object?" + (f" {next(iter(datasets))}" if len(datasets) == 1 else "")
+    title = "Does a part hold an object?" + (f" {short(next(iter(datasets)))}" if len(datasets) == 1 else "")
     return Report("corloc", title, rows, NOTES, seed=seed, skipped=unique(left_out))
 
 

@@ -147,6 +147,14 @@ def unique(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
     return tuple({item.path: item for item in skipped}.values())
 
 
+def short(dataset: str) -> str:
+    """A dataset string for a title: names of files and folders without those above them."""
+    name, colon, rest = dataset.partition(":")
+    if not colon:
+        return Path(dataset).name
+    return f"{name}:" + "#".join(Path(part).name for part in rest.split("#"))
+
+
 def _identity(example: Example, parts: int | None) -> str:
     """What tells one look at one image from another: its bytes, what is known of it, the number of parts."""
     try:

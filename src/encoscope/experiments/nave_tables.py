@@ -1,0 +1,228 @@
+"""NAVE's Tables 1 to 7: the paper's figure, ours on models and data at hand, and what an oracle's figure is worth.
+
+Every row of NAVE stands beside as many random segments chosen in the same way, and beside the choice made without the
+truth. A network of the paper that is not there has an empty row, or a stand-in, which the table names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from encoscope.encoder import Encoder, load
+from encoscope.errors import UsageError, nearest
+from encoscope.experiments import localisation
+from encoscope.experiments.contenders import CONTROL, MATCHED, Contender
+from encoscope.experiments.nave_paper import NONE, SETS, STAND_INS, TABLES, WEIGHTS, Line, Table
+from encoscope.experiments.report import Report, Request
+from encoscope.experiments.runner import Example, Measured, difference, interval, run, short, unique
+from encoscope.images import Skipped, boxed
+
+OPTIONS: Mapping[str, Any] = {"size": None, "min_area": 784, "border": 14, "score": "outer", "layers": None}
+"""What can be set, with the defaults. size: "native" for named models, 256 for the zoo's (trained at 128 pixels)."""
+STAND_IN_SIZE = 256
+
+_PAPER = "paper"
+
+
+def table(number: int, request: Request) -> Report:
+    """Run a table of the paper; UsageError without a dataset."""
+    asked = TABLES[number]
+    if not request.datasets:
+        raise UsageError(
+            f"nave-table{number} needs --dataset, with boxes: voc07:ROOT, voc12:ROOT, coco20k:ROOT or coco:IMAGES#JSON"
+        )
+    models, extra = assign(asked, request.models)
+    lines = [*asked.lines, *extra]
+    settings = _settings(request)
+    read = {text: localisation.examples(boxed(text), request.limit) for text in request.datasets}
+    bench = _Bench(models, settings, request)
+    rows, shown = [], len(read) > 1
+    for text, examples in read.items():
+        for line in lines:
+            row = _row(line, bench, text, examples)
+            rows.append(({"dataset": short(text)} if shown else {}) | row)
+    missing = [feature for feature in asked.features if feature not in models]
+    return Report(
+        f"nave-table{number}",
+        f"NAVE, Table {number}: {asked.title}" + ("" if shown else f" ({short(request.datasets[0])})"),
+        rows,
+        notes=_notes(request, bench, missing),
+        settings={"datasets": list(request.datasets), "models": models, "limit": request.limit, **bench.settings},
+        seed=request.seed,
+        skipped=unique(bench.skipped),
+    )
+
+
+table1, table2, table3, table4, table5, table6, table7 = (partial(table, number) for number in range(1, 8))
+
+
+def assign(asked: Table, given: Sequence[str]) -> tuple[dict[str, str], list[Line]]:
+    """The model of each of a table's networks, and rows for models that are none of them.
+
+    given: "FEATURE=MODEL" names the network it is or stands for, a name of one's own makes rows of its own; "paper"
+    takes the paper's weights; another model is the network whose weights it names, or stands for the next one without a
+    model. Nothing given: the zoo's stand-ins.
+    """
+    if not given:
+        return {name: STAND_INS[name] for name in asked.features if name in STAND_INS}, []
+    models: dict[str, str] = {}
+    named = [text.split("=", 1) for text in given if "=" in text]
+    rest = [text for text in given if "=" not in text]
+    if _PAPER in rest:
+        models |= {name: WEIGHTS[name] for name in asked.features if name in WEIGHTS}
+    known = {model: name for name, model in WEIGHTS.items() if name in asked.features}
+    models |= {known[text]: text for text in rest if text in known}
+    models |= {name: model for name, model in named if name in asked.features}
+    own = [(name, model) for name, model in named if name not in asked.features]
+    for text in rest:
+        if text == _PAPER or text in known:
+            continue
+        free = next((name for name in asked.features if name not in models), None)
+        if free is None:
+            own.append((text, text))
+        else:
+            models[free] = text
+    template = [line for line in asked.lines if line.method == "nave" and line.feature == asked.features[-1]]
+    extra = [replace(line, feature=name, paper=NONE, name="") for name, _ in own for line in template]
+    return models | dict(own), extra
+
+
+class _Bench:
+    """What the rows of a table share: loaded encoders, what was measured, settings; and what could not be run."""
+
+    def __init__(self, models: Mapping[str, str], settings: Mapping[str, Any], request: Request) -> None:
+        self.models, self.settings, self.request = models, settings, request
+        self.refused: dict[str, str] = {}
+        self.skipped: list[Skipped] = []
+        self._encoders: dict[str, Encoder] = {}
+        self._measured: dict[tuple[str, str], Measured] = {}
+
+    def encoder(self, feature: str) -> Encoder:
+        """The network that stands under a name."""
+        model = self.models[feature]
+        if model not in self._encoders:
+            self._encoders[model] = load(model, **{**self.request.load, "seed": self.request.seed})
+        return self._encoders[model]
+
+    def contender(self, line: Line, feature: str, method: str) -> Contender:
+        """A method at a row's settings."""
+        size = self.settings["size"] or ("native" if self.request.models else STAND_IN_SIZE)
+        options = dict(line.options) if method == "nave" else {}
+        if method == "nave" and self.settings["layers"]:
+            options["layers"] = self.settings["layers"]
+        return Contender(
+            method,
+            None if method in MATCHED else self.encoder(feature),
+            line.clusters,
+            options,
+            size,
+            self.settings["min_area"],
+            self.settings["border"],
+            self.request.seed,
+        )
+
+    def measure(self, line: Line, method: str, text: str, examples: Sequence[Example]) -> Measured:
+        """What a method makes of a dataset, each combination once; matched methods follow the row's NAVE."""
+        feature = line.feature or next(iter(self.models))
+        contender = self.contender(line, feature, method)
+        like = self.measure(line, "nave", text, examples) if contender.matched else None
+        of = f"{self.models[feature]} {line.clusters} {dict(line.options)}"
+        name = (text, f"{method} {of}")
+        if name not in self._measured:
+            found = run(
+                localisation.TASK,
+                contender,
+                examples,
+                like=like,
+                fresh=self.request.fresh,
+                label=f"{method}, {feature}",
+                progress=self.request.progress,
+            )
+            self._measured[name] = found
+            self.skipped += found.skipped
+        return self._measured[name]
+
+
+def _row(line: Line, bench: _Bench, text: str, examples: Sequence[Example]) -> dict[str, Any]:
+    """A row: the paper's figure, ours, and beside an oracle what it is worth."""
+    paper = line.paper[_column(text)]
+    row: dict[str, Any] = {
+        "row": line.label,
+        "feature": line.feature,
+        "model": None if line.feature is None or line.quoted else bench.models.get(line.feature),
+        "paper": None if paper is None else paper / 100,
+        **dict.fromkeys(("ours", "difference", "border", "random", "ours - random", "candidates", "images")),
+    }
+    if line.quoted or not bench.models or (line.feature is not None and line.feature not in bench.models):
+        return row
+    seed, score = bench.request.seed, bench.settings["score"]
+    try:
+        measured = bench.measure(line, line.method, text, examples)
+    except UsageError as error:
+        if line.method == "nave" or line.method in MATCHED:
+            raise
+        bench.refused[f"{line.label} on {row['model']}"] = str(error)
+        return row
+
+    def of(one: Measured, select: str = line.select) -> np.ndarray:
+        return localisation.corloc_of(one, select, score)
+
+    ours = interval(of(measured), seed)
+    row |= {"ours": ours, "candidates": measured.mean("candidates"), "images": int((~np.isnan(of(measured))).sum())}
+    if ours is not None and paper is not None:
+        row["difference"] = round(ours.value - paper / 100, 3)
+    if line.method == "nave" or line.method in MATCHED:
+        row["border"] = _value(of(measured, "border"))
+        if line.method != CONTROL:
+            control = bench.measure(line, CONTROL, text, examples)
+            row |= {"random": _value(of(control)), "ours - random": difference(measured, control, of, seed)}
+    return row
+
+
+def _value(values: np.ndarray) -> float | None:
+    found = interval(values)
+    return None if found is None else found.value
+
+
+def _column(text: str) -> int:
+    """The paper's column for a dataset: VOC07's or VOC12's own, COCO20k's for anything else."""
+    return {"voc07": 0, "voc12": 1}.get(text.partition(":")[0], 2)
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    wrong = next((name for name in request.options if name not in OPTIONS), None)
+    if wrong is not None:
+        raise UsageError(f"no setting {wrong!r}{nearest(wrong, OPTIONS)}: there are {', '.join(OPTIONS)}")
+    return {**OPTIONS, **request.options}
+
+
+def _notes(request: Request, bench: _Bench, missing: Sequence[str]) -> list[str]:
+    size = bench.settings["size"] or ("native" if request.models else STAND_IN_SIZE)
+    notes = [
+        f"CorLoc: share of images whose chosen box has IoU > 0.5 with a true box; K = 5 unless said; photos at {size} "
+        f"(short side); parts of more than {bench.settings['min_area']} pixels, a frame of {bench.settings['border']} "
+        f"taken away; outer and inner are how a part is chosen, the {bench.settings['score']} box is what is scored.",
+        "nave, slic, felzenszwalb, grid and random are chosen with the true boxes at hand (an oracle). border: the "
+        "same parts, the one that touches the image's border least, no oracle. random: as many Voronoi cells as NAVE "
+        "has candidates, chosen by the same oracle. Others look for one object (maskcut for three) and need no choice.",
+    ]
+    if not request.models:
+        notes.append(
+            "Stand-ins: the models named run in place of the paper's, so a difference to the paper is none between "
+            "implementations. The paper's own weights: --model paper."
+        )
+    others = [text for text in request.datasets if text.partition(":")[0] not in ("voc07", "voc12", "coco20k")]
+    if others:
+        notes.append(f"The paper's figures are those on {SETS[2]}; {', '.join(map(short, others))} stands in for it.")
+    notes += [f"{what} cannot run: {reason}" for what, reason in bench.refused.items()]
+    if missing:
+        notes.append(
+            f"Empty rows: no model for {', '.join(missing)}; give --model 'NAME=MODEL', such as "
+            f"--model '{missing[0]}={WEIGHTS.get(missing[0], 'timm:vit_small_patch16_224@FILE')}'."
+        )
+    return notes
