@@ -17,7 +17,7 @@ from encoscope.encoder import Encoder, load
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import read
 from encoscope.relevance import relevance
-from encoscope.units import direction_unit
+from encoscope.units import channel_unit, direction_unit
 from encoscope.vital import Vital, contact_sheet, visualize
 from encoscope.vital.parametrization import bounds
 from encoscope.vital.prototypes import load as load_prototype
@@ -282,7 +282,7 @@ def test_authors_preset_scales_relevance_and_weighs_channels(resnet, photo_folde
     )
     maps = resnet.activations(torch.randn(1, 3, 64, 64), "layer3")["layer3"].maps
     assert scaled.values["layer3"].shape == maps.flatten(2).shape
-    assert vital.synthesize()[0].settings["tv"] == 3e-7
+    assert vital.synthesize()[0].settings["tv"] == pytest.approx(1e-5)
 
 
 def test_a_picture_does_not_depend_on_its_batch(resnet, photo_folder):
@@ -387,3 +387,8 @@ def test_the_papers_recipes(source, layers, weights, smooth):
     assert found.layers == tuple(layers.split())
     assert found.weights == weights
     assert found.tv == found.l2 == smooth
+    inner = recipe(encoder, channel_unit(found.layers[-1], 0), relevance=True)
+    assert inner.layers == found.layers[:-1]
+    assert inner.weights[0] == 0.1
+    assert inner.tv == 3e-6
+    assert recipe(encoder, channel_unit(found.layers[-1], 0), preset="authors", relevance=True).tv == 3e-7

@@ -63,7 +63,8 @@ def visualize(
     ] = None,
     size: Annotated[int | None, Parameter(group=_picture, help="Side in pixels. Default: the model's own.")] = None,
     smooth: Annotated[
-        float | None, Parameter(group=_picture, help="Weight of both regularisers: 0 is vivid, 1e-3 smooth.")
+        float | None,
+        Parameter(group=_picture, help="Weight of both regularisers: 0 is vivid and noisy, 1e-3 smooth and pale."),
     ] = None,
     batch: Annotated[
         int | None, Parameter(group=_picture, help="Pictures made together. Default: 1; 8 on a GPU.")

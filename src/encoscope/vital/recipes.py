@@ -14,9 +14,12 @@ from encoscope.units import Unit
 Preset: TypeAlias = Literal["paper", "authors"]
 PRESETS: tuple[Preset, ...] = ("paper", "authors")
 
-_SMOOTH = 1e-3  # of an unnamed network: smooth pictures; 0 gives more vivid, noisier ones
+_SMOOTH = 3e-4  # of an unnamed network: real colours without pixel noise; 1e-3 is smoother and paler, 0 noisier
 _SMOOTH_TOKENS = 1e-2  # of an unnamed one of one grid: with less, each patch of a small ViT is noise of its own
 _WITH_RELEVANCE = 1e-5  # of a class
+_AUTHORS_SHARE = (
+    1 / 30
+)  # of an unnamed network's: relevance in [0, 1] and channel weights make the loss so much smaller
 _INNER: Mapping[str, float] = {"paper": 3e-6, "authors": 3e-7}
 _INNER_STEM = 0.1
 _BLOCKS = 4
@@ -68,8 +71,8 @@ def recipe(encoder: Encoder, unit: Unit, *, preset: Preset = "paper", relevance:
     Class neurons and pooled features are matched on all layers of the recipe; a unit inside the network on those
     strictly below its own (statement 1: l' < l), the stem with weight 0.1. Networks other than the paper's five get
     the stem and the last layer of each stage, or the patch embedding and four blocks spread over the depth, weights 1
-    and a_TV = a_l2 = 1e-3, or 1e-2 where all blocks have one grid.
-    relevance: whether activations are multiplied by relevance, which makes the loss, and a_TV and a_l2, smaller.
+    and a_TV = a_l2 = 3e-4, or 1e-2 where all blocks have one grid.
+    relevance: whether activations are multiplied by relevance: the paper's networks then have factors of their own.
 
     Raises UsageError for an unknown preset, and for a unit in a layer that has none of these below it.
     """
@@ -78,10 +81,11 @@ def recipe(encoder: Encoder, unit: Unit, *, preset: Preset = "paper", relevance:
     made = _named(encoder) or _default(encoder, unit)
     if unit.layer is not None:
         made = _below(made, encoder, unit.layer)
-        if relevance:
-            made = replace(made, tv=_INNER[preset], l2=_INNER[preset])
-    elif relevance:
-        made = replace(made, tv=_WITH_RELEVANCE, l2=_WITH_RELEVANCE)
+    if relevance:
+        smooth = _WITH_RELEVANCE if unit.layer is None else _INNER[preset]
+        if made.name == "default":
+            smooth = made.tv * (_AUTHORS_SHARE if preset == "authors" else 1)
+        made = replace(made, tv=smooth, l2=smooth)
     return made
 
 
