@@ -39,7 +39,7 @@ def test_written_in_every_form(report: Report, tmp_path: Path) -> None:
     document = json.loads((tmp_path / "tiny.json").read_text())
     assert document["results"][0]["corloc"] == {"value": 0.5, "low": 0.25, "high": 0.75, "level": 0.95}
     assert document["settings"] == {"k": 3, "experiment": "tiny", "notes": ["first note"]}
-    with Image.open(tmp_path / "sheet.png") as picture:
+    with Image.open(tmp_path / "sheet.jpg") as picture:
         assert picture.size == (4, 3)
 
 

@@ -96,7 +96,7 @@ def test_the_whole_experiment_on_a_tiny_configuration(world, capsys):
     assert 0 <= rows["fourier, 1 channels of 3"]["AUC"]["value"] <= 1
     page = (world / "out" / "vital-zoo.md").read_text()
     assert "Equal compute" in page and "squares:ROOT --model tiny --steps 3" in page and str(world) not in page
-    assert {file.stem for file in (world / "out").glob("*.png")} >= {"vital-zoo-classes", "vital-zoo-methods"}
+    assert {file.stem for file in (world / "out").glob("*.jpg")} >= {"vital-zoo-classes", "vital-zoo-methods"}
     assert "vital, all classes" in capsys.readouterr().out
 
 

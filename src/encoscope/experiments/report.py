@@ -91,8 +91,8 @@ class Report:
         with results.aside(page) as temporary:
             temporary.write_text(self.markdown(command), encoding="utf-8")
         for name, picture in self.pictures.items():
-            with results.aside(folder / f"{name}.png") as temporary:
-                picture.save(temporary)
+            with results.aside(folder / f"{name}.jpg") as temporary:
+                picture.convert("RGB").save(temporary, quality=88, optimize=True)
         return page
 
     def _columns(self) -> list[tuple[str, bool]]:
