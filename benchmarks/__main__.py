@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.measure import machine
 
-NAMES = ("grouping", "forward", "joint", "probing", "scan", "describing", "start")
+NAMES = ("grouping", "forward", "joint", "probing", "scan", "describing", "picturing", "atlas", "start")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -1,4 +1,4 @@
-"""Segment the photos that come inside scikit-image's and scikit-learn's wheels, and write a small page: ``make demo``.
+"""Segment the photos that come inside scikit-image's and scikit-learn's wheels, and write pages: ``make demo``.
 
 Each photo is shown as the trained encoder parts it, as the same network with random weights parts it, and as its
 colours alone part it: what all three agree on says nothing about the training.
@@ -34,6 +34,7 @@ PHOTOS = {
 }
 SETTINGS = {"clusters": 5, "weighting": "equal", "size": 192}
 GRANULARITIES = (2, 3, 5, 8, 12, 20)
+ATLAS = {"features": 4, "classes": 2, "layers": ("layer4",), "steps": 100, "cells": 16}
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -101,7 +102,28 @@ def main() -> int:
         temporary.write_text(page, encoding="utf-8")
     kind = "trained" if trained else "UNTRAINED, since this installation ships no trained network"
     sys.stdout.write(f"{len(photos)} photos, {encoder.source} ({kind})\nopen {folder / 'index.html'}\n")
+    if trained:
+        site = tiny_atlas(folder, encoder, photos)
+        sys.stdout.write(f"an atlas of 4 features and 2 classes\nopen {site / 'index.html'}\n")
+        sys.stdout.write(f"or, to part images of your own: encoscope atlas serve {site}\n")
     return 0
+
+
+def tiny_atlas(folder: Path, encoder: encoscope.Encoder, photos: dict[str, Photo]) -> Path:
+    """Pages on four features and two classes, over overlapping parts of the photos: five would be too few to say much.
+
+    A picture takes a fifth of the usual steps, to keep it short.
+    """
+    from encoscope.atlas.building import Options, build
+
+    for name, photo in photos.items():
+        side = min(photo.height, photo.width) // 2
+        tops, lefts = (np.linspace(0, length - side, 4).astype(int) for length in (photo.height, photo.width))
+        for number, (top, left) in enumerate((top, left) for top in tops for left in lefts):
+            file = folder / "parts" / f"{name}-{number:02d}.jpg"
+            with results.aside(file) as temporary:
+                Image.fromarray(photo.pixels[top : top + side, left : left + side]).save(temporary, quality=92)
+    return build(encoder, folder / "parts", folder / "atlas", Options(**ATLAS), title="Encoscope's demo")
 
 
 def found_photos() -> dict[str, Path]:

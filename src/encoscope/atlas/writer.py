@@ -24,7 +24,7 @@ from encoscope.store.lock import Lock
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 _EVERY = 10.0  # seconds between two writes of shards that are not full: what a kill can cost
-_HELD = 8  # shards kept in memory
+_HELD = 32  # shards kept in memory
 
 
 class Writer:

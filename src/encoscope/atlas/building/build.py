@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from encoscope.atlas.building import classes, firing, parting, photographs
 from encoscope.atlas.building.plan import Options, Plan, features, plan, readings, source_text
 from encoscope.atlas.writer import Writer, clear
 from encoscope.encoder import Encoder
+from encoscope.images import Skipped
 from encoscope.progress import Progress
 
 
@@ -52,7 +54,7 @@ def build(
         key=made.key,
     )
     with writer:
-        writer.skipped = [{"path": Path(item.path).name, "reason": item.reason} for item in made.skipped]
+        writer.skipped = [_without_folder(item) for item in made.skipped]
         _fill(writer, made)
     return Path(path)
 
@@ -96,7 +98,11 @@ def _controls(writer: Writer, made: Plan) -> None:
     )
 
 
-def _digest(made: Plan) -> str:
-    import hashlib
+def _without_folder(item: Skipped) -> dict[str, str]:
+    """What was left out, without the folders of this machine: pages may be shown to others."""
+    name = Path(item.path).name
+    return {"path": name, "reason": item.reason.replace(item.path, name)}
 
+
+def _digest(made: Plan) -> str:
     return hashlib.sha256("\n".join(made.any.ids).encode()).hexdigest()

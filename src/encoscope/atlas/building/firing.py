@@ -167,7 +167,7 @@ def _window(geometry: Geometry, heat: np.ndarray | None, width: int, height: int
     if heat is not None and heat.max() > 0:
         mask = masks_of([torch.from_numpy(heat)], geometry.canvas, MASK)[0].numpy()
         if mask.any():
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            rows, columns = np.flatnonzero(mask.any(1)).tolist(), np.flatnonzero(mask.any(0)).tolist()
             box = original_box((columns[0], rows[0], columns[-1], rows[-1]), geometry)
     x0, y0, x1, y1 = box
     side = max(1.25 * (x1 + 1 - x0), 1.25 * (y1 + 1 - y0), _LEAST * min(width, height))

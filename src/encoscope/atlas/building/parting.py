@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from encoscope.atlas import trees
 from encoscope.atlas.building.photographs import SIGMA
@@ -20,15 +21,18 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import Photo, Skipped, photos
 from encoscope.nave import Nave, segment_stream
-from encoscope.progress import track
+from encoscope.progress import steps
 from encoscope.units import Unit, weights
 
 LEAVES = 20
-Parted: TypeAlias = tuple[str, Photo, np.ndarray, trees.Merges]
-"""An image's id, itself, its leaves on the grid, and the merges of its own tree; none where all share one."""
+Parted: TypeAlias = tuple[Photo, np.ndarray, trees.Merges]
+"""A photo, its leaves on the grid, and the merges of its own tree; none where all share one."""
+
+Parter: TypeAlias = Callable[[Sequence[Photo]], Iterator[Parted]]
 
 FOLDER = "nave"
 _TOP = 4  # features of a region
+_CHUNK = 8  # images that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -46,57 +50,52 @@ class Gauge:
         chosen = [place for place, unit in enumerate(units) if unit.kind in ("channel", "group", "direction")]
         return cls(encoder, tuple(units[place] for place in chosen), mean[chosen], std[chosen])
 
-    def maps(self, photo: Photo, grid: tuple[int, int], layers: Sequence[str]) -> list[tuple[int, np.ndarray]]:
-        """The units of some layers, by their place, with their maps over the whole photo on a grid."""
-        wanted = [place for place, unit in enumerate(self.units) if unit.layer in layers]
-        if not wanted:
-            return []
+    def planes(self, photo: Photo, grid: tuple[int, int]) -> Float[np.ndarray, "units rows columns"]:
+        """Every unit's map over the whole photo, on a grid."""
+        if not self.units:
+            return np.zeros((0, *grid), dtype=np.float32)
         batch = self.encoder.prepare(photo, geometry="whole")
-        names = list(dict.fromkeys(str(self.units[place].layer) for place in wanted))
-        seen = self.encoder.observe(batch.pixels, names).activations
+        seen = self.encoder.observe(batch.pixels, list(dict.fromkeys(str(unit.layer) for unit in self.units)))
         canvas, valid = batch.geometries[0].canvas, batch.geometries[0].valid
+        # the grid covers the photo, a map the canvas with its padding
+        whole = [max(1, round(cells * side / part)) for cells, side, part in zip(grid, canvas, valid, strict=True)]
         found = []
-        for place in wanted:
-            unit = self.units[place]
-            maps = seen[str(unit.layer)].maps
-            vector = weights(unit, self.encoder).to(maps.device)
-            plane = maps[:, unit.index] if len(unit.channels) == 1 else torch.einsum("c,bchw->bhw", vector, maps)
-            # the grid covers the photo, the map the canvas with its padding
-            rows = max(1, round(grid[0] * canvas[0] / valid[0]))
-            columns = max(1, round(grid[1] * canvas[1] / valid[1]))
-            large = torch.nn.functional.interpolate(
-                plane[:, None], (rows, columns), mode="bilinear", align_corners=False
-            )[0, 0, : grid[0], : grid[1]]
-            found.append((place, large.cpu().numpy()))
-        return found
+        for unit in self.units:
+            maps = seen.activations[str(unit.layer)].maps
+            if len(unit.channels) == 1:
+                plane = maps[:, unit.index]
+            else:
+                plane = torch.einsum("c,bchw->bhw", weights(unit, self.encoder).to(maps.device), maps)
+            large = torch.nn.functional.interpolate(plane[:, None], whole, mode="bilinear", align_corners=False)
+            found.append(large[0, 0, : grid[0], : grid[1]].cpu().numpy())
+        return np.stack(found)
 
     def tops(
-        self, photo: Photo, labels: np.ndarray, merges: Sequence[tuple[int, int]], leaves: int, layers: Sequence[str]
+        self,
+        planes: Float[np.ndarray, "units rows columns"],
+        labels: Int[np.ndarray, "rows columns"],
+        merges: Sequence[tuple[int, int]],
+        layers: Sequence[str],
     ) -> tuple[NodeTop, ...]:
-        """The features that stand out in each region of each cut: every node of the tree that the photo holds."""
-        maps = self.maps(photo, (labels.shape[0], labels.shape[1]), layers)
-        if not maps:
+        """The features of some layers that stand out in each region of each cut: every node that the photo holds."""
+        places = [place for place, unit in enumerate(self.units) if unit.layer in layers]
+        if not places:
             return ()
+        leaves = len(merges) + 1
         flat = labels.ravel()
         area = np.bincount(flat, minlength=leaves).astype(np.float64)
-        sums = np.stack([np.bincount(flat, plane.ravel(), minlength=leaves) for _, plane in maps])  # [units, leaves]
-        places = np.array([place for place, _ in maps])
+        sums = np.stack([np.bincount(flat, planes[place].ravel(), minlength=leaves) for place in places])
+        mean, std = self.mean[places], np.where(self.std[places] > 0, self.std[places], np.inf)
         found = []
         for node, below in trees.members(merges, leaves).items():
             size = area[below].sum()
             if not size:
                 continue
-            score = (sums[:, below].sum(1) / size - self.mean[places]) / np.where(
-                self.std[places] > 0, self.std[places], np.inf
-            )
-            best = np.argsort(-score, kind="stable")[:_TOP]
-            links = tuple(
-                Link(self.units[places[one]].text, Measure(float(f"{score[one]:.3g}"), SIGMA))
-                for one in best
-                if score[one] > 0
-            )
-            if links:
-                found.append(NodeTop(node, links))
+            score = (sums[:, below].sum(1) / size - mean) / std
+            best = [one for one in np.argsort(-score, kind="stable")[:_TOP].tolist() if score[one] > 0]
+            if best:
+                links = (Link(self.units[places[one]].text, Measure(float(f"{score[one]:.3g}"), SIGMA)) for one in best)
+                found.append(NodeTop(node, tuple(links)))
         return tuple(found)
 
 
@@ -112,35 +111,43 @@ def specifications(layers: Sequence[str]) -> list[SegmentationInfo]:
 
 
 def part_images(writer: Writer, made: Plan, gauge: Gauge) -> None:
-    """Every image's parts that it does not have yet; the fits over all images are kept for new ones."""
-    wanted = specifications(made.layers)
-    total = len(made.any) * len(wanted)
-    done = 0
-    for info in wanted:
-        todo = [image for image in made.any.ids if _lacks(writer, image, info.id)]
-        done += len(made.any) - len(todo)
+    """Every image's parts, where it has not all of them; the fits over all images are kept for new ones."""
+    parters: list[tuple[SegmentationInfo, Parter]] = []
+    for info in specifications(made.layers):
         if info.scope == "joint":
             nave = _fit(writer, made, info)
             info, leaves = shared_tree(nave, info)
-            stream = _jointly(nave, leaves, made, todo)
+            parters.append((info, partial(_jointly, nave, leaves)))
         else:
-            stream = _alone(made, info, todo)
+            parters.append((info, partial(_alone, made, info)))
         writer.segmentation(_described(info, made))
-        for image, photo, labels, merges in track(stream, len(todo), f"segment {info.id}", made.progress):
-            whole = merges or info.merges
-            tops = gauge.tops(photo, labels, whole, len(whole) + 1, info.layers)
-            record = writer.get(ImageRecord, image)
-            if record is not None:
-                parts = (*record.parts, ImageParts(info.id, LabelMap.of(labels), merges, tops))
-                writer.add(ImageRecord(image, parts=parts))
-            done += 1
-            writer.stage("segment", done, total)
-    writer.stage("segment", total, total)
+    names = {info.id for info, _ in parters}
+    todo = [image for image in made.any.ids if _lacks(writer, image, names)]
+    done = len(made.any) - len(todo)
+    with steps(len(todo), "segment", made.progress) as step:
+        for start in range(0, len(todo), _CHUNK):
+            part = todo[start : start + _CHUNK]
+            there = [photo for photo in _photos(made, part) if isinstance(photo, Photo)]
+            planes: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
+            found: dict[str, list[ImageParts]] = {photo.id: [] for photo in there}
+            for info, parter in parters:
+                for photo, labels, merges in parter(there):
+                    place = (photo.id, labels.shape)
+                    if place not in planes:
+                        planes[place] = gauge.planes(photo, (labels.shape[0], labels.shape[1]))
+                    tops = gauge.tops(planes[place], labels, merges or info.merges, info.layers)
+                    found[photo.id].append(ImageParts(info.id, LabelMap.of(labels), merges, tops))
+            for image, parts in found.items():
+                writer.add(ImageRecord(image, parts=tuple(parts)))
+            done += len(part)
+            writer.stage("segment", done, len(made.any))
+            step(len(part))
+    writer.stage("segment", len(made.any), len(made.any))
 
 
 def alone(
     encoder: Encoder, items: Iterable[Photo | Skipped], layers: Sequence[str], cells: int, seed: int
-) -> Iterator[tuple[Photo, np.ndarray, trees.Merges] | Skipped]:
+) -> Iterator[Parted | Skipped]:
     """Photos with their leaves on the grid, numbered by size, and the merges of their own trees."""
     settings = {"layers": list(layers), "resolution": cells, "grouping": "ward", "weighting": "equal", "seed": seed}
     for result in segment_stream(encoder, items, clusters=2, **settings):
@@ -173,18 +180,17 @@ def load_fit(site: Path, info: SegmentationInfo, encoder: Encoder) -> Nave:
     return Nave.load(_home(site, info.id), encoder)
 
 
-def _alone(made: Plan, info: SegmentationInfo, todo: Sequence[str]) -> Iterator[Parted]:
-    for result in alone(made.encoder, _photos(made, todo), info.layers, made.options.cells, made.options.seed):
+def _alone(made: Plan, info: SegmentationInfo, there: Sequence[Photo]) -> Iterator[Parted]:
+    for result in alone(made.encoder, there, info.layers, made.options.cells, made.options.seed):
         if not isinstance(result, Skipped):
-            photo, labels, merges = result
-            yield photo.id, photo, labels, merges
+            yield result
 
 
-def _jointly(nave: Nave, leaves: np.ndarray, made: Plan, todo: Sequence[str]) -> Iterator[Parted]:
-    for result in nave.predict_stream(_photos(made, todo), [len(leaves)]):
+def _jointly(nave: Nave, leaves: np.ndarray, there: Sequence[Photo]) -> Iterator[Parted]:
+    for result in nave.predict_stream(there, [len(leaves)]):
         if not isinstance(result, Skipped):
             photo, segmentation = result
-            yield photo.id, photo, leaves[segmentation.grid_labels], ()
+            yield photo, leaves[segmentation.grid_labels], ()
 
 
 def _fit(writer: Writer, made: Plan, info: SegmentationInfo) -> Nave:
@@ -220,6 +226,6 @@ def _photos(made: Plan, images: Sequence[str]) -> Iterator[Photo | Skipped]:
     return photos((made.file(image) for image in images), channels=made.encoder.preprocess.channels)
 
 
-def _lacks(writer: Writer, image: str, name: str) -> bool:
+def _lacks(writer: Writer, image: str, names: set[str]) -> bool:
     record = writer.get(ImageRecord, image)
-    return record is not None and all(part.segmentation != name for part in record.parts)
+    return record is not None and {part.segmentation for part in record.parts} != names

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from encoscope.atlas.building.plan import Plan, class_text
 from encoscope.atlas.records import ClassRecord, FeatureRecord, Measure, Visualization
 from encoscope.atlas.writer import Writer
-from encoscope.errors import MissingError
+from encoscope.errors import EncoscopeError
 from encoscope.progress import track
 from encoscope.units import Unit, parse
 from encoscope.vital.estimator import Vital
+from encoscope.vital.references import Source
+from encoscope.vital.shipped import shipped
+from encoscope.vital.statistics import Prototype
 from encoscope.vital.visualization import Visualization as Found
 
 
@@ -31,16 +34,27 @@ def add_pictures(writer: Writer, made: Plan, units: Sequence[Unit]) -> None:
             writer.stage("visualize", done, total)
     for index in track(classes, len(classes), "class pictures", made.progress):
         unit = parse(f"class:{index}", made.encoder)
-        try:
-            (found,) = vital.fit(made.files, [unit]).synthesize(progress=False)
-        except MissingError:  # none of its images are in this atlas: nothing to be alike to
+        references = _references(made, unit, index)
+        if references is None:
             total -= 1
             continue
+        (found,) = vital.fit(references, [unit]).synthesize(progress=False)
         name = class_text(made.encoder, index)
         writer.add(ClassRecord(name, index, visualizations=(_shown(writer, found),)))
         done += 1
         writer.stage("visualize", done, total)
     writer.stage("visualize", done, total)
+
+
+def _references(made: Plan, unit: Unit, index: int) -> Source | Mapping[str, Prototype] | None:
+    """What a class's picture is to be alike to: its images here; else the statistics that ship with a zoo encoder."""
+    labelled = any(label is not None for label in made.any.labels)
+    if labelled and made.of_class(index):
+        return made.files
+    try:
+        return shipped(made.encoder, [unit])
+    except EncoscopeError:
+        return None
 
 
 def _shown(writer: Writer, found: Found) -> Visualization:

@@ -31,12 +31,12 @@ class Options:
     """How an atlas is made.
 
     layers: whose channels are features, and over which images are parted; None takes the last ones.
-    features: "all" channels of the layers, so many in all, or a list of units. classes: "all", "none", or so many,
-    those with most images. visualize: how many features get a picture; classes get one unless it is "none".
+    features: "all" channels of the layers, so many in all, or a list of units.
+    classes: "all", "none", or so many: those with most images, and where labels tell nothing, those seen most.
+    visualize: how many features get a picture, which classes get unless it is "none". steps: of a picture.
     describe: False leaves out words. captions, vlm: as for ``describe``; None takes the zoo's.
-    steps: of a picture. images: at most so many of the dataset, evenly drawn. crops: strongest images of a feature.
-    cells: of the label maps, along the short side. control: run a picture of an untrained network for the first
-    features beside the trained one's; descriptions always get the control of permuted units.
+    images: at most so many of the dataset, evenly drawn. crops: strongest images of a feature.
+    cells: of the label maps, along the short side.
     """
 
     layers: tuple[str, ...] | None = None
@@ -256,8 +256,13 @@ def _classes(made: Plan) -> tuple[int, ...]:
         return ()
     if choice == "all":
         return tuple(range(outputs))
-    counts = Counter(class_name(made.encoder, label) for label in made.any.labels)
-    ordered = sorted(range(outputs), key=lambda index: (-counts[class_text(made.encoder, index)], index))
+    shown = Counter(class_name(made.encoder, label) for label in made.any.labels)
+    said = Counter(made.probes["logits"].values.argmax(1).tolist())
+
+    def rank(index: int) -> tuple[int, int, int]:
+        return -shown[class_text(made.encoder, index)], -said[index], index
+
+    ordered = sorted(range(outputs), key=rank)
     return tuple(sorted(ordered[: int(choice)]))
 
 

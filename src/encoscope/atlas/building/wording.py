@@ -55,11 +55,11 @@ def _record(writer: Writer, unit: Unit, found: Description, mean: float, std: fl
     if found.truth is not None:
         control = found.truth.controls.get("permuted")
         truth = Measure(
-            found.truth.auc.value,
+            _round(found.truth.auc.value),
             f"AUC on {found.truth.strong + found.truth.ordinary} other images",
-            None if control is None else control.value,
+            None if control is None else _round(control.value),
             "" if control is None else _PERMUTED,
-            (found.truth.auc.low, found.truth.auc.high),
+            (_round(found.truth.auc.low), _round(found.truth.auc.high)),
         )
     clarity = None
     if found.clarity is not None:

@@ -89,7 +89,7 @@
       const record = await Atlas.record("features", row.place);
       const [before, after] = [table.rows[row.place - 1], table.rows[row.place + 1]];
       const measures = [
-        record.truth ? Atlas.measure(record.truth, { label: "Truth", low: 0.4, high: 1 }) : null,
+        record.truth ? Atlas.measure(record.truth, { label: "Truth", low: 0, high: 1 }) : null,
         record.clarity ? Atlas.measure(record.clarity, { label: "Clarity", low: 0, high: 1 }) : null,
         record.sparsity ? Atlas.measure(record.sparsity, { label: "Sparsity", low: 0, high: 1 }) : null,
       ].filter(Boolean);

@@ -59,7 +59,10 @@ Atlas.pages.live = {
       );
     }
     Atlas.imagesTable = await Atlas.table("images");
-    input.addEventListener("change", () => input.files[0] && send(input.files[0]));
+    input.addEventListener("change", () => {
+      if (input.files[0]) send(input.files[0]);
+      input.value = ""; // so that the same file, changed meanwhile, can be chosen again
+    });
     drop.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === " ") {
         event.preventDefault();

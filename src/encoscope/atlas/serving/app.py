@@ -80,7 +80,6 @@ def create_app(
             response.headers[name] = value
         return response
 
-    @app.post("/api/segment")
     async def segment(request: Request) -> Response:
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("//")[2] != request.headers.get("host"):
@@ -124,8 +123,7 @@ def create_app(
         assert live is not None
         return await asyncio.to_thread(live.look_at, content, bounds)
 
-    @app.get("/data/live.js")
-    async def abilities() -> Response:
+    async def abilities(_: Request) -> Response:
         said = {
             "available": live is not None,
             "reason": reason,
@@ -137,9 +135,8 @@ def create_app(
         content = f'encoscope.shard("live",{json.dumps(said)});\n'
         return Response(content, 200, {"Cache-Control": "no-store"}, _KINDS[".js"])
 
-    @app.get("/{name:path}")
-    async def file(name: str) -> Response:
-        name = name or "index.html"
+    async def file(request: Request) -> Response:
+        name = request.path_params["name"] or "index.html"
         target = root / name
         if not _FILES.fullmatch(name) or not target.is_file() or not target.resolve().is_relative_to(root):
             return answer(404, {"error": "there is no such file"})
@@ -148,6 +145,10 @@ def create_app(
         kept = "public, max-age=31536000, immutable" if name.startswith(layout.IMAGES) else "no-cache"
         return Response(content, 200, {"Cache-Control": kept}, _KINDS[target.suffix])
 
+    # plain routes: what comes in is taken as it is, nothing is read out of annotations
+    app.add_route("/api/segment", segment, methods=["POST"])
+    app.add_route("/data/live.js", abilities, methods=["GET"])
+    app.add_route("/{name:path}", file, methods=["GET"])
     return app
 
 

@@ -129,7 +129,8 @@ class Live:
                 raise ImageError(result.reason)
             _, labels, merges = result
         whole = merges or info.merges
-        tops = self._gauge[1].tops(photo, labels, whole, len(whole) + 1, info.layers)
+        planes = self._gauge[1].planes(photo, (labels.shape[0], labels.shape[1]))
+        tops = self._gauge[1].tops(planes, labels, whole, info.layers)
         return ImageParts(info.id, LabelMap.of(labels), merges, tops)
 
     def _tops(self, photo: Photo) -> tuple[Link, ...]:

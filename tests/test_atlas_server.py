@@ -1,0 +1,304 @@
+"""The server against strangers: paths, names, uploads of every bad kind, many at once; and an image parted live."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import atlas_synthetic as synthetic
+from atlas_browsing import Visit, served
+from encoscope import Encoder
+from encoscope.atlas import open as open_atlas
+from encoscope.atlas import trees
+from encoscope.atlas.building import Options, build
+from encoscope.atlas.serving import Limits, create_app
+from encoscope.atlas.serving.limits import allowed_hosts, is_allowed
+from encoscope.atlas.serving.live import Live
+from encoscope.errors import UsageError
+
+LIMITS = Limits(bytes=300_000, pixels=250_000, seconds=20, waiting=3)
+
+
+def network(seed: int = 3) -> Encoder:
+    torch.manual_seed(seed)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
+    whole = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+    return Encoder(whole, size=48, classes=("cat", "cup", "temple"), source="py:tiny")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, photo_paths: dict[str, Path]) -> Iterator[Path]:
+    """An atlas of a tiny network over six crops of two photos; a secret lies beside it, and another inside."""
+    root = tmp_path_factory.mktemp("served")
+    (root / "photos").mkdir()
+    (root / "secret.txt").write_text("secret")
+    for name in ("chelsea", "coffee"):
+        with Image.open(photo_paths[name]) as image:
+            small = image.convert("RGB").resize((120, 90))
+        for number in range(3):
+            small.crop((number * 10, 0, number * 10 + 80, 64)).save(root / "photos" / f"{name}{number}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENCOSCOPE_CACHE", str(root / "cache"))
+        options = Options(features=4, classes="none", describe=False, visualize="none", cells=8, crops=2)
+        made = build(network(), str(root / "photos"), root / "site", options, progress=False)
+        (made / "notes.txt").write_text("secret")
+        (made / "data" / "link.js").symlink_to(root / "secret.txt")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def base(site: Path) -> Iterator[str]:
+    live = Live(open_atlas(site), network())
+    with served(create_app(site, live, limits=LIMITS)) as address:
+        yield address
+
+
+def raw(base: str, request: bytes, wait: float = 10) -> bytes:
+    """The answer to bytes as they are: clients tidy up the paths and headers that are tried here."""
+    place = urlsplit(base)
+    with socket.create_connection((place.hostname, place.port), timeout=wait) as line:
+        line.sendall(request)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):  # it closes on a body that it did not read
+            while part := line.recv(65536):
+                answer += part
+    return answer
+
+
+def get(base: str, path: str, host: str = "127.0.0.1") -> bytes:
+    return raw(base, f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("latin-1"))
+
+
+def png(width: int, height: int, data: bytes = b"") -> bytes:
+    """A PNG whose header promises so many pixels, whatever its data hold."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def picture(seed: int = 1, side: int = 64, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(synthetic.pixels(seed, side)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def post(base: str, content: Any, **headers: str) -> httpx.Response:
+    return httpx.post(f"{base}/api/segment", content=content, headers=headers, timeout=60)
+
+
+def test_the_sites_files_are_served_with_strict_headers(base: str, site: Path) -> None:
+    names = ["", "index.html", "assets/core.js", "assets/atlas.css", "data/manifest.js", "data/features-000000.js"]
+    names += [f"images/{file.parent.name}/{file.name}" for file in list((site / "images").rglob("*.webp"))[:3]]
+    for name in names:
+        found = httpx.get(f"{base}/{name}")
+        assert found.status_code == 200 and found.content == (site / (name or "index.html")).read_bytes()
+        policy = found.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+        assert found.headers["x-content-type-options"] == "nosniff" and found.headers["x-frame-options"] == "DENY"
+        assert found.headers["referrer-policy"] == "no-referrer"
+    assert "script" not in httpx.get(f"{base}/docs").text and httpx.get(f"{base}/openapi.json").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret.txt",
+        "/data/../../secret.txt",
+        "/data/..%2f..%2fsecret.txt",
+        "/%2e%2e/secret.txt",
+        "/..%5csecret.txt",
+        "//etc/passwd",
+        "/data//etc/passwd",
+        "/data/link.js",
+        "/notes.txt",
+        "/.lock",
+        "/nave/x/result.json",
+        "/data/",
+        "/data",
+        "/images/../manifest.json",
+        "/data/manifest.js%00.html",
+        "/" + "a" * 3000,
+        "/assets/%252e%252e/manifest.json",
+    ],
+)
+def test_no_path_leads_out_of_the_site(base: str, path: str) -> None:
+    answer = get(base, path)
+    assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400")), answer[:80]
+    assert b"secret" not in answer and b"root:" not in answer
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[::2]", "localhost@evil"]
+)
+def test_other_names_are_refused(base: str, host: str) -> None:
+    for answer in (get(base, "/data/manifest.js", host), get(base, "/", host)):
+        assert answer.startswith(b"HTTP/1.1 400") and b"encoscope.shard" not in answer
+    body = picture()
+    head = f"POST /api/segment HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    assert raw(base, head.encode() + body).startswith(b"HTTP/1.1 400")
+
+
+def test_which_names_are_ours() -> None:
+    mine = allowed_hosts("127.0.0.1")
+    assert all(is_allowed(name, mine) for name in ("localhost:8765", "127.0.0.1", "[::1]:1", "LOCALHOST"))
+    open_to_all = allowed_hosts("0.0.0.0", ["Atlas.lab"])
+    assert all(is_allowed(name, open_to_all) for name in ("192.168.1.7:8765", "atlas.lab", "[fe80::1]"))
+    assert not is_allowed("evil.example", open_to_all) and not is_allowed("192.168.1.7", mine)
+    assert is_allowed("10.0.0.5:1", allowed_hosts("10.0.0.5"))
+
+
+def test_an_image_is_parted_as_the_atlas_parts_its_own(base: str, site: Path, tmp_path: Path) -> None:
+    found = open_atlas(site)
+    image = found.image(found.images[1])
+    content = (site.parent / "photos" / image.name).read_bytes()
+    before = sorted(file for file in site.rglob("*"))
+    answer = post(base, content)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert (said["width"], said["height"]) == (80, 64)
+    assert [part["segmentation"] for part in said["parts"]] == [part.segmentation for part in image.parts]
+    for ours, theirs in zip(said["parts"], image.parts, strict=True):
+        assert ours["labels"]["runs"] == list(theirs.labels.runs)
+        assert [tuple(pair) for pair in ours.get("merges", [])] == list(theirs.merges)
+    assert [link["target"] for link in said["tops"]][:6] == [link.target for link in image.tops]
+    assert said["predictions"][0]["target"] == image.predictions[0].target
+    assert sorted(site.rglob("*")) == before  # nothing was kept
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b"", 422, "empty"),
+        (b"no image at all", 422, "no JPEG, PNG, WebP, GIF or BMP"),
+        (b"GIF89a" + b"\xff" * 50, 422, ""),
+        (picture()[:200], 422, ""),
+        (picture(kind="TIFF"), 422, "no JPEG, PNG, WebP, GIF or BMP"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "no JPEG"),
+        (b"x" * (LIMITS.bytes + 1), 413, "MB are taken"),
+        (picture(side=600, kind="JPEG"), 422, "megapixels"),
+        (png(60_000, 60_000, zlib.compress(b"\0" * 1000)), 422, "megapixels"),  # a bomb: 10 GB from 100 bytes
+        (png(400, 400, zlib.compress(b"\0" * 100)), 422, ""),
+    ],
+    ids=["empty", "text", "gif", "cut", "tiff", "svg", "large", "pixels", "bomb", "short"],
+)
+def test_bad_uploads_are_one_clear_line(base: str, content: bytes, status: int, said: str) -> None:
+    answer = post(base, content)
+    assert answer.status_code == status and said in answer.json()["error"] and "\n" not in answer.json()["error"]
+    assert "Traceback" not in answer.text and "/" not in answer.json()["error"].replace("BMP/", "")
+    assert post(base, picture()).status_code == 200  # and the next one is taken
+
+
+def test_a_body_that_never_ends_is_cut_off(base: str) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(10_000):
+            yield b"x" * 65536
+
+    with contextlib.suppress(httpx.HTTPError):  # the line may be closed on us, which will do
+        assert post(base, endless()).status_code == 413
+    head = f"POST /api/segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {10**12}\r\n\r\n"
+    assert raw(base, head.encode()).startswith(b"HTTP/1.1 413")
+
+
+def test_uploads_that_are_slow_or_from_elsewhere(site: Path) -> None:
+    live = Live(open_atlas(site), network())
+    with served(create_app(site, live, limits=Limits(seconds=0.5))) as base:
+        place = urlsplit(base)
+        with socket.create_connection((place.hostname, place.port), timeout=20) as line:
+            line.sendall(b"POST /api/segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
+            began = time.monotonic()
+            assert line.recv(1000).startswith(b"HTTP/1.1 503") and time.monotonic() - began < 15
+        assert post(base, picture(), Origin="http://evil.example").status_code == 403
+        assert post(base, picture(), Origin="null").status_code == 403
+    with served(create_app(site)) as base:
+        answer = post(base, picture())
+        assert answer.status_code == 503 and "--model" in answer.json()["error"]
+
+
+def test_two_hundred_at_once(base: str, site: Path) -> None:
+    """Pages for all of them; images for as many as may wait, and a clear answer for the rest; then all is as before."""
+    content, expected = picture(2), (site / "data" / "manifest.js").read_bytes()
+    threads = threading.active_count()
+
+    def ask(number: int) -> int:
+        with httpx.Client(timeout=120) as client:
+            if number % 2:
+                found = client.get(f"{base}/data/manifest.js")
+                assert found.content == expected
+            else:
+                found = client.post(f"{base}/api/segment", content=content)
+                assert (
+                    found.status_code == 200 or "try again" in found.json()["error"] or "long" in found.json()["error"]
+                )
+            return found.status_code
+
+    with ThreadPoolExecutor(200) as pool:
+        codes = list(pool.map(ask, range(200)))
+    assert set(codes) <= {200, 503} and codes.count(200) > 100 and all(code == 200 for code in codes[1::2])
+    assert post(base, content).status_code == 200
+    assert threading.active_count() < threads + 60
+
+
+def test_another_model_than_the_atlass_is_refused(site: Path) -> None:
+    with pytest.raises(UsageError, match="made with other weights than py:tiny has"):
+        Live(open_atlas(site), network(4))
+
+
+def test_dropping_an_image_in_the_browser(browser: Any, base: str, site: Path, tmp_path: Path) -> None:
+    window = Visit(browser, base)
+    page = window.open("#/live")
+    assert "Up to 0.30 MB and 0.25 megapixels" in page.inner_text(".drop")
+    file = tmp_path / "mine.png"
+    file.write_bytes(picture(5, 96))
+    page.set_input_files("#file", file)
+    page.wait_for_selector(".explorer .region")
+    page.fill("#granularity", "9")
+    layers = open_atlas(site).segmentations
+    assert layers[0].scope == "image" and page.locator(".regions > li").count() == 9
+    page.select_option("#layer", layers[-1].id)
+    page.locator(".region").first.focus()
+    page.wait_for_selector(".elsewhere a")  # the same cluster in the atlas's own images
+    data = np.frombuffer(picture(5, 96), dtype=np.uint8).tolist()
+    page.evaluate(
+        """(bytes) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", {type: "image/png"}));
+            const drop = new DragEvent("drop", {dataTransfer: transfer, cancelable: true});
+            document.querySelector(".drop").dispatchEvent(drop);
+        }""",
+        data,
+    )
+    page.wait_for_selector(".explorer .region")
+    assert window.problems == []
+    file.write_bytes(b"no image")
+    page.set_input_files("#file", file)
+    page.wait_for_selector("text=this is no JPEG")
+    assert page.locator(".explorer").count() == 0
+    assert [problem for problem in window.problems if "422" not in problem] == []
+    window.close()
+
+
+def test_cuts_of_an_upload_are_those_of_its_tree(base: str) -> None:
+    part = json.loads(post(base, picture(7)).text)["parts"][0]
+    merges = [tuple(pair) for pair in part["merges"]]
+    assert [len(set(trees.cut(merges, 20, k).tolist())) for k in range(1, 21)] == list(range(1, 21))
