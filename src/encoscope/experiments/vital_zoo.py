@@ -29,9 +29,11 @@ from encoscope.probe import probe
 from encoscope.units import channel_unit
 from encoscope.vital.top import patch_references
 
+CLASSES = {"smooth": 1e-3}
+"""VITAL's setting where all classes are pictured, and in the control."""
 SEARCH: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = {
-    "vital": ("vital", ({}, {"smooth": 0.0}, {"smooth": 3e-3})),
-    "vital, moments": ("vital", tuple({"matching": "moments", **more} for more in ({}, {"smooth": 0.0}))),
+    "vital": ("vital", ({"smooth": 1e-3}, {"smooth": 3e-4}, {"smooth": 0.0})),
+    "vital, moments": ("vital", tuple({"matching": "moments", "smooth": smooth} for smooth in (1e-3, 0.0))),
     "deepinversion": ("deepinversion", ({}, {"lr": 0.2}, {"statistics": 0.01})),
     "maco": ("maco", ({"crops": 1}, {"crops": 4}, {"crops": 1, "side": 0.5})),
     "fourier": ("fourier", ({}, {"views": "crops", "lr": 1.0}, {"views": "crops", "lr": 0.05})),
@@ -63,7 +65,7 @@ def run(asked: Asked) -> Report:
 def all_classes(study: Study) -> None:
     """VITAL over all classes."""
     labels = list(range(len(study.names)))[: study.asked.limit]
-    trial = study.trial("vital", {}, [f"class:{study.names[label]}" for label in labels], study.asked.steps)
+    trial = study.trial("vital", CLASSES, [f"class:{study.names[label]}" for label in labels], study.asked.steps)
     study.make([trial], "VITAL, all classes")
     study.rows.append({"what": "real photos, all classes"} | real_row(study.real, labels, len(labels)))
     study.rows.append({"what": "vital, all classes"} | study.row([trial], labels))
@@ -75,9 +77,11 @@ def untrained(study: Study) -> None:
     control = f"{study.asked.model}@untrained"
     units = [f"class:{label}" for label in study.compared]
     trial = replace(
-        study.trial("vital", {}, units, study.asked.steps), model=control, digest=encoder_of(control).digest
+        study.trial("vital", CLASSES, units, study.asked.steps), model=control, digest=encoder_of(control).digest
     )
-    trained = study.trial("vital", {}, [f"class:{study.names[label]}" for label in study.compared], study.asked.steps)
+    trained = study.trial(
+        "vital", CLASSES, [f"class:{study.names[label]}" for label in study.compared], study.asked.steps
+    )
     study.make([trial, trained], "VITAL, untrained control")
     size = len(study.compared)
     study.rows.append({"what": f"real photos, {size} classes"} | real_row(study.real, study.compared, size))
