@@ -86,8 +86,10 @@ def test_calibration_follows_from_the_seed_and_refuses_what_cannot_be_drawn() ->
         Calibration(confidences(np.zeros((0, 5)), []))
 
 
-def test_terms_can_stand_in_the_order_of_what_they_score_beyond_the_usual() -> None:
+def test_specific_terms_can_stand_before_usual_ones() -> None:
     scores = {"animal": 0.8, "leopard": 0.5, "fur": 0.5, "tree": 0.1}
     assert list(ranked(scores)) == ["animal", "fur", "leopard", "tree"]
     usual = {"animal": 0.5, "fur": 0.2, "leopard": 0.01}
-    assert ranked(scores, 3, usual) == {"leopard": 0.5, "animal": 0.8, "fur": 0.5}
+    found = ranked(scores, 3, usual)
+    assert found == {"leopard": 0.5, "fur": 0.5, "tree": 0.1}
+    assert list(found) == ["leopard", "tree", "fur"]  # s log(s / u): 1.96, 0.1 log(100) = 0.461, 0.458; animal 0.376

@@ -61,8 +61,8 @@ def describe(
         Literal["cosine", "softmax"] | None, Parameter(group=_words, help="Of captions. Default: the preset's.")
     ] = None,
     rank: Annotated[
-        Literal["score", "excess"],
-        Parameter(group=_words, help="Order of words: their scores, or those beyond what the whole probe scores."),
+        Literal["score", "specific"],
+        Parameter(group=_words, help="Order of words: their scores; or first those that the whole probe has less of."),
     ] = "score",
     top: Annotated[int, Parameter(group=_words, help="Words, phrases and images kept.")] = 8,
     contrast: Annotated[

@@ -42,7 +42,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper, no contrast": {"contrast": False},
     "authors": {"preset": "authors"},
     "authors' scores, paper's images": {"score": "softmax"},
-    "ranked by excess (extension)": {"rank": "excess"},
+    "paper, specific words first (extension)": {"rank": "specific"},
 }
 GROUPS = 4
 STRICTER = 5

@@ -75,7 +75,7 @@ def describe_units(
     chosen = selections(units, spaces, settings)
     some = next(iter(spaces.values()))
     calibrated = settings.contrast and settings.spurious is None and settings.score == "cosine"
-    pool = sorted(set(some.made.ids))[:POOL] if calibrated or settings.rank == "excess" else []
+    pool = sorted(set(some.made.ids))[:POOL] if calibrated or settings.rank == "specific" else []
     evidence = _gather(units, chosen, spaces, tools, pool)
     words = confidences(evidence.scores, evidence.captions, "words")
     phrases = confidences(evidence.scores, evidence.captions, "phrases")
@@ -89,7 +89,7 @@ def describe_units(
         else None
         for probe in usual
     ]
-    everywhere = [probe.means() if settings.rank == "excess" else {} for probe in usual]
+    everywhere = [probe.means() if settings.rank == "specific" else None for probe in usual]
     found: list[Description] = []
     for unit in units:
         space, selection = spaces[space_of(unit)], chosen[unit]

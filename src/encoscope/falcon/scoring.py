@@ -6,6 +6,7 @@ mean of its column over those rows, so sets are cheap and there may be thousands
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from encoscope.falcon.words import terms
 
 Kind: TypeAlias = Literal["words", "phrases"]
 
+_RARE = 1e-3  # what a term that the probe does not hold counts as scoring there
 _MARGIN = 1e-9  # sums in another order differ in their last digits
 
 SPURIOUS = 0.1
@@ -97,10 +99,17 @@ def ranked(
 ) -> dict[str, float]:
     """The best terms with their scores, best first; equals in alphabetical order.
 
-    usual: what a term scores anyway; given, terms stand in the order of what they score beyond it.
+    usual: what terms score anyway, u; given, terms stand in the order of s log(s / u), each one's part in the
+    Kullback-Leibler divergence of the scores from the usual ones: a word that many images have says little of these.
     """
-    base = usual or {}
-    return dict(sorted(scores.items(), key=lambda item: (base.get(item[0], 0.0) - item[1], item[0]))[:top])
+
+    def order(item: tuple[str, float]) -> tuple[float, str]:
+        term, score = item
+        if usual is None or score <= 0:
+            return -score, term
+        return -score * math.log(score / max(usual.get(term, 0.0), _RARE)), term
+
+    return dict(sorted(scores.items(), key=order)[:top])
 
 
 def contrast(

@@ -10,7 +10,7 @@ from encoscope.errors import UsageError, nearest
 Score: TypeAlias = Literal["cosine", "softmax"]
 Mode: TypeAlias = Literal["threshold", "exact"]
 Fallback: TypeAlias = Literal["dissect", "none"]
-Rank: TypeAlias = Literal["score", "excess"]
+Rank: TypeAlias = Literal["score", "specific"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Settings:
     score: "cosine" or "softmax" (over all captions, of 100 cosines). contrast: drop what the counterfactuals share.
     spurious: score from which a concept of the counterfactuals is spurious; None: calibrated on ``random_sets`` random
         sets of images, at their ``quantile``. fallback: what labels the units FALCON finds no concept for.
-    rank: concepts stand in the order of their scores (the paper), or of what their scores are above those over the
-        probe as a whole ("excess", an extension: words that many images have give way to those of few).
+    rank: concepts stand in the order of their scores s (the paper), or of s log(s / u), u being the word's score over
+        the probe as a whole ("specific", an extension: words that many images have give way to those of few).
     clear: mean pairwise cosine of the crops above which a unit counts as interpretable.
     """
 
@@ -78,7 +78,7 @@ class Settings:
             ("mode", ("threshold", "exact")),
             ("score", ("cosine", "softmax")),
             ("fallback", ("dissect", "none")),
-            ("rank", ("score", "excess")),
+            ("rank", ("score", "specific")),
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {' or '.join(allowed)}, not {getattr(self, name)!r}")
