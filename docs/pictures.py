@@ -109,10 +109,12 @@ def granularity(encoder: encoscope.Encoder, photo: Photo) -> None:
 def classes(encoder: encoscope.Encoder, twin: encoscope.Encoder, references: str) -> None:
     """Classes as the network sees them, and the same from random weights."""
     units = [f"class:{name}" for name in ("Faces", "sunflower", "Leopards", "brain", "ceiling_fan", "soccer_ball")]
-    found = encoscope.Vital(encoder, steps=STEPS).fit(references, units).synthesize()
-    control = encoscope.Vital(twin, steps=STEPS).fit(references, units).synthesize()
-    panels = [made.picture for made in (*found, *control)]
-    captions = [*(made.caption for made in found), *["random weights, same references"] * len(control)]
+    vital = encoscope.Vital(encoder, steps=STEPS).fit(references, units)
+    same = {target.unit.text: target.references for target in vital.targets_ if target.references is not None}
+    control = encoscope.Vital(twin, steps=STEPS).fit(same, [target.unit for target in vital.targets_])
+    found = vital.synthesize()
+    panels = [made.picture for made in (*found, *control.synthesize())]
+    captions = [*(made.caption for made in found), *["random weights, same references"] * len(units)]
     save("classes.jpg", panels, captions, len(units))
 
 
