@@ -160,6 +160,16 @@ def test_differences_are_paired_by_image() -> None:
     assert found is not None and found.value == found.low == found.high == 0.5
 
 
+def test_differences_are_to_nave_with_as_many_clusters(colour: Encoder) -> None:
+    contenders = localisation.lineup(Contender("nave", colour), ["slic", "lost"], [3, 5])
+    found = [Measured((), ()) for _ in contenders]
+    beside = [localisation.beside(contenders, found, index) for index in range(len(contenders))]
+    names = [(one.method, one.clusters) for one in contenders]
+    assert names[:4] == [("nave", 3), ("nave", 5), ("slic", 3), ("slic", 5)] and names[-1] == ("lost", None)
+    assert beside[0] is None and beside[1] is None and beside[-1] is found[0]
+    assert beside[2] is found[0] and beside[3] is found[1]
+
+
 def test_damaged_images_are_left_out_and_none_at_all_is_an_error(tmp_path: Path, colour: Encoder) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     Image.new("RGB", (64, 64)).save(tmp_path / "good.png")

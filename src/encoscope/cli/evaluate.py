@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from encoscope.encoder import Encoder
     from encoscope.experiments.contenders import Contender
     from encoscope.experiments.report import Report
+    from encoscope.experiments.runner import Examples
 
 app = App(name="evaluate", help="How good segmentations are, beside baselines and controls.", help_format="plaintext")
 
@@ -94,6 +95,140 @@ def corloc(
     )
     shaped = nave.manifest() | {"limit": limit, "parts": parts}
     return _finish(report, [localisation.entry(row, dataset[0]) for row in report.rows], encoder, shaped, out, common)
+
+
+@app.command
+def overlap(
+    *,
+    model: Model,
+    dataset: Annotated[str, Parameter(help="Photos with panoptic masks: coco:IMAGES#PANOPTIC.json.")],
+    clusters: Clusters = "5",
+    method: Methods = "nave",
+    joint: Annotated[bool, Parameter(help="One clustering of all photos, named once for all of them.")] = False,
+    limit: Limit = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    layers: Layers = None,
+    grouping: Grouping = "kmeans",
+    size: Size = "model",
+    common: Common | None = None,
+) -> int:
+    """See whether segments follow the things in photos: mIoU, ARI, NMI and boundaries against panoptic masks.
+
+    Segments are named with each photo's own mask at hand (an oracle), so random segments and the untrained network
+    stand beside them. With --joint the clusters of all photos are named once. An interrupted run goes on.
+    """
+    common = common or Common()
+    numbers, methods = counts("--clusters", clusters), _methods(method)
+    _positive(limit)
+    if joint and (set(methods) != {"nave"} or grouping == "pca"):
+        raise UsageError("--joint goes with --method nave, by k-means or ward")
+
+    from encoscope.experiments import localisation
+    from encoscope.experiments import overlap as experiment
+
+    images = experiment.masks(dataset, limit)
+    encoder = common.load(model)
+    nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=0, border=0)
+    if joint:
+        options = {name: value for name, value in nave.segmenting().items() if name not in ("clusters", "seed")}
+        report = experiment.jointly(encoder, images, numbers, options=options, fresh=fresh, seed=common.seed)
+    else:
+        contenders = localisation.lineup(nave, methods, numbers)
+        report = experiment.evaluate(contenders, images, dataset, fresh=fresh, seed=common.seed)
+    entries = [experiment.entry(row, dataset) for row in report.rows]
+    return _finish(report, entries, encoder, nave.manifest() | {"limit": limit}, out, common)
+
+
+@app.command
+def stability(
+    *,
+    model: Model,
+    dataset: Annotated[str, Parameter(help="A folder of images or a dataset such as caltech101:ROOT#test.")],
+    clusters: Clusters = "5",
+    runs: Annotated[int, Parameter(help="k-means starts that are compared, at least 2.")] = 5,
+    limit: Limit = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    layers: Layers = None,
+    grouping: Grouping = "kmeans",
+    size: Size = "model",
+    common: Common | None = None,
+) -> int:
+    """See whether a segmentation would come out again: from other starts, of the mirrored image, of crops.
+
+    Agreement is the adjusted Rand index. The untrained network stands beside it. An interrupted run goes on.
+    """
+    common = common or Common()
+    numbers = counts("--clusters", clusters)
+    _positive(limit)
+    if runs < 2:
+        raise UsageError(f"--runs takes a number from 2 on, not {runs}")
+
+    from dataclasses import replace
+
+    from encoscope.experiments import steadiness
+    from encoscope.experiments.overlap import entry
+
+    images = _images(dataset, limit)
+    encoder = common.load(model)
+    nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=0, border=0)
+    contenders = [replace(nave, clusters=k) for k in numbers]
+    report = steadiness.evaluate(contenders, images, dataset, runs=runs, fresh=fresh, seed=common.seed)
+    entries = [entry(row, dataset) for row in report.rows]
+    return _finish(report, entries, encoder, nave.manifest() | {"limit": limit, "runs": runs}, out, common)
+
+
+@app.command
+def faithfulness(
+    *,
+    model: Model,
+    dataset: Annotated[
+        str, Parameter(help="A folder, a dataset, or coco:IMAGES#PANOPTIC.json, which the probe (a task) needs.")
+    ],
+    clusters: Clusters = "5",
+    method: Methods = "nave",
+    fill: Annotated[
+        Literal["standard", "mean", "blur"],
+        Parameter(help="What stands in for a segment: mean colour in deletion and blur in insertion, or one of them."),
+    ] = "standard",
+    limit: Limit = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    layers: Layers = None,
+    grouping: Grouping = "kmeans",
+    size: Size = "model",
+    common: Common | None = None,
+) -> int:
+    """See whether segments say something true about the network: deletion, insertion, variance, a linear probe.
+
+    Segments are taken away, or put back, in the order of what each one's removal alone does to the network's answer.
+    Random segments of the same number and the untrained network's stand beside them. An interrupted run goes on.
+    """
+    common = common or Common()
+    numbers, methods = counts("--clusters", clusters), _methods(method)
+    _positive(limit)
+
+    from encoscope.experiments import faithfulness as experiment
+    from encoscope.experiments import localisation
+    from encoscope.experiments.overlap import entry
+
+    images = _images(dataset, limit)
+    encoder = common.load(model)
+    nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=0, border=0)
+    contenders = localisation.lineup(nave, methods, numbers)
+    report = experiment.evaluate(contenders, images, dataset, encoder, fill=fill, fresh=fresh, seed=common.seed)
+    entries = [entry(row, dataset) for row in report.rows]
+    return _finish(report, entries, encoder, nave.manifest() | {"limit": limit, "fill": fill}, out, common)
+
+
+def _images(text: str, limit: int | None) -> Examples:
+    """The images of a dataset or a folder, with masks where it has them."""
+    from encoscope.experiments.overlap import has_masks, masks
+    from encoscope.experiments.runner import Example
+    from encoscope.images import collect
+
+    return masks(text, limit) if has_masks(text) else [Example(path) for path in collect(text)[:limit]]
 
 
 def _nave(

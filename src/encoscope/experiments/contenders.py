@@ -112,7 +112,7 @@ class Contender:
         """The parts of a photo. parts: how many, for a matched method."""
         if self.method == "nave":
             assert self.encoder is not None
-            parted = segment(self.encoder, photo, **self._segmenting())
+            parted = segment(self.encoder, photo, **self.segmenting())
             assert isinstance(parted, Segmentation)  # one photo, one number of clusters
             kept = tuple(parted.regions(min_area=self.min_area, border=self.border))
             return Parts(parted.labels.astype(np.int64), kept)
@@ -127,10 +127,10 @@ class Contender:
 
     def _settings(self) -> Settings:
         assert self.encoder is not None
-        return Settings.of(self.encoder, **self._segmenting())
+        return Settings.of(self.encoder, **self.segmenting())
 
-    def _segmenting(self) -> dict[str, Any]:
-        """Keyword arguments of ``segment``."""
+    def segmenting(self) -> dict[str, Any]:
+        """Keyword arguments of ``encoscope.segment``, for NAVE."""
         assert self.encoder is not None
         size = self.size if self.encoder.resizable else "model"
         return {"clusters": self.clusters or 5, "size": size, "seed": self.seed, **self.options}

@@ -16,7 +16,7 @@ import numpy as np
 from encoscope.errors import UsageError
 from encoscope.experiments.contenders import CONTROL, MATCHED, Contender
 from encoscope.experiments.report import Report
-from encoscope.experiments.runner import Example, Measured, Task, difference, interval, run, short, unique
+from encoscope.experiments.runner import Example, Examples, Measured, Task, difference, interval, run, short, unique
 from encoscope.images import BoxedPhotos, Photo, Skipped
 from encoscope.metrics import hits, localise
 from encoscope.progress import Progress
@@ -28,7 +28,7 @@ NOTES = (
     "random is the control: as many Voronoi cells of random points as NAVE has candidates, image by image; slic, "
     "felzenszwalb and grid are asked for as many, too.",
     "corloc: share of images whose chosen box has IoU > 0.5 with a true box [95 % bootstrap interval over images]; "
-    "difference: to the first row of the same selection, on the same images.",
+    "difference: to NAVE with as many clusters and the same selection, on the same images.",
 )
 
 
@@ -78,7 +78,7 @@ def evaluate(
         found = measure(contenders, images, parts=parts, fresh=fresh, progress=progress)
         left_out += [item for one in found for item in one.skipped]
         for way in dict.fromkeys((select, "border")):
-            for contender, measured in zip(contenders, found, strict=True):
+            for index, (contender, measured) in enumerate(zip(contenders, found, strict=True)):
                 values = corloc_of(measured, way, score)
                 row = {
                     **({"dataset": name} if len(datasets) > 1 else {}),
@@ -91,8 +91,9 @@ def evaluate(
                     "candidates": measured.mean("candidates"),
                     "difference": None,
                 }
-                if measured is not found[0]:
-                    row["difference"] = difference(measured, found[0], lambda one: corloc_of(one, way, score), seed)  # noqa: B023
+                other = beside(contenders, found, index)
+                if other is not None:
+                    row["difference"] = difference(measured, other, lambda one: corloc_of(one, way, score), seed)  # noqa: B023
                 rows.append(row)
     title = "Does a part hold an object?" + (f" {short(next(iter(datasets)))}" if len(datasets) == 1 else "")
     return Report("corloc", title, rows, NOTES, seed=seed, skipped=unique(left_out))
@@ -114,7 +115,7 @@ def entry(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
 
 def measure(
     contenders: Sequence[Contender],
-    images: Sequence[Example],
+    images: Examples,
     task: Task = TASK,
     *,
     parts: int | None = None,
@@ -141,6 +142,14 @@ def measure(
         title = contender.method + (f" {contender.clusters}" if contender.clusters else "")
         found[index] = run(task, contender, images, like=like, fresh=fresh, label=title, progress=progress)
     return [found[index] for index in range(len(contenders))]
+
+
+def beside(contenders: Sequence[Contender], found: Sequence[Measured], index: int) -> Measured | None:
+    """What a row's difference is to: NAVE with as many clusters, or the first row; None where that is the row."""
+    same = [other for other, one in enumerate(contenders) if one.method == "nave" and one.encoder is not None]
+    same = [other for other in same if contenders[index].clusters in (None, contenders[other].clusters)]
+    first = same[0] if same else 0
+    return None if first == index else found[first]
 
 
 def lineup(nave: Contender, methods: Sequence[str], clusters: Sequence[int]) -> list[Contender]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -33,6 +33,14 @@ class Example:
 
     path: Path
     truth: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """Examples in their order, as often as they are asked for: a list, or what reads them one at a time."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Example]: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Measured:
 def run(
     task: Task,
     contender: Contender,
-    examples: Sequence[Example],
+    examples: Examples,
     *,
     like: Measured | int | None = None,
     fresh: bool = False,
@@ -98,11 +106,11 @@ def run(
     if isinstance(like, Measured):
         counts = {path: int(row[task.parts]) for path, row in zip(like.paths, like.rows, strict=True)}
     else:
-        counts = {} if like is None else dict.fromkeys((example.path for example in examples), like)
+        counts = {}
     rows, paths, skipped = [], [], []
     with Journal(manifest, fresh=fresh) as journal:
         for example in track(examples, len(examples), label or contender.method, progress):
-            parts = counts.get(example.path) if contender.matched else None
+            parts = (like if isinstance(like, int) else counts.get(example.path)) if contender.matched else None
             try:
                 name = _identity(example, parts)
                 values = journal.get(name)
