@@ -36,6 +36,7 @@ MIN_AREA, BORDER = 784, 14
 
 _SMALL = 256  # short side in pixels at which the settings for a number of parts are looked for
 _TRIES = 6
+_SLIVER = 0.0025  # of the photo: smaller segments of Felzenszwalb's would count as parts, and be none
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,8 @@ class Contender:
         """All that shapes its results but the photo and, if matched, the number of parts."""
         made: dict[str, Any] = {"method": self.method, "min_area": self.min_area, "border": self.border}
         if self.matched:
-            return made | {"options": dict(self.options), "seed": self.seed}
+            sliver = {"sliver": _SLIVER} if self.method == "felzenszwalb" else {}
+            return made | {"options": dict(self.options), "seed": self.seed} | sliver
         assert self.encoder is not None
         made |= {"encoder": self.encoder.digest, "precision": self.encoder.precision}
         if self.method == "nave":
@@ -140,7 +142,7 @@ class Contender:
         if not self.matched:
             return {"size": self.size, **self.options}
         if self.method == "felzenszwalb":  # takes a scale; parts that are no candidates would take others' places
-            return {"min_size": max(20, self.min_area + 1), **self.options}
+            return {"min_size": self.min_area + 1, **self.options}
         seed = {"seed": self.seed} if self.method == "random" else {}
         return {"segments": parts, **seed, **self.options}
 
@@ -185,7 +187,8 @@ def felzenszwalb(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discov
     if "scale" in options:
         return DISCOVERY["felzenszwalb"](None, photo, **options)
     small, shrink = _shrunk(photo)
-    options = {**options, "min_size": max(1, round(options["min_size"] * shrink**2))}
+    least = max(options["min_size"], _SLIVER * photo.height * photo.width)
+    options = {**options, "min_size": max(1, round(least * shrink**2))}
     low, high, best = 1.0, 6.0, None  # decimal logarithms of the scale
     for _ in range(_TRIES):
         middle = (low + high) / 2

@@ -33,11 +33,17 @@ class Experiment:
         return getattr(importlib.import_module(self.module), self.function)
 
 
+_PHOTOS = "photos: a file, a folder or any dataset"
+_CLASS = "labelled photos: caltech101:ROOT#train, stl10:ROOT#train"
 _BOXES = "photos with boxes: voc07:ROOT, voc12:ROOT, coco20k:ROOT, coco:IMAGES#JSON"
 
 
 def _table(number: int, title: str) -> Experiment:
     return Experiment(title, "encoscope.experiments.nave_tables", f"table{number}", _BOXES)
+
+
+def _figure(number: int, title: str, module: str = "nave_figures", datasets: str = _PHOTOS) -> Experiment:
+    return Experiment(title, f"encoscope.experiments.{module}", f"fig{number}", datasets)
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -48,10 +54,23 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "nave-table5": _table(5, "Table 3 with both boxes"),
     "nave-table6": _table(6, "The number of clusters"),
     "nave-table7": _table(7, "Grouping by k-means and by principal components"),
+    "nave-fig1": _figure(1, "NAVE beside SLIC and Felzenszwalb at similar numbers of regions"),
+    "nave-fig3": _figure(3, "A class's photos clustered one by one and together", "nave_classes", _CLASS),
+    "nave-fig4": _figure(4, "What training adds: mean colours of 20 explanations"),
+    "nave-fig5": _figure(5, "What registers do"),
     "nave-fig6": Experiment(
         "A mark on one class of chest X-rays shapes what a classifier treats alike",
         "encoscope.experiments.shortcut",
         datasets="a folder of X-rays with a folder for each of two labels",
+    ),
+    "nave-fig8": _figure(8, "The number of clusters"),
+    "nave-fig9": _figure(9, "The layers"),
+    "nave-fig10": _figure(10, "The grouping: k-means, Ward, principal components"),
+    "nave-fig11": _figure(
+        11, "A class's clusters on test photos classified rightly", "nave_classes", f"{_CLASS}, twice"
+    ),
+    "nave-fig12": _figure(
+        12, "A class's clusters on test photos classified wrongly", "nave_classes", f"{_CLASS}, twice"
     ),
 }
 

@@ -1,0 +1,141 @@
+"""NAVE's figures on tiny photos: what each shows, and the numbers beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from encoscope.cli.app import run as command
+from encoscope.errors import UsageError
+from encoscope.experiments import nave_classes, nave_figures
+from encoscope.experiments.registry import EXPERIMENTS, experiment
+from encoscope.experiments.report import Request
+from encoscope.images import Geometry, read
+from encoscope.nave import Segmentation
+
+CNN, VIT = "timm:resnet10t@untrained", "zoo:vit-caltech101@untrained"
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes of Caltech-101, each with three photos of a square."""
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for label, colour in (("ibis", (220, 20, 20)), ("rooster", (20, 20, 220))):
+        folder = tmp_path / "photos" / label
+        folder.mkdir(parents=True)
+        for number in range(3):
+            pixels = rng.integers(110, 140, (48, 64, 3), dtype=np.uint8)
+            pixels[12:36, 10 + 8 * number : 34 + 8 * number] = colour
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def asked(photos: Path, *models: str, **options: object) -> Request:
+    return Request(models, (str(photos),), limit=2, options={"size": 32, **options}, progress=False)
+
+
+def test_regions_match_naves(photos: Path) -> None:
+    pytest.importorskip("skimage")
+    report = nave_figures.fig1(asked(photos, CNN))
+    rows = {(row["photo"], row["method"]): row["regions"] for row in report.rows}
+    assert len(report.rows) == 8 and report.pictures["nave-fig1"].width > 1000
+    assert all(rows[photo, "random"] == rows[photo, "nave"] for photo, _ in rows)
+    assert "Segment Anything is not drawn" in report.notes[0]
+
+
+def test_mean_colours_of_the_untrained_network(photos: Path) -> None:
+    same = nave_figures.fig4(asked(photos, CNN, runs=3))
+    assert [(row["model"], row["K"]) for row in same.rows[:2]] == [(CNN, 5), (CNN, 10)]
+    drawn = nave_figures.fig4(asked(photos, CNN, runs=3, redrawn=1))
+    assert drawn.rows[0]["agreement"] < same.rows[0]["agreement"] <= 1
+
+
+def test_registers_and_tokens_that_stick_out(photos: Path) -> None:
+    report = nave_figures.fig5(asked(photos, VIT))
+    assert [row["registers"] for row in report.rows] == [4, 4]
+    assert all(row["largest token / median"] >= 1 for row in report.rows)
+
+
+@pytest.mark.parametrize(
+    ("figure", "first", "count"),
+    [
+        (nave_figures.fig8, "K = 5", 4),
+        (nave_figures.fig9, "default (layer2, layer3, layer4)", 6),
+        (nave_figures.fig10, "kmeans", 3),
+    ],
+)
+def test_ablations_agree_with_themselves(photos: Path, figure, first: str, count: int) -> None:
+    report = figure(asked(photos, CNN))
+    assert len(report.rows) == count and report.rows[0]["setting"] == first
+    assert report.rows[0]["agreement with the first"].value == 1
+    assert all(row["agreement with the first"].value < 1 for row in report.rows[1:])
+    assert len(report.pictures) == 1
+
+
+def test_a_class_clustered_together(photos: Path) -> None:
+    report = nave_classes.fig3(asked(photos, "zoo:resnet-caltech101", clusters=3, image_clusters=2, size=64))
+    assert [row["cluster"] for row in report.rows] == [0, 1, 2]
+    assert sum(row["share of pixels"] for row in report.rows) == pytest.approx(1)
+    (uncovered,) = [row for row in report.rows if row["uncovered"]]
+    assert uncovered["share near the border"] == min(row["share near the border"] for row in report.rows)
+    assert "ibis: 2 photos" in report.notes[0] and "untrained" in report.notes[1]
+
+
+def test_photos_classified_rightly_and_wrongly(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nave_classes, "_right", lambda found, photo: name(photo) == "1.png")
+    name = nave_figures.name_of
+    request = Request(
+        ("zoo:resnet-caltech101",), (str(photos), str(photos)), options={"clusters": 2, "size": 64}, progress=False
+    )
+    for figure in (nave_classes.fig11, nave_classes.fig12):
+        report = figure(request)
+        assert [(row["classified"], row["photos"]) for row in report.rows] == [("rightly", 1), ("wrongly", 2)]
+        assert len(report.pictures) == 1
+    with pytest.raises(UsageError, match="two --dataset"):
+        nave_classes.fig11(asked(photos))
+    with pytest.raises(UsageError, match=r"no class 'ibsi' .nearest: ibis"):
+        nave_classes.fig12(Request(datasets=request.datasets, options={"class": "ibsi"}))
+
+
+def test_what_is_uncovered_keeps_its_colours(photos: Path) -> None:
+    photo = read(photos / "ibis" / "0.png")
+    labels = np.zeros((48, 64), dtype=np.uint8)
+    labels[12:36, 10:34] = 1
+    way = Geometry((48, 64), (48, 64), (0, 0), (48, 64), (48, 64))
+    parts = Segmentation(labels, labels, 2, 0.0, way, (48, 64), {}, 0)
+    shown = nave_classes.only(photo, parts, 1)
+    assert (shown[12:36, 10:34] == (220, 20, 20)).all() and (shown[labels == 0] > 200).all()
+
+
+def test_every_experiment_can_be_loaded() -> None:
+    for name in EXPERIMENTS:
+        assert callable(experiment(name).load())
+
+
+def test_the_command_writes_a_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--dataset",
+        str(photos),
+        "--model",
+        CNN,
+        "--limit",
+        "1",
+        "--set",
+        "size=32",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert command(["reproduce", "nave-fig10", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["experiment"] == "nave-fig10"
+    (file,) = [path for path in (tmp_path / "out").iterdir() if path.suffix in (".png", ".jpg")]
+    with Image.open(file) as picture:
+        assert file.stem == "nave-fig10" and picture.width > 4 * 200
+    assert command(["reproduce", "nave-fig10"]) == 2
+    assert "needs --dataset" in capsys.readouterr().err
+    assert command(["reproduce", "nave-fig10", *words, "--set", "sizes=1"]) == 2
+    assert "nearest: size" in capsys.readouterr().err
