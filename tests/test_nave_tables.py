@@ -104,6 +104,8 @@ def test_granularity_and_grouping(squares: str, tmp_path: Path, capsys: pytest.C
         (["--dataset", "voc07:/none"], 3, "no VOC2007"),
         (["--dataset", "DATA", "--set", "sise=3"], 2, "nearest: size"),
         (["--dataset", "DATA", "--set", "size"], 2, "NAME=VALUE"),
+        (["--dataset", "DATA", "--set", "score=middle"], 2, "score is outer or inner"),
+        (["--dataset", "DATA", "--set", "border=-1"], 2, "border is a number of pixels"),
         (["--dataset", "DATA", "--model", "zoo:none"], 2, "the zoo has no"),
     ],
 )

@@ -23,8 +23,8 @@ from encoscope.experiments.runner import Example, Measured, difference, interval
 from encoscope.images import Skipped, boxed
 
 OPTIONS: Mapping[str, Any] = {"size": None, "min_area": 784, "border": 14, "score": "outer", "layers": None}
-"""What can be set, with the defaults. size: "native" for named models, 256 for the zoo's (trained at 128 pixels)."""
-STAND_IN_SIZE = 256
+"""What can be set, with the defaults. size: "native", but 256 for the zoo's networks, which were trained at 128."""
+ZOO_SIZE = 256
 
 _PAPER = "paper"
 
@@ -111,7 +111,8 @@ class _Bench:
 
     def contender(self, line: Line, feature: str, method: str) -> Contender:
         """A method at a row's settings."""
-        size = self.settings["size"] or ("native" if self.request.models else STAND_IN_SIZE)
+        ours = self.models[feature].startswith("zoo:")
+        size = self.settings["size"] or (ZOO_SIZE if ours else "native")
         options = dict(line.options) if method == "nave" else {}
         if method == "nave" and self.settings["layers"]:
             options["layers"] = self.settings["layers"]
@@ -198,23 +199,30 @@ def _settings(request: Request) -> dict[str, Any]:
     wrong = next((name for name in request.options if name not in OPTIONS), None)
     if wrong is not None:
         raise UsageError(f"no setting {wrong!r}{nearest(wrong, OPTIONS)}: there are {', '.join(OPTIONS)}")
-    return {**OPTIONS, **request.options}
+    found = {**OPTIONS, **request.options}
+    if found["score"] not in localisation.SCORE:
+        raise UsageError(f"score is {' or '.join(localisation.SCORE)}, not {found['score']!r}")
+    for name in ("min_area", "border"):
+        if not isinstance(found[name], int) or found[name] < 0:
+            raise UsageError(f"{name} is a number of pixels, at least 0, not {found[name]!r}")
+    return found
 
 
 def _notes(request: Request, bench: _Bench, missing: Sequence[str]) -> list[str]:
-    size = bench.settings["size"] or ("native" if request.models else STAND_IN_SIZE)
+    size = bench.settings["size"] or f"native size (the zoo's networks: a short side of {ZOO_SIZE})"
     notes = [
-        f"CorLoc: share of images whose chosen box has IoU > 0.5 with a true box; K = 5 unless said; photos at {size} "
-        f"(short side); parts of more than {bench.settings['min_area']} pixels, a frame of {bench.settings['border']} "
+        f"CorLoc: share of images whose chosen box has IoU > 0.5 with a true box; K = 5 unless said; photos at {size}; "
+        f"parts of more than {bench.settings['min_area']} pixels, a frame of {bench.settings['border']} "
         f"taken away; outer and inner are how a part is chosen, the {bench.settings['score']} box is what is scored.",
         "nave, slic, felzenszwalb, grid and random are chosen with the true boxes at hand (an oracle). border: the "
         "same parts, the one that touches the image's border least, no oracle. random: as many Voronoi cells as NAVE "
         "has candidates, chosen by the same oracle. Others look for one object (maskcut for three) and need no choice.",
     ]
-    if not request.models:
+    foreign = sorted({model for model in bench.models.values() if model not in WEIGHTS.values()})
+    if foreign:
         notes.append(
-            "Stand-ins: the models named run in place of the paper's, so a difference to the paper is none between "
-            "implementations. The paper's own weights: --model paper."
+            f"Not the paper's networks, and so no reproduction of its figures: {', '.join(foreign)}. The paper's own, "
+            "from their public sources: --model paper."
         )
     others = [text for text in request.datasets if text.partition(":")[0] not in ("voc07", "voc12", "coco20k")]
     if others:
