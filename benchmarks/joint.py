@@ -11,13 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from sklearn.datasets import load_sample_image
 
 import encoscope
-from benchmarks.measure import in_process, interleaved, report_peak
+from benchmarks.measure import in_process, interleaved, make_photos, report_peak
 from encoscope.images import photos
 from encoscope.nave.settings import Settings
 from encoscope.nave.spill import Spill
@@ -32,7 +29,7 @@ def run() -> list[dict[str, Any]]:
     """Rows of the table."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ENCOSCOPE_CACHE"] = str(Path(folder, "cache"))
-        files = make_photos(Path(folder, "photos"), 1000)
+        files = make_photos(Path(folder, "photos"), 1000, (72, 96), 2)
         megabytes = {str(n): in_process("benchmarks.joint", str(files[0].parent), str(n)) for n in (100, 1000)}
         rows: list[dict[str, Any]] = [
             {
@@ -45,20 +42,6 @@ def run() -> list[dict[str, Any]]:
         rows += [passes(files[:60], cache) for cache in ("fp16", None)]
         rows.append(one_pass(files[:200]))
     return rows
-
-
-def make_photos(folder: Path, count: int) -> list[Path]:
-    """JPEG files of 96 x 72 pixels, all different."""
-    folder.mkdir()
-    sources = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
-    generator = np.random.default_rng(0)
-    files = []
-    for number in range(count):
-        source = sources[number % 2]
-        top, left = generator.integers(0, source.shape[0] - 144), generator.integers(0, source.shape[1] - 192)
-        files.append(folder / f"{number:04d}.jpg")
-        Image.fromarray(source[top : top + 144 : 2, left : left + 192 : 2]).save(files[-1])
-    return files
 
 
 def passes(files: list[Path], cache: str | None) -> dict[str, Any]:

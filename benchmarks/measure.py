@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 
 def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -79,3 +82,18 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def make_photos(folder: Path, count: int, size: tuple[int, int], step: int = 1) -> list[Path]:
+    """JPEG files of (height, width) pixels, all different: windows of two photos, every ``step``-th pixel of them."""
+    folder.mkdir()
+    sources = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
+    height, width = size[0] * step, size[1] * step
+    generator = np.random.default_rng(0)
+    files = []
+    for number in range(count):
+        source = sources[number % 2]
+        top, left = generator.integers(0, source.shape[0] - height), generator.integers(0, source.shape[1] - width)
+        files.append(folder / f"{number:04d}.jpg")
+        Image.fromarray(source[top : top + height : step, left : left + width : step]).save(files[-1])
+    return files
