@@ -121,3 +121,7 @@ def test_the_study_whole(listed: LabelledPhotos, tmp_path: Path, monkeypatch: py
     assert torch.is_grad_enabled()
     with pytest.raises(UsageError, match="needs --dataset"):
         shortcut.run(Request())
+    with pytest.raises(UsageError, match=r"no setting 'epoch' .nearest: epochs.: there are architecture, pixels"):
+        shortcut.run(Request(datasets=("anywhere",), options={"epoch": 1}))
+    with pytest.raises(UsageError, match="epochs is a whole number, not 'few'"):
+        shortcut.run(Request(datasets=("anywhere",), options={"epochs": "few"}))

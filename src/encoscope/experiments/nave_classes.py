@@ -17,7 +17,7 @@ from PIL import Image
 
 from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import UsageError, nearest
-from encoscope.experiments.nave_figures import STAND_INS, encoders, settings
+from encoscope.experiments.nave_figures import STAND_INS, encoders
 from encoscope.experiments.report import Report, Request
 from encoscope.experiments.runner import short
 from encoscope.images import LabelledPhotos, Photo, dataset, read
@@ -46,7 +46,7 @@ class ClassClusters:
 
 def fig3(request: Request) -> Report:
     """A class's photos clustered one by one and together, and one cluster uncovered."""
-    asked = settings(request, DEFAULTS)
+    asked = request.settings(DEFAULTS)
     found = class_clusters(request, asked)
     twin = _jointly(untrained_twin(found.encoder, seed=request.seed), found.photos, asked, request)
     cells, same, bare = [], [], []
@@ -89,7 +89,7 @@ def fig12(request: Request) -> Report:
 
 
 def _tested(name: str, request: Request, *, right: bool) -> Report:
-    asked = settings(request, DEFAULTS)
+    asked = request.settings(DEFAULTS)
     if len(request.datasets) < 2:
         raise UsageError(
             f"{name} needs two --dataset: one to cluster, one to test, such as caltech101:ROOT#train and #test"

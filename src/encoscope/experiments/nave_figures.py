@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from encoscope.encoder import Encoder, load
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError
 from encoscope.experiments.contenders import Contender
 from encoscope.experiments.nave_paper import WEIGHTS
 from encoscope.experiments.report import Report, Request
@@ -38,7 +38,7 @@ REGISTERS = tuple(name for name in WEIGHTS if name.startswith("DINOv2"))
 
 def fig1(request: Request) -> Report:
     """Photos parted by NAVE, SLIC and Felzenszwalb into similar numbers of regions."""
-    asked = settings(request, {"clusters": 5, "size": "model"})
+    asked = request.settings({"clusters": 5, "size": "model"})
     encoder = encoders(request, STAND_INS[:1], (WEIGHTS["ResNet50 ImageNet"],))[0]
     nave = Contender("nave", encoder, asked["clusters"], size=asked["size"], min_area=0, border=0, seed=request.seed)
     others = [Contender(name, min_area=0, border=0, seed=request.seed) for name in ("slic", "felzenszwalb", "random")]
@@ -82,7 +82,7 @@ def fig4(request: Request) -> Report:
 
     The paper leaves open whether the untrained network's weights are drawn anew for each: ``--set redrawn=1`` does so.
     """
-    asked = settings(request, {"runs": RUNS, "redrawn": 0, "size": "model"})
+    asked = request.settings({"runs": RUNS, "redrawn": 0, "size": "model"})
     models = request.models or (f"{STAND_INS[0]}@untrained", STAND_INS[0])
     rows, cells = [], []
     shown = pictured(request, 1)
@@ -111,7 +111,7 @@ def fig4(request: Request) -> Report:
 
 def fig5(request: Request) -> Report:
     """What registers do: DINOv2 S/14 and B/14 with and without, K = 5, and how far single tokens stick out."""
-    asked = settings(request, {"clusters": 5, "size": "model"})
+    asked = request.settings({"clusters": 5, "size": "model"})
     found = encoders(request, STAND_INS[1:], tuple(WEIGHTS[name] for name in REGISTERS))
     rows, cells = [], []
     shown = pictured(request, 4)
@@ -176,7 +176,7 @@ def fig10(request: Request) -> Report:
 
 def _ablation(name: str, title: str, request: Request, variants: Callable[[Encoder], Variants]) -> Report:
     """Photos of two networks at some settings, and how far each setting agrees with the first."""
-    asked = settings(request, {"size": "model"})
+    asked = request.settings({"size": "model"})
     rows, cells, columns = [], [], 1
     shown = pictured(request, 3)
     found = encoders(request, STAND_INS, PAPER_PAIR)
@@ -208,14 +208,6 @@ def _ablation(name: str, title: str, request: Request, variants: Callable[[Encod
     flat = [cell for line in cells for cell in [*line, *[blank] * (columns - len(line))]]
     notes = ["agreement: adjusted Rand index with the first setting of the network (1 the same, 0 chance)."]
     return _report(name, title, rows, flat, columns, request, asked, notes)
-
-
-def settings(request: Request, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings asked for over the defaults. UsageError names the nearest of an unknown one."""
-    wrong = next((name for name in request.options if name not in defaults), None)
-    if wrong is not None:
-        raise UsageError(f"no setting {wrong!r}{nearest(wrong, defaults)}: there are {', '.join(defaults)}")
-    return {**defaults, **request.options}
 
 
 def encoders(request: Request, stand_ins: Sequence[str], paper: Sequence[str]) -> list[Encoder]:

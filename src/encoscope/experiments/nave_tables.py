@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from encoscope.encoder import Encoder, load
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError
 from encoscope.experiments import localisation
 from encoscope.experiments.contenders import CONTROL, MATCHED, Contender
 from encoscope.experiments.nave_paper import NONE, SETS, STAND_INS, TABLES, WEIGHTS, Line, Table
@@ -196,10 +196,7 @@ def _column(text: str) -> int:
 
 
 def _settings(request: Request) -> dict[str, Any]:
-    wrong = next((name for name in request.options if name not in OPTIONS), None)
-    if wrong is not None:
-        raise UsageError(f"no setting {wrong!r}{nearest(wrong, OPTIONS)}: there are {', '.join(OPTIONS)}")
-    found = {**OPTIONS, **request.options}
+    found = request.settings(OPTIONS)
     if found["score"] not in localisation.SCORE:
         raise UsageError(f"score is {' or '.join(localisation.SCORE)}, not {found['score']!r}")
     for name in ("min_area", "border"):

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from encoscope import results
+from encoscope.errors import UsageError, nearest
 from encoscope.images import Skipped
 from encoscope.metrics import Interval
 from encoscope.progress import Progress
@@ -35,6 +36,21 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     fresh: bool = False
     progress: Progress = None
+
+    def settings(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """The options over the settings that an experiment has, by name with their defaults.
+
+        Raises UsageError for an option that is none of them, naming the nearest, and for text in a number's place.
+        """
+        wrong = next((name for name in self.options if name not in defaults), None)
+        if wrong is not None:
+            known = f"there are {', '.join(defaults)}" if defaults else "this experiment has none"
+            raise UsageError(f"no setting {wrong!r}{nearest(wrong, defaults)}: {known}")
+        for name, value in self.options.items():
+            kind = type(defaults[name])
+            if kind in (int, float) and not isinstance(value, int if kind is int else int | float):
+                raise UsageError(f"{name} is a {'whole ' if kind is int else ''}number, not {value!r}")
+        return {**defaults, **self.options}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def run(request: Request) -> Report:
     """The four classifiers and an untrained one, with the figure."""
     if not request.datasets:
         raise UsageError("nave-fig6 needs --dataset: a folder of X-rays with a folder for each of two labels")
-    setting = Setting(**{name: value for name, value in request.options.items() if name in asdict(Setting())})
+    setting = Setting(**request.settings(asdict(Setting())))
     found = samples(dataset(request.datasets[0]), setting, limit=request.limit)
     own, others = (
         pairs(
