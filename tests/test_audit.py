@@ -16,8 +16,9 @@ from encoscope.cli.app import run
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.experiments.audit import associations, consistency, permuted, respond
-from encoscope.experiments.metadata import read_columns
-from encoscope.images import Photo, read
+from encoscope.experiments.metadata import dataset_labels, read_columns
+from encoscope.images import Photo, datasets, read
+from encoscope.images.sets import LabelledPhotos
 
 
 class BlackFinder(nn.Module):
@@ -166,3 +167,30 @@ def test_the_command_with_folders_or_a_table(folder: Path, tmp_path: Path, capsy
     assert {row["column"] for row in json.loads(shown.out)["results"]} == {"site"}
     assert run(["audit", "zoo:resnet-caltech101", "--images", str(folder / "left")]) == 2
     assert "give --labels CSV, or --watermark" in capsys.readouterr().err
+
+
+def test_a_dataset_s_own_labels_are_taken(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = tmp_path / "flat"  # no folder tells these images' labels
+    flat.mkdir()
+    for file in folder.rglob("*.png"):
+        file.rename(flat / file.name)
+    files = sorted(flat.iterdir())
+    named = LabelledPhotos(tuple(files), (*[0] * 3, *[1] * 7), ("cats", "dogs"))
+    monkeypatch.setitem(datasets._READERS, "stl10", lambda root, split="train": named)
+    words = ["audit", "zoo:resnet-caltech101", "--images", f"stl10:{flat}", "--out", str(tmp_path / "out")]
+    assert run([*words, "--clusters", "3", "--permutations", "20", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)["results"]
+    assert {entry["column"] for entry in entries} == {"label"}
+    assert {entry["highest"] for entry in entries} <= {"cats", "dogs"}
+    assert run(["audit", "zoo:resnet-caltech101", "--images", str(flat)]) == 2
+
+
+def test_labels_of_a_folder_are_its_first_level(tmp_path: Path) -> None:
+    files = [tmp_path / name / "deep" / f"{name}.png" for name in "ab"]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert dataset_labels(tmp_path, files[::-1]) == ["b", "a"]
+    assert dataset_labels(files[0], files) is None

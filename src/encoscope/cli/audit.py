@@ -31,7 +31,10 @@ def audit(
         Path, Parameter(help="A folder (subfolders are labels) or a dataset such as caltech101:ROOT#test.")
     ],
     watermark: Annotated[
-        str | None, Parameter(help="A mark to put on the images: box, letter, stripes, disc, or an image file.")
+        str | None,
+        Parameter(
+            help="A mark to put on the images: box, letter, stripes, disc, arrow, ruler, date, or an image file."
+        ),
     ] = None,
     share: Annotated[float, Parameter(help="Side of the mark over the short side of the image.")] = 0.125,
     labels: Annotated[Path | None, Parameter(help="CSV with a column of image names and columns of metadata.")] = None,
@@ -44,8 +47,8 @@ def audit(
     """See whether an encoder fixates on a mark, or on what tells images' sources apart.
 
     With --watermark the mark is put on the images, and what follows it in features, answers and segments is shown
-    beside a control patch. Without, joint clusters and features are ranked by how they go with labels (folders, or
-    --labels), with p-values from permutations. result.json and sheet.png go into the output folder.
+    beside a control patch. Without, joint clusters and features are ranked by how they go with labels (the dataset's,
+    folders, or --labels), with p-values from permutations. result.json and sheet.png go into the output folder.
     """
     if limit < 4:
         raise UsageError(f"--limit takes a number from 4 on, not {limit}")
@@ -122,16 +125,17 @@ def _response(found: Response, watermark: str) -> str:
 
 
 def _columns(images: Path, labels: Path | None, kept: Sequence[Photo]) -> dict[str, list[str | None]]:
-    """What is known of the images: the CSV file's columns, or their folders."""
+    """What is known of the images: the CSV file's columns, the dataset's labels, or their folders."""
+    from encoscope.experiments.metadata import dataset_labels, read_columns
+
     paths = [Path(photo.path or "") for photo in kept]
     if labels is not None:
-        from encoscope.experiments.metadata import read_columns
-
         return dict(read_columns(labels, paths))
-    folders: list[str | None] = [path.parent.name for path in paths]
-    if len(set(folders)) < 2:
+    name = "folder" if images.exists() else "label"
+    known = dataset_labels(images, paths) or [path.parent.name for path in paths]
+    if len(set(known) - {None}) < 2:
         raise UsageError(f"{images} has no labels (subfolders): give --labels CSV, or --watermark")
-    return {"folder": folders}
+    return {name: known}
 
 
 def _metadata(

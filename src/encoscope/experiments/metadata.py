@@ -8,8 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.images import dataset, is_dataset
 
 _KEYS = ("path", "image", "file", "filename", "name")
+
+
+def dataset_labels(images: str | os.PathLike[str], paths: Sequence[Path]) -> list[str | None] | None:
+    """The class that a dataset, or a folder of class folders, gives each of some of its images; None without labels."""
+    if not (is_dataset(images) or Path(images).is_dir()):
+        return None
+    found = dataset(images)
+    if not found.labels:
+        return None
+    classes = (found.classes[label] for label in found.labels)
+    table = {os.path.abspath(path): name for path, name in zip(found.paths, classes, strict=True)}  # noqa: PTH100 - as collect
+    return [table.get(os.path.abspath(path)) for path in paths]  # noqa: PTH100
 
 
 def read_columns(file: str | os.PathLike[str], paths: Sequence[Path]) -> Mapping[str, list[str | None]]:
