@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,18 @@ class Condition:
 
     mark: kind of mark (see ``marks``) or None. marked: index of the class whose images all carry it. augmented: random
     crops, brightness, contrast and a part erased; otherwise each image whole, mirrored half of the time. seed: of the
-    first weights, the order and the places of the marks.
+    first weights, the order and the places of the marks. carried: share of the marked class's images that carry it.
     """
 
     mark: str | None
     augmented: bool
     marked: int = 0
     seed: int = 0
+    carried: float = field(default=1.0, repr=False)  # not in repr, which names trainings in the cache
+
+    def carries(self, image: int) -> bool:
+        """Whether an image of the marked class, by its id, carries the mark."""
+        return self.carried >= 1 or float(np.random.default_rng((self.seed, image, 1)).random()) < self.carried
 
     @property
     def name(self) -> str:
@@ -123,6 +128,8 @@ def classifier(
     )
     ids = [found.ids[i] for i in found.train]
     settings = {"origin": origin, "images": key({"ids": ids}), "plan": repr(plan), "of": repr((condition, setting))}
+    if condition.mark is not None and condition.carried < 1:
+        settings["carried"] = condition.carried
     folder = cache_dir("studies", f"{plan.name}-{key(settings)}")
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
@@ -171,7 +178,8 @@ def _training(found: Samples, condition: Condition, setting: Setting) -> Photos:
     pixels: list[Tensor] = []
     for index in found.train:
         stored = found.photos.pixels[index]
-        if condition.mark is not None and found.photos.labels[index] == condition.marked:
+        of_class = found.photos.labels[index] == condition.marked
+        if condition.mark is not None and of_class and condition.carries(found.ids[int(index)]):
             marked, _ = found.marked(int(index), condition.mark, setting, condition.seed)
             stored = torch.from_numpy(marked).permute(2, 0, 1)
         pixels.append(stored)

@@ -1,4 +1,4 @@
-"""Marks that are put on images on purpose: a box, a burnt-in letter, stripes, or the user's own picture."""
+"""Marks that are put on images on purpose: drawn ones such as a box or a burnt-in letter, or the user's own picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from encoscope.errors import EncoscopeError, MissingError, nearest
 
-KINDS = ("box", "letter", "stripes", "disc")
+SEEN = ("box", "letter", "stripes", "disc")
+"""Marks that were there when the audit's figures were chosen and tried out."""
+UNSEEN = ("arrow", "ruler", "date")
+"""Marks that were not: what the audit is calibrated on."""
+KINDS = (*SEEN, *UNSEEN)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ def mark(kind: str | os.PathLike[str], side: int) -> Mark:
     """A mark of ``side`` pixels (its longer side): one of ``KINDS``, or an image file, transparent where it says so.
 
     "box" is black, as in NAVE's study of chest X-rays (Fig. 6); "letter" a white R as on an X-ray plate; "stripes"
-    grey and fine; "disc" bright with a soft rim.
+    grey and fine; "disc" bright with a soft rim; "arrow" white, pointing up and left; "ruler" a white line with ticks;
+    "date" white figures on a black strip.
     """
     name = os.fspath(kind)
     if name in KINDS:
@@ -86,8 +91,7 @@ def _box(side: int) -> Mark:
 def _letter(side: int) -> Mark:
     canvas = Image.new("L", (4 * side, 4 * side))
     ImageDraw.Draw(canvas).text((2 * side, 2 * side), "R", fill=255, font=ImageFont.load_default(5 * side), anchor="mm")
-    alpha = np.asarray(canvas.resize((side, side), Image.Resampling.BOX), dtype=np.float32) / 255
-    return Mark("letter", np.full((side, side, 3), 255, np.uint8), alpha)
+    return _white("letter", canvas)
 
 
 def _stripes(side: int) -> Mark:
@@ -104,4 +108,47 @@ def _disc(side: int) -> Mark:
     return Mark("disc", np.full((side, side, 3), 235, np.uint8), alpha)
 
 
-_DRAWN = {"box": _box, "letter": _letter, "stripes": _stripes, "disc": _disc}
+def _arrow(side: int) -> Mark:
+    canvas, end = Image.new("L", (4 * side, 4 * side)), 4 * side
+    pen = ImageDraw.Draw(canvas)
+    pen.line((side, side, end, end), fill=255, width=max(4, side // 2))
+    pen.polygon(((0, 0), (2.4 * side, 0.6 * side), (0.6 * side, 2.4 * side)), fill=255)
+    return _white("arrow", canvas)
+
+
+def _ruler(side: int) -> Mark:
+    wide = max(8, round(4 * side / 3))
+    canvas = Image.new("L", (wide // 4 * 4, 4 * side))
+    pen, ticks = ImageDraw.Draw(canvas), 5
+    pen.rectangle((0, 0, wide // 3, 4 * side), fill=255)
+    for tick in range(ticks):
+        top = tick * (side - 1) // (ticks - 1) * 4  # whole pixels once it is shrunk
+        pen.rectangle((0, top, wide, top + 3), fill=255)
+    return _white("ruler", canvas)
+
+
+def _date(side: int) -> Mark:
+    high = max(2, side // 3)
+    canvas = Image.new("L", (4 * side, 4 * high))
+    font = ImageFont.load_default(max(8, round(1.4 * side)))
+    ImageDraw.Draw(canvas).text((2 * side, 2 * high), "04.97", fill=255, font=font, anchor="mm")
+    strip = np.asarray(canvas.resize((side, high), Image.Resampling.BOX))
+    return Mark("date", np.repeat(strip[:, :, None], 3, axis=2), np.ones((high, side), np.float32))
+
+
+def _white(name: str, canvas: Image.Image) -> Mark:
+    """What is drawn, in white, shrunk to a quarter."""
+    small = canvas.resize((canvas.width // 4, canvas.height // 4), Image.Resampling.BOX)
+    alpha = np.asarray(small, dtype=np.float32) / 255
+    return Mark(name, np.full((*alpha.shape, 3), 255, np.uint8), alpha)
+
+
+_DRAWN = {
+    "box": _box,
+    "letter": _letter,
+    "stripes": _stripes,
+    "disc": _disc,
+    "arrow": _arrow,
+    "ruler": _ruler,
+    "date": _date,
+}
