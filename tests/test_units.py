@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from encoscope.encoder import Encoder  # before timm: it makes torchvision's import work
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.units import Unit, channel_unit, class_index, direction_unit, measure, needs, parse, weights
+from encoscope.units import Unit, channel_unit, class_index, class_label, direction_unit, measure, needs, parse, weights
 
 import timm  # isort: skip
 
@@ -161,3 +161,22 @@ def test_width_and_outputs_of_networks(resnet: Encoder, vit: Encoder) -> None:
     assert (resnet.width, resnet.outputs) == (512, 4)
     assert (vit.width, vit.outputs) == (192, None)
     assert Encoder(nn.Sequential(nn.Conv2d(3, 6, 3, 2)), size=16).width == 6
+
+
+def heads(outputs: int, names: list[str] | None) -> Encoder:
+    return Encoder(nn.Sequential(nn.Conv2d(3, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, outputs)),
+                   size=8, classes=names)  # fmt: skip
+
+
+def test_the_label_of_a_class_is_its_name_its_number_or_its_place() -> None:
+    named = heads(3, ["Golden_Retriever", "crane", "tench"])
+    assert class_label(named, 0, ["crane", "golden retriever"]) == "golden retriever"
+    assert class_label(named, 2, ["crane", "golden retriever"]) is None  # some are names: tench is not there
+    assert class_label(named, 2, ["c", "a", "b"]) == "c"  # none is a name, and there are as many: in their order
+    assert class_label(named, 2, ["a", "b"]) is None
+    assert class_label(heads(3, None), 1, ["c", "a", "b"]) == "b"
+    with pytest.raises(UsageError, match="2 labels for its 3 classes"):
+        class_label(heads(3, None), 1, ["a", "b"])
+    imagenet = heads(1000, [f"name {index}" for index in range(1000)])
+    assert class_label(imagenet, 1, ["n01443537", "n01440764"]) == "n01443537"  # the goldfish
+    assert class_label(imagenet, 2, ["n01443537", "n01440764"]) is None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +17,9 @@ from torch import Tensor
 
 from encoscope.encoder import Activation, Encoder, Observation
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+
+_IMAGENET = 1000  # classes
+_WORDNET = re.compile(r"n\d{8}")  # a noun's number in WordNet, as ImageNet's folders are called
 
 UnitKind: TypeAlias = Literal["channel", "group", "direction", "token", "features", "class"]
 
@@ -234,3 +239,37 @@ def class_index(name: str, classes: Sequence[str]) -> int:
 def plain_name(name: str) -> str:
     """A class name as it is compared: lower case, single spaces, none of ``_``."""
     return " ".join(name.replace("_", " ").casefold().split())
+
+
+def class_label(encoder: Encoder, index: int, labels: Iterable[str]) -> str | None:
+    """Which of a dataset's labels the images of a class bear; None where none is the class's.
+
+    Its name, whatever the case, ``_`` a space. Where no label is the name of any class, as in folders called by
+    WordNet's numbers: its number, for ImageNet's 1,000 classes; else the label at its place in alphabetical order, if
+    there are as many labels as classes. Raises UsageError for labels that are no names and of another number.
+    """
+    known = sorted(set(labels))
+    if encoder.classes is not None:
+        named = {plain_name(label): label for label in known}
+        wanted = plain_name(encoder.classes[index])
+        if wanted in named or any(plain_name(name) in named for name in encoder.classes):
+            return named.get(wanted)
+    if encoder.outputs == _IMAGENET and all(_WORDNET.fullmatch(label) for label in known):
+        number = _wordnet()[index]
+        return number if number in known else None
+    if len(known) == encoder.outputs:
+        return known[index]
+    if encoder.classes is None:
+        raise UsageError(
+            f"{encoder.source} has no class names, and the images have {len(known)} labels for its {encoder.outputs} "
+            f"classes: give images of class {index} alone, in a folder without subfolders"
+        )
+    return None
+
+
+@cache
+def _wordnet() -> tuple[str, ...]:
+    """The WordNet numbers of ImageNet's 1,000 classes."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from encoscope.encoder import Encoder
-from encoscope.errors import MissingError, UsageError, nearest
+from encoscope.errors import MissingError, nearest
 from encoscope.probe import file_ids, listing
 from encoscope.probe.ids import UNREADABLE
-from encoscope.units import Unit, plain_name
+from encoscope.units import Unit, class_label, plain_name
 
 
 def class_files(source: Any, encoder: Encoder, unit: Unit, count: int, seed: int) -> tuple[list[Path], tuple[str, ...]]:
@@ -27,27 +27,17 @@ def class_files(source: Any, encoder: Encoder, unit: Unit, count: int, seed: int
         members = list(files.paths)
         notes.append(f"the references have no labels: all {len(members)} count as {unit.text}")
     else:
-        name = _name(known, encoder, unit)
+        name = class_label(encoder, unit.index, known)
         members = [
             path
             for path, label in zip(files.paths, files.labels, strict=True)
-            if label is not None and plain_name(label) == plain_name(name)
+            if label is not None and name is not None and plain_name(label) == plain_name(name)
         ]
         if not members:
-            raise MissingError(f"no image of the references is labelled {name!r}{nearest(name, known)}")
+            wanted = encoder.classes[unit.index] if encoder.classes else str(unit.index)
+            raise MissingError(f"no image of the references is labelled {wanted!r}{nearest(wanted, known)}")
     order = sorted(zip(file_ids(members), members, strict=True), key=lambda pair: (pair[0] == UNREADABLE, pair[0]))
     if len(order) > count:
         picked = np.random.default_rng(seed).choice(len(order), count, replace=False)
         order = [order[index] for index in sorted(picked)]
     return [path for _, path in order], tuple(notes)
-
-
-def _name(labels: list[str], encoder: Encoder, unit: Unit) -> str:
-    if encoder.classes is not None:
-        return encoder.classes[unit.index]
-    if len(labels) != encoder.outputs:
-        raise UsageError(
-            f"{encoder.source} has no class names, and the references have {len(labels)} labels for {encoder.outputs} "
-            f"classes: give only images of {unit.text}, in a folder without labels"
-        )
-    return labels[unit.index]

@@ -16,7 +16,7 @@ from encoscope.errors import MissingError, UsageError, nearest
 from encoscope.images import Photo, photos
 from encoscope.probe import Listing, Patch, file_ids, listing, load_patches
 from encoscope.probe.ids import UNREADABLE
-from encoscope.units import Unit, plain_name
+from encoscope.units import Unit, class_label, plain_name
 
 Source: TypeAlias = Any
 """A dataset string, a folder (its subfolders are labels), a list of files, or images in memory."""
@@ -78,8 +78,9 @@ def class_references(
         chosen = list(range(len(files)))
         notes.append(f"the references have no labels: all {len(files)} count as {unit.text}")
     else:
-        wanted = _label(unit, encoder, labels)
-        plain = {label: plain_name(label) for label in set(labels) if label is not None}
+        known = sorted({label for label in labels if label is not None})
+        wanted = _label(unit, encoder, known)
+        plain = {label: plain_name(label) for label in known}
         chosen = [index for index, label in enumerate(labels) if label is not None and plain[label] == wanted]
         if not chosen:
             raise MissingError(
@@ -141,16 +142,11 @@ def _identified(sources: Sequence[Path | Photo]) -> list[Reference]:
     return [item for item in found if item.id != UNREADABLE]
 
 
-def _label(unit: Unit, encoder: Encoder, labels: Sequence[str | None]) -> str:
-    """The label that a class unit's images bear, as ``plain_name`` writes it."""
+def _label(unit: Unit, encoder: Encoder, labels: Sequence[str]) -> str:
+    """The label that a class unit's images bear, as ``plain_name`` writes it; the class's name where none does."""
     if unit.kind != "class":
         raise UsageError(f"{unit.text} is no class: its references are top patches")
-    if encoder.classes is not None:
-        return plain_name(encoder.classes[unit.index])
-    known = sorted({label for label in labels if label is not None})
-    if len(known) != encoder.outputs:
-        raise UsageError(
-            f"{encoder.source} has no class names, and the references have {len(known)} labels for its "
-            f"{encoder.outputs} classes: give a folder of images of {unit.text} without subfolders"
-        )
-    return plain_name(known[unit.index])
+    found = class_label(encoder, unit.index, labels)
+    if found is None:
+        found = encoder.classes[unit.index] if encoder.classes else f"class {unit.index}"
+    return plain_name(found)
