@@ -68,7 +68,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     for module in (vital_trials, vital_study, vital_zoo):
         monkeypatch.setattr(module, "encoder_of", encoders.__getitem__)
-    monkeypatch.setattr(vital_study.vlm, "load", lambda *_, **__: Colours())
+    monkeypatch.setattr(vital_figures.vlm, "load", lambda *_, **__: Colours())
     monkeypatch.setattr(vital_trials, "CANDIDATES", 5)
     monkeypatch.setattr(vital_zoo, "CANDIDATES", 5)
     return tmp_path
@@ -121,7 +121,7 @@ def test_without_a_judge_the_network_speaks_alone(world, monkeypatch, capsys):
     def absent(*_, **__):
         raise MissingError("zoo:clip-caltech101 is not in this installation")
 
-    monkeypatch.setattr(vital_study.vlm, "load", absent)
+    monkeypatch.setattr(vital_figures.vlm, "load", absent)
     assert command(world, "--parts", "classes", "--limit", "2") == 0
     row = json.loads((world / "out" / "vital-zoo.json").read_text())["results"][1]
     assert row["judge top-1"] is None and row["share of real"] is None and row["pictures"] == 2

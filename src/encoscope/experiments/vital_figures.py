@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from encoscope import vlm
 from encoscope.encoder import Encoder
 from encoscope.images.sets import LabelledPhotos
-from encoscope.metrics import Interval, auc_mad, bootstrap, halves, kernel_distance, zero_shot_weights
+from encoscope.metrics import Interval, auc_mad, bootstrap, halves, kernel_distance, ranks, zero_shot_weights
 from encoscope.units import measure, parse
 from encoscope.vlm import VLM
+from encoscope.zoo.attributes import HELD_OUT, attributes
+from encoscope.zoo.captions import article
 
 PROMPTS = ("a photo of {}", "a picture of {}", "a close view of {}", "{}")
 PHOTOS = 12  # real photos of a class, at most
@@ -35,10 +38,27 @@ class Judge:
     weights: Float[Tensor, "classes width"]
 
     @classmethod
-    def of(cls, vlm: VLM, names: Sequence[str], classes: Sequence[int]) -> Judge:
-        """names: of all of the network's classes, as they stand in a sentence, with their article."""
+    def of(
+        cls, vlm: VLM, names: Sequence[str], classes: Sequence[int], prompts: Sequence[str] | None = PROMPTS
+    ) -> Judge:
+        """names: of all of the network's classes, as they stand in a sentence after the prompts (None: the 80)."""
         chosen = tuple(sorted(classes))
-        return cls(vlm, chosen, zero_shot_weights(vlm.embed_texts, [names[index] for index in chosen], PROMPTS))
+        return cls(vlm, chosen, zero_shot_weights(vlm.embed_texts, [names[index] for index in chosen], prompts))
+
+    @classmethod
+    def load(
+        cls, source: str, names: Sequence[str], classes: Sequence[int], prompts: Sequence[str] | None = None
+    ) -> Judge:
+        """A model by its name. prompts: left out, the 80 of CLIP's evaluation, and four for the zoo's.
+
+        The zoo's model reads Caltech-101's names as its captions have them, with their article. Raises MissingError
+        where its weights are not there.
+        """
+        ours = source.startswith("zoo:")
+        words = {entry.folder: entry.name for entry in attributes()}
+        plain = [words.get(name, name.replace("_", " ")) for name in names]
+        spoken = [article(name) for name in plain] if ours or prompts is not None else plain
+        return cls.of(vlm.load(source, device="cpu"), spoken, classes, PROMPTS if ours else prompts)
 
     def names(self, index: int) -> bool:
         """Whether a class is among those it chooses from."""
@@ -52,6 +72,11 @@ class Judge:
         """Whether each image's class is the most similar one."""
         found = self.scores(images).argmax(1).tolist()
         return [self.classes[place] == label for place, label in zip(found, labels, strict=True)]
+
+    def ranks(self, images: Sequence[Any], labels: Sequence[int]) -> Int[np.ndarray, " images"]:
+        """The place, from 0, of each image's class among the classes by similarity."""
+        places = [self.classes.index(label) for label in labels]
+        return ranks(self.vlm.embed_images(images), self.weights, places).numpy()
 
     def certainty(self, images: Sequence[Any], labels: Sequence[int]) -> float:
         """The mean log-probability of the images' classes, with CLIP's temperature of 0.01: what settings go by."""
@@ -88,15 +113,26 @@ def real_photos(
     encoder: Encoder, judge: Judge | None, photos: LabelledPhotos, classes: Collection[int], limit: int = PHOTOS
 ) -> Real:
     """Measure at most ``limit`` photos of each of some classes, the first ones in the order of the list."""
+    paths, labels = first_of_each(photos, classes, limit)
+    features, own = looked_at(encoder, paths, labels)
+    return Real(np.asarray(labels, dtype=np.float64), features, own, _judged(judge, paths, labels))
+
+
+def first_of_each(photos: LabelledPhotos, classes: Collection[int], limit: int) -> tuple[list[Path], list[int]]:
+    """At most ``limit`` photos of each of some classes with their labels, in the order of the list."""
     seen: dict[int, int] = {}
     chosen: list[tuple[Path, int]] = []
     for path, label in zip(photos.paths, photos.labels, strict=True):
         seen[label] = seen.get(label, 0) + 1
         if label in classes and seen[label] <= limit:
             chosen.append((path, label))
-    paths, labels = [path for path, _ in chosen], [label for _, label in chosen]
-    features, own = looked_at(encoder, paths, labels)
-    return Real(np.asarray(labels, dtype=np.float64), features, own, _judged(judge, paths, labels))
+    return [path for path, _ in chosen], [label for _, label in chosen]
+
+
+def known_to(source: str, names: Sequence[str]) -> list[int]:
+    """The classes that a judge can tell by name: for the zoo's own model those whose names it was taught."""
+    new = HELD_OUT if source.startswith("zoo:") else ()
+    return [index for index, name in enumerate(names) if name not in new]
 
 
 def looked_at(

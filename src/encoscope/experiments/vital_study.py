@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from encoscope import plots, vlm
+from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.experiments.report import Report
-from encoscope.experiments.vital_figures import Judge, Real, class_row, real_photos
-from encoscope.experiments.vital_trials import Trial, encoder_of, in_batches, make_all, step_cost, steps_of
+from encoscope.experiments.vital_figures import PROMPTS, Judge, Real, class_row, known_to, real_photos
+from encoscope.experiments.vital_trials import (
+    Trial,
+    encoder_of,
+    in_batches,
+    kept_cost,
+    kept_spectrum,
+    make_all,
+    steps_of,
+)
 from encoscope.images import dataset
 from encoscope.images.sets import LabelledPhotos
-from encoscope.results import aside
 from encoscope.store import cache_dir
-from encoscope.vital.maco import mean_magnitude
-from encoscope.zoo.attributes import HELD_OUT, attributes
-from encoscope.zoo.captions import article
 
 PARTS = ("classes", "untrained", "methods", "channels")
 _TOGETHER = 10  # pictures that DeepInversion makes at once
-_SPECTRUM = 500  # photos whose mean magnitude MACO takes
 
 
 @dataclass(frozen=True)
@@ -97,19 +99,15 @@ class Study:
     def judge(self) -> Judge | None:
         """The independent image-text model; None where its weights are not there."""
         try:
-            model = vlm.load(self.asked.judge, device="cpu")
+            return Judge.load(self.asked.judge, self.names, self.judged, PROMPTS)
         except MissingError as error:
             self.notes.append(f"No judge: {error}.")
             return None
-        words = {entry.folder: entry.name for entry in attributes()}
-        names = [article(words.get(name, name.replace("_", " "))) for name in self.names]
-        return Judge.of(model, names, self.judged)
 
     @property
     def judged(self) -> list[int]:
         """The classes that the judge chooses from: those whose names the zoo's own model was taught."""
-        new = HELD_OUT if self.asked.judge.startswith("zoo:") else ()
-        return [index for index, name in enumerate(self.names) if name not in new]
+        return known_to(self.asked.judge, self.names)
 
     @cached_property
     def real(self) -> Real:
@@ -172,28 +170,14 @@ class Study:
 
     def cost(self, unit: str, steps: int) -> float:
         """A VITAL step's processor time in plain passes, measured once and kept."""
+        one, other = (self.trial(method, {}, [unit], steps) for method in ("vital", "fourier"))
         kept = self.folder / f"cost-{self.encoder.digest[:12]}-{unit.partition(':')[0]}.txt"
-        if not kept.is_file():
-            one, other = (self.trial(method, {}, [unit], steps) for method in ("vital", "fourier"))
-            with aside(kept) as temporary:
-                temporary.write_text(f"{max(1.0, step_cost(self.encoder, one, other)):.2f}\n", encoding="utf-8")
-        return float(kept.read_text(encoding="utf-8"))
+        return kept_cost(kept, self.encoder, one, other)
 
     def spectrum(self) -> Path:
         """MACO's magnitudes, of photos spread over the references, computed once."""
         kept = self.folder / f"spectrum-{self.encoder.digest[:12]}.npy"
-        if not kept.is_file():
-            paths = dataset(self.references).paths
-            chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, min(_SPECTRUM, len(paths))).astype(int)]
-
-            def pixels() -> Iterator[torch.Tensor]:
-                for path in chosen:
-                    yield self.encoder.prepare(path).pixels
-
-            magnitude = mean_magnitude(pixels(), self.encoder.preprocess, self.encoder.preprocess.size)
-            with aside(kept) as temporary:
-                np.save(temporary, magnitude.numpy())
-        return kept
+        return kept_spectrum(kept, self.encoder, dataset(self.references).paths, self.encoder.preprocess.size)
 
     def make(self, trials: Sequence[Trial], label: str) -> None:
         """Make what is missing."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from encoscope import results
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
@@ -21,6 +23,7 @@ from encoscope.progress import steps as progress_steps
 from encoscope.store import key
 from encoscope.units import parse
 from encoscope.vital import Visualization, Vital
+from encoscope.vital.maco import mean_magnitude
 from encoscope.vital.methods import Options, Plan, planner
 from encoscope.vital.plugin import EIGHTHS
 from encoscope.vital.production import Subject, produce
@@ -28,6 +31,7 @@ from encoscope.vital.synthesis import synthesize
 from encoscope.vital.visualization import file_name
 
 CANDIDATES = 100  # whole images of a channel that are searched for its patches
+_SPECTRUM = 500  # photos whose mean magnitude MACO takes
 _AREA = sum(eighths**2 for eighths in EIGHTHS) / 64  # of Plug-In Inversion's seven sizes together, in full pictures
 
 
@@ -35,9 +39,11 @@ _AREA = sum(eighths**2 for eighths in EIGHTHS) / 64  # of Plug-In Inversion's se
 class Trial:
     """Pictures of some units by one method under one setting.
 
-    method: "vital" or another of ``methods.NAMES``. settings: the method's own (for VITAL, arguments of ``Vital``).
+    method: "vital" or another of ``methods.NAMES``. settings: the method's own (for VITAL, arguments of ``Vital``), and
+    for others ``size``, [height, width] of the picture.
     units: made together where ``together``, else one by one. steps: of the optimisation. digest: the encoder's.
-    folder: where all trials keep their pictures. spectrum: a .npy file with MACO's magnitudes.
+    folder: where all trials keep their pictures. spectrum: a .npy file with MACO's magnitudes. load: further arguments
+    of ``encoscope.load``; what they change is in the digest.
     """
 
     model: str
@@ -50,6 +56,12 @@ class Trial:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     spectrum: Path | None = None
+    load: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The network that is looked into."""
+        return encoder_of(self.model, self.load) if self.load else encoder_of(self.model)
 
     @property
     def together(self) -> bool:
@@ -93,7 +105,7 @@ def in_batches(trial: Trial, size: int) -> list[Trial]:
 
 def make(trial: Trial) -> None:
     """Make a trial's pictures and keep them."""
-    encoder = encoder_of(trial.model)
+    encoder = trial.encoder
     if encoder.digest != trial.digest:
         raise UsageError(f"{trial.model} has changed since the experiment began: start over in another folder")
     start = time.process_time()
@@ -141,9 +153,9 @@ def _single_thread() -> None:
 
 
 @cache
-def encoder_of(model: str) -> Encoder:
+def encoder_of(model: str, how: tuple[tuple[str, Any], ...] = ()) -> Encoder:
     """An encoder, loaded once a process."""
-    return load(model)
+    return load(model, **dict(how))
 
 
 def produced(encoder: Encoder, trial: Trial) -> list[Visualization]:
@@ -169,11 +181,11 @@ def plan_of(encoder: Encoder, trial: Trial) -> Plan:
         return estimator.plan(estimator.targets_)
     extra = dict(trial.settings)
     if trial.method == "maco" and trial.spectrum is not None:
-        import numpy as np
-
         extra["magnitude"] = np.load(trial.spectrum)
+    size = extra.pop("size", None)
     units = [parse(text, encoder) for text in trial.units]
-    return planner(trial.method)(encoder, units, Options(steps=trial.steps, extra=extra))
+    options = Options(steps=trial.steps, size=None if size is None else (size[0], size[1]), extra=extra)
+    return planner(trial.method)(encoder, units, options)
 
 
 def steps_of(method: str, settings: Mapping[str, Any], passes: int) -> int:
@@ -195,3 +207,22 @@ def step_cost(encoder: Encoder, one: Trial, other: Trial, *, steps: int = 8, rou
             synthesize(plan.stages, plan.objective, one.units[:1], progress=False)
             times.append(time.process_time() - start)
     return median(spent[0]) / median(spent[1])
+
+
+def kept_cost(kept: Path, encoder: Encoder, one: Trial, other: Trial) -> float:
+    """``step_cost``, at least 1, measured once and kept in a file."""
+    if not kept.is_file():
+        with results.aside(kept) as temporary:
+            temporary.write_text(f"{max(1.0, step_cost(encoder, one, other)):.2f}\n", encoding="utf-8")
+    return float(kept.read_text(encoding="utf-8"))
+
+
+def kept_spectrum(kept: Path, encoder: Encoder, paths: Sequence[Path], size: tuple[int, int]) -> Path:
+    """MACO's magnitudes of photos spread over a list, computed once and kept in a file."""
+    if not kept.is_file():
+        chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, min(_SPECTRUM, len(paths))).astype(int)]
+        pixels = (encoder.prepare(path).pixels for path in chosen)
+        magnitude = mean_magnitude(pixels, encoder.preprocess, size)
+        with results.aside(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, magnitude.cpu().numpy())
+    return kept
