@@ -20,7 +20,7 @@ from torch import nn
 
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.images import Skipped
+from encoscope.images import Skipped, dataset
 from encoscope.probe import Moments, Probe, TopK, bring_in, file_ids, listing, load, probe
 from encoscope.probe import run as run_module
 from oracles import probe as oracle
@@ -307,6 +307,9 @@ def test_listings(folder, data_root) -> None:
     caltech = listing(f"caltech101:{data_root}/caltech101#test")
     assert len(caltech) == 2893
     assert all(path.parent.name == label for path, label in zip(caltech.paths, caltech.labels, strict=True))
+    assert listing(dataset(folder)) == found
+    plain = dataset(folder / "cat")
+    assert listing(plain) == listing(folder / "cat")
     with pytest.raises(UsageError, match="int is no file"):
         listing([3])
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from encoscope.encoder import load
-from encoscope.errors import MissingError, UsageError
+from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.units import parse
-from encoscope.vital import compressed, shipped
+from encoscope.vital import compressed, shipped, tensors
 from encoscope.vital.statistics import Prototype
 
 
@@ -76,3 +76,21 @@ def test_zoo_statistics_are_of_these_weights_and_of_classes(tmp_path, monkeypatc
     compressed.save(compressed.compress("0" * 64, ours), other)
     with pytest.raises(UsageError, match="other weights"):
         shipped.shipped(encoder, [unit])
+
+
+@pytest.mark.parametrize("how", ["cut", "text", "another", "fields"])
+def test_a_damaged_file_of_statistics_is_one_clear_line(tmp_path, monkeypatch, how):
+    encoder = load("zoo:resnet-caltech101")
+    path = tmp_path / "statistics.safetensors"
+    monkeypatch.setattr(shipped, "path_of", lambda name: path)
+    compressed.save(compressed.compress(encoder.digest, prototypes()), path)
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif how == "text":
+        path.write_text("not tensors")
+    elif how == "another":
+        tensors.write(path, {"format": "encoscope.prototype/1"}, {"a": torch.zeros(1)})
+    else:
+        tensors.write(path, {"format": compressed.FORMAT, "layers": 3}, {"references": torch.zeros(1)})
+    with pytest.raises(EncoscopeError, match=r"statistics\.safetensors holds no compressed statistics, or is damaged"):
+        shipped.shipped(encoder, [parse("class:sunflower", encoder)])

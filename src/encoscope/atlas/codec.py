@@ -7,11 +7,16 @@ from collections import abc
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from encoscope.errors import EncoscopeError
 
-AnyRecord = TypeVar("AnyRecord")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    AnyRecord = TypeVar("AnyRecord", bound=DataclassInstance)
+else:  # the bound is for type checkers: there is no such class when the program runs
+    AnyRecord = TypeVar("AnyRecord")
 
 
 def to_plain(record: Any) -> Any:
@@ -41,9 +46,8 @@ def from_plain(kind: type[AnyRecord], plain: Any) -> AnyRecord:
 def merged(old: AnyRecord, new: AnyRecord) -> AnyRecord:
     """The old record with every part that the new one has."""
     defaults = _defaults(type(new))
-    names = [field.name for field in fields(new)]  # type: ignore[arg-type]
-    given = {name: getattr(new, name) for name in names if getattr(new, name) != defaults.get(name, MISSING)}
-    return replace(old, **given)  # type: ignore[type-var]
+    values = {field.name: getattr(new, field.name) for field in fields(new)}
+    return replace(old, **{name: value for name, value in values.items() if value != defaults.get(name, MISSING)})
 
 
 @cache
@@ -65,8 +69,9 @@ def _defaults(kind: type) -> dict[str, Any]:
 def _read(hint: Any, plain: Any) -> Any:
     """A value that an annotation describes, from plain JSON."""
     if is_dataclass(hint):
-        hints = _hints(hint)  # type: ignore[arg-type]
-        return hint(**{name: _read(hints[name], value) for name, value in plain.items() if name in hints})  # type: ignore[operator]
+        kind = cast("type[DataclassInstance]", hint)
+        hints = _hints(kind)
+        return kind(**{name: _read(hints[name], value) for name, value in plain.items() if name in hints})
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         if plain is None:

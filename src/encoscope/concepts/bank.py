@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope import results
+from encoscope.brief import brief
 from encoscope.concepts.factorise import shares_of
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
@@ -23,6 +24,7 @@ KIND = "concepts"
 FILE = "result.json"
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class ConceptBank:
     """The concepts of a class, the most important first.

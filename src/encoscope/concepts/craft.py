@@ -58,7 +58,7 @@ def find_concepts(
             raise UsageError(f"{name} is a number from 1 on, not {given}")
     if samples < 2 or samples & (samples - 1):
         raise UsageError(f"samples is a power of two, from 2 on, not {samples}")
-    where = encoder.layer(layer).name if layer is not None else last_stage(encoder)
+    where = encoder.layer(layer).name if layer is not None else encoder.depths[-1]
     side = min(64, min(encoder.preprocess.size) // 2) if patch is None else patch
     if side < 2:
         raise UsageError(f"patch is a number of pixels from 2 on, not {side}")
@@ -113,14 +113,6 @@ def find_concepts(
         notes=notes,
         skipped=tuple(skipped),
     )
-
-
-def last_stage(encoder: Encoder) -> str:
-    """The network's last stage, or last block; UsageError when it has neither."""
-    stages = [info.name for info in encoder.layers if info.role in ("stage", "block")]
-    if not stages:
-        raise UsageError(f"{encoder.source} has no stages to choose a layer from: name one")
-    return stages[-1]
 
 
 def _once(names: list[str]) -> Any:

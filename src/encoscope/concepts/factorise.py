@@ -36,7 +36,8 @@ def factorise(
         raise UsageError(f"the number of concepts is a number from 1 on, not {number}")
     if len(activations) < number:
         raise EncoscopeError(f"{number} concepts take at least {number} patches, and there are {len(activations)}")
-    nmf = NMF(n_components=number, init="nndsvda", max_iter=_ITERATIONS, random_state=seed)  # type: ignore[arg-type]
+    nmf = NMF(init="nndsvda", max_iter=_ITERATIONS, random_state=seed)
+    nmf.set_params(n_components=number)  # its signature takes the default, a string, for the type
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the result says how far it is from the activations
         shares = nmf.fit_transform(activations.astype(np.float64))

@@ -45,7 +45,7 @@ def patches(encoder: Encoder, photo: Photo, layer: str | None = None, size: Size
         found = attention_keys(encoder, batch, layer)
         keys = found.keys[0, :, found.prefix :].transpose(0, 1).flatten(1)
         return Patches(_array(keys), found.grid, geometry)
-    name = layer or [info.name for info in encoder.layers if info.role == "stage"][-1]
+    name = layer or encoder.depths[-1]
     maps = encoder.activations(batch, name)[encoder.layer(name).name].maps[0]
     return Patches(_array(maps.flatten(1).T), (maps.shape[1], maps.shape[2]), geometry)
 

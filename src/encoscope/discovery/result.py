@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
+from encoscope.brief import brief
 from encoscope.metrics import Candidates
 from encoscope.regions import Region, inner_box, outer_box
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Discovery:
     """The objects or segments found in a photo of ``height`` x ``width`` pixels.

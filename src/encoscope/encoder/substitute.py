@@ -58,10 +58,10 @@ def _with(output: Output, old: Tensor, new: Tensor) -> Output:
     if output is old:
         return new
     if isinstance(output, Mapping):
-        other = copy.copy(output)
+        other: Any = copy.copy(output)  # its own class: a model output of transformers, not a plain dict
         for name, value in output.items():
             if first_tensor(value) is old:
-                other[name] = _with(value, old, new)  # type: ignore[index]
+                other[name] = _with(value, old, new)
         return other
     if isinstance(output, (tuple, list)):
         items = [_with(item, old, new) if first_tensor(item) is old else item for item in output]

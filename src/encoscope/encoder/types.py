@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
+from encoscope.brief import brief
+
 LayerKind: TypeAlias = Literal["map", "tokens"]
 LayerRole: TypeAlias = Literal["stem", "stage", "block", "inner"]
 
@@ -31,6 +33,7 @@ class LayerInfo:
     role: LayerRole = "inner"
 
 
+@brief
 @dataclass(frozen=True)
 class Activation:
     """One layer's output for a batch: spatial maps, and the prefix tokens where the network has them."""
@@ -39,6 +42,7 @@ class Activation:
     prefix: Float[Tensor, "batch prefix channels"] | None = None
 
 
+@brief
 @dataclass(frozen=True)
 class Observation:
     """What one forward pass showed of a batch: some layers' outputs, and the features and logits if asked for."""

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from encoscope import results
+from encoscope.brief import brief
 from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import UsageError
 from encoscope.images import Photo, Skipped
@@ -46,6 +47,7 @@ class Agreement:
     floor: Interval | None
 
 
+@brief
 @dataclass(frozen=True)
 class Comparison:
     """Two encoders on the same images.

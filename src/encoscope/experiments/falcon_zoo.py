@@ -25,8 +25,8 @@ from encoscope.errors import EncoscopeError
 from encoscope.experiments.falcon_hits import contrast_gain, curve, hits
 from encoscope.falcon import Description, Descriptions, Falcon
 from encoscope.falcon.captions import CaptionStore
+from encoscope.falcon.fallback import dissect
 from encoscope.falcon.gradcam import space_of
-from encoscope.falcon.pipeline import dissect
 from encoscope.falcon.selection import activation
 from encoscope.falcon.truth import auc, mean_interval, strong_images
 from encoscope.falcon.words import terms

@@ -121,7 +121,7 @@ def methods(study: Study) -> None:
 
 def channels(study: Study) -> None:
     """AUC and MAD of channels of the last stage, against their strongest real photos."""
-    layer = study.asked.layer or [info.name for info in study.encoder.layers if info.role == "stage"][-1]
+    layer = study.asked.layer or study.encoder.depths[-1]
     width = study.encoder.layer(layer).channels
     drawn = np.random.default_rng(study.asked.seed).permutation(width)[: study.asked.channels]
     units = [channel_unit(layer, int(channel)) for channel in sorted(drawn)]

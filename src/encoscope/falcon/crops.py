@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from encoscope.brief import brief
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.falcon.boxing import largest_boxes
@@ -32,6 +33,7 @@ Box = tuple[int, int, int, int]
 _BATCH = 32
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Crop:
     """What a unit sees in an image: its box, and the GradCAM map it was cut from, 0 to 255 on the layer's grid.

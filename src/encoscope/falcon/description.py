@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from encoscope import plots
+from encoscope.brief import brief
 from encoscope.errors import EncoscopeError
 from encoscope.falcon.crops import Box, read_again
 from encoscope.falcon.truth import Truth
@@ -35,6 +36,7 @@ class Concept:
         return {"word": self.word, "score": self.score}
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Example:
     """An image behind a description.
@@ -88,6 +90,7 @@ class Example:
         return plain | {"captions": [{"text": text, "score": score} for text, score in self.captions]}
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Description:
     """A unit in words.

@@ -161,8 +161,7 @@ class GradCam:
         count = width.get(unit.kind, lambda: self.encoder.outputs or 1)()
         some = [_replace(unit, channel) for channel in range(min(count, 8))]
         pixels = self._noise()
-        main = [info.name for info in self.encoder.layers if info.role in ("stage", "block")]
-        for name in reversed(main or [info.name for info in self.encoder.layers]):
+        for name in reversed(self.encoder.depths):
             raw, measured = self._forward(pixels, name, some)
             gradient = _gradient_of(measured.square().sum(), raw)
             if self.encoder.as_activation(name, gradient, (pixels.shape[2], pixels.shape[3])).maps.any():
@@ -197,7 +196,7 @@ class GradCam:
 
 
 def masks_of(
-    cams: Sequence[Float[Tensor, "rows columns"]], canvas: tuple[int, int], share: float = 0.6
+    cams: Sequence[Float[Tensor, "_rows _columns"]], canvas: tuple[int, int], share: float = 0.6
 ) -> Bool[Tensor, "cams height width"]:
     """The part of each map at or above ``share`` of its range, on a canvas of that many (rows, columns) of pixels.
 

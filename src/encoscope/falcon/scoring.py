@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -41,7 +41,7 @@ class Confidences:
     @property
     def images(self) -> int:
         """Number of rows."""
-        return int(self.values.shape[0])  # type: ignore[index]
+        return _shape(self.values)[0]
 
     @cached_property
     def columns(self) -> dict[str, int]:
@@ -51,7 +51,7 @@ class Confidences:
     def means(self, images: Sequence[int] | np.ndarray | None = None) -> dict[str, float]:
         """Equation 1 over all images, or over those: the score of each term that one of them holds, best first."""
         rows = self.values if images is None else self.values[np.asarray(images, dtype=np.int64)]
-        count = rows.shape[0]  # type: ignore[index]
+        count = _shape(rows)[0]
         if not count:
             return {}
         held = np.unique(rows.indices)
@@ -168,7 +168,14 @@ class Calibration:
 def _percentiles(values: sparse.csr_array, percentile: float) -> Float[np.ndarray, terms]:
     """The percentile of each column, a slice of columns at a time: sets by terms need not fit in memory as numbers."""
     columns = values.tocsc()
-    width = max(1, 4_000_000 // values.shape[0])  # type: ignore[index]
-    slices = range(0, values.shape[1], width)  # type: ignore[index]
+    height, total = _shape(values)
+    width = max(1, 4_000_000 // height)
+    slices = range(0, total, width)
     parts = [np.percentile(columns[:, at : at + width].toarray(), percentile, axis=0) for at in slices]
     return np.concatenate([np.zeros(0), *parts])
+
+
+def _shape(values: sparse.csr_array) -> tuple[int, int]:
+    """Rows and columns: scipy's types leave open how many dimensions an array has."""
+    rows, columns = cast("tuple[int, int]", values.shape)
+    return rows, columns

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.brief import brief
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.description import Concept, Description
 from encoscope.falcon.truth import held_out
@@ -18,6 +19,7 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge penalties that are tried, as shares of the mean squared singular value."""
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Transfer:
     """A ridge-regressed linear map from one encoder's features to another's, over the same images.

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from encoscope.brief import brief
 from encoscope.errors import ImageError, UsageError
 from encoscope.images.geometry import Geometry, GeometryKind, Preprocess
 from encoscope.images.levels import as_channels
@@ -21,6 +22,7 @@ from encoscope.images.resize import resize
 _MAX_CANVAS = 100_000_000  # pixels of one resized image; a 1 x 100,000 strip at short side 224 would pass it
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Normalised images on a common canvas, and how each got there; padding is zero, the mean colour."""

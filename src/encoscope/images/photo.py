@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from encoscope.brief import brief
 
+
+@brief
 @dataclass(frozen=True, eq=False)
 class Photo:
     """One image, decoded and upright, at its own size.

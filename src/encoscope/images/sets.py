@@ -11,12 +11,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from PIL import Image
 
+from encoscope.brief import brief
 from encoscope.errors import ImageError
 from encoscope.images.photo import Skipped
 
 _log = logging.getLogger("encoscope")
 
 
+@brief
 @dataclass(frozen=True)
 class LabelledPhotos:
     """Photos of a dataset, in the order of its list.
@@ -33,6 +35,7 @@ class LabelledPhotos:
         return len(self.paths)
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class BoxedPhotos(LabelledPhotos):
     """Photos with boxes; per photo, and in the order of its annotation, one entry an object.

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from encoscope.brief import brief
 from encoscope.nave.composite import Composite
 from encoscope.nave.kmeans import KMeansResult, lloyd
 from encoscope.nave.ward import WardTree, ward_tree
@@ -24,6 +25,7 @@ AUTO = range(3, 11)
 """The numbers of clusters that ``clusters="auto"`` chooses from."""
 
 
+@brief
 @dataclass(frozen=True)
 class Granularity:
     """A Ward tree of one image.

@@ -14,6 +14,7 @@ from jaxtyping import Integer, Num, UInt8
 from PIL import Image
 
 from encoscope import plots, results
+from encoscope.brief import brief
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import Geometry, Photo, read
 from encoscope.nave.granularity import Granularity
@@ -43,6 +44,7 @@ class Model:
         return {"source": self.source, "digest": self.digest, "layers": list(self.layers)}
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """The parts of one image that an encoder treats alike.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from encoscope.errors import MissingError, UsageError
-from encoscope.images import collect, dataset, is_dataset
+from encoscope.images import LabelledPhotos, collect, dataset, is_dataset
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Listing:
 def listing(source: Any) -> Listing:
     """The files that a dataset string, a folder, a list of files and folders, or labelled photos stand for.
 
-    In a folder, a file below a subfolder has the first subfolder's name as its label. A file of a list need not be
-    there: it is skipped when it is read. Raises MissingError for a folder or dataset that is not there or is empty,
+    Labels are the dataset's own; a folder's are its subfolders where all files lie in some. A file of a list need not
+    be there: it is skipped when it is read. Raises MissingError for a folder or dataset that is not there or is empty,
     UsageError for anything else that names no files.
     """
     if isinstance(source, Listing):
         return source
     if isinstance(source, str | os.PathLike):
         found = _one(source)
-    elif hasattr(source, "paths") and hasattr(source, "labels") and hasattr(source, "classes"):
-        found = [(Path(path), source.classes[label]) for path, label in zip(source.paths, source.labels, strict=True)]
+    elif isinstance(source, LabelledPhotos):
+        found = _photos(source)
     elif isinstance(source, Iterable):
         items = list(source)
         wrong = next((item for item in items if not isinstance(item, str | os.PathLike)), None)
@@ -55,13 +55,11 @@ def _several(item: str | os.PathLike[str]) -> bool:
 
 
 def _one(source: str | os.PathLike[str]) -> list[tuple[Path, str | None]]:
-    if is_dataset(source):
-        photos = dataset(source)
-        names = [photos.classes[label] for label in photos.labels] if photos.labels else [None] * len(photos.paths)
-        return list(zip(photos.paths, names, strict=True))
-    folder = Path(source)
-    files = collect(folder)
-    if not folder.is_dir():
-        return [(file, None) for file in files]
-    places = [file.relative_to(folder).parts for file in files]
-    return [(file, parts[0] if len(parts) > 1 else None) for file, parts in zip(files, places, strict=True)]
+    if _several(source):
+        return _photos(dataset(source))
+    return [(file, None) for file in collect(Path(source))]
+
+
+def _photos(photos: LabelledPhotos) -> list[tuple[Path, str | None]]:
+    labels = [photos.classes[label] for label in photos.labels] or [None] * len(photos)
+    return list(zip(photos.paths, labels, strict=True))

@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from scipy import ndimage
 
+from encoscope.brief import brief
 from encoscope.errors import UsageError
 from encoscope.regions.boxes import InnerBox, OuterBox, inner_box
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Region:
     """A 4-connected part of one cluster.

@@ -219,7 +219,7 @@ class Store:
         self._writable()
         with writing(self.path):
             with aside(self._state_file(name)) as temporary:
-                np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+                np.savez(temporary, allow_pickle=False, **arrays)
             sync(self.path)
 
     def remove(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from encoscope.brief import brief
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.progress import Progress
@@ -30,6 +31,7 @@ class Link:
     share: float
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """A class and the channels of its last hidden layer of highest relevance, the highest first.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.results import aside
+from encoscope.brief import brief
+from encoscope.errors import UsageError
 from encoscope.vital.statistics import Prototype
+from encoscope.vital.tensors import opened, write
 
 FORMAT = "encoscope.prototypes/1"
 _MOST = 64  # curves a layer
@@ -24,6 +24,7 @@ _SEED = 0
 _ID = 32  # bytes of an image's sha256
 
 
+@brief
 @dataclass(frozen=True)
 class Compressed:
     """The statistics of several units over the same layers.
@@ -108,11 +109,9 @@ def compress(
 
 def save(found: Compressed, path: str | os.PathLike[str]) -> Path:
     """Write as .safetensors, reference ids as bytes."""
-    from safetensors.torch import save_file
-
     ids = [bytes.fromhex(name) for names in found.references for name in names]
-    tensors = {f"curves/{layer}": value.contiguous() for layer, value in found.curves.items()}
-    tensors |= {f"amounts/{layer}": value.contiguous() for layer, value in found.amounts.items()}
+    tensors = {f"curves/{layer}": value for layer, value in found.curves.items()}
+    tensors |= {f"amounts/{layer}": value for layer, value in found.amounts.items()}
     tensors["references"] = torch.from_numpy(np.frombuffer(b"".join(ids), np.uint8).reshape(-1, _ID).copy())
     about = {
         "format": FORMAT,
@@ -125,41 +124,26 @@ def save(found: Compressed, path: str | os.PathLike[str]) -> Path:
         "notes": [list(notes) for notes in found.notes],
         "error": dict(found.error),
     }
-    with aside(path) as temporary:
-        save_file(tensors, temporary, metadata={"encoscope": json.dumps(about)})
-    return Path(path)
+    return write(path, about, tensors)
 
 
 def load(path: str | os.PathLike[str]) -> Compressed:
     """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise MissingError(f"no such file: {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["encoscope"])
-            if about["format"] != FORMAT:
-                raise ValueError(about["format"])
-            curves = {layer: file.get_tensor(f"curves/{layer}") for layer in about["layers"]}
-            amounts = {layer: file.get_tensor(f"amounts/{layer}") for layer in about["layers"]}
-            rows = file.get_tensor("references").numpy()
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise EncoscopeError(f"{path} holds no compressed statistics, or is damaged ({error})") from error
-    ends = np.cumsum([0, *about["references"]])
-    references = tuple(tuple(row.tobytes().hex() for row in rows[start:end]) for start, end in pairwise(ends))
-    return Compressed(
-        about["encoder"],
-        tuple(about["names"]),
-        tuple(about["counts"]),
-        references,
-        tuple(about["activations"]),
-        tuple(tuple(notes) for notes in about["notes"]),
-        curves,
-        amounts,
-        about["error"],
-    )
+    with opened(path, FORMAT, "compressed statistics") as (about, _, tensor):
+        layers = about["layers"]
+        rows = tensor("references").numpy()
+        ends = np.cumsum([0, *about["references"]])
+        return Compressed(
+            about["encoder"],
+            tuple(about["names"]),
+            tuple(about["counts"]),
+            tuple(tuple(row.tobytes().hex() for row in rows[start:end]) for start, end in pairwise(ends)),
+            tuple(about["activations"]),
+            tuple(tuple(notes) for notes in about["notes"]),
+            {layer: tensor(f"curves/{layer}") for layer in layers},
+            {layer: tensor(f"amounts/{layer}") for layer in layers},
+            about["error"],
+        )
 
 
 def _principal(rows: Float[Tensor, "rows positions"]) -> tuple[Float[Tensor, "number positions"], Sequence[float]]:

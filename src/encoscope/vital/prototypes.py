@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +15,12 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import Skipped
 from encoscope.progress import Progress, track
-from encoscope.results import aside
 from encoscope.store import cache_dir, key
 from encoscope.units import Unit
 from encoscope.vital.reading import Reader
 from encoscope.vital.references import Reference, References
 from encoscope.vital.statistics import Prototype, PrototypeSums
+from encoscope.vital.tensors import opened, write
 
 FORMAT = "encoscope.prototype/1"
 _log = logging.getLogger("encoscope")
@@ -72,10 +70,8 @@ def prototype(
 
 def save(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
     """Write statistics as a .safetensors file."""
-    from safetensors.torch import save_file
-
-    tensors = {f"values/{name}": value.contiguous() for name, value in prototype.values.items()}
-    tensors |= {f"weights/{name}": value.contiguous() for name, value in (prototype.channel_weights or {}).items()}
+    tensors = {f"values/{name}": value for name, value in prototype.values.items()}
+    tensors |= {f"weights/{name}": value for name, value in (prototype.channel_weights or {}).items()}
     about = {
         "format": FORMAT,
         "layers": list(prototype.values),
@@ -85,31 +81,22 @@ def save(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
         "activation": prototype.activation,
         "shrinkage": None if prototype.shrinkage is None else dict(prototype.shrinkage),
     }
-    with aside(path) as temporary:
-        save_file(tensors, temporary, metadata={"encoscope": json.dumps(about)})
-    return Path(path)
+    return write(path, about, tensors)
 
 
 def load(path: str | os.PathLike[str]) -> Prototype:
     """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise MissingError(f"no such file: {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {})["encoscope"])
-            if about["format"] != FORMAT:
-                raise ValueError(about["format"])
-            names = set(file.keys())
-            values = {name: file.get_tensor(f"values/{name}") for name in about["layers"]}
-            weights = {n: file.get_tensor(f"weights/{n}") for n in about["layers"] if f"weights/{n}" in names}
-        count, activation, shrinkage = about["count"], about["activation"], about["shrinkage"]
-        references, notes = tuple(about["references"]), tuple(about["notes"])
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise EncoscopeError(f"{path} holds no statistics of references, or is damaged ({error})") from error
-    return Prototype(values, count, references, notes, weights or None, activation, shrinkage)
+    with opened(path, FORMAT, "statistics of references") as (about, names, tensor):
+        weights = {name: tensor(f"weights/{name}") for name in about["layers"] if f"weights/{name}" in names}
+        return Prototype(
+            {name: tensor(f"values/{name}") for name in about["layers"]},
+            about["count"],
+            tuple(about["references"]),
+            tuple(about["notes"]),
+            weights or None,
+            about["activation"],
+            about["shrinkage"],
+        )
 
 
 def _path(reader: Reader, references: References, unit: Unit) -> Path:

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from encoscope.brief import brief
 from encoscope.errors import UsageError
 from encoscope.vital.matching import Values, sort
 
 
+@brief
 @dataclass(frozen=True)
 class Prototype:
     """The statistics S of a unit's references: all that matching needs of them.

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from encoscope.brief import brief
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.progress import Progress, steps
 from encoscope.vital.checkpoint import Checkpoint, State
@@ -88,6 +89,7 @@ class Stage:
     transform: Transform = identity
 
 
+@brief
 @dataclass(frozen=True)
 class Outcome:
     """What a run gives, or has given so far.

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from encoscope import plots, results
+from encoscope.brief import brief
 from encoscope.vital.transparency import colours
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 KIND = "visualization"
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Visualization:
     """A unit's picture.

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -43,10 +44,10 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run(main: object) -> None:
+def run(main: Callable[[], object]) -> None:
     """Run a recipe; an expected error is one line, with its exit code."""
     try:
-        main()  # type: ignore[operator]
+        main()
     except EncoscopeError as error:
         logger.error("%s", error)
         sys.exit(error.exit_code)
