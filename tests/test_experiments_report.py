@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def test_on_a_terminal(report: Report) -> None:
     assert lines[2].split() == ["method", "corloc", "images"]
     assert lines[4].split() == ["a|b", "-", "0.1235"]
     assert lines[-1] == "first note"
+
+
+def test_further_tables_stand_below_the_first(report: Report, tmp_path: Path) -> None:
+    both = replace(report, further={"networks": [{"seed": 1, "accuracy": Interval(0.5, 0.0, 1.0)}]})
+    page = both.write(tmp_path).read_text()
+    assert page.index("| nave |") < page.index("## Networks") < page.index("| 1 | 0.500 [0.000, 1.000] |")
+    assert (tmp_path / "tiny-networks.csv").read_text().splitlines() == [
+        "seed,accuracy,accuracy low,accuracy high",
+        "1,0.5,0.0,1.0",
+    ]
+    document = json.loads((tmp_path / "tiny.json").read_text())
+    assert len(document["results"]) == 2 and document["further"]["networks"][0]["accuracy"]["high"] == 1
+    assert both.text().splitlines()[6] == "networks" and "further" not in report.document()
 
 
 def test_names_are_checked() -> None:

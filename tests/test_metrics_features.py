@@ -12,6 +12,7 @@ from encoscope._torchvision import ensure_torchvision
 from encoscope.errors import UsageError
 from encoscope.metrics import (
     LinearCKA,
+    auc_interval,
     auc_mad,
     clarity,
     curve_auc,
@@ -152,6 +153,22 @@ def test_a_control_without_spread_has_no_mad():
     assert (same.auc, same.mad, same.p) == (0.5, 0, 1)
     with pytest.raises(UsageError, match="at least 1 images, not 0"):
         auc_mad(np.array([]), constant)
+
+
+def test_the_interval_of_an_auc_holds_each_auc_that_the_values_do_not_rule_out(rng):
+    one, zero = rng.normal(1, 1, 6).round(1), rng.normal(0, 1, 9).round(1)
+    found = auc_interval(one, zero)
+    assert found.value == pytest.approx(auc_mad(one, zero).auc)
+    for theta in (found.low, found.high):  # Hanley and McNeil (1982) with both sizes (6 + 9) / 2, at the end itself
+        q1, q2, size = theta / (2 - theta), 2 * theta**2 / (1 + theta), 7.5
+        variance = theta * (1 - theta) + (size - 1) * (q1 - theta**2 + q2 - theta**2)
+        assert abs(found.value - theta) == pytest.approx(1.959964 * np.sqrt(variance / 54), rel=1e-5)
+    twos, ones = np.full(6, 2.0), np.ones(6)
+    perfect, worst = auc_interval(twos, ones), auc_interval(ones, twos)
+    assert perfect.value == perfect.high == 1 and 0.6 < perfect.low < 0.8
+    assert (worst.low, worst.high) == (0, pytest.approx(1 - perfect.low))
+    with pytest.raises(UsageError, match="level"):
+        auc_interval(twos, ones, level=1.0)
 
 
 # Zero-shot classification

@@ -127,7 +127,12 @@ def classifier(
         balance=1.0,
     )
     ids = [found.ids[i] for i in found.train]
-    settings = {"origin": origin, "images": key({"ids": ids}), "plan": repr(plan), "of": repr((condition, setting))}
+    settings: dict[str, Any] = {
+        "origin": origin,
+        "images": key({"ids": ids}),
+        "plan": repr(plan),
+        "of": repr((condition, setting)),
+    }
     if condition.mark is not None and condition.carried < 1:
         settings["carried"] = condition.carried
     folder = cache_dir("studies", f"{plan.name}-{key(settings)}")

@@ -60,6 +60,7 @@ class Report:
     rows: one mapping a row, with the same keys, in the order of the columns; values are text, numbers, intervals or
     None. notes: what a reader must know to read the table rightly (stand-ins, settings a paper leaves open).
     pictures: by file name without suffix. settings: all that shaped the numbers. skipped: images that were left out.
+    further: other tables, by name, below the first.
     """
 
     name: str
@@ -70,39 +71,44 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     skipped: Sequence[Skipped] = ()
+    further: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def text(self) -> str:
         """The table in columns for a terminal, title above and notes below."""
-        cells = self._cells()
-        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        ]
-        return "\n".join([self.title, "", *lines, *([""] if self.notes else []), *self.notes])
+        lines = [self.title, "", *_aligned(_cells(self.rows))]
+        for name, rows in self.further.items():
+            lines += ["", name, "", *_aligned(_cells(rows))]
+        return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
 
     def markdown(self, command: str | None = None) -> str:
         """The table in Markdown, with the command that made it."""
-        head, *body = [["" if cell == "-" else cell.replace("|", "\\|") for cell in row] for row in self._cells()]
-        table = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
         made = [f"Made by `{command}`.", ""] if command else []
-        return "\n".join([f"# {self.title}", "", *made, *table, "", *(f"- {note}" for note in self.notes), ""])
+        lines = [f"# {self.title}", "", *made, *_piped(_cells(self.rows)), ""]
+        for name, rows in self.further.items():
+            lines += [f"## {name[:1].upper()}{name[1:]}", "", *_piped(_cells(rows)), ""]
+        return "\n".join([*lines, *(f"- {note}" for note in self.notes), ""])
 
     def document(self) -> results.Document:
         """The envelope, ``results`` one entry a row; an interval is ``{"value", "low", "high", "level"}``."""
-        rows = [{key: _plain(value) for key, value in row.items()} for row in self.rows]
+        rows, *others = (
+            [{key: _plain(value) for key, value in row.items()} for row in table]
+            for table in (self.rows, *self.further.values())
+        )
         shaped = {**self.settings, "experiment": self.name, "notes": list(self.notes)}
-        return results.envelope("results", rows, model=None, settings=shaped, seed=self.seed, skipped=self.skipped)
+        made = results.envelope("results", rows, model=None, settings=shaped, seed=self.seed, skipped=self.skipped)
+        return made | {"further": dict(zip(self.further, others, strict=True))} if others else made
 
     def write(self, folder: str | os.PathLike[str], command: str | None = None) -> Path:
-        """Write NAME.json, NAME.csv, NAME.md and the pictures; gives the path of the Markdown page."""
+        """Write NAME.json, NAME.csv, NAME-TABLE.csv of further tables, pictures, and NAME.md, whose path it gives."""
         folder = Path(folder)
         results.write(folder / f"{self.name}.json", self.document())
-        with results.aside(folder / f"{self.name}.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            columns = self._columns()
-            writer.writerow([name for key, interval in columns for name in _headings(key, interval)])
-            for row in self.rows:
-                writer.writerow([value for key, interval in columns for value in _values(row.get(key), interval)])
+        for more, rows in {"": self.rows, **{f"-{name}": rows for name, rows in self.further.items()}}.items():
+            with results.aside(folder / f"{self.name}{more}.csv") as temporary, temporary.open("w", newline="") as file:
+                writer = csv.writer(file)
+                columns = _columns(rows)
+                writer.writerow([name for key, interval in columns for name in _headings(key, interval)])
+                for row in rows:
+                    writer.writerow([value for key, interval in columns for value in _values(row.get(key), interval)])
         page = folder / f"{self.name}.md"
         with results.aside(page) as temporary:
             temporary.write_text(self.markdown(command), encoding="utf-8")
@@ -111,14 +117,26 @@ class Report:
                 picture.convert("RGB").save(temporary, quality=88, optimize=True)
         return page
 
-    def _columns(self) -> list[tuple[str, bool]]:
-        """Each column's name, and whether it holds intervals."""
-        names = list(dict.fromkeys(key for row in self.rows for key in row))
-        return [(name, any(isinstance(row.get(name), Interval) for row in self.rows)) for name in names]
 
-    def _cells(self) -> list[list[str]]:
-        names = [name for name, _ in self._columns()] or ["(nothing)"]
-        return [names, *([_shown(row.get(name)) for name in names] for row in self.rows)]
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:
+    """Each column's name, and whether it holds intervals."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    return [(name, any(isinstance(row.get(name), Interval) for row in rows)) for name in names]
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    names = [name for name, _ in _columns(rows)] or ["(nothing)"]
+    return [names, *([_shown(row.get(name)) for name in names] for row in rows)]
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _piped(cells: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = [["" if cell == "-" else cell.replace("|", "\\|") for cell in row] for row in cells]
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
 
 
 def _shown(value: Any) -> str:

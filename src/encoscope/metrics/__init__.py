@@ -10,7 +10,7 @@ from encoscope.metrics.frechet import frechet_distance, frechet_from_moments
 from encoscope.metrics.kernel import KernelDistance, halves, kernel_distance, squared_mmd
 from encoscope.metrics.miou import hungarian, image_miou, ious, many_to_one, overlap
 from encoscope.metrics.partitions import ari, foreground_ari, nmi, table_ari, table_nmi
-from encoscope.metrics.separation import Separation, auc_mad
+from encoscope.metrics.separation import Separation, auc_interval, auc_mad
 from encoscope.metrics.zeroshot import ranks, templates, zero_shot_accuracy, zero_shot_weights
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Localised",
     "Separation",
     "ari",
+    "auc_interval",
     "auc_mad",
     "bootstrap",
     "bootstrap_difference",
