@@ -4,67 +4,18 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torch import nn
 
-from encoscope.encoder import Encoder
 from encoscope.experiments import vital_figures, vital_study, vital_trials, vital_zoo
 from encoscope.images import datasets
-from encoscope.images.sets import LabelledPhotos
-
-NAMES = ("red", "green", "blue", "okapi")  # the last one's name was not taught to the zoo's judge
-COLOURS = dict(zip(NAMES[:3], np.eye(3), strict=True)) | {"okapi": np.ones(3)}
-
-
-def tiny(weights: float) -> Encoder:
-    """A network whose features are the picture's mean colour, and whose classes are the colours."""
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2, padding=1))
-    module.extend([nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)])
-    with torch.no_grad():
-        for parameter in module.parameters():
-            nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
-        for layer in (module[0], module[3], module[7]):
-            layer.weight += weights * torch.eye(*layer.weight.shape[:2]).reshape(
-                *layer.weight.shape[:2], *[1] * (layer.weight.ndim - 2)
-            )
-    return Encoder(module, size=16, mean=(0.5,) * 3, std=(0.25,) * 3, classes=NAMES if weights else None)
-
-
-class Colours:
-    """A judge that sees mean colours."""
-
-    source, width, digest = "colours", 3, "0"
-
-    def embed_images(self, images):
-        means = [np.asarray(Image.open(image).convert("RGB")).mean((0, 1)) for image in images]
-        return torch.nn.functional.normalize(torch.tensor(np.array(means)).float() + 1e-3, dim=1)
-
-    def embed_texts(self, texts):
-        vectors = [next(colour for name, colour in COLOURS.items() if name in text) for text in texts]
-        return torch.nn.functional.normalize(torch.tensor(np.array(vectors)).float(), dim=1)
+from vital_world import Colours, reader, tiny, write_photos
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A dataset of coloured squares, a network for it, its untrained twin, and a judge."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("test", 4)):
-        for name, colour in COLOURS.items():
-            for number in range(count):
-                pixels = (np.clip(colour * 0.8 + 0.1 + 0.1 * rng.standard_normal((16, 16, 3)), 0, 1) * 255).astype(
-                    "uint8"
-                )
-                file = tmp_path / "data" / split / name / f"{number}.png"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(file)
-
-    def read(root, split="train"):
-        files = sorted((tmp_path / "data" / split).rglob("*.png"))
-        return LabelledPhotos(tuple(files), tuple(NAMES.index(file.parent.name) for file in files), NAMES)
-
+    write_photos(tmp_path / "data")
     encoders = {"tiny": tiny(1.0), "tiny@untrained": tiny(0.0)}
-    monkeypatch.setitem(datasets._READERS, "squares", read)
+    monkeypatch.setitem(datasets._READERS, "squares", reader(tmp_path / "data"))
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     for module in (vital_trials, vital_study, vital_zoo):
         monkeypatch.setattr(module, "encoder_of", encoders.__getitem__)

@@ -38,6 +38,13 @@ _CLASS = "labelled photos: caltech101:ROOT#train, stl10:ROOT#train"
 _BOXES = "photos with boxes: voc07:ROOT, voc12:ROOT, coco20k:ROOT, coco:IMAGES#JSON"
 
 
+_VITAL = "labelled photos of the network's classes: caltech101:ROOT#train, ImageNet's folders"
+
+
+def _vital(kind: str, number: int, title: str, module: str) -> Experiment:
+    return Experiment(title, f"encoscope.experiments.{module}", f"{kind}{number}", _VITAL)
+
+
 def _table(number: int, title: str) -> Experiment:
     return Experiment(title, "encoscope.experiments.nave_tables", f"table{number}", _BOXES)
 
@@ -71,6 +78,16 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "nave-fig12": _figure(
         12, "A class's clusters on test photos classified wrongly", "nave_classes", f"{_CLASS}, twice"
+    ),
+    "vital-table1": _vital("table", 1, "VITAL beside other methods, on five networks", "vital_tables"),
+    "vital-table2": _vital("table", 2, "Table 1 with more settings and Plug-In Inversion", "vital_tables"),
+    "vital-table3": _vital("table", 3, "Channels inside the network: AUC and MAD", "vital_tables"),
+    "vital-table4": _vital("table", 4, "What the network takes pictures of two classes for", "vital_tables"),
+    "vital-table5": _vital("table", 5, "The number of references", "vital_tables"),
+    "audit-calibration": Experiment(
+        "Whether the audit tells networks that learned an unseen mark from those that did not",
+        "encoscope.experiments.audit_calibration",
+        datasets="a folder of X-rays, or others, with a folder for each label",
     ),
 }
 

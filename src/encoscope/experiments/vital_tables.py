@@ -1,0 +1,349 @@
+"""VITAL's Tables 1 to 5: the paper's figure, ours on models and data at hand, how many pictures, and an interval.
+
+A table is a list of rows, each a method with settings; every row has the same measures. Distances of small sets of
+pictures lie: KID stands beside them, and so does the untrained network, whose pictures show what the references alone
+bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from encoscope.errors import UsageError
+from encoscope.experiments.report import Report, Request
+from encoscope.experiments.vital_bench import (
+    DEFAULTS,
+    Bench,
+    Draws,
+    comparable,
+    judge_of,
+    likeliest,
+    networks,
+    real_of,
+    report,
+)
+from encoscope.experiments.vital_figures import Judge, channel_figures, looked_at
+from encoscope.experiments.vital_paper import (
+    ACCURACY,
+    CLASSES,
+    COMPARISON,
+    CONTROL,
+    INNER,
+    OWN,
+    PERCENT,
+    PREDICTIONS,
+    REAL,
+    REFERENCES,
+    RESNET,
+    TOP1,
+    TOP5,
+    Line,
+)
+from encoscope.metrics import Interval, KernelDistance, bootstrap, frechet_distance, halves, kernel_distance
+
+OPTIONS: Mapping[str, Any] = {**DEFAULTS, "judge": "zoo:clip-caltech101", "photos": 50}
+"""What tables of classes can be asked, besides. judge: the image-text model of the zero-shot figures. photos: real ones
+of each class that pictures are compared with, at most."""
+Values: TypeAlias = dict[str, Interval | KernelDistance | float | None]
+KID = "KID, own features"
+_BIG = 1024 / 224  # the larger pictures of Table 2, in sides of the network's input
+_ENSEMBLE = 8
+_STAND_IN_CLASSES = ("Leopards", "dalmatian")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table of classes: how it is labelled, how its pictures are made, the paper's figures."""
+
+    line: Line
+    method: str
+    settings: Mapping[str, Any]
+    together: int = 64
+
+
+def comparison(number: int, request: Request) -> Report:
+    """Tables 1 and 2: methods on networks."""
+    asked = request.settings(OPTIONS)
+    lines = [line for line in COMPARISON if line.main or number == 2]
+    benches = {name: Bench(request, asked, model) for name, model in networks(request, _names(lines)).items()}
+    notes: list[str] = []
+    rows: list[dict[str, Any]] = []
+    extractor = benches.get("ResNet50") if number == 2 else None
+    for network, bench in benches.items():
+        mine = [_row(line, bench) for line in lines if line.network == network]
+        rows += _of_classes(bench, network, mine, extractor, notes)
+    missing = [name for name in _names(lines) if name not in benches]
+    if missing:
+        notes.append(f"Left out, without a model: {', '.join(missing)}; give --model 'NAME=MODEL'.")
+    title = "methods on networks" if number == 1 else "methods on networks, with more of their settings"
+    return report(f"vital-table{number}", title, rows, benches, notes=[*_reading(asked), *notes])
+
+
+def table3(request: Request) -> Report:
+    """Channels inside the network: AUC and MAD of pictures against the strongest photos (CoSy)."""
+    asked = request.settings({**DEFAULTS, "layer": "", "channels": ""})
+    benches = {name: Bench(request, asked, model) for name, model in networks(request, ("ResNet50",)).items()}
+    rows = []
+    for network, bench in benches.items():
+        units = bench.channels()
+        bench.search(units)
+        for method, paper in INNER.items():
+            made = bench.drawn(method, units)
+            pairs = [
+                channel_figures(bench.encoder, unit, made.of(place), bench.strongest(unit).tolist())
+                for place, unit in enumerate(units)
+            ]
+            for place, measure in enumerate(("AUC", "MAD")):
+                ours = bootstrap([pair[place] for pair in pairs], seed=request.seed)
+                rows.append(
+                    {"method": method, "measure": measure, "paper": paper[measure], "ours": ours}
+                    | {"difference": _difference(bench, network, ours, paper[measure])}
+                    | {"channels": len(units), "pictures": len(made)}
+                )
+    bench = next(iter(benches.values()))
+    notes = [
+        f"Channels of {bench.layer} at random among those that do not lie still (the paper: 90 of ResNet50, it does "
+        "not say of which layer). Control: each channel's 50 strongest photos; AUC 0.5 is as strong as these, MAD in "
+        "their standard deviations.",
+        *_compute(asked),
+    ]
+    return report("vital-table3", "channels inside the network", rows, benches, notes=notes)
+
+
+def table4(request: Request) -> Report:
+    """The network's two likeliest classes of pictures of two example classes."""
+    asked = request.settings({**DEFAULTS, "photos": 50})
+    benches = {name: Bench(request, asked, model) for name, model in networks(request, ("ResNet50",)).items()}
+    rows = []
+    for network, bench in benches.items():
+        labels = bench.classes(2, CLASSES if comparable(bench, network) else _STAND_IN_CLASSES)
+        units = [f"class:{label}" for label in labels]
+        for method, paper in PREDICTIONS.items():
+            made = None if method == REAL else _drawn_or_none(bench, method, units)
+            for place, label in enumerate(labels):
+                images = real_of(bench, [label])[0] if method == REAL else made.of(place) if made else []
+                name = bench.names[label]
+                printed = paper[CLASSES.index(name)] if name in CLASSES else None
+                row = {"pictures of": name, "images": method, "paper": printed}
+                rows.append(row | _two_likeliest(bench, images, label, request.seed))
+    notes = [
+        "#1 and #2: the classes of largest mean probability over the images, with the mean's interval where there are "
+        "several; the paper does not say whether its real image is one photo or a mean. right: #1 is the class.",
+        *_compute(asked),
+    ]
+    return report("vital-table4", "what the network takes pictures for", rows, benches, notes=notes)
+
+
+def table5(request: Request) -> Report:
+    """The number of references of a class."""
+    asked = request.settings({**OPTIONS, "numbers": ",".join(map(str, REFERENCES))})
+    benches = {name: Bench(request, asked, model) for name, model in networks(request, ("ResNet50",)).items()}
+    notes: list[str] = []
+    rows: list[dict[str, Any]] = []
+    for network, bench in benches.items():
+        numbers = whole_numbers("numbers", asked["numbers"])
+        mine = [
+            Row(Line(network, "vital", f"{number} references", REFERENCES.get(number)), "vital", {"number": number})
+            for number in numbers
+        ]
+        rows += _of_classes(bench, network, [Row(Line(network, REAL), REAL, {}), *mine], None, notes)
+        fewest = min(np.bincount(bench.photos.labels)[bench.classes()])
+        if fewest < max(numbers):
+            notes.append(f"Of some of these classes there are but {fewest} photos: larger numbers take all there are.")
+    return report("vital-table5", "the number of references", rows, benches, notes=[*_reading(asked), *notes])
+
+
+table1, table2 = (partial(comparison, number) for number in (1, 2))
+
+
+def measures(bench: Bench, judge: Judge | None, made: Draws, labels: Sequence[int], extractor: Bench | None) -> Values:
+    """What pictures of some classes are worth, by measure; distances are from real photos of the same classes."""
+    all_labels = list(labels) * len(made.pictures)
+    features, own = looked_at(bench.encoder, made.all, all_labels)
+    real = _features(bench, bench, labels)
+    seed = bench.request.seed
+    found: Values = {ACCURACY: bootstrap(made.by_unit(own), seed=seed)}
+    found[OWN] = _distance(real, features)
+    if extractor is not None:
+        found[RESNET] = _distance(_features(extractor, bench, labels), _pooled(extractor, made.all))
+    found[KID] = _kid(real, features, seed)
+    return found | _zero_shot(judge, made, all_labels, seed)
+
+
+def real_measures(bench: Bench, judge: Judge | None, labels: Sequence[int]) -> tuple[Values, int]:
+    """The same of real photos, and their number: the zero-shot figures of those the network takes for their class.
+
+    Distances are those of one half of the photos from the other.
+    """
+    paths, own_labels = real_of(bench, labels)
+    features, own = looked_at(bench.encoder, paths, own_labels)
+    seed = bench.request.seed
+    found: Values = {ACCURACY: bootstrap(own, seed=seed)}
+    if len(features) >= 4:
+        one, two = halves(features, seed)
+        found |= {OWN: _distance(one, two), KID: _kid(one, two, seed)}
+    right = [place for place, is_right in enumerate(own) if is_right]
+    kept = Draws([[paths[place] for place in right]])
+    if right:
+        found |= _zero_shot(judge, kept, [own_labels[place] for place in right], seed)
+    return found, len(paths)
+
+
+def whole_numbers(name: str, text: Any) -> list[int]:
+    """``5,10`` as numbers from 1 on. UsageError names the setting."""
+    parts = [part.strip() for part in str(text).split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"{name} are whole numbers from 1 on, with commas between them, not {text!r}")
+    return [int(part) for part in parts]
+
+
+def _row(line: Line, bench: Bench) -> Row:
+    """How a row of the comparison is made."""
+    if line.method in (REAL, CONTROL, "vital") or line.quoted:
+        return Row(line, line.method, {})
+    settings: dict[str, Any] = {"ensemble": _ENSEMBLE} if line.method == "plugin" else {}
+    if line.setup == "r: 1024":
+        settings["size"] = [round(_BIG * side) for side in bench.encoder.preprocess.size]
+    batch = line.setup.removeprefix("bs: ")
+    return Row(line, line.method, settings, int(batch) if batch.isdigit() else 64)
+
+
+def _of_classes(
+    bench: Bench, network: str, rows: Sequence[Row], extractor: Bench | None, notes: list[str]
+) -> list[dict[str, Any]]:
+    """Each row's measures, one below the other; a method that the network does not take is named in a note."""
+    labels = bench.classes()
+    units = [f"class:{label}" for label in labels]
+    judge = judge_of(bench, notes)
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        line = row.line
+        about = {"network": network, "method": line.method, "setup": line.setup}
+        if line.quoted:
+            values, count = dict.fromkeys(line.paper or ()), 0
+        elif line.method == REAL:
+            values, count = real_measures(bench, judge, labels)
+        else:
+            try:
+                made = _made(bench, row, units)
+            except UsageError as error:
+                notes.append(f"{line.method} on {bench.model} cannot run: {error}.")
+                values, count = dict.fromkeys(line.paper or ()), 0
+            else:
+                values, count = measures(bench, judge, made, labels, extractor), len(made)
+        for measure, ours in values.items():
+            paper = (line.paper or {}).get(measure)
+            paper = None if paper is None else paper / 100 if measure in PERCENT else paper
+            found.append(
+                {**about, "measure": measure, "paper": paper}
+                | {"ours": ours.value if isinstance(ours, KernelDistance) else ours}
+                | {"spread": ours.std if isinstance(ours, KernelDistance) else None}
+                | {"difference": _difference(bench, network, ours, paper), "images": count or None}
+            )
+    return found
+
+
+def _made(bench: Bench, row: Row, units: Sequence[str]) -> Draws:
+    if row.method == CONTROL:
+        return bench.drawn("vital", units, label=CONTROL, control=True)
+    return bench.drawn(row.method, units, row.settings, together=row.together, label=_label(row.line))
+
+
+def _label(line: Line) -> str:
+    return f"{line.method} ({line.setup})" if line.setup else line.method
+
+
+def _drawn_or_none(bench: Bench, method: str, units: Sequence[str]) -> Draws | None:
+    """None for a method that the network does not take."""
+    try:
+        return bench.drawn(method, units)
+    except UsageError:
+        return None
+
+
+def _two_likeliest(bench: Bench, images: Sequence[Path], label: int, seed: int) -> dict[str, Any]:
+    empty: dict[str, Any] = dict.fromkeys(("#1", "#1 score", "#2", "#2 score", "right"))
+    if not images:
+        return empty | {"count": 0}
+    shares, _ = likeliest(bench, images)
+    first, second = np.argsort(-shares.mean(0), kind="stable")[:2].tolist()
+    return {
+        "#1": bench.names[first],
+        "#1 score": bootstrap(shares[:, first], seed=seed),
+        "#2": bench.names[second],
+        "#2 score": bootstrap(shares[:, second], seed=seed),
+        "right": first == label,
+        "count": len(images),
+    }
+
+
+def _zero_shot(judge: Judge | None, made: Draws, labels: Sequence[int], seed: int) -> Values:
+    if judge is None:
+        return {TOP1: None, TOP5: None}
+    kept = [place for place, label in enumerate(labels) if judge.names(label)]
+    if not kept:
+        return {TOP1: None, TOP5: None}
+    places = np.full(len(labels), np.nan)
+    places[kept] = judge.ranks([made.all[place] for place in kept], [labels[place] for place in kept])
+
+    def within(top: int) -> Interval:
+        hits = np.where(np.isnan(places), np.nan, places < top)
+        return bootstrap(made.by_unit(hits), seed=seed)
+
+    return {TOP1: within(1), TOP5: within(5)}
+
+
+def _features(extractor: Bench, bench: Bench, labels: Sequence[int]) -> Float[np.ndarray, "photos features"]:
+    """What a network makes of the real photos of a bench."""
+    return _pooled(extractor, real_of(bench, labels)[0])
+
+
+def _pooled(bench: Bench, images: Sequence[Path]) -> Float[np.ndarray, "images features"]:
+    return looked_at(bench.encoder, images, [0] * len(images))[0]
+
+
+def _distance(real: Float[np.ndarray, "photos features"], made: Float[np.ndarray, "images features"]) -> float | None:
+    return frechet_distance(real, made) if min(len(real), len(made)) > 1 else None
+
+
+def _kid(
+    real: Float[np.ndarray, "photos features"], made: Float[np.ndarray, "images features"], seed: int
+) -> KernelDistance | None:
+    return kernel_distance(real, made, seed=seed) if min(len(real), len(made)) > 1 else None
+
+
+def _difference(bench: Bench, network: str, ours: Any, paper: float | None) -> float | None:
+    if paper is None or ours is None or not comparable(bench, network):
+        return None
+    return round((ours.value if isinstance(ours, Interval) else ours) - paper, 4)
+
+
+def _names(lines: Sequence[Line]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line.network for line in lines))
+
+
+def _reading(asked: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Intervals: 95 % bootstrap over classes (photos for {REAL}). spread: of KID, over random subsets. FID, of "
+        "fewer than some 3,000 pictures, is far from the paper's, whatever the method: read KID, and both beside those "
+        f"of {REAL}, which are one half of the photos from the other.",
+        f"Zero-shot: {asked['judge']} among all the network's classes that it was taught; of {REAL} those the network "
+        f"takes for their class. {CONTROL}: the same references, and the trained network's word on what comes out.",
+        *_compute(asked),
+    ]
+
+
+def _compute(asked: Mapping[str, Any]) -> list[str]:
+    if asked["compute"] == "paper":
+        return [f"Each method with its own number of steps; MACO and Fourier see {asked['crops']} crops a step."]
+    return [
+        "Equal compute: the other methods have VITAL's processor time, measured here; MACO and Fourier see "
+        f"{asked['crops']} crops a step (--set compute=paper --set crops=32 for steps as they were published)."
+    ]

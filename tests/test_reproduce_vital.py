@@ -1,0 +1,176 @@
+"""VITAL's tables and figures on a world of coloured squares: every name runs, and its numbers mean what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoscope.errors import MissingError, UsageError
+from encoscope.experiments import vital_bench, vital_figures, vital_paper, vital_tables, vital_trials
+from encoscope.experiments.registry import EXPERIMENTS, experiment
+from encoscope.experiments.report import Report, Request
+from encoscope.experiments.vital_bench import Bench, Draws, of_the_network
+from encoscope.images import LabelledPhotos, datasets
+from encoscope.metrics import Interval, frechet_distance, squared_mmd
+from vital_world import NAMES, Colours, reader, tiny, write_photos
+
+TABLES = [name for name in EXPERIMENTS if name.startswith("vital-table")]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A dataset of coloured squares, a network for it, its untrained twin, and a judge."""
+    write_photos(tmp_path / "data")
+    encoders = {"tiny": tiny(1.0), "tiny@untrained": tiny(0.0)}
+    monkeypatch.setitem(datasets._READERS, "squares", reader(tmp_path / "data"))
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+    for module in (vital_trials, vital_bench):
+        monkeypatch.setattr(module, "encoder_of", lambda model, how=(): encoders[model])
+        monkeypatch.setattr(module, "CANDIDATES", 5)
+    monkeypatch.setattr(vital_figures.vlm, "load", lambda *_, **__: Colours())
+    return tmp_path
+
+
+def asked(*models: str, limit: int | None = 2, **options: object) -> Request:
+    settings = {"steps": 2, "layer": "3", **options} if "layer" in options else {"steps": 2, **options}
+    return Request(models or ("tiny",), ("squares:here#train",), limit=limit, options=settings, progress=False)
+
+
+def well_formed(report: Report, name: str, folder) -> None:
+    """It says what it is, has rows of one shape, numbers that are numbers, and can be written."""
+    assert report.name == name and report.rows and report.notes
+    assert len({tuple(row) for row in report.rows}) == 1
+    for row in report.rows:
+        for value in row.values():
+            assert value is None or isinstance(value, str | int | float | Interval)
+            assert not isinstance(value, float) or np.isfinite(value)
+            assert not isinstance(value, Interval) or value.low <= value.value + 1e-9 <= value.high + 2e-9
+    page = report.write(folder, "encoscope reproduce")
+    assert {file.suffix for file in folder.glob(f"{name}*")} >= {".json", ".csv", ".md"}
+    assert report.title in page.read_text() and report.notes[0] in page.read_text()
+    assert json.loads((folder / f"{name}.json").read_text())["settings"]["experiment"] == name
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_runs(name: str, world) -> None:
+    options = {"layer": "3"} if name == "vital-table3" else {}
+    report = experiment(name).load()(asked(**options))
+    well_formed(report, name, world / "out")
+    assert all(row.get("difference") is None for row in report.rows)  # a stand-in's are no differences from the paper
+    assert any(row.get("paper") is not None for row in report.rows) or name == "vital-table4"
+
+
+def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
+    report = vital_tables.comparison(2, asked(seeds=2))
+    rows = {(row["method"], row["setup"], row["measure"]): row for row in report.rows}
+    assert rows["vital", "", "FID, own features"]["paper"] == 58.79
+    assert rows["vital", "", "zero-shot top-1"]["paper"] == pytest.approx(0.6662)
+    assert rows["deepinversion", "two resolutions, bs: 1", "accuracy"]["ours"] is None  # the paper's alone
+    assert rows["maco", "r: 224", "accuracy"]["images"] == 4 and rows["real photos", "rightly classified", "accuracy"]
+
+    bench = Bench(asked(seeds=2), {**vital_tables.OPTIONS, "steps": 2, "seeds": 2}, "tiny")
+    labels = bench.classes()
+    made = bench.drawn("vital", [f"class:{label}" for label in labels])
+    with torch.no_grad():
+        features = [bench.encoder.features(path)[0].double().numpy() for path in made.all]
+        real = [
+            bench.encoder.features(path)[0].double().numpy()
+            for path, label in zip(bench.real.paths, bench.real.labels, strict=True)
+            if label in labels
+        ]
+        answers = [int(bench.encoder.logits(path).argmax()) for path in made.all]
+    row = rows["vital", "", "FID, own features"]["ours"]
+    assert row == pytest.approx(frechet_distance(np.array(real), np.array(features)), rel=1e-4, abs=1e-6)
+    assert rows["vital", "", "accuracy"]["ours"].value == np.mean(np.array(answers) == [*labels, *labels])
+    assert np.isfinite(squared_mmd(np.array(real), np.array(features)))
+    assert bench.real.paths[0].parts[-3] == "test"  # compared with other photos than it was made from
+
+
+def test_what_a_channel_answers_to_its_pictures(world) -> None:
+    report = vital_tables.table3(asked(limit=1, layer="3"))
+    assert [(row["method"], row["measure"]) for row in report.rows][:2] == [("fourier", "AUC"), ("fourier", "MAD")]
+    bench = Bench(asked(layer="3"), {**vital_bench.DEFAULTS, "steps": 2, "layer": "3"}, "tiny")
+    (unit,) = Bench(asked(limit=1, layer="3"), {**vital_bench.DEFAULTS, "steps": 2, "layer": "3"}, "tiny").channels()
+    (path,) = bench.pictures("vital", [unit])
+    value = float(bench.encoder.activations(path, "3")["3"].maps[0, int(unit[2:])].mean())
+    control = bench.strongest(unit)
+    auc = np.mean((value > control) + 0.5 * (value == control))
+    assert report.rows[4]["ours"].value == pytest.approx(auc)
+    assert report.rows[5]["ours"].value == pytest.approx((value - control.mean()) / control.std(ddof=1), rel=1e-4)
+
+
+def test_the_two_likeliest_classes(world) -> None:
+    report = vital_tables.table4(asked(classes="red,2"))
+    assert [row["pictures of"] for row in report.rows[:2]] == ["red", "blue"]
+    for row in report.rows:
+        assert row["#1 score"].value >= row["#2 score"].value and row["right"] == (row["#1"] == row["pictures of"])
+    assert report.rows[0]["images"] == "real photos" and report.rows[0]["count"] == 4
+
+
+def test_pictures_are_kept_and_made_anew_when_asked(world, monkeypatch) -> None:
+    request = asked()
+    first = vital_tables.table5(request)
+    monkeypatch.setattr(vital_trials, "make", lambda part: pytest.fail(f"{part.units} was made again"))
+    assert vital_tables.table5(request).rows == first.rows
+    made = []
+    monkeypatch.setattr(vital_trials, "make", lambda part: (made.append(part.units), original(part)))
+    vital_tables.table5(Request(request.models, request.datasets, 1, 0, {}, {"steps": 2}, True, False))
+    assert len(made) == 5  # a picture for each number of references
+
+
+original = vital_trials.make
+
+
+def test_wrong_usage_is_told(world, monkeypatch) -> None:
+    with pytest.raises(UsageError, match=r"no setting 'step' .nearest: steps"):
+        vital_tables.table1(Request(("tiny",), ("squares:x#train",), options={"step": 2}))
+    with pytest.raises(UsageError, match="need --dataset, labelled photos"):
+        vital_tables.table1(Request(("tiny",)))
+    with pytest.raises(UsageError, match=r"no network 'ResNet' .nearest: ResNet50"):
+        vital_tables.table3(asked("ResNet=tiny"))
+    with pytest.raises(UsageError, match="compute is equal or paper"):
+        vital_tables.table1(asked(compute="fair"))
+    with pytest.raises(UsageError, match="no class is called 'rad'"):
+        vital_tables.table1(asked(classes="rad"))
+    with pytest.raises(UsageError, match="numbers are whole numbers"):
+        vital_tables.table5(asked(numbers="5,ten"))
+    stripes = LabelledPhotos((world / "x.png",), (0,), ("stripes",))
+    with pytest.raises(UsageError, match="no label of 'stripes' is a class of"):
+        of_the_network(tiny(1.0), stripes, "stripes")
+
+    def absent(*_, **__):
+        raise MissingError("zoo:clip-caltech101 is not in this installation")
+
+    monkeypatch.setattr(vital_figures.vlm, "load", absent)
+    report = vital_tables.table5(asked(limit=1, numbers="5"))
+    assert any("No zero-shot figures" in note for note in report.notes)
+
+
+def test_networks_are_those_of_the_paper_or_stand_for_them() -> None:
+    names = tuple(vital_paper.WEIGHTS)
+    assert vital_bench.networks(Request(), names) == dict(vital_paper.STAND_INS)
+    assert vital_bench.networks(Request(("paper",)), names) == dict(vital_paper.WEIGHTS)
+    given = ("ViT-L-16=zoo:vit-caltech101", "torchvision:densenet121", "timm:resnet50")
+    assert vital_bench.networks(Request(given), names) == {
+        "ResNet50": "timm:resnet50",
+        "DenseNet121": "torchvision:densenet121",
+        "ViT-L-16": "zoo:vit-caltech101",
+    }
+
+
+def test_photos_bear_the_networks_classes(tmp_path) -> None:
+    encoder = tiny(1.0)
+    files = tuple(tmp_path / f"{number}.png" for number in range(3))
+    found = of_the_network(encoder, LabelledPhotos(files, (0, 1, 2), ("Blue", "sky", "red")), "here")
+    assert found.paths == (files[0], files[2]) and found.labels == (2, 0) and found.classes == NAMES
+
+
+def test_seeds_of_a_unit_count_once() -> None:
+    first, second = ([Path(f"{name}{seed}") for name in "ab"] for seed in (0, 1))
+    made = Draws([first, second])
+    assert made.all == [*first, *second] and made.of(1) == [first[1], second[1]] and len(made) == 4
+    np.testing.assert_allclose(made.by_unit(np.array([1.0, 0.0, 0.0, 0.0])), [0.5, 0.0])
