@@ -94,6 +94,12 @@ def test_a_contact_sheet_shows_every_image_once() -> None:
         assert count == round(height * scale) * round(width * scale)
     bare = plots.contact_sheet(images, columns=3, cell=60)
     assert bare.shape[0] < sheet.shape[0]
+    titled = plots.contact_sheet(images, columns=3, cell=60, title=["a title that is too long for its sheet", "second"])
+    above = titled.shape[0] - bare.shape[0]
+    assert above > 20
+    assert (titled[above + 4 :] == bare[4:]).all()
+    assert (titled[:above] < 128).any()
+    assert (titled[:, -4:] == 255).all()
     with pytest.raises(UsageError, match="at least one"):
         plots.contact_sheet([])
     with pytest.raises(UsageError, match="1 captions for 5 images"):

@@ -124,9 +124,17 @@ def label_image(labels: Integer[np.ndarray, "height width"], *, coloured: bool =
 
 
 def contact_sheet(
-    images: Sequence[Any], captions: Sequence[str] | None = None, columns: int = 4, *, cell: int = 240
+    images: Sequence[Any],
+    captions: Sequence[str] | None = None,
+    columns: int = 4,
+    *,
+    cell: int = 240,
+    title: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Images in rows on white, each fitted into a square of ``cell`` pixels, its caption in at most two lines below."""
+    """Images in rows on white, each fitted into a square of ``cell`` pixels, its caption in at most two lines below.
+
+    title: lines above all of them, cut where the sheet ends.
+    """
     if not images:
         raise UsageError("a contact sheet needs at least one image")
     if captions is not None and len(captions) != len(images):
@@ -139,10 +147,13 @@ def contact_sheet(
     starts = range(0, len(images), columns)
     heights = [max(picture.height for picture in pictures[i : i + columns]) for i in starts]
     below = [max(len(text) for text in texts[i : i + columns]) * line for i in starts]
-    size = (columns * (cell + gap) + gap, sum(heights) + sum(below) + gap * (len(heights) + 1))
-    sheet = Image.new("RGB", size, "white")
+    width, above = columns * (cell + gap) + gap, ImageFont.load_default(max(12, cell // 11))
+    step = round(above.getbbox("Ág")[3] * 1.2)
+    top = gap + step * len(title) + (gap if title else 0)
+    sheet = Image.new("RGB", (width, top + sum(heights) + sum(below) + gap * len(heights)), "white")
     draw = ImageDraw.Draw(sheet)
-    top = gap
+    for number, words in enumerate(title):
+        draw.text((gap, gap + number * step), _cut(words, above, width - 2 * gap), fill="black", font=above)
     for row, start in enumerate(starts):
         for column, index in enumerate(range(start, min(start + columns, len(images)))):
             left, picture = gap + column * (cell + gap), pictures[index]
@@ -205,8 +216,14 @@ def _lines(caption: str, font: Any, width: int) -> list[str]:
         lines.append(rest[:fits])
         rest = rest[fits:].strip()
     if rest:
-        last = lines[-1]
-        while last and font.getlength(last + "…") > width:
-            last = last[:-1]
-        lines[-1] = last + "…"
+        lines[-1] = _cut(lines[-1] + rest, font, width)
     return lines
+
+
+def _cut(text: str, font: Any, width: int) -> str:
+    """As much of a text as fits, an ellipsis where some is lost."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, names, numbers, word_or_count
+from encoscope.cli.flags import Common, counts, names, numbers, word_or_count
 from encoscope.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
@@ -217,12 +217,7 @@ def _named(stream: Results, inputs: Inputs) -> Iterator[tuple[Photo, Segmentatio
 
 
 def _clusters(text: str) -> int | str | tuple[int, ...]:
-    if "," not in text:
-        return word_or_count("--clusters", text, ("auto",))
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise UsageError(f"--clusters takes one number, several with commas between them, or auto, not {text!r}")
-    return tuple(int(part) for part in parts)
+    return counts("--clusters", text) if "," in text else word_or_count("--clusters", text, ("auto",))
 
 
 def _window(text: str | None) -> tuple[float, float] | None:

@@ -99,7 +99,8 @@ class Description:
     method: "falcon"; "falcon, top-k" where no image (or fewer than asked for) passes alpha and the strongest stand in;
     "dissect" for soft-WPMI where FALCON finds no concept; "none" where nothing is to be said. note: why, where it is
     not plain "falcon".
-    images: how many there are in T_i (or stand in); high, low: some of T_i, strongest first, and L_i.
+    images: how many there are in T_i (or stand in); high, low: some of T_i and L_i, strongest first once the activations
+    of each image are brought to unit length.
     interpretability: mean cosine over all pairs of crops as the authors compute it, each with itself too; clarity: over
     pairs of different ones; None for fewer than two crops. interpretable: clarity is above the settings' ``clear``.
     truth: the test on images that were not used; None where none was made.
@@ -155,7 +156,8 @@ class Description:
         }
 
     def sheet(self, *, cell: int = 160, columns: int = 8) -> UInt8[np.ndarray, "height width 3"]:
-        """A contact sheet: the highly activating photos with their boxes, the crops, the counterfactuals."""
+        """A contact sheet: the highly activating photos with their boxes, the crops, the counterfactuals; above them
+        the concepts, what was taken out, and the test."""
         pictures: list[np.ndarray] = []
         texts: list[str] = []
         for example in self.high:
@@ -166,25 +168,29 @@ class Description:
             texts.append(f"low: {example.activation:.3g}")
         if not pictures:
             pictures, texts = [np.full((cell, cell, 3), 255, dtype=np.uint8)], [self.note or "no images"]
-        return plots.contact_sheet(pictures, texts, columns, cell=cell)
+        return plots.contact_sheet(pictures, texts, columns, cell=cell, title=self._title())
 
     def plot(self) -> Figure:
-        """A matplotlib figure: the contact sheet under the concepts."""
+        """The contact sheet as a matplotlib figure."""
         from matplotlib.figure import Figure
 
         sheet = self.sheet()
-        figure = Figure(figsize=(12, 1 + 12 * sheet.shape[0] / sheet.shape[1]), layout="constrained")
+        figure = Figure(figsize=(12, 12 * sheet.shape[0] / sheet.shape[1]), layout="constrained")
         axes = figure.subplots()
         axes.imshow(sheet)
         axes.set_axis_off()
-        words = ", ".join(f"{concept.word} {concept.score:.2f}" for concept in self.concepts)
-        lines = [f"{self.unit} ({self.method}): {words or self.note}"]
-        if self.spurious:
-            lines.append(f"spurious: {', '.join(concept.word for concept in self.spurious)}")
-        if self.truth is not None:
-            lines.append(f"AUC on other images: {self.truth.auc}")
-        axes.set_title("\n".join(lines), loc="left", fontsize=10)
         return figure
+
+    def _title(self) -> list[str]:
+        words = ", ".join(f"{concept.word} {concept.score:.2f}" for concept in self.concepts)
+        method = "" if self.explained else f" ({self.method})"
+        lines = [f"{self.unit}{method}: {words or self.note or 'nothing found'}"]
+        if self.spurious:
+            lines.append(f"also true of images that do not activate it: {', '.join(c.word for c in self.spurious)}")
+        if self.truth is not None:
+            controls = "".join(f", {name} {found.value:.3f}" for name, found in self.truth.controls.items())
+            lines.append(f"AUC on images it was not made from: {self.truth.auc}{controls}")
+        return lines
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write ``result.json``, the crops and a contact sheet into a folder."""
