@@ -94,3 +94,16 @@ def test_transparency_and_colours():
     assert shown.shape == (20, 20, 3)
     assert (shown.min(), shown.max()) == (0, 1)
     assert colours(torch.full((3, 2, 2), 0.3)) == pytest.approx(0.3)
+
+
+def test_sort_on_several_threads_is_the_same_sort():
+    values = torch.randn(3, 16, 9000, generator=torch.Generator().manual_seed(0)).relu()  # many ties
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        ordered, places = sort(values)
+    finally:
+        torch.set_num_threads(before)
+    true = values.sort(2, stable=True)
+    assert torch.equal(ordered, true.values)
+    assert torch.equal(places, true.indices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from encoscope.encoder import Activation
 
 Matching: TypeAlias = Literal["sort", "moments"]
+_WORTH = 1 << 16  # values that are worth a thread
 Values: TypeAlias = Float[Tensor, "batch channels positions"]
 
 
@@ -94,17 +96,29 @@ def sort(
 
 
 def _sort_keys(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows sorted by NumPy, some by each of torch's threads: rows do not touch, so the result is the same."""
+    rows = values.contiguous().numpy().reshape(-1, values.shape[-1])
+    threads = min(torch.get_num_threads(), rows.size // _WORTH + 1, max(1, len(rows)))
+    if threads == 1:
+        parts = [_sort_rows(rows)]
+    else:
+        with ThreadPoolExecutor(threads) as pool:  # NumPy holds no lock while it sorts
+            parts = list(pool.map(_sort_rows, np.array_split(rows, threads)))
+    ordered, places = (np.concatenate(part) if threads > 1 else part[0] for part in zip(*parts, strict=True))
+    return torch.from_numpy(ordered).view(values.shape), torch.from_numpy(places).view(values.shape)
+
+
+def _sort_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """NumPy's vectorised sort of 64-bit keys: the float's bits, made to order as integers do, above the place.
 
     Two to seven times as fast as a sort with indices of floats; exact, since nothing of value or place is lost.
     """
-    array = values.contiguous().numpy()
-    bits = array.view(np.int32)
+    bits = rows.view(np.int32)
     keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
     keys <<= 32
-    keys |= np.arange(array.shape[-1])
+    keys |= np.arange(rows.shape[-1])
     keys.sort(axis=-1)
     places = keys & 0xFFFFFFFF
     bits = (keys >> 32).astype(np.int32)
     bits ^= (bits >> 31) & 0x7FFFFFFF
-    return torch.from_numpy(bits.view(np.float32)), torch.from_numpy(places)
+    return bits.view(np.float32), places
