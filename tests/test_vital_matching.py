@@ -104,6 +104,6 @@ def test_sort_on_several_threads_is_the_same_sort():
         ordered, places = sort(values)
     finally:
         torch.set_num_threads(before)
-    true = values.sort(2, stable=True)
+    true = values.sort(dim=2, stable=True)
     assert torch.equal(ordered, true.values)
     assert torch.equal(places, true.indices)
