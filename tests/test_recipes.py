@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Generator, nn
 from torch.nn import functional
 
-from encoscope.zoo.recipes import augment, training
+from encoscope.errors import UsageError
+from encoscope.zoo.recipes import augment, commandline, training
 from encoscope.zoo.recipes.classify import accuracies, mixed_cross_entropy, soft_targets
 from encoscope.zoo.recipes.contrast import many_positives, name_accuracies
 from encoscope.zoo.recipes.export import sample
@@ -42,6 +44,24 @@ def without_times(history):
 
 def same(one, two):
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_weights_on_the_way_are_kept(photos, tmp_path):
+    losses, keep = mixed_cross_entropy(3), (1, 2)
+    train(PLAN, network(), photos, losses, folder=tmp_path / "a", device=CPU, keep_at=keep)
+    on_the_way, _ = train(PLAN, network(), photos, losses, folder=tmp_path / "b", device=CPU, stop_epoch=2)
+    found = load_file(training.kept(tmp_path / "a", 2))
+    assert all(torch.equal(found[name], value) for name, value in on_the_way.state_dict().items())
+    assert not training.kept(tmp_path / "a", 3).exists()
+    train(PLAN, network(), photos, losses, folder=tmp_path / "a", device=CPU, keep_at=keep)  # there already
+    with pytest.raises(UsageError, match="kept no weights of epoch 2: train again"):
+        train(PLAN, network(), photos, losses, folder=tmp_path / "b", device=CPU, keep_at=(2, 3))
+
+
+def test_epochs_on_a_command_line():
+    assert commandline._epochs("1,3,10") == (1, 3, 10)
+    with pytest.raises(ValueError, match="0"):
+        commandline._epochs("0,2")
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(photos, tmp_path):

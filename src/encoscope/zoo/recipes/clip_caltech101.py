@@ -74,7 +74,7 @@ def main() -> None:
     model, tokenizer = build()
     tokens = torch.stack([tokenizer(captions_of(words)) for words in attributes()])
     photos = decode(caltech101(chosen.data, "train"), DECODED)
-    folder, target = PLAN.folder(), device()
+    folder, target = chosen.state or PLAN.folder(), device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
         kept, tuning = held_out_tenth(photos.labels)
@@ -96,6 +96,7 @@ def main() -> None:
         folder=folder,
         device=target,
         stop_epoch=chosen.stop_epoch,
+        keep_at=chosen.keep_at,
         evaluate=evaluate,
         report=logger.info,
     )

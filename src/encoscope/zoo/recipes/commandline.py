@@ -24,6 +24,14 @@ def arguments(description: str) -> argparse.Namespace:
     )
     parser.add_argument("--stop-epoch", type=int, help="stop after this epoch; run again without it to go on")
     parser.add_argument(
+        "--keep-at",
+        type=_epochs,
+        default=(),
+        metavar="N,N",
+        help="also keep the weights after these epochs, as epoch-NNN.safetensors beside the state",
+    )
+    parser.add_argument("--state", type=Path, help="folder of the run's state (default: one in the cache)")
+    parser.add_argument(
         "--tune", action="store_true", help="train on nine tenths of train.txt and measure on the last tenth"
     )
     parser.add_argument("--output", type=Path, help="folder for weights, log and card (default: the run's own folder)")
@@ -37,6 +45,14 @@ def arguments(description: str) -> argparse.Namespace:
             )
         chosen.data = Path(root) / "caltech101"
     return chosen
+
+
+def _epochs(text: str) -> tuple[int, ...]:
+    """Comma-separated epochs, from 1 on; a ValueError is argparse's word for wrong usage."""
+    epochs = tuple(int(part) for part in text.split(","))
+    if min(epochs) < 1:
+        raise ValueError(text)
+    return epochs
 
 
 def device() -> torch.device:

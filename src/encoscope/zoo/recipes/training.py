@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,8 +21,10 @@ import numpy as np
 import platformdirs
 import torch
 from jaxtyping import Float, Int64, UInt8
+from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
+from encoscope.errors import UsageError
 from encoscope.zoo.recipes.augment import colour, erase
 from encoscope.zoo.recipes.photos import Photos, balanced_order, random_crop
 
@@ -147,6 +149,19 @@ def save(state: dict[str, Any], path: Path) -> None:
     aside.replace(path)
 
 
+def kept(folder: Path, epoch: int) -> Path:
+    """The file of the weights after an epoch, counted from 1, which ``encoscope.load("NAME@FILE")`` takes."""
+    return folder / f"epoch-{epoch:03d}.safetensors"
+
+
+def _keep(model: nn.Module, path: Path, record: Mapping[str, float]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, aside, metadata={name: f"{value:.6g}" for name, value in record.items()})
+    aside.replace(path)
+
+
 def channels_last(model: nn.Module) -> nn.Module:
     """The same module, its convolutions' weights channels last in memory: about a fifth faster on a CPU."""
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks the keyword
@@ -161,13 +176,15 @@ def train(
     folder: Path,
     device: torch.device,
     stop_epoch: int | None = None,
+    keep_at: Sequence[int] = (),
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train to the plan's end, or to ``stop_epoch``, from the last checkpoint in ``folder`` if there is one.
 
-    loss_of: the loss of a step, in mixed precision (bfloat16). evaluate: measured on the averaged weights after every
-    fifth epoch. report: takes a line per epoch. Returns the averaged model and a record per epoch.
+    loss_of: the loss of a step, in mixed precision (bfloat16). keep_at: epochs after which the averaged weights are
+    kept as ``kept(folder, epoch)``; UsageError where that has passed without them. evaluate: measured on the averaged
+    weights after every fifth epoch. report: takes a line per epoch. Returns the averaged model and a record per epoch.
     """
     model = channels_last(model.to(device))
     ema = copy.deepcopy(model).eval().requires_grad_(False)
@@ -180,11 +197,19 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         history, first = state["history"], len(state["history"])
         report(f"going on after epoch {first} from {path}")
+    past = [epoch for epoch in keep_at if epoch <= first and not kept(folder, epoch).is_file()]
+    if past:
+        raise UsageError(
+            f"the run in {folder} is after epoch {first} and kept no weights of epoch {past[0]}: train again, into "
+            "another folder of state"
+        )
     for epoch in range(first, min(plan.epochs, stop_epoch or plan.epochs)):
         record = {"epoch": epoch + 1, **_epoch(plan, model, ema, optimizer, photos, loss_of, epoch, device)}
         if evaluate is not None and ((epoch + 1) % 5 == 0 or epoch + 1 == plan.epochs):
             record |= evaluate(ema)
         history.append(record)
+        if epoch + 1 in keep_at:  # before the state, which says that the epoch is done
+            _keep(ema, kept(folder, epoch + 1), record)
         states = {"model": model.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
         save({**states, "history": history}, path)
         report("  ".join(f"{name} {value:.4g}" for name, value in record.items()))

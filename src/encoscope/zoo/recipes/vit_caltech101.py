@@ -112,7 +112,7 @@ def main() -> None:
     """Train (or go on), then measure on the test list and write weights, log and card."""
     chosen = arguments(__doc__ or "")
     photos = decode(caltech101(chosen.data, "train"), DECODED)
-    folder, target = PLAN.folder(), device()
+    folder, target = chosen.state or PLAN.folder(), device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
         kept, tuning = held_out_tenth(photos.labels)
@@ -137,6 +137,7 @@ def main() -> None:
         folder=folder,
         device=target,
         stop_epoch=chosen.stop_epoch,
+        keep_at=chosen.keep_at,
         evaluate=evaluate,
         report=logger.info,
     )
