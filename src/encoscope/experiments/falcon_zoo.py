@@ -23,7 +23,7 @@ from encoscope import results
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError
 from encoscope.experiments.falcon_hits import contrast_gain, curve, hits
-from encoscope.falcon import Description, Descriptions, Falcon
+from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
 from encoscope.falcon.captions import CaptionStore
 from encoscope.falcon.fallback import dissect
 from encoscope.falcon.gradcam import space_of
@@ -43,10 +43,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "authors": {"preset": "authors"},
     "authors' scores, paper's images": {"score": "softmax"},
     "paper, specific words first (extension)": {"rank": "specific"},
+    "wide crops (mask 0.1)": {"mask": 0.1},
+    "wide crops, specific words first": {"mask": 0.1, "rank": "specific"},
 }
+HIDDEN: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "T_i needs 5 images": {"least": 5},
+    "specific words first (extension)": {"rank": "specific"},
+    "wide crops (mask 0.1)": {"mask": 0.1},
+    "wide crops, specific words first": {"mask": 0.1, "rank": "specific"},
+}
+"""How hidden features are described, the first way beside soft-WPMI's labels."""
 GROUPS = 4
-STRICTER = 5
-"""Images that T_i needs, beside the paper's one: what a word of one crop is worth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +139,10 @@ def hidden_features(setup: Setup, count: int | None) -> dict[str, Any]:
         ):
             interval = mean_interval(column.tolist(), seed=setup.seed)
             compared[name] = {"value": interval.value, "interval": [interval.low, interval.high]}
-    stricter = _all(setup.falcon(least=STRICTER).describe(units))
+    ways = {name: _all(setup.falcon(**options).describe(units)).summary for name, options in HIDDEN.items() if options}
     return {
         "summary": found.summary,
-        "at least": {"images": STRICTER, "summary": stricter.summary},
+        "ways": {next(iter(HIDDEN)): found.summary, **ways},
         "interpretable": float(np.mean([item.interpretable for item in found])),
         "compared": compared,
         "examples": [
@@ -148,15 +156,8 @@ def best_groups(setup: Setup, more_than: int = 10) -> list[dict[str, Any]]:
     falcon = setup.falcon()
     groups = falcon.groups(more_than=more_than, largest=3)
     groups = sorted(groups, key=lambda group: -(group.clarity or 0))[:40]
-    if not groups:
-        return []
-    singles = sorted({member for group in groups for member in group.members})
-    texts = [*(f"features:{member}" for member in singles), *(group.unit for group in groups)]
-    described = {item.unit: item for item in _all(falcon.describe(texts))}
     rows = []
-    for group in groups:
-        whole = described[group.unit]
-        parts = [described[f"features:{member}"] for member in group.members]
+    for group, (whole, parts) in zip(groups, beside_members(falcon, groups), strict=True):
         gain = _clarity(whole) - max(map(_clarity, parts))
         better = _auc(whole) - max(map(_auc, parts))
         rows.append(
@@ -176,6 +177,16 @@ def best_groups(setup: Setup, more_than: int = 10) -> list[dict[str, Any]]:
         )
     rows = [row for row in rows if row["clarity_gain"] > 0 and row["auc_gain"] >= 0]
     return sorted(rows, key=lambda row: -row["auc_gain"] - row["clarity_gain"])[:GROUPS]
+
+
+def beside_members(falcon: Falcon, groups: Sequence[DescribedGroup]) -> list[tuple[Description, list[Description]]]:
+    """Each group of features described, beside its features alone; all are described together."""
+    if not groups:
+        return []
+    singles = sorted({member for group in groups for member in group.members})
+    texts = [*(f"features:{member}" for member in singles), *(group.unit for group in groups)]
+    described = {item.unit: item for item in _all(falcon.describe(texts))}
+    return [(described[group.unit], [described[f"features:{member}"] for member in group.members]) for group in groups]
 
 
 def evaluate(setup: Setup, features: int | None = None, more_than: int = 10) -> results.Document:
@@ -234,21 +245,16 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"mean clarity {_number(hidden['summary']['clarity'])}; {hidden['interpretable']:.0%} above the authors' 0.8.",
         "",
     ]
-    stricter = hidden["at least"]
-    if "auc" in stricter["summary"]:
-        mean = stricter["summary"]["auc"]["mean"]
-        lines += [
-            f"Where T_i needs {stricter['images']} images: coverage {stricter['summary']['coverage']:.0%}, "
-            f"mean AUC {mean:.3f}.",
-            "",
-        ]
+    lines += ["| described as | coverage | predictive AUC |", "|---|---|---|"]
+    for name, summary in hidden["ways"].items():
+        mean = _told(summary["auc"]) if "auc" in summary else ""
+        lines.append(f"| {name} | {summary['coverage']:.0%} | {mean} |")
+    lines.append("")
     if hidden["compared"]:
         lines += ["| predictive AUC | mean over features |", "|---|---|"]
         lines += [f"| {name} | {_told(value)} |" for name, value in hidden["compared"].items()]
         for name, value in hidden["summary"].get("controls", {}).items():
-            lines.append(
-                f"| control: {name} | {value['mean']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}] |"
-            )
+            lines.append(f"| control: {name} | {_told(value)} |")
         constant = hidden["summary"].get("constant")
         if constant:
             lines.append(f"| control: best constant label ({constant['word']}) | {constant['auc']:.3f} |")
@@ -321,7 +327,8 @@ def _auc(item: Description) -> float:
 
 
 def _told(value: Mapping[str, Any]) -> str:
-    return f"{value['value']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}]"
+    middle = value["value"] if "value" in value else value["mean"]
+    return f"{middle:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}]"
 
 
 def _number(value: float | None) -> str:

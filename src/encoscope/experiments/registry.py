@@ -45,6 +45,10 @@ def _vital(kind: str, number: int, title: str, module: str) -> Experiment:
     return Experiment(title, f"encoscope.experiments.{module}", f"{kind}{number}", _VITAL)
 
 
+def _falcon(title: str, module: str, function: str, *, labelled: bool = False) -> Experiment:
+    return Experiment(title, f"encoscope.experiments.{module}", function, _VITAL if labelled else _PHOTOS)
+
+
 def _table(number: int, title: str) -> Experiment:
     return Experiment(title, "encoscope.experiments.nave_tables", f"table{number}", _BOXES)
 
@@ -84,6 +88,17 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "vital-table3": _vital("table", 3, "Channels inside the network: AUC and MAD", "vital_tables"),
     "vital-table4": _vital("table", 4, "What the network takes pictures of two classes for", "vital_tables"),
     "vital-table5": _vital("table", 5, "The number of references", "vital_tables"),
+    "falcon-fig2": _falcon("Concepts of features, with the photos behind them", "falcon_figures", "fig2"),
+    "falcon-fig3-contrast": _falcon("What lowly activating photos take away", "falcon_figures", "contrast"),
+    "falcon-fig4-groups": _falcon("Groups of features beside single ones", "falcon_figures", "groups"),
+    "falcon-coverage": _falcon("How much of the features is explained", "falcon_claims", "coverage"),
+    "falcon-failure": _falcon("Why a classifier fails, in words", "falcon_claims", "failure", labelled=True),
+    "falcon-transfer": _falcon("Concepts carried to another network", "falcon_claims", "carried"),
+    "nave-training": Experiment(
+        "Fig. 4 and Table 2 on a network untrained, on the way, and trained",
+        "encoscope.experiments.nave_training",
+        datasets="photos with panoptic masks, with boxes, or both: coco:IMAGES#JSON, twice",
+    ),
     "audit-calibration": Experiment(
         "Whether the audit tells networks that learned an unseen mark from those that did not",
         "encoscope.experiments.audit_calibration",

@@ -1,0 +1,143 @@
+"""FALCON's figures and claims on a world of coloured squares: every name runs, and its numbers mean what they say."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import falcon_world as world
+from encoscope.encoder import Encoder
+from encoscope.errors import UsageError
+from encoscope.experiments import falcon_bench, falcon_claims
+from encoscope.experiments.registry import EXPERIMENTS, experiment
+from encoscope.experiments.report import Report, Request
+from encoscope.falcon.building import build
+from encoscope.metrics import Interval, auc_mad
+
+NAMES = [name for name in EXPERIMENTS if name.startswith("falcon-")]
+
+
+def other() -> Encoder:
+    """A network whose features are the first one's, turned round and mixed a little; it takes squares wrongly."""
+    module = world.Colours()
+    with torch.no_grad():
+        module.see.weight.copy_(module.see.weight.flip(0) + 0.1 * module.see.weight)
+        module.head.weight.copy_(torch.eye(3, 6))  # red reads the purple one
+    return Encoder(module, size=32, mean=(0.0,) * 3, std=(1.0,) * 3, classes=world.NAMES, source="python:other")
+
+
+@pytest.fixture
+def squares(tmp_path, monkeypatch):
+    """Photos of coloured squares to make and to test descriptions, captions of a model that reads colours."""
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+    networks = {"colours": world.encoder, "other": other}
+    monkeypatch.setattr(falcon_bench, "load", lambda model, **_: networks[model]())
+    monkeypatch.setattr(falcon_claims, "untrained_twin", lambda encoder, seed: other())
+    monkeypatch.setattr(falcon_bench.vlm, "load", lambda *_, **__: world.Reader())
+    build(world.CAPTIONS, world.Reader(), tmp_path / "store")
+    world.write_photos(tmp_path / "made", 60)
+    world.write_photos(tmp_path / "test", 45, seed=5)
+    return tmp_path
+
+
+def asked(squares, *models: str, limit: int | None = 2, **options: object) -> Request:
+    settings = {"vlm": "stub", "captions": str(squares / "store"), **options}
+    return Request(
+        models or ("colours",), (str(squares / "made"), str(squares / "test")), limit, 0, {}, settings, False, False
+    )
+
+
+def models_of(name: str) -> tuple[str, ...]:
+    return {"falcon-transfer": ("colours", "other"), "falcon-failure": ("other",)}.get(name, ("colours",))
+
+
+def options_of(name: str) -> dict[str, object]:
+    return {"more_than": 3, "deviations": 0.5} if name in ("falcon-fig4-groups", "falcon-coverage") else {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_runs(name: str, squares) -> None:
+    report = experiment(name).load()(asked(squares, *models_of(name), **options_of(name)))
+    assert report.name == name and report.rows and report.notes
+    assert len({tuple(row) for row in report.rows}) == 1
+    for row in report.rows:
+        for value in row.values():
+            assert value is None or isinstance(value, str | int | float | Interval)
+            assert not isinstance(value, float) or np.isfinite(value)
+    page = report.write(squares / "out", "encoscope reproduce")
+    assert report.title in page.read_text() and str(squares / "store") not in report.text()
+    assert json.loads((squares / "out" / f"{name}.json").read_text())["settings"]["experiment"] == name
+    assert bool(report.pictures) == (name not in ("falcon-coverage", "falcon-transfer"))
+
+
+def test_contrast_is_held_against_none(squares) -> None:
+    report: Report = experiment("falcon-fig3-contrast").load()(asked(squares, limit=3))
+    *features, mean = report.rows
+    tested = [row for row in features if row["difference"] is not None]
+    assert tested and mean["difference"].value == pytest.approx(np.mean([row["difference"] for row in tested]))
+
+
+def test_coverage_counts_features(squares) -> None:
+    report = experiment("falcon-coverage").load()(asked(squares, limit=None, more_than=3))
+    by_name = {row["of the features"]: row for row in report.rows}
+    found = falcon_bench.described(
+        falcon_bench.fitted(asked(squares), {**falcon_bench.DEFAULTS, **asked(squares).options}, world.encoder()),
+        [f"features:{index}" for index in range(6)],
+    )
+    assert by_name["alone: it has concepts"]["ours"].value == np.mean([item.explained for item in found])
+    alike = [item.explained and item.interpretable for item in found]
+    assert by_name[falcon_claims._ALIKE]["ours"].value == np.mean(alike)
+    assert by_name[falcon_claims._ALIKE]["paper"] == "under 0.2"
+    assert all(row["features"] == 6 for row in report.rows)
+
+
+def test_answers_change_without_the_features_they_rest_on() -> None:
+    encoder = world.encoder()  # class i is feature i
+    h = np.array([3.0, 2.0, 1.0, 0.5, 0.0, 4.0], dtype=np.float32)
+    answer, often = falcon_claims.changed(encoder, h, [0], seed=0)
+    assert answer == 1 and often == 0.0  # no other single feature is what the answer rests on
+    answer, often = falcon_claims.changed(encoder, h, [3], seed=0)
+    assert answer == 0 and often == pytest.approx(0.25, abs=0.15)  # of the four other active ones it is one
+
+
+def test_failures_are_photos_of_another_class(squares) -> None:
+    encoder, text = other(), str(squares / "test")
+    found = falcon_claims.misclassified(encoder, text, 4, asked(squares))
+    assert len(found) == 4
+    for path, label in found:
+        assert path.parent.name == world.NAMES[label] and int(encoder.logits(path).argmax()) != label
+    with pytest.raises(UsageError, match="takes every photo of"):
+        falcon_claims.misclassified(world.encoder(), text, 4, asked(squares))
+
+
+def test_carried_concepts_are_held_against_the_photos(squares) -> None:
+    report = experiment("falcon-transfer").load()(asked(squares, "colours", "other", limit=3))
+    *features, mean, gain = report.rows
+    assert mean["feature"] == "mean" and gain["feature"] == "carried - permuted"
+    falcon = falcon_bench.fitted(asked(squares), {**falcon_bench.DEFAULTS, **asked(squares).options}, other())
+    space = falcon_bench.features(falcon)
+    number = int(features[0]["feature"].rpartition(":")[2])
+    (concept, *_) = falcon.describe([f"features:{number}"])[0].concepts
+    ours = falcon_claims.predicts(falcon, number, [concept])
+    values = space.test.h[:, number]
+    strong = values > space.limits.alpha
+    if not 5 <= strong.sum() <= len(strong) // 2:
+        strong = np.isin(
+            np.arange(len(values)), np.argsort(-values, kind="stable")[: max(5, round(0.05 * len(values)))]
+        )
+    similar = world.Reader().embed_images(list(space.test.paths)).numpy() @ falcon.tools_.texts([concept.word])[0]
+    assert ours == pytest.approx(auc_mad(similar[strong], similar[~strong]).auc)
+
+
+def test_wrong_usage_is_told(squares) -> None:
+    with pytest.raises(UsageError, match=r"no setting 'captains' .nearest: captions"):
+        experiment("falcon-fig2").load()(asked(squares, captains="x"))
+    with pytest.raises(UsageError, match="need --dataset, photos to probe"):
+        experiment("falcon-coverage").load()(Request(("colours",)))
+    with pytest.raises(UsageError, match="takes two models"):
+        experiment("falcon-transfer").load()(asked(squares, "colours"))
+    with pytest.raises(UsageError, match="no public weights"):
+        experiment("falcon-fig2").load()(asked(squares, "paper"))
