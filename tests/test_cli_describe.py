@@ -49,13 +49,16 @@ def test_several_units_in_words(place, capsys):
 
 
 def test_one_json_document_and_nothing_else(place, capsys):
-    assert run(["describe", "class:green", "--json", "--top", "3", "--out", "there", *flags(place)]) == 0
+    assert (
+        run(["describe", "class:green", "--json", "--top", "3", "--mask", "0.3", "--out", "there", *flags(place)]) == 0
+    )
     document = json.loads(capsys.readouterr().out)
     (entry,) = document["descriptions"]
     assert document["format"] == "encoscope.description/1" and entry["unit"] == "class:green"
     assert entry["concepts"][0]["word"] == "green" and len(entry["high"]) == 3
     assert (Path("there") / entry["high"][0]["crop"]).is_file()
     assert document["settings"]["holdout"] == 0.2 and document["settings"]["top"] == 3
+    assert document["settings"]["mask"] == 0.3
 
 
 def test_an_unreadable_photo_is_listed_and_the_exit_code_says_so(place, tmp_path, capsys):
@@ -98,6 +101,7 @@ def test_why_an_image_was_taken_for_something(place, capsys):
         (["describe", "features:99"], 2, "there are 6 features, 0 to 5"),
         (["describe", "features:1", "--control", "labels"], 2, "--control takes permuted, captions"),
         (["describe", "features:1", "--top", "0"], 2, "--top takes a number from 1 on"),
+        (["describe", "features:1", "--mask", "0"], 2, "mask lies in (0, 1]"),
         (["describe", "features:1", "--holdout", "1.5"], 2, "share of the images"),
         (["describe", "features:1", "--captions", "nowhere"], 3, "no captions at nowhere"),
         (["describe", "features:1", "--probe", "nowhere"], 3, "nowhere"),

@@ -64,6 +64,10 @@ def describe(
         Literal["score", "specific"],
         Parameter(group=_words, help="Order of words: their scores; or first those that the whole probe has less of."),
     ] = "score",
+    mask: Annotated[
+        float,
+        Parameter(group=_words, help="Part of a GradCAM's range that is cropped to; less leaves more around it."),
+    ] = 0.6,
     top: Annotated[int, Parameter(group=_words, help="Words, phrases and images kept.")] = 8,
     contrast: Annotated[
         bool, Parameter(group=_words, negative="--no-contrast", help="Drop words that counterfactuals share.")
@@ -109,6 +113,7 @@ def describe(
         common,
         score=score,
         rank=rank,
+        mask=mask,
         top=top,
         contrast=contrast,
         fallback=fallback,
