@@ -43,15 +43,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "authors": {"preset": "authors"},
     "authors' scores, paper's images": {"score": "softmax"},
     "paper, specific words first (extension)": {"rank": "specific"},
-    "wide crops (mask 0.1)": {"mask": 0.1},
-    "wide crops, specific words first": {"mask": 0.1, "rank": "specific"},
+    "wider crops (mask 0.3)": {"mask": 0.3},
+    "wider crops, specific words first": {"mask": 0.3, "rank": "specific"},
+    "wide crops (mask 0.05)": {"mask": 0.05},
+    "wide crops, specific words first": {"mask": 0.05, "rank": "specific"},
 }
 HIDDEN: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "T_i needs 5 images": {"least": 5},
     "specific words first (extension)": {"rank": "specific"},
-    "wide crops (mask 0.1)": {"mask": 0.1},
-    "wide crops, specific words first": {"mask": 0.1, "rank": "specific"},
+    "wide crops (mask 0.05)": {"mask": 0.05},
+    "wide crops, specific words first": {"mask": 0.05, "rank": "specific"},
 }
 """How hidden features are described, the first way beside soft-WPMI's labels."""
 GROUPS = 4
