@@ -102,6 +102,11 @@ app.command(
     help="Build and serve pages on an encoder's features.",
 )
 app.command(
+    "encoscope.cli.study:app",
+    name="study",
+    help="Ask people how well they understand pictures of units.",
+)
+app.command(
     "encoscope.cli.zoo:app",
     name="zoo",
     help="List the trained networks that ship with encoscope.",
