@@ -84,19 +84,7 @@ def fig4(request: Request) -> Report:
     """
     asked = request.settings({"runs": RUNS, "redrawn": 0, "size": "model"})
     models = request.models or (f"{STAND_INS[0]}@untrained", STAND_INS[0])
-    rows, cells = [], []
-    shown = pictured(request, 1)
-    with steps(len(shown) * len(models) * 2, "explanations", request.progress) as count:
-        for photo in shown:
-            cells.append((displayable(photo), name_of(photo)))
-            for model in models:
-                draw = _drawn(model, request, bool(asked["redrawn"]))
-                for k in (5, 10):
-                    size, runs = asked["size"], range(asked["runs"])
-                    found = [_parts(draw(run), photo, clusters=k, size=size, seed=run) for run in runs]
-                    cells.append((mean_colour(photo, [one.labels for one in found]), f"{model}, K = {k}"))
-                    rows.append({"photo": name_of(photo), "model": model, "K": k, "agreement": _agreement(found)})
-                    count(1)
+    rows, cells = mean_colours({model: model for model in models}, pictured(request, 1), asked, request)
     return _report(
         "nave-fig4",
         f"Mean colour of parts over {asked['runs']} explanations",
@@ -107,6 +95,28 @@ def fig4(request: Request) -> Report:
         asked=asked,
         notes=["agreement: mean adjusted Rand index between the explanations of a photo (1 the same, 0 chance)."],
     )
+
+
+def mean_colours(
+    models: Mapping[str, str], shown: Sequence[Photo], asked: Mapping[str, Any], request: Request
+) -> tuple[list[dict[str, Any]], list[tuple[Any, str]]]:
+    """Rows and captioned pictures of Fig. 4: each photo, then each model's mean colours for K = 5 and 10.
+
+    models: by their names in the picture. asked: the settings ``runs``, ``redrawn`` and ``size``.
+    """
+    rows, cells = [], []
+    with steps(len(shown) * len(models) * 2, "explanations", request.progress) as count:
+        for photo in shown:
+            cells.append((displayable(photo), name_of(photo)))
+            for name, model in models.items():
+                draw = _drawn(model, request, bool(asked["redrawn"]))
+                for k in (5, 10):
+                    size, runs = asked["size"], range(asked["runs"])
+                    found = [_parts(draw(run), photo, clusters=k, size=size, seed=run) for run in runs]
+                    cells.append((mean_colour(photo, [one.labels for one in found]), f"{name}, K = {k}"))
+                    rows.append({"photo": name_of(photo), "model": name, "K": k, "agreement": _agreement(found)})
+                    count(1)
+    return rows, cells
 
 
 def fig5(request: Request) -> Report:

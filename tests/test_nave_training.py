@@ -1,0 +1,121 @@
+"""One network at several states of its training: parts, objects, mean colours, and where the states come from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from encoscope.cli.app import run as command
+from encoscope.encoder import load
+from encoscope.errors import MissingError, UsageError
+from encoscope.experiments import localisation, nave_training, overlap
+from encoscope.experiments.contenders import Contender
+from encoscope.experiments.report import Request
+from encoscope.experiments.runner import difference
+from encoscope.zoo.recipes.photos import Photos
+from encoscope.zoo.recipes.training import kept
+
+FIRST, LAST = "zoo:resnet-caltech101@untrained", "zoo:resnet-caltech101"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> tuple[str, str]:
+    """Three photos of a red person before a blue sky: with panoptic masks, and with boxes."""
+    folder, pngs = tmp_path / "photos", tmp_path / "panoptic"
+    folder.mkdir()
+    pngs.mkdir()
+    rng = np.random.default_rng(0)
+    images, parts, objects = [], [], []
+    for number in range(3):
+        pixels = rng.integers(0, 60, (96, 128, 3), dtype=np.uint8)
+        ids = np.full((96, 128, 3), 9 * np.array([1, 0, 0]), dtype=np.uint8)
+        left = 8 + 16 * number
+        pixels[..., 2] += 150
+        pixels[20:80, left : left + 56] = (220, 30, 30)
+        ids[20:80, left : left + 56, 0] = 5
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        Image.fromarray(ids).save(pngs / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 128, "height": 96})
+        segments = [{"id": 5, "category_id": 1}, {"id": 9, "category_id": 187}]
+        parts.append({"image_id": number, "file_name": f"{number}.png", "segments_info": segments})
+        box = {"id": number, "image_id": number, "category_id": 1, "bbox": [left, 20, 56, 60], "iscrowd": 0}
+        objects.append(box | {"area": 56 * 60})
+    categories = [{"id": 1, "name": "person", "isthing": 1}, {"id": 187, "name": "sky", "isthing": 0}]
+    strings = []
+    for name, known in (("panoptic", parts), ("boxes", objects)):
+        document = {"images": images, "annotations": known, "categories": categories}
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        strings.append(f"coco:{folder}#{tmp_path / f'{name}.json'}")
+    return strings[0], strings[1]
+
+
+def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, str]) -> None:
+    options = {"clusters": "3", "runs": 2, "photos": 1, "box_size": 96, "min_area": 50, "border": 0}
+    request = Request((f"before={FIRST}", f"after={LAST}"), photos, options=options, progress=False)
+    report = nave_training.run(request)
+    assert [row["network"] for row in report.rows] == ["before", "after"]
+    before, after = report.rows
+    assert after["mIoU - after"] is None and after["CorLoc - after"] is None
+    assert before["photos with masks"] == before["photos with boxes"] == 3
+    settings = {"size": "model", "min_area": 0, "border": 0}
+    ours = [Contender("nave", load(model), 3, **settings) for model in (FIRST, LAST)]
+    one, two = localisation.measure(ours, overlap.masks(photos[0]), overlap.TASK, progress=False)
+    assert before["mIoU"].value == pytest.approx(one.mean("miou"))
+    assert before["mIoU - after"] == difference(one, two, lambda found: found.array("miou"))
+    assert report.pictures["nave-training"].height > 2 * 96 and report.pictures["nave-training"].width > 3 * 200
+    assert [(row["model"], row["K"]) for row in report.further["figure"]] == [
+        ("before", 5),
+        ("before", 10),
+        ("after", 5),
+        ("after", 10),
+    ]
+    only = nave_training.run(Request(request.models, photos[1:], options=options, progress=False))
+    assert "mIoU" not in only.rows[0] and only.rows[0]["CorLoc"] == before["CorLoc"]
+
+
+def test_states_are_those_that_the_recipe_kept(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="--keep-at 1,3,10 --stop-epoch 10 --state FOLDER"):
+        nave_training.stages(Request(), str(tmp_path))
+    weights = {name: value.contiguous() for name, value in load(FIRST).module.state_dict().items()}
+    for epoch in (10, 3):
+        save_file(weights, kept(tmp_path, epoch))
+    found = nave_training.stages(Request(), str(tmp_path))
+    assert list(found) == ["untrained", "epoch 3 of 74", "epoch 10 of 74", "trained"]
+    assert load(found["epoch 3 of 74"]).digest == load(FIRST).digest != load(LAST).digest
+    assert nave_training.stages(Request(("a=x@y", "z"))) == {"a": "x@y", "z": "z"}
+    with pytest.raises(UsageError, match="two or more --model"):
+        nave_training.stages(Request((LAST,)))
+
+
+def test_wrong_use_is_one_line(photos: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["reproduce", "nave-training", "--model", FIRST, "--model", LAST]
+    assert command(words) == 2
+    assert command([*words, "--dataset", photos[0], "--set", "clusters=three"]) == 2
+    shown = capsys.readouterr().err
+    assert "coco:IMAGES#PANOPTIC.json" in shown and "not 'three'" in shown and shown.count("\n") == 2
+
+
+def test_the_recipe_s_option_reaches_its_training(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from encoscope.zoo.recipes import resnet_caltech101 as recipe
+
+    asked = {}
+    monkeypatch.setattr(recipe, "decode", lambda listed, side: Photos([], np.zeros(0, np.int64), listed.classes))
+    monkeypatch.setattr(recipe, "train", lambda *given, **named: (asked.update(named), (None, []))[1])
+    words = ["recipe", "--data", str(data_root / "caltech101"), "--keep-at", "1,3", "--stop-epoch", "3"]
+    monkeypatch.setattr(sys, "argv", [*words, "--state", str(tmp_path / "state")])
+    monkeypatch.setattr(recipe.logger, "info", lambda *words: None)
+    recipe.main()
+    assert asked["keep_at"] == (1, 3) and asked["stop_epoch"] == 3 and asked["folder"] == tmp_path / "state"
