@@ -219,7 +219,7 @@ def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
         for number, name in enumerate(CLASSES):
             heavy = Measure(0.8, "logits", 0.1, "typical channel")
             layers = tuple(
-                CircuitLayer(layer, tuple(Link(f"{layer}:{k + number}", heavy) for k in range(3)))
+                CircuitLayer(layer, tuple(Link(f"{layer}:{k + number}", heavy, tuple(pictures[:4])) for k in range(3)))
                 for layer in ("layer1", "layer2")
             )
             wrong = Failure(
@@ -233,7 +233,7 @@ def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
                 ClassRecord(
                     name,
                     number,
-                    (Visualization("vital", pictures[number]),),
+                    (Visualization("vital", pictures[number], pictures[-1], notes=("few images stood behind it",)),),
                     tuple(
                         Crop(image_id(k), pictures[k], Measure(9.0 - k, "logit", 0.3, "all images")) for k in range(3)
                     ),
@@ -259,6 +259,7 @@ def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
             [image_id(number) for number in range(images)],
             np.random.default_rng(0).random((features, images)),
         )
+        made.method("words", **{"image-text model": "zoo:clip-made-up", "its digest": "9f" * 32})
         made.stage("segment", images, images)
         made.stage("describe", features - 2, features)
         made.skipped = [{"path": "broken.jpg", "reason": "not an image in a known format"}]

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +21,14 @@ from encoscope import Encoder, atlas, segment
 from encoscope.atlas import trees
 from encoscope.atlas.building import Options, build, plan
 from encoscope.atlas.building.firing import correlations, crop_of
+from encoscope.atlas.building.picturing import add_pictures
 from encoscope.atlas.building.plan import Plan, features, source_text
+from encoscope.atlas.building.wording import unlike
 from encoscope.atlas.matching import compare
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, read
 from encoscope.probe import probe
-from encoscope.units import parse
+from encoscope.units import Unit, parse
 
 CLASSES = ("cat", "cup", "temple")
 OPTIONS = Options(features=6, describe=False, visualize="none", cells=8, crops=4)
@@ -143,6 +150,8 @@ def test_features_of_a_region_are_those_that_stand_out_in_it(site: Path, photos:
 
 def test_classes_circuits_and_failures(site: Path, photos: Path) -> None:
     encoder, found = network(), atlas.open(site)
+    means = {layer: probe(encoder, str(photos), layer).values for layer in found.manifest["layers"]}
+    thumbnails = [found.image(image).thumbnail for image in found.images]
     for index, name in enumerate(CLASSES):
         record = found.klass(name)
         rows = [read(photos / name / f"{number}.png") for number in range(4)]
@@ -152,7 +161,11 @@ def test_classes_circuits_and_failures(site: Path, photos: Path) -> None:
         assert sorted(CLASSES.index(failure.predicted) for failure in record.failures) == sorted(wrong)
         for layer in record.circuit:
             weights = [link.measure.value for link in layer.channels]
-            assert weights == sorted(weights, reverse=True) and sum(weights) <= 1.001
+            assert weights == sorted(weights, reverse=True) and sum(weights) <= 100.1
+            for link in layer.channels:  # shown by the images on which it is strongest
+                values = means[layer.layer][:, int(link.target.rpartition(":")[2])]
+                best = np.argsort(-values, kind="stable")[:4]
+                assert link.examples == tuple(thumbnails[row] for row in best)
     (pooled,) = [unit for unit in found.features if found.feature(unit).layer == found.manifest["layers"][-1]][:1]
     link = found.feature(pooled).classes[0]
     assert encoder.head is not None
@@ -194,6 +207,46 @@ def test_stopped_anywhere_it_comes_to_the_same(
     for file in (site / "data").glob("*.js"):
         if file.name != "manifest.js":
             assert (tmp_path / "site" / "data" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+KILLED = """
+import sys, time
+from encoscope.atlas import writer
+from encoscope.atlas.building import Options, build, parting
+import test_atlas_build as tests
+writer._EVERY = 0.0  # what is done is written at once
+parting._CHUNK = 2
+tops = parting.Gauge.tops
+calls = []
+def slow(self, *arguments):
+    calls.append(1)
+    time.sleep(0.0 if len(calls) < 40 else 0.2)  # from the third chunk on, so that there is time to kill it
+    return tops(self, *arguments)
+parting.Gauge.tops = slow
+build(tests.network(), sys.argv[1], sys.argv[2], tests.OPTIONS, progress=False)
+"""
+
+
+def test_killed_by_force_it_goes_on(site: Path, photos: Path, tmp_path: Path) -> None:
+    """SIGKILL in the midst of parting images: what is there is an atlas, and the next run ends with the same one."""
+    (tmp_path / "run.py").write_text(KILLED)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "JAXTYPING_DISABLE": "1"}
+    process = subprocess.Popen([sys.executable, tmp_path / "run.py", photos, tmp_path / "site"], env=environment)
+    data, deadline = tmp_path / "site" / "data", time.monotonic() + 300
+
+    def parted() -> int:
+        return sum('"segmentation"' in file.read_text() for file in data.glob("images-0*.js"))
+
+    while parted() < 4 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    begun = atlas.open(tmp_path / "site")
+    assert 4 <= parted() < 12 and len(begun.features) == 6 and len(begun.images) == 12
+    assert begun.feature(begun.features[0]).activating  # published before: complete as far as it goes
+    build(network(), str(photos), tmp_path / "site", OPTIONS, progress=False)
+    for file in (site / "data").glob("*.js"):
+        assert (data / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_what_is_chosen(photos: Path) -> None:
@@ -292,3 +345,35 @@ def test_the_command_line(
     assert run(["atlas", "compare", str(tmp_path / "site"), str(tmp_path / "site")]) == 2  # six shared images
     assert "share 6 images" in capsys.readouterr().err
     assert json.loads((tmp_path / "site" / "manifest.json").read_text())["data"]["images"] in (5, 6)
+
+
+def test_clarity_stands_beside_crops_of_different_features() -> None:
+    rng = np.random.default_rng(0)
+    first, second, none = rng.normal(size=(3, 5)), rng.normal(size=(2, 5)), np.zeros((0, 5))
+    pairs = [one @ other / np.linalg.norm(one) / np.linalg.norm(other) for one in first for other in second]
+    assert unlike([first, none, second]) == pytest.approx(np.mean(pairs))
+    assert unlike([first, none]) is None  # one feature alone has none to be unlike
+
+
+def test_where_not_all_get_pictures_those_that_classes_rest_on_do(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atlas_synthetic import writer
+
+    asked: list[list[str]] = []
+
+    class Asked(Exception):
+        pass
+
+    def fit(_: object, __: object, units: list[Unit], **___: object) -> None:
+        asked.append([unit.text for unit in units])
+        raise Asked
+
+    monkeypatch.setattr("encoscope.atlas.building.picturing.Vital.fit", fit)
+    encoder = network()
+    made = plan(encoder, str(photos), Options(classes="none", visualize=2), progress=False)
+    units = [parse(text, encoder) for text in ("0.stage0:1", "0.stage1:1", "0.stage2:1", "0.stage2:2")]
+    for wanted in ([], [units[3], parse("0.stage2:9", encoder), units[1]]):
+        with pytest.raises(Asked), writer(tmp_path / "site") as made_site:
+            add_pictures(made_site, made, units, wanted)
+    assert asked == [["0.stage0:1", "0.stage1:1"], ["0.stage1:1", "0.stage2:2"]]

@@ -145,6 +145,21 @@ def test_another_model_or_a_second_writer_is_refused(tmp_path: Path) -> None:
     synthetic.writer(tmp_path, key="other").close()
 
 
+def test_a_picture_that_excites_nothing_stands_for_nothing(tmp_path: Path) -> None:
+    with synthetic.writer(tmp_path) as made:
+        picture = made.picture(synthetic.pixels(1))
+        for number, value in enumerate((0.0, 0.4)):
+            activation = atlas.Measure(value, "its value", 2.0, "real images")
+            made.add(
+                atlas.FeatureRecord(
+                    f"a:{number}", visualizations=(atlas.Visualization("vital", picture, None, activation),)
+                )
+            )
+    found = atlas.open(tmp_path)
+    assert found.table().to_pydict()["picture"] == [None, picture.name]
+    assert found.feature("a:0").visualizations[0].picture == picture  # it is on the feature's own page all the same
+
+
 def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(UsageError, match="has no unit"):
         atlas.Measure(1.0, "")

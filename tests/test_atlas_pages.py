@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import atlas_synthetic as synthetic
@@ -133,8 +134,9 @@ def test_search_filter_sort_and_coming_back(visit: Open) -> None:
     assert again.open(hash_).locator(".card").count() == len(truths)
 
 
-def test_the_transparency_slider(visit: Open) -> None:
-    page = visit().open("#/feature/layer1:1")
+@pytest.mark.parametrize("route", ["#/feature/layer1:1", "#/class/Faces"])
+def test_the_transparency_slider(visit: Open, route: str) -> None:
+    page = visit().open(route)
     opacity = "getComputedStyle(document.querySelector('.whole')).opacity"
     assert page.evaluate(opacity) == "1"
     page.focus("#transparency")
@@ -143,6 +145,9 @@ def test_the_transparency_slider(visit: Open) -> None:
     assert page.inner_text(".picture output") == "3 %" and float(page.evaluate(opacity)) == pytest.approx(0.97)
     page.keyboard.press("End")
     assert page.evaluate(opacity) == "0" and page.locator(".faded").is_visible()
+    if "class" in route:  # one picture: no choice between several; what is to be known of it is said
+        assert page.locator(".tabs").count() == 0 and "Few images stood behind it." in page.inner_text(".picture")
+        return
     page.get_by_role("button", name="fourier").click()
     assert page.locator(".faded").count() == 0 and not page.locator("#transparency").is_visible()
 
@@ -174,12 +179,24 @@ def test_an_image_at_every_granularity(visit: Open, site: Path) -> None:
     assert sides["cuts"] == [trees.cut(part.merges, 20, k).tolist() for k in range(1, 21)]
 
 
-def test_the_same_cluster_in_other_images(visit: Open) -> None:
+def test_the_same_cluster_in_other_images(visit: Open, site: Path) -> None:
     window = visit()
-    page = window.open(f"#/image/{synthetic.image_id(2)}?s=layer2")
-    assert "parted alone" in page.inner_text(".explorer .section")
-    page.select_option("#layer", "layer2-joint")
+    image = atlas.open(site).image(synthetic.image_id(2))
+    page = window.open(f"#/image/{image.id}?s=layer2")
     assert page.locator(".elsewhere a").count() == 0
+    page.locator(".region").first.focus()  # parted alone: the cluster of all images that covers most of the region
+    page.wait_for_selector(".elsewhere a")
+    alone, joint = (part.labels.array() for part in image.parts)
+    nodes = trees.cut(image.parts[0].merges, 20, 5)[alone]
+    inside = np.bincount(joint[nodes == np.bincount(nodes.ravel()).argmax()])
+    said = page.inner_text(".explorer .section .lead")
+    assert "Of the 20 clusters of all images" in said
+    assert float(said.split("(")[1].split()[0]) == pytest.approx(100 * inside.max() / inside.sum(), abs=0.51)
+    assert page.evaluate("new URLSearchParams(document.querySelector('.elsewhere a').hash.split('?')[1]).get('s')") == (
+        "layer2-joint"
+    )
+    page.select_option("#layer", "layer2-joint")
+    page.wait_for_selector(".elsewhere:not(:has(a))", state="attached")
     page.hover(".photo-stage >> nth=0")
     page.wait_for_selector(".elsewhere a")
     shares = [text.split(": ")[1] for text in page.locator(".other-name").all_inner_texts()]
@@ -235,12 +252,30 @@ def test_class_and_comparison(visit: Open) -> None:
     text = page.inner_text("main")
     assert "taken for Faces" in text and "one of 101 classes at random" in text and "Weights: relevance (LRP)" in text
     assert page.locator(".circuit-layer").count() == 3
+    # channels of layer2 are none of this atlas's features: their strongest images stand for them, and no link
+    unknown = page.locator(".circuit-layer").nth(1).locator(".chip")
+    assert unknown.locator("img").count() == 3 * 4 and page.locator(".circuit-layer").nth(1).locator("a").count() == 0
     page.locator(".circuit a.chip").first.click()
     window.wait("location.hash.startsWith('#/feature/')")
     page = window.open("#/compare/another")
     assert page.locator(".pair").count() == 6 and "12 images that both atlases hold" in page.inner_text(".lead")
     page.get_by_label("each the other's best match").check()
     assert page.inner_text(".count") == "3 pairs"
+
+
+def test_about_names_models_digests_controls_and_papers(visit: Open) -> None:
+    text = visit().open("#/about").inner_text("main")
+    assert "ab" * 32 in text and "cd" * 32 in text  # of the model and of the images
+    assert "zoo:clip-made-up" in text and "9f" * 32 in text  # of what the words took
+    assert "Permuted features:" in text and "null" not in text and "undefined" not in text
+    for said in ("12 of 12", "10 of 12", "arXiv:2411.19700", "arXiv:2307.10504", "arXiv:2503.22399", "broken.jpg"):
+        assert said in text, said
+
+
+def test_numbers_keep_two_digits(visit: Open) -> None:
+    page = visit().open("#/about")
+    shown = page.evaluate("[0.0099, 0.0354, 0.1, 0.456, 12.34, 1234.5, -0.4, 0, null].map(number)")
+    assert shown == ["0.0099", "0.035", "0.10", "0.46", "12.3", "1235", "\u22120.40", "0", "–"]
 
 
 def test_addresses_that_lead_nowhere_say_so(visit: Open) -> None:
@@ -254,6 +289,25 @@ def test_addresses_that_lead_nowhere_say_so(visit: Open) -> None:
         "#/feature/%E0%A4%A": "no such feature",
     }.items():
         assert said in window.open(route).inner_text("main"), route
+
+
+def test_the_policy_stops_what_gets_into_a_served_page(browser: Any, address: str) -> None:
+    window = Visit(browser, address)
+    page = window.open("#/about")
+    page.evaluate(
+        """() => {
+            document.body.append(Object.assign(document.createElement("script"), {textContent: "window.ran = true"}));
+            document.body.append(Object.assign(new Image(), {src: "http://127.0.0.2:9/elsewhere.png"}));
+            const dressed = '<b id="dressed" style="color: red" onclick="ran = true">x</b>';
+            document.body.insertAdjacentHTML("beforeend", dressed);
+            document.getElementById("dressed").click();
+        }"""
+    )
+    window.wait("() => [...document.images].every((image) => image.complete)")
+    assert page.evaluate("window.ran") is None
+    assert page.evaluate("document.getElementById('dressed').style.color") == ""
+    assert sum("Content Security Policy" in problem for problem in window.problems) >= 3
+    window.close()
 
 
 def test_a_partial_atlas_is_a_valid_one(visit: Open, tmp_path: Path) -> None:

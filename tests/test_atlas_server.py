@@ -267,7 +267,7 @@ def test_another_model_than_the_atlass_is_refused(site: Path) -> None:
 def test_dropping_an_image_in_the_browser(browser: Any, base: str, site: Path, tmp_path: Path) -> None:
     window = Visit(browser, base)
     page = window.open("#/live")
-    assert "Up to 0.30 MB and 0.25 megapixels" in page.inner_text(".drop")
+    assert "Up to 0.3 MB and 0.25 megapixels" in page.inner_text(".drop")
     file = tmp_path / "mine.png"
     file.write_bytes(picture(5, 96))
     page.set_input_files("#file", file)
@@ -295,6 +295,9 @@ def test_dropping_an_image_in_the_browser(browser: Any, base: str, site: Path, t
     page.wait_for_selector("text=this is no JPEG")
     assert page.locator(".explorer").count() == 0
     assert [problem for problem in window.problems if "422" not in problem] == []
+    file.write_bytes(b"x" * 400_000)  # refused where it is, before anything is sent
+    page.set_input_files("#file", file)
+    page.wait_for_selector("text=This file has 0.4 MB; at most 0.3 are taken.")
     window.close()
 
 

@@ -77,7 +77,7 @@ def _standard(values: Float[np.ndarray, "units images"]) -> Float[np.ndarray, "u
 
 def _side(site: Path, there: Atlas, unit: str) -> Side:
     record: FeatureRecord = there.feature(unit)
-    shown = record.visualizations[0].picture if record.visualizations else None
+    shown = next((one.picture for one in record.visualizations if one.stands), None)
     crops = [crop.picture for crop in record.activating[:4]]
     words = () if record.words is None else tuple(term.text for term in record.words.concepts[:4])
     for picture in [*([] if shown is None else [shown]), *crops]:

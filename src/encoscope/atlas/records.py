@@ -69,7 +69,7 @@ class Words:
 
     concepts, phrases: best first. spurious: found, too, where the feature is silent, and so removed.
     method: which method gave them ("falcon", "soft-wpmi", ...). score: what the scores are ("cosine", ...).
-    control: the score that chance gives, and control_name how it was found.
+    control: the score that chance gives, and control_name how it was found. note: what a reader has to know.
     """
 
     concepts: tuple[Term, ...]
@@ -79,17 +79,30 @@ class Words:
     spurious: tuple[Term, ...] = ()
     control: float | None = None
     control_name: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Visualization:
-    """A synthesized picture. transparent: the same with what did not matter made transparent. facet: of several."""
+    """A synthesized picture. transparent: the same with what did not matter made transparent. facet: of several.
+
+    notes: what a reader has to know, a sentence each.
+    """
 
     method: str
     picture: Picture
     transparent: Picture | None = None
     activation: Measure | None = None
     facet: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stands(self) -> bool:
+        """Whether it can stand for its unit: where known, it excites it a tenth as much as what it was matched to."""
+        measured = self.activation
+        if measured is None or measured.control is None or measured.control <= 0:
+            return True
+        return measured.value >= 0.1 * measured.control
 
 
 @dataclass(frozen=True)
@@ -125,10 +138,14 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Link:
-    """Another thing of the atlas - a unit, ``layer4:485``, or ``class:NAME`` - and how strongly it is tied to this."""
+    """Another thing of the atlas - a unit, ``layer4:485``, or ``class:NAME`` - and how strongly it is tied to this.
+
+    examples: images on which the target is strongest, which stand for it where the atlas has no record of it.
+    """
 
     target: str
     measure: Measure
+    examples: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def row_of(record: Record) -> Row:
     if isinstance(record, ImageRecord):
         return _image(record)
     if isinstance(record, ClassRecord):
-        pictures = [picture.picture.name for picture in record.visualizations]
+        pictures = [picture.picture.name for picture in record.visualizations if picture.stands]
         pictures += [crop.picture.name for crop in record.images]
         return {
             "index": record.index,
@@ -108,7 +108,7 @@ def _feature(record: FeatureRecord) -> Row:
         **_measure("sparsity", record.sparsity),
         "mean": None if histogram is None else histogram.mean,
         "std": None if histogram is None else histogram.std,
-        "picture": shown[0].picture.name if shown else None,
+        "picture": next((one.picture.name for one in shown if one.stands), None),
         "crops": [crop.picture.name for crop in record.activating[:4]],
         "activating_images": [crop.image for crop in record.activating],
         "activating_values": [crop.value.value for crop in record.activating],

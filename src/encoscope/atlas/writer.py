@@ -71,6 +71,7 @@ class Writer:
             item["id"]: from_plain(SegmentationInfo, item) for item in before.get("segmentations", ())
         }
         self._controls: list[str] = before.get("controls", [])
+        self._methods: dict[str, dict[str, Any]] = before.get("methods", {})
         self.skipped: list[Mapping[str, str]] = before.get("skipped", [])
         self._held: dict[tuple[str, int], list[Record]] = {}  # oldest use first
         self._dirty: set[tuple[str, int]] = set()
@@ -152,6 +153,10 @@ class Writer:
         stage = self._stages.get(name)
         return stage is not None and stage["done"] >= stage["total"]
 
+    def method(self, name: str, **facts: str | int | float) -> None:
+        """Say what made a part of the records: other models and data it took, with their digests, and settings."""
+        self._methods[name] = facts
+
     def control(self, text: str) -> None:
         """Say in one sentence what a control on these pages is; the about page lists them."""
         if text not in self._controls:
@@ -219,6 +224,7 @@ class Writer:
             "layers": list(layers),
             "segmentations": [{"id": key, **to_plain(info)} for key, info in self._segmentations.items()],
             "stages": self._stages,
+            "methods": self._methods,
             "controls": self._controls,
             "palette": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours.tolist()],
         }

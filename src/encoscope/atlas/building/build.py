@@ -62,7 +62,8 @@ def build(
 def _fill(writer: Writer, made: Plan) -> None:
     photographs.add_images(writer, made)
     classes.add_classes(writer, made)
-    units = features(made, classes.channels_of(writer, made))
+    wanted = classes.channels_of(writer, made)
+    units = features(made, wanted)
     values, mean, std = readings(made, units)
     writer.activations([unit.text for unit in units], list(made.any.ids), values)
     firing.add_values(writer, made, units, values, mean, std)
@@ -82,7 +83,8 @@ def _fill(writer: Writer, made: Plan) -> None:
     if made.options.visualize != "none":
         from encoscope.atlas.building.picturing import add_pictures
 
-        add_pictures(writer, made, units)
+        # of a list the first ones, of what was chosen for telling most those that tell most
+        add_pictures(writer, made, units, () if isinstance(made.options.features, tuple) else wanted)
 
 
 def _controls(writer: Writer, made: Plan) -> None:

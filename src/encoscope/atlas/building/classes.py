@@ -8,13 +8,13 @@ import numpy as np
 
 from encoscope.atlas.building.photographs import chance, probabilities
 from encoscope.atlas.building.plan import Plan, class_text
-from encoscope.atlas.records import CircuitLayer, ClassRecord, Crop, Failure, ImageRecord, Link, Measure
+from encoscope.atlas.records import CircuitLayer, ClassRecord, Crop, Failure, ImageRecord, Link, Measure, Picture
 from encoscope.atlas.writer import Writer
 from encoscope.progress import track
 from encoscope.relevance import channel_relevance, default_method
 from encoscope.units import Unit, channel_unit, parse
 
-_IMAGES, _CHANNELS, _FAILURES, _DRIVERS = 6, 5, 4, 4
+_IMAGES, _CHANNELS, _FAILURES, _DRIVERS, _EXAMPLES = 6, 5, 4, 4, 4
 _FOR_RELEVANCE = 24  # images of a class that its circuit is averaged over
 
 
@@ -35,7 +35,7 @@ def add_classes(writer: Writer, made: Plan) -> None:
         )
         if record is None or not record.circuit:
             found = ClassRecord(
-                **{**found.__dict__, "circuit": _circuit(made, index, rows), "circuit_method": _method(made)}
+                **{**found.__dict__, "circuit": _circuit(writer, made, index, rows), "circuit_method": _method(made)}
             )
         writer.add(found)
         writer.stage("classes", place + 1, len(made.classes))
@@ -43,14 +43,19 @@ def add_classes(writer: Writer, made: Plan) -> None:
 
 
 def channels_of(writer: Writer, made: Plan) -> list[Unit]:
-    """The channels that the classes' circuits name, the heaviest of every class first, then the second, ..."""
-    circuits = [record.circuit for record in writer.records(ClassRecord)]
+    """The channels that classes rest on and failures come from: the heaviest of every class first, then the second, ...
+
+    Failures name channels where the head reads a layer's means; other features have no map to be pictured by.
+    """
+    records = list(writer.records(ClassRecord))
+    circuits = [layer.channels for record in records for layer in reversed(record.circuit)]
+    drivers = [failure.drivers for record in records for failure in record.failures] if made.pooled else []
     found: dict[Unit, None] = {}
-    for rank in range(_CHANNELS):
-        for circuit in circuits:
-            for layer in reversed(circuit):
-                if rank < len(layer.channels):
-                    found[channel_unit(layer.layer, int(layer.channels[rank].target.rpartition(":")[2]))] = None
+    for rank in range(max(_CHANNELS, _DRIVERS)):
+        for links in (*circuits, *drivers):
+            if rank < len(links):
+                layer, _, channel = links[rank].target.rpartition(":")
+                found[channel_unit(layer, int(channel))] = None
     return list(found)
 
 
@@ -75,7 +80,7 @@ def _accuracy(made: Plan, shares: np.ndarray, index: int, rows: Sequence[int]) -
     return Measure(_round(right), f"of its {len(rows)} images here are recognised", control, name)
 
 
-def _circuit(made: Plan, index: int, rows: Sequence[int]) -> tuple[CircuitLayer, ...]:
+def _circuit(writer: Writer, made: Plan, index: int, rows: Sequence[int]) -> tuple[CircuitLayer, ...]:
     """The heaviest channels of each layer, by their share of the layer's positive relevance over the class's images."""
     if not rows:
         return ()
@@ -92,11 +97,12 @@ def _circuit(made: Plan, index: int, rows: Sequence[int]) -> tuple[CircuitLayer,
             Link(
                 f"{layer}:{channel}",
                 Measure(
-                    _round(relevance[channel] / total),
-                    "of the layer's positive relevance",
-                    _round(1 / len(relevance)),
+                    _round(100 * relevance[channel] / total),
+                    "% of the layer's positive relevance",
+                    _round(100 / len(relevance)),
                     f"an equal share of its {len(relevance)} channels",
                 ),
+                _examples(writer, made, layer, channel),
             )
             for channel in best.tolist()
             if relevance[channel] > 0
@@ -128,13 +134,13 @@ def _failures(writer: Writer, made: Plan, shares: np.ndarray, index: int, rows: 
                 image.thumbnail,
                 class_text(made.encoder, predicted),
                 Measure(_round(shares[row, predicted]), "probability", control, name),
-                _drivers(made, row, predicted),
+                _drivers(writer, made, row, predicted),
             )
         )
     return tuple(found)
 
 
-def _drivers(made: Plan, row: int, predicted: int) -> tuple[Link, ...]:
+def _drivers(writer: Writer, made: Plan, row: int, predicted: int) -> tuple[Link, ...]:
     head = made.encoder.head
     if head is None or "features" not in made.probes:
         return ()
@@ -147,9 +153,17 @@ def _drivers(made: Plan, row: int, predicted: int) -> tuple[Link, ...]:
         Link(
             f"{place}:{feature}",
             Measure(_round(share[feature]), "logits for what it was taken for", _round(usual[feature]), "on average"),
+            _examples(writer, made, "features", feature),
         )
         for feature in np.argsort(-share, kind="stable")[:_DRIVERS].tolist()
     )
+
+
+def _examples(writer: Writer, made: Plan, probed: str, channel: int) -> tuple[Picture, ...]:
+    """The images on which a channel is strongest: it may be none of the features that the atlas describes."""
+    values = made.probes[probed].values[:, channel]
+    images = (writer.get(ImageRecord, made.any.ids[row]) for row in np.argsort(-values, kind="stable")[:_EXAMPLES])
+    return tuple(image.thumbnail for image in images if image is not None and image.thumbnail is not None)
 
 
 def _round(value: float) -> float:

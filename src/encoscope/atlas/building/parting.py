@@ -121,6 +121,7 @@ def part_images(writer: Writer, made: Plan, gauge: Gauge) -> None:
         else:
             parters.append((info, partial(_alone, made, info)))
         writer.segmentation(_described(info, made))
+    writer.method("parts (NAVE)", grouping="ward", weighting="equal", cells=made.options.cells, leaves=LEAVES)
     names = {info.id for info, _ in parters}
     todo = [image for image in made.any.ids if _lacks(writer, image, names)]
     done = len(made.any) - len(todo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from encoscope.atlas.building.plan import Plan, class_text
 from encoscope.atlas.records import ClassRecord, FeatureRecord, Measure, Visualization
@@ -16,15 +17,23 @@ from encoscope.vital.shipped import shipped
 from encoscope.vital.statistics import Prototype
 from encoscope.vital.visualization import Visualization as Found
 
+_HARDLY = "it is hardly excited by this picture: the optimisation found no way up, so little can be read from it"
 
-def add_pictures(writer: Writer, made: Plan, units: Sequence[Unit]) -> None:
-    """A picture of every unit that has none yet, and of every class."""
+
+def add_pictures(writer: Writer, made: Plan, units: Sequence[Unit], wanted: Sequence[Unit] = ()) -> None:
+    """A picture of every unit that has none yet, and of every class.
+
+    wanted: the units that come first where not all get one. They are made in the order of ``units`` all the same.
+    """
     choice = made.options.visualize
-    chosen = [] if choice == "none" else list(units if choice == "all" else units[:choice])
+    ranked = list(dict.fromkeys([*(unit for unit in wanted if unit in units), *units]))
+    first = set(ranked if choice == "all" else [] if choice == "none" else ranked[:choice])
+    chosen = [unit for unit in units if unit in first]
     todo = [unit for unit in chosen if _lacks(writer, unit)]
     classes = [] if choice == "none" else [index for index in made.classes if _lacks_class(writer, index)]
     total = len(chosen) + (0 if choice == "none" else len(made.classes))
     done = total - len(todo) - len(classes)
+    writer.method("pictures (VITAL)", steps=made.options.steps)
     vital = Vital(made.encoder, steps=made.options.steps, random_state=made.options.seed)
     if todo:
         vital.fit(made.files, todo, progress=made.progress)
@@ -59,7 +68,7 @@ def _references(made: Plan, unit: Unit, index: int) -> Source | Mapping[str, Pro
 
 def _shown(writer: Writer, found: Found) -> Visualization:
     control = found.reference_activation
-    return Visualization(
+    shown = Visualization(
         found.method,
         writer.picture(found.picture, quality=90),
         writer.picture(found.transparent, quality=90),
@@ -69,7 +78,9 @@ def _shown(writer: Writer, found: Found) -> Visualization:
             None if control is None else float(f"{control:.4g}"),
             "" if control is None else "mean over the real images it was matched to",
         ),
+        notes=found.notes,
     )
+    return shown if shown.stands else replace(shown, notes=(*shown.notes, _HARDLY))
 
 
 def _lacks(writer: Writer, unit: Unit) -> bool:

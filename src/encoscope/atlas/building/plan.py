@@ -33,7 +33,8 @@ class Options:
     layers: whose channels are features, and over which images are parted; None takes the last ones.
     features: "all" channels of the layers, so many in all, or a list of units.
     classes: "all", "none", or so many: those with most images, and where labels tell nothing, those seen most.
-    visualize: how many features get a picture, which classes get unless it is "none". steps: of a picture.
+    visualize: how many features get a picture, those that classes rest on first (of a list: its first); classes get
+    one unless it is "none". steps: of a picture.
     describe: False leaves out words. captions, vlm: as for ``describe``; None takes the zoo's.
     images: at most so many of the dataset, evenly drawn. crops: strongest images of a feature.
     cells: of the label maps, along the short side.

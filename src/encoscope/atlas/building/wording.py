@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
+
 from encoscope import plots
 from encoscope.atlas.building.photographs import SIGMA
 from encoscope.atlas.building.plan import Plan
@@ -19,6 +22,7 @@ CHUNK = 64
 """Units that are described together: the captions are scanned once for them, and a kill costs no more."""
 
 _PERMUTED = "the same words held against other features' images"
+_UNLIKE = "crops of different features"
 
 
 def add_words(writer: Writer, made: Plan, units: Sequence[Unit], mean: Sequence[float], std: Sequence[float]) -> None:
@@ -35,22 +39,51 @@ def add_words(writer: Writer, made: Plan, units: Sequence[Unit], mean: Sequence[
             progress=made.progress,
             seed=options.seed,
         ).fit(list(made.probes.values()))
+        writer.method(
+            "words (FALCON)",
+            **{
+                "image-text model": falcon.vlm_.source,
+                "its digest": falcon.vlm_.digest,
+                "captions": len(falcon.captions_),
+                "their digest": falcon.captions_.digest,
+                "preset": falcon.preset,
+            },
+        )
         # a unit's description depends on the others of its call nowhere, so chunks may be cut anywhere
         with steps(len(todo), "describe", made.progress) as step:
             for start in range(0, len(todo), CHUNK):
                 part = todo[start : start + CHUNK]
                 described = falcon.describe([units[place] for place in part])
                 assert isinstance(described, Descriptions)  # a list was asked for
+                gallery = falcon.tools_.gallery
+                crops = [
+                    gallery.vectors(units[place], [example.id for example in found.high])
+                    for place, found in zip(part, described, strict=True)
+                ]
+                control = unlike(crops)
                 for place, found in zip(part, described, strict=True):
-                    writer.add(_record(writer, units[place], found, float(mean[place]), float(std[place])))
+                    writer.add(_record(writer, units[place], found, float(mean[place]), float(std[place]), control))
                 step(len(part))
                 writer.stage("describe", len(units) - len(todo) + start + len(part), len(units))
                 writer.flush()
     writer.control(f"Truth: the AUC of a feature's words on images they were not made from, beside {_PERMUTED}.")
+    writer.control(f"Clarity: how alike the crops of one feature are, beside how alike {_UNLIKE} are.")
     writer.stage("describe", len(units), len(units))
 
 
-def _record(writer: Writer, unit: Unit, found: Description, mean: float, std: float) -> FeatureRecord:
+def unlike(crops: Sequence[Float[np.ndarray, "_ width"]]) -> float | None:
+    """Clarity's control: the mean cosine of two crops of different features, from the vectors of each."""
+    directions = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in crops if len(one)]
+    centres = [one.mean(0, dtype=np.float64) for one in directions]
+    if len(centres) < 2:
+        return None
+    every = np.stack(centres) @ np.stack(centres).T
+    return float((every.sum() - every.trace()) / (len(centres) * (len(centres) - 1)))
+
+
+def _record(
+    writer: Writer, unit: Unit, found: Description, mean: float, std: float, apart: float | None
+) -> FeatureRecord:
     truth = None
     if found.truth is not None:
         control = found.truth.controls.get("permuted")
@@ -63,7 +96,12 @@ def _record(writer: Writer, unit: Unit, found: Description, mean: float, std: fl
         )
     clarity = None
     if found.clarity is not None:
-        clarity = Measure(_round(found.clarity), "mean cosine of its crops, in the image-text model")
+        clarity = Measure(
+            _round(found.clarity),
+            "mean cosine of its crops, in the image-text model",
+            None if apart is None else _round(apart),
+            "" if apart is None else _UNLIKE,
+        )
     old = writer.get(FeatureRecord, unit.text)
     captions = {example.id: example.captions for example in found.high}
     active = ()
@@ -80,6 +118,7 @@ def _record(writer: Writer, unit: Unit, found: Description, mean: float, std: fl
             phrases=_terms(found.phrases),
             spurious=_terms(found.spurious),
             method=_METHODS.get(found.method, found.method),
+            note=found.note,
             score="soft-WPMI" if found.method == "dissect" else f"{found.settings['score']} of its captions",
         ),
         truth=truth,

@@ -27,7 +27,7 @@ Atlas.pages.classes = {
       extra: 66,
       card: (row) =>
         h("div", {}, h("a", { class: "card", href: Atlas.link("class", row.name) }, [
-          h("span", { class: "face" }, row.picture ? h("img", { src: imageSource(row.picture), alt: `What the network takes for ${row.name}`, decoding: "async" }) : null),
+          h("span", { class: "face" }, row.picture ? h("img", { src: imageSource(row.picture), alt: `What the network takes for ${row.name.replaceAll("_", " ")}`, decoding: "async" }) : null),
           h("span", { class: "card-text" }, [
             h("span", { class: "card-word" }, row.name.replaceAll("_", " ")),
             h("span", { class: "card-foot" }, [
@@ -69,7 +69,7 @@ Atlas.pages.class = {
     const record = await Atlas.record("classes", row.place);
     const plain = record.name.replaceAll("_", " ");
     const [before, after] = [classes.rows[row.place - 1], classes.rows[row.place + 1]];
-    const shown = record.visualizations || [];
+    const shown = Atlas.pictures(record.visualizations, `What the network takes for ${plain}`);
     const top = record.images || [];
     main.append(
       h("div", { class: "page-head" }, [
@@ -81,13 +81,8 @@ Atlas.pages.class = {
         ]),
         h("h1", {}, [plain, " ", h("span", { class: "mono unit-name" }, `class:${record.index}`)]),
       ]),
-      h("div", { class: shown.length ? "columns" : "columns single" }, [
-        shown.length
-          ? h("figure", { class: "picture" }, [
-              h("div", { class: "stage" }, Atlas.picture(shown[0].picture, `What the network takes for ${plain}: a picture synthesized by ${shown[0].method}`, { loading: "eager" })),
-              h("figcaption", {}, [`Synthesized by ${shown[0].method}.`, shown[0].activation ? Atlas.measure(shown[0].activation, { label: "Activation" }) : null]),
-            ])
-          : null,
+      Atlas.beside(shown, [
+        shown,
         h("div", { class: "column" }, [
           record.accuracy ? h("div", { class: "measures" }, Atlas.measure(record.accuracy, { label: "Accuracy", low: 0, high: 1 })) : null,
           top.length
@@ -106,19 +101,16 @@ Atlas.pages.class = {
           "Circuit",
           "The channels it rests on, layer by layer, heaviest first.",
           h("div", { class: "circuit" }, [
-            record.circuit.map((layer) => {
-              const strongest = Math.max(...layer.channels.map((link) => Math.abs(link.measure.value)), 1e-9);
-              return h("div", { class: "circuit-layer" }, [
-                h("h3", { class: "mono" }, layer.layer),
-                h("ul", { class: "chips" }, layer.channels.map((link) => h("li", {}, Atlas.chip(link, table.by.get(link.target), { strongest })))),
-                layer.channels.length ? Atlas.legend(layer.channels[0].measure) : null,
-              ]);
-            }),
+            record.circuit.map((layer) => h("div", { class: "circuit-layer" }, [h("h3", { class: "mono" }, layer.layer), Atlas.chips(layer.channels, table, classes)])),
             h("div", { class: "circuit-layer last" }, [h("h3", { class: "mono" }, "output"), h("p", { class: "circuit-class" }, plain)]),
           ]),
           record.circuit_method ? h("p", { class: "note" }, `Weights: ${record.circuit_method}.`) : null,
         ),
       );
+    if (!(record.circuit || []).length && !record.accuracy)
+      main.append(Atlas.missing("None of the atlas's images is labelled with this class, so there is no circuit to follow and nothing to fail on."));
+    if (!(record.failures || []).length && record.accuracy)
+      main.append(Atlas.section("Failures", null, h("p", { class: "soft" }, `None of the images of ${plain} here is taken for something else.`)));
     if ((record.failures || []).length)
       main.append(
         Atlas.section(

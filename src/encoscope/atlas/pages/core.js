@@ -75,20 +75,22 @@ function fill(element, properties) {
   }
 }
 
-// Counts with separators, measured numbers in about three digits, with a true minus.
+// Counts with separators, measured numbers in two or three digits, with a true minus.
 const counted = (value) => value.toLocaleString("en");
 function number(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (size === 0) return "0";
-  const text = size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : size >= 0.005 ? value.toFixed(2) : value.toPrecision(1);
+  const text = size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : size >= 0.1 ? value.toFixed(2) : String(Number(value.toPrecision(2)));
   return text.replace(/^-/, "\u2212");
 }
-// Numbers that may have either sign say which.
-const signed = (measure) => (measure.value > 0 && /standard deviation|logit/.test(measure.unit) ? "+" : "") + number(measure.value);
+// Numbers that may have either sign say which; percentages have their sign beside them.
+const ofUnit = (value, unit) => `${number(value)}${unit.startsWith("% ") ? " %" : ""}`;
+const signed = ({ value, unit }) => `${value > 0 && /standard deviation|logit/.test(unit) ? "+" : ""}${ofUnit(value, unit)}`;
 
 const percent = (share) => `${share < 0.0995 ? (100 * share).toFixed(1) : Math.round(100 * share)} %`;
 const plural = (count, one, many) => `${counted(count)} ${count === 1 ? one : many || one + "s"}`;
+const sentence = (text) => `${text.slice(0, 1).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 const imageSource = (name) => `images/${name}`;
 
 // Tables: all rows of a kind, as objects, loaded once.

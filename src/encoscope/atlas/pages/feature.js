@@ -2,53 +2,12 @@
 "use strict";
 
 (() => {
-  // The picture, and the same with what did not matter faded: the slider goes from one to the other.
-  function pictures(record) {
-    const shown = record.visualizations || [];
-    if (!shown.length) return null;
-    let current = 0;
-    const stage = h("div", { class: "stage" });
-    const under = h("figcaption", {});
-    const slider = h("input", { type: "range", min: 0, max: 100, step: 1, value: 0, id: "transparency" });
-    const output = h("output", { for: "transparency" }, "0 %");
-    const control = h("label", { class: "slider", for: "transparency" }, [h("span", {}, "Transparency"), slider, output]);
-    const tabs = shown.length > 1 ? h("div", { class: "tabs", role: "group", "aria-label": "Pictures" }) : null;
-
-    function fade() {
-      const share = slider.value / 100;
-      output.textContent = `${slider.value} %`;
-      const whole = stage.querySelector(".whole");
-      if (whole) whole.style.opacity = 1 - share;
-    }
-    function show(place) {
-      current = place;
-      const { picture, transparent, method, activation, facet } = shown[place];
-      stage.replaceChildren(
-        ...[
-          transparent ? Atlas.picture(transparent, "", { class: "faded", loading: "eager" }) : null,
-          Atlas.picture(picture, `What excites ${record.unit}: a picture synthesized by ${method}`, { class: "whole", loading: "eager" }),
-        ].filter(Boolean),
-      );
-      control.hidden = !transparent;
-      under.replaceChildren(
-        h("span", {}, [`Synthesized by ${method}${facet ? `, ${facet}` : ""}. `, transparent ? "Transparency fades what the feature did not use." : ""]),
-        activation ? Atlas.measure(activation, { label: "Activation" }) : "",
-      );
-      if (tabs) [...tabs.children].forEach((tab, order) => tab.setAttribute("aria-pressed", order === current));
-      fade();
-    }
-    slider.addEventListener("input", fade);
-    if (tabs)
-      tabs.append(...shown.map((one, place) => h("button", { type: "button", class: "tab", onclick: () => show(place) }, one.facet || one.method)));
-    show(0);
-    return h("figure", { class: "picture" }, [tabs, stage, control, under]);
-  }
-
   function words(record) {
     const found = record.words;
     if (!found) return h("p", { class: "notice" }, "No words have been found for this feature yet.");
     return h("div", { class: "words" }, [
       found.concepts.length ? Atlas.terms(found.concepts, found) : h("p", { class: "soft" }, "No concept passed the contrast with similar images."),
+      found.note ? h("p", { class: "note" }, sentence(found.note)) : null,
       h("p", { class: "note" }, [
         `Found by ${found.method}; scores: ${found.score}`,
         found.control !== null && found.control !== undefined ? `; the tick at ${number(found.control)}: ${found.control_name}` : "",
@@ -96,7 +55,7 @@
       const title = record.words && record.words.concepts.length ? record.words.concepts[0].text : "unnamed";
       const active = record.activating || [];
       const silent = record.counterfactuals || [];
-      const shown = pictures(record);
+      const shown = Atlas.pictures(record.visualizations, `What excites ${record.unit}`);
       main.append(
         h("div", { class: "page-head" }, [
           h("nav", { class: "crumbs", "aria-label": "Neighbours" }, [
@@ -107,7 +66,7 @@
           ]),
           h("h1", {}, [h("span", { class: "mono unit-name" }, record.unit), " ", h("em", {}, title)]),
         ]),
-        h("div", { class: shown ? "columns" : "columns single" }, [
+        Atlas.beside(shown, [
           shown,
           h("div", { class: "column" }, [words(record), measures.length ? h("div", { class: "measures" }, measures) : null]),
         ]),
@@ -124,7 +83,7 @@
           (record.nearest || []).length || (record.classes || []).length
             ? h("div", { class: "columns even" }, [
                 (record.nearest || []).length ? Atlas.section("Nearest features", "Those that rise and fall with it over the images.", Atlas.chips(record.nearest, table, classes)) : null,
-                (record.classes || []).length ? Atlas.section("Classes it feeds", "What one standard deviation of it does to a class.", Atlas.chips(record.classes, table, classes)) : null,
+                (record.classes || []).length ? Atlas.section("Classes it feeds", /^logit/.test(record.classes[0].measure.unit) ? "What one standard deviation of it does to a class." : "The classes whose logits rise and fall with it over the images.", Atlas.chips(record.classes, table, classes)) : null,
               ])
             : null,
         ].filter(Boolean),

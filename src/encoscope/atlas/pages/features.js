@@ -3,10 +3,10 @@
 
 (() => {
   const SORTS = {
-    order: { text: "in the network's order" },
-    truth: { text: "by truth: how well the words predict it", column: "truth" },
-    clarity: { text: "by clarity: how alike its images are", column: "clarity" },
-    sparsity: { text: "by sparsity: how rarely it fires", column: "sparsity" },
+    order: { text: "in network order" },
+    truth: { text: "by truth of words", column: "truth", means: "AUC of the words on images that were not used to find them" },
+    clarity: { text: "by clarity", column: "clarity", means: "mean cosine of a feature's crops in the image-text model: how alike they are" },
+    sparsity: { text: "by sparsity", column: "sparsity", means: "share of the images that stay below half of a feature's strongest value" },
     word: { text: "by first word" },
   };
 
@@ -38,15 +38,16 @@
   }
 
   function figure(row, sort) {
-    const name = { truth: "AUC", clarity: "clarity", sparsity: "sparsity" };
+    const name = { truth: "AUC", clarity: "cosine", sparsity: "quiet on" };
+    const shown = { sparsity: percent }; // a share of the images; the others have no dimension
     const column = SORTS[sort] && SORTS[sort].column ? sort : row.truth !== null ? "truth" : row.clarity !== null ? "clarity" : "sparsity";
     if (row[column] === null || row[column] === undefined) return h("span", { class: "card-figure" });
     const control = row[`${column}_control`];
     const has = control !== null && control !== undefined;
     return h("span", { class: "card-figure" }, [
       `${name[column]} `,
-      h("b", {}, number(row[column])),
-      has ? h("span", { class: "soft" }, ` control ${number(control)}`) : null,
+      h("b", {}, (shown[column] || number)(row[column])),
+      has ? h("span", { class: "soft" }, ` ${column === "sparsity" ? "median" : "control"} ${(shown[column] || number)(control)}`) : null,
     ]);
   }
 
@@ -76,7 +77,7 @@
       const search = h("input", {
         type: "search",
         id: "search",
-        placeholder: "Search words: whisker, striped fur, layer4:48 …",
+        placeholder: "Search words or units: fur, layer4:48",
         "aria-label": "Search features by word",
         value: state.q || "",
         autocomplete: "off",
@@ -96,6 +97,7 @@
         select("sort", "Sorted", Object.entries(SORTS).map(([value, { text }]) => [value, text])),
         table.rows.some((row) => row.picture) ? h("label", { class: "check" }, [pictures, "with a picture"]) : null,
       ]);
+      const means = h("p", { class: "note", hidden: true });
       const host = h("div", {});
       const none = h("p", { class: "notice", hidden: true }, "No feature fits. Searches find the beginnings of words.");
       main.append(
@@ -109,7 +111,7 @@
           ]),
         ]),
         bar,
-        count,
+        h("div", { class: "found" }, [count, means]),
         host,
         none,
       );
@@ -125,6 +127,8 @@
         const found = chosen(table, state);
         count.textContent = found.length === table.rows.length ? plural(found.length, "feature") : `${counted(found.length)} of ${plural(table.rows.length, "feature")}`;
         none.hidden = found.length > 0;
+        means.textContent = `Highest first: ${(SORTS[state.sort] || {}).means}.`;
+        means.hidden = !(SORTS[state.sort] || {}).means;
         grid.show(found);
         Atlas.answered = performance.now() - began;
         Atlas.replace("features", null, state);

@@ -82,9 +82,10 @@ Atlas.histogram = (histogram, marks) => {
           ? svg("rect", { class: "bin", x: left + 0.5, width: Math.max(1, right - left - 1), y: y(count), height: base - y(count) }, title)
           : null;
       }),
+      svg("text", { x: width - 8, y: 12, "text-anchor": "end" }, `highest bar: ${plural(top, "image")}`),
       svg("line", { class: "axis", x1: 8, x2: width - 8, y1: base, y2: base }),
       svg("line", { class: "mean", x1: x(mean), x2: x(mean), y1: 12, y2: base }),
-      svg("text", { x: Math.min(x(mean) + 5, width - 90), y: 12 }, "mean"),
+      svg("text", { x: Math.min(x(mean) + 5, width - 190), y: 12 }, "mean"),
       (marks || []).filter(inside).map((mark) => svg("path", { class: "mark", d: `M${x(mark)} ${base - 2}l-4 -8h8z` })),
       ticks.map((tick, order) =>
         svg("text", { x: x(tick), y: base + 17, "text-anchor": order === 0 ? "start" : order === 4 ? "end" : "middle" }, number(tick)),
@@ -142,8 +143,8 @@ Atlas.crop = (crop, unit, { href, extra } = {}) => {
 // One line on what the numbers below a row of crops are.
 Atlas.legend = (measure) =>
   h("p", { class: "note" }, [
-    `Numbers: ${measure.unit}`,
-    measure.control !== null && measure.control !== undefined ? `; control ${number(measure.control)}, ${measure.control_name}` : "",
+    `Numbers: ${measure.unit.replace(/^% /, "share ")}`,
+    measure.control !== null && measure.control !== undefined ? `; control ${ofUnit(measure.control, measure.unit)}, ${measure.control_name}` : "",
     ".",
   ]);
 
@@ -163,33 +164,37 @@ Atlas.face = (row, { lazy } = {}) => {
   return h("span", { class: "face empty", "aria-hidden": true });
 };
 
-// A link to a feature, or a class, with its face, its words and how strongly it is tied.
-Atlas.chip = (link, row, { strongest } = {}) => {
+// A link to a feature, or a class, with its face, its words and how strongly it is tied. What the atlas holds no record
+// of is named and shown by the images that came with the link, and leads nowhere.
+Atlas.chip = (link, row, { strongest, examples } = {}) => {
   const isClass = link.target.startsWith("class:");
   const name = isClass ? link.target.slice(6).replaceAll("_", " ") : link.target;
   const words = row && row.concepts && row.concepts.length ? row.concepts.slice(0, 3).join(", ") : "";
   const share = strongest ? Math.min(1, Math.abs(link.measure.value) / strongest) : null;
   const inside = [
-    Atlas.face(row),
+    Atlas.face(row || { unit: name, crops: examples || (link.examples || []).map((picture) => picture.name) }),
     h("span", { class: "chip-text" }, [
       h("span", { class: isClass ? "chip-name" : "chip-name mono" }, name),
-      words ? h("span", { class: "chip-words" }, words) : null,
+      words ? h("span", { class: "chip-words" }, words) : row || isClass ? null : h("span", { class: "chip-words soft" }, "not described here"),
       share === null
         ? null
         : h("span", { class: "bar", "aria-hidden": true }, h("span", { class: link.measure.value < 0 ? "bar-fill negative" : "bar-fill", style: { width: `${100 * share}%` } })),
     ]),
     h("span", { class: "chip-value", title: `${number(link.measure.value)} ${link.measure.unit}` }, signed(link.measure)),
   ];
-  // what the atlas does not hold is named, but leads nowhere
   return row ? h("a", { class: "chip", href: Atlas.linkTo(link.target) }, inside) : h("span", { class: "chip" }, inside);
 };
 
-// Chips with one line below on what their numbers are.
-Atlas.chips = (links, table, classes) => {
+// Chips with one line below on what their numbers are. A class that the atlas does not describe is shown by its images.
+Atlas.chips = (links, table, classes, images) => {
   const strongest = Math.max(...links.map((link) => Math.abs(link.measure.value)), 1e-9);
   const row = (target) => (target.startsWith("class:") ? classes && classes.by.get(target.slice(6)) : table.by.get(target));
+  const examples = ({ target }) =>
+    images && target.startsWith("class:")
+      ? images.rows.filter((image) => image.label === target.slice(6) && image.thumbnail).slice(0, 1).map((image) => image.thumbnail[0])
+      : null;
   return h("div", {}, [
-    h("ul", { class: "chips" }, links.map((link) => h("li", {}, Atlas.chip(link, row(link.target), { strongest })))),
+    h("ul", { class: "chips" }, links.map((link) => h("li", {}, Atlas.chip(link, row(link.target), { strongest, examples: row(link.target) ? null : examples(link) })))),
     links.length ? Atlas.legend(links[0].measure) : null,
   ]);
 };

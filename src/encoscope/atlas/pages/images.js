@@ -99,7 +99,7 @@ Atlas.pages.image = {
     if ((record.predictions || []).length || (record.tops || []).length)
       main.append(
         h("div", { class: "columns even" }, [
-          (record.predictions || []).length ? Atlas.section("What the network says", null, Atlas.chips(record.predictions, table, classes)) : null,
+          (record.predictions || []).length ? Atlas.section("What the network says", null, Atlas.chips(record.predictions, table, classes, images)) : null,
           (record.tops || []).length ? Atlas.section("Features that stand out", null, Atlas.chips(record.tops, table, classes)) : null,
         ]),
       );

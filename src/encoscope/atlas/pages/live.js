@@ -14,12 +14,13 @@ Atlas.pages.live = {
       main.append(Atlas.missing(live.reason));
       return null;
     }
-    const [table, classes] = await Promise.all(["features", "classes"].map(Atlas.table));
-    const input = h("input", { type: "file", id: "file", accept: live.types.join(","), class: "visually-hidden" });
+    const [table, classes, images] = await Promise.all(["features", "classes", "images"].map(Atlas.table));
+    const round = (size) => Number((size / 1e6).toPrecision(3)); // millions: of bytes, of pixels
+    const input = h("input", { type: "file", id: "file", accept: live.types.join(","), class: "visually-hidden", tabindex: -1 });
     const drop = h("label", { class: "drop", for: "file", tabindex: 0 }, [
       input,
       h("span", { class: "drop-title" }, "Drop an image here, or choose one"),
-      h("span", { class: "soft" }, `Up to ${number(live.max_bytes / 1e6)} MB and ${number(live.max_pixels / 1e6)} megapixels. It is parted in this server's memory and kept nowhere.`),
+      h("span", { class: "soft" }, `Up to ${round(live.max_bytes)} MB and ${round(live.max_pixels)} megapixels. It is parted in this server's memory and kept nowhere.`),
     ]);
     const status = h("p", { class: "notice", role: "status", hidden: true });
     const result = h("div", {});
@@ -33,13 +34,13 @@ Atlas.pages.live = {
     async function send(file) {
       const mine = ++turn;
       result.replaceChildren();
-      if (file.size > live.max_bytes) return say(`This file has ${number(file.size / 1e6)} MB; at most ${number(live.max_bytes / 1e6)} are taken.`);
+      if (file.size > live.max_bytes) return say(`This file has ${round(file.size)} MB; at most ${round(live.max_bytes)} are taken.`);
       say("Looking at it …");
       try {
         const answer = await fetch("api/segment", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file });
         const found = await answer.json();
         if (mine !== turn) return null;
-        if (!answer.ok) return say(found.error || `The server answered ${answer.status}.`);
+        if (!answer.ok) return say(found.error ? sentence(found.error) : `The server answered ${answer.status}.`);
         say("");
         show(file, found);
       } catch (error) {
@@ -51,14 +52,13 @@ Atlas.pages.live = {
       if (address) URL.revokeObjectURL(address);
       address = URL.createObjectURL(file);
       result.append(
-        Atlas.parts.explorer(found, { src: address, alt: "Your image", width: found.width, height: found.height }, { state: {}, changed: () => {}, table, classes, images: live.joint ? Atlas.imagesTable : null }),
+        Atlas.parts.explorer(found, { src: address, alt: "Your image", width: found.width, height: found.height }, { state: {}, changed: () => {}, table, classes, images: live.joint ? images : null }),
         h("div", { class: "columns even" }, [
-          (found.predictions || []).length ? Atlas.section("What the network says", null, Atlas.chips(found.predictions, table, classes)) : null,
+          (found.predictions || []).length ? Atlas.section("What the network says", null, Atlas.chips(found.predictions, table, classes, images)) : null,
           (found.tops || []).length ? Atlas.section("Features that stand out", null, Atlas.chips(found.tops, table, classes)) : null,
         ]),
       );
     }
-    Atlas.imagesTable = await Atlas.table("images");
     input.addEventListener("change", () => {
       if (input.files[0]) send(input.files[0]);
       input.value = ""; // so that the same file, changed meanwhile, can be chosen again

@@ -103,6 +103,8 @@ Atlas.parts = (() => {
     const canvas = h("canvas", { class: "overlay", "aria-hidden": true });
     const picture = h("img", { src: source.src, alt: source.alt, width: source.width, height: source.height, class: "photo" });
     const stage = h("div", { class: "photo-stage", style: { "aspect-ratio": `${source.width} / ${source.height}` } }, [picture, canvas]);
+    // as large as the window is high, and at most twice as large as the picture is
+    const room = `min(${((76 * source.width) / source.height).toFixed(1)}vh, ${Math.max(320, 2 * source.width)}px)`;
     const slider = h("input", { type: "range", id: "granularity", min: 2, step: 1 });
     const output = h("output", { for: "granularity" });
     const strength = h("input", { type: "range", id: "strength", min: 0, max: 100, step: 5, value: 50 });
@@ -177,7 +179,7 @@ Atlas.parts = (() => {
               const inside = [h("span", { class: "mono" }, link.target), row && row.concepts[0] ? ` ${row.concepts[0]}` : "", h("b", {}, ` ${signed(link.measure)} σ`)];
               return h("li", {}, row ? h("a", { href: Atlas.linkTo(link.target) }, inside) : h("span", {}, inside));
             }))
-          : null,
+          : h("p", { class: "region-features soft" }, "no feature of this atlas stands out here"),
       ]);
     }
 
@@ -189,39 +191,52 @@ Atlas.parts = (() => {
     };
     async function neighbours() {
       const mine = ++turn;
-      const info = infoOf(part);
       if (!images) return elsewhere.parentElement && (elsewhere.parentElement.hidden = true);
-      if (info.scope !== "joint") {
+      const node = lit();
+      const shared = node === null ? null : infoOf(part).scope === "joint" ? { part, nodes, node, colour } : standIn(node);
+      if (!shared) {
         elsewhereLead.textContent = parts.some((one) => infoOf(one).scope === "joint")
-          ? "This image was parted alone, so its regions have no namesakes. Choose “all images together” to find the same cluster in other images."
+          ? "Point at a region, or choose it with Tab and Enter, to see the same cluster in other images."
           : "Images were parted one by one, so regions have no namesakes in other images.";
         elsewhere.replaceChildren();
         return null;
       }
-      const node = lit();
-      if (node === null) {
-        elsewhereLead.textContent = "Point at a region, or choose it with Tab and Enter, to see the same cluster in other images.";
-        elsewhere.replaceChildren();
-        return null;
-      }
-      const leaves = nodes.map((one, leaf) => (one === node ? leaf : -1)).filter((leaf) => leaf >= 0);
-      const has = (row) => leaves.reduce((sum, leaf) => sum + (((row.shares || {})[part.segmentation] || [])[leaf] || 0), 0);
+      const leaves = shared.nodes.map((one, leaf) => (one === shared.node ? leaf : -1)).filter((leaf) => leaf >= 0);
+      const has = (row) => leaves.reduce((sum, leaf) => sum + (((row.shares || {})[shared.part.segmentation] || [])[leaf] || 0), 0);
       const best = images.rows.filter((row) => row.id !== record.id).map((row) => [has(row), row]).filter(([much]) => much > 0).sort((a, b) => b[0] - a[0]).slice(0, 8);
-      elsewhereLead.textContent = best.length ? "The same cluster, where it takes up most of other images:" : "No other image holds this cluster.";
+      const named = shared.part === part
+        ? "The same cluster"
+        : `Of the ${plural(leavesOf(treeOf(shared.part)), "cluster")} of all images, the one that covers most of this region (${percent(shared.share)} of it)`;
+      elsewhereLead.textContent = best.length ? `${named}, where it takes up most of other images:` : `${named}: no other image holds it.`;
       const found = await Promise.all(best.map(([, row]) => Atlas.record("images", row.place).catch(() => null)));
       if (mine !== turn) return null;
-      elsewhere.replaceChildren(...found.map((other, place) => other && small(other, best[place], node)).filter(Boolean));
+      elsewhere.replaceChildren(...found.map((other, place) => other && small(other, best[place], shared)).filter(Boolean));
       return null;
     }
-    function small(other, [much, row], node) {
-      const same = (other.parts || []).find((one) => one.segmentation === part.segmentation);
+    // A region of an image that was parted alone has no namesakes: the cluster of all images that covers most of it does.
+    function standIn(node) {
+      const joint = parts.find((one) => {
+        const info = infoOf(one);
+        return info.scope === "joint" && String(info.layers) === String(infoOf(part).layers) && one.labels.rows === part.labels.rows && one.labels.columns === part.labels.columns;
+      });
+      if (!joint) return null;
+      const theirs = decode(joint.labels);
+      const held = theirs.filter((_, cell) => nodes[cells[cell]] === node);
+      const counts = count(held, leavesOf(treeOf(joint)));
+      const most = counts.indexOf(Math.max(...counts));
+      const leaves = counts.map((_, leaf) => leaf);
+      return { part: joint, nodes: leaves, node: most, share: counts[most] / held.length, colour: new Map([[most, colour.get(node)]]) };
+    }
+    function small(other, [much, row], shared) {
+      const same = (other.parts || []).find((one) => one.segmentation === shared.part.segmentation);
       const shown = other.thumbnail || other.picture;
       if (!same || !shown) return null;
       const over = h("canvas", { class: "overlay", "aria-hidden": true });
-      draw(over, same.labels, decode(same.labels), nodes, colour, { strength: 0.5, only: new Set([node]) });
-      return h("a", { class: "other", href: Atlas.link("image", other.id, { s: part.segmentation, k: slider.value }) }, [
-        h("span", { class: "photo-stage", style: { "aspect-ratio": `${shown.width} / ${shown.height}` } }, [Atlas.picture(shown, other.label || other.name, { class: "photo", loading: "eager" }), over]),
-        h("span", { class: "other-name" }, `${row.label || row.name}: ${percent(much / 1000)}`),
+      draw(over, same.labels, decode(same.labels), shared.nodes, shared.colour, { strength: 0.5, only: new Set([shared.node]) });
+      const name = (row.label || row.name).replaceAll("_", " ");
+      return h("a", { class: "other", href: Atlas.link("image", other.id, { s: shared.part.segmentation, k: shared.part === part ? slider.value : shared.nodes.length }) }, [
+        h("span", { class: "photo-stage", style: { "aspect-ratio": `${shown.width} / ${shown.height}`, height: `min(var(--high), calc(var(--broad) * ${(shown.height / shown.width).toFixed(3)}))` } }, [Atlas.picture(shown, name, { class: "photo", loading: "eager" }), over]),
+        h("span", { class: "other-name" }, `${name}: ${percent(much / 1000)}`),
       ]);
     }
 
@@ -272,7 +287,7 @@ Atlas.parts = (() => {
 
     const measured = (part.tops || [])[0] && part.tops[0].features[0] ? part.tops[0].features[0].measure.unit : null;
     const view = h("div", { class: "explorer" }, [
-      h("div", { class: "columns photo-columns" }, [
+      h("div", { class: "columns photo-columns", style: { "--photo": room } }, [
         h("div", { class: "column" }, [
           stage,
           h("div", { class: "controls" }, [
