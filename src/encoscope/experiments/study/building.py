@@ -110,7 +110,7 @@ def build(encoder: Encoder, source: Any, asked: Asked, out: Path, making: Making
     materials += [material("describe", unit, asked.methods) for unit in drawn.describe]
     for unit in drawn.match:
         materials.append(material("match", unit, inner, choices=[crop(patch) for patch in chosen[unit]]))
-    return write_study(materials, asked.methods, out, replace(about, notes=_notes(drawn, references, made)))
+    return write_study(materials, asked.methods, out, replace(about, notes=_notes(drawn, references, made, making)))
 
 
 def _about(encoder: Encoder, asked: Asked, making: Making) -> About:
@@ -169,11 +169,13 @@ def _pictures(
     return found
 
 
-def _notes(drawn: _Drawn, references: Mapping[str, References], made: Any) -> tuple[str, ...]:
+def _notes(drawn: _Drawn, references: Mapping[str, References], made: Any, making: Making) -> tuple[str, ...]:
     """What whoever reads the results has to know of how the study was made."""
     notes = [f"{unit}: {note}" for unit, one in references.items() if unit not in drawn.inside for note in one.notes]
     weak = [unit for unit in drawn.inside if max(patch.score for patch in patches_of(references[unit])) <= 0]
     notes += [f"{unit} answers to no image: its pictures and images mean nothing" for unit in weak]
+    few = [unit for unit in drawn.match if len(patches_of(references[unit])) <= making.number]
+    notes += [f"{unit}: the image to choose is among its references, since there are no more" for unit in few]
     if made is not None:
         notes.append("The pictures were made before, with settings of their own")
     return tuple(notes)

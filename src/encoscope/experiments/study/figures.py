@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -16,18 +18,32 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Colours: TypeAlias = Mapping[str, tuple[float, ...]]
+
+_GAP = 0.95  # between questions, in rows: room for the question's name
 _ENDS = (0.08, 0.92)  # of the colour map that scores take their colours from
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A row of a panel: where it is, whose it is, and its numbers."""
+
+    place: float
+    method: str
+    values: np.ndarray
 
 
 def figures(scored: Scored) -> dict[str, Image.Image]:
     """By file name: all parts beside each other, and each part question by question."""
-    found = {"study-summary": _summary(scored)}
+    colours = plots.palette(len(scored.key.methods)) / 255
+    of = {name: tuple(colour) for name, colour in zip(scored.key.methods, colours.tolist(), strict=True)}
+    found = {"study-summary": _summary(scored, of)}
     for part in scored.parts:
-        found[f"study-questions-{part.part}"] = _by_question(part)
+        found[f"study-questions-{part.part}"] = _by_question(part, of)
     return found
 
 
-def _summary(scored: Scored) -> Image.Image:
+def _summary(scored: Scored, colours: Colours) -> Image.Image:
     """Figure 6: a panel for each part, a bar or violin for each method."""
     from matplotlib.figure import Figure
 
@@ -35,107 +51,96 @@ def _summary(scored: Scored) -> Image.Image:
     figure = Figure(figsize=(4.4 * count, 3.6), dpi=130, layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, count))
     for axes, part in zip(panels, scored.parts, strict=True):
-        names = list(part.values)
-        _drawn(axes, part, [part.pooled(name) for name in names], names, names)
+        rows = [_Row(float(place), name, part.pooled(name)) for place, name in enumerate(part.values)]
+        _drawn(axes, part, rows, colours)
         axes.set_title(TITLES[part.part], fontsize=11)
-    figure.suptitle(f"{scored.participants} participants", fontsize=10)
+    figure.suptitle(f"{scored.participants} participant{'s' * (scored.participants != 1)}", fontsize=10)
     return _image(figure)
 
 
-def _by_question(part: Measured) -> Image.Image:
+def _by_question(part: Measured, colours: Colours) -> Image.Image:
     """Figures 37 to 39: a group for each question, a bar or violin for each method."""
     from matplotlib.figure import Figure
 
-    names = list(part.values)
-    rows = len(part.questions) * len(names)
-    figure = Figure(figsize=(8, 1.4 + 0.27 * rows + 0.12 * len(part.questions)), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    groups, methods, labels = [], [], []
+    rows: list[_Row] = []
+    place = 0.0
+    heads: list[tuple[float, str]] = []
     for column, question in enumerate(part.questions):
-        for place, name in enumerate(names):
-            values = part.values[name][:, column]
-            groups.append(values[~np.isnan(values)])
-            methods.append(name)
-            labels.append(f"{question.label}   {name}" if place == 0 else name)
-    _drawn(axes, part, groups, methods, labels, every=len(names))
+        heads.append((place, question.label))
+        for name, values in part.values.items():
+            found = values[:, column]
+            rows.append(_Row(place, name, found[~np.isnan(found)]))
+            place += 1
+        place += _GAP
+    figure = Figure(figsize=(8, 1.5 + 0.27 * place), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    _drawn(axes, part, rows, colours)
+    for top, text in heads:
+        told = {"fontsize": 9, "fontweight": "bold", "va": "bottom"}
+        axes.text(0.005, top - 0.45, text, transform=axes.get_yaxis_transform(), **told)
+    axes.set_ylim(rows[-1].place + 0.6, -0.6 - _GAP)
     axes.set_title(TITLES[part.part], fontsize=11)
     return _image(figure)
 
 
-def _drawn(
-    axes: Axes, part: Measured, groups: list[np.ndarray], methods: list[str], labels: list[str], every: int = 0
-) -> None:
+def _drawn(axes: Axes, part: Measured, rows: Sequence[_Row], colours: Colours) -> None:
     """Rows from above: stacked shares of scores, violins of similarities, or shares of right choices."""
-    gap = 0.45
-    places = [row + gap * (row // every) if every else float(row) for row in range(len(groups))]
     if part.part in ("words", "examples"):
-        _stacked(axes, places, groups)
+        _stacked(axes, rows)
     elif part.part == "describe":
-        _violins(axes, places, groups, methods, list(part.values))
+        _violins(axes, rows, colours)
     else:
-        _bars(axes, places, groups, methods, list(part.values))
-    axes.set_yticks(places, labels, fontsize=9)
-    axes.set_ylim(places[-1] + 0.6, -0.6)
+        _bars(axes, rows, colours)
+    axes.set_yticks([row.place for row in rows], [row.method for row in rows], fontsize=9)
+    axes.set_ylim(rows[-1].place + 0.6, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _stacked(axes: Axes, places: list[float], groups: list[np.ndarray]) -> None:
+def _stacked(axes: Axes, rows: Sequence[_Row]) -> None:
     from matplotlib import colormaps
 
-    colours = colormaps["BrBG"](np.linspace(*_ENDS, len(SCORES)))
-    left = np.zeros(len(groups))
-    for score, colour in zip(SCORES, colours, strict=True):
-        shares = np.array([(group == score).mean() if len(group) else 0 for group in groups])
-        axes.barh(places, shares, left=left, height=0.8, color=colour, label=str(score))
-        dark = score in (SCORES[0], SCORES[-1])
+    places = [row.place for row in rows]
+    left = np.zeros(len(rows))
+    for score, colour in zip(SCORES, colormaps["BrBG"](np.linspace(*_ENDS, len(SCORES))), strict=True):
+        shares = np.array([(row.values == score).mean() if len(row.values) else 0 for row in rows])
+        axes.barh(places, shares, 0.8, left, color=colour, label=str(score), edgecolor="0.65", linewidth=0.4)
+        ink = "white" if score in (SCORES[0], SCORES[-1]) else "black"
         for place, start, share in zip(places, left, shares, strict=True):
             if share >= 0.08:
-                text = f"{share:.0%}"
-                axes.text(
-                    start + share / 2, place, text, ha="center", va="center", fontsize=7, color="w" if dark else "k"
-                )
+                axes.text(start + share / 2, place, f"{share:.0%}", ha="center", va="center", fontsize=7, color=ink)
         left += shares
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of answers")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(
-        title="score",
-        ncols=5,
-        fontsize=8,
-        title_fontsize=8,
-        frameon=False,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.16 if len(places) < 8 else -0.4 / (0.27 * len(places))),
-        handlelength=1,
-        columnspacing=1,
-    )
+    handles, labels = axes.get_legend_handles_labels()
+    under = axes.get_figure(root=True)
+    if under is not None and not under.legends:
+        how = {"ncols": 5, "fontsize": 8, "title_fontsize": 8, "frameon": False, "handlelength": 1}
+        under.legend(handles, labels, title="score", loc="outside lower center", **how)
 
 
-def _violins(axes: Axes, places: list[float], groups: list[np.ndarray], methods: list[str], order: list[str]) -> None:
+def _violins(axes: Axes, rows: Sequence[_Row], colours: Colours) -> None:
     """With the median as a dot, the 5 % and 95 % quantiles as the ends of a line; few answers are dots alone."""
-    colours = plots.palette(len(order)) / 255
-    for place, group, method in zip(places, groups, methods, strict=True):
-        colour = colours[order.index(method)]
-        if not len(group):
+    for row in rows:
+        if not len(row.values):
             continue
-        if len(group) > 2 and np.ptp(group) > 1e-9:
-            shape: dict[str, Any] = axes.violinplot(
-                group, [place], orientation="horizontal", widths=0.85, showextrema=False
-            )
+        colour = colours[row.method]
+        if len(row.values) > 2 and np.ptp(row.values) > 1e-9:
+            how = {"orientation": "horizontal", "widths": 0.85, "showextrema": False}
+            shape: dict[str, Any] = axes.violinplot(row.values, [row.place], **how)
             for body in shape["bodies"]:
                 body.set(facecolor=colour, alpha=0.45)
         else:
-            axes.plot(group, [place] * len(group), ".", color=colour)
-        low, high = np.quantile(group, QUANTILES)
-        axes.plot([low, high], [place, place], color="0.2", linewidth=1.5, solid_capstyle="butt")
-        axes.plot(np.median(group), place, "o", color="white", markeredgecolor="0.2", markersize=5)
-    axes.set_xlabel("similarity to the hidden word")
+            axes.plot(row.values, [row.place] * len(row.values), ".", color=colour)
+        low, high = np.quantile(row.values, QUANTILES)
+        axes.plot([low, high], [row.place] * 2, color="0.2", linewidth=1.5, solid_capstyle="butt")
+        axes.plot(np.median(row.values), row.place, "o", color="white", markeredgecolor="0.2", markersize=5)
+    axes.set_xlabel("similarity to the hidden word\n(dot: median, line: 5 % to 95 %)")
 
 
-def _bars(axes: Axes, places: list[float], groups: list[np.ndarray], methods: list[str], order: list[str]) -> None:
-    colours = plots.palette(len(order)) / 255
-    shares = [float(group.mean()) if len(group) else 0.0 for group in groups]
-    axes.barh(places, shares, height=0.8, color=[colours[order.index(method)] for method in methods])
+def _bars(axes: Axes, rows: Sequence[_Row], colours: Colours) -> None:
+    shares = [float(row.values.mean()) if len(row.values) else 0.0 for row in rows]
+    axes.barh([row.place for row in rows], shares, height=0.8, color=[colours[row.method] for row in rows])
     axes.axvline(0.5, color="0.3", linewidth=1, linestyle=":")
     axes.set_xlim(0, 1)
     axes.set_xlabel("right choices (dotted: chance)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -93,12 +93,12 @@ def score(
     parts = [measured(key, part, answers, embed) for part in key.parts]
     notes = [f"{len(answers)} participants; intervals are 95 % bootstrap intervals over participants."]
     if len(answers) < 2:
-        notes.append("One participant: the intervals say nothing.")
-    said = {
-        "embedding": f"Similarity is the cosine of text vectors of {encoder or 'the given encoder'}, in place of the "
-        "paper's Universal Sentence Encoder: read it beside the control, the similarity of the same descriptions with "
-        "the words of the other questions; the paper's figures are on another scale."
-    }
+        notes = ["One participant: the intervals say nothing."]
+    near = (
+        f"Similarity is the cosine of text vectors of {encoder or 'the given encoder'}, in place of the paper's "
+        "Universal Sentence Encoder: read it beside the control, the similarity of the same descriptions with the "
+        "words of the other questions; the paper's figures are on another scale."
+    )
     how = {"study": key.study, "participants": len(answers), "text_encoder": encoder}
 
     def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], *more: str) -> Report:
@@ -112,16 +112,16 @@ def score(
     for part in parts:
         if part.part == "describe":
             told = "Similarity of free descriptions to the hidden word"
-            tables["descriptions"] = report("descriptions", told, _described(part, seed), said["embedding"], *key.notes)
+            tables["descriptions"] = report("descriptions", told, _described(part, seed), near, *key.notes)
         if part.part == "match":
             told = "Choice between two real images"
             tables["choices"] = report("choices", told, _matched(part, seed), "Chance is 0.5.", *key.notes)
     fair = "Differences are taken question by question, so that no method gains by easier questions."
     pairs = [row for part in parts for row in _pairs(key, part, seed)]
     tables["differences"] = report("differences", "Differences between methods", pairs, fair)
-    tables["participants"] = report("participants", "Who took part", _people(answers))
+    tables["participants"] = replace(report("participants", "Who took part", _people(answers)), notes=())
     single = [row for part in parts for row in _questions(part)]
-    tables["questions"] = report("questions", "Question by question", single)
+    tables["questions"] = replace(report("questions", "Question by question", single), notes=key.notes)
     return Scored(key, len(answers), tuple(parts), tables, tuple(skipped))
 
 
