@@ -19,12 +19,13 @@ from encoscope.images import read
 from encoscope.relevance import relevance
 from encoscope.units import channel_unit, direction_unit
 from encoscope.vital import Vital, contact_sheet, visualize
+from encoscope.vital.alignment import Alignment
 from encoscope.vital.parametrization import bounds
 from encoscope.vital.prototypes import load as load_prototype
 from encoscope.vital.prototypes import prototype, save
 from encoscope.vital.randomness import generators
 from encoscope.vital.reading import Reader
-from encoscope.vital.recipes import recipe
+from encoscope.vital.recipes import Recipe, recipe
 from encoscope.vital.references import class_references, whole_set
 from encoscope.vital.statistics import PrototypeSums, resampled
 from oracles import vital as oracle
@@ -183,6 +184,30 @@ def test_a_channel_is_matched_with_relevance(resnet, photo_folder):
     weights = tuple(weight / float(share) for weight, share in zip(made.weights, shares, strict=True))
     made = replace(made, weights=weights)  # so that the layers' losses are of the activations' own scale
     compare(found, by_hand(resnet, photos, unit, made, steps=2, scores=scores), resnet, atol=5e-3, stray=0.05)
+
+
+def test_a_silent_unit_is_matched_as_if_all_had_the_usual_relevance(resnet, photo_folder):
+    """Without relevance there is no gradient: only the images on which a unit is silent are matched another way."""
+    unit, layers, silent = vital_unit(resnet, "layer4:0"), ("conv1", "layer2"), torch.tensor([True, False])
+
+    def scores(encoder, pixels, unit, layers):
+        maps = {name: each.maps for name, each in encoder.activations(pixels, layers).items()}
+        heard = (1 - silent.float()[:, None, None, None]) if len(pixels) == 2 else 1.0
+        return {name: heard * torch.full_like(each, 0.01) for name, each in maps.items()}
+
+    reader = Reader(resnet, layers, scores)
+    statistics = prototype(reader, whole_set(photo_folder, unit), unit, cache=False)
+    made = Recipe("some", layers, (1.0, 1.0), 0.0, 0.0)
+    aligned = Alignment(reader, [unit, unit], [statistics, statistics], made)
+    start = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = start.clone().requires_grad_(True)
+    loss = aligned(images, slice(0, 2)).main
+    (gradient,) = torch.autograd.grad(loss.sum(), images)
+    assert (gradient.abs().amax((1, 2, 3)) > 0).all()
+    silent = torch.tensor([False, False])
+    heard = aligned(start, slice(0, 2)).main
+    # this relevance is the same everywhere, and so it is its own usual value
+    torch.testing.assert_close(loss, heard, rtol=1e-4, atol=1e-6)
 
 
 def vital_unit(encoder, text):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from encoscope.errors import UsageError
 from encoscope.units import Unit
-from encoscope.vital.matching import Matching, match
-from encoscope.vital.reading import Reader
+from encoscope.vital.matching import Matching, Values, match
+from encoscope.vital.reading import Reader, Seen
 from encoscope.vital.recipes import Recipe
 from encoscope.vital.regularisers import l2, total_variation
 from encoscope.vital.statistics import Prototype
@@ -59,7 +59,7 @@ class Alignment:
         places = range(*rows.indices(len(self._units)))
         named: dict[str, Tensor] = {}
         for name, weight in zip(recipe.layers, recipe.weights, strict=True):
-            values = seen.values[name]
+            values = self._woken(name, seen, places)
             target = torch.stack([self._target(name, place, values) for place in places])
             channels = torch.stack([self._weights(name, place, values) for place in places]) if self._weighted else None
             named[name] = weight * match(self._matching, values, target, channels)
@@ -70,6 +70,18 @@ class Alignment:
             return Losses(main, None, named)
         named["tv"], named["l2"] = recipe.tv * total_variation(images), recipe.l2 * l2(images)
         return Losses(main, named["tv"] + named["l2"], named)
+
+    def _woken(self, layer: str, seen: Seen, places: Sequence[int]) -> Values:
+        """What is matched of a layer; where a unit is silent, as if all had the layer's usual relevance.
+
+        Without any relevance there is no gradient, and a picture that does not excite its unit at the start would stay
+        as it is. An extension: the paper does not say what happens there.
+        """
+        values = seen.values[layer]
+        if seen.silent is None or seen.plain is None:
+            return values
+        usual = self._shrinkage(layer, places).sqrt().to(values)[:, None, None]
+        return torch.where(seen.silent[:, None, None], seen.plain[layer] * usual, values)
 
     def _target(self, layer: str, place: int, values: Tensor) -> Tensor:
         wanted = (layer, place, values.shape[2])

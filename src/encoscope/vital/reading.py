@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from encoscope.encoder import Encoder
@@ -29,12 +29,16 @@ class Seen:
     values: by layer. peaks: the spatial maximum of each channel's relevance, by layer, where there is relevance.
     activation: the unit's value on each image, and shrinkage: by how much relevance makes the mean square of a layer's
     activations smaller, as its (new, old) on each image: both of references only.
+    silent: images on which nothing has relevance, since the unit does not answer to them at all, and plain: the values
+    without relevance; only of a picture in the making, and only where there are such images.
     """
 
     values: Mapping[str, Values]
     peaks: Mapping[str, Float[Tensor, "batch channels"]] | None = None
     activation: Float[Tensor, " batch"] | None = None
     shrinkage: Mapping[str, Float[Tensor, "batch 2"]] | None = None
+    silent: Bool[Tensor, " batch"] | None = None
+    plain: Mapping[str, Values] | None = None
 
 
 class Reader:
@@ -78,7 +82,11 @@ class Reader:
         }
         peaks = {name: relevance[name].amax((2, 3)) for name in self.layers}
         if not references:
-            return Seen({name: maps.flatten(2) for name, maps in weighted.items()}, peaks)
+            found = {name: maps.flatten(2) for name, maps in weighted.items()}
+            silent = torch.stack([maps.flatten(1).any(1).logical_not() for maps in relevance.values()]).all(0)
+            if not silent.any():
+                return Seen(found, peaks)
+            return Seen(found, peaks, silent=silent, plain={name: maps.flatten(2) for name, maps in plain.items()})
         squares = {
             name: torch.stack([each.detach().square().mean((1, 2, 3)) for each in (maps, plain[name])], 1)
             for name, maps in weighted.items()
