@@ -8,17 +8,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from encoscope.errors import MissingError, UsageError
-from encoscope.experiments import vital_bench, vital_figures, vital_paper, vital_tables, vital_trials
+from encoscope.experiments import (
+    vital_ablations,
+    vital_bench,
+    vital_embedding,
+    vital_figures,
+    vital_given,
+    vital_inside,
+    vital_paper,
+    vital_tables,
+    vital_trials,
+)
 from encoscope.experiments.registry import EXPERIMENTS, experiment
 from encoscope.experiments.report import Report, Request
-from encoscope.experiments.vital_bench import Bench, Draws, of_the_network
+from encoscope.experiments.vital_bench import Bench, Draws
+from encoscope.experiments.vital_given import of_the_network
 from encoscope.images import LabelledPhotos, datasets
 from encoscope.metrics import Interval, frechet_distance, squared_mmd
 from vital_world import NAMES, Colours, reader, tiny, write_photos
 
 TABLES = [name for name in EXPERIMENTS if name.startswith("vital-table")]
+FIGURES = [name for name in EXPERIMENTS if name.startswith("vital-fig")]
+CONCEPTS = ("vital-fig27", "vital-fig28", "vital-fig29", "vital-fig30")
+INSIDE = ("vital-fig2", "vital-fig4", "vital-fig9", "vital-fig24", "vital-fig25", "vital-fig26")
 
 
 @pytest.fixture
@@ -64,6 +79,44 @@ def test_every_table_runs(name: str, world) -> None:
     assert any(row.get("paper") is not None for row in report.rows) or name == "vital-table4"
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_runs(name: str, world) -> None:
+    options: dict[str, object] = {"layer": "3"} if name in INSIDE else {}
+    options |= {"numbers": "2,5"} if name == "vital-fig12" else {"concepts": 2} if name in CONCEPTS else {}
+    report = experiment(name).load()(asked(limit=1 if name in INSIDE else 2, **options))
+    well_formed(report, name, world / "out")
+    assert report.pictures and all(picture.width > 100 for picture in report.pictures.values())
+
+
+def test_relevant_channels_are_told_from_active_ones() -> None:
+    active = torch.tensor([1.0, 5.0, 3.0, 0.0])[:, None, None].expand(4, 2, 2)
+    relevant = torch.tensor([8.0, 1.0, 1.0, 0.0])[:, None, None].expand(4, 2, 2)
+    assert vital_inside.two_channels(active, relevant) == (0, 1)
+    np.testing.assert_allclose(vital_inside.shares_of(relevant), [0.8, 0.1, 0.1, 0.0])
+    assert vital_inside.commonest(["b", "a", None, "a"]) == ("a", 0.5)
+    assert vital_inside.commonest([None]) == (None, None)
+    coloured = vital_inside.heat(torch.tensor([[0.0, 1.0], [0.5, 0.0]]))
+    assert coloured.shape == (32, 32, 3) and coloured[0, -1].sum() > coloured[-1, 0].sum() > coloured[0, 0].sum()
+
+
+def test_distances_from_centres_are_in_those_of_the_classs_photos() -> None:
+    real = np.array([[0.0, 0.0], [2.0, 0.0], [10.0, 0.0], [10.0, 4.0]])
+    labels = np.array([3, 3, 7, 7])  # centres (1, 0) and (10, 2); mean distances 1 and 2
+    made, own = np.array([[1.0, 3.0], [1.0, 1.0], [10.0, 6.0]]), np.array([3, 7, 7])
+    nearest, distance = vital_embedding.beside_centres(real, labels, made, own)
+    np.testing.assert_allclose(nearest, [1, 0, 1])
+    np.testing.assert_allclose(distance, [3.0, np.hypot(9, 1) / 2, 2.0])
+
+
+def test_opacity_and_roughness(tmp_path) -> None:
+    assert vital_ablations.half_of(np.ones((4, 5))) == 0.5
+    assert vital_ablations.half_of(np.eye(10)) == 0.05 and vital_ablations.half_of(np.zeros((2, 2))) is None
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[:, ::2] = 255
+    Image.fromarray(pixels).save(tmp_path / "stripes.png")
+    assert vital_ablations.roughness(tmp_path / "stripes.png") == pytest.approx(0.5)  # all across, none down
+
+
 def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
     report = vital_tables.comparison(2, asked(seeds=2))
     rows = {(row["method"], row["setup"], row["measure"]): row for row in report.rows}
@@ -72,7 +125,7 @@ def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
     assert rows["deepinversion", "two resolutions, bs: 1", "accuracy"]["ours"] is None  # the paper's alone
     assert rows["maco", "r: 224", "accuracy"]["images"] == 4 and rows["real photos", "rightly classified", "accuracy"]
 
-    bench = Bench(asked(seeds=2), {**vital_tables.OPTIONS, "steps": 2, "seeds": 2}, "tiny")
+    bench = Bench(asked(seeds=2), {**vital_bench.DEFAULTS, **vital_tables.OPTIONS, "steps": 2, "seeds": 2}, "tiny")
     labels = bench.classes()
     made = bench.drawn("vital", [f"class:{label}" for label in labels])
     with torch.no_grad():
@@ -152,10 +205,10 @@ def test_wrong_usage_is_told(world, monkeypatch) -> None:
 
 def test_networks_are_those_of_the_paper_or_stand_for_them() -> None:
     names = tuple(vital_paper.WEIGHTS)
-    assert vital_bench.networks(Request(), names) == dict(vital_paper.STAND_INS)
-    assert vital_bench.networks(Request(("paper",)), names) == dict(vital_paper.WEIGHTS)
+    assert vital_given.networks(Request(), names) == dict(vital_paper.STAND_INS)
+    assert vital_given.networks(Request(("paper",)), names) == dict(vital_paper.WEIGHTS)
     given = ("ViT-L-16=zoo:vit-caltech101", "torchvision:densenet121", "timm:resnet50")
-    assert vital_bench.networks(Request(given), names) == {
+    assert vital_given.networks(Request(given), names) == {
         "ResNet50": "timm:resnet50",
         "DenseNet121": "torchvision:densenet121",
         "ViT-L-16": "zoo:vit-caltech101",

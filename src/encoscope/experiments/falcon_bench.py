@@ -14,7 +14,7 @@ from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.experiments.report import Report, Request
 from encoscope.experiments.runner import short
-from encoscope.experiments.vital_bench import held_out
+from encoscope.experiments.vital_given import held_out
 from encoscope.falcon import Description, Descriptions, Falcon
 from encoscope.falcon.selection import active
 from encoscope.falcon.spaces import Space

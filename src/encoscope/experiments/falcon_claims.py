@@ -27,7 +27,7 @@ from encoscope.experiments.falcon_bench import (
 )
 from encoscope.experiments.falcon_figures import TRUTH
 from encoscope.experiments.report import Report, Request
-from encoscope.experiments.vital_bench import held_out, of_the_network
+from encoscope.experiments.vital_given import held_out, of_the_network
 from encoscope.falcon import Concept, Description, FailureExplanation, Falcon, Transfer, explain_failure, transfer
 from encoscope.falcon.selection import activation
 from encoscope.falcon.truth import auc, derangement, strong_images

@@ -7,20 +7,20 @@ show the same picture make it once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
-from PIL import Image
+from jaxtyping import Float
 
 from encoscope.encoder import Encoder
-from encoscope.errors import MissingError, UsageError, nearest
-from encoscope.experiments.report import Report, Request
-from encoscope.experiments.runner import short
-from encoscope.experiments.vital_figures import Judge, first_of_each, known_to
-from encoscope.experiments.vital_paper import STAND_INS, WEIGHTS
+from encoscope.errors import UsageError
+from encoscope.experiments.report import Request
+from encoscope.experiments.vital_figures import known_to
+from encoscope.experiments.vital_given import held_out, networks, of_the_network
+from encoscope.experiments.vital_paper import WEIGHTS
 from encoscope.experiments.vital_trials import (
     CANDIDATES,
     Trial,
@@ -32,10 +32,11 @@ from encoscope.experiments.vital_trials import (
     steps_of,
 )
 from encoscope.images import LabelledPhotos, dataset
-from encoscope.plots import contact_sheet
-from encoscope.probe import probe
+from encoscope.probe import Probe, probe
 from encoscope.store import cache_dir, key
-from encoscope.units import channel_unit, class_index, class_label, plain_name
+from encoscope.units import channel_unit, class_index, parse
+from encoscope.vital import Vital
+from encoscope.vital.references import References
 from encoscope.vital.top import patch_references
 
 DEFAULTS: Mapping[str, Any] = {
@@ -109,17 +110,20 @@ class Bench:
     def classes(self, count: int = _SHOWN, preferred: Iterable[str] = ()) -> list[int]:
         """The classes to picture: those named in the settings, else ``--limit`` of them (``count`` if not said).
 
-        preferred: names to take where the network has them all. Others are drawn at random among those with photos
-        whose names the judge was taught.
+        preferred: names to take, those that the network and the photos have. Else they are drawn at random among those
+        with photos whose names the judge was taught.
         """
         there = sorted(set(self.photos.labels))
         if self.asked["classes"]:
             return [self.named(name.strip()) for name in str(self.asked["classes"]).split(",")]
         number = self.request.limit or count
-        plain = {plain_name(name): index for index, name in enumerate(self.names)}
-        liked = [plain.get(plain_name(name)) for name in preferred]
-        if liked and all(index in there for index in liked):
-            return [index for index in liked if index is not None][:number]
+        liked: list[int] = []
+        for name in preferred:
+            with suppress(UsageError):
+                liked.append(class_index(name, self.names))
+        liked = [label for label in dict.fromkeys(liked) if label in there]
+        if liked:
+            return liked[:number]
         known = set(known_to(str(self.asked.get("judge", "zoo:")), self.names))
         order = np.random.default_rng(self.request.seed).permutation([index for index in there if index in known])
         return sorted(order[:number].tolist())
@@ -130,6 +134,10 @@ class Bench:
             return int(name)
         return class_index(name, self.names)
 
+    def title(self, unit: str) -> str:
+        """A unit in a caption: a class by its name."""
+        return self.names[int(unit.removeprefix("class:"))] if unit.startswith("class:") else unit
+
     @cached_property
     def layer(self) -> str:
         """The layer of the channels: the last stage or block, or the setting ``layer``."""
@@ -137,9 +145,9 @@ class Bench:
         return self.encoder.layer(asked).name if asked else self.encoder.depths[-1]
 
     @cached_property
-    def values(self) -> Float[np.ndarray, "images channels"]:
+    def probe(self) -> Probe:
         """Every photo's value of every channel of the layer; kept in the cache."""
-        return probe(self.encoder, self.references, self.layer, progress=self.request.progress).values
+        return probe(self.encoder, self.references, self.layer, progress=self.request.progress)
 
     def channels(self, count: int = _SHOWN, draw: int = 0) -> list[str]:
         """Channels that do not lie still, at random: ``--limit`` of them (``count`` if not said)."""
@@ -150,19 +158,24 @@ class Bench:
                 raise UsageError(f"channels are numbers with commas between them, not {wrong!r}")
             return [channel_unit(self.layer, int(text)).text for text in numbers]
         number = self.request.limit or count
-        lively = np.flatnonzero(self.values.max(0) > self.values.min(0))
+        lively = np.flatnonzero(self.probe.values.max(0) > self.probe.values.min(0))
         order = np.random.default_rng([self.request.seed, draw]).permutation(lively)
         return [channel_unit(self.layer, int(channel)).text for channel in sorted(order[:number])]
 
     def strongest(self, unit: str) -> Float[np.ndarray, " images"]:
         """A channel's values on its strongest photos: what its pictures are compared with."""
-        return np.sort(self.values[:, int(unit.rpartition(":")[2])])[-_TOP:]
+        return np.sort(self.probe.values[:, int(unit.rpartition(":")[2])])[-_TOP:]
 
-    def search(self, units: Sequence[str]) -> None:
-        """Find the top patches of channels in one pass for all; each picture then finds its own in the cache."""
-        parsed = [channel_unit(self.layer, int(unit.rpartition(":")[2])) for unit in units]
+    def search(self, units: Sequence[str]) -> list[References]:
+        """The top patches of channels, in one pass for all; each picture then finds its own in the cache."""
+        parsed = [parse(unit, self.encoder) for unit in units]
         how: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES, "progress": self.request.progress}
-        patch_references(self.references, self.encoder, parsed, **how)
+        return patch_references(self.references, self.encoder, parsed, **how)
+
+    def estimator(self, units: Sequence[str], **settings: Any) -> Vital:
+        """VITAL itself, for what a kept picture does not tell: transparency, facets, directions. It keeps its runs."""
+        how: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES, "random_state": self.request.seed}
+        return Vital(self.encoder, **{"steps": self.steps(units), **how, **settings})
 
     def steps(self, units: Sequence[str]) -> int:
         """VITAL's steps for some units."""
@@ -297,140 +310,17 @@ def check(asked: Mapping[str, Any]) -> None:
         raise UsageError(f"compute is equal or paper, not {asked['compute']!r}")
 
 
-def networks(request: Request, names: Sequence[str]) -> dict[str, str]:
-    """The model of each of the paper's networks, by its name.
-
-    "NAME=MODEL" names the network it is or stands for; "paper" takes the paper's weights; another model is the network
-    whose weights it names, or stands for the first one without a model. Nothing given: the zoo's stand-ins.
-    """
-    if not request.models:
-        return {name: STAND_INS[name] for name in names if name in STAND_INS}
-    found: dict[str, str] = {}
-    plain = [text for text in request.models if "=" not in text]
-    for text in request.models:
-        name, equals, model = text.partition("=")
-        if equals and name not in names:
-            raise UsageError(f"no network {name!r}{nearest(name, names)}: there are {', '.join(names)}")
-        found |= {name: model} if equals else {}
-    if "paper" in plain:
-        found |= {name: WEIGHTS[name] for name in names if name not in found}
-    known = {WEIGHTS[name]: name for name in names}
-    for text in plain:
-        name = known.get(text) or next((name for name in names if name not in found), None)
-        if text != "paper" and name is not None:
-            found[name] = text
-    return {name: found[name] for name in names if name in found}
-
-
 def comparable(bench: Bench, network: str) -> bool:
     """Whether ours is the paper's own network, so that a difference from its figure means something."""
     return bench.model == WEIGHTS[network] and bench.encoder.outputs == 1000
 
 
-def held_out(datasets: Sequence[str]) -> str | None:
-    """The dataset of the photos that pictures are compared with; None where there is none but the references'."""
-    if len(datasets) > 1:
-        return datasets[1]
-    return f"{datasets[0].removesuffix('#train')}#test" if datasets[0].endswith("#train") else None
-
-
-def of_the_network(encoder: Encoder, photos: LabelledPhotos, text: str) -> LabelledPhotos:
-    """The photos labelled with the network's classes, those of other labels left out. UsageError where none is left."""
-    if encoder.outputs is None:
-        raise UsageError(f"{encoder.source} is no classifier: VITAL's experiments picture classes")
-    if not photos.labels:
-        raise UsageError(f"{text!r} has no labels: name labelled photos, such as caltech101:ROOT#train")
-    place: dict[str, int] = {}
-    for index in range(encoder.outputs):
-        label = class_label(encoder, index, photos.classes)
-        if label is not None:
-            place.setdefault(label, index)
-    kept = [
-        (path, place[photos.classes[label]])
-        for path, label in zip(photos.paths, photos.labels, strict=True)
-        if photos.classes[label] in place
-    ]
-    if not kept:
-        raise UsageError(
-            f"no label of {text!r} is a class of {encoder.source}: give photos of its classes, in folders of their "
-            "names (for ImageNet, of their WordNet numbers)"
-        )
-    names = encoder.classes or tuple(map(str, range(encoder.outputs)))
-    return LabelledPhotos(tuple(path for path, _ in kept), tuple(label for _, label in kept), names)
-
-
-def judge_of(bench: Bench, notes: list[str]) -> Judge | None:
-    """The independent image-text model; None, with a note, where its weights are not there."""
-    source = str(bench.asked["judge"])
-    try:
-        return Judge.load(source, bench.names, known_to(source, bench.names))
-    except MissingError as error:
-        notes.append(f"No zero-shot figures: {error}.")
-        return None
-
-
-def real_of(bench: Bench, classes: Sequence[int]) -> tuple[list[Path], list[int]]:
-    """Real photos of some classes, at most ``photos`` of each."""
-    return first_of_each(bench.real, set(classes), int(bench.asked["photos"]))
-
-
-def likeliest(
-    bench: Bench, images: Sequence[Path]
-) -> tuple[Float[np.ndarray, "images classes"], Int[np.ndarray, " images"]]:
-    """The network's probabilities, and its answers."""
-    shares = bench.encoder.logits(list(images)).softmax(1).cpu().double().numpy()
-    return shares, shares.argmax(1)
-
-
-def sheet(cells: Sequence[tuple[Any, str]], columns: int, cell: int = 180) -> Image.Image:
-    """Pictures (files, images, arrays) in rows with their captions."""
-    opened = [Image.open(picture) if isinstance(picture, Path) else picture for picture, _ in cells]
-    return Image.fromarray(contact_sheet(opened, [caption for _, caption in cells], columns, cell=cell))
-
-
-def report(
-    name: str,
-    title: str,
-    rows: Sequence[Mapping[str, Any]],
-    benches: Mapping[str, Bench],
-    *,
-    notes: Sequence[str] = (),
-    pictures: Mapping[str, Image.Image] | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> Report:
-    """The report of an experiment, with notes on what stands in for the paper's networks, photos and compute."""
-    some = next(iter(benches.values()))
-    request, asked = some.request, some.asked
-    what, _, number = name.partition("-")
-    kind = number.rstrip("0123456789")
-    shown = {"table": "Table", "fig": "Fig."}[kind]
-    return Report(
-        name,
-        f"{what.upper()}, {shown} {number.removeprefix(kind)}: {title}",
-        rows,
-        [*notes, *_provenance(benches)],
-        pictures or {},
-        {
-            "models": {network: bench.model for network, bench in benches.items()},
-            "datasets": list(request.datasets),
-            "limit": request.limit,
-            **asked,
-            **(settings or {}),
-        },
-        request.seed,
-    )
-
-
-def _provenance(benches: Mapping[str, Bench]) -> list[str]:
-    some = next(iter(benches.values()))
-    foreign = [f"{bench.model} for {network}" for network, bench in benches.items() if bench.model != WEIGHTS[network]]
-    notes = []
-    if foreign:
-        notes.append(
-            f"Stand-ins, which reproduce no figure of the paper: {', '.join(foreign)}. Its own weights: --model paper "
-            "with ImageNet's photos."
-        )
-    other = held_out(some.request.datasets)
-    against = f"compared with photos of {short(other)}" if other else "compared with the same photos"
-    notes.append(f"Pictures from photos of {short(some.references)}, {against}.")
-    return notes
+def figures(
+    request: Request, extra: Mapping[str, Any], names: Sequence[str] = ("ResNet50",)
+) -> tuple[dict[str, Any], dict[str, Bench]]:
+    """The settings of an experiment, and a bench for each of its networks that has a model. UsageError without any."""
+    asked = request.settings({**DEFAULTS, **extra})
+    benches = {name: Bench(request, asked, model) for name, model in networks(request, names).items()}
+    if not benches:
+        raise UsageError(f"no model for any of {', '.join(names)}: give --model MODEL")
+    return asked, benches

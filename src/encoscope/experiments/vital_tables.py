@@ -11,48 +11,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from PIL import Image
 
 from encoscope.errors import UsageError
 from encoscope.experiments.report import Report, Request
 from encoscope.experiments.vital_bench import (
-    DEFAULTS,
     Bench,
     Draws,
     comparable,
-    judge_of,
-    likeliest,
-    networks,
-    real_of,
-    report,
+    figures,
 )
-from encoscope.experiments.vital_figures import Judge, channel_figures, looked_at
+from encoscope.experiments.vital_figures import channel_figures
+from encoscope.experiments.vital_measures import judge_of, likeliest, measures, real_measures, real_of
 from encoscope.experiments.vital_paper import (
-    ACCURACY,
     CLASSES,
     COMPARISON,
     CONTROL,
     INNER,
-    OWN,
     PERCENT,
     PREDICTIONS,
     REAL,
     REFERENCES,
-    RESNET,
-    TOP1,
-    TOP5,
     Line,
 )
-from encoscope.metrics import Interval, KernelDistance, bootstrap, frechet_distance, halves, kernel_distance
+from encoscope.experiments.vital_report import report, sheet
+from encoscope.metrics import Interval, KernelDistance, bootstrap
 
-OPTIONS: Mapping[str, Any] = {**DEFAULTS, "judge": "zoo:clip-caltech101", "photos": 50}
+OPTIONS: Mapping[str, Any] = {"judge": "zoo:clip-caltech101", "photos": 50}
 """What tables of classes can be asked, besides. judge: the image-text model of the zero-shot figures. photos: real ones
 of each class that pictures are compared with, at most."""
-Values: TypeAlias = dict[str, Interval | KernelDistance | float | None]
-KID = "KID, own features"
+_SHOWN = 8  # classes or channels on a sheet
 _BIG = 1024 / 224  # the larger pictures of Table 2, in sides of the network's input
 _ENSEMBLE = 8
 _STAND_IN_CLASSES = ("Leopards", "dalmatian")
@@ -70,32 +61,36 @@ class Row:
 
 def comparison(number: int, request: Request) -> Report:
     """Tables 1 and 2: methods on networks."""
-    asked = request.settings(OPTIONS)
     lines = [line for line in COMPARISON if line.main or number == 2]
-    benches = {name: Bench(request, asked, model) for name, model in networks(request, _names(lines)).items()}
+    asked, benches = figures(request, OPTIONS, _names(lines))
     notes: list[str] = []
     rows: list[dict[str, Any]] = []
+    pictures: dict[str, Image.Image] = {}
     extractor = benches.get("ResNet50") if number == 2 else None
     for network, bench in benches.items():
         mine = [_row(line, bench) for line in lines if line.network == network]
-        rows += _of_classes(bench, network, mine, extractor, notes)
+        found, cells = _of_classes(bench, network, mine, extractor, notes)
+        rows += found
+        pictures[f"vital-table{number}-{network}"] = _sheet(bench, cells)
     missing = [name for name in _names(lines) if name not in benches]
     if missing:
         notes.append(f"Left out, without a model: {', '.join(missing)}; give --model 'NAME=MODEL'.")
     title = "methods on networks" if number == 1 else "methods on networks, with more of their settings"
-    return report(f"vital-table{number}", title, rows, benches, notes=[*_reading(asked), *notes])
+    notes.append("r: 224 is the size of the network's own input, r: 1024 in proportion to it; bs: made together.")
+    return report(f"vital-table{number}", title, rows, benches, notes=[*_reading(asked), *notes], pictures=pictures)
 
 
 def table3(request: Request) -> Report:
     """Channels inside the network: AUC and MAD of pictures against the strongest photos (CoSy)."""
-    asked = request.settings({**DEFAULTS, "layer": "", "channels": ""})
-    benches = {name: Bench(request, asked, model) for name, model in networks(request, ("ResNet50",)).items()}
-    rows = []
+    asked, benches = figures(request, {"layer": "", "channels": ""})
+    rows, pictures = [], {}
     for network, bench in benches.items():
         units = bench.channels()
         bench.search(units)
+        cells: list[tuple[Any, str]] = []
         for method, paper in INNER.items():
             made = bench.drawn(method, units)
+            cells += [(path, f"{unit}, {method}") for unit, path in list(zip(units, made.first, strict=True))[:_SHOWN]]
             pairs = [
                 channel_figures(bench.encoder, unit, made.of(place), bench.strongest(unit).tolist())
                 for place, unit in enumerate(units)
@@ -107,6 +102,7 @@ def table3(request: Request) -> Report:
                     | {"difference": _difference(bench, network, ours, paper[measure])}
                     | {"channels": len(units), "pictures": len(made)}
                 )
+        pictures["vital-table3"] = sheet(cells, min(len(units), _SHOWN))
     bench = next(iter(benches.values()))
     notes = [
         f"Channels of {bench.layer} at random among those that do not lie still (the paper: 90 of ResNet50, it does "
@@ -114,86 +110,60 @@ def table3(request: Request) -> Report:
         "their standard deviations.",
         *_compute(asked),
     ]
-    return report("vital-table3", "channels inside the network", rows, benches, notes=notes)
+    return report("vital-table3", "channels inside the network", rows, benches, notes=notes, pictures=pictures)
 
 
 def table4(request: Request) -> Report:
     """The network's two likeliest classes of pictures of two example classes."""
-    asked = request.settings({**DEFAULTS, "photos": 50})
-    benches = {name: Bench(request, asked, model) for name, model in networks(request, ("ResNet50",)).items()}
-    rows = []
-    for network, bench in benches.items():
-        labels = bench.classes(2, CLASSES if comparable(bench, network) else _STAND_IN_CLASSES)
+    asked, benches = figures(request, {"photos": 50})
+    rows: list[dict[str, Any]] = []
+    cells: list[tuple[Any, str]] = []
+    for bench in benches.values():
+        labels = bench.classes(2, (*CLASSES, *_STAND_IN_CLASSES))
         units = [f"class:{label}" for label in labels]
         for method, paper in PREDICTIONS.items():
             made = None if method == REAL else _drawn_or_none(bench, method, units)
             for place, label in enumerate(labels):
                 images = real_of(bench, [label])[0] if method == REAL else made.of(place) if made else []
                 name = bench.names[label]
-                printed = paper[CLASSES.index(name)] if name in CLASSES else None
+                plain = name.partition(",")[0]
+                printed = paper[CLASSES.index(plain)] if plain in CLASSES else None
                 row = {"pictures of": name, "images": method, "paper": printed}
                 rows.append(row | _two_likeliest(bench, images, label, request.seed))
+                cells += [(path, f"{method}: {rows[-1]['#1']} {rows[-1]['#1 score'].value:.0%}") for path in images[:1]]
     notes = [
         "#1 and #2: the classes of largest mean probability over the images, with the mean's interval where there are "
         "several; the paper does not say whether its real image is one photo or a mean. right: #1 is the class.",
         *_compute(asked),
     ]
-    return report("vital-table4", "what the network takes pictures for", rows, benches, notes=notes)
+    pictures = {"vital-table4": sheet(cells, min(2, len(cells)))}
+    title = "what the network takes pictures for"
+    return report("vital-table4", title, rows, benches, notes=notes, pictures=pictures)
 
 
 def table5(request: Request) -> Report:
     """The number of references of a class."""
-    asked = request.settings({**OPTIONS, "numbers": ",".join(map(str, REFERENCES))})
-    benches = {name: Bench(request, asked, model) for name, model in networks(request, ("ResNet50",)).items()}
+    asked, benches = figures(request, {**OPTIONS, "numbers": ",".join(map(str, REFERENCES))})
     notes: list[str] = []
     rows: list[dict[str, Any]] = []
+    pictures: dict[str, Image.Image] = {}
     for network, bench in benches.items():
         numbers = whole_numbers("numbers", asked["numbers"])
         mine = [
             Row(Line(network, "vital", f"{number} references", REFERENCES.get(number)), "vital", {"number": number})
             for number in numbers
         ]
-        rows += _of_classes(bench, network, [Row(Line(network, REAL), REAL, {}), *mine], None, notes)
+        found, cells = _of_classes(bench, network, [Row(Line(network, REAL), REAL, {}), *mine], None, notes)
+        rows += found
+        pictures["vital-table5"] = _sheet(bench, cells)
         fewest = min(np.bincount(bench.photos.labels)[bench.classes()])
         if fewest < max(numbers):
             notes.append(f"Of some of these classes there are but {fewest} photos: larger numbers take all there are.")
-    return report("vital-table5", "the number of references", rows, benches, notes=[*_reading(asked), *notes])
+    title = "the number of references"
+    return report("vital-table5", title, rows, benches, notes=[*_reading(asked), *notes], pictures=pictures)
 
 
 table1, table2 = (partial(comparison, number) for number in (1, 2))
-
-
-def measures(bench: Bench, judge: Judge | None, made: Draws, labels: Sequence[int], extractor: Bench | None) -> Values:
-    """What pictures of some classes are worth, by measure; distances are from real photos of the same classes."""
-    all_labels = list(labels) * len(made.pictures)
-    features, own = looked_at(bench.encoder, made.all, all_labels)
-    real = _features(bench, bench, labels)
-    seed = bench.request.seed
-    found: Values = {ACCURACY: bootstrap(made.by_unit(own), seed=seed)}
-    found[OWN] = _distance(real, features)
-    if extractor is not None:
-        found[RESNET] = _distance(_features(extractor, bench, labels), _pooled(extractor, made.all))
-    found[KID] = _kid(real, features, seed)
-    return found | _zero_shot(judge, made, all_labels, seed)
-
-
-def real_measures(bench: Bench, judge: Judge | None, labels: Sequence[int]) -> tuple[Values, int]:
-    """The same of real photos, and their number: the zero-shot figures of those the network takes for their class.
-
-    Distances are those of one half of the photos from the other.
-    """
-    paths, own_labels = real_of(bench, labels)
-    features, own = looked_at(bench.encoder, paths, own_labels)
-    seed = bench.request.seed
-    found: Values = {ACCURACY: bootstrap(own, seed=seed)}
-    if len(features) >= 4:
-        one, two = halves(features, seed)
-        found |= {OWN: _distance(one, two), KID: _kid(one, two, seed)}
-    right = [place for place, is_right in enumerate(own) if is_right]
-    kept = Draws([[paths[place] for place in right]])
-    if right:
-        found |= _zero_shot(judge, kept, [own_labels[place] for place in right], seed)
-    return found, len(paths)
 
 
 def whole_numbers(name: str, text: Any) -> list[int]:
@@ -217,9 +187,10 @@ def _row(line: Line, bench: Bench) -> Row:
 
 def _of_classes(
     bench: Bench, network: str, rows: Sequence[Row], extractor: Bench | None, notes: list[str]
-) -> list[dict[str, Any]]:
-    """Each row's measures, one below the other; a method that the network does not take is named in a note."""
+) -> tuple[list[dict[str, Any]], list[tuple[Any, str]]]:
+    """Each row's measures, one below the other, and its pictures; a method the network does not take is a note."""
     labels = bench.classes()
+    cells: list[tuple[Any, str]] = []
     units = [f"class:{label}" for label in labels]
     judge = judge_of(bench, notes)
     found: list[dict[str, Any]] = []
@@ -238,6 +209,8 @@ def _of_classes(
                 values, count = dict.fromkeys(line.paper or ()), 0
             else:
                 values, count = measures(bench, judge, made, labels, extractor), len(made)
+                named = list(zip(labels, made.first, strict=True))[:_SHOWN]
+                cells += [(path, f"{bench.names[label]}, {_label(line)}") for label, path in named]
         for measure, ours in values.items():
             paper = (line.paper or {}).get(measure)
             paper = None if paper is None else paper / 100 if measure in PERCENT else paper
@@ -247,7 +220,12 @@ def _of_classes(
                 | {"spread": ours.std if isinstance(ours, KernelDistance) else None}
                 | {"difference": _difference(bench, network, ours, paper), "images": count or None}
             )
-    return found
+    return found, cells
+
+
+def _sheet(bench: Bench, cells: Sequence[tuple[Any, str]]) -> Image.Image:
+    """The first classes' pictures, a row for each row of the table."""
+    return sheet(cells, min(len(bench.classes()), _SHOWN))
 
 
 def _made(bench: Bench, row: Row, units: Sequence[str]) -> Draws:
@@ -282,41 +260,6 @@ def _two_likeliest(bench: Bench, images: Sequence[Path], label: int, seed: int) 
         "right": first == label,
         "count": len(images),
     }
-
-
-def _zero_shot(judge: Judge | None, made: Draws, labels: Sequence[int], seed: int) -> Values:
-    if judge is None:
-        return {TOP1: None, TOP5: None}
-    kept = [place for place, label in enumerate(labels) if judge.names(label)]
-    if not kept:
-        return {TOP1: None, TOP5: None}
-    places = np.full(len(labels), np.nan)
-    places[kept] = judge.ranks([made.all[place] for place in kept], [labels[place] for place in kept])
-
-    def within(top: int) -> Interval:
-        hits = np.where(np.isnan(places), np.nan, places < top)
-        return bootstrap(made.by_unit(hits), seed=seed)
-
-    return {TOP1: within(1), TOP5: within(5)}
-
-
-def _features(extractor: Bench, bench: Bench, labels: Sequence[int]) -> Float[np.ndarray, "photos features"]:
-    """What a network makes of the real photos of a bench."""
-    return _pooled(extractor, real_of(bench, labels)[0])
-
-
-def _pooled(bench: Bench, images: Sequence[Path]) -> Float[np.ndarray, "images features"]:
-    return looked_at(bench.encoder, images, [0] * len(images))[0]
-
-
-def _distance(real: Float[np.ndarray, "photos features"], made: Float[np.ndarray, "images features"]) -> float | None:
-    return frechet_distance(real, made) if min(len(real), len(made)) > 1 else None
-
-
-def _kid(
-    real: Float[np.ndarray, "photos features"], made: Float[np.ndarray, "images features"], seed: int
-) -> KernelDistance | None:
-    return kernel_distance(real, made, seed=seed) if min(len(real), len(made)) > 1 else None
 
 
 def _difference(bench: Bench, network: str, ours: Any, paper: float | None) -> float | None:

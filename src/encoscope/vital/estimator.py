@@ -55,10 +55,11 @@ class Vital:
     none for classes, and for other units LRP, or gradient x input where LRP does not reach; "none", "lrp",
     "guided-backprop", "gradient-input", or a callable (encoder, pixels, unit, layers) -> {layer: maps}.
     matching: "sort", or "moments" for comparison. layers, weights: in place of the recipe's. smooth: a_TV = a_l2 in
-    place of the recipe's. number: references of a unit. patch, scoring, candidates: how top patches are searched, see
-    ``patch_references``. size: (height, width) of the pictures, the network's own if left out. jitter: pixels, 30 for
-    224 in proportion if left out. lr: Adam's. batch: pictures made together; left out, one on the CPU, where more is no
-    faster, and eight on a GPU. cache: keep statistics, and states of runs, so that a stopped run goes on.
+    place of the recipe's, or the two of them. number: references of a unit. patch, scoring, candidates: how patches are
+    searched, see ``patch_references``. size: (height, width) of the pictures, the network's own if left out.
+    jitter: pixels, 30 for 224 in proportion if left out. lr: Adam's. batch: pictures made together; left out, one on
+    the CPU, where more is no faster, and eight on a GPU. cache: keep statistics, and states of runs, so that a stopped
+    run goes on.
     random_state: seed; a picture's numbers depend on it and on the unit's text, never on what shares its batch.
 
     Attributes after ``fit``: ``targets_``, a ``Target`` for each picture, with its statistics.
@@ -74,7 +75,7 @@ class Vital:
         matching: Matching = "sort",
         layers: Sequence[str] | None = None,
         weights: Sequence[float] | None = None,
-        smooth: float | None = None,
+        smooth: float | Sequence[float] | None = None,
         number: int = 50,
         patch: int | None = None,
         scoring: Scoring = "stride",
@@ -239,7 +240,8 @@ class Vital:
         elif self.weights is not None:
             made = chosen(self.encoder, unit, made, made.layers, self.weights)
         if self.smooth is not None:
-            made = replace(made, tv=self.smooth, l2=self.smooth)
+            tv, l2 = (self.smooth, self.smooth) if isinstance(self.smooth, int | float) else self.smooth
+            made = replace(made, tv=tv, l2=l2)
         if self.relevance == "auto" and relevance == "lrp" and not reaches(self.encoder, unit, made.layers, "lrp"):
             relevance = "gradient-input"
         return made, relevance
