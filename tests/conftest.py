@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -32,6 +33,15 @@ def data_root() -> Path:
     if not root.is_dir():
         need("data", f"ENCOSCOPE_DATA points to {root}, which is no folder")
     return root
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command line gives the library's logger handlers and a level: they are gone after the test."""
+    logger = logging.getLogger("encoscope")
+    before = list(logger.handlers), logger.level
+    yield
+    logger.handlers[:], logger.level = before
 
 
 def _inside(package: str, *parts: str) -> Path:

@@ -7,21 +7,12 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 import encoscope
 from encoscope.cli import app as cli
 from encoscope.errors import MissingError, UsageError
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    logger = logging.getLogger("encoscope")
-    before = list(logger.handlers), logger.level
-    yield
-    logger.handlers[:], logger.level = before
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -54,7 +45,7 @@ def test_help_loads_neither_torch_nor_numpy(arguments: list[str]) -> None:
         (["segment", "a.jpg", "--model", "m", "--no-json"], "Unknown option: --no-json"),
         (["segment", "a.jpg", "--model", "m", "--grouping", "wards"], '"wards"'),
         (["segment", "a.jpg", "--model", "m", "--clusters", "few"], "--clusters takes auto, or a whole number from 1"),
-        (["segment", "a.jpg", "--model", "m", "--clusters", "2,x"], "--clusters takes one number, several"),
+        (["segment", "a.jpg", "--model", "m", "--clusters", "2,x"], "--clusters takes whole numbers from 1 on"),
         (["segment", "a.jpg", "--model", "m", "--weighting", "papre"], "--weighting takes numbers with commas"),
         (
             ["segment", "a.jpg", "--model", "m", "--resolution", "0"],

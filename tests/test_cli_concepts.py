@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -39,10 +38,7 @@ def here(tmp_path, monkeypatch):
         file.parent.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
         image.resize((50, 40), Image.Resampling.BICUBIC).save(file)
-    logger = logging.getLogger("encoscope")
-    before = list(logger.handlers), logger.level
-    yield tmp_path
-    logger.handlers[:], logger.level = before
+    return tmp_path
 
 
 ARGUMENTS = ["concepts", "class:cat", "--model", MODEL, "--references", "photos", "--number", "2", "--layer", "1"]

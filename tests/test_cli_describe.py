@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,6 @@ def here(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(place / "cache"))
     monkeypatch.setattr(vlm, "load", lambda name, **_: world.Reader())
-    logger = logging.getLogger("encoscope")
-    before = list(logger.handlers), logger.level
-    yield
-    logger.handlers[:], logger.level = before
 
 
 def flags(place) -> list[str]:

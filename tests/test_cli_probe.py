@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -35,10 +34,7 @@ def here(tmp_path, monkeypatch):
     for name in ("cat/a.png", "cat/b.png", "dog/c.png"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / "photos" / name)
-    logger = logging.getLogger("encoscope")
-    before = list(logger.handlers), logger.level
-    yield tmp_path
-    logger.handlers[:], logger.level = before
+    return tmp_path
 
 
 def test_what_it_says_and_where_the_store_is(here, capsys) -> None:

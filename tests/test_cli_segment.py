@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +33,10 @@ def network():
 
 
 @pytest.fixture(autouse=True)
-def tiny(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiny(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("modules")
     (folder / "tiny_network_of_the_tests.py").write_text(TINY)
     monkeypatch.syspath_prepend(folder)
-    logger = logging.getLogger("encoscope")
-    before = list(logger.handlers), logger.level
-    yield
-    logger.handlers[:], logger.level = before
 
 
 @pytest.fixture

@@ -3,50 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from encoscope.cli.app import run
-
-MODEL = "py:tiny_classifier_of_the_tests:network"
-TINY = """
-import torch
-from torch import nn
-from encoscope import Encoder
-
-def network():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        layers = [nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU())
-                  for a, b in ((3, 8), (8, 12), (12, 16))]
-        module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
-    return Encoder(module, size=32, classes=["sea horse", "barrel", "panda"])
-"""
+from tiny_classifier import MODEL, settle
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with photos of three labels; a module with a network; a cache of its own."""
     folder = tmp_path_factory.mktemp("work")
-    (folder / "tiny_classifier_of_the_tests.py").write_text(TINY)
-    rng = np.random.default_rng(0)
-    for name in ("sea_horse", "barrel", "panda"):
-        (folder / "photos" / name).mkdir(parents=True)
-        for number in range(3):
-            pixels = rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "photos" / name / f"{number}.png")
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("ENCOSCOPE_CACHE", str(folder / "cache"))
-    logger = logging.getLogger("encoscope")
-    before = list(logger.handlers), logger.level
-    yield folder
-    logger.handlers[:], logger.level = before
+    return settle(folder, monkeypatch, ("sea horse", "barrel", "panda"), ("sea_horse", "barrel", "panda"))
 
 
 def visualize(*tokens: str) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from encoscope.experiments.study.orders import (
     subset_of,
 )
 from encoscope.experiments.study.writing import About, Material
+from tiny_classifier import MODEL, settle
 
 METHODS = ("vital", "deepinversion", "maco")
 INNER = ("vital", "maco")
@@ -436,40 +436,13 @@ def test_narrow_windows_in_light_and_dark(browser: Any, study: Path, scheme: str
 # From a network
 
 
-MODEL = "py:tiny_classifier_for_a_study:network"
-TINY = """
-import torch
-from torch import nn
-from encoscope import Encoder
-
-def network():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        layers = [nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU())
-                  for a, b in ((3, 8), (8, 12), (12, 16))]
-        module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
-    return Encoder(module, size=32, classes=["sea horse", "barrel, cask", "panda", "crab", "water_lilly"])
-"""
 LABELS = ("sea_horse", "barrel, cask", "panda", "crab", "water_lilly")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with photos of five labels, a module with a network, and a cache of its own."""
-    (tmp_path / "tiny_classifier_for_a_study.py").write_text(TINY)
-    rng = np.random.default_rng(0)
-    for name in LABELS:
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number in range(3):
-            pixels = rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
-    logger = logging.getLogger("encoscope")
-    before = list(logger.handlers), logger.level
-    yield tmp_path
-    logger.handlers[:], logger.level = before
+    return settle(tmp_path, monkeypatch, ("sea horse", *LABELS[1:]), LABELS)
 
 
 def built(*tokens: str) -> int:
