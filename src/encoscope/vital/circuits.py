@@ -64,24 +64,25 @@ class Circuit:
         from matplotlib.patches import ConnectionPatch
 
         columns = len(self.links)
-        figure = Figure(figsize=(2.6 * max(columns, 2), 6.0), layout="constrained")
-        grid = figure.add_gridspec(2, 2 * columns)
+        figure = Figure(figsize=(2.6 * max(columns, 2), 6.6), layout="constrained")
+        grid = figure.add_gridspec(3, 2 * columns, height_ratios=(1, 0.22, 1))  # arrows have the row between
         above = figure.add_subplot(grid[0, columns - 1 : columns + 1])
         above.imshow(self.pictures[0].picture)
         above.set_title(self.unit.text)
         above.set_axis_off()
         widest = max(link.share for link in self.links)
         for place, (link, found) in enumerate(zip(self.links, self.pictures[1:], strict=True)):
-            axes = figure.add_subplot(grid[1, 2 * place : 2 * place + 2])
+            axes = figure.add_subplot(grid[2, 2 * place : 2 * place + 2])
             axes.imshow(found.picture)
-            axes.set_title("\n".join(textwrap.wrap(f"{link.unit.text}: {link.share:.1%}", 24)), fontsize=10)
+            axes.set_title("\n".join(textwrap.wrap(f"{link.unit.text}: {link.share:.1%}", 24)), fontsize=10, y=-0.16)
             axes.set_axis_off()
             arrow = ConnectionPatch(
-                xyA=(0.5, 1.22),
+                xyA=(0.5, 1.02),
                 coordsA=axes.transAxes,
-                xyB=(0.5, -0.04),
+                xyB=((place + 0.5) / columns, -0.03),
                 coordsB=above.transAxes,
                 arrowstyle="-|>",
+                mutation_scale=14,
                 linewidth=0.8 + 3 * link.share / max(widest, 1e-12),
                 color="0.35",
             )
