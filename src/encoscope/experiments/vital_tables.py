@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from encoscope.errors import UsageError
@@ -130,7 +131,9 @@ def table4(request: Request) -> Report:
                 printed = paper[CLASSES.index(plain)] if plain in CLASSES else None
                 row = {"pictures of": name, "images": method, "paper": printed}
                 rows.append(row | _two_likeliest(bench, images, label, request.seed))
-                cells += [(path, f"{method}: {rows[-1]['#1']} {rows[-1]['#1 score'].value:.0%}") for path in images[:1]]
+                cells += [
+                    (path, f"{method}: {rows[-1]['#1']} {_plain(rows[-1]['#1 score']):.0%}") for path in images[:1]
+                ]
     notes = [
         "#1 and #2: the classes of largest mean probability over the images, with the mean's interval where there are "
         "several; the paper does not say whether its real image is one photo or a mean. right: #1 is the class.",
@@ -254,18 +257,27 @@ def _two_likeliest(bench: Bench, images: Sequence[Path], label: int, seed: int) 
     first, second = np.argsort(-shares.mean(0), kind="stable")[:2].tolist()
     return {
         "#1": bench.names[first],
-        "#1 score": bootstrap(shares[:, first], seed=seed),
+        "#1 score": _score(shares[:, first], seed),
         "#2": bench.names[second],
-        "#2 score": bootstrap(shares[:, second], seed=seed),
+        "#2 score": _score(shares[:, second], seed),
         "right": first == label,
         "count": len(images),
     }
 
 
+def _score(shares: Float[np.ndarray, " images"], seed: int) -> Interval | float:
+    """A mean probability, with its interval where there are several images."""
+    return bootstrap(shares, seed=seed) if len(shares) > 1 else float(shares[0])
+
+
 def _difference(bench: Bench, network: str, ours: Any, paper: float | None) -> float | None:
     if paper is None or ours is None or not comparable(bench, network):
         return None
-    return round((ours.value if isinstance(ours, Interval) else ours) - paper, 4)
+    return round(_plain(ours) - paper, 4)
+
+
+def _plain(value: Any) -> float:
+    return value.value if isinstance(value, Interval | KernelDistance) else value
 
 
 def _names(lines: Sequence[Line]) -> tuple[str, ...]:
