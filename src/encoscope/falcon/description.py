@@ -99,8 +99,8 @@ class Description:
     method: "falcon"; "falcon, top-k" where no image (or fewer than asked for) passes alpha and the strongest stand in;
     "dissect" for soft-WPMI where FALCON finds no concept; "none" where nothing is to be said. note: why, where it is
     not plain "falcon".
-    images: how many there are in T_i (or stand in); high, low: some of T_i and L_i, strongest first once the activations
-    of each image are brought to unit length.
+    images: how many there are in T_i (or stand in); high, low: some of T_i and L_i, strongest first when the
+    activations of each image are brought to unit length.
     interpretability: mean cosine over all pairs of crops as the authors compute it, each with itself too; clarity: over
     pairs of different ones; None for fewer than two crops. interpretable: clarity is above the settings' ``clear``.
     truth: the test on images that were not used; None where none was made.
