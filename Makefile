@@ -20,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py demo
 
 # The whole of it: 500 photos that the network was not trained on, 160 features in words, of which 64 and 20 classes have
-# pictures. About 45 minutes on two cores. Needs the data.
+# pictures. Most of an hour on two cores. Needs the data.
 demo-atlas: $(STAMP)
 	@test -n "$(ENCOSCOPE_DATA)" || { echo "set ENCOSCOPE_DATA to the folder that holds caltech101/" >&2; exit 3; }
 	$(BIN)/encoscope atlas build --model zoo:resnet-caltech101 --images "caltech101:$(ENCOSCOPE_DATA)/caltech101#test" \
