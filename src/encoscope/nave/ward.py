@@ -52,13 +52,14 @@ def ward_tree(
 ) -> WardTree:
     """Ward's hierarchy by nearest-neighbour chains (Murtagh, 1983), O(points^2) time and memory.
 
-    squared_distances: squared Euclidean distances between points; consumed (overwritten). weights: how many
-    observations each point stands for (default 1). Merging A and B costs |A||B| / (|A| + |B|) ||mean_A - mean_B||^2,
-    kept up to date with the formula of Lance and Williams.
+    squared_distances: squared Euclidean distances between points; where rounding made the two of a pair unlike, the
+    smaller counts. weights: how many observations each point stands for (default 1). Merging A and B costs
+    |A||B| / (|A| + |B|) ||mean_A - mean_B||^2, kept up to date with the formula of Lance and Williams.
     """
     n = len(squared_distances)
     size = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64).copy()
-    cost = squared_distances
+    # a product of matrices is symmetric up to rounding only, and on pairs that tie a chain would run in circles
+    cost = np.minimum(squared_distances, squared_distances.T)
     cost *= size[:, None] * size[None, :] / (size[:, None] + size[None, :])
     np.fill_diagonal(cost, np.inf)
     merges = np.empty((n - 1, 2), dtype=np.int64)
