@@ -43,7 +43,7 @@ class Alignment:
         self._matching: Matching = matching
         self._weighted = weighted
         self._scaled = reader.relevance is not None and not reader.scaled
-        self._targets: dict[tuple[str, int, int], Tensor] = {}
+        self._targets: dict[tuple[str, tuple[int, ...], int], Tensor] = {}
         for prototype in prototypes:
             for name in recipe.layers:
                 if name not in prototype.values:
@@ -60,7 +60,7 @@ class Alignment:
         named: dict[str, Tensor] = {}
         for name, weight in zip(recipe.layers, recipe.weights, strict=True):
             values = self._woken(name, seen, places)
-            target = torch.stack([self._target(name, place, values) for place in places])
+            target = self._target(name, tuple(places), values)
             channels = torch.stack([self._weights(name, place, values) for place in places]) if self._weighted else None
             named[name] = weight * match(self._matching, values, target, channels)
             if self._scaled:
@@ -83,10 +83,11 @@ class Alignment:
         usual = self._shrinkage(layer, places).sqrt().to(values)[:, None, None]
         return torch.where(seen.silent[:, None, None], seen.plain[layer] * usual, values)
 
-    def _target(self, layer: str, place: int, values: Tensor) -> Tensor:
-        wanted = (layer, place, values.shape[2])
+    def _target(self, layer: str, places: tuple[int, ...], values: Tensor) -> Tensor:
+        wanted = (layer, places, values.shape[2])
         if wanted not in self._targets:
-            self._targets[wanted] = self._prototypes[place].of(layer, values.shape[2]).to(values)
+            found = [self._prototypes[place].of(layer, values.shape[2]).to(values) for place in places]
+            self._targets[wanted] = torch.stack(found)
         return self._targets[wanted]
 
     def _shrinkage(self, layer: str, places: Iterable[int]) -> Tensor:

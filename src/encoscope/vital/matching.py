@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -11,9 +10,9 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from encoscope.encoder import Activation
+from encoscope.vital.ranks import sort_blocks
 
 Matching: TypeAlias = Literal["sort", "moments"]
-_WORTH = 1 << 16  # values that are worth a thread
 Values: TypeAlias = Float[Tensor, "batch channels positions"]
 
 
@@ -71,13 +70,13 @@ class _SortMatching(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, prototype: Tensor, channel_weights: Tensor | None) -> Tensor:
-        ordered, places = sort(values)
-        difference = ordered - prototype
-        weighted = difference if channel_weights is None else difference * channel_weights[:, :, None]
-        size = values.shape[1] * values.shape[2]
-        gradient = torch.empty_like(ordered).scatter_(2, places, weighted)
-        ctx.save_for_backward(gradient.mul_(2 / size))
-        return (weighted * difference).sum((1, 2)) / size
+        factor = torch.ones_like(values[:, :, 0]) if channel_weights is None else channel_weights
+        factor = factor / (values.shape[1] * values.shape[2])
+        alike = values.dtype == prototype.dtype == torch.float32
+        matched = _on_cpu if alike and values.device.type == "cpu" else _anywhere
+        gradient, squares = matched(values.detach(), prototype, 2 * factor)
+        ctx.save_for_backward(gradient)
+        return (squares * factor).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
@@ -85,40 +84,50 @@ class _SortMatching(torch.autograd.Function):
         return gradient * outputs[0][:, None, None], None, None
 
 
+def _anywhere(
+    values: Values, prototype: Values, factor: Float[Tensor, "batch channels"]
+) -> tuple[Values, Float[Tensor, "batch channels"]]:
+    """Each value's distance to the prototype's of its rank, times the channel's factor; the sum of their squares."""
+    ordered, places = sort(values)
+    difference = ordered - prototype
+    gradient = torch.empty_like(difference).scatter_(2, places, difference * factor[:, :, None])
+    return gradient, difference.square().sum(2)
+
+
+def _on_cpu(
+    values: Values, prototype: Values, factor: Float[Tensor, "batch channels"]
+) -> tuple[Values, Float[Tensor, "batch channels"]]:
+    """The same, in one visit of each block of channels."""
+    rows, targets, factors = _rows(values), _rows(prototype.expand_as(values)), factor.numpy().reshape(-1, 1)
+    gradient, squares = np.empty_like(rows), np.empty_like(rows[:, 0])
+
+    def visit(block: slice, ordered: np.ndarray, places: np.ndarray) -> None:
+        ordered -= targets[block]
+        squares[block] = np.einsum("rp,rp->r", ordered, ordered)
+        ordered *= factors[block]
+        gradient[block].reshape(-1)[places] = ordered
+
+    sort_blocks(rows, visit)
+    return torch.from_numpy(gradient).view(values.shape), torch.from_numpy(squares).view(factor.shape)
+
+
 def sort(
     values: Float[Tensor, "*rows positions"],
 ) -> tuple[Float[Tensor, "*rows positions"], Integer[Tensor, "*rows positions"]]:
-    """The values in ascending order along the last axis, and the places they came from."""
-    if values.device.type == "cpu" and values.dtype == torch.float32:
-        return _sort_keys(values.detach())
-    ordered, places = torch.sort(values.detach(), dim=-1, stable=True)
-    return ordered, places
+    """The values in ascending order along the last axis, and the places they came from; ties by place."""
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        found, places = torch.sort(values.detach(), dim=-1, stable=True)
+        return found, places
+    rows = _rows(values.detach())
+    ordered, origin = np.empty_like(rows), np.empty(rows.shape, dtype=np.int64)
+
+    def visit(block: slice, some: np.ndarray, places: np.ndarray) -> None:
+        ordered[block] = some
+        np.subtract(places, np.arange(len(some))[:, None] * rows.shape[1], out=origin[block])
+
+    sort_blocks(rows, visit)
+    return torch.from_numpy(ordered).view(values.shape), torch.from_numpy(origin).view(values.shape)
 
 
-def _sort_keys(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows sorted by NumPy, some by each of torch's threads: rows do not touch, so the result is the same."""
-    rows = values.contiguous().numpy().reshape(-1, values.shape[-1])
-    threads = min(torch.get_num_threads(), rows.size // _WORTH + 1, max(1, len(rows)))
-    if threads == 1:
-        parts = [_sort_rows(rows)]
-    else:
-        with ThreadPoolExecutor(threads) as pool:  # NumPy holds no lock while it sorts
-            parts = list(pool.map(_sort_rows, np.array_split(rows, threads)))
-    ordered, places = (np.concatenate(part) if threads > 1 else part[0] for part in zip(*parts, strict=True))
-    return torch.from_numpy(ordered).view(values.shape), torch.from_numpy(places).view(values.shape)
-
-
-def _sort_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """NumPy's vectorised sort of 64-bit keys: the float's bits, made to order as integers do, above the place.
-
-    Two to seven times as fast as a sort with indices of floats; exact, since nothing of value or place is lost.
-    """
-    bits = rows.view(np.int32)
-    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
-    keys <<= 32
-    keys |= np.arange(rows.shape[-1])
-    keys.sort(axis=-1)
-    places = keys & 0xFFFFFFFF
-    bits = (keys >> 32).astype(np.int32)
-    bits ^= (bits >> 31) & 0x7FFFFFFF
-    return bits.view(np.float32), places
+def _rows(values: Tensor) -> np.ndarray:
+    return values.contiguous().numpy().reshape(-1, values.shape[-1])
