@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 import encoscope
 from encoscope import plots
+from encoscope.cli.concepts import concepts as find_concepts
 from encoscope.images import Photo, read
 from encoscope.nave import Segmentation
 from encoscope.nave.controls import colour_control, untrained_control
@@ -46,6 +48,7 @@ def main() -> None:
         references = f"caltech101:{os.environ['ENCOSCOPE_DATA']}/caltech101#train"
         classes(encoder, encoscope.load(MODEL, untrained=True), references)
         inside(encoder, references)
+        concepts(references)
         words(encoder, references)
 
 
@@ -125,6 +128,16 @@ def inside(encoder: encoscope.Encoder, references: str) -> None:
     channel = found.links[0].unit
     facets = encoscope.Vital(encoder, steps=STEPS).fit(references, channel, facets=3).synthesize()
     save("facets.jpg", [made.picture for made in facets], [made.name for made in facets], 3)
+
+
+def concepts(references: str) -> None:
+    """What a class is made up of: concepts with their patches, as the command shows them."""
+    with tempfile.TemporaryDirectory() as folder:
+        find_concepts(
+            "class:sunflower", model=MODEL, references=references, steps=STEPS, relevance="none", out=Path(folder)
+        )
+        sheet = Image.open(Path(folder) / "sheet.png").convert("RGB")
+        sheet.save(FOLDER / "concepts.jpg", quality=82, optimize=True)
 
 
 def words(encoder: encoscope.Encoder, references: str) -> None:

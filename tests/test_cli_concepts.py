@@ -63,6 +63,16 @@ def test_directions_patches_and_pictures(here, capsys) -> None:
         assert sheet.size[0] > 4 * 120  # a picture and three patches in a row
 
 
+def test_pictures_with_and_without_relevance(here) -> None:
+    assert run([*ARGUMENTS, "--steps", "2", "--out", "lrp"]) == 0
+    assert run([*ARGUMENTS, "--steps", "2", "--relevance", "none", "--out", "plain"]) == 0
+    pictures = [(here / out / "concept-1.png").read_bytes() for out in ("lrp", "plain")]
+    assert pictures[0] != pictures[1]
+    documents = [json.loads((here / out / "result.json").read_text()) for out in ("lrp", "plain")]
+    made = [document["results"][0]["visualization"]["settings"]["relevance"] for document in documents]
+    assert made == ["lrp", "none"]
+
+
 def test_without_pictures(here, capsys) -> None:
     (here / "photos" / "cat" / "broken.png").write_bytes(b"?")
     assert run([*ARGUMENTS, "--no-pictures"]) == 1

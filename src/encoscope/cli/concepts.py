@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from encoscope.concepts import ConceptBank
-    from encoscope.encoder import Encoder
+    from encoscope.vital import Vital
 
 _pictures = Group("Pictures", sort_key=2)
 
@@ -40,6 +40,10 @@ def concepts(
     batch: Annotated[int, Parameter(help="Patches at once.")] = 32,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("concepts"),
     steps: Annotated[int, Parameter(group=_pictures, help="Steps of each concept's picture (VITAL).")] = 500,
+    relevance: Annotated[
+        Literal["auto", "none", "lrp", "guided-backprop", "gradient-input"],
+        Parameter(group=_pictures, help="As for visualize; auto: the paper's LRP. Smoother: none, the whole patches."),
+    ] = "auto",
     no_pictures: Annotated[bool, Parameter(group=_pictures, help="Directions and patches only.")] = False,
     common: Common | None = None,
 ) -> int:
@@ -52,6 +56,7 @@ def concepts(
     from encoscope import results
     from encoscope.concepts import find_concepts
     from encoscope.errors import UsageError
+    from encoscope.vital import Vital
 
     common = common or Common()
     if steps < 1:
@@ -76,7 +81,8 @@ def concepts(
     pictures: list[Image.Image | None] = [None] * len(bank)
     extras: list[dict[str, Any]] = [{} for _ in range(len(bank))]
     if not no_pictures:
-        for index, (picture, entry) in enumerate(_visualized(encoder, bank, references, steps, common.seed, out)):
+        vital = Vital(encoder, steps=steps, relevance=relevance, patch=bank.settings["patch"], random_state=common.seed)
+        for index, (picture, entry) in enumerate(_visualized(vital, bank, references, out)):
             pictures[index], extras[index] = picture, entry
     _sheet(bank, pictures, crops, out / "sheet.png")
     document = bank.save(out, extras)
@@ -89,19 +95,17 @@ def concepts(
     return 1 if bank.skipped else 0
 
 
-def _visualized(encoder: Encoder, bank: ConceptBank, references: str, steps: int, seed: int, out: Path) -> Any:
+def _visualized(vital: Vital, bank: ConceptBank, references: str, out: Path) -> Any:
     """Each concept's picture, written, with its entry in the document.
 
     Its references are the patches of the class's own images that hold most of it.
     """
     from encoscope import results
     from encoscope.probe import file_ids, listing
-    from encoscope.vital import Vital
 
     known = set(bank.images)
     paths = listing(references).paths
     own = [path for path, identity in zip(paths, file_ids(paths), strict=True) if identity in known]
-    vital = Vital(encoder, steps=steps, patch=bank.settings["patch"], random_state=seed)
     vital.fit(own, [bank.as_unit(index) for index in range(len(bank))])
     for index, found in enumerate(vital.stream()):
         entry = found.entry()
