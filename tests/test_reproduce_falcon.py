@@ -11,7 +11,7 @@ import torch
 import falcon_world as world
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.experiments import falcon_bench, falcon_claims
+from encoscope.experiments import falcon_bench, falcon_coverage, falcon_failure, falcon_transfer
 from encoscope.experiments.registry import EXPERIMENTS, experiment
 from encoscope.experiments.report import Report, Request
 from encoscope.falcon.building import build
@@ -35,7 +35,7 @@ def squares(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     networks = {"colours": world.encoder, "other": other}
     monkeypatch.setattr(falcon_bench, "load", lambda model, **_: networks[model]())
-    monkeypatch.setattr(falcon_claims, "untrained_twin", lambda encoder, seed: other())
+    monkeypatch.setattr(falcon_coverage, "untrained_twin", lambda encoder, seed: other())
     monkeypatch.setattr(falcon_bench.vlm, "load", lambda *_, **__: world.Reader())
     build(world.CAPTIONS, world.Reader(), tmp_path / "store")
     world.write_photos(tmp_path / "made", 60)
@@ -70,7 +70,7 @@ def test_every_name_runs(name: str, squares) -> None:
     page = report.write(squares / "out", "encoscope reproduce")
     assert report.title in page.read_text() and str(squares / "store") not in report.text()
     assert json.loads((squares / "out" / f"{name}.json").read_text())["settings"]["experiment"] == name
-    assert bool(report.pictures) == (name not in ("falcon-coverage", "falcon-transfer"))
+    assert report.pictures and all(picture.getextrema() != ((255, 255),) * 3 for picture in report.pictures.values())
 
 
 def test_contrast_is_held_against_none(squares) -> None:
@@ -89,28 +89,28 @@ def test_coverage_counts_features(squares) -> None:
     )
     assert by_name["alone: it has concepts"]["ours"].value == np.mean([item.explained for item in found])
     alike = [item.explained and item.interpretable for item in found]
-    assert by_name[falcon_claims._ALIKE]["ours"].value == np.mean(alike)
-    assert by_name[falcon_claims._ALIKE]["paper"] == "under 0.2"
+    assert by_name[falcon_coverage._ALIKE]["ours"].value == np.mean(alike)
+    assert by_name[falcon_coverage._ALIKE]["paper"] == "under 0.2"
     assert all(row["features"] == 6 for row in report.rows)
 
 
 def test_answers_change_without_the_features_they_rest_on() -> None:
     encoder = world.encoder()  # class i is feature i
     h = np.array([3.0, 2.0, 1.0, 0.5, 0.0, 4.0], dtype=np.float32)
-    answer, often = falcon_claims.changed(encoder, h, [0], seed=0)
+    answer, often = falcon_failure.changed(encoder, h, [0], seed=0)
     assert answer == 1 and often == 0.0  # no other single feature is what the answer rests on
-    answer, often = falcon_claims.changed(encoder, h, [3], seed=0)
+    answer, often = falcon_failure.changed(encoder, h, [3], seed=0)
     assert answer == 0 and often == pytest.approx(0.25, abs=0.15)  # of the four other active ones it is one
 
 
 def test_failures_are_photos_of_another_class(squares) -> None:
     encoder, text = other(), str(squares / "test")
-    found = falcon_claims.misclassified(encoder, text, 4, asked(squares))
+    found = falcon_failure.misclassified(encoder, text, 4, asked(squares))
     assert len(found) == 4
     for path, label in found:
         assert path.parent.name == world.NAMES[label] and int(encoder.logits(path).argmax()) != label
     with pytest.raises(UsageError, match="takes every photo of"):
-        falcon_claims.misclassified(world.encoder(), text, 4, asked(squares))
+        falcon_failure.misclassified(world.encoder(), text, 4, asked(squares))
 
 
 def test_carried_concepts_are_held_against_the_photos(squares) -> None:
@@ -121,7 +121,7 @@ def test_carried_concepts_are_held_against_the_photos(squares) -> None:
     space = falcon_bench.features(falcon)
     number = int(features[0]["feature"].rpartition(":")[2])
     (concept, *_) = falcon.describe([f"features:{number}"])[0].concepts
-    ours = falcon_claims.predicts(falcon, number, [concept])
+    ours = falcon_transfer.predicts(falcon, number, [concept])
     values = space.test.h[:, number]
     strong = values > space.limits.alpha
     if not 5 <= strong.sum() <= len(strong) // 2:

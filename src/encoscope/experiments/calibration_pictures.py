@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from encoscope.experiments.calibration import LeftOut
+from encoscope.experiments.charts import image_of
 from encoscope.plots import palette
 
 _WIDE = 0.16  # of a strip: how far its dots are spread
@@ -28,7 +29,6 @@ def strips(
     judged: Mapping[str, LeftOut],
 ) -> Image.Image:
     """A panel a figure: a dot a network, and for each kind of mark the threshold that the other kinds gave it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -37,7 +37,6 @@ def strips(
     columns = min(4, len(judged))
     rows = -(-len(judged) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.9 * rows + 0.5), dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     spread = np.linspace(-_WIDE, _WIDE, len(kinds))
     for axes, (name, found) in zip(panels, judged.items(), strict=False):
@@ -54,5 +53,4 @@ def strips(
     figure.supxlabel("dashed: the threshold that the other kinds of mark give", fontsize=9)
     handles = [Line2D([], [], color=colours[name], marker="o", linestyle="--", label=name) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(names), fontsize=9, frameon=False)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
+    return image_of(figure)

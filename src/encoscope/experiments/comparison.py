@@ -17,6 +17,7 @@ from encoscope import results
 from encoscope.brief import brief
 from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import UsageError
+from encoscope.experiments.charts import image_of
 from encoscope.images import Photo, Skipped
 from encoscope.metrics import Interval, ari, bootstrap
 from encoscope.metrics.layer_cka import LayerCKA
@@ -170,12 +171,10 @@ def entry(found: Comparison, document: Path) -> dict[str, Any]:
 
 def heatmap(found: Comparison) -> Image.Image:
     """CKA of every layer of the first encoder (rows) with every layer of the second."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows, columns = found.cka.shape
     figure = Figure(figsize=(2.6 + 0.55 * columns, 2.0 + 0.45 * rows), dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     shown = axes.imshow(found.cka, vmin=0, vmax=1, cmap="viridis")
     axes.set_yticks(range(rows), found.layers[0])
@@ -186,8 +185,7 @@ def heatmap(found: Comparison) -> Image.Image:
         text = "" if np.isnan(value) else f"{value:.2f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if value < 0.6 else "black")
     figure.colorbar(shown, ax=axes, label="linear CKA")
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
+    return image_of(figure)
 
 
 def _finite(values: Float[np.ndarray, "first second"]) -> list[list[float | None]]:

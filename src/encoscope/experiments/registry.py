@@ -107,9 +107,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "falcon-fig2": _falcon("Concepts of features, with the photos behind them", "falcon_figures", "fig2"),
     "falcon-fig3-contrast": _falcon("What lowly activating photos take away", "falcon_figures", "contrast"),
     "falcon-fig4-groups": _falcon("Groups of features beside single ones", "falcon_figures", "groups"),
-    "falcon-coverage": _falcon("How much of the features is explained", "falcon_claims", "coverage"),
-    "falcon-failure": _falcon("Why a classifier fails, in words", "falcon_claims", "failure", labelled=True),
-    "falcon-transfer": _falcon("Concepts carried to another network", "falcon_claims", "carried"),
+    "falcon-coverage": _falcon("How much of the features is explained", "falcon_coverage", "coverage"),
+    "falcon-failure": _falcon("Why a classifier fails, in words", "falcon_failure", "failure", labelled=True),
+    "falcon-transfer": _falcon("Concepts carried to another network", "falcon_transfer", "carried"),
     "nave-training": Experiment(
         "Fig. 4 and Table 2 on a network untrained, on the way, and trained",
         "encoscope.experiments.nave_training",

@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from encoscope import plots
+from encoscope.experiments.charts import image_of
 from encoscope.experiments.study.answers import SCORES
 from encoscope.experiments.study.key import TITLES
 from encoscope.experiments.study.scoring import QUANTILES, Measured, Scored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Colours: TypeAlias = Mapping[str, tuple[float, ...]]
 
@@ -55,7 +55,7 @@ def _summary(scored: Scored, colours: Colours) -> Image.Image:
         _drawn(axes, part, rows, colours)
         axes.set_title(TITLES[part.part], fontsize=11)
     figure.suptitle(f"{scored.participants} participant{'s' * (scored.participants != 1)}", fontsize=10)
-    return _image(figure)
+    return image_of(figure)
 
 
 def _by_question(part: Measured, colours: Colours) -> Image.Image:
@@ -80,7 +80,7 @@ def _by_question(part: Measured, colours: Colours) -> Image.Image:
         axes.text(0.005, top - 0.45, text, transform=axes.get_yaxis_transform(), **told)
     axes.set_ylim(rows[-1].place + 0.6, -0.6 - _GAP)
     axes.set_title(TITLES[part.part], fontsize=11)
-    return _image(figure)
+    return image_of(figure)
 
 
 def _drawn(axes: Axes, part: Measured, rows: Sequence[_Row], colours: Colours) -> None:
@@ -145,11 +145,3 @@ def _bars(axes: Axes, rows: Sequence[_Row], colours: Colours) -> None:
     axes.set_xlim(0, 1)
     axes.set_xlabel("right choices (dotted: chance)")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-
-
-def _image(figure: Figure) -> Image.Image:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
