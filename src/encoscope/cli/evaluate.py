@@ -27,8 +27,8 @@ Clusters = Annotated[str, Parameter(help="Numbers of clusters, with commas.")]
 Methods = Annotated[
     str,
     Parameter(
-        help="With commas: nave, slic, felzenszwalb, random, grid, pca, dino-seg, lost, tokencut, maskcut. "
-        "NAVE and random segments are always among them."
+        help="With commas: nave, slic, felzenszwalb, random, grid, pca, dino-seg, lost, tokencut, maskcut, "
+        "sam:FOLDER (Segment Anything, in transformers' format). NAVE and random segments are always among them."
     ),
 ]
 Limit = Annotated[int | None, Parameter(help="Only the first so many images.")]
@@ -37,6 +37,7 @@ Fresh = Annotated[bool, Parameter(help="Do not go on with an interrupted run.")]
 Layers = Annotated[str | None, Parameter(group=_rules, help="NAVE's layers, with commas.")]
 Grouping = Annotated[Literal["kmeans", "ward", "pca"], Parameter(group=_rules, help="How NAVE groups features.")]
 Size = Annotated[str, Parameter(group=_rules, help='Short side the network sees: "native", "model", or pixels.')]
+Points = Annotated[int, Parameter(group=_rules, help="Of sam: prompts on a side of its grid over the photo.")]
 
 
 @app.command
@@ -65,6 +66,7 @@ def corloc(
     parts: Annotated[
         int | None, Parameter(group=_rules, help="Of slic, felzenszwalb, random, grid. Default: as many as NAVE has.")
     ] = None,
+    points: Points = 32,
     common: Common | None = None,
 ) -> int:
     """See whether a segment holds an object: CorLoc, as in the papers of NAVE and LOST.
@@ -74,7 +76,7 @@ def corloc(
     """
     common = common or Common()
     numbers, methods = counts("--clusters", clusters), _methods(method)
-    _positive(limit, parts)
+    _positive(limit, parts, points)
     if min_area < 0 or border < 0:
         raise UsageError(f"--min-area and --border take pixels, at least 0, not {min_area} and {border}")
 
@@ -85,7 +87,7 @@ def corloc(
     encoder = common.load(model)
     nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=min_area, border=border)
     report = localisation.evaluate(
-        localisation.lineup(nave, methods, numbers),
+        localisation.lineup(nave, methods, numbers, {"sam": {"points": points}}),
         read,
         select=select,
         score=score,
@@ -111,6 +113,7 @@ def overlap(
     layers: Layers = None,
     grouping: Grouping = "kmeans",
     size: Size = "model",
+    points: Points = 32,
     common: Common | None = None,
 ) -> int:
     """See whether segments follow the things in photos: mIoU, ARI, NMI and boundaries against panoptic masks.
@@ -120,7 +123,7 @@ def overlap(
     """
     common = common or Common()
     numbers, methods = counts("--clusters", clusters), _methods(method)
-    _positive(limit)
+    _positive(limit, points)
     if joint and (set(methods) != {"nave"} or grouping == "pca"):
         raise UsageError("--joint goes with --method nave, by k-means or ward")
 
@@ -134,7 +137,7 @@ def overlap(
         options = {name: value for name, value in nave.segmenting().items() if name not in ("clusters", "seed")}
         report = experiment.jointly(encoder, images, numbers, options=options, fresh=fresh, seed=common.seed)
     else:
-        contenders = localisation.lineup(nave, methods, numbers)
+        contenders = localisation.lineup(nave, methods, numbers, {"sam": {"points": points}})
         report = experiment.evaluate(contenders, images, dataset, fresh=fresh, seed=common.seed)
     entries = [experiment.entry(row, dataset) for row in report.rows]
     return _finish(report, entries, encoder, nave.manifest() | {"limit": limit}, out, common)
@@ -198,6 +201,7 @@ def faithfulness(
     layers: Layers = None,
     grouping: Grouping = "kmeans",
     size: Size = "model",
+    points: Points = 32,
     common: Common | None = None,
 ) -> int:
     """See whether segments say something true about the network: deletion, insertion, variance, a linear probe.
@@ -207,7 +211,7 @@ def faithfulness(
     """
     common = common or Common()
     numbers, methods = counts("--clusters", clusters), _methods(method)
-    _positive(limit)
+    _positive(limit, points)
 
     from encoscope.experiments import faithfulness as experiment
     from encoscope.experiments import localisation
@@ -216,7 +220,7 @@ def faithfulness(
     images = _images(dataset, limit)
     encoder = common.load(model)
     nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=0, border=0)
-    contenders = localisation.lineup(nave, methods, numbers)
+    contenders = localisation.lineup(nave, methods, numbers, {"sam": {"points": points}})
     report = experiment.evaluate(contenders, images, dataset, encoder, fill=fill, fresh=fresh, seed=common.seed)
     entries = [entry(row, dataset) for row in report.rows]
     return _finish(report, entries, encoder, nave.manifest() | {"limit": limit, "fill": fill}, out, common)
@@ -249,20 +253,22 @@ def _nave(
 
 
 def _methods(text: str) -> list[str]:
+    from encoscope.discovery.methods import base
     from encoscope.errors import nearest
     from encoscope.experiments.contenders import METHODS
 
     found = names(text) or []
-    wrong = next((name for name in found if name not in METHODS), None)
+    wrong = next((name for name in found if base(name) not in METHODS or name in ("sam", "sam:")), None)
     if wrong is not None or not found:
-        raise UsageError(f"--method takes {', '.join(METHODS)}, not {wrong or text!r}{nearest(wrong or '', METHODS)}")
+        taken = ", ".join("sam:FOLDER" if name == "sam" else name for name in METHODS)
+        raise UsageError(f"--method takes {taken}, not {wrong or text!r}{nearest(wrong or '', METHODS)}")
     return found
 
 
 def _positive(*numbers: int | None) -> None:
     wrong = next((number for number in numbers if number is not None and number < 1), None)
     if wrong is not None:
-        raise UsageError(f"--limit, --parts and --runs take numbers from 1 on, not {wrong}")
+        raise UsageError(f"--limit, --parts, --points and --runs take numbers from 1 on, not {wrong}")
 
 
 def _finish(

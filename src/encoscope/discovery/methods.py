@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from encoscope.discovery.lost import lost
 from encoscope.discovery.ncut import maskcut, tokencut
 from encoscope.discovery.result import Discovery
+from encoscope.discovery.sam import opened, sam
 from encoscope.discovery.segments import felzenszwalb, grid, random_segments, slic
 from encoscope.discovery.simple import dino_seg, pca
 from encoscope.encoder import Encoder
@@ -21,7 +22,7 @@ from encoscope.images import Photo
 class Method(Protocol):
     """From an encoder and a photo to what is found there; methods without a network take None for the encoder."""
 
-    def __call__(self, encoder: Encoder, photo: Photo, /) -> Discovery:
+    def __call__(self, encoder: Encoder | None, photo: Photo, /) -> Discovery:
         """The boxes and masks of one photo, in its own pixels."""
         ...
 
@@ -36,18 +37,30 @@ METHODS: Mapping[str, Callable[..., Discovery]] = {
     "lost": lost,
     "tokencut": tokencut,
     "maskcut": maskcut,
+    "sam": sam,
 }
+
+
+def base(name: str) -> str:
+    """A method's name in METHODS: "sam" of "sam:FOLDER", any other as it is."""
+    return "sam" if name.startswith("sam:") else name
 
 
 def method(name: str, **settings: Any) -> Method:
     """A discovery method with its settings, ready to be called on an encoder and a photo.
 
-    Raises UsageError for an unknown name or a setting the method does not have.
+    name: of METHODS; "sam:WEIGHTS" is "sam" with ``weights``, which are loaded now.
+
+    Raises UsageError for an unknown name or a setting the method does not have; for sam, what its weights raise.
     """
+    if base(name) != name:
+        name, settings = base(name), {"weights": name.partition(":")[2], **settings}
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}{nearest(name, METHODS)}; there are {', '.join(METHODS)}")
     known = list(inspect.signature(METHODS[name]).parameters)[2:]
     wrong = next((setting for setting in settings if setting not in known), None)
     if wrong is not None:
         raise UsageError(f"{name} has no setting {wrong!r}{nearest(wrong, known)}; it has {', '.join(known)}")
+    if name == "sam":  # weights that cannot be had are told of before the first photo
+        opened(settings.get("weights", ""), settings.get("device", "cpu"))
     return partial(METHODS[name], **settings)

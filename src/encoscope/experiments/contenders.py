@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from jaxtyping import Float, Int64
 from encoscope.discovery import METHODS as DISCOVERY
 from encoscope.discovery import Discovery, method
 from encoscope.discovery import candidates as candidates_of
+from encoscope.discovery.methods import base
 from encoscope.discovery.result import from_labels, from_masks
+from encoscope.discovery.sam import opened
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, nearest
 from encoscope.images import Photo, resize
@@ -30,6 +33,8 @@ from encoscope.regions import Region, outer_box
 METHODS = ("nave", *DISCOVERY)
 MATCHED = ("slic", "felzenszwalb", "random", "grid")
 """Methods that take a number of parts, NAVE's unless told otherwise, and no network."""
+ALONE = (*MATCHED, "sam")
+"""Methods that take no encoder."""
 CONTROL = "random"
 MIN_AREA, BORDER = 784, 14
 """Of NAVE's evaluation: components of more than 784 pixels, without a frame of 14 (one patch)."""
@@ -66,9 +71,9 @@ class Parts:
 class Contender:
     """A method with all its settings, ready to be called on a photo.
 
-    method: one of METHODS. encoder: None for methods without one. clusters: NAVE's K; None where it means nothing.
-    options: further settings of ``encoscope.segment`` or of the discovery method. size: as ``segment``'s; a network of
-    one fixed size gets that. min_area, border: which parts count as candidates, in pixels.
+    method: one of METHODS, or "sam:WEIGHTS". encoder: None for methods without one. clusters: NAVE's K; None where it
+    means nothing. options: further settings of ``encoscope.segment`` or of the discovery method. size: as
+    ``segment``'s; a network of one fixed size gets that. min_area, border: which parts count as candidates, in pixels.
     """
 
     method: str
@@ -81,11 +86,11 @@ class Contender:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
+        if base(self.method) not in METHODS:
             raise UsageError(
                 f"unknown method {self.method!r}{nearest(self.method, METHODS)}; there are {', '.join(METHODS)}"
             )
-        if self.encoder is None and self.method not in MATCHED:
+        if self.encoder is None and base(self.method) not in ALONE:
             raise UsageError(f"{self.method} needs an encoder")
         if self.method == "nave":  # a wrong setting fails before the first photo
             self._settings()
@@ -97,12 +102,22 @@ class Contender:
         """Whether it takes a number of parts."""
         return self.method in MATCHED
 
+    @property
+    def name(self) -> str:
+        """The method for a table: of SAM's weights only the folder's own name."""
+        return f"sam:{PurePath(self.method).name}" if base(self.method) == "sam" else self.method
+
     def manifest(self) -> dict[str, Any]:
         """All that shapes its results but the photo and, if matched, the number of parts."""
         made: dict[str, Any] = {"method": self.method, "min_area": self.min_area, "border": self.border}
         if self.matched:
             sliver = {"sliver": _SLIVER} if self.method == "felzenszwalb" else {}
             return made | {"options": dict(self.options), "seed": self.seed} | sliver
+        if base(self.method) == "sam":  # its weights by what they are: not where they lie, nor where they run
+            device = self.options.get("device", "cpu")
+            options = {name: value for name, value in self.options.items() if name != "device"}
+            weights = opened(self.method.partition(":")[2], device).digest
+            return made | {"method": "sam", "weights": weights, "options": options}
         assert self.encoder is not None
         made |= {"encoder": self.encoder.digest, "precision": self.encoder.precision}
         if self.method == "nave":
@@ -122,7 +137,7 @@ class Contender:
         if self.method in _SEARCHED:
             found = _SEARCHED[self.method](photo, asked, self._finding(asked))
         else:
-            found = DISCOVERY[self.method](self.encoder, photo, **self._finding(asked))
+            found = method(self.method, **self._finding(asked))(self.encoder, photo)
         if self.matched:
             return Parts(_labels(found), self._ruled(found).regions)
         return Parts(_labels(found) + 1, found.regions, found.boxes)
@@ -139,6 +154,8 @@ class Contender:
 
     def _finding(self, parts: int) -> dict[str, Any]:
         """Keyword arguments of the discovery method."""
+        if base(self.method) == "sam":
+            return dict(self.options)
         if not self.matched:
             return {"size": self.size, **self.options}
         if self.method == "felzenszwalb":  # takes a scale; parts that are no candidates would take others' places

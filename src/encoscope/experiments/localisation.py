@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from encoscope.discovery.methods import base
 from encoscope.errors import UsageError
-from encoscope.experiments.contenders import CONTROL, MATCHED, Contender
+from encoscope.experiments.contenders import ALONE, CONTROL, MATCHED, Contender
 from encoscope.experiments.report import Report
 from encoscope.experiments.runner import Example, Examples, Measured, Task, difference, interval, run, short, unique
 from encoscope.images import BoxedPhotos, Photo, Skipped
@@ -82,7 +83,7 @@ def evaluate(
                 values = corloc_of(measured, way, score)
                 row = {
                     **({"dataset": name} if len(datasets) > 1 else {}),
-                    "method": contender.method,
+                    "method": contender.name,
                     "clusters": contender.clusters,
                     "select": way,
                     "score": score,
@@ -139,7 +140,7 @@ def measure(
             )
             if like is None:
                 raise UsageError(f"{contender.method} needs a number of parts, or NAVE beside it to take it from")
-        title = contender.method + (f" {contender.clusters}" if contender.clusters else "")
+        title = contender.name + (f" {contender.clusters}" if contender.clusters else "")
         found[index] = run(task, contender, images, like=like, fresh=fresh, label=title, progress=progress)
     return [found[index] for index in range(len(contenders))]
 
@@ -152,23 +153,32 @@ def beside(contenders: Sequence[Contender], found: Sequence[Measured], index: in
     return None if first == index else found[first]
 
 
-def lineup(nave: Contender, methods: Sequence[str], clusters: Sequence[int]) -> list[Contender]:
+def lineup(
+    nave: Contender,
+    methods: Sequence[str],
+    clusters: Sequence[int],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Contender]:
     """The contenders of a list of methods and numbers of clusters, NAVE first and the random control among them.
 
-    nave: the encoder and the settings. Methods that know no number of clusters come once.
+    nave: the encoder and the settings. options: further settings of other methods, by their names in
+    ``discovery.METHODS``. Methods that know no number of clusters come once.
     """
+    more = options or {}
     wanted = list(dict.fromkeys(["nave", *methods, CONTROL]))
     several = [name for name in wanted if name == "nave" or name in MATCHED]
     single = [name for name in wanted if name not in several]
     made = [
-        replace(nave, clusters=k) if name == "nave" else of(nave, name, clusters=k)
+        replace(nave, clusters=k) if name == "nave" else of(nave, name, clusters=k, **more.get(name, {}))
         for name in several
         for k in clusters
     ]
-    return made + [of(nave, name) for name in single]
+    return made + [of(nave, name, **more.get(base(name), {})) for name in single]
 
 
 def of(nave: Contender, name: str, *, clusters: int | None = None, **options: Any) -> Contender:
-    """Another method with the same encoder, size, seed and rules for candidates."""
-    encoder = None if name in MATCHED else nave.encoder
+    """Another method with the same encoder (or device), size, seed and rules for candidates."""
+    encoder = None if base(name) in ALONE else nave.encoder
+    if base(name) == "sam" and nave.encoder is not None:
+        options = {"device": str(nave.encoder.device), **options}
     return replace(nave, method=name, encoder=encoder, clusters=clusters, options=options)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from encoscope.discovery.methods import base
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.experiments.contenders import Contender
@@ -37,18 +38,27 @@ REGISTERS = tuple(name for name in WEIGHTS if name.startswith("DINOv2"))
 
 
 def fig1(request: Request) -> Report:
-    """Photos parted by NAVE, SLIC and Felzenszwalb into similar numbers of regions."""
-    asked = request.settings({"clusters": 5, "size": "model"})
+    """Photos parted by NAVE, SLIC and Felzenszwalb into similar numbers of regions; by Segment Anything if it is given.
+
+    ``--set sam=FOLDER`` names its weights, ``--set points=8`` a coarser grid of prompts, which makes fewer regions.
+    """
+    asked = request.settings({"clusters": 5, "size": "model", "sam": "", "points": 32})
+    weights, points = str(asked["sam"]), asked["points"]
+    if not weights:
+        asked = {name: value for name, value in asked.items() if name not in ("sam", "points")}
     encoder = encoders(request, STAND_INS[:1], (WEIGHTS["ResNet50 ImageNet"],))[0]
     nave = Contender("nave", encoder, asked["clusters"], size=asked["size"], min_area=0, border=0, seed=request.seed)
     others = [Contender(name, min_area=0, border=0, seed=request.seed) for name in ("slic", "felzenszwalb", "random")]
+    if weights:
+        options = {"points": points, "device": str(encoder.device)}
+        others.append(Contender(f"sam:{weights}", clusters=None, options=options))
     rows, cells = [], []
     shown = pictured(request, 3)
     with steps(len(shown), "photos", request.progress) as count:
         for photo in shown:
             ours = nave(photo)
             large = [region for region in ours.regions if region.area > 0.001 * ours.labels.size]
-            found = {"nave": ours.labels} | {one.method: one(photo, len(large)).labels for one in others}
+            found = {"nave": ours.labels} | {base(one.method): one(photo, len(large)).labels for one in others}
             cells += [
                 (displayable(photo), ""),
                 *((overlay(photo, labels % 256), name) for name, labels in found.items()),
@@ -72,8 +82,19 @@ def fig1(request: Request) -> Report:
         asked=asked,
         notes=[
             f"NAVE on {encoder.source}; its regions are connected parts of more than 0.1 % of the photo, and the "
-            "others are asked for as many; random is a control. Segment Anything is not drawn: no weights.",
+            f"others are asked for as many; random is a control. {_said(others[-1])}",
         ],
+    )
+
+
+def _said(last: Contender) -> str:
+    """What a reader of Fig. 1 must know of Segment Anything, which comes last if it is there."""
+    if base(last.method) != "sam":
+        return "Segment Anything is not drawn: no weights."
+    return (
+        f"{last.name} (Segment Anything) cannot be asked for a number: all masks it makes from "
+        f"{last.options['points']} x {last.options['points']} prompts are drawn, smaller on larger ones, and what none "
+        "covers is one region."
     )
 
 

@@ -161,7 +161,7 @@ def evaluate(
 
 def with_untrained(contenders: Sequence[Contender], seed: int) -> tuple[list[Contender], list[str], list[str]]:
     """The contenders with NAVE's untrained twins after them, their names, and a note where there can be no twin."""
-    everyone, names = list(contenders), [one.method for one in contenders]
+    everyone, names = list(contenders), [one.name for one in contenders]
     ours = [one for one in contenders if one.method == "nave" and one.encoder is not None]
     if not ours or ours[0].encoder is None or ours[0].encoder.source.endswith("@untrained"):
         return everyone, names, []
