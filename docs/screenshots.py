@@ -17,20 +17,18 @@ from encoscope import atlas
 
 FOLDER = Path(__file__).parent / "images"
 WIDTH, HEIGHT = 1440, 1000
-CLASS, IMAGE = "sunflower", "dolphin"
+FEATURE, CLASS, IMAGE = "layer4:133", "Leopards", "dolphin"
 
 
 def main(site: Path) -> None:
-    """Four pages as a reader meets them: of the features with a picture, the one whose words hold best."""
+    """Four pages as a reader meets them."""
     there = atlas.open(site)
-    table = there.table().to_pydict()
-    pictured = [row for row, picture in enumerate(table["picture"]) if picture]
-    unit = table["unit"][max(pictured, key=lambda row: table["truth"][row] or 0.0)]
+    image = next(name for name in there.images if there.image(name).name.startswith(IMAGE))
     pages = {
-        "features": "#/features",
-        "feature": f"#/feature/{unit}",
+        "features": "#/features?sort=truth&layer=layer4&pictures=1",
+        "feature": f"#/feature/{FEATURE}",
         "class": f"#/class/{CLASS}",
-        "image": f"#/image/{next(name for name in there.images if there.image(name).name.startswith(IMAGE))}",
+        "image": f"#/image/{image}",
     }
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
