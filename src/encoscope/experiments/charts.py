@@ -44,9 +44,12 @@ def bars(
         values = [value.value if isinstance(value, Interval) else float(value or 0) for _, value in there]
         ends = [(value.low, value.high) if isinstance(value, Interval) else None for _, value in there]
         axes.barh(places, values, height, color=colour, label=name)
-        for place, end in zip(places, ends, strict=True):
+        for place, value, end in zip(places, values, ends, strict=True):
             if end is not None:
                 axes.plot(end, (place, place), color="black", linewidth=1)
+            furthest = value if end is None else max(value, end[1])
+            where = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(f"{value:.2f}", (furthest, place), fontsize=7, **where)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(label, fontsize=9)
