@@ -20,11 +20,14 @@ def by_ranks(values, prototype):
     return (values - prototype.gather(2, ranks)).square().mean((1, 2))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_sort_matching_is_equation_2_with_its_gradient(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "channels", "positions"),
+    [(torch.float32, 7, 50), (torch.float64, 7, 50), (torch.float32, 5, 30_000), (torch.float32, 2, 70_000)],
+)
+def test_sort_matching_is_equation_2_with_its_gradient(dtype, channels, positions):
     torch.manual_seed(0)
-    values = torch.randn(3, 7, 50, dtype=dtype, requires_grad=True)
-    prototype = torch.randn(3, 7, 50, dtype=dtype).sort(2).values
+    values = torch.randn(3, channels, positions, dtype=dtype, requires_grad=True)
+    prototype = torch.randn(3, channels, positions, dtype=dtype).sort(2).values
     upstream = torch.tensor([1.0, -2.0, 0.5], dtype=dtype)
     fast, slow = sort_matching(values, prototype), by_ranks(values, prototype)
     torch.testing.assert_close(fast, slow)
