@@ -51,6 +51,7 @@ def bars(
             where = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(f"{value:.2f}", (furthest, place), fontsize=7, **where)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
+    axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.set_xlabel(label, fontsize=9)
     if limits is not None:
