@@ -1,6 +1,6 @@
 """Make the README's pictures of an atlas: ``python docs/screenshots.py SITE``, from the site of ``make demo-atlas``.
 
-Needs playwright (the extra ``test``) and a Chromium.
+Needs playwright (of the group ``dev``) and a Chromium.
 """
 
 from __future__ import annotations

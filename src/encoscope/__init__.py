@@ -1,7 +1,7 @@
 """An endoscope for vision encoders.
 
-``load`` an encoder, then ask which parts of an image it treats alike: ``segment`` (NAVE), and what a feature stands
-for, in words: ``describe`` (FALCON).
+``load`` an encoder, then ask which parts of an image it treats alike: ``segment`` (NAVE); what a feature stands for,
+in words: ``describe`` (FALCON); and what it looks like: ``visualize`` (VITAL).
 Names are imported when first used, so ``import encoscope`` costs nothing.
 """
 

@@ -21,7 +21,7 @@ TRACEBACK = "ENCOSCOPE_TRACEBACK"
 app = App(
     name="encoscope",
     version=__version__,
-    help="An endoscope for vision encoders: what a frozen network treats alike.",
+    help="An endoscope for vision encoders: what a frozen network treats alike, stands for and looks like.",
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
