@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
-from encoscope.errors import MissingError
+from encoscope.errors import EncoscopeError, MissingError
 
 _CHATTY = ("huggingface_hub", "timm", "transformers", "open_clip", "root", "torch.hub", "httpx")
 _PATIENCE = 5.0  # seconds to wait for a hub's first answer
@@ -64,6 +65,27 @@ def reason(error: BaseException) -> str:
     said = " ".join(str(error).split())
     hub = isinstance(error, OSError) or "download" in said or "locate" in said
     return "not in the cache, and the hub cannot be reached or does not have them" if hub else said[:200]
+
+
+def pretrained(kind: Any, name: str, source: str) -> Any:
+    """A network of transformers' class ``kind`` in float32, all of its weights from a folder, the cache or the hub.
+
+    source: what messages call it. Raises MissingError for weights that cannot be had, EncoscopeError for damaged or
+    incomplete ones.
+    """
+    import torch
+
+    try:
+        network, info = kind.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    except OSError as error:
+        raise MissingError(f"the weights of {source} cannot be had ({reason(error)})") from error
+    except Exception as error:  # whatever a damaged file makes of safetensors, torch and pickle
+        detail = " ".join(str(error).split())[:200]
+        raise EncoscopeError(f"{source} cannot be loaded: {detail or type(error).__name__}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise EncoscopeError(f"the weights of {source} lack {len(missing)} tensors, {missing[0]} among them")
+    return network
 
 
 def no_weights(source: str, reason: str) -> MissingError:

@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 
-from encoscope._offline import hugging_face, quiet, reason
+from encoscope._offline import hugging_face, pretrained, quiet
 from encoscope._torchvision import ensure_torchvision
 from encoscope.discovery.result import Discovery, from_masks
 from encoscope.encoder import Encoder
 from encoscope.encoder.digest import digest
-from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.errors import MissingError, UsageError
 from encoscope.images import Photo, Preprocess
 from encoscope.plots import displayable
 from encoscope.regions import outer_box
@@ -98,7 +98,7 @@ def opened(weights: str, device: str = "cpu") -> Sam:
         if kind != "sam":
             raise UsageError(f"sam: {weights} holds a network of type {kind!r}, not Segment Anything ('sam')")
         processor = _had(transformers.SamProcessor, weights, "image processor").image_processor
-        network = _network(transformers, weights)
+        network = pretrained(transformers.SamModel, weights, f"sam:{weights}")
     settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)
     known = hashlib.sha256(f"{digest(network, Preprocess())}{settings}".encode()).hexdigest()
     return Sam(network.eval().requires_grad_(False).to(device), processor, known)
@@ -169,20 +169,6 @@ def _check(points: int, **shares: float) -> None:
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UsageError(f"{name} lies in [0, 1], not {value}")
-
-
-def _network(transformers: Any, weights: str) -> nn.Module:
-    try:
-        network, info = transformers.SamModel.from_pretrained(weights, dtype=torch.float32, output_loading_info=True)
-    except OSError as error:
-        raise MissingError(f"sam: the weights of {weights} cannot be had ({reason(error)})") from error
-    except Exception as error:  # whatever a damaged file makes of safetensors, torch and pickle
-        said = " ".join(str(error).split())[:200]
-        raise EncoscopeError(f"sam: {weights} cannot be loaded: {said or type(error).__name__}") from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise EncoscopeError(f"sam: the weights of {weights} lack {len(missing)} tensors, {missing[0]} among them")
-    return network
 
 
 def _had(kind: Any, weights: str, what: str) -> Any:

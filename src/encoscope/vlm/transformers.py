@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoscope._offline import hugging_face, reason
+from encoscope._offline import hugging_face, pretrained
 from encoscope._processors import preprocess_of, processor_of
 from encoscope._torchvision import ensure_torchvision
-from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.errors import MissingError, UsageError
 from encoscope.images import Preprocess
 from encoscope.vlm.base import TwoTowers
 
@@ -96,17 +96,7 @@ def _model(transformers: Any, config: Any, name: str, source: str, untrained: bo
         torch.manual_seed(seed)
         if untrained:
             return transformers.AutoModel.from_config(config)
-        try:
-            model, info = transformers.AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-        except OSError as error:
-            raise MissingError(f"the weights of {source} cannot be had ({reason(error)})") from error
-        except Exception as error:  # whatever a damaged file makes of safetensors, torch and pickle
-            detail = " ".join(str(error).split())[:200]
-            raise EncoscopeError(f"{source} cannot be loaded: {detail or type(error).__name__}") from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise EncoscopeError(f"the weights of {source} lack {len(missing)} tensors, {missing[0]} among them")
-    return model
+        return pretrained(transformers.AutoModel, name, source)
 
 
 def _had(kind: Any, name: str, what: str) -> Any:
