@@ -16,6 +16,7 @@ def captions(
     source: Annotated[
         Path, Parameter(help="A .txt file (a caption a line), .csv, .tsv or .parquet; or a folder of LAION's shards.")
     ],
+    /,
     *,
     vlm: Annotated[
         str, Parameter(help='Image-text model, such as "zoo:clip-caltech101" or "openclip:ViT-B-32/openai".')

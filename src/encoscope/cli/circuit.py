@@ -13,6 +13,7 @@ from encoscope.cli.flags import Common
 
 def circuit(
     unit: Annotated[str, Parameter(help='A class, such as "class:zebra".')],
+    /,
     *,
     model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
     references: Annotated[

@@ -15,6 +15,7 @@ from encoscope.errors import UsageError
 
 def explain_failure(
     image: Annotated[Path, Parameter(help="The image that was taken for something.")],
+    /,
     *,
     model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101"; it needs a linear head.')],
     probe: Annotated[

@@ -15,6 +15,7 @@ from encoscope.cli.flags import Common
 
 def reproduce(
     name: Annotated[str, Parameter(help='The experiment, such as nave-fig6; "list" shows all.')],
+    /,
     *,
     model: Annotated[
         list[str] | None,
