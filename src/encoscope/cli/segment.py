@@ -167,7 +167,7 @@ def _check_flags(
     if cached and not joint:
         raise UsageError("--cache, --no-cache and --fresh go with --joint")
     if (runs is not None or control is not None) and (joint or not isinstance(clusters, int)):
-        raise UsageError("--runs and --control go with single images and one number of clusters")
+        raise UsageError("--runs and --control go with one number of clusters, and without --joint")
     if runs is not None and runs < 2:
         raise UsageError(f"--runs takes a number from 2 on, not {runs}")
     for name in names(control) or []:
