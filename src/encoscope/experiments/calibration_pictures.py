@@ -50,7 +50,7 @@ def strips(
         axes.tick_params(labelsize=8)
     for axes in panels[len(judged) :]:
         axes.set_axis_off()
-    figure.supxlabel("dashed: the threshold that the other kinds of mark give", fontsize=9)
-    handles = [Line2D([], [], color=colours[name], marker="o", linestyle="--", label=name) for name in names]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(names), fontsize=9, frameon=False)
+    handles = [Line2D([], [], color=colours[name], marker="o", linestyle="none", label=name) for name in names]
+    handles.append(Line2D([], [], color="grey", linestyle="--", label="the threshold from the other kinds"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
     return image_of(figure)
