@@ -81,7 +81,7 @@ def test_runs_and_controls(here: Path) -> None:
         (["--runs", "1"], "from 2 on"),
         (["--runs", "3", "--clusters", "2,3"], "one number of clusters"),
         (["--control", "grey"], "'grey'"),
-        (["--control", "colour", "--joint"], "single images"),
+        (["--control", "colour", "--joint"], "without --joint"),
         (["--joint", "--grouping", "pca"], "kmeans"),
     ],
 )
