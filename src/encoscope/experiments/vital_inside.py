@@ -166,7 +166,7 @@ def fig26(request: Request) -> Report:
                 | {"on its patches": found[part].reference_activation}
             )
             cells += [(found[part].picture, f"{target.name}, vital")]
-            cells += [(shown(item), name or "") for item in target.references.items[:2]]
+            cells += [(shown(item), labels.get(item.id) or "") for item in target.references.items[:2]]
     notes = [
         f"k-means ({facets} clusters) on the activations of {bench.layer} over its top patches (at most 1,000, "
         f"of the {asked['candidates']} most active photos); commonest label: of the photos behind the patches that a "
