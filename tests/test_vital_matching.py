@@ -43,6 +43,29 @@ def test_channel_weights_are_factors_of_each_channels_mean():
     torch.testing.assert_close(sort_matching(values, prototype, weights), (alone * weights).mean(1))
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_of_channels_keep_their_own_weights_and_prototypes(threads):
+    """Seven blocks, the last a small one, of values and prototypes that do not lie in memory one after the other."""
+    made = torch.Generator().manual_seed(0)
+    values = torch.randn(2, 100, 150, 13, generator=made).flatten(1, 2).mT
+    values.requires_grad_()
+    prototype = torch.randn(2, 1, 15_000, generator=made).sort(2).values.expand(-1, 13, -1)
+    weights = torch.rand(13, 2, generator=made).T
+    assert not values.is_contiguous() and not prototype.is_contiguous() and not weights.is_contiguous()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = sort_matching(values, prototype, weights)
+    finally:
+        torch.set_num_threads(before)
+    expected = torch.stack([by_ranks(values[:, c : c + 1], prototype[:, c : c + 1]) for c in range(13)], 1)
+    expected = (expected * weights).mean(1)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(loss.sum(), values, retain_graph=True)[0] for loss in (found, found, expected)]
+    assert torch.equal(gradients[0], gradients[1])
+    torch.testing.assert_close(gradients[0], gradients[2])
+
+
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))
 def test_sort_is_exact_with_ties_zeros_and_infinities(numbers):
     values = torch.tensor([numbers, numbers[::-1]])

@@ -70,7 +70,7 @@ class _SortMatching(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, prototype: Tensor, channel_weights: Tensor | None) -> Tensor:
-        factor = torch.ones_like(values[:, :, 0]) if channel_weights is None else channel_weights
+        factor = values.new_ones(values.shape[:2]) if channel_weights is None else channel_weights
         factor = factor / (values.shape[1] * values.shape[2])
         alike = values.dtype == prototype.dtype == torch.float32
         matched = _on_cpu if alike and values.device.type == "cpu" else _anywhere
@@ -118,7 +118,7 @@ def sort(
     if values.device.type != "cpu" or values.dtype != torch.float32:
         found, places = torch.sort(values.detach(), dim=-1, stable=True)
         return found, places
-    rows = _rows(values.detach())
+    rows = _rows(values)
     ordered, origin = np.empty_like(rows), np.empty(rows.shape, dtype=np.int64)
 
     def visit(block: slice, some: np.ndarray, places: np.ndarray) -> None:
@@ -130,4 +130,4 @@ def sort(
 
 
 def _rows(values: Tensor) -> np.ndarray:
-    return values.contiguous().numpy().reshape(-1, values.shape[-1])
+    return values.detach().contiguous().numpy().reshape(-1, values.shape[-1])

@@ -21,8 +21,8 @@ each came, counted through the rows of the block."""
 def sort_blocks(rows: Rows, visit: Visit) -> None:
     """Sort each row by itself and show block after block, on as many threads as torch has.
 
-    Ties are ranked by position, and rows do not touch, so what is shown does not depend on blocks or threads. It is
-    shown in memory that the next block of the same thread is written to.
+    Ties are ranked by position (-0 lies below 0), and rows do not touch, so what is shown does not depend on blocks or
+    threads. It is shown in memory that the next block of the same thread is written to.
     """
     height = max(1, _BLOCK // max(1, rows.shape[1]))
     blocks = [slice(start, min(start + height, len(rows))) for start in range(0, len(rows), height)]
