@@ -222,6 +222,15 @@ def test_results_are_kept_by_weights_and_settings(weights, tmp_path):
     assert Contender(f"sam:{copy}", options={"points": 3}).manifest() != one.manifest()
 
 
+def test_its_name_is_the_folders_own(weights, monkeypatch):
+    monkeypatch.chdir(weights.parent)
+    for given in ("tiny-sam", "./tiny-sam/", "../" + weights.parent.name + "/tiny-sam"):
+        assert Contender(f"sam:{given}").name == "sam:tiny-sam"
+    monkeypatch.chdir(weights)
+    assert Contender("sam:.").name == "sam:tiny-sam"
+    assert Contender("slic").name == "slic"
+
+
 @pytest.fixture
 def boxed(tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))

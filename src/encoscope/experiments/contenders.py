@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,11 @@ class Contender:
     @property
     def name(self) -> str:
         """The method for a table: of SAM's weights only the folder's own name."""
-        return f"sam:{PurePath(self.method).name}" if base(self.method) == "sam" else self.method
+        return f"sam:{Path(self._weights).absolute().name}" if base(self.method) == "sam" else self.method
+
+    @property
+    def _weights(self) -> str:
+        return self.method.partition(":")[2]
 
     def manifest(self) -> dict[str, Any]:
         """All that shapes its results but the photo and, if matched, the number of parts."""
@@ -116,7 +120,7 @@ class Contender:
         if base(self.method) == "sam":  # its weights by what they are: not where they lie, nor where they run
             device = self.options.get("device", "cpu")
             options = {name: value for name, value in self.options.items() if name != "device"}
-            weights = opened(self.method.partition(":")[2], device).digest
+            weights = opened(self._weights, device).digest
             return made | {"method": "sam", "weights": weights, "options": options}
         assert self.encoder is not None
         made |= {"encoder": self.encoder.digest, "precision": self.encoder.precision}
