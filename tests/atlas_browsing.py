@@ -39,8 +39,9 @@ class Visit:
         return self.settled()
 
     def settled(self) -> Any:
-        """The page, once it is drawn."""
-        self.page.wait_for_selector("main:not([aria-busy]) .page h1")
+        """The page, once the one that the address names is drawn."""
+        self.page.wait_for_selector("main .page h1")
+        self.wait("document.getElementById('main').dataset.drawn === location.hash.split('?')[0]")
         return self.page
 
     def heading(self) -> str:

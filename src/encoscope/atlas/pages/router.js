@@ -39,6 +39,7 @@
     clicked = false;
     main.replaceChildren(fresh);
     main.setAttribute("aria-busy", "true");
+    delete main.dataset.drawn;
     try {
       if (page) {
         const done = await page.render(fresh, part, query);
@@ -54,6 +55,7 @@
     }
     if (mine !== turn) return;
     main.removeAttribute("aria-busy");
+    main.dataset.drawn = location.hash.split("?")[0]; // what is shown, which an address that just changed is not yet
     scrollTo(0, comesBack && !first ? places.get(location.hash) || 0 : 0);
     if (!first) main.focus({ preventScroll: true });
   }
