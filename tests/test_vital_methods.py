@@ -222,6 +222,29 @@ def test_maximize_is_less_each_units_own_value_averaged_over_its_views(encoder):
     torch.testing.assert_close(Maximize(encoder, chosen)(images[4:], slice(2, 3)).main, expected[2][None])
 
 
+def test_a_silent_channel_is_woken_by_its_layer():
+    first, second = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)
+    with torch.no_grad():
+        for layer in (first, second):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        first.weight[0, 0] = first.weight[1, 0] = 1.0
+        second.weight[0, 0] = second.weight[1, 1] = 1.0
+        second.bias[1] = -0.5  # channel 1 answers only to more red than there is at the start
+    tail = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    silent = Encoder(nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), *tail), size=8, mean=(0.0,) * 3, std=(1.0,) * 3)
+    (unit,) = targets(silent, "3:1")
+    image = torch.full((1, 3, 8, 8), 0.3, requires_grad=True)
+    objective = Maximize(silent, [unit])
+    assert float(objective(image, slice(0, 1)).main.detach()) < 0  # of the whole layer
+    for _ in range(80):
+        (gradient,) = torch.autograd.grad(objective(image, slice(0, 1)).main.sum(), image)
+        image = (image - gradient).detach().requires_grad_()
+    value = float(units.measure(silent, image.detach(), [unit]).mean())
+    assert value > 0
+    assert float(objective(image, slice(0, 1)).main.detach()) == pytest.approx(-value)
+
+
 def test_classify_is_the_cross_entropy_averaged_over_views(encoder):
     images = torch.randn(4, 3, SIDE, SIDE)
     scores = encoder.logits(images).double()

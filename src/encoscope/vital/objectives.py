@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, Observation
 from encoscope.errors import UsageError, nearest
 from encoscope.units import Unit, needs, values
 from encoscope.vital.methods import Options
@@ -21,7 +21,11 @@ _SMALLEST = 8  # pixels
 
 
 class Maximize:
-    """Less the unit's value: minimised, the image shows as much of the unit as it can. Of k views, the mean."""
+    """Less the unit's value: minimised, the image shows as much of the unit as it can. Of k views, the mean.
+
+    A unit after a ReLU that is silent on all views passes no gradient, and the image would stay as it is. Until the
+    unit answers, all of its layer is maximised in its place (our extension; others let gradients through the ReLU).
+    """
 
     def __init__(self, encoder: Encoder, units: Sequence[Unit]) -> None:
         self._encoder, self._units = encoder, tuple(units)
@@ -29,9 +33,20 @@ class Maximize:
     def __call__(self, images: Images, rows: slice) -> Losses:
         """The losses of the units in ``rows``, k images each."""
         units = self._units[rows]
-        found = values(self._encoder.observe(images, **needs(units), gradients=True), units)
-        own = found.reshape(len(units), -1, len(units)).diagonal(dim1=0, dim2=2)  # [views, units]
-        return Losses(-own.mean(0))
+        seen = self._encoder.observe(images, **needs(units), gradients=True)
+        found = values(seen, units)
+        own = found.reshape(len(units), -1, len(units)).diagonal(dim1=0, dim2=2).mean(0)
+        awake = list(own.unbind())
+        for place, unit in enumerate(units):
+            if unit.layer in seen.activations and not float(own[place].detach()):
+                awake[place] = _whole(seen, unit, place, len(units))
+        return Losses(-torch.stack(awake))
+
+
+def _whole(seen: Observation, unit: Unit, place: int, count: int) -> Float[Tensor, ""]:
+    """The mean of all of a unit's layer, over the views that stand at its place."""
+    maps = seen.activations[str(unit.layer)].maps
+    return maps.reshape(count, -1)[place].mean()
 
 
 class Classify:
