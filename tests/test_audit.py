@@ -12,11 +12,11 @@ from PIL import Image
 from sklearn.feature_selection import f_classif
 from torch import Tensor, nn
 
+from encoscope.analysis.audit import associations, consistency, permuted, respond
+from encoscope.analysis.metadata import dataset_labels, read_columns
 from encoscope.cli.app import run
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.experiments.audit import associations, consistency, permuted, respond
-from encoscope.experiments.metadata import dataset_labels, read_columns
 from encoscope.images import Photo, datasets, read
 from encoscope.images.sets import LabelledPhotos
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from encoscope.analysis.compare import compare
 from encoscope.cli.app import run
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
-from encoscope.experiments.comparison import compare
 from encoscope.images import photos
 from encoscope.metrics import linear_cka
 from encoscope.metrics.layer_cka import LayerCKA

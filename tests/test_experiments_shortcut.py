@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from encoscope.analysis.audit import divergence
+from encoscope.analysis.watermarks import KINDS, mark, paste, place, spot
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.experiments import shortcut
-from encoscope.experiments.audit import divergence
 from encoscope.experiments.classifiers import Condition, Setting, classifier, probabilities, samples
-from encoscope.experiments.marks import KINDS, mark, paste, place, spot
 from encoscope.experiments.report import Request
 from encoscope.images.caltech101 import LabelledPhotos
 

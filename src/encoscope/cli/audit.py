@@ -15,8 +15,8 @@ from encoscope.errors import MissingError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from encoscope.analysis.audit import Response
     from encoscope.encoder import Encoder
-    from encoscope.experiments.audit import Response
     from encoscope.images import Photo
 
 TOP = 20
@@ -100,7 +100,7 @@ def audit(
 
 
 def _mark(encoder: Encoder, kept: Sequence[Photo], watermark: str, share: float, clusters: int, seed: int) -> Any:
-    from encoscope.experiments.audit import mark_sheet, respond
+    from encoscope.analysis.audit import mark_sheet, respond
 
     found = respond(encoder, kept, watermark, share=share, clusters=clusters, seed=seed)
     sheet = mark_sheet(encoder, kept[:SHOWN], watermark, share=share, seed=seed)
@@ -126,7 +126,7 @@ def _response(found: Response, watermark: str) -> str:
 
 def _columns(images: Path, labels: Path | None, kept: Sequence[Photo]) -> dict[str, list[str | None]]:
     """What is known of the images: the CSV file's columns, the dataset's labels, or their folders."""
-    from encoscope.experiments.metadata import dataset_labels, read_columns
+    from encoscope.analysis.metadata import dataset_labels, read_columns
 
     paths = [Path(photo.path or "") for photo in kept]
     if labels is not None:
@@ -146,7 +146,7 @@ def _metadata(
     permutations: int,
     seed: int,
 ) -> Any:
-    from encoscope.experiments.audit import association_sheet, associations
+    from encoscope.analysis.audit import association_sheet, associations
 
     entries, lines, sheet = [], [], None
     for name, values in columns.items():

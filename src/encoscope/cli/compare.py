@@ -12,7 +12,7 @@ from encoscope.cli.flags import Common, counts
 from encoscope.errors import MissingError
 
 if TYPE_CHECKING:
-    from encoscope.experiments.comparison import Comparison
+    from encoscope.analysis.compare import Comparison
 
 
 def compare(
@@ -36,8 +36,8 @@ def compare(
     common = common or Common()
 
     from encoscope import results
+    from encoscope.analysis import compare
     from encoscope.cli.outputs import find_inputs
-    from encoscope.experiments import comparison
     from encoscope.images import photos
 
     inputs = find_inputs([images])
@@ -45,16 +45,16 @@ def compare(
         raise MissingError("; ".join(item.reason for item in inputs.skipped) or f"no images in {images}")
     files = [file for file, _ in inputs.files][:limit]
     one, two = common.load(first), common.load(second)
-    found = comparison.compare(one, two, photos(files), clusters=numbers, seed=common.seed, total=len(files))
+    found = compare.compare(one, two, photos(files), clusters=numbers, seed=common.seed, total=len(files))
 
     document = out / "result.json"
-    for name, picture in (("cka", comparison.heatmap(found)), ("differences", found.sheet)):
+    for name, picture in (("cka", compare.heatmap(found)), ("differences", found.sheet)):
         with results.aside(out / f"{name}.png") as temporary:
             picture.save(temporary)
     skipped = [*inputs.skipped, *found.skipped]
     envelope = results.envelope(
         "comparison",
-        [comparison.entry(found, document)],
+        [compare.entry(found, document)],
         model={"sources": [one.source, two.source], "digests": [one.digest, two.digest]},
         settings={"clusters": list(numbers), "images": found.images},
         seed=common.seed,

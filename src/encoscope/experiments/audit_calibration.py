@@ -20,14 +20,14 @@ from jaxtyping import Float
 from PIL import Image
 
 from encoscope._version import __version__
+from encoscope.analysis.audit import CLUSTERS, PERMUTATIONS
+from encoscope.analysis.watermarks import SEEN, UNSEEN
 from encoscope.errors import UsageError
-from encoscope.experiments.audit import CLUSTERS, PERMUTATIONS
 from encoscope.experiments.calibration import FIGURES, LeftOut, leave_out
 from encoscope.experiments.calibration_pictures import dimmed, strips
 from encoscope.experiments.calibration_trials import SHOWN, Pair, audited, measure, pairs, unpacked
 from encoscope.experiments.classifiers import Samples, Setting, classifier, samples, untrained
 from encoscope.experiments.journal import Journal
-from encoscope.experiments.marks import SEEN, UNSEEN
 from encoscope.experiments.report import Report, Request
 from encoscope.experiments.runner import short
 from encoscope.images import dataset

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.analysis.audit import Association, Response
 from encoscope.errors import UsageError
-from encoscope.experiments.audit import Association, Response
 from encoscope.metrics import Interval, auc_interval
 
 GIVEN, LABELS = "mark given", "labels only"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from encoscope.analysis.audit import associations, labels_of, respond
 from encoscope.encoder import Encoder
-from encoscope.experiments.audit import associations, labels_of, respond
 from encoscope.experiments.calibration import figures
 from encoscope.experiments.classifiers import Condition, Samples, Setting, answers
 from encoscope.images import Photo, read

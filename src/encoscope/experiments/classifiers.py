@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from encoscope.analysis.watermarks import mark, place
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.experiments.marks import mark, place
 from encoscope.images.caltech101 import LabelledPhotos
 from encoscope.store import cache_dir, key
 from encoscope.zoo.recipes.augment import MEAN, STD

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from encoscope.analysis.audit import following, jointly, labels_of
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.experiments.audit import following, jointly, labels_of
 from encoscope.experiments.classifiers import Condition, Samples, Setting, answers, classifier, samples, untrained
 from encoscope.experiments.report import Report, Request
 from encoscope.images import Photo, dataset, read

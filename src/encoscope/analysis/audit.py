@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from encoscope.analysis.watermarks import Mark, mark, paste, spot
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.experiments.marks import Mark, mark, paste, spot
 from encoscope.images import Photo, read
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.nave import Nave, Segmentation, segment

@@ -1,0 +1,1 @@
+"""What combines the methods: two encoders compared, an encoder audited, shortcut cues and metadata."""
