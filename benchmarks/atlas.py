@@ -68,7 +68,7 @@ def _writing() -> list[dict[str, Any]]:
         sys.stderr.write("no photos (ENCOSCOPE_DATA): the writing is not measured\n")
         return []
     import encoscope
-    from encoscope.atlas.building import Options, build
+    from encoscope.atlas.build import Options, build
     from encoscope.atlas.writer import Writer
 
     spent = {"seconds": 0.0, "depth": 0}

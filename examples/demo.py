@@ -114,7 +114,7 @@ def tiny_atlas(folder: Path, encoder: encoscope.Encoder, photos: dict[str, Photo
 
     A picture takes a fifth of the usual steps, to keep it short.
     """
-    from encoscope.atlas.building import Options, build
+    from encoscope.atlas.build import Options, build
 
     for name, photo in photos.items():
         side = min(photo.height, photo.width) // 2

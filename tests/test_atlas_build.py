@@ -19,11 +19,11 @@ from torch import nn
 
 from encoscope import Encoder, atlas, segment
 from encoscope.atlas import trees
-from encoscope.atlas.building import Options, build, plan
-from encoscope.atlas.building.firing import correlations, crop_of
-from encoscope.atlas.building.picturing import add_pictures
-from encoscope.atlas.building.plan import Plan, features, source_text
-from encoscope.atlas.building.wording import unlike
+from encoscope.atlas.build import Options, build, plan
+from encoscope.atlas.build.activations import correlations, crop_of
+from encoscope.atlas.build.descriptions import unlike
+from encoscope.atlas.build.plan import Plan, features, source_text
+from encoscope.atlas.build.visualizations import add_pictures
 from encoscope.atlas.matching import compare
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, read
@@ -177,7 +177,7 @@ def test_classes_circuits_and_failures(site: Path, photos: Path) -> None:
 def test_going_on_makes_nothing_again(site: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {file.name: file.read_bytes() for file in (site / "data").glob("*.js")}
     monkeypatch.setattr(Plan, "file", lambda self, image: pytest.fail("an image was opened again"))
-    monkeypatch.setattr("encoscope.atlas.building.classes.channel_relevance", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr("encoscope.atlas.build.classes.channel_relevance", lambda *_, **__: pytest.fail("again"))
     build(network(), str(photos), site, OPTIONS, progress=False)
     assert {file.name: file.read_bytes() for file in (site / "data").glob("*.js")} == before
     with pytest.raises(UsageError, match="another model, other images or other settings"):
@@ -187,18 +187,18 @@ def test_going_on_makes_nothing_again(site: Path, photos: Path, monkeypatch: pyt
 def test_stopped_anywhere_it_comes_to_the_same(
     site: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from encoscope.atlas.building import parting
+    from encoscope.atlas.build import segmentation
 
-    gauge, calls = parting.Gauge.tops, []
-    total = len(parting.specifications(atlas.open(site).manifest["layers"]))
+    gauge, calls = segmentation.Gauge.tops, []
+    total = len(segmentation.specifications(atlas.open(site).manifest["layers"]))
 
-    def stopping(self: parting.Gauge, *arguments: object) -> tuple[atlas.NodeTop, ...]:
+    def stopping(self: segmentation.Gauge, *arguments: object) -> tuple[atlas.NodeTop, ...]:
         calls.append(1)
         if len(calls) == 8 * total + 5:  # in the second chunk of images
             raise KeyboardInterrupt
         return gauge(self, *arguments)  # pyright: ignore
 
-    monkeypatch.setattr(parting.Gauge, "tops", stopping)
+    monkeypatch.setattr(segmentation.Gauge, "tops", stopping)
     with pytest.raises(KeyboardInterrupt):
         build(network(), str(photos), tmp_path / "site", OPTIONS, progress=False)
     begun = atlas.open(tmp_path / "site").manifest
@@ -212,17 +212,17 @@ def test_stopped_anywhere_it_comes_to_the_same(
 KILLED = """
 import sys, time
 from encoscope.atlas import writer
-from encoscope.atlas.building import Options, build, parting
+from encoscope.atlas.build import Options, build, parting
 import test_atlas_build as tests
 writer._EVERY = 0.0  # what is done is written at once
-parting._CHUNK = 2
-tops = parting.Gauge.tops
+segmentation._CHUNK = 2
+tops = segmentation.Gauge.tops
 calls = []
 def slow(self, *arguments):
     calls.append(1)
     time.sleep(0.0 if len(calls) < 40 else 0.2)  # from the third chunk on, so that there is time to kill it
     return tops(self, *arguments)
-parting.Gauge.tops = slow
+segmentation.Gauge.tops = slow
 build(tests.network(), sys.argv[1], sys.argv[2], tests.OPTIONS, progress=False)
 """
 
@@ -369,7 +369,7 @@ def test_where_not_all_get_pictures_those_that_classes_rest_on_do(
         asked.append([unit.text for unit in units])
         raise Asked
 
-    monkeypatch.setattr("encoscope.atlas.building.picturing.Vital.fit", fit)
+    monkeypatch.setattr("encoscope.atlas.build.visualizations.Vital.fit", fit)
     encoder = network()
     made = plan(encoder, str(photos), Options(classes="none", visualize=2), progress=False)
     units = [parse(text, encoder) for text in ("0.stage0:1", "0.stage1:1", "0.stage2:1", "0.stage2:2")]

@@ -28,7 +28,7 @@ from atlas_browsing import Visit, served
 from encoscope import Encoder
 from encoscope.atlas import open as open_atlas
 from encoscope.atlas import trees
-from encoscope.atlas.building import Options, build
+from encoscope.atlas.build import Options, build
 from encoscope.atlas.serving import Limits, create_app
 from encoscope.atlas.serving.limits import allowed_hosts, is_allowed
 from encoscope.atlas.serving.live import Live

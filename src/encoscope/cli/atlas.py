@@ -58,8 +58,8 @@ def build(
     whole after every stage; run again, it goes on where it was stopped. They open without a server: OUT/index.html.
     """
     from encoscope import results
-    from encoscope.atlas.building import Options
-    from encoscope.atlas.building import build as run
+    from encoscope.atlas.build import Options
+    from encoscope.atlas.build import build as run
     from encoscope.atlas.reader import open_atlas
 
     common = common or Common()

@@ -13,9 +13,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from encoscope.atlas import trees
-from encoscope.atlas.building import parting
-from encoscope.atlas.building.photographs import SIGMA
-from encoscope.atlas.building.plan import class_text
+from encoscope.atlas.build import segmentation
+from encoscope.atlas.build.images import SIGMA
+from encoscope.atlas.build.plan import class_text
 from encoscope.atlas.codec import to_plain
 from encoscope.atlas.reader import Atlas
 from encoscope.atlas.records import ImageParts, LabelMap, Link, Measure, SegmentationInfo
@@ -69,7 +69,7 @@ class Live:
             )
 
     @cached_property
-    def _gauge(self) -> tuple[list[Unit], parting.Gauge]:
+    def _gauge(self) -> tuple[list[Unit], segmentation.Gauge]:
         """The atlas's units that can be measured here, with what is usual for them."""
         table = self.atlas.table().select(["unit", "mean", "std"]).to_pydict()
         units, means, stds = [], [], []
@@ -78,7 +78,7 @@ class Live:
                 units.append(parse(text, self.encoder))
                 means.append(mean)
                 stds.append(std)
-        return units, parting.Gauge.of(self.encoder, units, np.array(means), np.array(stds))
+        return units, segmentation.Gauge.of(self.encoder, units, np.array(means), np.array(stds))
 
     @cached_property
     def _usual(self) -> tuple[np.ndarray, np.ndarray]:
@@ -92,8 +92,8 @@ class Live:
         found = {}
         for info in self.atlas.segmentations:
             if info.scope == "joint":
-                nave = parting.load_fit(self.atlas.path, info, self.encoder)
-                found[info.id] = (nave, parting.shared_tree(nave, info)[1])
+                nave = segmentation.load_fit(self.atlas.path, info, self.encoder)
+                found[info.id] = (nave, segmentation.shared_tree(nave, info)[1])
         return found
 
     def look_at(self, content: bytes, limits: Limits) -> Mapping[str, Any]:
@@ -122,7 +122,7 @@ class Live:
             labels = leaves[result[1].grid_labels]
         else:
             settings = self.atlas.manifest["settings"]
-            (result,) = parting.alone(
+            (result,) = segmentation.alone(
                 self.encoder, [photo], info.layers, int(settings["cells"]), int(self.atlas.manifest["seed"] or 0)
             )
             if isinstance(result, Skipped):

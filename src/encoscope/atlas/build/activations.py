@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from encoscope import plots
-from encoscope.atlas.building.photographs import SIGMA
-from encoscope.atlas.building.plan import Plan, class_text
+from encoscope.atlas.build.images import SIGMA
+from encoscope.atlas.build.plan import Plan, class_text
 from encoscope.atlas.outlines import outline
 from encoscope.atlas.records import Box, Crop, FeatureRecord, Histogram, Link, Measure, Point
 from encoscope.atlas.writer import Writer

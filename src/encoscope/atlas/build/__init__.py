@@ -1,6 +1,6 @@
 """Filling an atlas: each stage calls one of the public verbs and turns what it gives into records."""
 
-from encoscope.atlas.building.build import build
-from encoscope.atlas.building.plan import Options, Plan, plan
+from encoscope.atlas.build.build import build
+from encoscope.atlas.build.plan import Options, Plan, plan
 
 __all__ = ["Options", "Plan", "build", "plan"]

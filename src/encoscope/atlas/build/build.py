@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from encoscope.atlas.building import classes, firing, parting, photographs
-from encoscope.atlas.building.plan import Options, Plan, features, plan, readings, source_text
+from encoscope.atlas.build import activations, classes, images, segmentation
+from encoscope.atlas.build.plan import Options, Plan, features, plan, readings, source_text
 from encoscope.atlas.writer import Writer, clear
 from encoscope.encoder import Encoder
 from encoscope.images import Skipped
@@ -60,28 +60,28 @@ def build(
 
 
 def _fill(writer: Writer, made: Plan) -> None:
-    photographs.add_images(writer, made)
+    images.add_images(writer, made)
     classes.add_classes(writer, made)
     wanted = classes.channels_of(writer, made)
     units = features(made, wanted)
     values, mean, std = readings(made, units)
     writer.activations([unit.text for unit in units], list(made.any.ids), values)
-    firing.add_values(writer, made, units, values, mean, std)
-    firing.add_crops(writer, made, units, values, mean, std)
+    activations.add_values(writer, made, units, values, mean, std)
+    activations.add_crops(writer, made, units, values, mean, std)
     scores = (values - mean[:, None]) / np.where(std > 0, std, np.inf)[:, None]
-    photographs.add_tops(writer, units, scores, made)
+    images.add_tops(writer, units, scores, made)
     _controls(writer, made)
     writer.stage("probe", len(made.any), len(made.any))
     writer.publish()
-    parting.part_images(writer, made, parting.Gauge.of(made.encoder, units, mean, std))
+    segmentation.part_images(writer, made, segmentation.Gauge.of(made.encoder, units, mean, std))
     writer.publish()
     if made.options.describe:
-        from encoscope.atlas.building.wording import add_words
+        from encoscope.atlas.build.descriptions import add_words
 
         add_words(writer, made, units, mean.tolist(), std.tolist())
         writer.publish()
     if made.options.visualize != "none":
-        from encoscope.atlas.building.picturing import add_pictures
+        from encoscope.atlas.build.visualizations import add_pictures
 
         # of a list the first ones, of what was chosen for telling most those that tell most
         add_pictures(writer, made, units, () if isinstance(made.options.features, tuple) else wanted)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from encoscope import plots
-from encoscope.atlas.building.plan import Plan, class_text
+from encoscope.atlas.build.plan import Plan, class_text
 from encoscope.atlas.records import ImageRecord, Link, Measure
 from encoscope.atlas.writer import Writer
 from encoscope.errors import ImageError, MissingError

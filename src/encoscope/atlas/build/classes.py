@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from encoscope.atlas.building.photographs import chance, probabilities
-from encoscope.atlas.building.plan import Plan, class_text
+from encoscope.atlas.build.images import chance, probabilities
+from encoscope.atlas.build.plan import Plan, class_text
 from encoscope.atlas.records import CircuitLayer, ClassRecord, Crop, Failure, ImageRecord, Link, Measure, Picture
 from encoscope.atlas.writer import Writer
 from encoscope.progress import track

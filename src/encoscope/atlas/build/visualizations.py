@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from encoscope.atlas.building.plan import Plan, class_text
+from encoscope.atlas.build.plan import Plan, class_text
 from encoscope.atlas.records import ClassRecord, FeatureRecord, Measure, Visualization
 from encoscope.atlas.writer import Writer
 from encoscope.errors import EncoscopeError

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope import plots
-from encoscope.atlas.building.photographs import SIGMA
-from encoscope.atlas.building.plan import Plan
+from encoscope.atlas.build.images import SIGMA
+from encoscope.atlas.build.plan import Plan
 from encoscope.atlas.records import Crop, FeatureRecord, ImageRecord, Measure, Term, Words
 from encoscope.atlas.writer import Writer
 from encoscope.falcon import Falcon

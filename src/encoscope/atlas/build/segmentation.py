@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 
 from encoscope.atlas import trees
-from encoscope.atlas.building.photographs import SIGMA
-from encoscope.atlas.building.plan import Plan
+from encoscope.atlas.build.images import SIGMA
+from encoscope.atlas.build.plan import Plan
 from encoscope.atlas.records import ImageParts, ImageRecord, LabelMap, Link, Measure, NodeTop, SegmentationInfo
 from encoscope.atlas.writer import Writer
 from encoscope.encoder import Encoder
