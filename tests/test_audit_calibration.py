@@ -17,11 +17,11 @@ from PIL import Image
 
 from encoscope.analysis.watermarks import KINDS, SEEN, UNSEEN
 from encoscope.errors import UsageError
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments import audit_calibration
 from encoscope.experiments.calibration import FIGURES, leave_out
 from encoscope.experiments.calibration_trials import packed, pairs, unpacked
 from encoscope.experiments.classifiers import Condition
-from encoscope.experiments.report import Report, Request
 
 OPTIONS = {
     "architecture": "test_resnet",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from encoscope.experiments.charts import Row, bars
+from encoscope.evaluation.charts import Row, bars
 from encoscope.metrics import Interval
 from encoscope.plots import palette
 

@@ -18,9 +18,9 @@ from encoscope.discovery import Discovery, method
 from encoscope.discovery import sam as room
 from encoscope.discovery.sam import decoded, opened, suppressed
 from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.report import Request
 from encoscope.experiments import nave_figures
-from encoscope.experiments.contenders import Contender
-from encoscope.experiments.report import Request
 from encoscope.images import Photo, read
 from encoscope.regions import outer_box
 

@@ -13,10 +13,10 @@ from torch import nn
 from encoscope.cli.app import run as command
 from encoscope.encoder import Encoder
 from encoscope.errors import ImageError, UsageError
-from encoscope.experiments import localisation
-from encoscope.experiments.contenders import Contender, Parts
-from encoscope.experiments.journal import Journal
-from encoscope.experiments.runner import Example, Measured, Task, difference, run
+from encoscope.evaluation import localization
+from encoscope.evaluation.baselines import Contender, Parts
+from encoscope.evaluation.measurement_cache import Journal
+from encoscope.evaluation.runner import Example, Measured, Task, difference, run
 from encoscope.images import boxed, read
 
 
@@ -64,13 +64,13 @@ def literal_corloc(parts: Parts, truth: np.ndarray) -> float:
 
 
 def test_corloc_is_its_literal_form(squares: str, colour: Encoder) -> None:
-    examples = localisation.examples(boxed(squares))
+    examples = localization.examples(boxed(squares))
     nave = Contender("nave", colour, 2, min_area=50, border=2)
-    measured = run(localisation.TASK, nave, examples, progress=False)
+    measured = run(localization.TASK, nave, examples, progress=False)
     literal = [literal_corloc(nave(read(example.path)), example.truth) for example in examples]
     np.testing.assert_allclose(measured.array("outer outer"), literal)
-    report = localisation.evaluate(
-        localisation.lineup(nave, ["slic", "grid"], [2]), {squares: examples}, select="outer", progress=False
+    report = localization.evaluate(
+        localization.lineup(nave, ["slic", "grid"], [2]), {squares: examples}, select="outer", progress=False
     )
     assert [(row["method"], row["select"]) for row in report.rows] == [
         *((name, "outer") for name in ("nave", "slic", "grid", "random")),
@@ -85,12 +85,12 @@ def test_corloc_is_its_literal_form(squares: str, colour: Encoder) -> None:
 
 
 def test_matched_methods_follow_naves_count_and_rules(squares: str, colour: Encoder) -> None:
-    examples = localisation.examples(boxed(squares))
-    contenders = localisation.lineup(Contender("nave", colour, 3, min_area=0, border=0), ["grid", "slic"], [3])
-    nave, grid, slic, random = localisation.measure(contenders, examples, progress=False)
+    examples = localization.examples(boxed(squares))
+    contenders = localization.lineup(Contender("nave", colour, 3, min_area=0, border=0), ["grid", "slic"], [3])
+    nave, grid, slic, random = localization.measure(contenders, examples, progress=False)
     assert (np.abs(random.array("candidates") - nave.array("candidates")) <= 1).all()
     assert (slic.array("candidates") >= 2).all()
-    fixed = localisation.measure(contenders, examples, parts=6, progress=False)[1]
+    fixed = localization.measure(contenders, examples, parts=6, progress=False)[1]
     assert set(fixed.array("candidates")) == {6.0} != set(grid.array("candidates"))
     photo = read(examples[0].path)
     trimmed = Contender("grid", min_area=300, border=5)(photo, 4)
@@ -98,7 +98,7 @@ def test_matched_methods_follow_naves_count_and_rules(squares: str, colour: Enco
     assert not Contender("grid", min_area=2000)(photo, 4).regions
     assert trimmed.count == 4
     with pytest.raises(UsageError, match="NAVE beside it"):
-        localisation.measure(contenders[1:], examples, progress=False)
+        localization.measure(contenders[1:], examples, progress=False)
 
 
 def test_felzenszwalb_comes_near_the_number_asked_for(photo_paths: dict[str, Path]) -> None:
@@ -109,7 +109,7 @@ def test_felzenszwalb_comes_near_the_number_asked_for(photo_paths: dict[str, Pat
 
 
 def test_an_interrupted_run_goes_on(squares: str) -> None:
-    examples, looked = localisation.examples(boxed(squares)), []
+    examples, looked = localization.examples(boxed(squares)), []
 
     def look(contender: Contender, photo: object, truth: np.ndarray, parts: int | None) -> dict[str, float]:
         if len(looked) == 2:
@@ -161,9 +161,9 @@ def test_differences_are_paired_by_image() -> None:
 
 
 def test_differences_are_to_nave_with_as_many_clusters(colour: Encoder) -> None:
-    contenders = localisation.lineup(Contender("nave", colour), ["slic", "lost"], [3, 5])
+    contenders = localization.lineup(Contender("nave", colour), ["slic", "lost"], [3, 5])
     found = [Measured((), ()) for _ in contenders]
-    beside = [localisation.beside(contenders, found, index) for index in range(len(contenders))]
+    beside = [localization.beside(contenders, found, index) for index in range(len(contenders))]
     names = [(one.method, one.clusters) for one in contenders]
     assert names[:4] == [("nave", 3), ("nave", 5), ("slic", 3), ("slic", 5)] and names[-1] == ("lost", None)
     assert beside[0] is None and beside[1] is None and beside[-1] is found[0]
@@ -175,13 +175,13 @@ def test_damaged_images_are_left_out_and_none_at_all_is_an_error(tmp_path: Path,
     Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
     paths = [tmp_path / "broken.png", tmp_path / "good.png", tmp_path / "gone.png"]
     nave = Contender("nave", colour, 1)
-    measured = run(localisation.TASK, nave, [Example(path, np.zeros((1, 4))) for path in paths], progress=False)
+    measured = run(localization.TASK, nave, [Example(path, np.zeros((1, 4))) for path in paths], progress=False)
     assert measured.paths == (paths[1],) and [Path(item.path).name for item in measured.skipped] == [
         "broken.png",
         "gone.png",
     ]
     with pytest.raises(ImageError, match="no image could be measured"):
-        run(localisation.TASK, nave, [Example(paths[0])], progress=False)
+        run(localization.TASK, nave, [Example(paths[0])], progress=False)
 
 
 MODEL = "timm:resnet10t@untrained"

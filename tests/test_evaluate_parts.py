@@ -14,10 +14,10 @@ from torch import nn
 from encoscope.cli.app import run as command
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.experiments import faithfulness, overlap
-from encoscope.experiments.contenders import Contender
-from encoscope.experiments.localisation import lineup
-from encoscope.experiments.runner import Measured
+from encoscope.evaluation import faithfulness, overlap
+from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.localization import lineup
+from encoscope.evaluation.runner import Measured
 from encoscope.images import read
 
 MODEL = "timm:resnet10t@untrained"

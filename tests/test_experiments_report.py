@@ -12,8 +12,8 @@ from PIL import Image
 
 from encoscope.cli.app import run as cli
 from encoscope.errors import UsageError
+from encoscope.evaluation.report import Report
 from encoscope.experiments.registry import EXPERIMENTS, experiment
-from encoscope.experiments.report import Report
 from encoscope.metrics import Interval
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from encoscope.analysis.audit import divergence
 from encoscope.analysis.watermarks import KINDS, mark, paste, place, spot
 from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.evaluation.report import Request
 from encoscope.experiments import shortcut
 from encoscope.experiments.classifiers import Condition, Setting, classifier, probabilities, samples
-from encoscope.experiments.report import Request
 from encoscope.images.caltech101 import LabelledPhotos
 
 SMALL = Setting(pixels=32, epochs=1, share=0.25)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from encoscope.cli.app import run as command
 from encoscope.errors import UsageError
+from encoscope.evaluation.report import Request
 from encoscope.experiments import nave_classes, nave_figures
 from encoscope.experiments.registry import EXPERIMENTS, experiment
-from encoscope.experiments.report import Request
 from encoscope.images import Geometry, read
 from encoscope.nave import Segmentation
 

@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from encoscope.cli.app import run as command
 from encoscope.encoder import load
 from encoscope.errors import MissingError, UsageError
-from encoscope.experiments import localisation, nave_training, overlap
-from encoscope.experiments.contenders import Contender
-from encoscope.experiments.report import Request
-from encoscope.experiments.runner import difference
+from encoscope.evaluation import localization, overlap
+from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.report import Request
+from encoscope.evaluation.runner import difference
+from encoscope.experiments import nave_training
 from encoscope.zoo.recipes.photos import Photos
 from encoscope.zoo.recipes.training import kept
 
@@ -70,7 +71,7 @@ def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, 
     assert before["photos with masks"] == before["photos with boxes"] == 3
     settings = {"size": "model", "min_area": 0, "border": 0}
     ours = [Contender("nave", load(model), 3, **settings) for model in (FIRST, LAST)]
-    one, two = localisation.measure(ours, overlap.masks(photos[0]), overlap.TASK, progress=False)
+    one, two = localization.measure(ours, overlap.masks(photos[0]), overlap.TASK, progress=False)
     assert before["mIoU"].value == pytest.approx(one.mean("miou"))
     assert before["mIoU - after"] == difference(one, two, lambda found: found.array("miou"))
     assert report.pictures["nave-training"].height > 2 * 96 and report.pictures["nave-training"].width > 3 * 200

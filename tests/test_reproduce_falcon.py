@@ -11,9 +11,9 @@ import torch
 import falcon_world as world
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments import falcon_bench, falcon_coverage, falcon_failure, falcon_transfer
 from encoscope.experiments.registry import EXPERIMENTS, experiment
-from encoscope.experiments.report import Report, Request
 from encoscope.falcon.building import build
 from encoscope.metrics import Interval, auc_mad
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from encoscope.errors import MissingError, UsageError
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments import (
     vital_ablations,
     vital_bench,
@@ -23,7 +24,6 @@ from encoscope.experiments import (
     vital_trials,
 )
 from encoscope.experiments.registry import EXPERIMENTS, experiment
-from encoscope.experiments.report import Report, Request
 from encoscope.experiments.vital_bench import Bench, Draws
 from encoscope.experiments.vital_given import of_the_network
 from encoscope.images import LabelledPhotos, datasets

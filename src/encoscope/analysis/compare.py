@@ -17,7 +17,7 @@ from encoscope import results
 from encoscope.brief import brief
 from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import UsageError
-from encoscope.experiments.charts import image_of
+from encoscope.evaluation.charts import image_of
 from encoscope.images import Photo, Skipped
 from encoscope.metrics import Interval, ari, bootstrap
 from encoscope.metrics.layer_cka import LayerCKA

@@ -14,9 +14,9 @@ from encoscope.errors import UsageError
 
 if TYPE_CHECKING:
     from encoscope.encoder import Encoder
-    from encoscope.experiments.contenders import Contender
-    from encoscope.experiments.report import Report
-    from encoscope.experiments.runner import Examples
+    from encoscope.evaluation.baselines import Contender
+    from encoscope.evaluation.report import Report
+    from encoscope.evaluation.runner import Examples
 
 app = App(name="evaluate", help="How good segmentations are, beside baselines and controls.", help_format="plaintext")
 
@@ -80,14 +80,14 @@ def corloc(
     if min_area < 0 or border < 0:
         raise UsageError(f"--min-area and --border take pixels, at least 0, not {min_area} and {border}")
 
-    from encoscope.experiments import localisation
+    from encoscope.evaluation import localization
     from encoscope.images import boxed
 
-    read = {text: localisation.examples(boxed(text), limit) for text in dataset}
+    read = {text: localization.examples(boxed(text), limit) for text in dataset}
     encoder = common.load(model)
     nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=min_area, border=border)
-    report = localisation.evaluate(
-        localisation.lineup(nave, methods, numbers, {"sam": {"points": points}}),
+    report = localization.evaluate(
+        localization.lineup(nave, methods, numbers, {"sam": {"points": points}}),
         read,
         select=select,
         score=score,
@@ -96,7 +96,7 @@ def corloc(
         seed=common.seed,
     )
     shaped = nave.manifest() | {"limit": limit, "parts": parts}
-    return _finish(report, [localisation.entry(row, dataset[0]) for row in report.rows], encoder, shaped, out, common)
+    return _finish(report, [localization.entry(row, dataset[0]) for row in report.rows], encoder, shaped, out, common)
 
 
 @app.command
@@ -127,8 +127,8 @@ def overlap(
     if joint and (set(methods) != {"nave"} or grouping == "pca"):
         raise UsageError("--joint goes with --method nave, by k-means or ward")
 
-    from encoscope.experiments import localisation
-    from encoscope.experiments import overlap as experiment
+    from encoscope.evaluation import localization
+    from encoscope.evaluation import overlap as experiment
 
     images = experiment.masks(dataset, limit)
     encoder = common.load(model)
@@ -137,7 +137,7 @@ def overlap(
         options = {name: value for name, value in nave.segmenting().items() if name not in ("clusters", "seed")}
         report = experiment.jointly(encoder, images, numbers, options=options, fresh=fresh, seed=common.seed)
     else:
-        contenders = localisation.lineup(nave, methods, numbers, {"sam": {"points": points}})
+        contenders = localization.lineup(nave, methods, numbers, {"sam": {"points": points}})
         report = experiment.evaluate(contenders, images, dataset, fresh=fresh, seed=common.seed)
     entries = [experiment.entry(row, dataset) for row in report.rows]
     return _finish(report, entries, encoder, nave.manifest() | {"limit": limit}, out, common)
@@ -170,14 +170,14 @@ def stability(
 
     from dataclasses import replace
 
-    from encoscope.experiments import steadiness
-    from encoscope.experiments.overlap import entry
+    from encoscope.evaluation import stability
+    from encoscope.evaluation.overlap import entry
 
     images = _images(dataset, limit)
     encoder = common.load(model)
     nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=0, border=0)
     contenders = [replace(nave, clusters=k) for k in numbers]
-    report = steadiness.evaluate(contenders, images, dataset, runs=runs, fresh=fresh, seed=common.seed)
+    report = stability.evaluate(contenders, images, dataset, runs=runs, fresh=fresh, seed=common.seed)
     entries = [entry(row, dataset) for row in report.rows]
     return _finish(report, entries, encoder, nave.manifest() | {"limit": limit, "runs": runs}, out, common)
 
@@ -213,14 +213,14 @@ def faithfulness(
     numbers, methods = counts("--clusters", clusters), _methods(method)
     _positive(limit, points)
 
-    from encoscope.experiments import faithfulness as experiment
-    from encoscope.experiments import localisation
-    from encoscope.experiments.overlap import entry
+    from encoscope.evaluation import faithfulness as experiment
+    from encoscope.evaluation import localization
+    from encoscope.evaluation.overlap import entry
 
     images = _images(dataset, limit)
     encoder = common.load(model)
     nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=0, border=0)
-    contenders = localisation.lineup(nave, methods, numbers, {"sam": {"points": points}})
+    contenders = localization.lineup(nave, methods, numbers, {"sam": {"points": points}})
     report = experiment.evaluate(contenders, images, dataset, encoder, fill=fill, fresh=fresh, seed=common.seed)
     entries = [entry(row, dataset) for row in report.rows]
     return _finish(report, entries, encoder, nave.manifest() | {"limit": limit, "fill": fill}, out, common)
@@ -228,8 +228,8 @@ def faithfulness(
 
 def _images(text: str, limit: int | None) -> Examples:
     """The images of a dataset or a folder, with masks where it has them."""
-    from encoscope.experiments.overlap import has_masks, masks
-    from encoscope.experiments.runner import Example
+    from encoscope.evaluation.overlap import has_masks, masks
+    from encoscope.evaluation.runner import Example
     from encoscope.images import collect
 
     return masks(text, limit) if has_masks(text) else [Example(path) for path in collect(text)[:limit]]
@@ -245,7 +245,7 @@ def _nave(
     **rules: int,
 ) -> Contender:
     """NAVE with the settings of the flags."""
-    from encoscope.experiments.contenders import Contender
+    from encoscope.evaluation.baselines import Contender
 
     options: dict[str, Any] = {"grouping": grouping} | ({} if layers is None else {"layers": names(layers)})
     side = word_or_count("--size", size, ("native", "model"))
@@ -255,7 +255,7 @@ def _nave(
 def _methods(text: str) -> list[str]:
     from encoscope.discovery.methods import base
     from encoscope.errors import nearest
-    from encoscope.experiments.contenders import METHODS
+    from encoscope.evaluation.baselines import METHODS
 
     found = names(text) or []
     wrong = next((name for name in found if base(name) not in METHODS or name in ("sam", "sam:")), None)

@@ -49,7 +49,7 @@ def reproduce(
 
     from encoscope import results
     from encoscope.errors import UsageError
-    from encoscope.experiments.report import Request
+    from encoscope.evaluation.report import Request
 
     if limit is not None and limit < 1:
         raise UsageError(f"--limit takes a number from 1 on, not {limit}")

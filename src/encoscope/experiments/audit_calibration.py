@@ -23,13 +23,13 @@ from encoscope._version import __version__
 from encoscope.analysis.audit import CLUSTERS, PERMUTATIONS
 from encoscope.analysis.watermarks import SEEN, UNSEEN
 from encoscope.errors import UsageError
+from encoscope.evaluation.measurement_cache import Journal
+from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.runner import short
 from encoscope.experiments.calibration import FIGURES, LeftOut, leave_out
 from encoscope.experiments.calibration_pictures import dimmed, strips
 from encoscope.experiments.calibration_trials import SHOWN, Pair, audited, measure, pairs, unpacked
 from encoscope.experiments.classifiers import Samples, Setting, classifier, samples, untrained
-from encoscope.experiments.journal import Journal
-from encoscope.experiments.report import Report, Request
-from encoscope.experiments.runner import short
 from encoscope.images import dataset
 from encoscope.metrics import bootstrap, bootstrap_difference
 from encoscope.plots import contact_sheet

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from encoscope.evaluation.charts import image_of
 from encoscope.experiments.calibration import LeftOut
-from encoscope.experiments.charts import image_of
 from encoscope.plots import palette
 
 _WIDE = 0.16  # of a strip: how far its dots are spread

@@ -12,8 +12,8 @@ from PIL import Image
 from encoscope import vlm
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
-from encoscope.experiments.report import Report, Request
-from encoscope.experiments.runner import short
+from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.runner import short
 from encoscope.experiments.vital_given import held_out
 from encoscope.falcon import Description, Descriptions, Falcon
 from encoscope.falcon.selection import active

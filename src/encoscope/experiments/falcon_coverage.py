@@ -11,7 +11,8 @@ from PIL import Image
 
 from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import UsageError
-from encoscope.experiments.charts import Row, bars
+from encoscope.evaluation.charts import Row, bars
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments.falcon_bench import (
     DEFAULTS,
     DINO,
@@ -24,7 +25,6 @@ from encoscope.experiments.falcon_bench import (
     report,
 )
 from encoscope.experiments.falcon_figures import TRUTH
-from encoscope.experiments.report import Report, Request
 from encoscope.falcon import Falcon
 from encoscope.metrics import bootstrap
 from encoscope.units import parse

@@ -12,8 +12,8 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments.falcon_bench import DEFAULTS, encoders, fitted, report, words
-from encoscope.experiments.report import Report, Request
 from encoscope.experiments.vital_given import held_out, of_the_network
 from encoscope.falcon import FailureExplanation, explain_failure
 from encoscope.images import dataset

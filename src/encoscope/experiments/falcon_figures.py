@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments.falcon_bench import (
     DEFAULTS,
     DINO,
@@ -18,7 +19,6 @@ from encoscope.experiments.falcon_bench import (
     words,
 )
 from encoscope.experiments.falcon_zoo import beside_members
-from encoscope.experiments.report import Report, Request
 from encoscope.falcon import Description
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 

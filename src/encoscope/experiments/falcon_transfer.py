@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from encoscope.errors import UsageError
-from encoscope.experiments.charts import Row, bars
+from encoscope.evaluation.charts import Row, bars
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments.falcon_bench import (
     DEFAULTS,
     STAND_IN,
@@ -22,7 +23,6 @@ from encoscope.experiments.falcon_bench import (
     words,
 )
 from encoscope.experiments.falcon_figures import TRUTH
-from encoscope.experiments.report import Report, Request
 from encoscope.falcon import Concept, Description, Falcon, Transfer, transfer
 from encoscope.falcon.selection import activation
 from encoscope.falcon.truth import auc, derangement, strong_images

@@ -17,9 +17,9 @@ from PIL import Image
 
 from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import UsageError, nearest
+from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.runner import short
 from encoscope.experiments.nave_figures import STAND_INS, encoders
-from encoscope.experiments.report import Report, Request
-from encoscope.experiments.runner import short
 from encoscope.images import LabelledPhotos, Photo, dataset, read
 from encoscope.metrics import bootstrap
 from encoscope.nave import Nave, Segmentation, segment

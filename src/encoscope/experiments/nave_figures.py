@@ -16,10 +16,10 @@ from PIL import Image
 from encoscope.discovery.methods import base
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
-from encoscope.experiments.contenders import Contender
+from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.runner import short
 from encoscope.experiments.nave_paper import WEIGHTS
-from encoscope.experiments.report import Report, Request
-from encoscope.experiments.runner import short
 from encoscope.images import Photo, collect, photos
 from encoscope.metrics import bootstrap
 from encoscope.nave import Segmentation, segment

@@ -15,11 +15,11 @@ import numpy as np
 
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
-from encoscope.experiments import localisation
-from encoscope.experiments.contenders import CONTROL, MATCHED, Contender
+from encoscope.evaluation import localization
+from encoscope.evaluation.baselines import CONTROL, MATCHED, Contender
+from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.runner import Example, Measured, difference, interval, run, short, unique
 from encoscope.experiments.nave_paper import NONE, SETS, STAND_INS, TABLES, WEIGHTS, Line, Table
-from encoscope.experiments.report import Report, Request
-from encoscope.experiments.runner import Example, Measured, difference, interval, run, short, unique
 from encoscope.images import Skipped, boxed
 
 OPTIONS: Mapping[str, Any] = {"size": None, "min_area": 784, "border": 14, "score": "outer", "layers": None}
@@ -39,7 +39,7 @@ def table(number: int, request: Request) -> Report:
     models, extra = assign(asked, request.models)
     lines = [*asked.lines, *extra]
     settings = _settings(request)
-    read = {text: localisation.examples(boxed(text), request.limit) for text in request.datasets}
+    read = {text: localization.examples(boxed(text), request.limit) for text in request.datasets}
     bench = _Bench(models, settings, request)
     rows, shown = [], len(read) > 1
     for text, examples in read.items():
@@ -136,7 +136,7 @@ class _Bench:
         name = (text, f"{method} {of}")
         if name not in self._measured:
             found = run(
-                localisation.TASK,
+                localization.TASK,
                 contender,
                 examples,
                 like=like,
@@ -171,7 +171,7 @@ def _row(line: Line, bench: _Bench, text: str, examples: Sequence[Example]) -> d
         return row
 
     def of(one: Measured, select: str = line.select) -> np.ndarray:
-        return localisation.corloc_of(one, select, score)
+        return localization.corloc_of(one, select, score)
 
     ours = interval(of(measured), seed)
     row |= {"ours": ours, "candidates": measured.mean("candidates"), "images": int((~np.isnan(of(measured))).sum())}
@@ -197,8 +197,8 @@ def _column(text: str) -> int:
 
 def _settings(request: Request) -> dict[str, Any]:
     found = request.settings(OPTIONS)
-    if found["score"] not in localisation.SCORE:
-        raise UsageError(f"score is {' or '.join(localisation.SCORE)}, not {found['score']!r}")
+    if found["score"] not in localization.SCORE:
+        raise UsageError(f"score is {' or '.join(localization.SCORE)}, not {found['score']!r}")
     for name in ("min_area", "border"):
         if not isinstance(found[name], int) or found[name] < 0:
             raise UsageError(f"{name} is a number of pixels, at least 0, not {found[name]!r}")

@@ -15,13 +15,13 @@ from PIL import Image
 
 from encoscope.encoder import Encoder, load
 from encoscope.errors import MissingError, UsageError
-from encoscope.experiments import localisation, overlap
-from encoscope.experiments.contenders import BORDER, CONTROL, MIN_AREA, Contender
-from encoscope.experiments.localisation import corloc_of
+from encoscope.evaluation import localization, overlap
+from encoscope.evaluation.baselines import BORDER, CONTROL, MIN_AREA, Contender
+from encoscope.evaluation.localization import corloc_of
+from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.runner import Examples, Measured, Task, difference, interval, short, unique
 from encoscope.experiments.nave_figures import RUNS, mean_colours
 from encoscope.experiments.nave_tables import ZOO_SIZE
-from encoscope.experiments.report import Report, Request
-from encoscope.experiments.runner import Examples, Measured, Task, difference, interval, short, unique
 from encoscope.images import Photo, Skipped, boxed, photos
 from encoscope.plots import contact_sheet
 from encoscope.zoo.recipes.training import kept
@@ -54,7 +54,7 @@ def run(request: Request) -> Report:
     boxes = {"size": asked["box_size"], "min_area": asked["min_area"], "border": asked["border"]}
     whole = {"size": asked["size"], "min_area": 0, "border": 0}
     regions = _measured(encoders, clusters, masked, overlap.TASK, whole, request)
-    objects = _measured(encoders, clusters, with_boxes, localisation.TASK, boxes, request)
+    objects = _measured(encoders, clusters, with_boxes, localization.TASK, boxes, request)
     rows = []
     for name in models:
         for k in clusters:
@@ -129,7 +129,7 @@ def _measured(
     for name, encoder in encoders.items():
         ours = [Contender("nave", encoder, k, seed=request.seed, **settings) for k in clusters]
         random = [Contender(CONTROL, None, k, seed=request.seed, **settings) for k in clusters]
-        all_of_it = localisation.measure([*ours, *random], images, task, fresh=request.fresh, progress=request.progress)
+        all_of_it = localization.measure([*ours, *random], images, task, fresh=request.fresh, progress=request.progress)
         for place, k in enumerate(clusters):
             found[name, k] = (all_of_it[place], all_of_it[len(clusters) + place])
     return found
@@ -160,7 +160,7 @@ def _data(request: Request) -> tuple[Examples | None, Examples | None]:
         if overlap.has_masks(text):
             masked = overlap.masks(text, request.limit)
         else:
-            with_boxes = localisation.examples(boxed(text), request.limit)
+            with_boxes = localization.examples(boxed(text), request.limit)
     if masked is None and with_boxes is None:
         raise UsageError(f"{NAME} needs --dataset: photos with masks, coco:IMAGES#PANOPTIC.json, with boxes, or both")
     return masked, with_boxes

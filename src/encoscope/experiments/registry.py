@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from encoscope.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from encoscope.experiments.report import Report, Request
+    from encoscope.evaluation.report import Report, Request
 
     Run: TypeAlias = Callable[[Request], Report]
 

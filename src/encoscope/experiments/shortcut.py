@@ -18,8 +18,8 @@ from PIL import Image
 from encoscope.analysis.audit import following, jointly, labels_of
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments.classifiers import Condition, Samples, Setting, answers, classifier, samples, untrained
-from encoscope.experiments.report import Report, Request
 from encoscope.images import Photo, dataset, read
 from encoscope.metrics import Interval, bootstrap
 from encoscope.nave import Nave

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from encoscope.errors import UsageError
-from encoscope.experiments.report import Report, Request
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments.vital_bench import Bench, figures
 from encoscope.experiments.vital_figures import channel_figures
 from encoscope.experiments.vital_measures import likeliest

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.experiments.report import Request
+from encoscope.evaluation.report import Request
 from encoscope.experiments.vital_figures import known_to
 from encoscope.experiments.vital_given import held_out, networks, of_the_network
 from encoscope.experiments.vital_paper import WEIGHTS

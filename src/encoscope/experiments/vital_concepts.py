@@ -10,7 +10,7 @@ from PIL import Image
 
 from encoscope.concepts import find_concepts
 from encoscope.errors import UsageError
-from encoscope.experiments.report import Report, Request
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments.vital_bench import figures
 from encoscope.experiments.vital_report import report, sheet, shown
 from encoscope.vital.references import Reference

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from encoscope.errors import UsageError
-from encoscope.experiments.report import Report, Request
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments.vital_bench import Bench, figures
 from encoscope.experiments.vital_figures import looked_at
 from encoscope.experiments.vital_measures import real_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, nearest
-from encoscope.experiments.report import Request
+from encoscope.evaluation.report import Request
 from encoscope.experiments.vital_paper import STAND_INS, WEIGHTS
 from encoscope.images import LabelledPhotos
 from encoscope.units import class_label

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from encoscope.errors import UsageError
-from encoscope.experiments.report import Report, Request
+from encoscope.evaluation.report import Report, Request
 from encoscope.experiments.vital_bench import Bench, figures
 from encoscope.experiments.vital_figures import channel_figures
 from encoscope.experiments.vital_report import report, sheet, shown

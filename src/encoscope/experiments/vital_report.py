@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from encoscope.experiments.report import Report
-from encoscope.experiments.runner import short
+from encoscope.evaluation.report import Report
+from encoscope.evaluation.runner import short
 from encoscope.experiments.vital_bench import Bench
 from encoscope.experiments.vital_given import held_out
 from encoscope.experiments.vital_paper import WEIGHTS

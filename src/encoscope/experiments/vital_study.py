@@ -14,7 +14,7 @@ from PIL import Image
 from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
-from encoscope.experiments.report import Report
+from encoscope.evaluation.report import Report
 from encoscope.experiments.vital_figures import PROMPTS, Judge, Real, class_row, known_to, real_photos
 from encoscope.experiments.vital_trials import (
     Trial,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from encoscope.errors import EncoscopeError
-from encoscope.experiments.report import Report
+from encoscope.evaluation.report import Report
 from encoscope.experiments.vital_figures import channel_figures, real_row
 from encoscope.experiments.vital_study import PARTS, Asked, Study
 from encoscope.experiments.vital_trials import CANDIDATES, encoder_of

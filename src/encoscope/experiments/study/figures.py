@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from encoscope import plots
-from encoscope.experiments.charts import image_of
+from encoscope.evaluation.charts import image_of
 from encoscope.experiments.study.answers import SCORES
 from encoscope.experiments.study.key import TITLES
 from encoscope.experiments.study.scoring import QUANTILES, Measured, Scored

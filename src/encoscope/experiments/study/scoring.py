@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from encoscope import results
 from encoscope.errors import UsageError
-from encoscope.experiments.report import Report
+from encoscope.evaluation.report import Report
 from encoscope.experiments.study.answers import SCORES, Answers
 from encoscope.experiments.study.clusters import Statistic, Table, clustered, difference, mean_of, median_of
 from encoscope.experiments.study.key import TITLES, Key, Part, Question

@@ -18,8 +18,8 @@ from jaxtyping import Float
 
 from encoscope._version import __version__
 from encoscope.errors import EncoscopeError, ImageError, MissingError
-from encoscope.experiments.contenders import Contender
-from encoscope.experiments.journal import Journal
+from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.measurement_cache import Journal
 from encoscope.images import Photo, Skipped, read
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.progress import Progress, track

@@ -15,9 +15,9 @@ import numpy as np
 
 from encoscope.discovery.methods import base
 from encoscope.errors import UsageError
-from encoscope.experiments.contenders import ALONE, CONTROL, MATCHED, Contender
-from encoscope.experiments.report import Report
-from encoscope.experiments.runner import Example, Examples, Measured, Task, difference, interval, run, short, unique
+from encoscope.evaluation.baselines import ALONE, CONTROL, MATCHED, Contender
+from encoscope.evaluation.report import Report
+from encoscope.evaluation.runner import Example, Examples, Measured, Task, difference, interval, run, short, unique
 from encoscope.images import BoxedPhotos, Photo, Skipped
 from encoscope.metrics import hits, localise
 from encoscope.progress import Progress

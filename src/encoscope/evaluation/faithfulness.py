@@ -23,11 +23,11 @@ from torch.nn import functional
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.experiments.contenders import Contender
-from encoscope.experiments.localisation import beside, measure
-from encoscope.experiments.overlap import with_untrained
-from encoscope.experiments.report import Report
-from encoscope.experiments.runner import Examples, Measured, Task, difference, interval, short, unique
+from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.localization import beside, measure
+from encoscope.evaluation.overlap import with_untrained
+from encoscope.evaluation.report import Report
+from encoscope.evaluation.runner import Examples, Measured, Task, difference, interval, short, unique
 from encoscope.images import Geometry, Photo
 from encoscope.images.panoptic import VOID
 from encoscope.metrics import curve_auc, explained_variance

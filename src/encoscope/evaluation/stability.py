@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from encoscope.experiments.contenders import Contender
-from encoscope.experiments.localisation import measure
-from encoscope.experiments.overlap import with_untrained
-from encoscope.experiments.report import Report
-from encoscope.experiments.runner import Examples, Task, short, unique
+from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.localization import measure
+from encoscope.evaluation.overlap import with_untrained
+from encoscope.evaluation.report import Report
+from encoscope.evaluation.runner import Examples, Task, short, unique
 from encoscope.images import Photo
 from encoscope.nave.stability import stability
 from encoscope.progress import Progress

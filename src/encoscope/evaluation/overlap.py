@@ -19,10 +19,10 @@ from jaxtyping import Int64
 
 from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import ImageError, MissingError, UsageError
-from encoscope.experiments.contenders import Contender
-from encoscope.experiments.localisation import beside, measure
-from encoscope.experiments.report import Report
-from encoscope.experiments.runner import Example, Examples, Task, difference, short, unique
+from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.localization import beside, measure
+from encoscope.evaluation.report import Report
+from encoscope.evaluation.runner import Example, Examples, Task, difference, short, unique
 from encoscope.images import Photo, Skipped, photos
 from encoscope.images.panoptic import VOID, panoptic
 from encoscope.metrics import (

@@ -1,0 +1,1 @@
+"""How good segmentations are: baselines, localization, overlap, stability and faithfulness, resumable."""
