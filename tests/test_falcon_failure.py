@@ -52,7 +52,7 @@ def probes(images: int = 400, noise: float = 0.1):
 def test_the_map_is_scikit_learns_ridge_and_its_r2_that_of_images_left_out():
     source, target, x, y, _ = probes()
     found = transfer(source, target, penalties=(0.1,))
-    from encoscope.falcon.truth import held_out
+    from encoscope.falcon.heldout import held_out
 
     test = held_out(source.ids, 0.2)
     assert (found.fitted, found.tested) == ((~test).sum(), test.sum())

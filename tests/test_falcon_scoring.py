@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encoscope.errors import UsageError
-from encoscope.falcon.scoring import Calibration, confidences, contrast, ranked, word_scores
+from encoscope.falcon.concept_scores import Calibration, confidences, contrast, ranked, word_scores
 from encoscope.zoo.captions import vocabulary
 from oracles import falcon_words as oracle
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from encoscope.errors import UsageError
-from encoscope.falcon.truth import Texts, auc, auc_interval, aucs, derangement, held_out, strong_images
+from encoscope.falcon.heldout import Texts, auc, auc_interval, aucs, derangement, held_out, strong_images
 from encoscope.metrics import bootstrap
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from encoscope.falcon import Description
-from encoscope.falcon.truth import mean_interval
+from encoscope.falcon.heldout import mean_interval
 from encoscope.falcon.words import terms
 from encoscope.metrics import Interval
 from encoscope.zoo.attributes import HELD_OUT, ClassWords

@@ -24,8 +24,8 @@ from encoscope.experiments.falcon_bench import (
 )
 from encoscope.experiments.falcon_figures import TRUTH
 from encoscope.falcon import Concept, Description, Falcon, Transfer, transfer
+from encoscope.falcon.heldout import auc, derangement, strong_images
 from encoscope.falcon.selection import activation
-from encoscope.falcon.truth import auc, derangement, strong_images
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.probe import probe
 from encoscope.units import Unit, parse

@@ -28,8 +28,8 @@ from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
 from encoscope.falcon.captions import CaptionStore
 from encoscope.falcon.fallback import dissect
 from encoscope.falcon.gradcam import space_of
+from encoscope.falcon.heldout import auc, mean_interval, strong_images
 from encoscope.falcon.selection import activation
-from encoscope.falcon.truth import auc, mean_interval, strong_images
 from encoscope.falcon.words import terms
 from encoscope.images.caltech101 import caltech101
 from encoscope.probe import Listing

@@ -4,9 +4,9 @@ from encoscope.falcon.description import Concept, Description, Descriptions, Exa
 from encoscope.falcon.estimator import Falcon, describe
 from encoscope.falcon.failure import Contribution, FailureExplanation, explain_failure
 from encoscope.falcon.groups import DescribedGroup, Group, find_groups
+from encoscope.falcon.heldout import Truth
 from encoscope.falcon.settings import Settings
 from encoscope.falcon.transfer import Transfer, transfer
-from encoscope.falcon.truth import Truth
 
 __all__ = [
     "Concept",

@@ -16,7 +16,7 @@ from encoscope import plots
 from encoscope.brief import brief
 from encoscope.errors import EncoscopeError
 from encoscope.falcon.crops import Box, read_again
-from encoscope.falcon.truth import Truth
+from encoscope.falcon.heldout import Truth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,16 +15,16 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.falcon.building import default_store
 from encoscope.falcon.captions import CaptionStore
-from encoscope.falcon.checking import CONTROLS
+from encoscope.falcon.context import Tools
 from encoscope.falcon.crops import Gallery
 from encoscope.falcon.description import Description, Descriptions
+from encoscope.falcon.evaluation import CONTROLS
 from encoscope.falcon.gradcam import space_of
 from encoscope.falcon.groups import DescribedGroup, find_groups
+from encoscope.falcon.heldout import Texts
 from encoscope.falcon.pipeline import describe_units
 from encoscope.falcon.settings import Mode, Settings
 from encoscope.falcon.spaces import Space, space, units_of
-from encoscope.falcon.tools import Tools
-from encoscope.falcon.truth import Texts
 from encoscope.progress import Progress
 from encoscope.units import Unit
 from encoscope.vlm import VLM

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from encoscope.falcon.concept_scores import ranked
+from encoscope.falcon.context import POOL, Tools, listed
 from encoscope.falcon.description import Concept, Description
 from encoscope.falcon.dissect import background, soft_wpmi
 from encoscope.falcon.gradcam import space_of
-from encoscope.falcon.scoring import ranked
 from encoscope.falcon.selection import activation
 from encoscope.falcon.spaces import Space
-from encoscope.falcon.tools import POOL, Tools, listed
 from encoscope.units import Unit
 
 NOTHING = "every word of its captions is shared with the counterfactuals"

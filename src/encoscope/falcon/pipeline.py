@@ -10,16 +10,16 @@ import numpy as np
 
 from encoscope import metrics
 from encoscope.errors import UsageError
-from encoscope.falcon.checking import CONTROLS, checked, summary
+from encoscope.falcon.concept_scores import SPURIOUS, Calibration, Confidences, confidences, contrast, ranked
+from encoscope.falcon.context import POOL, Tools, listed
 from encoscope.falcon.description import Description, Descriptions, Example
+from encoscope.falcon.evaluation import CONTROLS, checked, summary
 from encoscope.falcon.evidence import Evidence, gather
 from encoscope.falcon.fallback import NOTHING, fall_back
 from encoscope.falcon.gradcam import space_of
-from encoscope.falcon.scoring import SPURIOUS, Calibration, Confidences, confidences, contrast, ranked
 from encoscope.falcon.selection import Selection, select
 from encoscope.falcon.settings import Settings
 from encoscope.falcon.spaces import Space, raw_activation
-from encoscope.falcon.tools import POOL, Tools, listed
 from encoscope.units import Unit
 
 

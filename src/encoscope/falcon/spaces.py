@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
+from encoscope.falcon.heldout import held_out
 from encoscope.falcon.selection import Thresholds, thresholds
 from encoscope.falcon.settings import Settings
-from encoscope.falcon.truth import held_out
 from encoscope.images import Skipped
 from encoscope.probe import Probe
 from encoscope.probe import probe as probe_dataset

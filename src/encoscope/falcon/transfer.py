@@ -11,7 +11,7 @@ from jaxtyping import Float
 from encoscope.brief import brief
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.description import Concept, Description
-from encoscope.falcon.truth import held_out
+from encoscope.falcon.heldout import held_out
 from encoscope.probe import Probe
 
 _LEAST = 20

@@ -11,15 +11,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from encoscope.errors import UsageError
+from encoscope.falcon.concept_scores import confidences, ranked
+from encoscope.falcon.context import Tools
 from encoscope.falcon.description import Description
 from encoscope.falcon.evidence import Evidence
 from encoscope.falcon.gradcam import space_of
-from encoscope.falcon.scoring import confidences, ranked
+from encoscope.falcon.heldout import Truth, auc, auc_interval, aucs, mean_interval, strong_images
 from encoscope.falcon.selection import activation
 from encoscope.falcon.settings import Settings
 from encoscope.falcon.spaces import Space
-from encoscope.falcon.tools import Tools
-from encoscope.falcon.truth import Truth, auc, auc_interval, aucs, mean_interval, strong_images
 from encoscope.metrics import Interval
 from encoscope.units import Unit
 

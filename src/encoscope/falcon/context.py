@@ -9,8 +9,8 @@ from encoscope.encoder import Encoder
 from encoscope.falcon.captions import CaptionStore
 from encoscope.falcon.crops import Gallery
 from encoscope.falcon.description import Concept
+from encoscope.falcon.heldout import Texts
 from encoscope.falcon.settings import Settings
-from encoscope.falcon.truth import Texts
 from encoscope.progress import Progress
 from encoscope.vlm import VLM
 
