@@ -18,7 +18,7 @@ import encoscope
 from benchmarks.probing import make_photos
 from encoscope import vlm
 from encoscope.falcon import Falcon
-from encoscope.falcon.building import default_store
+from encoscope.falcon.captions.build import default_store
 from encoscope.falcon.crops import cut, read_again, vlm_input
 from encoscope.falcon.selection import select
 from encoscope.falcon.spaces import every

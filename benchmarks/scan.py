@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.measure import in_process, interleaved
-from encoscope.falcon.captions import CaptionStore
-from encoscope.falcon.scan import top_captions
+from encoscope.falcon.captions.search import top_captions
+from encoscope.falcon.captions.store import CaptionStore
 
 CAPTIONS, QUERIES, WIDTH, SHARDS = 1_000_000, 1000, 512, 4
 CHUNK = 8192

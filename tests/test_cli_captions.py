@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from encoscope import vlm
 from encoscope.cli import app
-from encoscope.falcon.captions import CaptionStore
+from encoscope.falcon.captions.store import CaptionStore
 from falcon_helpers import WordVectors
 
 

@@ -8,7 +8,7 @@ import pytest
 import falcon_world as world
 from encoscope import vlm
 from encoscope.cli.app import run
-from encoscope.falcon.building import build
+from encoscope.falcon.captions.build import build
 
 MODEL = "py:falcon_world:encoder"
 

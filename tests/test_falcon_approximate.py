@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.falcon.approximate import build_index, likely_captions, recall
-from encoscope.falcon.captions import CaptionStore
-from encoscope.falcon.scan import top_captions
+from encoscope.falcon.captions.faiss_index import build_index, likely_captions, recall
+from encoscope.falcon.captions.search import top_captions
+from encoscope.falcon.captions.store import CaptionStore
 
 pytest.importorskip("faiss")
 

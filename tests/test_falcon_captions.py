@@ -16,10 +16,10 @@ import pytest
 from pyarrow import parquet
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.falcon.building import build, default_store
-from encoscope.falcon.captions import CaptionStore
-from encoscope.falcon.laion import is_laion, link
-from encoscope.falcon.reading import cleaned, read_captions
+from encoscope.falcon.captions.build import build, default_store
+from encoscope.falcon.captions.laion import is_laion, link
+from encoscope.falcon.captions.readers import cleaned, read_captions
+from encoscope.falcon.captions.store import CaptionStore
 from encoscope.vlm import VLM
 from falcon_helpers import WordVectors
 
@@ -155,7 +155,7 @@ BUILDER = textwrap.dedent(
     import os, signal, sys, pathlib
     sys.path.insert(0, {tests!r})
     from falcon_helpers import WordVectors
-    from encoscope.falcon.building import build
+    from encoscope.falcon.captions.build import build
     folder, kills = sys.argv[1], int(sys.argv[2])
     calls = 0
     def counted(function):

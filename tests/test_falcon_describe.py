@@ -13,7 +13,7 @@ from pyarrow import parquet
 import falcon_world as world
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.falcon import Description, Descriptions, Falcon, describe
-from encoscope.falcon.building import build
+from encoscope.falcon.captions.build import build
 from encoscope.falcon.crops import Gallery, original_box
 from encoscope.falcon.gradcam import GradCam
 from encoscope.images import Geometry, read

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from encoscope.errors import UsageError
-from encoscope.falcon.captions import CaptionStore
-from encoscope.falcon.scan import top_captions
+from encoscope.falcon.captions.search import top_captions
+from encoscope.falcon.captions.store import CaptionStore
 from oracles import captions as oracle
 
 

@@ -8,7 +8,7 @@ import falcon_world as world
 from encoscope.experiments import falcon_zoo
 from encoscope.experiments.falcon_hits import contrast_gain, curve, hits, precision_at, words_of
 from encoscope.falcon import Concept, Description
-from encoscope.falcon.building import build
+from encoscope.falcon.captions.build import build
 from encoscope.probe import listing
 from encoscope.zoo.attributes import attributes
 

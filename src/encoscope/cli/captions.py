@@ -40,9 +40,9 @@ def captions(
     model's own.
     """
     from encoscope import results
-    from encoscope.falcon.approximate import build_index
-    from encoscope.falcon.building import build
-    from encoscope.falcon.laion import is_laion, link
+    from encoscope.falcon.captions.build import build
+    from encoscope.falcon.captions.faiss_index import build_index
+    from encoscope.falcon.captions.laion import is_laion, link
     from encoscope.vlm import load
 
     if not source.exists():

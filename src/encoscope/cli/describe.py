@@ -39,7 +39,7 @@ class Words:
         """A Falcon fitted on the probing set that these flags name."""
         from encoscope import vlm
         from encoscope.falcon import Falcon
-        from encoscope.falcon.captions import CaptionStore
+        from encoscope.falcon.captions.store import CaptionStore
 
         store = None if self.captions is None else CaptionStore.load(self.captions)
         name = self.vlm or ("zoo:clip-caltech101" if store is None else store.vlm_source)

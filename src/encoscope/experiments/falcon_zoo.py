@@ -25,7 +25,7 @@ from encoscope.errors import EncoscopeError
 from encoscope.experiments.falcon_hits import contrast_gain, curve, hits
 from encoscope.experiments.falcon_zoo_page import markdown
 from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
-from encoscope.falcon.captions import CaptionStore
+from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.fallback import dissect
 from encoscope.falcon.gradcam import space_of
 from encoscope.falcon.heldout import auc, mean_interval, strong_images

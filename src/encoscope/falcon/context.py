@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from encoscope.encoder import Encoder
-from encoscope.falcon.captions import CaptionStore
+from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.crops import Gallery
 from encoscope.falcon.description import Concept
 from encoscope.falcon.heldout import Texts

@@ -13,8 +13,8 @@ import numpy as np
 from encoscope import metrics
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.falcon.building import default_store
-from encoscope.falcon.captions import CaptionStore
+from encoscope.falcon.captions.build import default_store
+from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.context import Tools
 from encoscope.falcon.crops import Gallery
 from encoscope.falcon.description import Description, Descriptions

@@ -9,10 +9,10 @@ from typing import cast
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.falcon.captions.search import Score as ScanScore
+from encoscope.falcon.captions.search import top_captions
 from encoscope.falcon.context import Tools
 from encoscope.falcon.gradcam import space_of
-from encoscope.falcon.scan import Score as ScanScore
-from encoscope.falcon.scan import top_captions
 from encoscope.falcon.selection import Selection
 from encoscope.falcon.spaces import Space
 from encoscope.units import Unit

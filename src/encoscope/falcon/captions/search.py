@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoscope.errors import UsageError
-from encoscope.falcon.captions import CaptionStore
+from encoscope.falcon.captions.store import CaptionStore
 from encoscope.progress import Progress, steps
 
 Score: TypeAlias = Literal["cosine", "softmax"]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.falcon.building import claimed, finish
-from encoscope.falcon.captions import CaptionStore, Shard, parquet, pick_column
+from encoscope.falcon.captions.build import claimed, finish
+from encoscope.falcon.captions.store import CaptionStore, Shard, parquet, pick_column
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.falcon.captions import FORMAT, MANIFEST, CaptionStore, read_manifest
-from encoscope.falcon.reading import cleaned, read_captions
+from encoscope.falcon.captions.readers import cleaned, read_captions
+from encoscope.falcon.captions.store import FORMAT, MANIFEST, CaptionStore, read_manifest
 from encoscope.progress import Progress, steps
 from encoscope.results import aside
 from encoscope.store import cache_dir, key

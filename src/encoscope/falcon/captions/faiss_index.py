@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.falcon.captions import CaptionStore
-from encoscope.falcon.scan import chunks, top_captions, unit_queries
+from encoscope.falcon.captions.search import chunks, top_captions, unit_queries
+from encoscope.falcon.captions.store import CaptionStore
 from encoscope.progress import Progress, steps
 from encoscope.results import aside
 from encoscope.store.files import writing

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.falcon.captions import parquet, pick_column
+from encoscope.falcon.captions.store import parquet, pick_column
 
 if TYPE_CHECKING:
     import pyarrow
