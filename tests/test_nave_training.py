@@ -19,8 +19,8 @@ from encoscope.evaluation.baselines import Contender
 from encoscope.evaluation.report import Request
 from encoscope.evaluation.runner import difference
 from encoscope.experiments import nave_training
-from encoscope.zoo.recipes.photos import Photos
-from encoscope.zoo.recipes.training import kept
+from encoscope.recipes.photos import Photos
+from encoscope.recipes.training import kept
 
 FIRST, LAST = "zoo:resnet-caltech101@untrained", "zoo:resnet-caltech101"
 
@@ -110,7 +110,7 @@ def test_wrong_use_is_one_line(photos: tuple[str, str], capsys: pytest.CaptureFi
 def test_the_recipe_s_option_reaches_its_training(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from encoscope.zoo.recipes import resnet_caltech101 as recipe
+    from encoscope.recipes import resnet_caltech101 as recipe
 
     asked = {}
     monkeypatch.setattr(recipe, "decode", lambda listed, side: Photos([], np.zeros(0, np.int64), listed.classes))

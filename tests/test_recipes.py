@@ -8,12 +8,12 @@ from torch import Generator, nn
 from torch.nn import functional
 
 from encoscope.errors import UsageError
-from encoscope.zoo.recipes import augment, commandline, training
-from encoscope.zoo.recipes.classify import accuracies, mixed_cross_entropy, soft_targets
-from encoscope.zoo.recipes.contrast import many_positives, name_accuracies
-from encoscope.zoo.recipes.export import sample
-from encoscope.zoo.recipes.photos import Photos, balanced_order, centre_crop, held_out_tenth, random_crop
-from encoscope.zoo.recipes.training import Phase, Plan, train
+from encoscope.recipes import augment, commandline, training
+from encoscope.recipes.classify import accuracies, mixed_cross_entropy, soft_targets
+from encoscope.recipes.contrast import many_positives, name_accuracies
+from encoscope.recipes.export import sample
+from encoscope.recipes.photos import Photos, balanced_order, centre_crop, held_out_tenth, random_crop
+from encoscope.recipes.training import Phase, Plan, train
 
 CPU = torch.device("cpu")
 PLAN = Plan(name="tiny", batch=8, phases=(Phase(2, 8, mixed=0.5, erased=0.5), Phase(1, 12)))
@@ -216,8 +216,8 @@ def test_what_is_exported_is_what_the_registry_loads(tmp_path, monkeypatch):
     from PIL import Image
 
     from encoscope.images.caltech101 import LabelledPhotos
+    from encoscope.recipes.export import halve, measure_and_export
     from encoscope.zoo import registry
-    from encoscope.zoo.recipes.export import halve, measure_and_export
 
     rng = np.random.default_rng(0)
     paths = tuple(tmp_path / f"{k}.png" for k in range(6))

@@ -109,7 +109,7 @@ def test_what_ships_is_whole_and_small(name):
 @pytest.mark.parametrize("name,least", [("resnet-caltech101", 0.78), ("vit-caltech101", 0.5)])
 def test_classifiers_are_as_accurate_as_their_cards_say(name, least, data_root):
     from encoscope.encoder import load
-    from encoscope.zoo.recipes.export import sample
+    from encoscope.recipes.export import sample
 
     entry = shipped(name)
     assert entry.accuracy["top1"] >= least
@@ -127,9 +127,9 @@ def test_the_image_text_model_is_as_accurate_as_its_card_says(data_root):
     import numpy as np
 
     from encoscope import vlm
+    from encoscope.recipes.contrast import name_accuracies, name_embeddings
+    from encoscope.recipes.export import sample
     from encoscope.zoo.attributes import attributes
-    from encoscope.zoo.recipes.contrast import name_accuracies, name_embeddings
-    from encoscope.zoo.recipes.export import sample
 
     entry = shipped("clip-caltech101")
     assert entry.accuracy["known"] >= 0.6

@@ -16,11 +16,11 @@ from encoscope.analysis.watermarks import mark, place
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images.caltech101 import LabelledPhotos
+from encoscope.recipes.augment import MEAN, STD
+from encoscope.recipes.classify import mixed_cross_entropy
+from encoscope.recipes.photos import Photos, decode
+from encoscope.recipes.training import Phase, Plan, train
 from encoscope.store import cache_dir, key
-from encoscope.zoo.recipes.augment import MEAN, STD
-from encoscope.zoo.recipes.classify import mixed_cross_entropy
-from encoscope.zoo.recipes.photos import Photos, decode
-from encoscope.zoo.recipes.training import Phase, Plan, train
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from encoscope.experiments.nave_figures import RUNS, mean_colours
 from encoscope.experiments.nave_tables import ZOO_SIZE
 from encoscope.images import Photo, Skipped, boxed, photos
 from encoscope.plots import contact_sheet
-from encoscope.zoo.recipes.training import kept
+from encoscope.recipes.training import kept
 
 NAME = "nave-training"
 ZOO = "zoo:resnet-caltech101"
-RECIPE = "encoscope.zoo.recipes.resnet_caltech101"
+RECIPE = "encoscope.recipes.resnet_caltech101"
 OPTIONS: Mapping[str, Any] = {
     "checkpoints": "",
     "clusters": "3,5,10",
@@ -98,7 +98,7 @@ def stages(request: Request, checkpoints: str = "") -> dict[str, str]:
         if len(found) < 2:
             raise UsageError(f"{NAME} compares networks: give two or more --model, each NAME=MODEL, in their order")
         return found
-    from encoscope.zoo.recipes.resnet_caltech101 import PLAN
+    from encoscope.recipes.resnet_caltech101 import PLAN
 
     folder = Path(checkpoints) if checkpoints else PLAN.folder()
     epochs = [epoch for epoch in range(1, PLAN.epochs) if kept(folder, epoch).is_file()]

@@ -35,7 +35,7 @@ def shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Prototype]:
     if not path.is_file():
         raise MissingError(
             f"{encoder.source} has no statistics in this installation ({path} is not there): give references, or make "
-            f"it with python -m encoscope.zoo.recipes.statistics {short} CALTECH101_FOLDER"
+            f"it with python -m encoscope.recipes.statistics {short} CALTECH101_FOLDER"
         )
     found = _read(path)
     if found.encoder != encoder.digest:

@@ -65,7 +65,7 @@ def entry(name: str) -> Entry:
     if not path.is_file():
         raise MissingError(
             f"zoo:{short} is not in this installation ({path} is not there); "
-            f"train it with python -m encoscope.zoo.recipes.{short.replace('-', '_')}"
+            f"train it with python -m encoscope.recipes.{short.replace('-', '_')}"
         )
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))

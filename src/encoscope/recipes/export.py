@@ -16,9 +16,9 @@ from torch import nn
 
 from encoscope.images import Preprocess
 from encoscope.images.caltech101 import LabelledPhotos
-from encoscope.zoo.recipes.augment import MEAN, STD
-from encoscope.zoo.recipes.classify import accuracies, predict_as_shipped
-from encoscope.zoo.recipes.training import Plan
+from encoscope.recipes.augment import MEAN, STD
+from encoscope.recipes.classify import accuracies, predict_as_shipped
+from encoscope.recipes.training import Plan
 from encoscope.zoo.registry import FORMAT
 
 SAMPLE = 600
@@ -71,7 +71,7 @@ def _card(record: Mapping[str, Any], plan: Plan, each: Float[np.ndarray, " class
 - **Data**: Caltech-101 (Fei-Fei, Fergus and Perona, 2004; CC BY 4.0), 5,784 training and 2,893 test photos of 101
   classes by the split lists in `encoscope/images/splits`; the background class takes no part. No other photos, no
   pretrained weights.
-- **Recipe**: `python -m encoscope.zoo.recipes.{name.replace("-", "_")}`: {phases}; AdamW, one cycle up to
+- **Recipe**: `python -m encoscope.recipes.{name.replace("-", "_")}`: {phases}; AdamW, one cycle up to
   {plan.rate:g}, batch {plan.batch}, weight decay {plan.decay:g}, seed {plan.seed}, moving average of the weights; a
   class of n photos is drawn in proportion to n^{1 - plan.balance:g}. The log is `{name}.tsv`, a line per epoch.
 - **Licence**: Apache-2.0, as the package; the photos remain their authors'.

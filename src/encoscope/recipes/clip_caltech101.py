@@ -14,14 +14,14 @@ import torch
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.images.caltech101 import caltech101
+from encoscope.recipes.classify import predict, predict_as_shipped
+from encoscope.recipes.commandline import arguments, device, logger, run
+from encoscope.recipes.contrast import contrastive, name_accuracies, name_embeddings
+from encoscope.recipes.export import export, halve, preprocess, sample
+from encoscope.recipes.photos import Photos, decode, held_out_tenth
+from encoscope.recipes.training import Phase, Plan, train
 from encoscope.zoo.attributes import attributes
 from encoscope.zoo.captions import captions_of
-from encoscope.zoo.recipes.classify import predict, predict_as_shipped
-from encoscope.zoo.recipes.commandline import arguments, device, logger, run
-from encoscope.zoo.recipes.contrast import contrastive, name_accuracies, name_embeddings
-from encoscope.zoo.recipes.export import export, halve, preprocess, sample
-from encoscope.zoo.recipes.photos import Photos, decode, held_out_tenth
-from encoscope.zoo.recipes.training import Phase, Plan, train
 
 NAME = "clip-caltech101"
 CONFIG = Path(__file__).parents[1] / "weights" / NAME

@@ -1,4 +1,4 @@
-"""The statistics that a zoo encoder ships with: ``python -m encoscope.zoo.recipes.statistics NAME [--data FOLDER]``.
+"""The statistics that a zoo encoder ships with: ``python -m encoscope.recipes.statistics NAME [--data FOLDER]``.
 
 For every class the mean sorted activations of up to 50 training photos (fewer where Caltech-101 has fewer), on the
 layers of VITAL's recipe, all classes compressed together; see ``encoscope.vital.compressed``.
@@ -16,12 +16,12 @@ from encoscope.encoder import Encoder, load
 from encoscope.errors import MissingError
 from encoscope.images import dataset
 from encoscope.progress import Progress, track
+from encoscope.recipes.commandline import logger, run
 from encoscope.units import parse
 from encoscope.vital import Vital
 from encoscope.vital.compressed import Compressed, compress, save
 from encoscope.vital.shipped import path_of
 from encoscope.vital.statistics import Prototype
-from encoscope.zoo.recipes.commandline import logger, run
 
 NUMBER = 50
 

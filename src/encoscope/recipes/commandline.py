@@ -13,7 +13,7 @@ import torch
 
 from encoscope.errors import EncoscopeError, MissingError
 
-logger = logging.getLogger("encoscope.zoo.recipes")
+logger = logging.getLogger("encoscope.recipes")
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.images.caltech101 import caltech101, class_names
-from encoscope.zoo.recipes.classify import accuracies, mixed, predict
-from encoscope.zoo.recipes.commandline import arguments, device, logger, run
-from encoscope.zoo.recipes.export import halve, measure_and_export
-from encoscope.zoo.recipes.photos import Photos, decode, held_out_tenth
-from encoscope.zoo.recipes.training import Phase, Plan, Step, channels_last, train
+from encoscope.recipes.classify import accuracies, mixed, predict
+from encoscope.recipes.commandline import arguments, device, logger, run
+from encoscope.recipes.export import halve, measure_and_export
+from encoscope.recipes.photos import Photos, decode, held_out_tenth
+from encoscope.recipes.training import Phase, Plan, Step, channels_last, train
 from encoscope.zoo.registry import entry, weights
 
 NAME = "vit-caltech101"

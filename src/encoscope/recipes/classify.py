@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from encoscope.images import Preprocess, read, to_batch
-from encoscope.zoo.recipes.augment import mix, normalise
-from encoscope.zoo.recipes.photos import Photos, centre_crop
-from encoscope.zoo.recipes.training import Step
+from encoscope.recipes.augment import mix, normalise
+from encoscope.recipes.photos import Photos, centre_crop
+from encoscope.recipes.training import Step
 
 
 def soft_targets(labels: Int64[Tensor, " batch"], classes: int, smoothing: float) -> Float[Tensor, "batch classes"]:

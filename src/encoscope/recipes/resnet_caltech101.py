@@ -13,11 +13,11 @@ from torch import nn
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.images.caltech101 import caltech101, class_names
-from encoscope.zoo.recipes.classify import accuracies, mixed_cross_entropy, predict
-from encoscope.zoo.recipes.commandline import arguments, device, logger, run
-from encoscope.zoo.recipes.export import halve, measure_and_export
-from encoscope.zoo.recipes.photos import Photos, decode, held_out_tenth
-from encoscope.zoo.recipes.training import Phase, Plan, train
+from encoscope.recipes.classify import accuracies, mixed_cross_entropy, predict
+from encoscope.recipes.commandline import arguments, device, logger, run
+from encoscope.recipes.export import halve, measure_and_export
+from encoscope.recipes.photos import Photos, decode, held_out_tenth
+from encoscope.recipes.training import Phase, Plan, train
 
 NAME = "resnet-caltech101"
 ARCHITECTURE = "resnet10t"

@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from encoscope.errors import UsageError
-from encoscope.zoo.recipes.augment import colour, erase
-from encoscope.zoo.recipes.photos import Photos, balanced_order, random_crop
+from encoscope.recipes.augment import colour, erase
+from encoscope.recipes.photos import Photos, balanced_order, random_crop
 
 
 @dataclass(frozen=True)

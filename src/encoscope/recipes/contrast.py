@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from encoscope.recipes.training import Step
 from encoscope.zoo.attributes import HELD_OUT, ClassWords
 from encoscope.zoo.captions import article
-from encoscope.zoo.recipes.training import Step
 
 PROMPTS = ("a photo of {}", "a picture of {}", "a close view of {}", "{}")
 

@@ -1,0 +1,1 @@
+"""How the shipped networks were trained: ``python -m encoscope.recipes.NAME``."""

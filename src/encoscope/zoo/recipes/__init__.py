@@ -1,1 +1,0 @@
-"""How the shipped networks were trained: ``python -m encoscope.zoo.recipes.NAME``."""
