@@ -13,8 +13,8 @@ from PIL import Image
 from encoscope.cli.app import run as cli
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report
-from encoscope.experiments.registry import EXPERIMENTS, experiment
 from encoscope.metrics import Interval
+from encoscope.reproduce.registry import EXPERIMENTS, experiment
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from encoscope.cli.app import run as command
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Request
 from encoscope.experiments import nave_classes, nave_figures
-from encoscope.experiments.registry import EXPERIMENTS, experiment
 from encoscope.images import Geometry, read
 from encoscope.nave import Segmentation
+from encoscope.reproduce.registry import EXPERIMENTS, experiment
 
 CNN, VIT = "timm:resnet10t@untrained", "zoo:vit-caltech101@untrained"
 

@@ -13,9 +13,9 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
 from encoscope.experiments import falcon_bench, falcon_coverage, falcon_failure, falcon_transfer
-from encoscope.experiments.registry import EXPERIMENTS, experiment
 from encoscope.falcon.captions.build import build
 from encoscope.metrics import Interval, auc_mad
+from encoscope.reproduce.registry import EXPERIMENTS, experiment
 
 NAMES = [name for name in EXPERIMENTS if name.startswith("falcon-")]
 

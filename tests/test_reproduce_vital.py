@@ -17,17 +17,17 @@ from encoscope.experiments import (
     vital_bench,
     vital_embedding,
     vital_figures,
-    vital_given,
     vital_inside,
     vital_paper,
     vital_tables,
     vital_trials,
 )
-from encoscope.experiments.registry import EXPERIMENTS, experiment
 from encoscope.experiments.vital_bench import Bench, Draws
-from encoscope.experiments.vital_given import of_the_network
 from encoscope.images import LabelledPhotos, datasets
 from encoscope.metrics import Interval, frechet_distance, squared_mmd
+from encoscope.reproduce import inputs
+from encoscope.reproduce.inputs import of_the_network
+from encoscope.reproduce.registry import EXPERIMENTS, experiment
 from vital_world import NAMES, Colours, reader, tiny, write_photos
 
 TABLES = [name for name in EXPERIMENTS if name.startswith("vital-table")]
@@ -207,10 +207,10 @@ def test_wrong_usage_is_told(world, monkeypatch) -> None:
 
 def test_networks_are_those_of_the_paper_or_stand_for_them() -> None:
     names = tuple(vital_paper.WEIGHTS)
-    assert vital_given.networks(Request(), names) == dict(vital_paper.STAND_INS)
-    assert vital_given.networks(Request(("paper",)), names) == dict(vital_paper.WEIGHTS)
+    assert inputs.networks(Request(), names) == dict(vital_paper.STAND_INS)
+    assert inputs.networks(Request(("paper",)), names) == dict(vital_paper.WEIGHTS)
     given = ("ViT-L-16=zoo:vit-caltech101", "torchvision:densenet121", "timm:resnet50")
-    assert vital_given.networks(Request(given), names) == {
+    assert inputs.networks(Request(given), names) == {
         "ResNet50": "timm:resnet50",
         "DenseNet121": "torchvision:densenet121",
         "ViT-L-16": "zoo:vit-caltech101",

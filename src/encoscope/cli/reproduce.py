@@ -37,7 +37,7 @@ def reproduce(
 
     NAME.json, NAME.csv, NAME.md and pictures go into the output folder. Run again after an interruption, it goes on.
     """
-    from encoscope.experiments.registry import EXPERIMENTS, experiment
+    from encoscope.reproduce.registry import EXPERIMENTS, experiment
 
     common = common or Common()
     if name == "list":

@@ -14,11 +14,11 @@ from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
 from encoscope.evaluation.runner import short
-from encoscope.experiments.vital_given import held_out
 from encoscope.falcon import Description, Descriptions, Falcon
 from encoscope.falcon.selection import active
 from encoscope.falcon.spaces import Space
 from encoscope.metrics import Interval
+from encoscope.reproduce.inputs import held_out
 from encoscope.units import parse
 
 DEFAULTS: Mapping[str, Any] = {"vlm": "", "captions": "", "preset": "paper", "deviations": 5.0}

@@ -19,7 +19,6 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Request
 from encoscope.experiments.vital_figures import known_to
-from encoscope.experiments.vital_given import held_out, networks, of_the_network
 from encoscope.experiments.vital_paper import WEIGHTS
 from encoscope.experiments.vital_trials import (
     CANDIDATES,
@@ -33,6 +32,7 @@ from encoscope.experiments.vital_trials import (
 )
 from encoscope.images import LabelledPhotos, dataset
 from encoscope.probe import Probe, probe
+from encoscope.reproduce.inputs import held_out, networks, of_the_network
 from encoscope.store import cache_dir, key
 from encoscope.units import channel_unit, class_index, parse
 from encoscope.vital import Vital
