@@ -18,10 +18,10 @@ from PIL import Image
 from encoscope.analysis.watermarks import KINDS, SEEN, UNSEEN
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments import audit_calibration
-from encoscope.experiments.calibration import FIGURES, leave_out
-from encoscope.experiments.calibration_trials import packed, pairs, unpacked
-from encoscope.experiments.classifiers import Condition
+from encoscope.reproduce.audit_calibration import run
+from encoscope.reproduce.audit_calibration.classifiers import Condition
+from encoscope.reproduce.audit_calibration.metrics import FIGURES, leave_out
+from encoscope.reproduce.audit_calibration.networks import packed, pairs, unpacked
 
 OPTIONS = {
     "architecture": "test_resnet",
@@ -49,7 +49,7 @@ def plates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def calibrated(plates: Path, **options: Any) -> Report:
-    return audit_calibration.run(Request(datasets=(str(plates),), options=OPTIONS | options, progress=False))
+    return run.run(Request(datasets=(str(plates),), options=OPTIONS | options, progress=False))
 
 
 def test_a_figure_is_judged_on_kinds_that_had_no_part_in_reading_it() -> None:
@@ -124,7 +124,7 @@ def test_wrong_settings_are_said(plates: Path) -> None:
         with pytest.raises(UsageError, match=message):
             calibrated(plates, **options)
     with pytest.raises(UsageError, match="needs --dataset"):
-        audit_calibration.run(Request())
+        run.run(Request())
 
 
 def test_killed_it_goes_on_to_the_same_result(plates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

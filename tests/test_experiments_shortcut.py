@@ -14,8 +14,8 @@ from encoscope.analysis.watermarks import KINDS, mark, paste, place, spot
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.evaluation.report import Request
 from encoscope.experiments import shortcut
-from encoscope.experiments.classifiers import Condition, Setting, classifier, probabilities, samples
 from encoscope.images.caltech101 import LabelledPhotos
+from encoscope.reproduce.audit_calibration.classifiers import Condition, Setting, classifier, probabilities, samples
 
 SMALL = Setting(pixels=32, epochs=1, share=0.25)
 

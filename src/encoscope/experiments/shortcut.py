@@ -19,12 +19,20 @@ from encoscope.analysis.audit import following, jointly, labels_of
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.classifiers import Condition, Samples, Setting, answers, classifier, samples, untrained
 from encoscope.images import Photo, dataset, read
 from encoscope.metrics import Interval, bootstrap
 from encoscope.nave import Nave
 from encoscope.plots import contact_sheet, overlay
 from encoscope.progress import steps
+from encoscope.reproduce.audit_calibration.classifiers import (
+    Condition,
+    Samples,
+    Setting,
+    answers,
+    classifier,
+    samples,
+    untrained,
+)
 
 CLUSTERS = 10
 SHOWN = 2

@@ -117,7 +117,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "audit-calibration": Experiment(
         "Whether the audit tells networks that learned an unseen mark from those that did not",
-        "encoscope.experiments.audit_calibration",
+        "encoscope.reproduce.audit_calibration.run",
         datasets="a folder of X-rays, or others, with a folder for each label",
     ),
 }

@@ -26,14 +26,14 @@ from encoscope.errors import UsageError
 from encoscope.evaluation.measurement_cache import Journal
 from encoscope.evaluation.report import Report, Request
 from encoscope.evaluation.runner import short
-from encoscope.experiments.calibration import FIGURES, LeftOut, leave_out
-from encoscope.experiments.calibration_pictures import dimmed, strips
-from encoscope.experiments.calibration_trials import SHOWN, Pair, audited, measure, pairs, unpacked
-from encoscope.experiments.classifiers import Samples, Setting, classifier, samples, untrained
 from encoscope.images import dataset
 from encoscope.metrics import bootstrap, bootstrap_difference
 from encoscope.plots import contact_sheet
 from encoscope.progress import steps
+from encoscope.reproduce.audit_calibration.classifiers import Samples, Setting, classifier, samples, untrained
+from encoscope.reproduce.audit_calibration.metrics import FIGURES, LeftOut, leave_out
+from encoscope.reproduce.audit_calibration.networks import SHOWN, Pair, audited, measure, pairs, unpacked
+from encoscope.reproduce.audit_calibration.plots import dimmed, strips
 
 NAME = "audit-calibration"
 OPTIONS: Mapping[str, Any] = {

@@ -11,9 +11,9 @@ from jaxtyping import Bool
 
 from encoscope.analysis.audit import associations, labels_of, respond
 from encoscope.encoder import Encoder
-from encoscope.experiments.calibration import figures
-from encoscope.experiments.classifiers import Condition, Samples, Setting, answers
 from encoscope.images import Photo, read
+from encoscope.reproduce.audit_calibration.classifiers import Condition, Samples, Setting, answers
+from encoscope.reproduce.audit_calibration.metrics import figures
 
 SHOWN = 2
 """Images of a pair in the picture."""

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from encoscope.evaluation.charts import image_of
-from encoscope.experiments.calibration import LeftOut
 from encoscope.plots import palette
+from encoscope.reproduce.audit_calibration.metrics import LeftOut
 
 _WIDE = 0.16  # of a strip: how far its dots are spread
 
