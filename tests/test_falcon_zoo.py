@@ -5,11 +5,11 @@ import json
 import pytest
 
 import falcon_world as world
-from encoscope.experiments import falcon_zoo
-from encoscope.experiments.falcon_hits import contrast_gain, curve, hits, precision_at, words_of
 from encoscope.falcon import Concept, Description
 from encoscope.falcon.captions.build import build
 from encoscope.probe import listing
+from encoscope.reproduce.falcon import zoo
+from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits, precision_at, words_of
 from encoscope.zoo.attributes import attributes
 
 
@@ -68,18 +68,18 @@ def test_the_whole_evaluation_on_a_small_world(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     entries = table("Leopards", "airplanes", "panda")
     monkeypatch.setattr(falcon_zoo, "attributes", lambda: entries)
-    setup = falcon_zoo.Setup(
+    setup = zoo.Setup(
         encoder=world.encoder(),
         vlm=world.Reader(),
         captions=build(world.CAPTIONS, world.Reader(), tmp_path / "store"),
         made=listing(world.write_photos(tmp_path / "made", 60)),
         test=listing(world.write_photos(tmp_path / "test", 45, seed=5)),
     )
-    document = falcon_zoo.evaluate(setup, more_than=3)
+    document = zoo.evaluate(setup, more_than=3)
     json.dumps(document, default=str)
     classes, hidden, groups = document["results"]
-    assert set(classes["presets"]) == set(falcon_zoo.PRESETS) and classes["presets"]["paper"]["named"] == 0
+    assert set(classes["presets"]) == set(zoo.PRESETS) and classes["presets"]["paper"]["named"] == 0
     assert hidden["compared"]["falcon"]["value"] > hidden["summary"]["controls"]["permuted"]["mean"]
     assert document["settings"]["made"] == 60 and len(groups["groups"]) <= 4
-    page = falcon_zoo.markdown(document)
+    page = zoo.markdown(document)
     assert "| paper |" in page and "## Hidden features" in page

@@ -12,9 +12,9 @@ import falcon_world as world
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments import falcon_bench, falcon_coverage, falcon_failure, falcon_transfer
 from encoscope.falcon.captions.build import build
 from encoscope.metrics import Interval, auc_mad
+from encoscope.reproduce.falcon import coverage, failure, harness, transfer
 from encoscope.reproduce.registry import EXPERIMENTS, experiment
 
 NAMES = [name for name in EXPERIMENTS if name.startswith("falcon-")]
@@ -36,7 +36,7 @@ def squares(tmp_path, monkeypatch):
     networks = {"colours": world.encoder, "other": other}
     monkeypatch.setattr(falcon_bench, "load", lambda model, **_: networks[model]())
     monkeypatch.setattr(falcon_coverage, "untrained_twin", lambda encoder, seed: other())
-    monkeypatch.setattr(falcon_bench.vlm, "load", lambda *_, **__: world.Reader())
+    monkeypatch.setattr(harness.vlm, "load", lambda *_, **__: world.Reader())
     build(world.CAPTIONS, world.Reader(), tmp_path / "store")
     world.write_photos(tmp_path / "made", 60)
     world.write_photos(tmp_path / "test", 45, seed=5)
@@ -83,45 +83,45 @@ def test_contrast_is_held_against_none(squares) -> None:
 def test_coverage_counts_features(squares) -> None:
     report = experiment("falcon-coverage").load()(asked(squares, limit=None, more_than=3))
     by_name = {row["of the features"]: row for row in report.rows}
-    found = falcon_bench.described(
-        falcon_bench.fitted(asked(squares), {**falcon_bench.DEFAULTS, **asked(squares).options}, world.encoder()),
+    found = harness.described(
+        harness.fitted(asked(squares), {**harness.DEFAULTS, **asked(squares).options}, world.encoder()),
         [f"features:{index}" for index in range(6)],
     )
     assert by_name["alone: it has concepts"]["ours"].value == np.mean([item.explained for item in found])
     alike = [item.explained and item.interpretable for item in found]
-    assert by_name[falcon_coverage._ALIKE]["ours"].value == np.mean(alike)
-    assert by_name[falcon_coverage._ALIKE]["paper"] == "under 0.2"
+    assert by_name[coverage._ALIKE]["ours"].value == np.mean(alike)
+    assert by_name[coverage._ALIKE]["paper"] == "under 0.2"
     assert all(row["features"] == 6 for row in report.rows)
 
 
 def test_answers_change_without_the_features_they_rest_on() -> None:
     encoder = world.encoder()  # class i is feature i
     h = np.array([3.0, 2.0, 1.0, 0.5, 0.0, 4.0], dtype=np.float32)
-    answer, often = falcon_failure.changed(encoder, h, [0], seed=0)
+    answer, often = failure.changed(encoder, h, [0], seed=0)
     assert answer == 1 and often == 0.0  # no other single feature is what the answer rests on
-    answer, often = falcon_failure.changed(encoder, h, [3], seed=0)
+    answer, often = failure.changed(encoder, h, [3], seed=0)
     assert answer == 0 and often == pytest.approx(0.25, abs=0.15)  # of the four other active ones it is one
 
 
 def test_failures_are_photos_of_another_class(squares) -> None:
     encoder, text = other(), str(squares / "test")
-    found = falcon_failure.misclassified(encoder, text, 4, asked(squares))
+    found = failure.misclassified(encoder, text, 4, asked(squares))
     assert len(found) == 4
     for path, label in found:
         assert path.parent.name == world.NAMES[label] and int(encoder.logits(path).argmax()) != label
     with pytest.raises(UsageError, match="takes every photo of"):
-        falcon_failure.misclassified(world.encoder(), text, 4, asked(squares))
+        failure.misclassified(world.encoder(), text, 4, asked(squares))
 
 
 def test_carried_concepts_are_held_against_the_photos(squares) -> None:
     report = experiment("falcon-transfer").load()(asked(squares, "colours", "other", limit=3))
     *features, mean, gain = report.rows
     assert mean["feature"] == "mean" and gain["feature"] == "carried - permuted"
-    falcon = falcon_bench.fitted(asked(squares), {**falcon_bench.DEFAULTS, **asked(squares).options}, other())
-    space = falcon_bench.features(falcon)
+    falcon = harness.fitted(asked(squares), {**harness.DEFAULTS, **asked(squares).options}, other())
+    space = harness.features(falcon)
     number = int(features[0]["feature"].rpartition(":")[2])
     (concept, *_) = falcon.describe([f"features:{number}"])[0].concepts
-    ours = falcon_transfer.predicts(falcon, number, [concept])
+    ours = transfer.predicts(falcon, number, [concept])
     values = space.test.h[:, number]
     strong = values > space.limits.alpha
     if not 5 <= strong.sum() <= len(strong) // 2:

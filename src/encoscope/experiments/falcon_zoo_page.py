@@ -13,7 +13,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines = [
         "# FALCON on the zoo",
         "",
-        "Made by `python -m encoscope.experiments.falcon_zoo CALTECH101_FOLDER`.",
+        "Made by `python -m encoscope.reproduce.falcon.zoo CALTECH101_FOLDER`.",
         "",
         f"{document['model']['source']}, captions and images by {sizes['vlm']['source']}; made from {sizes['made']} "
         f"photos, tested on {sizes['test']} others.",

@@ -11,7 +11,13 @@ from PIL import Image
 from encoscope.errors import UsageError
 from encoscope.evaluation.charts import Row, bars
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.falcon_bench import (
+from encoscope.falcon import Concept, Description, Falcon, Transfer, transfer
+from encoscope.falcon.heldout import auc, derangement, strong_images
+from encoscope.falcon.selection import activation
+from encoscope.metrics import Interval, bootstrap, bootstrap_difference
+from encoscope.probe import probe
+from encoscope.reproduce.falcon.figures import TRUTH
+from encoscope.reproduce.falcon.harness import (
     DEFAULTS,
     STAND_IN,
     described,
@@ -22,12 +28,6 @@ from encoscope.experiments.falcon_bench import (
     report,
     words,
 )
-from encoscope.experiments.falcon_figures import TRUTH
-from encoscope.falcon import Concept, Description, Falcon, Transfer, transfer
-from encoscope.falcon.heldout import auc, derangement, strong_images
-from encoscope.falcon.selection import activation
-from encoscope.metrics import Interval, bootstrap, bootstrap_difference
-from encoscope.probe import probe
 from encoscope.units import Unit, parse
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.falcon_bench import DEFAULTS, encoders, fitted, report, words
 from encoscope.falcon import FailureExplanation, explain_failure
 from encoscope.images import dataset
 from encoscope.plots import contact_sheet
 from encoscope.progress import steps, track
+from encoscope.reproduce.falcon.harness import DEFAULTS, encoders, fitted, report, words
 from encoscope.reproduce.inputs import held_out, of_the_network
 
 _RANDOM = 100  # draws of other features, the control of a failure's explanation

@@ -13,7 +13,10 @@ from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import UsageError
 from encoscope.evaluation.charts import Row, bars
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.falcon_bench import (
+from encoscope.falcon import Falcon
+from encoscope.metrics import bootstrap
+from encoscope.reproduce.falcon.figures import TRUTH
+from encoscope.reproduce.falcon.harness import (
     DEFAULTS,
     DINO,
     SIMCLR,
@@ -24,9 +27,6 @@ from encoscope.experiments.falcon_bench import (
     fitted,
     report,
 )
-from encoscope.experiments.falcon_figures import TRUTH
-from encoscope.falcon import Falcon
-from encoscope.metrics import bootstrap
 from encoscope.units import parse
 
 _ALIKE = "alone: and its crops are alike"

@@ -1,6 +1,6 @@
 """FALCON on the zoo: are its descriptions right where the meaning is known, and true where it is not?
 
-``python -m encoscope.experiments.falcon_zoo ROOT`` (ROOT holds ``101_ObjectCategories``) describes the 101 class
+``python -m encoscope.reproduce.falcon.zoo ROOT`` (ROOT holds ``101_ObjectCategories``) describes the 101 class
 neurons and the 512 features of zoo:resnet-caltech101 from Caltech-101's training list, tests them on its test list, and
 writes ``falcon-zoo.json`` and ``falcon-zoo.md``. What takes time is kept in the cache: a run that is stopped goes on.
 """
@@ -22,7 +22,6 @@ import encoscope
 from encoscope import results
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError
-from encoscope.experiments.falcon_hits import contrast_gain, curve, hits
 from encoscope.experiments.falcon_zoo_page import markdown
 from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
 from encoscope.falcon.captions.store import CaptionStore
@@ -33,6 +32,7 @@ from encoscope.falcon.selection import activation
 from encoscope.falcon.words import terms
 from encoscope.images.caltech101 import caltech101
 from encoscope.probe import Listing
+from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits
 from encoscope.units import parse
 from encoscope.vlm import VLM
 from encoscope.zoo.attributes import attributes

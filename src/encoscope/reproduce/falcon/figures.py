@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.falcon_bench import (
+from encoscope.falcon import Description
+from encoscope.metrics import Interval, bootstrap, bootstrap_difference
+from encoscope.reproduce.falcon.harness import (
     DEFAULTS,
     DINO,
     SIMCLR,
@@ -18,9 +20,7 @@ from encoscope.experiments.falcon_bench import (
     stacked,
     words,
 )
-from encoscope.experiments.falcon_zoo import beside_members
-from encoscope.falcon import Description
-from encoscope.metrics import Interval, bootstrap, bootstrap_difference
+from encoscope.reproduce.falcon.zoo import beside_members
 
 TRUTH = (
     "AUC: how well the concepts' similarity to photos that the description was not made from tells those that activate "

@@ -1,0 +1,1 @@
+"""FALCON's tables and figures."""
