@@ -20,9 +20,9 @@ from encoscope.discovery.sam import decoded, opened, suppressed
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.evaluation.baselines import Contender
 from encoscope.evaluation.report import Request
-from encoscope.experiments import nave_figures
 from encoscope.images import Photo, read
 from encoscope.regions import outer_box
+from encoscope.reproduce.nave import figures
 
 ensure_torchvision()
 transformers = pytest.importorskip("transformers")
@@ -268,7 +268,7 @@ def test_the_figure_with_and_without(weights, boxed):
     pytest.importorskip("skimage")
     asked = {"size": 32}
     without, given = (
-        nave_figures.fig1(
+        figures.fig1(
             Request(("timm:resnet10t@untrained",), (str(boxed / "photos"),), options=asked | more, progress=False)
         )
         for more in ({}, {"sam": str(weights), "points": 2})

@@ -13,9 +13,9 @@ from encoscope.analysis.audit import divergence
 from encoscope.analysis.watermarks import KINDS, mark, paste, place, spot
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.evaluation.report import Request
-from encoscope.experiments import shortcut
 from encoscope.images.caltech101 import LabelledPhotos
 from encoscope.reproduce.audit_calibration.classifiers import Condition, Setting, classifier, probabilities, samples
+from encoscope.reproduce.nave import shortcut
 
 SMALL = Setting(pixels=32, epochs=1, share=0.25)
 

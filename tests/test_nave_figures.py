@@ -12,9 +12,9 @@ from PIL import Image
 from encoscope.cli.app import run as command
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Request
-from encoscope.experiments import nave_classes, nave_figures
 from encoscope.images import Geometry, read
 from encoscope.nave import Segmentation
+from encoscope.reproduce.nave import class_figures, figures
 from encoscope.reproduce.registry import EXPERIMENTS, experiment
 
 CNN, VIT = "timm:resnet10t@untrained", "zoo:vit-caltech101@untrained"
@@ -41,7 +41,7 @@ def asked(photos: Path, *models: str, **options: object) -> Request:
 
 def test_regions_match_naves(photos: Path) -> None:
     pytest.importorskip("skimage")
-    report = nave_figures.fig1(asked(photos, CNN))
+    report = figures.fig1(asked(photos, CNN))
     rows = {(row["photo"], row["method"]): row["regions"] for row in report.rows}
     assert len(report.rows) == 8 and report.pictures["nave-fig1"].width > 1000
     assert all(rows[photo, "random"] == rows[photo, "nave"] for photo, _ in rows)
@@ -49,14 +49,14 @@ def test_regions_match_naves(photos: Path) -> None:
 
 
 def test_mean_colours_of_the_untrained_network(photos: Path) -> None:
-    same = nave_figures.fig4(asked(photos, CNN, runs=3))
+    same = figures.fig4(asked(photos, CNN, runs=3))
     assert [(row["model"], row["K"]) for row in same.rows[:2]] == [(CNN, 5), (CNN, 10)]
-    drawn = nave_figures.fig4(asked(photos, CNN, runs=3, redrawn=1))
+    drawn = figures.fig4(asked(photos, CNN, runs=3, redrawn=1))
     assert drawn.rows[0]["agreement"] < same.rows[0]["agreement"] <= 1
 
 
 def test_registers_and_tokens_that_stick_out(photos: Path) -> None:
-    report = nave_figures.fig5(asked(photos, VIT))
+    report = figures.fig5(asked(photos, VIT))
     assert [row["registers"] for row in report.rows] == [4, 4]
     assert all(row["largest token / median"] >= 1 for row in report.rows)
 
@@ -64,9 +64,9 @@ def test_registers_and_tokens_that_stick_out(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("figure", "first", "count"),
     [
-        (nave_figures.fig8, "K = 5", 4),
-        (nave_figures.fig9, "default (layer2, layer3, layer4)", 6),
-        (nave_figures.fig10, "kmeans", 3),
+        (figures.fig8, "K = 5", 4),
+        (figures.fig9, "default (layer2, layer3, layer4)", 6),
+        (figures.fig10, "kmeans", 3),
     ],
 )
 def test_ablations_agree_with_themselves(photos: Path, figure, first: str, count: int) -> None:
@@ -78,7 +78,7 @@ def test_ablations_agree_with_themselves(photos: Path, figure, first: str, count
 
 
 def test_a_class_clustered_together(photos: Path) -> None:
-    report = nave_classes.fig3(asked(photos, "zoo:resnet-caltech101", clusters=3, image_clusters=2, size=64))
+    report = class_figures.fig3(asked(photos, "zoo:resnet-caltech101", clusters=3, image_clusters=2, size=64))
     assert [row["cluster"] for row in report.rows] == [0, 1, 2]
     assert sum(row["share of pixels"] for row in report.rows) == pytest.approx(1)
     (uncovered,) = [row for row in report.rows if row["uncovered"]]
@@ -88,18 +88,18 @@ def test_a_class_clustered_together(photos: Path) -> None:
 
 def test_photos_classified_rightly_and_wrongly(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nave_classes, "_right", lambda found, photo: name(photo) == "1.png")
-    name = nave_figures.name_of
+    name = figures.name_of
     request = Request(
         ("zoo:resnet-caltech101",), (str(photos), str(photos)), options={"clusters": 2, "size": 64}, progress=False
     )
-    for figure in (nave_classes.fig11, nave_classes.fig12):
+    for figure in (class_figures.fig11, class_figures.fig12):
         report = figure(request)
         assert [(row["classified"], row["photos"]) for row in report.rows] == [("rightly", 1), ("wrongly", 2)]
         assert len(report.pictures) == 1
     with pytest.raises(UsageError, match="two --dataset"):
-        nave_classes.fig11(asked(photos))
+        class_figures.fig11(asked(photos))
     with pytest.raises(UsageError, match=r"no class 'ibsi' .nearest: ibis"):
-        nave_classes.fig12(Request(datasets=request.datasets, options={"class": "ibsi"}))
+        class_figures.fig12(Request(datasets=request.datasets, options={"class": "ibsi"}))
 
 
 def test_what_is_uncovered_keeps_its_colours(photos: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_is_uncovered_keeps_its_colours(photos: Path) -> None:
     labels[12:36, 10:34] = 1
     way = Geometry((48, 64), (48, 64), (0, 0), (48, 64), (48, 64))
     parts = Segmentation(labels, labels, 2, 0.0, way, (48, 64), {}, 0)
-    shown = nave_classes.only(photo, parts, 1)
+    shown = class_figures.only(photo, parts, 1)
     assert (shown[12:36, 10:34] == (220, 20, 20)).all() and (shown[labels == 0] > 200).all()
 
 

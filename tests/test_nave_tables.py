@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from encoscope.cli.app import run as command
-from encoscope.experiments.nave_paper import STAND_INS, TABLES, WEIGHTS
-from encoscope.experiments.nave_tables import assign
+from encoscope.reproduce.nave.published import STAND_INS, TABLES, WEIGHTS
+from encoscope.reproduce.nave.tables import assign
 
 TINY = "timm:resnet10t@untrained"
 

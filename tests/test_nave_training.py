@@ -18,9 +18,9 @@ from encoscope.evaluation import localization, overlap
 from encoscope.evaluation.baselines import Contender
 from encoscope.evaluation.report import Request
 from encoscope.evaluation.runner import difference
-from encoscope.experiments import nave_training
 from encoscope.recipes.photos import Photos
 from encoscope.recipes.training import kept
+from encoscope.reproduce.nave import training
 
 FIRST, LAST = "zoo:resnet-caltech101@untrained", "zoo:resnet-caltech101"
 
@@ -64,7 +64,7 @@ def photos(tmp_path: Path) -> tuple[str, str]:
 def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, str]) -> None:
     options = {"clusters": "3", "runs": 2, "photos": 1, "box_size": 96, "min_area": 50, "border": 0}
     request = Request((f"before={FIRST}", f"after={LAST}"), photos, options=options, progress=False)
-    report = nave_training.run(request)
+    report = training.run(request)
     assert [row["network"] for row in report.rows] == ["before", "after"]
     before, after = report.rows
     assert after["mIoU - after"] is None and after["CorLoc - after"] is None
@@ -81,22 +81,22 @@ def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, 
         ("after", 5),
         ("after", 10),
     ]
-    only = nave_training.run(Request(request.models, photos[1:], options=options, progress=False))
+    only = training.run(Request(request.models, photos[1:], options=options, progress=False))
     assert "mIoU" not in only.rows[0] and only.rows[0]["CorLoc"] == before["CorLoc"]
 
 
 def test_states_are_those_that_the_recipe_kept(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="--keep-at 1,3,10 --stop-epoch 10 --state FOLDER"):
-        nave_training.stages(Request(), str(tmp_path))
+        training.stages(Request(), str(tmp_path))
     weights = {name: value.contiguous() for name, value in load(FIRST).module.state_dict().items()}
     for epoch in (10, 3):
         save_file(weights, kept(tmp_path, epoch))
-    found = nave_training.stages(Request(), str(tmp_path))
+    found = training.stages(Request(), str(tmp_path))
     assert list(found) == ["untrained", "epoch 3 of 74", "epoch 10 of 74", "trained"]
     assert load(found["epoch 3 of 74"]).digest == load(FIRST).digest != load(LAST).digest
-    assert nave_training.stages(Request(("a=x@y", "z"))) == {"a": "x@y", "z": "z"}
+    assert training.stages(Request(("a=x@y", "z"))) == {"a": "x@y", "z": "z"}
     with pytest.raises(UsageError, match="two or more --model"):
-        nave_training.stages(Request((LAST,)))
+        training.stages(Request((LAST,)))
 
 
 def test_wrong_use_is_one_line(photos: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def _falcon(title: str, module: str, function: str, *, labelled: bool = False) -
 
 
 def _table(number: int, title: str) -> Experiment:
-    return Experiment(title, "encoscope.experiments.nave_tables", f"table{number}", _BOXES)
+    return Experiment(title, "encoscope.reproduce.nave.tables", f"table{number}", _BOXES)
 
 
 def _figure(number: int, title: str, module: str = "nave_figures", datasets: str = _PHOTOS) -> Experiment:
@@ -71,7 +71,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "nave-fig5": _figure(5, "What registers do"),
     "nave-fig6": Experiment(
         "A mark on one class of chest X-rays shapes what a classifier treats alike",
-        "encoscope.experiments.shortcut",
+        "encoscope.reproduce.nave.shortcut",
         datasets="a folder of X-rays with a folder for each of two labels",
     ),
     "nave-fig8": _figure(8, "The number of clusters"),
@@ -112,7 +112,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "falcon-transfer": _falcon("Concepts carried to another network", "falcon_transfer", "carried"),
     "nave-training": Experiment(
         "Fig. 4 and Table 2 on a network untrained, on the way, and trained",
-        "encoscope.experiments.nave_training",
+        "encoscope.reproduce.nave.training",
         datasets="photos with panoptic masks, with boxes, or both: coco:IMAGES#JSON, twice",
     ),
     "audit-calibration": Experiment(

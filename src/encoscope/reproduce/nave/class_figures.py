@@ -19,13 +19,13 @@ from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import UsageError, nearest
 from encoscope.evaluation.report import Report, Request
 from encoscope.evaluation.runner import short
-from encoscope.experiments.nave_figures import STAND_INS, encoders
 from encoscope.images import LabelledPhotos, Photo, dataset, read
 from encoscope.metrics import bootstrap
 from encoscope.nave import Nave, Segmentation, segment
 from encoscope.nave.stability import agreement
 from encoscope.plots import contact_sheet, displayable, overlay
 from encoscope.progress import steps
+from encoscope.reproduce.nave.figures import STAND_INS, encoders
 
 CLASSES = ("bird", "ibis")
 DEFAULTS = {"class": "", "cluster": -1, "clusters": 10, "image_clusters": 5, "size": "model"}

@@ -19,7 +19,6 @@ from encoscope.errors import UsageError
 from encoscope.evaluation.baselines import Contender
 from encoscope.evaluation.report import Report, Request
 from encoscope.evaluation.runner import short
-from encoscope.experiments.nave_paper import WEIGHTS
 from encoscope.images import Photo, collect, photos
 from encoscope.metrics import bootstrap
 from encoscope.nave import Segmentation, segment
@@ -27,6 +26,7 @@ from encoscope.nave.layers import choose_layers
 from encoscope.nave.stability import agreement, mean_colour
 from encoscope.plots import contact_sheet, displayable, overlay
 from encoscope.progress import steps
+from encoscope.reproduce.nave.published import WEIGHTS
 
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Settings of ``encoscope.segment`` by what a column is called; the first is what the others are compared with."""

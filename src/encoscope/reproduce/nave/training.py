@@ -20,11 +20,11 @@ from encoscope.evaluation.baselines import BORDER, CONTROL, MIN_AREA, Contender
 from encoscope.evaluation.localization import corloc_of
 from encoscope.evaluation.report import Report, Request
 from encoscope.evaluation.runner import Examples, Measured, Task, difference, interval, short, unique
-from encoscope.experiments.nave_figures import RUNS, mean_colours
-from encoscope.experiments.nave_tables import ZOO_SIZE
 from encoscope.images import Photo, Skipped, boxed, photos
 from encoscope.plots import contact_sheet
 from encoscope.recipes.training import kept
+from encoscope.reproduce.nave.figures import RUNS, mean_colours
+from encoscope.reproduce.nave.tables import ZOO_SIZE
 
 NAME = "nave-training"
 ZOO = "zoo:resnet-caltech101"

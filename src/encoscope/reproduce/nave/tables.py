@@ -19,8 +19,8 @@ from encoscope.evaluation import localization
 from encoscope.evaluation.baselines import CONTROL, MATCHED, Contender
 from encoscope.evaluation.report import Report, Request
 from encoscope.evaluation.runner import Example, Measured, difference, interval, run, short, unique
-from encoscope.experiments.nave_paper import NONE, SETS, STAND_INS, TABLES, WEIGHTS, Line, Table
 from encoscope.images import Skipped, boxed
+from encoscope.reproduce.nave.published import NONE, SETS, STAND_INS, TABLES, WEIGHTS, Line, Table
 
 OPTIONS: Mapping[str, Any] = {"size": None, "min_area": 784, "border": 14, "score": "outer", "layers": None}
 """What can be set, with the defaults. size: "native", but 256 for the zoo's networks, which were trained at 128."""

@@ -1,0 +1,1 @@
+"""NAVE's tables and figures."""
