@@ -12,22 +12,13 @@ from PIL import Image
 
 from encoscope.errors import MissingError, UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments import (
-    vital_ablations,
-    vital_bench,
-    vital_embedding,
-    vital_figures,
-    vital_inside,
-    vital_paper,
-    vital_tables,
-    vital_trials,
-)
-from encoscope.experiments.vital_bench import Bench, Draws
 from encoscope.images import LabelledPhotos, datasets
 from encoscope.metrics import Interval, frechet_distance, squared_mmd
 from encoscope.reproduce import inputs
 from encoscope.reproduce.inputs import of_the_network
 from encoscope.reproduce.registry import EXPERIMENTS, experiment
+from encoscope.reproduce.vital import ablations, embedding, harness, hidden_units, image_cache, judge, published, tables
+from encoscope.reproduce.vital.harness import Bench, Draws
 from vital_world import NAMES, Colours, reader, tiny, write_photos
 
 TABLES = [name for name in EXPERIMENTS if name.startswith("vital-table")]
@@ -46,7 +37,7 @@ def world(tmp_path, monkeypatch):
     for module in (vital_trials, vital_bench):
         monkeypatch.setattr(module, "encoder_of", lambda model, how=(): encoders[model])
         monkeypatch.setattr(module, "CANDIDATES", 5)
-    monkeypatch.setattr(vital_figures.vlm, "load", lambda *_, **__: Colours())
+    monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colours())
     return tmp_path
 
 
@@ -91,11 +82,11 @@ def test_every_figure_runs(name: str, world) -> None:
 def test_relevant_channels_are_told_from_active_ones() -> None:
     active = torch.tensor([1.0, 5.0, 3.0, 0.0])[:, None, None].expand(4, 2, 2)
     relevant = torch.tensor([8.0, 1.0, 1.0, 0.0])[:, None, None].expand(4, 2, 2)
-    assert vital_inside.two_channels(active, relevant) == (0, 1)
-    np.testing.assert_allclose(vital_inside.shares_of(relevant), [0.8, 0.1, 0.1, 0.0])
-    assert vital_inside.commonest(["b", "a", None, "a"]) == ("a", 0.5)
-    assert vital_inside.commonest([None]) == (None, None)
-    coloured = vital_inside.heat(torch.tensor([[0.0, 1.0], [0.5, 0.0]]))
+    assert hidden_units.two_channels(active, relevant) == (0, 1)
+    np.testing.assert_allclose(hidden_units.shares_of(relevant), [0.8, 0.1, 0.1, 0.0])
+    assert hidden_units.commonest(["b", "a", None, "a"]) == ("a", 0.5)
+    assert hidden_units.commonest([None]) == (None, None)
+    coloured = hidden_units.heat(torch.tensor([[0.0, 1.0], [0.5, 0.0]]))
     assert coloured.shape == (32, 32, 3) and coloured[0, -1].sum() > coloured[-1, 0].sum() > coloured[0, 0].sum()
 
 
@@ -103,29 +94,29 @@ def test_distances_from_centres_are_in_those_of_the_classs_photos() -> None:
     real = np.array([[0.0, 0.0], [2.0, 0.0], [10.0, 0.0], [10.0, 4.0]])
     labels = np.array([3, 3, 7, 7])  # centres (1, 0) and (10, 2); mean distances 1 and 2
     made, own = np.array([[1.0, 3.0], [1.0, 1.0], [10.0, 6.0]]), np.array([3, 7, 7])
-    nearest, distance = vital_embedding.beside_centres(real, labels, made, own)
+    nearest, distance = embedding.beside_centres(real, labels, made, own)
     np.testing.assert_allclose(nearest, [1, 0, 1])
     np.testing.assert_allclose(distance, [3.0, np.hypot(9, 1) / 2, 2.0])
 
 
 def test_opacity_and_roughness(tmp_path) -> None:
-    assert vital_ablations.half_of(np.ones((4, 5))) == 0.5
-    assert vital_ablations.half_of(np.eye(10)) == 0.05 and vital_ablations.half_of(np.zeros((2, 2))) is None
+    assert ablations.half_of(np.ones((4, 5))) == 0.5
+    assert ablations.half_of(np.eye(10)) == 0.05 and ablations.half_of(np.zeros((2, 2))) is None
     pixels = np.zeros((4, 4, 3), np.uint8)
     pixels[:, ::2] = 255
     Image.fromarray(pixels).save(tmp_path / "stripes.png")
-    assert vital_ablations.roughness(tmp_path / "stripes.png") == pytest.approx(0.5)  # all across, none down
+    assert ablations.roughness(tmp_path / "stripes.png") == pytest.approx(0.5)  # all across, none down
 
 
 def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
-    report = vital_tables.comparison(2, asked(seeds=2))
+    report = tables.comparison(2, asked(seeds=2))
     rows = {(row["method"], row["setup"], row["measure"]): row for row in report.rows}
     assert rows["vital", "", "FID, own features"]["paper"] == 58.79
     assert rows["vital", "", "zero-shot top-1"]["paper"] == pytest.approx(0.6662)
     assert rows["deepinversion", "two resolutions, bs: 1", "accuracy"]["ours"] is None  # the paper's alone
     assert rows["maco", "r: 224", "accuracy"]["images"] == 4 and rows["real photos", "rightly classified", "accuracy"]
 
-    bench = Bench(asked(seeds=2), {**vital_bench.DEFAULTS, **vital_tables.OPTIONS, "steps": 2, "seeds": 2}, "tiny")
+    bench = Bench(asked(seeds=2), {**harness.DEFAULTS, **tables.OPTIONS, "steps": 2, "seeds": 2}, "tiny")
     labels = bench.classes()
     made = bench.drawn("vital", [f"class:{label}" for label in labels])
     with torch.no_grad():
@@ -144,10 +135,10 @@ def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
 
 
 def test_what_a_channel_answers_to_its_pictures(world) -> None:
-    report = vital_tables.table3(asked(limit=1, layer="3"))
+    report = tables.table3(asked(limit=1, layer="3"))
     assert [(row["method"], row["measure"]) for row in report.rows][:2] == [("fourier", "AUC"), ("fourier", "MAD")]
-    bench = Bench(asked(layer="3"), {**vital_bench.DEFAULTS, "steps": 2, "layer": "3"}, "tiny")
-    (unit,) = Bench(asked(limit=1, layer="3"), {**vital_bench.DEFAULTS, "steps": 2, "layer": "3"}, "tiny").channels()
+    bench = Bench(asked(layer="3"), {**harness.DEFAULTS, "steps": 2, "layer": "3"}, "tiny")
+    (unit,) = Bench(asked(limit=1, layer="3"), {**harness.DEFAULTS, "steps": 2, "layer": "3"}, "tiny").channels()
     (path,) = bench.pictures("vital", [unit])
     value = float(bench.encoder.activations(path, "3")["3"].maps[0, int(unit[2:])].mean())
     control = bench.strongest(unit)
@@ -157,7 +148,7 @@ def test_what_a_channel_answers_to_its_pictures(world) -> None:
 
 
 def test_the_two_likeliest_classes(world) -> None:
-    report = vital_tables.table4(asked(classes="red,2"))
+    report = tables.table4(asked(classes="red,2"))
     assert [row["pictures of"] for row in report.rows[:2]] == ["red", "blue"]
     for row in report.rows:
         first, second = (getattr(row[name], "value", row[name]) for name in ("#1 score", "#2 score"))
@@ -168,31 +159,31 @@ def test_the_two_likeliest_classes(world) -> None:
 
 def test_pictures_are_kept_and_made_anew_when_asked(world, monkeypatch) -> None:
     request = asked()
-    first = vital_tables.table5(request)
+    first = tables.table5(request)
     monkeypatch.setattr(vital_trials, "make", lambda part: pytest.fail(f"{part.units} was made again"))
-    assert vital_tables.table5(request).rows == first.rows
+    assert tables.table5(request).rows == first.rows
     made = []
     monkeypatch.setattr(vital_trials, "make", lambda part: (made.append(part.units), original(part)))
-    vital_tables.table5(Request(request.models, request.datasets, 1, 0, {}, {"steps": 2}, True, False))
+    tables.table5(Request(request.models, request.datasets, 1, 0, {}, {"steps": 2}, True, False))
     assert len(made) == 5  # a picture for each number of references
 
 
-original = vital_trials.make
+original = image_cache.make
 
 
 def test_wrong_usage_is_told(world, monkeypatch) -> None:
     with pytest.raises(UsageError, match=r"no setting 'step' .nearest: steps"):
-        vital_tables.table1(Request(("tiny",), ("squares:x#train",), options={"step": 2}))
+        tables.table1(Request(("tiny",), ("squares:x#train",), options={"step": 2}))
     with pytest.raises(UsageError, match="need --dataset, labelled photos"):
-        vital_tables.table1(Request(("tiny",)))
+        tables.table1(Request(("tiny",)))
     with pytest.raises(UsageError, match=r"no network 'ResNet' .nearest: ResNet50"):
-        vital_tables.table3(asked("ResNet=tiny"))
+        tables.table3(asked("ResNet=tiny"))
     with pytest.raises(UsageError, match="compute is equal or paper"):
-        vital_tables.table1(asked(compute="fair"))
+        tables.table1(asked(compute="fair"))
     with pytest.raises(UsageError, match="no class is called 'rad'"):
-        vital_tables.table1(asked(classes="rad"))
+        tables.table1(asked(classes="rad"))
     with pytest.raises(UsageError, match="numbers are whole numbers"):
-        vital_tables.table5(asked(numbers="5,ten"))
+        tables.table5(asked(numbers="5,ten"))
     stripes = LabelledPhotos((world / "x.png",), (0,), ("stripes",))
     with pytest.raises(UsageError, match="no label of 'stripes' is a class of"):
         of_the_network(tiny(1.0), stripes, "stripes")
@@ -200,15 +191,15 @@ def test_wrong_usage_is_told(world, monkeypatch) -> None:
     def absent(*_, **__):
         raise MissingError("zoo:clip-caltech101 is not in this installation")
 
-    monkeypatch.setattr(vital_figures.vlm, "load", absent)
-    report = vital_tables.table5(asked(limit=1, numbers="5"))
+    monkeypatch.setattr(judge.vlm, "load", absent)
+    report = tables.table5(asked(limit=1, numbers="5"))
     assert any("No zero-shot figures" in note for note in report.notes)
 
 
 def test_networks_are_those_of_the_paper_or_stand_for_them() -> None:
-    names = tuple(vital_paper.WEIGHTS)
-    assert inputs.networks(Request(), names) == dict(vital_paper.STAND_INS)
-    assert inputs.networks(Request(("paper",)), names) == dict(vital_paper.WEIGHTS)
+    names = tuple(published.WEIGHTS)
+    assert inputs.networks(Request(), names) == dict(published.STAND_INS)
+    assert inputs.networks(Request(("paper",)), names) == dict(published.WEIGHTS)
     given = ("ViT-L-16=zoo:vit-caltech101", "torchvision:densenet121", "timm:resnet50")
     assert inputs.networks(Request(given), names) == {
         "ResNet50": "timm:resnet50",

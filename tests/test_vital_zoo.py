@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from encoscope.experiments import vital_figures, vital_study, vital_trials, vital_zoo
+from encoscope.experiments import vital_study
 from encoscope.images import datasets
+from encoscope.reproduce.vital import image_cache, judge, zoo
 from vital_world import Colours, reader, tiny, write_photos
 
 
@@ -19,7 +20,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     for module in (vital_trials, vital_study, vital_zoo):
         monkeypatch.setattr(module, "encoder_of", encoders.__getitem__)
-    monkeypatch.setattr(vital_figures.vlm, "load", lambda *_, **__: Colours())
+    monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colours())
     monkeypatch.setattr(vital_trials, "CANDIDATES", 5)
     monkeypatch.setattr(vital_zoo, "CANDIDATES", 5)
     return tmp_path
@@ -30,16 +31,16 @@ ARGUMENTS = ("--model", "tiny", "--steps", "3", "--classes", "2", "--search", "1
 
 def command(world, *more: str) -> int:
     places = ("--folder", str(world / "kept"), "--out", str(world / "out"))
-    return vital_zoo.main(["squares:anywhere", *ARGUMENTS, "--channel-steps", "2", "--layer", "3", *places, *more])
+    return zoo.main(["squares:anywhere", *ARGUMENTS, "--channel-steps", "2", "--layer", "3", *places, *more])
 
 
 def test_the_whole_experiment_on_a_tiny_configuration(world, capsys):
     assert command(world) == 0
     rows = {row["what"]: row for row in json.loads((world / "out" / "vital-zoo.json").read_text())["results"]}
-    assert len(rows) == 5 + len(vital_zoo.SEARCH) + len(vital_zoo.CHANNEL_METHODS)
+    assert len(rows) == 5 + len(zoo.SEARCH) + len(zoo.CHANNEL_METHODS)
     real = rows["real photos, all classes"]
     assert real["pictures"] == 16 and real["share of real"]["value"] == 1 and real["KID"] is not None
-    for what in vital_zoo.SEARCH:
+    for what in zoo.SEARCH:
         row = rows[f"{what}, 2 classes"]
         assert row["pictures"] == 2 and 0 <= row["own top-1"]["value"] <= 1 and row["KID"] is not None
         assert row["settings"] and row["steps"] >= 1 and row["seconds"] > 0
@@ -57,9 +58,7 @@ def test_pictures_are_made_once(world, monkeypatch, capsys):
     assert len(kept) == 4
     next(iter(kept)).with_suffix(".json").unlink()  # as if the run had been stopped before the picture was done
     made = []
-    monkeypatch.setattr(
-        vital_trials, "make", lambda part, make=vital_trials.make: (made.append(part.units), make(part))
-    )
+    monkeypatch.setattr(vital_trials, "make", lambda part, make=image_cache.make: (made.append(part.units), make(part)))
     assert command(world, "--parts", "classes") == 0
     assert len(made) == 1 and len(made[0]) == 1
     monkeypatch.setattr(vital_trials, "make", lambda part: pytest.fail(f"{part.units} was made again"))
@@ -72,7 +71,7 @@ def test_without_a_judge_the_network_speaks_alone(world, monkeypatch, capsys):
     def absent(*_, **__):
         raise MissingError("zoo:clip-caltech101 is not in this installation")
 
-    monkeypatch.setattr(vital_figures.vlm, "load", absent)
+    monkeypatch.setattr(judge.vlm, "load", absent)
     assert command(world, "--parts", "classes", "--limit", "2") == 0
     row = json.loads((world / "out" / "vital-zoo.json").read_text())["results"][1]
     assert row["judge top-1"] is None and row["share of real"] is None and row["pictures"] == 2
@@ -82,23 +81,23 @@ def test_without_a_judge_the_network_speaks_alone(world, monkeypatch, capsys):
 def test_wrong_usage_is_a_line_and_a_code(world, capsys):
     assert command(world, "--parts", "everything") == 2
     assert "unknown part 'everything'" in capsys.readouterr().err
-    assert vital_zoo.main(["squares:x#train"]) == 2
+    assert zoo.main(["squares:x#train"]) == 2
     assert "without a split" in capsys.readouterr().err
 
 
 def test_steps_are_those_that_make_the_passes():
-    assert vital_trials.steps_of("fourier", {}, 500) == 500
-    assert vital_trials.steps_of("fourier", {"views": "crops", "crops": 2}, 500) == 250
-    assert vital_trials.steps_of("maco", {"crops": 4}, 500) == 125
-    assert vital_trials.steps_of("deepinversion", {"lr": 0.2}, 500) == 500
-    steps = vital_trials.steps_of("plugin", {"ensemble": 4}, 500)
+    assert image_cache.steps_of("fourier", {}, 500) == 500
+    assert image_cache.steps_of("fourier", {"views": "crops", "crops": 2}, 500) == 250
+    assert image_cache.steps_of("maco", {"crops": 4}, 500) == 125
+    assert image_cache.steps_of("deepinversion", {"lr": 0.2}, 500) == 500
+    steps = image_cache.steps_of("plugin", {"ensemble": 4}, 500)
     passes = sum((steps / 7) * 4 * (eighths / 8) ** 2 for eighths in range(2, 9))
     assert passes == pytest.approx(500, rel=0.01)
 
 
 def test_the_share_is_of_the_judges_own_accuracy_on_the_same_classes():
     judged, rates = np.array([1.0, 0.0, 1.0, np.nan]), np.array([0.8, 0.8, 0.4, 0.9])
-    found = vital_figures._judgement(judged, rates, 0)
+    found = judge._judgement(judged, rates, 0)
     assert found["judge top-1"].value == pytest.approx(2 / 3)
     assert found["share of real"].value == pytest.approx((2 / 3) / (2 / 3))
     assert found["share of real"].low <= 1 <= found["share of real"].high

@@ -15,8 +15,9 @@ from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.evaluation.report import Report
-from encoscope.experiments.vital_figures import PROMPTS, Judge, Real, class_row, known_to, real_photos
-from encoscope.experiments.vital_trials import (
+from encoscope.images import dataset
+from encoscope.images.sets import LabelledPhotos
+from encoscope.reproduce.vital.image_cache import (
     Trial,
     encoder_of,
     in_batches,
@@ -25,8 +26,7 @@ from encoscope.experiments.vital_trials import (
     make_all,
     steps_of,
 )
-from encoscope.images import dataset
-from encoscope.images.sets import LabelledPhotos
+from encoscope.reproduce.vital.judge import PROMPTS, Judge, Real, class_row, known_to, real_photos
 from encoscope.store import cache_dir
 
 PARTS = ("classes", "untrained", "methods", "channels")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, nearest
 from encoscope.evaluation.report import Request
-from encoscope.experiments.vital_paper import STAND_INS, WEIGHTS
 from encoscope.images import LabelledPhotos
+from encoscope.reproduce.vital.published import STAND_INS, WEIGHTS
 from encoscope.units import class_label
 
 

@@ -16,13 +16,13 @@ from PIL import Image
 
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.vital_bench import Bench, figures
-from encoscope.experiments.vital_figures import channel_figures
-from encoscope.experiments.vital_measures import likeliest
-from encoscope.experiments.vital_paper import REFERENCES
-from encoscope.experiments.vital_report import report, sheet
-from encoscope.experiments.vital_tables import whole_numbers
 from encoscope.metrics import Interval, bootstrap
+from encoscope.reproduce.vital.harness import Bench, figures
+from encoscope.reproduce.vital.judge import channel_figures
+from encoscope.reproduce.vital.metrics import likeliest
+from encoscope.reproduce.vital.published import REFERENCES
+from encoscope.reproduce.vital.report import report, sheet
+from encoscope.reproduce.vital.tables import whole_numbers
 from encoscope.units import parse
 from encoscope.vital.recipes import recipe
 

@@ -19,15 +19,16 @@ from PIL import Image
 
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.vital_bench import (
+from encoscope.metrics import Interval, KernelDistance, bootstrap
+from encoscope.reproduce.vital.harness import (
     Bench,
     Draws,
     comparable,
     figures,
 )
-from encoscope.experiments.vital_figures import channel_figures
-from encoscope.experiments.vital_measures import judge_of, likeliest, measures, real_measures, real_of
-from encoscope.experiments.vital_paper import (
+from encoscope.reproduce.vital.judge import channel_figures
+from encoscope.reproduce.vital.metrics import judge_of, likeliest, measures, real_measures, real_of
+from encoscope.reproduce.vital.published import (
     CLASSES,
     COMPARISON,
     CONTROL,
@@ -38,8 +39,7 @@ from encoscope.experiments.vital_paper import (
     REFERENCES,
     Line,
 )
-from encoscope.experiments.vital_report import report, sheet
-from encoscope.metrics import Interval, KernelDistance, bootstrap
+from encoscope.reproduce.vital.report import report, sheet
 
 OPTIONS: Mapping[str, Any] = {"judge": "zoo:clip-caltech101", "photos": 50}
 """What tables of classes can be asked, besides. judge: the image-text model of the zero-shot figures. photos: real ones

@@ -10,12 +10,12 @@ from PIL import Image
 
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.runner import short
-from encoscope.experiments.vital_bench import Bench
-from encoscope.experiments.vital_paper import WEIGHTS
 from encoscope.images import Photo
 from encoscope.plots import contact_sheet, displayable
 from encoscope.probe import Patch
 from encoscope.reproduce.inputs import held_out
+from encoscope.reproduce.vital.harness import Bench
+from encoscope.reproduce.vital.published import WEIGHTS
 from encoscope.vital.references import Reference
 
 

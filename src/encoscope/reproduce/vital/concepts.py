@@ -11,8 +11,8 @@ from PIL import Image
 from encoscope.concepts import find_concepts
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.vital_bench import figures
-from encoscope.experiments.vital_report import report, sheet, shown
+from encoscope.reproduce.vital.harness import figures
+from encoscope.reproduce.vital.report import report, sheet, shown
 from encoscope.vital.references import Reference
 
 CLASSES: Mapping[int, tuple[str, str]] = {

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from encoscope.errors import MissingError
-from encoscope.experiments.vital_bench import Bench, Draws
-from encoscope.experiments.vital_figures import Judge, first_of_each, known_to, looked_at
-from encoscope.experiments.vital_paper import ACCURACY, OWN, RESNET, TOP1, TOP5
 from encoscope.metrics import Interval, KernelDistance, bootstrap, frechet_distance, halves, kernel_distance
+from encoscope.reproduce.vital.harness import Bench, Draws
+from encoscope.reproduce.vital.judge import Judge, first_of_each, known_to, looked_at
+from encoscope.reproduce.vital.published import ACCURACY, OWN, RESNET, TOP1, TOP5
 
 Values: TypeAlias = dict[str, Interval | KernelDistance | float | None]
 KID = "KID, own features"

@@ -18,9 +18,10 @@ from jaxtyping import Float
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Request
-from encoscope.experiments.vital_figures import known_to
-from encoscope.experiments.vital_paper import WEIGHTS
-from encoscope.experiments.vital_trials import (
+from encoscope.images import LabelledPhotos, dataset
+from encoscope.probe import Probe, probe
+from encoscope.reproduce.inputs import held_out, networks, of_the_network
+from encoscope.reproduce.vital.image_cache import (
     CANDIDATES,
     Trial,
     encoder_of,
@@ -30,9 +31,8 @@ from encoscope.experiments.vital_trials import (
     make_all,
     steps_of,
 )
-from encoscope.images import LabelledPhotos, dataset
-from encoscope.probe import Probe, probe
-from encoscope.reproduce.inputs import held_out, networks, of_the_network
+from encoscope.reproduce.vital.judge import known_to
+from encoscope.reproduce.vital.published import WEIGHTS
 from encoscope.store import cache_dir, key
 from encoscope.units import channel_unit, class_index, parse
 from encoscope.vital import Vital

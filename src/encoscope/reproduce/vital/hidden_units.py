@@ -14,12 +14,12 @@ from torch import Tensor
 
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.vital_bench import Bench, figures
-from encoscope.experiments.vital_figures import channel_figures
-from encoscope.experiments.vital_report import report, sheet, shown
 from encoscope.metrics import bootstrap
 from encoscope.probe import Patch
 from encoscope.relevance import relevance
+from encoscope.reproduce.vital.harness import Bench, figures
+from encoscope.reproduce.vital.judge import channel_figures
+from encoscope.reproduce.vital.report import report, sheet, shown
 from encoscope.units import parse
 from encoscope.vital.circuits import strongest
 from encoscope.vital.references import class_references

@@ -1,6 +1,6 @@
 """VITAL and the methods it is compared with, on the zoo's Caltech-101 classifier, with controls.
 
-``python -m encoscope.experiments.vital_zoo caltech101:ROOT`` first pictures all classes with VITAL, then some with an
+``python -m encoscope.reproduce.vital.zoo caltech101:ROOT`` first pictures all classes with VITAL, then some with an
 untrained network and the same references (what a judge recognises there shows the references, not the network), then
 the same ones with every method at equal compute, then channels. Each picture is kept when it is made; the table is
 written after every part, and a run that was stopped goes on.
@@ -21,11 +21,11 @@ import torch
 
 from encoscope.errors import EncoscopeError
 from encoscope.evaluation.report import Report
-from encoscope.experiments.vital_figures import channel_figures, real_row
 from encoscope.experiments.vital_study import PARTS, Asked, Study
-from encoscope.experiments.vital_trials import CANDIDATES, encoder_of
 from encoscope.metrics import bootstrap
 from encoscope.probe import probe
+from encoscope.reproduce.vital.image_cache import CANDIDATES, encoder_of
+from encoscope.reproduce.vital.judge import channel_figures, real_row
 from encoscope.units import channel_unit
 from encoscope.vital.top import patch_references
 
@@ -151,7 +151,7 @@ def channels(study: Study) -> None:
 
 def command(chosen: Mapping[str, Any]) -> str:
     """The command that the table names: what was asked for, not where somebody keeps things."""
-    words = ["python -m encoscope.experiments.vital_zoo", f"{chosen['data'].partition(':')[0]}:ROOT"]
+    words = ["python -m encoscope.reproduce.vital.zoo", f"{chosen['data'].partition(':')[0]}:ROOT"]
     for option in dataclasses.fields(Asked):
         value = chosen.get(option.name)
         if option.name not in ("data", "folder", "out") and value is not None and value != option.default:

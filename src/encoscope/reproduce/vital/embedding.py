@@ -18,13 +18,13 @@ from PIL import Image
 
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
-from encoscope.experiments.vital_bench import Bench, figures
-from encoscope.experiments.vital_figures import looked_at
-from encoscope.experiments.vital_measures import real_of
-from encoscope.experiments.vital_paper import WEIGHTS
-from encoscope.experiments.vital_report import report
 from encoscope.metrics import bootstrap
 from encoscope.plots import palette
+from encoscope.reproduce.vital.harness import Bench, figures
+from encoscope.reproduce.vital.judge import looked_at
+from encoscope.reproduce.vital.metrics import real_of
+from encoscope.reproduce.vital.published import WEIGHTS
+from encoscope.reproduce.vital.report import report
 
 MARKERS: Mapping[str, str] = {"vital": "s", "maco": "^", "fourier": "h", "deepinversion": "*"}
 """The paper's symbols."""

@@ -1,0 +1,1 @@
+"""VITAL's tables and figures."""
