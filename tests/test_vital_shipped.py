@@ -7,8 +7,9 @@ import torch
 
 from encoscope.encoder import load
 from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.store import tensors
 from encoscope.units import parse
-from encoscope.vital import compressed, shipped, tensors
+from encoscope.vital import compressed, shipped
 from encoscope.vital.statistics import Prototype
 
 

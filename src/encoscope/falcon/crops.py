@@ -20,10 +20,10 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.falcon.boxing import largest_boxes
 from encoscope.falcon.gradcam import GradCam, masks_of, space_of
-from encoscope.falcon.vectors import Vectors
 from encoscope.images import Batch, Geometry, Photo, Preprocess, read, resize
 from encoscope.probe import ahead
 from encoscope.progress import Progress, steps
+from encoscope.store.array_cache import Vectors
 from encoscope.units import Unit
 from encoscope.vlm import VLM
 

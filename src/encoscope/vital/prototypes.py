@@ -16,11 +16,11 @@ from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import Skipped
 from encoscope.progress import Progress, track
 from encoscope.store import cache_dir, key
+from encoscope.store.tensors import opened, write
 from encoscope.units import Unit
 from encoscope.vital.reading import Reader
 from encoscope.vital.references import Reference, References
 from encoscope.vital.statistics import Prototype, PrototypeSums
-from encoscope.vital.tensors import opened, write
 
 FORMAT = "encoscope.prototype/1"
 _log = logging.getLogger("encoscope")
