@@ -20,12 +20,11 @@ from scipy import stats
 from atlas_browsing import Visit
 from encoscope.cli.app import run
 from encoscope.errors import MissingError, UsageError
-from encoscope.experiments.study import Key, read_answers, read_key, score, write_study
-from encoscope.experiments.study.answers import checked
-from encoscope.experiments.study.clusters import clustered, difference, mean_of, median_of, question_means
-from encoscope.experiments.study.figures import figures
-from encoscope.experiments.study.key import Part
-from encoscope.experiments.study.orders import (
+from encoscope.user_study import Key, read_answers, read_key, score, write_study
+from encoscope.user_study.answer_key import Part
+from encoscope.user_study.cluster_bootstrap import clustered, difference, mean_of, median_of, question_means
+from encoscope.user_study.export import About, Material
+from encoscope.user_study.ordering import (
     choice_order,
     codes,
     hashed,
@@ -34,7 +33,8 @@ from encoscope.experiments.study.orders import (
     square,
     subset_of,
 )
-from encoscope.experiments.study.writing import About, Material
+from encoscope.user_study.plots import figures
+from encoscope.user_study.responses import checked
 from tiny_classifier import MODEL, settle
 
 METHODS = ("vital", "deepinversion", "maco")

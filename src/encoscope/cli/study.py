@@ -76,11 +76,11 @@ def build(
     """
     common = common or Common()
     from encoscope import results
-    from encoscope.experiments.study import Asked
-    from encoscope.experiments.study import build as run
-    from encoscope.experiments.study.drawing import Making
-    from encoscope.experiments.study.picturing import check_methods
-    from encoscope.experiments.study.writing import CODES, FOLDER, TITLE
+    from encoscope.user_study import Asked
+    from encoscope.user_study import build as run
+    from encoscope.user_study.export import CODES, FOLDER, TITLE
+    from encoscope.user_study.images import check_methods
+    from encoscope.user_study.sampling import Making
 
     for name, value in {"steps": steps, "number": number, "candidates": candidates}.items():
         if value is not None and value < 1:
@@ -133,9 +133,9 @@ def score(
     the output folder as JSON, CSV and Markdown, with figures of the scores and of every question.
     """
     from encoscope import results, vlm
-    from encoscope.experiments.study import read_answers, read_key
-    from encoscope.experiments.study import score as run
-    from encoscope.experiments.study.writing import FOLDER
+    from encoscope.user_study import read_answers, read_key
+    from encoscope.user_study import score as run
+    from encoscope.user_study.export import FOLDER
 
     if not answers:
         raise UsageError("give the files that participants saved, or their folder")
@@ -152,7 +152,7 @@ def score(
         skipped=skipped,
         seed=seed,
     )
-    from encoscope.experiments.study.figures import figures
+    from encoscope.user_study.plots import figures
 
     folder = out or study / "scores"
     if folder.resolve() == (study / FOLDER).resolve():

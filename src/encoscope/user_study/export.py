@@ -17,8 +17,8 @@ from PIL import Image
 
 from encoscope import results
 from encoscope.errors import MissingError, UsageError
-from encoscope.experiments.study.key import FILE, PARTS, Key, Part, Question, read_key
-from encoscope.experiments.study.orders import codes, shuffled, square
+from encoscope.user_study.answer_key import FILE, PARTS, Key, Part, Question, read_key
+from encoscope.user_study.ordering import codes, shuffled, square
 
 FOLDER = "questionnaire"
 CODES = "participants.csv"
@@ -92,7 +92,7 @@ def write_study(materials: Sequence[Material], methods: Sequence[str], out: Path
     text = json.dumps({"study": study, **shown}, ensure_ascii=False, indent=1).replace("</", "<\\/")
     _write(handed / "questions.js", f"window.STUDY = {text};\n".encode())
     for name in _PAGES:
-        _write(handed / name, resources.files("encoscope.experiments.study").joinpath("pages", name).read_bytes())
+        _write(handed / name, resources.files("encoscope.user_study").joinpath("pages", name).read_bytes())
     made.write(out)
     _write(out / CODES, _participants(made, about).encode())
     return made
@@ -159,7 +159,7 @@ def _shown(part: Part, questions: Sequence[Question]) -> dict[str, Any]:
 
 def _participants(key: Key, about: About) -> str:
     """A table of codes, with the address of each and the subsets it leads to."""
-    from encoscope.experiments.study.orders import subset_of
+    from encoscope.user_study.ordering import subset_of
 
     wanted = [(str(part), number) for part, number in subsets(key)]
     text = io.StringIO()

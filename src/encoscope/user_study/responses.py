@@ -9,9 +9,9 @@ from typing import Any
 
 from encoscope import results
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.experiments.study.key import Key, Question
-from encoscope.experiments.study.orders import choice_order, is_code, question_order, subset_of
 from encoscope.images import Skipped
+from encoscope.user_study.answer_key import Key, Question
+from encoscope.user_study.ordering import choice_order, is_code, question_order, subset_of
 
 KIND = "study-answers"
 SCORES = range(1, 6)

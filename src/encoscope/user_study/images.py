@@ -13,10 +13,10 @@ from PIL import Image
 from encoscope import plots, results
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
-from encoscope.experiments.study.drawing import Making, class_unit, patches_of
 from encoscope.images import read
 from encoscope.probe import Listing, Patch
 from encoscope.units import Unit, parse
+from encoscope.user_study.sampling import Making, class_unit, patches_of
 from encoscope.vital import Vital
 from encoscope.vital.maco import mean_magnitude
 from encoscope.vital.methods import NAMES, Options, planner

@@ -11,9 +11,9 @@ from PIL import Image
 
 from encoscope import plots
 from encoscope.evaluation.charts import image_of
-from encoscope.experiments.study.answers import SCORES
-from encoscope.experiments.study.key import TITLES
-from encoscope.experiments.study.scoring import QUANTILES, Measured, Scored
+from encoscope.user_study.answer_key import TITLES
+from encoscope.user_study.responses import SCORES
+from encoscope.user_study.scoring import QUANTILES, Measured, Scored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

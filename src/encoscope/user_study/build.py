@@ -11,7 +11,12 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.experiments.study.drawing import (
+from encoscope.probe import listing
+from encoscope.units import parse
+from encoscope.user_study.answer_key import Key, Part
+from encoscope.user_study.export import TITLE, About, Material, check_free, write_study
+from encoscope.user_study.images import CLASSES_ONLY, check_methods, make_pictures, opened, read_pictures
+from encoscope.user_study.sampling import (
     Making,
     choices_of,
     crop,
@@ -21,11 +26,6 @@ from encoscope.experiments.study.drawing import (
     patches_of,
     word_of,
 )
-from encoscope.experiments.study.key import Key, Part
-from encoscope.experiments.study.picturing import CLASSES_ONLY, check_methods, make_pictures, opened, read_pictures
-from encoscope.experiments.study.writing import TITLE, About, Material, check_free, write_study
-from encoscope.probe import listing
-from encoscope.units import parse
 from encoscope.vital.references import References
 
 Pictures = Mapping[str, Mapping[str, Image.Image]]

@@ -14,11 +14,11 @@ from jaxtyping import Float
 from encoscope import results
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report
-from encoscope.experiments.study.answers import SCORES, Answers
-from encoscope.experiments.study.clusters import Statistic, Table, clustered, difference, mean_of, median_of
-from encoscope.experiments.study.key import TITLES, Key, Part, Question
 from encoscope.images import Skipped
 from encoscope.metrics import Interval
+from encoscope.user_study.answer_key import TITLES, Key, Part, Question
+from encoscope.user_study.cluster_bootstrap import Statistic, Table, clustered, difference, mean_of, median_of
+from encoscope.user_study.responses import SCORES, Answers
 
 HIGH = 4
 """Scores from here on count as high (paper: "scores 4-5")."""
