@@ -19,8 +19,8 @@ import encoscope
 from benchmarks.measure import in_process, interleaved, report_peak
 from encoscope.units import Unit, parse
 from encoscope.vital import Vital
+from encoscope.vital.features import Reader
 from encoscope.vital.prototypes import prototype
-from encoscope.vital.reading import Reader
 from encoscope.vital.references import whole_set
 from encoscope.vital.synthesis import _Run
 

@@ -19,12 +19,12 @@ from encoscope.images import read
 from encoscope.relevance import relevance
 from encoscope.units import channel_unit, direction_unit
 from encoscope.vital import Vital, contact_sheet, visualize
-from encoscope.vital.alignment import Alignment
+from encoscope.vital.features import Reader
+from encoscope.vital.objective import Alignment
 from encoscope.vital.parametrization import bounds
 from encoscope.vital.prototypes import load as load_prototype
 from encoscope.vital.prototypes import prototype, save
 from encoscope.vital.randomness import generators
-from encoscope.vital.reading import Reader
 from encoscope.vital.recipes import Recipe, recipe
 from encoscope.vital.references import class_references, whole_set
 from encoscope.vital.statistics import PrototypeSums, resampled

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from encoscope.encoder import Encoder
     from encoscope.vital import Visualization
-    from encoscope.vital.production import Preview
+    from encoscope.vital.run import Preview
 
     Made = Iterator[tuple[Visualization, Visualization | None]]
 
@@ -175,7 +175,7 @@ def _vital(
 
     from encoscope.encoder.twin import untrained_twin
     from encoscope.vital import Vital
-    from encoscope.vital.production import judged
+    from encoscope.vital.run import judged
     from encoscope.vital.shipped import shipped
 
     vital = Vital(encoder, **chosen)
@@ -203,7 +203,7 @@ def _other(
     expect: Callable[[list[str]], None],
 ) -> Made:
     from encoscope.vital.methods import Options, planner
-    from encoscope.vital.production import Subject, produce
+    from encoscope.vital.run import Subject, produce
 
     plan = planner(method)
     expect([unit.text for unit in units])

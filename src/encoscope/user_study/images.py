@@ -20,8 +20,8 @@ from encoscope.user_study.sampling import Making, class_unit, patches_of
 from encoscope.vital import Vital
 from encoscope.vital.maco import mean_magnitude
 from encoscope.vital.methods import NAMES, Options, planner
-from encoscope.vital.production import Subject, produce
 from encoscope.vital.references import References
+from encoscope.vital.run import Subject, produce
 
 CLASSES_ONLY = ("deepinversion", "plugin")
 """Methods that have no pictures of units inside a network."""

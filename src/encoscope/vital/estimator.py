@@ -12,16 +12,16 @@ from encoscope.errors import UsageError
 from encoscope.probe.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
 from encoscope.units import Unit, parse
-from encoscope.vital.alignment import Alignment
 from encoscope.vital.facets import POOL, split
+from encoscope.vital.features import Reader, Relevance, reaches
 from encoscope.vital.matching import Matching
 from encoscope.vital.methods import Plan
+from encoscope.vital.objective import Alignment
 from encoscope.vital.parametrization import noise
-from encoscope.vital.production import Preview, Subject, produce
 from encoscope.vital.prototypes import prototype
-from encoscope.vital.reading import Reader, Relevance, reaches
 from encoscope.vital.recipes import Preset, Recipe, chosen, recipe
 from encoscope.vital.references import References, Source, class_references
+from encoscope.vital.run import Preview, Subject, produce
 from encoscope.vital.statistics import Prototype
 from encoscope.vital.synthesis import Optimizer, Stage
 from encoscope.vital.top import patch_references

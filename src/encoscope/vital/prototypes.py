@@ -18,7 +18,7 @@ from encoscope.progress import Progress, track
 from encoscope.store import cache_dir, key
 from encoscope.store.tensors import opened, write
 from encoscope.units import Unit
-from encoscope.vital.reading import Reader
+from encoscope.vital.features import Reader
 from encoscope.vital.references import Reference, References
 from encoscope.vital.statistics import Prototype, PrototypeSums
 

@@ -26,7 +26,7 @@ from encoscope.vital import Visualization, Vital
 from encoscope.vital.maco import mean_magnitude
 from encoscope.vital.methods import Options, Plan, planner
 from encoscope.vital.plugin import EIGHTHS
-from encoscope.vital.production import Subject, produce
+from encoscope.vital.run import Subject, produce
 from encoscope.vital.synthesis import synthesize
 from encoscope.vital.visualization import file_name
 

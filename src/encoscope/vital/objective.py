@@ -9,8 +9,8 @@ from torch import Tensor
 
 from encoscope.errors import UsageError
 from encoscope.units import Unit
+from encoscope.vital.features import Reader, Seen
 from encoscope.vital.matching import Matching, Values, match
-from encoscope.vital.reading import Reader, Seen
 from encoscope.vital.recipes import Recipe
 from encoscope.vital.regularisers import l2, total_variation
 from encoscope.vital.statistics import Prototype
