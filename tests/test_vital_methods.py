@@ -9,9 +9,9 @@ from encoscope import units
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Preprocess
-from encoscope.vital import deepinversion, fourier, maco, plugin
-from encoscope.vital.methods import METHODS, Options, planner
-from encoscope.vital.objectives import Classify, Maximize, cross_entropy
+from encoscope.vital.baselines import deepinversion, fourier, maco, plugin
+from encoscope.vital.baselines.losses import Classify, Maximize, cross_entropy
+from encoscope.vital.baselines.registry import METHODS, Options, planner
 from encoscope.vital.parametrization import displayed
 from encoscope.vital.randomness import generators
 from encoscope.vital.synthesis import Outcome, synthesize

@@ -202,7 +202,7 @@ def _other(
     fresh: bool,
     expect: Callable[[list[str]], None],
 ) -> Made:
-    from encoscope.vital.methods import Options, planner
+    from encoscope.vital.baselines.registry import Options, planner
     from encoscope.vital.run import Subject, produce
 
     plan = planner(method)

@@ -18,8 +18,8 @@ from encoscope.probe import Listing, Patch
 from encoscope.units import Unit, parse
 from encoscope.user_study.sampling import Making, class_unit, patches_of
 from encoscope.vital import Vital
-from encoscope.vital.maco import mean_magnitude
-from encoscope.vital.methods import NAMES, Options, planner
+from encoscope.vital.baselines.maco import mean_magnitude
+from encoscope.vital.baselines.registry import NAMES, Options, planner
 from encoscope.vital.references import References
 from encoscope.vital.run import Subject, produce
 

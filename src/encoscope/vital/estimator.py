@@ -12,10 +12,10 @@ from encoscope.errors import UsageError
 from encoscope.probe.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
 from encoscope.units import Unit, parse
+from encoscope.vital.baselines.registry import Plan
 from encoscope.vital.facets import POOL, split
 from encoscope.vital.features import Reader, Relevance, reaches
 from encoscope.vital.matching import Matching
-from encoscope.vital.methods import Plan
 from encoscope.vital.objective import Alignment
 from encoscope.vital.parametrization import noise
 from encoscope.vital.prototypes import prototype

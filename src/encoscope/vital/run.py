@@ -13,8 +13,8 @@ from jaxtyping import Float
 from encoscope.encoder import Encoder
 from encoscope.progress import Progress
 from encoscope.units import Unit, needs, values
+from encoscope.vital.baselines.registry import Plan
 from encoscope.vital.checkpoint import Checkpoint
-from encoscope.vital.methods import Plan
 from encoscope.vital.parametrization import displayed, normalised
 from encoscope.vital.synthesis import Outcome, synthesize
 from encoscope.vital.transparency import transparency

@@ -23,9 +23,9 @@ from encoscope.progress import steps as progress_steps
 from encoscope.store import key
 from encoscope.units import parse
 from encoscope.vital import Visualization, Vital
-from encoscope.vital.maco import mean_magnitude
-from encoscope.vital.methods import Options, Plan, planner
-from encoscope.vital.plugin import EIGHTHS
+from encoscope.vital.baselines.maco import mean_magnitude
+from encoscope.vital.baselines.plugin import EIGHTHS
+from encoscope.vital.baselines.registry import Options, Plan, planner
 from encoscope.vital.run import Subject, produce
 from encoscope.vital.synthesis import synthesize
 from encoscope.vital.visualization import file_name

@@ -45,10 +45,10 @@ class Plan:
 Planner: TypeAlias = Callable[[Encoder, Sequence[Unit], Options], Plan]
 
 METHODS: Mapping[str, str] = {
-    "fourier": "encoscope.vital.fourier",
-    "maco": "encoscope.vital.maco",
-    "deepinversion": "encoscope.vital.deepinversion",
-    "plugin": "encoscope.vital.plugin",
+    "fourier": "encoscope.vital.baselines.fourier",
+    "maco": "encoscope.vital.baselines.maco",
+    "deepinversion": "encoscope.vital.baselines.deepinversion",
+    "plugin": "encoscope.vital.baselines.plugin",
 }
 """Where the comparison methods live: modules with a function ``plan`` (a Planner). VITAL has its own: ``Vital``."""
 

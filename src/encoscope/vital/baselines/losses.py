@@ -13,7 +13,7 @@ from torch.nn import functional
 from encoscope.encoder import Encoder, Observation
 from encoscope.errors import UsageError, nearest
 from encoscope.units import Unit, needs, values
-from encoscope.vital.methods import Options
+from encoscope.vital.baselines.registry import Options
 from encoscope.vital.synthesis import Losses
 from encoscope.vital.transforms import Images
 

@@ -15,9 +15,9 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Photo, Preprocess, photos
 from encoscope.units import Unit
-from encoscope.vital.fourier import correlated, decorrelated
-from encoscope.vital.methods import Options, Plan
-from encoscope.vital.objectives import Maximize, number_of_steps, own_settings, picture_size
+from encoscope.vital.baselines.fourier import correlated, decorrelated
+from encoscope.vital.baselines.losses import Maximize, number_of_steps, own_settings, picture_size
+from encoscope.vital.baselines.registry import Options, Plan
 from encoscope.vital.parametrization import displayed, normalised
 from encoscope.vital.randomness import Generators, normal
 from encoscope.vital.schedule import constant

@@ -14,8 +14,15 @@ from encoscope.encoder import Encoder
 from encoscope.encoder.capture import hooks
 from encoscope.errors import UsageError
 from encoscope.units import Unit
-from encoscope.vital.methods import Options, Plan
-from encoscope.vital.objectives import class_targets, cross_entropy, logits, number_of_steps, own_settings, own_size
+from encoscope.vital.baselines.losses import (
+    class_targets,
+    cross_entropy,
+    logits,
+    number_of_steps,
+    own_settings,
+    own_size,
+)
+from encoscope.vital.baselines.registry import Options, Plan
 from encoscope.vital.parametrization import noise
 from encoscope.vital.regularisers import l2, total_variation
 from encoscope.vital.synthesis import Losses, Optimizer, Stage

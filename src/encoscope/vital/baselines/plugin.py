@@ -19,8 +19,8 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Preprocess
 from encoscope.units import Unit
-from encoscope.vital.methods import Options, Plan
-from encoscope.vital.objectives import Classify, class_targets, number_of_steps, own_settings, own_size
+from encoscope.vital.baselines.losses import Classify, class_targets, number_of_steps, own_settings, own_size
+from encoscope.vital.baselines.registry import Options, Plan
 from encoscope.vital.parametrization import Pixels, bounds, displayed, normalised
 from encoscope.vital.randomness import Generators, uniform
 from encoscope.vital.schedule import cosine

@@ -1,0 +1,1 @@
+"""The methods VITAL is compared with, in the same synthesis loop."""
