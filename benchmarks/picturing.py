@@ -20,8 +20,8 @@ from benchmarks.measure import in_process, interleaved, report_peak
 from encoscope.units import Unit, parse
 from encoscope.vital import Vital
 from encoscope.vital.features import Reader
-from encoscope.vital.prototypes import prototype
-from encoscope.vital.references import whole_set
+from encoscope.vital.references.prototypes import prototype
+from encoscope.vital.references.references import whole_set
 from encoscope.vital.synthesis import _Run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

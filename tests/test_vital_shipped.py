@@ -9,8 +9,8 @@ from encoscope.encoder import load
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.store import tensors
 from encoscope.units import parse
-from encoscope.vital import compressed, shipped
-from encoscope.vital.statistics import Prototype
+from encoscope.vital.references.references import compressed, shipped
+from encoscope.vital.references.statistics import Prototype
 
 
 def prototypes(count=6):

@@ -175,8 +175,8 @@ def _vital(
 
     from encoscope.encoder.twin import untrained_twin
     from encoscope.vital import Vital
+    from encoscope.vital.references.shipped import shipped
     from encoscope.vital.run import judged
-    from encoscope.vital.shipped import shipped
 
     vital = Vital(encoder, **chosen)
     vital.fit(shipped(encoder, units) if references is None else references, units, facets=facets)

@@ -1,7 +1,7 @@
 """The statistics that a zoo encoder ships with: ``python -m encoscope.recipes.statistics NAME [--data FOLDER]``.
 
 For every class the mean sorted activations of up to 50 training photos (fewer where Caltech-101 has fewer), on the
-layers of VITAL's recipe, all classes compressed together; see ``encoscope.vital.compressed``.
+layers of VITAL's recipe, all classes compressed together; see ``encoscope.vital.references.compressed``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from encoscope.progress import Progress, track
 from encoscope.recipes.commandline import logger, run
 from encoscope.units import parse
 from encoscope.vital import Vital
-from encoscope.vital.compressed import Compressed, compress, save
-from encoscope.vital.shipped import path_of
-from encoscope.vital.statistics import Prototype
+from encoscope.vital.references.compressed import Compressed, compress, save
+from encoscope.vital.references.shipped import path_of
+from encoscope.vital.references.statistics import Prototype
 
 NUMBER = 50
 

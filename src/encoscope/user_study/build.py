@@ -26,7 +26,7 @@ from encoscope.user_study.sampling import (
     patches_of,
     word_of,
 )
-from encoscope.vital.references import References
+from encoscope.vital.references.references import References
 
 Pictures = Mapping[str, Mapping[str, Image.Image]]
 

@@ -20,7 +20,7 @@ from encoscope.user_study.sampling import Making, class_unit, patches_of
 from encoscope.vital import Vital
 from encoscope.vital.baselines.maco import mean_magnitude
 from encoscope.vital.baselines.registry import NAMES, Options, planner
-from encoscope.vital.references import References
+from encoscope.vital.references.references import References
 from encoscope.vital.run import Subject, produce
 
 CLASSES_ONLY = ("deepinversion", "plugin")

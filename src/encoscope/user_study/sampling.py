@@ -17,8 +17,8 @@ from encoscope.images import read
 from encoscope.probe import Listing, Patch, load_patches
 from encoscope.progress import Progress
 from encoscope.units import class_index, measure, parse, plain_name
-from encoscope.vital.references import References, class_references
-from encoscope.vital.top import patch_references
+from encoscope.vital.references.patches import patch_references
+from encoscope.vital.references.references import References, class_references
 from encoscope.zoo.attributes import attributes
 
 HELD_OUT = 5  # patches of a channel, next in rank after its references, that images to choose from come from

@@ -15,7 +15,7 @@ from encoscope.progress import Progress
 from encoscope.relevance import Method, channel_relevance, default_method
 from encoscope.units import Unit, channel_unit, parse
 from encoscope.vital.estimator import Vital
-from encoscope.vital.references import References, Source, class_references
+from encoscope.vital.references.references import References, Source, class_references
 from encoscope.vital.visualization import Visualization
 
 if TYPE_CHECKING:

@@ -13,18 +13,18 @@ from encoscope.probe.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
 from encoscope.units import Unit, parse
 from encoscope.vital.baselines.registry import Plan
-from encoscope.vital.facets import POOL, split
 from encoscope.vital.features import Reader, Relevance, reaches
 from encoscope.vital.matching import Matching
 from encoscope.vital.objective import Alignment
 from encoscope.vital.parametrization import noise
-from encoscope.vital.prototypes import prototype
 from encoscope.vital.recipes import Preset, Recipe, chosen, recipe
-from encoscope.vital.references import References, Source, class_references
+from encoscope.vital.references.facets import POOL, split
+from encoscope.vital.references.patches import patch_references
+from encoscope.vital.references.prototypes import prototype
+from encoscope.vital.references.references import References, Source, class_references
+from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.run import Preview, Subject, produce
-from encoscope.vital.statistics import Prototype
 from encoscope.vital.synthesis import Optimizer, Stage
-from encoscope.vital.top import patch_references
 from encoscope.vital.transforms import Roll
 from encoscope.vital.visualization import Visualization
 
@@ -303,7 +303,7 @@ def visualize(
     if "seed" in settings:
         settings["random_state"] = settings.pop("seed")
     if references is None:
-        from encoscope.vital.shipped import shipped
+        from encoscope.vital.references.shipped import shipped
 
         references = shipped(encoder, [parse(unit, encoder)])
     return Vital(encoder, **settings).fit(references, unit, progress=progress).synthesize(progress=progress)[0]

@@ -12,8 +12,8 @@ from encoscope.units import Unit
 from encoscope.vital.features import Reader, Seen
 from encoscope.vital.matching import Matching, Values, match
 from encoscope.vital.recipes import Recipe
+from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.regularisers import l2, total_variation
-from encoscope.vital.statistics import Prototype
 from encoscope.vital.synthesis import Losses
 from encoscope.vital.transforms import Images
 

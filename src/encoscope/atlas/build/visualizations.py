@@ -12,9 +12,9 @@ from encoscope.errors import EncoscopeError
 from encoscope.progress import track
 from encoscope.units import Unit, parse
 from encoscope.vital.estimator import Vital
-from encoscope.vital.references import Source
-from encoscope.vital.shipped import shipped
-from encoscope.vital.statistics import Prototype
+from encoscope.vital.references.references import Source
+from encoscope.vital.references.shipped import shipped
+from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.visualization import Visualization as Found
 
 _HARDLY = "it is hardly excited by this picture: the optimisation found no way up, so little can be read from it"

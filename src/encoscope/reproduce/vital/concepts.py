@@ -13,7 +13,7 @@ from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
 from encoscope.reproduce.vital.harness import figures
 from encoscope.reproduce.vital.report import report, sheet, shown
-from encoscope.vital.references import Reference
+from encoscope.vital.references.references import Reference
 
 CLASSES: Mapping[int, tuple[str, str]] = {
     27: ("wood rabbit", "kangaroo"),

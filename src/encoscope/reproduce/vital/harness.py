@@ -36,8 +36,8 @@ from encoscope.reproduce.vital.published import WEIGHTS
 from encoscope.store import cache_dir, key
 from encoscope.units import channel_unit, class_index, parse
 from encoscope.vital import Vital
-from encoscope.vital.references import References
-from encoscope.vital.top import patch_references
+from encoscope.vital.references.patches import patch_references
+from encoscope.vital.references.references import References
 
 DEFAULTS: Mapping[str, Any] = {
     "steps": 0,

@@ -22,7 +22,7 @@ from encoscope.reproduce.vital.judge import channel_figures
 from encoscope.reproduce.vital.report import report, sheet, shown
 from encoscope.units import parse
 from encoscope.vital.circuits import strongest
-from encoscope.vital.references import class_references
+from encoscope.vital.references.references import class_references
 
 _CIRCUITS = ("zebra", "pineapple", "Siberian husky", "dalmatian", "Leopards", "strawberry")
 """The paper's zebra, pineapple and a dog (which one it does not say), and Caltech-101's in their place."""

@@ -16,7 +16,7 @@ from encoscope.probe import Patch
 from encoscope.reproduce.inputs import held_out
 from encoscope.reproduce.vital.harness import Bench
 from encoscope.reproduce.vital.published import WEIGHTS
-from encoscope.vital.references import Reference
+from encoscope.vital.references.references import Reference
 
 
 def shown(reference: Reference) -> Image.Image:

@@ -27,7 +27,7 @@ from encoscope.probe import probe
 from encoscope.reproduce.vital.image_cache import CANDIDATES, encoder_of
 from encoscope.reproduce.vital.judge import channel_figures, real_row
 from encoscope.units import channel_unit
-from encoscope.vital.top import patch_references
+from encoscope.vital.references.patches import patch_references
 
 CLASSES = {"smooth": 1e-3}
 """VITAL's setting where all classes are pictured, and in the control."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from encoscope.brief import brief
 from encoscope.errors import UsageError
 from encoscope.store.tensors import opened, write
-from encoscope.vital.statistics import Prototype
+from encoscope.vital.references.statistics import Prototype
 
 FORMAT = "encoscope.prototypes/1"
 _MOST = 64  # curves a layer

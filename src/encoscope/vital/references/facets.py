@@ -11,7 +11,7 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.progress import Progress, track
 from encoscope.units import Unit
-from encoscope.vital.references import Reference, References
+from encoscope.vital.references.references import Reference, References
 
 POOL = 1000
 """How many of a unit's top patches are grouped."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.units import Unit
-from encoscope.vital.compressed import Compressed, load
-from encoscope.vital.statistics import Prototype
+from encoscope.vital.references.compressed import Compressed, load
+from encoscope.vital.references.statistics import Prototype
 from encoscope.zoo.registry import FOLDER
 
 

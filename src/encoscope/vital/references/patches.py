@@ -17,7 +17,7 @@ from encoscope.progress import Progress
 from encoscope.results import aside
 from encoscope.store import cache_dir, key
 from encoscope.units import Unit
-from encoscope.vital.references import Reference, References, Source
+from encoscope.vital.references.references import Reference, References, Source
 
 
 def patch_references(

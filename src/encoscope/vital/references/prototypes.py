@@ -19,8 +19,8 @@ from encoscope.store import cache_dir, key
 from encoscope.store.tensors import opened, write
 from encoscope.units import Unit
 from encoscope.vital.features import Reader
-from encoscope.vital.references import Reference, References
-from encoscope.vital.statistics import Prototype, PrototypeSums
+from encoscope.vital.references.references import Reference, References
+from encoscope.vital.references.statistics import Prototype, PrototypeSums
 
 FORMAT = "encoscope.prototype/1"
 _log = logging.getLogger("encoscope")

@@ -1,0 +1,1 @@
+"""The real images that a visualization is matched with, and their statistics."""
