@@ -22,7 +22,7 @@ from encoscope.vital import Vital
 from encoscope.vital.features import Reader
 from encoscope.vital.references.prototypes import prototype
 from encoscope.vital.references.references import whole_set
-from encoscope.vital.synthesis import _Run
+from encoscope.vital.synthesis.loop import _Run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles import vital as oracle

@@ -40,7 +40,7 @@ def test_units_become_pictures_a_sheet_and_a_document(here, capsys):
 
 
 def test_an_interrupted_run_leaves_its_picture_and_goes_on(here, monkeypatch, capsys):
-    from encoscope.vital.synthesis import _Run
+    from encoscope.vital.synthesis.loop import _Run
 
     tokens = ("class:panda", "--references", "photos", "--steps", "6")
     assert visualize(*tokens, "--out", "whole", "--fresh") == 0

@@ -21,13 +21,13 @@ from encoscope.units import channel_unit, direction_unit
 from encoscope.vital import Vital, contact_sheet, visualize
 from encoscope.vital.features import Reader
 from encoscope.vital.objective import Alignment
-from encoscope.vital.parametrization import bounds
-from encoscope.vital.randomness import generators
 from encoscope.vital.recipes import Recipe, recipe
 from encoscope.vital.references.prototypes import load as load_prototype
 from encoscope.vital.references.prototypes import prototype, save
 from encoscope.vital.references.references import class_references, whole_set
 from encoscope.vital.references.statistics import PrototypeSums, resampled
+from encoscope.vital.synthesis.parametrization import bounds
+from encoscope.vital.synthesis.random import generators
 from oracles import vital as oracle
 
 CLASSES = ("sea_horse", "Leopards", "barrel")

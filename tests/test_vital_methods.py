@@ -12,10 +12,10 @@ from encoscope.images import Preprocess
 from encoscope.vital.baselines import deepinversion, fourier, maco, plugin
 from encoscope.vital.baselines.losses import Classify, Maximize, cross_entropy
 from encoscope.vital.baselines.registry import METHODS, Options, planner
-from encoscope.vital.parametrization import displayed
-from encoscope.vital.randomness import generators
-from encoscope.vital.synthesis import Outcome, synthesize
-from encoscope.vital.views import NoisyCrops, Wander, grey
+from encoscope.vital.synthesis.loop import Outcome, synthesize
+from encoscope.vital.synthesis.parametrization import displayed
+from encoscope.vital.synthesis.random import generators
+from encoscope.vital.synthesis.views import NoisyCrops, Wander, grey
 
 SIDE = 24
 PREPROCESS = Preprocess(size=(SIDE, SIDE), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))

@@ -9,11 +9,11 @@ from torch import nn
 
 from encoscope.errors import EncoscopeError
 from encoscope.images import Preprocess
-from encoscope.vital.checkpoint import Checkpoint
-from encoscope.vital.parametrization import bounds, noise
-from encoscope.vital.schedule import constant, cosine, warmup_cosine
-from encoscope.vital.synthesis import Losses, Optimizer, Stage, synthesize
-from encoscope.vital.transforms import Chain, Roll
+from encoscope.vital.synthesis.checkpoint import Checkpoint
+from encoscope.vital.synthesis.loop import Losses, Optimizer, Stage, synthesize
+from encoscope.vital.synthesis.parametrization import bounds, noise
+from encoscope.vital.synthesis.schedule import constant, cosine, warmup_cosine
+from encoscope.vital.synthesis.transforms import Chain, Roll
 
 PREPROCESS = Preprocess(size=(16, 16))
 
@@ -60,7 +60,7 @@ def test_steps_are_adam_on_the_rolled_image(network):
     """Against a plain loop written out."""
     made = synthesize([stage(steps=5)], objective(network), ["a"])
 
-    from encoscope.vital.randomness import generators
+    from encoscope.vital.synthesis.random import generators
 
     (generator,) = generators(0, ["a"])
     x = torch.randn(3, 16, 16, generator=generator)[None].requires_grad_()

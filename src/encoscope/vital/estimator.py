@@ -16,7 +16,6 @@ from encoscope.vital.baselines.registry import Plan
 from encoscope.vital.features import Reader, Relevance, reaches
 from encoscope.vital.matching import Matching
 from encoscope.vital.objective import Alignment
-from encoscope.vital.parametrization import noise
 from encoscope.vital.recipes import Preset, Recipe, chosen, recipe
 from encoscope.vital.references.facets import POOL, split
 from encoscope.vital.references.patches import patch_references
@@ -24,8 +23,9 @@ from encoscope.vital.references.prototypes import prototype
 from encoscope.vital.references.references import References, Source, class_references
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.run import Preview, Subject, produce
-from encoscope.vital.synthesis import Optimizer, Stage
-from encoscope.vital.transforms import Roll
+from encoscope.vital.synthesis.loop import Optimizer, Stage
+from encoscope.vital.synthesis.parametrization import noise
+from encoscope.vital.synthesis.transforms import Roll
 from encoscope.vital.visualization import Visualization
 
 _JITTER = 30 / 224  # of the picture's side

@@ -14,8 +14,8 @@ from encoscope.vital.matching import Matching, Values, match
 from encoscope.vital.recipes import Recipe
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.regularisers import l2, total_variation
-from encoscope.vital.synthesis import Losses
-from encoscope.vital.transforms import Images
+from encoscope.vital.synthesis.loop import Losses
+from encoscope.vital.synthesis.transforms import Images
 
 
 class Alignment:

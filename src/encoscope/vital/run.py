@@ -14,9 +14,9 @@ from encoscope.encoder import Encoder
 from encoscope.progress import Progress
 from encoscope.units import Unit, needs, values
 from encoscope.vital.baselines.registry import Plan
-from encoscope.vital.checkpoint import Checkpoint
-from encoscope.vital.parametrization import displayed, normalised
-from encoscope.vital.synthesis import Outcome, synthesize
+from encoscope.vital.synthesis.checkpoint import Checkpoint
+from encoscope.vital.synthesis.loop import Outcome, synthesize
+from encoscope.vital.synthesis.parametrization import displayed, normalised
 from encoscope.vital.transparency import transparency
 from encoscope.vital.visualization import Visualization
 

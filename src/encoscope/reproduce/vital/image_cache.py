@@ -27,7 +27,7 @@ from encoscope.vital.baselines.maco import mean_magnitude
 from encoscope.vital.baselines.plugin import EIGHTHS
 from encoscope.vital.baselines.registry import Options, Plan, planner
 from encoscope.vital.run import Subject, produce
-from encoscope.vital.synthesis import synthesize
+from encoscope.vital.synthesis.loop import synthesize
 from encoscope.vital.visualization import file_name
 
 CANDIDATES = 100  # whole images of a channel that are searched for its patches

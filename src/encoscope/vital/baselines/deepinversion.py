@@ -23,10 +23,10 @@ from encoscope.vital.baselines.losses import (
     own_size,
 )
 from encoscope.vital.baselines.registry import Options, Plan
-from encoscope.vital.parametrization import noise
 from encoscope.vital.regularisers import l2, total_variation
-from encoscope.vital.synthesis import Losses, Optimizer, Stage
-from encoscope.vital.transforms import Images, Roll
+from encoscope.vital.synthesis.loop import Losses, Optimizer, Stage
+from encoscope.vital.synthesis.parametrization import noise
+from encoscope.vital.synthesis.transforms import Images, Roll
 
 _FIRST = 10.0  # the first normalisation counts so many times
 _ROLL = 30 / 224  # of the picture's side

@@ -19,11 +19,11 @@ from encoscope.images import Preprocess
 from encoscope.units import Unit
 from encoscope.vital.baselines.losses import Maximize, number_of_steps, own_settings, picture_size
 from encoscope.vital.baselines.registry import Options, Plan
-from encoscope.vital.parametrization import normalised
-from encoscope.vital.randomness import Generators, normal
-from encoscope.vital.schedule import constant
-from encoscope.vital.synthesis import Optimizer, Stage
-from encoscope.vital.views import NoisyCrops, Wander, grey
+from encoscope.vital.synthesis.loop import Optimizer, Stage
+from encoscope.vital.synthesis.parametrization import normalised
+from encoscope.vital.synthesis.random import Generators, normal
+from encoscope.vital.synthesis.schedule import constant
+from encoscope.vital.synthesis.views import NoisyCrops, Wander, grey
 
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.0, -0.05), (0.27, -0.09, 0.03))
 _START = 0.01  # standard deviation of the first coefficients

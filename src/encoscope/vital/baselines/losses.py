@@ -14,8 +14,8 @@ from encoscope.encoder import Encoder, Observation
 from encoscope.errors import UsageError, nearest
 from encoscope.units import Unit, needs, values
 from encoscope.vital.baselines.registry import Options
-from encoscope.vital.synthesis import Losses
-from encoscope.vital.transforms import Images
+from encoscope.vital.synthesis.loop import Losses
+from encoscope.vital.synthesis.transforms import Images
 
 _SMALLEST = 8  # pixels
 

@@ -18,11 +18,11 @@ from encoscope.units import Unit
 from encoscope.vital.baselines.fourier import correlated, decorrelated
 from encoscope.vital.baselines.losses import Maximize, number_of_steps, own_settings, picture_size
 from encoscope.vital.baselines.registry import Options, Plan
-from encoscope.vital.parametrization import displayed, normalised
-from encoscope.vital.randomness import Generators, normal
-from encoscope.vital.schedule import constant
-from encoscope.vital.synthesis import Optimizer, Stage
-from encoscope.vital.views import NoisyCrops
+from encoscope.vital.synthesis.loop import Optimizer, Stage
+from encoscope.vital.synthesis.parametrization import displayed, normalised
+from encoscope.vital.synthesis.random import Generators, normal
+from encoscope.vital.synthesis.schedule import constant
+from encoscope.vital.synthesis.views import NoisyCrops
 
 
 def mean_magnitude(

@@ -21,11 +21,11 @@ from encoscope.images import Preprocess
 from encoscope.units import Unit
 from encoscope.vital.baselines.losses import Classify, class_targets, number_of_steps, own_settings, own_size
 from encoscope.vital.baselines.registry import Options, Plan
-from encoscope.vital.parametrization import Pixels, bounds, displayed, normalised
-from encoscope.vital.randomness import Generators, uniform
-from encoscope.vital.schedule import cosine
-from encoscope.vital.synthesis import Optimizer, Stage
-from encoscope.vital.transforms import Chain, Images, Roll
+from encoscope.vital.synthesis.loop import Optimizer, Stage
+from encoscope.vital.synthesis.parametrization import Pixels, bounds, displayed, normalised
+from encoscope.vital.synthesis.random import Generators, uniform
+from encoscope.vital.synthesis.schedule import cosine
+from encoscope.vital.synthesis.transforms import Chain, Images, Roll
 
 EIGHTHS = tuple(range(2, 9))  # of the picture's side, a stage each
 _STEPS = 401  # in each stage

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, nearest
 from encoscope.units import Unit
-from encoscope.vital.synthesis import Objective, Stage
+from encoscope.vital.synthesis.loop import Objective, Stage
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.vital.randomness import Generators, integers
+from encoscope.vital.synthesis.random import Generators, integers
 
 Images: TypeAlias = Float[Tensor, "batch channels height width"]
 Transform: TypeAlias = Callable[[Images, Generators], Images]

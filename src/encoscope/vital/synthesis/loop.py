@@ -18,11 +18,11 @@ from torch import Generator, Tensor
 from encoscope.brief import brief
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.progress import Progress, steps
-from encoscope.vital.checkpoint import Checkpoint, State
-from encoscope.vital.parametrization import Parametrization
-from encoscope.vital.randomness import Generators, generators
-from encoscope.vital.schedule import Schedule, warmup_cosine
-from encoscope.vital.transforms import Transform, identity
+from encoscope.vital.synthesis.checkpoint import Checkpoint, State
+from encoscope.vital.synthesis.parametrization import Parametrization
+from encoscope.vital.synthesis.random import Generators, generators
+from encoscope.vital.synthesis.schedule import Schedule, warmup_cosine
+from encoscope.vital.synthesis.transforms import Transform, identity
 
 Images: TypeAlias = Float[Tensor, "batch channels height width"]
 _SAVE_SECONDS = 30.0

@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from encoscope.images import Preprocess
-from encoscope.vital.parametrization import normalised
-from encoscope.vital.randomness import Generators, integers, normal, uniform
-from encoscope.vital.transforms import Images
+from encoscope.vital.synthesis.parametrization import normalised
+from encoscope.vital.synthesis.random import Generators, integers, normal, uniform
+from encoscope.vital.synthesis.transforms import Images
 
 _PUBLISHED_SIZE = 224  # the picture that the published lengths in pixels are for
 _LEAST = 0.05  # of the picture's side: a normal draw may ask for less than nothing

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.images import Preprocess
-from encoscope.vital.randomness import Generators, normal
+from encoscope.vital.synthesis.random import Generators, normal
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""The one synthesis loop: parametrisation, objective, transforms, schedule."""
