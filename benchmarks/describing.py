@@ -22,7 +22,7 @@ from encoscope.falcon.captions.build import default_store
 from encoscope.falcon.crops import cut, read_again, vlm_input
 from encoscope.falcon.selection import select
 from encoscope.falcon.spaces import every
-from encoscope.probe import probe
+from encoscope.probing import probe
 
 PHOTOS = 6000
 ROUNDS = 1

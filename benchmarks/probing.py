@@ -16,7 +16,7 @@ import torch
 import encoscope
 from benchmarks.measure import in_process, interleaved, make_photos, report_peak
 from encoscope.images import photos
-from encoscope.probe import probe
+from encoscope.probing import probe
 
 BATCH = 32
 

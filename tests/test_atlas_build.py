@@ -27,7 +27,7 @@ from encoscope.atlas.build.visualizations import add_pictures
 from encoscope.atlas.matching import compare
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, read
-from encoscope.probe import probe
+from encoscope.probing import probe
 from encoscope.units import Unit, parse
 
 CLASSES = ("cat", "cup", "temple")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from encoscope.cli.app import run
-from encoscope.concepts import ConceptBank
+from encoscope.craft import ConceptBank
 
 MODEL = "py:tiny_network_of_the_concepts:network"
 TINY = """

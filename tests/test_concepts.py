@@ -13,7 +13,7 @@ from torch import nn
 
 import encoscope
 from encoscope import Encoder
-from encoscope.concepts import (
+from encoscope.craft import (
     ConceptBank,
     designs,
     factorise,
@@ -23,7 +23,7 @@ from encoscope.concepts import (
     shares_of,
     total_indices,
 )
-from encoscope.concepts import importance as importance_module
+from encoscope.craft import importance as importance_module
 from encoscope.encoder import substituted
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.units import parse

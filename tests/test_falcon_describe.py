@@ -17,7 +17,7 @@ from encoscope.falcon.captions.build import build
 from encoscope.falcon.crops import Gallery, original_box
 from encoscope.falcon.gradcam import GradCam
 from encoscope.images import Geometry, read
-from encoscope.probe import Probe, probe
+from encoscope.probing import Probe, probe
 from encoscope.units import parse
 from oracles import falcon as oracle
 

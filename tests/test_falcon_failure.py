@@ -10,7 +10,7 @@ import falcon_world as world
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon import Concept, Description, explain_failure, transfer
-from encoscope.probe import Probe
+from encoscope.probing import Probe
 
 
 def test_contributions_add_up_to_the_logit(photo_paths):

@@ -10,7 +10,7 @@ from encoscope.falcon.boxing import largest_boxes
 from encoscope.falcon.groups import find_groups
 from encoscope.falcon.selection import activation, select, thresholds
 from encoscope.falcon.settings import Settings
-from encoscope.probe import Probe
+from encoscope.probing import Probe
 from encoscope.units import Unit
 from oracles import falcon as oracle
 

@@ -7,7 +7,7 @@ import pytest
 import falcon_world as world
 from encoscope.falcon import Concept, Description
 from encoscope.falcon.captions.build import build
-from encoscope.probe import listing
+from encoscope.probing import listing
 from encoscope.reproduce.falcon import zoo
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits, precision_at, words_of
 from encoscope.zoo.attributes import attributes

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from encoscope.errors import EncoscopeError, ImageError, UsageError
-from encoscope.probe import load_patches, probe, top_patches
+from encoscope.probing import load_patches, probe, top_patches
 from encoscope.units import channel_unit, measure
 from oracles import patches as oracle
 from oracles import probe as probe_oracle

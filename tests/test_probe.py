@@ -21,8 +21,8 @@ from torch import nn
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import Skipped, dataset
-from encoscope.probe import Moments, Probe, TopK, bring_in, file_ids, listing, load, probe
-from encoscope.probe import run as run_module
+from encoscope.probing import Moments, Probe, TopK, bring_in, file_ids, listing, load, probe
+from encoscope.probing import run as run_module
 from oracles import probe as oracle
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -146,7 +146,7 @@ KILLED = textwrap.dedent(
     import os, signal, sys
     sys.path.insert(0, {tests!r})
     import test_probe
-    from encoscope.probe import run
+    from encoscope.probing import run
     from encoscope.store import Store
     run._SHARD = 6
     appended = 0
@@ -287,7 +287,7 @@ def test_ids_are_kept_until_a_file_changes(tmp_path, monkeypatch) -> None:
     first = file_ids(files)
     assert first == [oracle.file_id(files[0]), oracle.file_id(files[1]), "unreadable"]
     read: list[str] = []
-    from encoscope.probe import ids as module
+    from encoscope.probing import ids as module
 
     hashed = module._file_id
     monkeypatch.setattr(module, "_file_id", lambda path: read.append(path.name) or hashed(path))

@@ -13,7 +13,7 @@ from encoscope.cli.flags import Common
 if TYPE_CHECKING:
     from PIL import Image
 
-    from encoscope.concepts import ConceptBank
+    from encoscope.craft import ConceptBank
     from encoscope.vital import Vital
 
 _pictures = Group("Pictures", sort_key=2)
@@ -54,7 +54,7 @@ def concepts(
     concept, and result.json. The most important concept is the first.
     """
     from encoscope import results
-    from encoscope.concepts import find_concepts
+    from encoscope.craft import find_concepts
     from encoscope.errors import UsageError
     from encoscope.vital import Vital
 
@@ -101,7 +101,7 @@ def _visualized(vital: Vital, bank: ConceptBank, references: str, out: Path) -> 
     Its references are the patches of the class's own images that hold most of it.
     """
     from encoscope import results
-    from encoscope.probe import file_ids, listing
+    from encoscope.probing import file_ids, listing
 
     known = set(bank.images)
     paths = listing(references).paths

@@ -35,8 +35,8 @@ def probe(
     """
     from encoscope import results
     from encoscope.errors import UsageError
-    from encoscope.probe import bring_in
-    from encoscope.probe import probe as run
+    from encoscope.probing import bring_in
+    from encoscope.probing import probe as run
 
     if not dataset:
         raise UsageError("give a dataset, a folder or image files")

@@ -21,7 +21,7 @@ from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.falcon.boxing import largest_boxes
 from encoscope.falcon.gradcam import GradCam, masks_of, space_of
 from encoscope.images import Batch, Geometry, Photo, Preprocess, read, resize
-from encoscope.probe import ahead
+from encoscope.probing import ahead
 from encoscope.progress import Progress, steps
 from encoscope.store.array_cache import Vectors
 from encoscope.units import Unit

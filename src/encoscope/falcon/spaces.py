@@ -16,8 +16,8 @@ from encoscope.falcon.heldout import held_out
 from encoscope.falcon.selection import Thresholds, thresholds
 from encoscope.falcon.settings import Settings
 from encoscope.images import Skipped
-from encoscope.probe import Probe
-from encoscope.probe import probe as probe_dataset
+from encoscope.probing import Probe
+from encoscope.probing import probe as probe_dataset
 from encoscope.progress import Progress
 from encoscope.units import Unit, parse
 

@@ -12,7 +12,7 @@ from encoscope.brief import brief
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.description import Concept, Description
 from encoscope.falcon.heldout import held_out
-from encoscope.probe import Probe
+from encoscope.probing import Probe
 
 _LEAST = 20
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.probe import listing
+from encoscope.probing import listing
 from encoscope.units import parse
 from encoscope.user_study.answer_key import Key, Part
 from encoscope.user_study.export import TITLE, About, Material, check_free, write_study
@@ -71,7 +71,7 @@ class _Drawn:
 def build(encoder: Encoder, source: Any, asked: Asked, out: Path, making: Making | None = None) -> Key:
     """Draw the questions, make the pictures and write the study; see ``write_study`` for what is in the folder.
 
-    source: photos with labels, as ``encoscope.probe.listing`` takes them: references of all methods, and examples.
+    source: photos with labels, as ``encoscope.probing.listing`` takes them: references of all methods, and examples.
 
     Raises:
         UsageError: what does not go together, or more than there is. MissingError: pictures that are not there.

@@ -14,7 +14,7 @@ from encoscope import plots, results
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import read
-from encoscope.probe import Listing, Patch
+from encoscope.probing import Listing, Patch
 from encoscope.units import Unit, parse
 from encoscope.user_study.sampling import Making, class_unit, patches_of
 from encoscope.vital import Vital

@@ -14,7 +14,7 @@ from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import read
-from encoscope.probe import Listing, Patch, load_patches
+from encoscope.probing import Listing, Patch, load_patches
 from encoscope.progress import Progress
 from encoscope.units import class_index, measure, parse, plain_name
 from encoscope.vital.references.patches import patch_references

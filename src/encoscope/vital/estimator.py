@@ -9,7 +9,7 @@ from typing import Any
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.probe.patches import PRESELECTED, Scoring
+from encoscope.probing.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
 from encoscope.units import Unit, parse
 from encoscope.vital.baselines.registry import Plan

@@ -13,7 +13,7 @@ from encoscope.atlas.records import ImageRecord, Link, Measure
 from encoscope.atlas.writer import Writer
 from encoscope.errors import ImageError, MissingError
 from encoscope.images import read
-from encoscope.probe import ahead
+from encoscope.probing import ahead
 from encoscope.progress import track
 from encoscope.units import Unit
 

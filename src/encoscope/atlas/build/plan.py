@@ -15,7 +15,7 @@ import numpy as np
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Skipped, is_dataset
-from encoscope.probe import Listing, Probe, listing, probe
+from encoscope.probing import Listing, Probe, listing, probe
 from encoscope.progress import Progress
 from encoscope.store import key
 from encoscope.units import Unit, channel_unit, parse, plain_name

@@ -15,7 +15,7 @@ from encoscope.falcon import Concept, Description, Falcon, Transfer, transfer
 from encoscope.falcon.heldout import auc, derangement, strong_images
 from encoscope.falcon.selection import activation
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
-from encoscope.probe import probe
+from encoscope.probing import probe
 from encoscope.reproduce.falcon.figures import TRUTH
 from encoscope.reproduce.falcon.harness import (
     DEFAULTS,

@@ -31,7 +31,7 @@ from encoscope.falcon.heldout import auc, mean_interval, strong_images
 from encoscope.falcon.selection import activation
 from encoscope.falcon.words import terms
 from encoscope.images.caltech101 import caltech101
-from encoscope.probe import Listing
+from encoscope.probing import Listing
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits
 from encoscope.units import parse
 from encoscope.vlm import VLM

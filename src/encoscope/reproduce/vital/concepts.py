@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from encoscope.concepts import find_concepts
+from encoscope.craft import find_concepts
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
 from encoscope.reproduce.vital.harness import figures

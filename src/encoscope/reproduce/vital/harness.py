@@ -19,7 +19,7 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Request
 from encoscope.images import LabelledPhotos, dataset
-from encoscope.probe import Probe, probe
+from encoscope.probing import Probe, probe
 from encoscope.reproduce.inputs import held_out, networks, of_the_network
 from encoscope.reproduce.vital.image_cache import (
     CANDIDATES,

@@ -15,7 +15,7 @@ from torch import Tensor
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
 from encoscope.metrics import bootstrap
-from encoscope.probe import Patch
+from encoscope.probing import Patch
 from encoscope.relevance import relevance
 from encoscope.reproduce.vital.harness import Bench, figures
 from encoscope.reproduce.vital.judge import channel_figures

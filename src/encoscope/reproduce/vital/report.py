@@ -12,7 +12,7 @@ from encoscope.evaluation.report import Report
 from encoscope.evaluation.runner import short
 from encoscope.images import Photo
 from encoscope.plots import contact_sheet, displayable
-from encoscope.probe import Patch
+from encoscope.probing import Patch
 from encoscope.reproduce.inputs import held_out
 from encoscope.reproduce.vital.harness import Bench
 from encoscope.reproduce.vital.published import WEIGHTS

@@ -11,8 +11,8 @@ from typing import Any
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.probe import Patch, file_ids, listing, top_patches
-from encoscope.probe.patches import PRESELECTED, Scoring
+from encoscope.probing import Patch, file_ids, listing, top_patches
+from encoscope.probing.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
 from encoscope.results import aside
 from encoscope.store import cache_dir, key
@@ -36,7 +36,7 @@ def patch_references(
     """For each unit the ``count`` patches of a dataset that it answers to most, one an image at most, in one pass.
 
     patch: side in pixels on an image whose short side is the network's; left out, 64, or half of a smaller network's
-        input. scoring, candidates: see ``encoscope.probe.top_patches``. whole: the images that the patches are from
+        input. scoring, candidates: see ``encoscope.probing.top_patches``. whole: the images that the patches are from
         instead of the patches (the authors' code). What was found is kept, by the content of the files, and not
         searched again.
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError, nearest
 from encoscope.images import Photo, photos
-from encoscope.probe import Listing, Patch, file_ids, listing, load_patches
-from encoscope.probe.ids import UNREADABLE
+from encoscope.probing import Listing, Patch, file_ids, listing, load_patches
+from encoscope.probing.ids import UNREADABLE
 from encoscope.units import Unit, class_label, plain_name
 
 Source: TypeAlias = Any

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.probe.cutting import Patch, check_side, load_patches, patch_values
-from encoscope.probe.ids import ranks
-from encoscope.probe.listing import listing
-from encoscope.probe.run import probe
+from encoscope.probing.cutting import Patch, check_side, load_patches, patch_values
+from encoscope.probing.ids import ranks
+from encoscope.probing.listing import listing
+from encoscope.probing.run import probe
 from encoscope.progress import Progress
 from encoscope.units import Unit, measure, parse, weights
 

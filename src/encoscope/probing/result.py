@@ -13,8 +13,8 @@ from jaxtyping import Float, Integer
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import Skipped
-from encoscope.probe.ids import file_ids, ranks
-from encoscope.probe.moments import Moments
+from encoscope.probing.ids import file_ids, ranks
+from encoscope.probing.moments import Moments
 
 _ROWS = 4096  # rows that are in memory at once where all have to be seen
 

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.concepts.bank import ConceptBank
-from encoscope.concepts.factorise import check_non_negative, factorise, relative_error
-from encoscope.concepts.importance import importances
-from encoscope.concepts.references import class_files
+from encoscope.craft.bank import ConceptBank
+from encoscope.craft.factorise import check_non_negative, factorise, relative_error
+from encoscope.craft.importance import importances
+from encoscope.craft.references import class_files
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import Photo, Skipped, photos
-from encoscope.probe import Patch, patch_values
+from encoscope.probing import Patch, patch_values
 from encoscope.progress import Progress, track
 from encoscope.units import Unit, parse
 

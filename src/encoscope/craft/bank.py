@@ -13,11 +13,11 @@ from jaxtyping import Float
 
 from encoscope import results
 from encoscope.brief import brief
-from encoscope.concepts.factorise import shares_of
+from encoscope.craft.factorise import shares_of
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import Skipped
-from encoscope.probe import Patch
+from encoscope.probing import Patch
 from encoscope.units import Unit, direction_unit
 
 KIND = "concepts"

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoscope.concepts.factorise import check_non_negative, shares_of
-from encoscope.concepts.sobol import designs, linear_indices, total_indices
+from encoscope.craft.factorise import check_non_negative, shares_of
+from encoscope.craft.sobol import designs, linear_indices, total_indices
 from encoscope.encoder import Encoder, Observation, substituted
 
 

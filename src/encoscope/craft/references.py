@@ -9,8 +9,8 @@ import numpy as np
 
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, nearest
-from encoscope.probe import file_ids, listing
-from encoscope.probe.ids import UNREADABLE
+from encoscope.probing import file_ids, listing
+from encoscope.probing.ids import UNREADABLE
 from encoscope.units import Unit, class_label, plain_name
 
 

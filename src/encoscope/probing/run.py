@@ -17,12 +17,12 @@ from encoscope._version import __version__
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.images import Skipped, read
-from encoscope.probe.ahead import ahead
-from encoscope.probe.ids import file_ids, ranks
-from encoscope.probe.listing import Listing, listing
-from encoscope.probe.moments import Moments
-from encoscope.probe.result import Probe, check_values
-from encoscope.probe.topk import TopK
+from encoscope.probing.ahead import ahead
+from encoscope.probing.ids import file_ids, ranks
+from encoscope.probing.listing import Listing, listing
+from encoscope.probing.moments import Moments
+from encoscope.probing.result import Probe, check_values
+from encoscope.probing.topk import TopK
 from encoscope.progress import Progress, steps
 from encoscope.store import Row, Store, cache_dir, key
 
