@@ -16,8 +16,8 @@ import torch
 import encoscope
 from benchmarks.measure import in_process, interleaved, make_photos, report_peak
 from encoscope.images import photos
+from encoscope.nave.feature_cache import Spill
 from encoscope.nave.settings import Settings
-from encoscope.nave.spill import Spill
 
 OPTIONS: dict[str, Any] = {"n_clusters": 10, "size": 64, "progress": False}
 # To measure memory: a grid as fine as that of a larger photo, so that 100 of them fill the sample of pixels, and few

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 
 
 @brief

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from encoscope import results
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.encoder import Encoder, untrained_twin
 from encoscope.errors import UsageError
 from encoscope.evaluation.charts import image_of

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope import plots, results
-from encoscope.atlas import layout, pictures
+from encoscope.atlas import layout, thumbnails
 from encoscope.atlas.codec import from_plain, merged, to_plain
 from encoscope.atlas.records import Picture, Record, SegmentationInfo
 from encoscope.atlas.rows import CARDS, Row, card, row_of, write_parquet
@@ -134,9 +134,9 @@ class Writer:
             assert found is not None
             yield found
 
-    def picture(self, image: Any, *, side: int | None = None, quality: int = pictures.QUALITY) -> Picture:
+    def picture(self, image: Any, *, side: int | None = None, quality: int = thumbnails.QUALITY) -> Picture:
         """Keep a picture (PIL, Photo, or pixels ``[height, width, 3 or 4]``); the long side at most ``side``."""
-        return pictures.save(self.path, image, side=side, quality=quality)
+        return thumbnails.save(self.path, image, side=side, quality=quality)
 
     # What is said about the whole
 

@@ -98,7 +98,7 @@ def segment(
     # only now what takes seconds to load
     from encoscope import results
     from encoscope.cli.outputs import find_inputs
-    from encoscope.cli.pictures import Extras, Sheet, write
+    from encoscope.cli.overlays import Extras, Sheet, write
     from encoscope.images import MAX_PIXELS, Skipped, photos
     from encoscope.nave import segment_stream
     from encoscope.nave.settings import Settings

@@ -173,7 +173,7 @@ def _vital(
 ) -> Made:
     from dataclasses import replace
 
-    from encoscope.encoder.twin import untrained_twin
+    from encoscope.encoder.untrained_copy import untrained_twin
     from encoscope.vital import Vital
     from encoscope.vital.references.shipped import shipped
     from encoscope.vital.run import judged

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope import results
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.craft.factorise import shares_of
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.metrics import Candidates
 from encoscope.regions import Region, inner_box, outer_box
 

@@ -4,8 +4,8 @@ from encoscope._torchvision import ensure_torchvision
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
 from encoscope.encoder.substitute import substituted
-from encoscope.encoder.twin import untrained_twin
 from encoscope.encoder.types import Activation, LayerInfo, Observation
+from encoscope.encoder.untrained_copy import untrained_twin
 
 ensure_torchvision()  # networks of any source, the user's own too, may import torchvision
 

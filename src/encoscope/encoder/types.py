@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 
 LayerKind: TypeAlias = Literal["map", "tokens"]
 LayerRole: TypeAlias = Literal["stem", "stage", "block", "inner"]

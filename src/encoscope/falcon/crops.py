@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.falcon.boxing import largest_boxes

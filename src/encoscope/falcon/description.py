@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from encoscope import plots
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import EncoscopeError
 from encoscope.falcon.crops import Box, read_again
 from encoscope.falcon.heldout import Truth

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import UsageError
 from encoscope.falcon.settings import Mode
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.description import Concept, Description
 from encoscope.falcon.heldout import held_out

@@ -5,8 +5,8 @@ from encoscope.images.collect import collect, photos
 from encoscope.images.datasets import boxed, dataset, is_dataset
 from encoscope.images.folders import SUFFIXES
 from encoscope.images.geometry import Geometry, GeometryKind, Preprocess
+from encoscope.images.image import Photo, Skipped
 from encoscope.images.levels import Colour, Window
-from encoscope.images.photo import Photo, Skipped
 from encoscope.images.read import MAX_PIXELS, read
 from encoscope.images.resize import resize
 from encoscope.images.sets import BoxedPhotos, LabelledPhotos

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import ImageError, UsageError
 from encoscope.images.geometry import Geometry, GeometryKind, Preprocess
+from encoscope.images.image import Photo
 from encoscope.images.levels import as_channels
-from encoscope.images.photo import Photo
 from encoscope.images.resize import resize
 
 _MAX_CANVAS = 100_000_000  # pixels of one resized image; a 1 x 100,000 strip at short side 224 would pass it

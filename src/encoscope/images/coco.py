@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from encoscope.errors import ImageError, MissingError, UsageError
-from encoscope.images.photo import Skipped
+from encoscope.images.image import Skipped
 from encoscope.images.sets import BoxedPhotos, Collection, Thing
 
 LIST = "coco_20k_filenames.txt"

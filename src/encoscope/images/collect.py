@@ -14,8 +14,8 @@ from torch import Tensor
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.images.datasets import dataset, is_dataset
 from encoscope.images.folders import below
+from encoscope.images.image import Photo, Skipped
 from encoscope.images.levels import Colour, Window
-from encoscope.images.photo import Photo, Skipped
 from encoscope.images.read import MAX_PIXELS, read
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.images.decode import decode, from_pil, quiet
+from encoscope.images.image import Photo, pixel_id
 from encoscope.images.levels import Colour, Raw, Window, as_channels, check_window, to_pixels
-from encoscope.images.photo import Photo, pixel_id
 
 MAX_PIXELS = 100_000_000
 

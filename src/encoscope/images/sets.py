@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from PIL import Image
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import ImageError
-from encoscope.images.photo import Skipped
+from encoscope.images.image import Skipped
 
 _log = logging.getLogger("encoscope")
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from encoscope.errors import ImageError, MissingError, UsageError, nearest
 from encoscope.images.folders import SUFFIXES
-from encoscope.images.photo import Skipped
+from encoscope.images.image import Skipped
 from encoscope.images.sets import BoxedPhotos, Collection, Thing
 
 CLASSES = (

@@ -21,6 +21,7 @@ from encoscope.errors import EncoscopeError, ImageError, UsageError
 from encoscope.images import Photo, Skipped, photos
 from encoscope.nave.codebook import Codebook
 from encoscope.nave.composite import Composite
+from encoscope.nave.feature_cache import Spill
 from encoscope.nave.features import Maps, chunks, encode
 from encoscope.nave.granularity import AUTO, elbow
 from encoscope.nave.joint import JointState, Pass, lloyd_passes
@@ -28,7 +29,6 @@ from encoscope.nave.kmeans import kmeans
 from encoscope.nave.sample import PIXELS, PixelSample
 from encoscope.nave.segmentation import Segmentation, model_of
 from encoscope.nave.settings import Resolution, Settings, Size
-from encoscope.nave.spill import Spill
 from encoscope.nave.ward import WardTree
 from encoscope.progress import Progress, track
 from encoscope.store import Store, key

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.nave.composite import Composite
 from encoscope.nave.kmeans import KMeansResult, lloyd
 from encoscope.nave.ward import WardTree, ward_tree

@@ -14,7 +14,7 @@ from jaxtyping import Integer, Num, UInt8
 from PIL import Image
 
 from encoscope import plots, results
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import Geometry, Photo, read
 from encoscope.nave.granularity import Granularity

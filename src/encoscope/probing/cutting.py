@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.images import Geometry, Photo, read, to_batch
-from encoscope.probing.ahead import ahead
+from encoscope.probing.prefetch import ahead
 from encoscope.progress import Progress, track
 
 _log = logging.getLogger("encoscope")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from encoscope.errors import EncoscopeError
-from encoscope.probing.ahead import ahead
+from encoscope.probing.prefetch import ahead
 from encoscope.progress import Progress, track
 from encoscope.results import aside
 from encoscope.store import cache_dir

@@ -17,10 +17,10 @@ from encoscope._version import __version__
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.images import Skipped, read
-from encoscope.probing.ahead import ahead
 from encoscope.probing.ids import file_ids, ranks
 from encoscope.probing.listing import Listing, listing
 from encoscope.probing.moments import Moments
+from encoscope.probing.prefetch import ahead
 from encoscope.probing.result import Probe, check_values
 from encoscope.probing.topk import TopK
 from encoscope.progress import Progress, steps

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from scipy import ndimage
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import UsageError
 from encoscope.regions.boxes import InnerBox, OuterBox, inner_box
 

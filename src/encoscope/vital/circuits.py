@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.progress import Progress

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from encoscope import plots, results
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.vital.transparency import colours
 
 if TYPE_CHECKING:

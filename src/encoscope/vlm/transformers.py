@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from encoscope._offline import hugging_face, pretrained
-from encoscope._processors import preprocess_of, processor_of
 from encoscope._torchvision import ensure_torchvision
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import Preprocess
+from encoscope.images.processors import preprocess_of, processor_of
 from encoscope.vlm.base import TwoTowers
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from encoscope._offline import hugging_face, no_weights, reason
-from encoscope._processors import preprocess_of, processor_of
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import Model, Request, needs, seeded
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.images.processors import preprocess_of, processor_of
 
 _log = logging.getLogger("encoscope")
 

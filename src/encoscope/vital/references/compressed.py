@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import UsageError
 from encoscope.store.tensors import opened, write
 from encoscope.vital.references.statistics import Prototype

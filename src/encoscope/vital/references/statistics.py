@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import UsageError
 from encoscope.vital.matching import Values, sort
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.progress import Progress, steps
 from encoscope.vital.synthesis.checkpoint import Checkpoint, State

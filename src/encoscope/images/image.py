@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from encoscope.brief import brief
+from encoscope.concise_repr import brief
 
 
 @brief
