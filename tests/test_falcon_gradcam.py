@@ -6,8 +6,8 @@ from torch import nn
 
 import encoscope
 from encoscope import Encoder
-from encoscope.falcon.gradcam import GradCam, masks_of, space_of
-from encoscope.units import parse
+from encoscope.falcon.gradcam import GradCam, masks_of
+from encoscope.units import parse, space_of
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,16 @@ def weights(unit: Unit, encoder: Encoder) -> Float[Tensor, " channels"]:
     return vector
 
 
+def space_of(unit: Unit) -> str:
+    """What a unit is a part of, as a probe names it: "features", "logits", a layer, or LAYER@cls."""
+    if unit.kind == "features":
+        return "features"
+    if unit.kind == "class":
+        return "logits"
+    assert unit.layer is not None
+    return f"{unit.layer}@cls" if unit.kind == "token" else unit.layer
+
+
 def needs(units: Iterable[Unit]) -> dict[str, Any]:
     """What ``Encoder.observe`` has to be asked for to measure the units: its layers, features and logits."""
     units = list(units)

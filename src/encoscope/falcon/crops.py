@@ -19,12 +19,12 @@ from encoscope.concise_repr import brief
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.falcon.boxing import largest_boxes
-from encoscope.falcon.gradcam import GradCam, masks_of, space_of
+from encoscope.falcon.gradcam import GradCam, masks_of
 from encoscope.images import Batch, Geometry, Photo, Preprocess, read, resize
 from encoscope.probing import ahead
 from encoscope.progress import Progress, steps
 from encoscope.store.array_cache import Vectors
-from encoscope.units import Unit
+from encoscope.units import Unit, space_of
 from encoscope.vlm import VLM
 
 Box = tuple[int, int, int, int]

@@ -19,14 +19,13 @@ from encoscope.falcon.context import Tools
 from encoscope.falcon.crops import Gallery
 from encoscope.falcon.description import Description, Descriptions
 from encoscope.falcon.evaluation import CONTROLS
-from encoscope.falcon.gradcam import space_of
 from encoscope.falcon.groups import DescribedGroup, find_groups
 from encoscope.falcon.heldout import Texts
 from encoscope.falcon.pipeline import describe_units
 from encoscope.falcon.settings import Mode, Settings
 from encoscope.falcon.spaces import Space, space, units_of
 from encoscope.progress import Progress
-from encoscope.units import Unit
+from encoscope.units import Unit, space_of
 from encoscope.vlm import VLM
 from encoscope.vlm import load as load_vlm
 

@@ -15,13 +15,12 @@ from encoscope.falcon.concept_scores import confidences, ranked
 from encoscope.falcon.context import Tools
 from encoscope.falcon.description import Description
 from encoscope.falcon.evidence import Evidence
-from encoscope.falcon.gradcam import space_of
 from encoscope.falcon.heldout import Truth, auc, auc_interval, aucs, mean_interval, strong_images
 from encoscope.falcon.selection import activation
 from encoscope.falcon.settings import Settings
 from encoscope.falcon.spaces import Space
 from encoscope.metrics import Interval
-from encoscope.units import Unit
+from encoscope.units import Unit, space_of
 
 CONTROLS = ("permuted", "captions")
 _OTHERS = 20  # units whose images a description is held against in the permuted control

@@ -12,10 +12,9 @@ from jaxtyping import Float
 from encoscope.falcon.captions.search import Score as ScanScore
 from encoscope.falcon.captions.search import top_captions
 from encoscope.falcon.context import Tools
-from encoscope.falcon.gradcam import space_of
 from encoscope.falcon.selection import Selection
 from encoscope.falcon.spaces import Space
-from encoscope.units import Unit
+from encoscope.units import Unit, space_of
 
 
 @dataclass(frozen=True, eq=False)

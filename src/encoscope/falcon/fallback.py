@@ -11,10 +11,9 @@ from encoscope.falcon.concept_scores import ranked
 from encoscope.falcon.context import POOL, Tools, listed
 from encoscope.falcon.description import Concept, Description
 from encoscope.falcon.dissect import background, soft_wpmi
-from encoscope.falcon.gradcam import space_of
 from encoscope.falcon.selection import activation
 from encoscope.falcon.spaces import Space
-from encoscope.units import Unit
+from encoscope.units import Unit, space_of
 
 NOTHING = "every word of its captions is shared with the counterfactuals"
 _STRONGEST = 100  # images that soft-WPMI looks at

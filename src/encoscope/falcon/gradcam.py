@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import first_tensor, hooks, random_pixels
 from encoscope.errors import UsageError
-from encoscope.units import Unit, needs, values, weights
+from encoscope.units import Unit, needs, space_of, values, weights
 
 Method: TypeAlias = Literal["closed form", "gradient"]
 
@@ -35,16 +35,6 @@ class Target:
 
     layer: str
     method: Method
-
-
-def space_of(unit: Unit) -> str:
-    """What a unit is a part of, as a probe names it: "features", "logits", a layer, or LAYER@cls."""
-    if unit.kind == "features":
-        return "features"
-    if unit.kind == "class":
-        return "logits"
-    assert unit.layer is not None
-    return f"{unit.layer}@cls" if unit.kind == "token" else unit.layer
 
 
 class GradCam:

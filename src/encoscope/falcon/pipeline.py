@@ -16,11 +16,10 @@ from encoscope.falcon.description import Description, Descriptions, Example
 from encoscope.falcon.evaluation import CONTROLS, checked, summary
 from encoscope.falcon.evidence import Evidence, gather
 from encoscope.falcon.fallback import NOTHING, fall_back
-from encoscope.falcon.gradcam import space_of
 from encoscope.falcon.selection import Selection, select
 from encoscope.falcon.settings import Settings
 from encoscope.falcon.spaces import Space, raw_activation
-from encoscope.units import Unit
+from encoscope.units import Unit, space_of
 
 
 def describe_units(

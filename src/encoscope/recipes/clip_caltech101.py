@@ -24,7 +24,7 @@ from encoscope.zoo.attributes import attributes
 from encoscope.zoo.captions import captions_of
 
 NAME = "clip-caltech101"
-CONFIG = Path(__file__).parents[1] / "weights" / NAME
+CONFIG = Path(__file__).parents[1] / "zoo" / "weights" / NAME
 SIDE = 112
 DECODED = 144
 PER_IMAGE = 2
