@@ -67,7 +67,7 @@ def test_precision_is_read_at_equal_recall():
 def test_the_whole_evaluation_on_a_small_world(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     entries = table("Leopards", "airplanes", "panda")
-    monkeypatch.setattr(falcon_zoo, "attributes", lambda: entries)
+    monkeypatch.setattr(zoo, "attributes", lambda: entries)
     setup = zoo.Setup(
         encoder=world.encoder(),
         vlm=world.Reader(),

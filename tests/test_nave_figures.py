@@ -87,7 +87,7 @@ def test_a_class_clustered_together(photos: Path) -> None:
 
 
 def test_photos_classified_rightly_and_wrongly(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nave_classes, "_right", lambda found, photo: name(photo) == "1.png")
+    monkeypatch.setattr(class_figures, "_right", lambda found, photo: name(photo) == "1.png")
     name = figures.name_of
     request = Request(
         ("zoo:resnet-caltech101",), (str(photos), str(photos)), options={"clusters": 2, "size": 64}, progress=False

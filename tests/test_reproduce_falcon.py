@@ -34,8 +34,8 @@ def squares(tmp_path, monkeypatch):
     """Photos of coloured squares to make and to test descriptions, captions of a model that reads colours."""
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     networks = {"colours": world.encoder, "other": other}
-    monkeypatch.setattr(falcon_bench, "load", lambda model, **_: networks[model]())
-    monkeypatch.setattr(falcon_coverage, "untrained_twin", lambda encoder, seed: other())
+    monkeypatch.setattr(harness, "load", lambda model, **_: networks[model]())
+    monkeypatch.setattr(coverage, "untrained_twin", lambda encoder, seed: other())
     monkeypatch.setattr(harness.vlm, "load", lambda *_, **__: world.Reader())
     build(world.CAPTIONS, world.Reader(), tmp_path / "store")
     world.write_photos(tmp_path / "made", 60)

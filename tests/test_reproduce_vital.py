@@ -34,7 +34,7 @@ def world(tmp_path, monkeypatch):
     encoders = {"tiny": tiny(1.0), "tiny@untrained": tiny(0.0)}
     monkeypatch.setitem(datasets._READERS, "squares", reader(tmp_path / "data"))
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
-    for module in (vital_trials, vital_bench):
+    for module in (image_cache, harness):
         monkeypatch.setattr(module, "encoder_of", lambda model, how=(): encoders[model])
         monkeypatch.setattr(module, "CANDIDATES", 5)
     monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colours())
@@ -160,10 +160,10 @@ def test_the_two_likeliest_classes(world) -> None:
 def test_pictures_are_kept_and_made_anew_when_asked(world, monkeypatch) -> None:
     request = asked()
     first = tables.table5(request)
-    monkeypatch.setattr(vital_trials, "make", lambda part: pytest.fail(f"{part.units} was made again"))
+    monkeypatch.setattr(image_cache, "make", lambda part: pytest.fail(f"{part.units} was made again"))
     assert tables.table5(request).rows == first.rows
     made = []
-    monkeypatch.setattr(vital_trials, "make", lambda part: (made.append(part.units), original(part)))
+    monkeypatch.setattr(image_cache, "make", lambda part: (made.append(part.units), original(part)))
     tables.table5(Request(request.models, request.datasets, 1, 0, {}, {"steps": 2}, True, False))
     assert len(made) == 5  # a picture for each number of references
 

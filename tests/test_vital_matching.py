@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from encoscope.encoder import Activation
 from encoscope.vital.matching import moment_matching, sort, sort_matching, values_of
-from encoscope.vital.regularisers import l2, total_variation
+from encoscope.vital.objective import l2, total_variation
 from encoscope.vital.transparency import colours, transparency
 
 

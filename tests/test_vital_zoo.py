@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from encoscope.experiments import vital_study
 from encoscope.images import datasets
-from encoscope.reproduce.vital import image_cache, judge, zoo
+from encoscope.reproduce.vital import experiment, image_cache, judge, zoo
 from vital_world import Colours, reader, tiny, write_photos
 
 
@@ -18,11 +17,11 @@ def world(tmp_path, monkeypatch):
     encoders = {"tiny": tiny(1.0), "tiny@untrained": tiny(0.0)}
     monkeypatch.setitem(datasets._READERS, "squares", reader(tmp_path / "data"))
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
-    for module in (vital_trials, vital_study, vital_zoo):
+    for module in (image_cache, experiment, zoo):
         monkeypatch.setattr(module, "encoder_of", encoders.__getitem__)
     monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colours())
-    monkeypatch.setattr(vital_trials, "CANDIDATES", 5)
-    monkeypatch.setattr(vital_zoo, "CANDIDATES", 5)
+    monkeypatch.setattr(image_cache, "CANDIDATES", 5)
+    monkeypatch.setattr(zoo, "CANDIDATES", 5)
     return tmp_path
 
 
@@ -58,10 +57,10 @@ def test_pictures_are_made_once(world, monkeypatch, capsys):
     assert len(kept) == 4
     next(iter(kept)).with_suffix(".json").unlink()  # as if the run had been stopped before the picture was done
     made = []
-    monkeypatch.setattr(vital_trials, "make", lambda part, make=image_cache.make: (made.append(part.units), make(part)))
+    monkeypatch.setattr(image_cache, "make", lambda part, make=image_cache.make: (made.append(part.units), make(part)))
     assert command(world, "--parts", "classes") == 0
     assert len(made) == 1 and len(made[0]) == 1
-    monkeypatch.setattr(vital_trials, "make", lambda part: pytest.fail(f"{part.units} was made again"))
+    monkeypatch.setattr(image_cache, "make", lambda part: pytest.fail(f"{part.units} was made again"))
     assert command(world, "--parts", "classes") == 0
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from jaxtyping import Float
 
 from encoscope.encoder import Encoder
+from encoscope.falcon.captions.search import Score as ScanScore
+from encoscope.falcon.captions.search import top_captions
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.crops import Gallery
 from encoscope.falcon.description import Concept
 from encoscope.falcon.heldout import Texts
+from encoscope.falcon.selection import Selection
 from encoscope.falcon.settings import Settings
+from encoscope.falcon.spaces import Space
 from encoscope.progress import Progress
+from encoscope.units import Unit, space_of
 from encoscope.vlm import VLM
 
 POOL = 1000
@@ -35,3 +44,56 @@ class Tools:
 def listed(scores: Mapping[str, float]) -> tuple[Concept, ...]:
     """Ranked scores as a description holds them."""
     return tuple(Concept(word, float(score)) for word, score in scores.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The scan's answers: a row for each crop of each unit, and for each whole image that was asked for."""
+
+    scores: Float[np.ndarray, "rows best"]
+    captions: list[list[str]]
+    crops: dict[Unit, range]
+    wholes: dict[str, int]
+
+    def rows(self, ids: Sequence[str]) -> list[int]:
+        """Where these whole images are."""
+        return [self.wholes[name] for name in ids]
+
+
+def gather(
+    units: Sequence[Unit],
+    chosen: Mapping[Unit, Selection],
+    spaces: Mapping[str, Space],
+    tools: Tools,
+    pool: Sequence[str],
+) -> Evidence:
+    """Embed all crops and whole images that are needed, and scan the captions once for all of them."""
+    crops: dict[Unit, list[str]] = {}
+    wholes = dict.fromkeys(pool)
+    tests: dict[str, None] = {}
+    paths: dict[str, str | None] = {}
+    for unit in units:
+        made = spaces[space_of(unit)].made
+        crops[unit] = [made.ids[row] for row in chosen[unit].high]
+        if tools.settings.contrast:
+            wholes |= dict.fromkeys(made.ids[row] for row in chosen[unit].low)
+    for space in spaces.values():
+        paths |= dict(zip(space.made.ids, space.made.paths, strict=True))
+        if space.test is not None:
+            paths |= dict(zip(space.test.ids, space.test.paths, strict=True))
+            tests |= dict.fromkeys(space.test.ids)
+    pairs = [(unit, image) for unit, images in crops.items() for image in images]
+    tools.gallery.embed(pairs, [*wholes, *tests], paths=paths)
+    parts = [tools.gallery.vectors(unit, images) for unit, images in crops.items()]
+    parts.append(tools.gallery.wholes(list(wholes)))
+    queries = np.concatenate(parts)
+    settings = tools.settings
+    scores, indices = top_captions(
+        queries, tools.store, settings.captions, cast("ScanScore", settings.score), progress=tools.progress
+    )
+    distinct, inverse = np.unique(indices, return_inverse=True)
+    texts = tools.store.texts(distinct)
+    captions = [[texts[place] for place in row] for row in inverse.reshape(indices.shape)]
+    starts = np.cumsum([0, *(len(images) for images in crops.values())])
+    places = {unit: range(starts[i], starts[i + 1]) for i, unit in enumerate(crops)}
+    return Evidence(scores, captions, places, {name: int(starts[-1]) + i for i, name in enumerate(wholes)})

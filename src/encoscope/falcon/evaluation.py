@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float
 
 from encoscope.errors import UsageError
 from encoscope.falcon.concept_scores import confidences, ranked
-from encoscope.falcon.context import Tools
+from encoscope.falcon.context import Evidence, Tools
 from encoscope.falcon.description import Description
-from encoscope.falcon.evidence import Evidence
 from encoscope.falcon.heldout import Truth, auc, auc_interval, aucs, mean_interval, strong_images
 from encoscope.falcon.selection import activation
 from encoscope.falcon.settings import Settings

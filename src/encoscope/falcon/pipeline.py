@@ -11,11 +11,10 @@ import numpy as np
 from encoscope import metrics
 from encoscope.errors import UsageError
 from encoscope.falcon.concept_scores import SPURIOUS, Calibration, Confidences, confidences, contrast, ranked
-from encoscope.falcon.context import POOL, Tools, listed
+from encoscope.falcon.context import POOL, Evidence, Tools, gather, listed
 from encoscope.falcon.description import Description, Descriptions, Example
+from encoscope.falcon.dissect import NOTHING, fall_back
 from encoscope.falcon.evaluation import CONTROLS, checked, summary
-from encoscope.falcon.evidence import Evidence, gather
-from encoscope.falcon.fallback import NOTHING, fall_back
 from encoscope.falcon.selection import Selection, select
 from encoscope.falcon.settings import Settings
 from encoscope.falcon.spaces import Space, raw_activation

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.errors import UsageError
@@ -13,9 +14,28 @@ from encoscope.vital.features import Reader, Seen
 from encoscope.vital.matching import Matching, Values, match
 from encoscope.vital.recipes import Recipe
 from encoscope.vital.references.statistics import Prototype
-from encoscope.vital.regularisers import l2, total_variation
 from encoscope.vital.synthesis.loop import Losses
 from encoscope.vital.synthesis.transforms import Images
+
+
+def total_variation(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
+    """Sum of four unsquared l2 norms of an image's differences: horizontal, vertical, and along both diagonals."""
+    differences = (
+        images[:, :, :, :-1] - images[:, :, :, 1:],
+        images[:, :, :-1, :] - images[:, :, 1:, :],
+        images[:, :, 1:, :-1] - images[:, :, :-1, 1:],
+        images[:, :, :-1, :-1] - images[:, :, 1:, 1:],
+    )
+    return sum((_norm(difference) for difference in differences[1:]), start=_norm(differences[0]))
+
+
+def l2(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
+    """||x||_2 over channels and space, in the network's normalised units."""
+    return _norm(images)
+
+
+def _norm(values: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
+    return values.flatten(1).norm(dim=1)
 
 
 class Alignment:

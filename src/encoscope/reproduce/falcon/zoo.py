@@ -22,16 +22,16 @@ import encoscope
 from encoscope import results
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError
-from encoscope.experiments.falcon_zoo_page import markdown
 from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
 from encoscope.falcon.captions.store import CaptionStore
-from encoscope.falcon.fallback import dissect
+from encoscope.falcon.dissect import dissect
 from encoscope.falcon.heldout import auc, mean_interval, strong_images
 from encoscope.falcon.selection import activation
 from encoscope.falcon.words import terms
 from encoscope.images.caltech101 import caltech101
 from encoscope.probing import Listing
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits
+from encoscope.reproduce.falcon.zoo_page import markdown
 from encoscope.units import parse, space_of
 from encoscope.vlm import VLM
 from encoscope.zoo.attributes import attributes

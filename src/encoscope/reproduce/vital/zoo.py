@@ -21,9 +21,9 @@ import torch
 
 from encoscope.errors import EncoscopeError
 from encoscope.evaluation.report import Report
-from encoscope.experiments.vital_study import PARTS, Asked, Study
 from encoscope.metrics import bootstrap
 from encoscope.probing import probe
+from encoscope.reproduce.vital.experiment import PARTS, Asked, Study
 from encoscope.reproduce.vital.image_cache import CANDIDATES, encoder_of
 from encoscope.reproduce.vital.judge import channel_figures, real_row
 from encoscope.units import channel_unit

@@ -23,7 +23,7 @@ from encoscope.vital.baselines.losses import (
     own_size,
 )
 from encoscope.vital.baselines.registry import Options, Plan
-from encoscope.vital.regularisers import l2, total_variation
+from encoscope.vital.objective import l2, total_variation
 from encoscope.vital.synthesis.loop import Losses, Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import noise
 from encoscope.vital.synthesis.transforms import Images, Roll

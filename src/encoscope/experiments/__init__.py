@@ -1,1 +1,0 @@
-"""Measurements one can run again: each a command."""
