@@ -24,7 +24,7 @@ def _browsing() -> list[dict[str, Any]]:
     from playwright.sync_api import sync_playwright
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    import atlas_synthetic
+    from support import atlas_records
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
@@ -32,7 +32,7 @@ def _browsing() -> list[dict[str, Any]]:
         return []
     opened, answered, nodes = [], [], 0
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
-        site = atlas_synthetic.large_site(Path(folder) / "site")
+        site = atlas_records.large_site(Path(folder) / "site")
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for _ in range(ROUNDS):
             page = browser.new_page()

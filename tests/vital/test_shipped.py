@@ -9,7 +9,7 @@ from encoscope.encoder import load
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.store import tensors
 from encoscope.units import parse
-from encoscope.vital.references.references import compressed, shipped
+from encoscope.vital.references import compressed, shipped
 from encoscope.vital.references.statistics import Prototype
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from encoscope.images import datasets
 from encoscope.reproduce.vital import experiment, image_cache, judge, zoo
-from vital_world import Colours, reader, tiny, write_photos
+from support.visualized_network import Colours, reader, tiny, write_photos
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.units import parse
 from oracles import concepts as oracle
 from oracles.probe import file_id
-from test_probe import MEAN, STD, make_encoder
+from support.probed_network import MEAN, STD, make_encoder
 
 
 @pytest.fixture(scope="module")

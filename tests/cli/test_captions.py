@@ -15,7 +15,7 @@ from pyarrow import parquet
 from encoscope import vlm
 from encoscope.cli import app
 from encoscope.falcon.captions.store import CaptionStore
-from falcon_helpers import WordVectors
+from support.caption_stores import WordVectors
 
 
 @pytest.fixture(autouse=True)

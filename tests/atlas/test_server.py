@@ -23,8 +23,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-import atlas_synthetic as synthetic
-from atlas_browsing import Visit, served
 from encoscope import Encoder
 from encoscope.atlas import open as open_atlas
 from encoscope.atlas import trees
@@ -33,6 +31,8 @@ from encoscope.atlas.serving import Limits, create_app
 from encoscope.atlas.serving.limits import allowed_hosts, is_allowed
 from encoscope.atlas.serving.live import Live
 from encoscope.errors import UsageError
+from support import atlas_records as synthetic
+from support.atlas_browsing import Visit, served
 
 LIMITS = Limits(bytes=300_000, pixels=250_000, seconds=20, waiting=3)
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-import falcon_world as world
 from encoscope.falcon import Concept, Description
 from encoscope.falcon.captions.build import build
 from encoscope.probing import listing
 from encoscope.reproduce.falcon import zoo
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits, precision_at, words_of
 from encoscope.zoo.attributes import attributes
+from support import described_network as world
 
 
 def said(*words: str, phrases: tuple[str, ...] = ()) -> Description:

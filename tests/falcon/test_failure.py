@@ -6,11 +6,11 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 import encoscope
-import falcon_world as world
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon import Concept, Description, explain_failure, transfer
 from encoscope.probing import Probe
+from support import described_network as world
 
 
 def test_contributions_add_up_to_the_logit(photo_paths):

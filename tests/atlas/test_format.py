@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import atlas_synthetic as synthetic
 from encoscope import atlas
 from encoscope.atlas import layout, trees, writer
 from encoscope.atlas.codec import from_plain, merged, to_plain
 from encoscope.atlas.outlines import outline
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.nave.ward import ward_tree
+from support import atlas_records as synthetic
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_later_records_add_their_parts_to_earlier_ones(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-import atlas_synthetic as synthetic
+from support import atlas_records as synthetic
 from encoscope.atlas import writer
 writer._EVERY = 0.2
 made = synthetic.writer(Path(sys.argv[1]))
@@ -117,7 +117,7 @@ def test_killed_while_writing_it_is_valid_and_goes_on(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(KILLED)
     site = tmp_path / "site"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen([sys.executable, script, site], env=environment)
     deadline = time.monotonic() + 60
     while not (site / "data" / "features-000004.js").exists() and time.monotonic() < deadline:

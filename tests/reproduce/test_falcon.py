@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import falcon_world as world
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report, Request
@@ -16,6 +15,7 @@ from encoscope.falcon.captions.build import build
 from encoscope.metrics import Interval, auc_mad
 from encoscope.reproduce.falcon import coverage, failure, harness, transfer
 from encoscope.reproduce.registry import EXPERIMENTS, experiment
+from support import described_network as world
 
 NAMES = [name for name in EXPERIMENTS if name.startswith("falcon-")]
 

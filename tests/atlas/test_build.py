@@ -213,7 +213,7 @@ KILLED = """
 import sys, time
 from encoscope.atlas import writer
 from encoscope.atlas.build import Options, build, parting
-import test_atlas_build as tests
+import atlas.test_build as tests
 writer._EVERY = 0.0  # what is done is written at once
 segmentation._CHUNK = 2
 tops = segmentation.Gauge.tops
@@ -230,7 +230,7 @@ build(tests.network(), sys.argv[1], sys.argv[2], tests.OPTIONS, progress=False)
 def test_killed_by_force_it_goes_on(site: Path, photos: Path, tmp_path: Path) -> None:
     """SIGKILL in the midst of parting images: what is there is an atlas, and the next run ends with the same one."""
     (tmp_path / "run.py").write_text(KILLED)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "JAXTYPING_DISABLE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "JAXTYPING_DISABLE": "1"}
     process = subprocess.Popen([sys.executable, tmp_path / "run.py", photos, tmp_path / "site"], env=environment)
     data, deadline = tmp_path / "site" / "data", time.monotonic() + 300
 
@@ -284,7 +284,7 @@ def test_permuted_images_are_the_control_of_correlations() -> None:
 
 
 def test_a_crop_shows_what_is_outlined(tmp_path: Path) -> None:
-    from atlas_synthetic import writer
+    from support.atlas_records import writer
 
     pixels = np.zeros((100, 200, 3), dtype=np.uint8)
     pixels[40:60, 140:160] = 255  # a white square, and a map that is high just there
@@ -358,7 +358,7 @@ def test_clarity_stands_beside_crops_of_different_features() -> None:
 def test_where_not_all_get_pictures_those_that_classes_rest_on_do(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atlas_synthetic import writer
+    from support.atlas_records import writer
 
     asked: list[list[str]] = []
 

@@ -118,7 +118,7 @@ def zoo() -> dict[str, Any]:
 
 def memory() -> dict[str, Any]:
     """Fitting statistics of 50 and of 500 references, in batches of 8."""
-    megabytes = {str(count): in_process("benchmarks.picturing", str(count)) for count in (50, 500)}
+    megabytes = {str(count): in_process("benchmarks.visualize", str(count)) for count in (50, 500)}
     return {
         "what": "peak memory of statistics, ResNet-50, 500 references / 50",
         "ratio": megabytes["500"] / megabytes["50"],

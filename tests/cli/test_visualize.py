@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from encoscope.cli.app import run
-from tiny_classifier import MODEL, settle
+from support.tiny_classifier import MODEL, settle
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from encoscope.probing import load_patches, probe, top_patches
 from encoscope.units import channel_unit, measure
 from oracles import patches as oracle
 from oracles import probe as probe_oracle
-from test_probe import MEAN, STD, make_encoder
+from support.probed_network import MEAN, STD, make_encoder
 
 
 @pytest.fixture(scope="module")

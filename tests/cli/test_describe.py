@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-import falcon_world as world
 from encoscope import vlm
 from encoscope.cli.app import run
 from encoscope.falcon.captions.build import build
+from support import described_network as world
 
-MODEL = "py:falcon_world:encoder"
+MODEL = "py:support.described_network:encoder"
 
 
 @pytest.fixture(scope="module")

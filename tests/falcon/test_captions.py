@@ -21,7 +21,7 @@ from encoscope.falcon.captions.laion import is_laion, link
 from encoscope.falcon.captions.readers import cleaned, read_captions
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.vlm import VLM
-from falcon_helpers import WordVectors
+from support.caption_stores import WordVectors
 
 CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "green", "striped") for thing in ("dog", "cat", "boat", "tree")]
 
@@ -154,7 +154,7 @@ BUILDER = textwrap.dedent(
     """
     import os, signal, sys, pathlib
     sys.path.insert(0, {tests!r})
-    from falcon_helpers import WordVectors
+    from support.caption_stores import WordVectors
     from encoscope.falcon.captions.build import build
     folder, kills = sys.argv[1], int(sys.argv[2])
     calls = 0
@@ -169,7 +169,7 @@ BUILDER = textwrap.dedent(
     os.fsync, pathlib.Path.replace = counted(os.fsync), counted(pathlib.Path.replace)
     build([f"a caption of {{i}}" for i in range(10)], WordVectors(), folder, shard=4)
     """
-).format(tests=str(Path(__file__).parent))
+).format(tests=str(Path(__file__).parents[1]))
 
 
 def test_killed_at_any_step_and_run_again_it_holds_the_same(tmp_path: Path) -> None:

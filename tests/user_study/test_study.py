@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from atlas_browsing import Visit
 from encoscope.cli.app import run
 from encoscope.errors import MissingError, UsageError
 from encoscope.user_study import Key, read_answers, read_key, score, write_study
@@ -35,7 +34,8 @@ from encoscope.user_study.ordering import (
 )
 from encoscope.user_study.plots import figures
 from encoscope.user_study.responses import checked
-from tiny_classifier import MODEL, settle
+from support.atlas_browsing import Visit
+from support.tiny_classifier import MODEL, settle
 
 METHODS = ("vital", "deepinversion", "maco")
 INNER = ("vital", "maco")

@@ -19,7 +19,7 @@ from encoscope.reproduce.inputs import of_the_network
 from encoscope.reproduce.registry import EXPERIMENTS, experiment
 from encoscope.reproduce.vital import ablations, embedding, harness, hidden_units, image_cache, judge, published, tables
 from encoscope.reproduce.vital.harness import Bench, Draws
-from vital_world import NAMES, Colours, reader, tiny, write_photos
+from support.visualized_network import NAMES, Colours, reader, tiny, write_photos
 
 TABLES = [name for name in EXPERIMENTS if name.startswith("vital-table")]
 FIGURES = [name for name in EXPERIMENTS if name.startswith("vital-fig")]

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import atlas_synthetic as synthetic
-from atlas_browsing import Visit, served
 from encoscope import atlas
 from encoscope.atlas import trees
+from support import atlas_records as synthetic
+from support.atlas_browsing import Visit, served
 
 Open = Callable[..., Visit]
 
@@ -357,8 +357,8 @@ def test_words_are_never_markup(visit: Open, tmp_path: Path) -> None:
 
 def test_ten_thousand_features_stay_light(visit: Open, tmp_path: Path) -> None:
     # written by a process of its own, without the tests' checks of every type
-    code = "import sys, pathlib, atlas_synthetic; atlas_synthetic.large_site(pathlib.Path(sys.argv[1]))"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    code = "import sys, pathlib; from support import atlas_records; atlas_records.large_site(pathlib.Path(sys.argv[1]))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True, env=environment)
     window = visit(tmp_path.as_uri())
     page = window.open()

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-import falcon_world as world
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.falcon import Description, Descriptions, Falcon, describe
 from encoscope.falcon.captions.build import build
@@ -20,6 +19,7 @@ from encoscope.images import Geometry, read
 from encoscope.probing import Probe, probe
 from encoscope.units import parse
 from oracles import falcon as oracle
+from support import described_network as world
 
 SETTINGS = {"deviations": 0.3, "beta": 0.03, "spurious": 0.1}
 

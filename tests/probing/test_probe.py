@@ -16,7 +16,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
 
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
@@ -24,15 +23,7 @@ from encoscope.images import Skipped, dataset
 from encoscope.probing import Moments, Probe, TopK, bring_in, file_ids, listing, load, probe
 from encoscope.probing import run as run_module
 from oracles import probe as oracle
-
-MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-
-
-def make_encoder(seed: int = 0) -> Encoder:
-    torch.manual_seed(seed)
-    body = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU())
-    module = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
-    return Encoder(module, size=32, mean=MEAN, std=STD, classes=["cat", "cup", "tree"])
+from support.probed_network import MEAN, STD, make_encoder
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +158,7 @@ KILLED = textwrap.dedent(
 
 @pytest.mark.parametrize("limit", [2, 99])  # in the middle, and when all is stored but nothing is finished
 def test_killed_and_run_again_it_gives_the_same(encoder, folder, cache, tmp_path, monkeypatch, limit) -> None:
-    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(folder), limit=limit)
+    script = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(folder), limit=limit)
     done = subprocess.run([sys.executable, "-c", script], env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120)
     assert done.returncode == -9
     monkeypatch.setattr(run_module, "_SHARD", 6)
