@@ -68,7 +68,7 @@ def _writing() -> list[dict[str, Any]]:
         sys.stderr.write("no photos (ENCOSCOPE_DATA): the writing is not measured\n")
         return []
     import encoscope
-    from encoscope.atlas.build import Options, build
+    from encoscope.atlas.build import BuildOptions, build
     from encoscope.atlas.writer import Writer
 
     spent = {"seconds": 0.0, "depth": 0}
@@ -76,7 +76,7 @@ def _writing() -> list[dict[str, Any]]:
         setattr(Writer, name, _timed(getattr(Writer, name), spent))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ENCOSCOPE_CACHE"] = str(Path(folder) / "cache")
-        options = Options(features=8, classes=2, images=120, layers=("layer4",))
+        options = BuildOptions(features=8, classes=2, images=120, layers=("layer4",))
         start = time.perf_counter()
         encoder = encoscope.load("zoo:resnet-caltech101", device="cpu")
         build(encoder, f"caltech101:{root}/caltech101#train", Path(folder) / "site", options)

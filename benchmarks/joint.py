@@ -15,9 +15,9 @@ import torch
 
 import encoscope
 from benchmarks.measure import in_process, interleaved, make_photos, report_peak
-from encoscope.images import photos
-from encoscope.nave.feature_cache import Spill
-from encoscope.nave.settings import Settings
+from encoscope.images import read_images
+from encoscope.nave.feature_cache import FeatureCache
+from encoscope.nave.settings import NaveSettings
 
 OPTIONS: dict[str, Any] = {"n_clusters": 10, "size": 64, "progress": False}
 # To measure memory: a grid as fine as that of a larger photo, so that 100 of them fill the sample of pixels, and few
@@ -60,11 +60,11 @@ def passes(files: list[Path], cache: str | None) -> dict[str, Any]:
 def one_pass(files: list[Path]) -> dict[str, Any]:
     """The pass that stores the maps, against a bare loop: decode, prepare, forward."""
     encoder = encoscope.load("timm:resnet10t@untrained")
-    settings = Settings.of(encoder, size=64, clusters=10)
+    settings = NaveSettings.of(encoder, size=64, clusters=10)
 
     def bare() -> None:
         group = []
-        for photo in photos(files):
+        for photo in read_images(files):
             group.append(encoder.prepare(photo, geometry="whole", size=64).pixels)
             if len(group) == 8:
                 with torch.no_grad():
@@ -72,8 +72,8 @@ def one_pass(files: list[Path]) -> dict[str, Any]:
                 group = []
 
     def spilled() -> None:
-        spill = Spill(encoder, settings, "fp16", fresh=True)
-        for _ in spill.fill(photos(files), 8):
+        spill = FeatureCache(encoder, settings, "fp16", fresh=True)
+        for _ in spill.fill(read_images(files), 8):
             pass
         spill.store.remove()
 

@@ -15,7 +15,7 @@ import torch
 
 import encoscope
 from benchmarks.measure import in_process, interleaved, make_photos, report_peak
-from encoscope.images import photos
+from encoscope.images import read_images
 from encoscope.probing import probe
 
 BATCH = 32
@@ -43,7 +43,7 @@ def speed(files: list[Path]) -> dict[str, Any]:
 
     def bare() -> None:
         group = []
-        for photo in photos(files):
+        for photo in read_images(files):
             group.append(encoder.prepare(photo).pixels)
             if len(group) == BATCH:
                 with torch.no_grad():

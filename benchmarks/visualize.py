@@ -17,9 +17,9 @@ import torch
 
 import encoscope
 from benchmarks.measure import in_process, interleaved, report_peak
-from encoscope.units import Unit, parse
+from encoscope.units import Unit, parse_unit
 from encoscope.vital import Vital
-from encoscope.vital.features import Reader
+from encoscope.vital.features import FeatureReader
 from encoscope.vital.references.prototypes import prototype
 from encoscope.vital.references.references import whole_set
 from encoscope.vital.synthesis.loop import _Run
@@ -61,7 +61,7 @@ def floor(encoder: encoscope.Encoder) -> Callable[[], Any]:
 
 def step(encoder: encoscope.Encoder, unit: str, references: int, **settings: Any) -> Callable[[], Any]:
     """One step of a run in its midst."""
-    parsed = parse(unit, encoder)
+    parsed = parse_unit(unit, encoder)
     vital = Vital(encoder, steps=10_000, cache=False, **settings)
     images = whole_set(noise(references, encoder.preprocess.size[0]), parsed)
     vital.fit({unit: images}, unit)
@@ -135,10 +135,10 @@ def _row(what: str, target: str, seconds: dict[str, float], over: str, under: st
 def main(count: int) -> None:
     """Report the memory of fitting, in a process of its own; the images themselves are there before."""
     encoder = resnet50()
-    unit: Unit = parse("class:0", encoder)
+    unit: Unit = parse_unit("class:0", encoder)
     images = whole_set(noise(count, 224), unit)
     encoder.activations(encoder.prepare(noise(1, 224)).pixels, LAYERS)
-    report_peak(lambda: prototype(Reader(encoder, LAYERS), images, unit, batch=8, cache=False, progress=False))
+    report_peak(lambda: prototype(FeatureReader(encoder, LAYERS), images, unit, batch=8, cache=False, progress=False))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from PIL import Image
 import encoscope
 from encoscope import plots
 from encoscope.cli.concepts import concepts as find_concepts
-from encoscope.images import Photo, read
+from encoscope.images import LoadedImage, read_image
 from encoscope.nave import Segmentation
-from encoscope.nave.controls import colour_control, untrained_control
-from encoscope.nave.stability import agreement
+from encoscope.nave.controls import color_control, untrained_control
+from encoscope.nave.stability import compute_agreement
 from encoscope.vital.circuits import circuit
 
 FOLDER = Path(__file__).parent / "images"
@@ -39,7 +39,7 @@ def main() -> None:
     """Write every picture anew."""
     FOLDER.mkdir(exist_ok=True)
     encoder, twin = encoscope.load(MODEL), encoscope.load(MODEL, untrained=True, seed=1)
-    photos = {name: read(place(*where)) for name, where in PLACES.items()}
+    photos = {name: read_image(place(*where)) for name, where in PLACES.items()}
     overview(encoder, twin, photos)
     layers(encoder, photos["china"])
     weighting(encoder, twin, photos)
@@ -59,14 +59,14 @@ def place(package: str, file: str) -> Path:
     return Path(spec.submodule_search_locations[0], file)
 
 
-def parts(encoder: encoscope.Encoder, photo: Photo, **settings: object) -> Segmentation:
+def parts(encoder: encoscope.Encoder, photo: LoadedImage, **settings: object) -> Segmentation:
     """One segmentation of one photo."""
     found = encoscope.segment(encoder, photo, **(SETTINGS | settings))
     assert isinstance(found, Segmentation)
     return found
 
 
-def overview(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[str, Photo]) -> None:
+def overview(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[str, LoadedImage]) -> None:
     """Photo, result, and both controls."""
     panels, captions = [], []
     for photo in photos.values():
@@ -75,14 +75,14 @@ def overview(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[s
         captions += ["photo", "trained"]
         for name, other in {
             "random weights": untrained_control(twin, photo, seg, **SETTINGS),
-            "colour + position": colour_control(photo, seg),
+            "colour + position": color_control(photo, seg),
         }.items():
             panels.append(plots.overlay(photo, other.labels))
-            captions.append(f"{name}, ARI {agreement(seg.labels, other.labels):.2f}")
+            captions.append(f"{name}, ARI {compute_agreement(seg.labels, other.labels):.2f}")
     save("overview.jpg", panels, captions, 4)
 
 
-def layers(encoder: encoscope.Encoder, photo: Photo) -> None:
+def layers(encoder: encoscope.Encoder, photo: LoadedImage) -> None:
     """Each stage by itself, and the default."""
     panels, captions = [photo], ["photo"]
     for chosen in ("layer1", "layer2", "layer3", "layer4", "layer2,layer3,layer4"):
@@ -91,7 +91,7 @@ def layers(encoder: encoscope.Encoder, photo: Photo) -> None:
     save("layers.jpg", panels, captions, 3)
 
 
-def weighting(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[str, Photo]) -> None:
+def weighting(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[str, LoadedImage]) -> None:
     """The two weightings, trained and not."""
     panels, captions = [], []
     for name in ("astronaut", "china"):
@@ -102,7 +102,7 @@ def weighting(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[
     save("weighting.jpg", panels, captions, 4)
 
 
-def granularity(encoder: encoscope.Encoder, photo: Photo) -> None:
+def granularity(encoder: encoscope.Encoder, photo: LoadedImage) -> None:
     """Nested parts."""
     seg = parts(encoder, photo)
     numbers = (2, 3, 5, 8, 12, 20)

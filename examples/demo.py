@@ -18,10 +18,10 @@ from PIL import Image
 import encoscope
 from encoscope import plots, results
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.images import Photo, read
+from encoscope.images import LoadedImage, read_image
 from encoscope.nave import Segmentation
-from encoscope.nave.controls import colour_control, untrained_control
-from encoscope.nave.stability import agreement
+from encoscope.nave.controls import color_control, untrained_control
+from encoscope.nave.stability import compute_agreement
 
 ZOO = "zoo:resnet-caltech101"
 STAND_IN = "timm:resnet10t"
@@ -83,7 +83,7 @@ def main() -> int:
     except MissingError:
         encoder, trained = encoscope.load(STAND_IN, untrained=True), False
     twin = encoscope.load(encoder.source.partition("@")[0], untrained=True, seed=1)
-    photos = {name: read(path) for name, path in found_photos().items()}
+    photos = {name: read_image(path) for name, path in found_photos().items()}
     rows = [row(folder, name, photo, encoder, twin if trained else None) for name, photo in photos.items()]
     first = next(iter(photos))
     cuts = encoscope.segment(encoder, photos[first], **{**SETTINGS, "clusters": GRANULARITIES})
@@ -98,7 +98,7 @@ def main() -> int:
         rows="\n".join(rows),
         cuts="".join(shown),
     )
-    with results.aside(folder / "index.html") as temporary:
+    with results.atomic_write(folder / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     kind = "trained" if trained else "UNTRAINED, since this installation ships no trained network"
     sys.stdout.write(f"{len(photos)} photos, {encoder.source} ({kind})\nopen {folder / 'index.html'}\n")
@@ -109,21 +109,21 @@ def main() -> int:
     return 0
 
 
-def tiny_atlas(folder: Path, encoder: encoscope.Encoder, photos: dict[str, Photo]) -> Path:
+def tiny_atlas(folder: Path, encoder: encoscope.Encoder, photos: dict[str, LoadedImage]) -> Path:
     """Pages on four features and two classes, over overlapping parts of the photos: five would be too few to say much.
 
     A picture takes a fifth of the usual steps, to keep it short.
     """
-    from encoscope.atlas.build import Options, build
+    from encoscope.atlas.build import BuildOptions, build
 
     for name, photo in photos.items():
         side = min(photo.height, photo.width) // 2
         tops, lefts = (np.linspace(0, length - side, 4).astype(int) for length in (photo.height, photo.width))
         for number, (top, left) in enumerate((top, left) for top in tops for left in lefts):
             file = folder / "parts" / f"{name}-{number:02d}.jpg"
-            with results.aside(file) as temporary:
+            with results.atomic_write(file) as temporary:
                 Image.fromarray(photo.pixels[top : top + side, left : left + side]).save(temporary, quality=92)
-    return build(encoder, folder / "parts", folder / "atlas", Options(**ATLAS), title="Encoscope's demo")
+    return build(encoder, folder / "parts", folder / "atlas", BuildOptions(**ATLAS), title="Encoscope's demo")
 
 
 def found_photos() -> dict[str, Path]:
@@ -138,7 +138,7 @@ def found_photos() -> dict[str, Path]:
     return paths
 
 
-def row(folder: Path, name: str, photo: Photo, encoder: encoscope.Encoder, twin: encoscope.Encoder | None) -> str:
+def row(folder: Path, name: str, photo: LoadedImage, encoder: encoscope.Encoder, twin: encoscope.Encoder | None) -> str:
     """A photo, its parts, and the controls beside them."""
     seg = encoscope.segment(encoder, photo, **SETTINGS)
     assert isinstance(seg, Segmentation)
@@ -146,11 +146,11 @@ def row(folder: Path, name: str, photo: Photo, encoder: encoscope.Encoder, twin:
         figure(folder, name, photo.pixels, name),
         figure(folder, f"{name}.overlay", plots.overlay(photo, seg.labels), f"K = {seg.n_clusters}"),
     ]
-    others = {"colour and position alone": colour_control(photo, seg)}
+    others = {"colour and position alone": color_control(photo, seg)}
     if twin is not None:
         others = {"random weights": untrained_control(twin, photo, seg, **SETTINGS)} | others
     for kind, other in others.items():
-        caption = f"control: {kind} (ARI {agreement(seg.labels, other.labels):.2f})"
+        caption = f"control: {kind} (ARI {compute_agreement(seg.labels, other.labels):.2f})"
         figures.append(figure(folder, f"{name}.{kind.split()[0]}", plots.overlay(photo, other.labels), caption))
     return f'<div class="row">{"".join(figures)}</div>'
 
@@ -158,7 +158,7 @@ def row(folder: Path, name: str, photo: Photo, encoder: encoscope.Encoder, twin:
 def figure(folder: Path, name: str, pixels: np.ndarray, caption: str) -> str:
     """Write a picture, and give the HTML that shows it."""
     file = folder / f"{name}.png"
-    with results.aside(file) as temporary:
+    with results.atomic_write(file) as temporary:
         Image.fromarray(pixels).save(temporary)
     text = html.escape(caption)
     return f'<figure><img src="{file.name}" alt="{text}"><figcaption>{text}</figcaption></figure>'

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Record:
     picture: np.ndarray

@@ -10,7 +10,7 @@ from PIL import Image
 
 from encoscope import plots
 from encoscope.errors import UsageError
-from encoscope.images import read
+from encoscope.images import read_image
 
 
 def least_distance(colours: np.ndarray, blind: np.ndarray | None = None) -> float:
@@ -51,7 +51,7 @@ def test_outlines_are_seen_on_any_photo(tone: int) -> None:
 
 
 def test_colours_are_the_labels_and_none_where_there_is_no_label(photo_paths: dict[str, Path]) -> None:
-    photo = read(photo_paths["chelsea"])
+    photo = read_image(photo_paths["chelsea"])
     labels = np.arange(photo.height * photo.width).reshape(photo.height, photo.width) // 40_000
     labels[:50] = -1
     opaque = plots.overlay(photo, labels, alpha=1.0, outlines=False)

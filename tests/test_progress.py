@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from encoscope.progress import steps, track
+from encoscope.progress import track, track_steps
 
 
 class Terminal(io.StringIO):
@@ -19,7 +19,7 @@ def test_a_callback_hears_every_step() -> None:
     heard: list[tuple[int, int | None]] = []
     assert list(track("abc", 3, "letters", lambda done, total: heard.append((done, total)))) == ["a", "b", "c"]
     assert heard == [(1, 3), (2, 3), (3, 3)]
-    with steps(None, "blocks", lambda done, total: heard.append((done, total))) as step:
+    with track_steps(None, "blocks", lambda done, total: heard.append((done, total))) as step:
         step(10)
         step(5)
     assert heard[3:] == [(10, None), (15, None)]

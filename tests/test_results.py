@@ -12,7 +12,7 @@ import pytest
 
 from encoscope import results
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.images import Skipped
+from encoscope.images import SkippedImage
 
 
 def document() -> results.Document:
@@ -22,7 +22,7 @@ def document() -> results.Document:
         model={"source": "timm:resnet18", "digest": "ab", "layers": ("layer3", "layer4")},
         settings={"clusters": 5},
         seed=0,
-        skipped=[Skipped("b.jpg", "cannot read b.jpg: truncated"), {"path": "c.jpg", "reason": "empty"}],
+        skipped=[SkippedImage("b.jpg", "cannot read b.jpg: truncated"), {"path": "c.jpg", "reason": "empty"}],
     )
 
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_written_says_where_and_why(tmp_path: Path) -> None:
         results.write(tmp_path / "file" / "result.json", document())
     path = tmp_path / "result.json"
     with pytest.raises(EncoscopeError, match=r"cannot write .*result\.json: No space left on device"):  # noqa: SIM117
-        with results.aside(path):
+        with results.atomic_write(path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not path.exists()
 
@@ -110,13 +110,13 @@ def test_what_cannot_be_written_says_where_and_why(tmp_path: Path) -> None:
 def test_what_fails_half_way_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), results.aside(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), results.atomic_write(path) as temporary:
         assert temporary.suffix == ".png" and temporary.parent == tmp_path
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-    with results.aside(path) as temporary:
+    with results.atomic_write(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]

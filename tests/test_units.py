@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from encoscope.encoder import Encoder  # before timm: it makes torchvision's import work
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.units import Unit, channel_unit, class_index, class_label, direction_unit, measure, needs, parse, weights
+from encoscope.units import (
+    Unit,
+    channel_unit,
+    direction_unit,
+    find_class_index,
+    find_class_label,
+    measure_units,
+    parse_unit,
+    required_outputs,
+    unit_weights,
+)
 
 import timm  # isort: skip
 
@@ -50,9 +60,9 @@ def pixels() -> Tensor:
     ],
 )
 def test_parse(resnet: Encoder, text: str, kind: str, layer: str | None, channels: tuple[int, ...]) -> None:
-    unit = parse(text, resnet)
+    unit = parse_unit(text, resnet)
     assert (unit.text, unit.kind, unit.layer, unit.channels) == (text, kind, layer, channels)
-    assert parse(unit, resnet) is unit
+    assert parse_unit(unit, resnet) is unit
 
 
 @pytest.mark.parametrize(
@@ -75,21 +85,21 @@ def test_parse(resnet: Encoder, text: str, kind: str, layer: str | None, channel
 )
 def test_a_wrong_unit_is_told_in_one_line(resnet: Encoder, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
-        parse(text, resnet)
+        parse_unit(text, resnet)
     assert "\n" not in str(caught.value)
 
 
 def test_a_network_without_a_head_has_no_classes(vit: Encoder) -> None:
     with pytest.raises(UsageError, match="no classification head"):
-        parse("class:1", vit)
+        parse_unit("class:1", vit)
 
 
 def test_direction_files(resnet: Encoder, tmp_path: Path) -> None:
     vector = np.random.default_rng(0).normal(size=512)
     np.save(tmp_path / "d.npy", vector.astype(np.float32)[None])
-    unit = parse(f"layer4@{tmp_path / 'd.npy'}", resnet)
+    unit = parse_unit(f"layer4@{tmp_path / 'd.npy'}", resnet)
     assert unit.kind == "direction"
-    np.testing.assert_allclose(weights(unit, resnet).numpy(), vector, rtol=1e-6)
+    np.testing.assert_allclose(unit_weights(unit, resnet).numpy(), vector, rtol=1e-6)
     np.save(tmp_path / "short.npy", vector[:3])
     np.save(tmp_path / "zero.npy", 0 * vector)
     (tmp_path / "text.npy").write_text("no")
@@ -100,14 +110,14 @@ def test_direction_files(resnet: Encoder, tmp_path: Path) -> None:
         ("none.npy", MissingError, "no direction file"),
     ]:
         with pytest.raises(error, match=said):
-            parse(f"layer4@{tmp_path / name}", resnet)
+            parse_unit(f"layer4@{tmp_path / name}", resnet)
 
 
 def test_values_are_what_they_are_said_to_be(resnet: Encoder, pixels: Tensor, tmp_path: Path) -> None:
     vector = np.random.default_rng(0).normal(size=512)
     texts = ["layer4:485", "layer4:12,97", "features:31", "class:2", "layer2:7"]
-    units = [*(parse(text, resnet) for text in texts), direction_unit("layer4", vector, "mine")]
-    found = measure(resnet, pixels, units)
+    units = [*(parse_unit(text, resnet) for text in texts), direction_unit("layer4", vector, "mine")]
+    found = measure_units(resnet, pixels, units)
 
     maps = resnet.activations(pixels, ["layer4", "layer2"])
     layer4 = maps["layer4"].maps
@@ -123,13 +133,13 @@ def test_values_are_what_they_are_said_to_be(resnet: Encoder, pixels: Tensor, tm
         1,
     )
     torch.testing.assert_close(found, expected)
-    assert needs(units) == {"layers": ["layer4", "layer2"], "features": True, "logits": True}
+    assert required_outputs(units) == {"layers": ["layer4", "layer2"], "features": True, "logits": True}
 
 
 def test_a_transformer_is_measured_over_patch_tokens_or_at_its_class_token(vit: Encoder) -> None:
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    units = [parse(text, vit) for text in ("blocks.1:12", "blocks.1@cls:12", "blocks.0.mlp.act:700")]
-    found = measure(vit, pixels, units)
+    units = [parse_unit(text, vit) for text in ("blocks.1:12", "blocks.1@cls:12", "blocks.0.mlp.act:700")]
+    found = measure_units(vit, pixels, units)
     tokens = vit.module.forward_intermediates(pixels, indices=[1], return_prefix_tokens=True, intermediates_only=True)
     patches, prefix = tokens[0]  # without the last norm, as the block puts them out
     torch.testing.assert_close(found[:, 0], patches[:, 12].mean((1, 2)))
@@ -138,11 +148,11 @@ def test_a_transformer_is_measured_over_patch_tokens_or_at_its_class_token(vit: 
 
 
 def test_weights_agree_with_values(resnet: Encoder, pixels: Tensor) -> None:
-    units = [parse("layer4:12,97", resnet), parse("class:1", resnet), parse("features:3", resnet)]
+    units = [parse_unit("layer4:12,97", resnet), parse_unit("class:1", resnet), parse_unit("features:3", resnet)]
     pooled = [resnet.activations(pixels, "layer4")["layer4"].maps.mean((2, 3)), resnet.logits(pixels)]
     pooled.append(resnet.features(pixels))
-    expected = [vector @ weights(unit, resnet) for vector, unit in zip(pooled, units, strict=True)]
-    torch.testing.assert_close(measure(resnet, pixels, units), torch.stack(expected, 1))
+    expected = [vector @ unit_weights(unit, resnet) for vector, unit in zip(pooled, units, strict=True)]
+    torch.testing.assert_close(measure_units(resnet, pixels, units), torch.stack(expected, 1))
 
 
 def test_index_is_for_single_units() -> None:
@@ -153,8 +163,8 @@ def test_index_is_for_single_units() -> None:
 
 
 def test_exact_names_come_before_synonyms() -> None:
-    assert class_index("crane", ["crane, bird", "crane"]) == 1
-    assert class_index("bird", ["crane, bird", "crane"]) == 0
+    assert find_class_index("crane", ["crane, bird", "crane"]) == 1
+    assert find_class_index("bird", ["crane, bird", "crane"]) == 0
 
 
 def test_width_and_outputs_of_networks(resnet: Encoder, vit: Encoder) -> None:
@@ -170,13 +180,13 @@ def heads(outputs: int, names: list[str] | None) -> Encoder:
 
 def test_the_label_of_a_class_is_its_name_its_number_or_its_place() -> None:
     named = heads(3, ["Golden_Retriever", "crane", "tench"])
-    assert class_label(named, 0, ["crane", "golden retriever"]) == "golden retriever"
-    assert class_label(named, 2, ["crane", "golden retriever"]) is None  # some are names: tench is not there
-    assert class_label(named, 2, ["c", "a", "b"]) == "c"  # none is a name, and there are as many: in their order
-    assert class_label(named, 2, ["a", "b"]) is None
-    assert class_label(heads(3, None), 1, ["c", "a", "b"]) == "b"
+    assert find_class_label(named, 0, ["crane", "golden retriever"]) == "golden retriever"
+    assert find_class_label(named, 2, ["crane", "golden retriever"]) is None  # some are names: tench is not there
+    assert find_class_label(named, 2, ["c", "a", "b"]) == "c"  # none is a name, and there are as many: in their order
+    assert find_class_label(named, 2, ["a", "b"]) is None
+    assert find_class_label(heads(3, None), 1, ["c", "a", "b"]) == "b"
     with pytest.raises(UsageError, match="2 labels for its 3 classes"):
-        class_label(heads(3, None), 1, ["a", "b"])
+        find_class_label(heads(3, None), 1, ["a", "b"])
     imagenet = heads(1000, [f"name {index}" for index in range(1000)])
-    assert class_label(imagenet, 1, ["n01443537", "n01440764"]) == "n01443537"  # the goldfish
-    assert class_label(imagenet, 2, ["n01443537", "n01440764"]) is None
+    assert find_class_label(imagenet, 1, ["n01443537", "n01440764"]) == "n01443537"  # the goldfish
+    assert find_class_label(imagenet, 2, ["n01443537", "n01440764"]) is None

@@ -13,7 +13,7 @@ _LONG = 60  # characters of a text
 Class = TypeVar("Class", bound=type)
 
 
-def brief(kind: Class) -> Class:
+def concise_repr(kind: Class) -> Class:
     """A dataclass whose ``repr`` names every public field: arrays by type and shape, long collections by their number.
 
     Goes above ``@dataclass``.

@@ -13,7 +13,7 @@ Progress: TypeAlias = bool | Callable[[int, int | None], None] | None
 
 
 @contextmanager
-def steps(total: int | None, label: str, progress: Progress = None) -> Iterator[Callable[..., None]]:
+def track_steps(total: int | None, label: str, progress: Progress = None) -> Iterator[Callable[..., None]]:
     """Report a run of ``total`` steps; the block calls what it is given with the number of steps just done.
 
     A second argument is a few words to show beside the bar, such as the loss.
@@ -44,7 +44,7 @@ def steps(total: int | None, label: str, progress: Progress = None) -> Iterator[
 
 def track(items: Iterable[Item], total: int | None, label: str, progress: Progress = None) -> Iterator[Item]:
     """Hand the items on, one step each; a step is done when the next item is asked for."""
-    with steps(total, label, progress) as step:
+    with track_steps(total, label, progress) as step:
         for item in items:
             yield item
             step(1)

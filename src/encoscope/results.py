@@ -76,7 +76,7 @@ def dumps(document: Mapping[str, Any]) -> str:
 def write(path: str | os.PathLike[str], document: Mapping[str, Any]) -> Path:
     """Write a document, whole or not at all."""
     text = dumps(document)
-    with aside(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
 
@@ -116,7 +116,7 @@ def resolve(name: str, document: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path``; what is written there is synced and renamed when the block ends well.
 
     Folders on the way are made. When the block fails, nothing of it is left and an older file stays as it was.

@@ -51,7 +51,7 @@ class Unit:
         return self.channels[0]
 
 
-def parse(text: str | Unit, encoder: Encoder) -> Unit:
+def parse_unit(text: str | Unit, encoder: Encoder) -> Unit:
     """The unit that a text names, checked against the encoder.
 
     ``layer4:485`` a channel; ``layer4:12,97`` a group; ``layer4@direction.npy`` a direction, a file of one number a
@@ -92,7 +92,7 @@ def direction_unit(layer: str, direction: Sequence[float] | np.ndarray | Tensor,
     return Unit(text, "direction", layer, direction=tuple(vector.tolist()))
 
 
-def weights(unit: Unit, encoder: Encoder) -> Float[Tensor, " channels"]:
+def unit_weights(unit: Unit, encoder: Encoder) -> Float[Tensor, " channels"]:
     """The unit as a vector over its layer's channels, the features or the classes: ones at its indices, or itself."""
     if unit.direction is not None:
         return torch.tensor(unit.direction, dtype=torch.float32)
@@ -115,7 +115,7 @@ def space_of(unit: Unit) -> str:
     return f"{unit.layer}@cls" if unit.kind == "token" else unit.layer
 
 
-def needs(units: Iterable[Unit]) -> dict[str, Any]:
+def required_outputs(units: Iterable[Unit]) -> dict[str, Any]:
     """What ``Encoder.observe`` has to be asked for to measure the units: its layers, features and logits."""
     units = list(units)
     kinds = {unit.kind for unit in units}
@@ -123,7 +123,7 @@ def needs(units: Iterable[Unit]) -> dict[str, Any]:
     return {"layers": layers, "features": "features" in kinds, "logits": "class" in kinds}
 
 
-def values(seen: Observation, units: Sequence[Unit]) -> Float[Tensor, "batch units"]:
+def compute_values(seen: Observation, units: Sequence[Unit]) -> Float[Tensor, "batch units"]:
     """The units' values on the images of an observation; differentiable where that is.
 
     The spatial mean of a channel over the map (over the patch tokens of a transformer); of a group the sum over its
@@ -140,9 +140,9 @@ def values(seen: Observation, units: Sequence[Unit]) -> Float[Tensor, "batch uni
     return torch.stack(columns, 1)
 
 
-def measure(encoder: Encoder, images: Any, units: Sequence[Unit]) -> Float[Tensor, "batch units"]:
+def measure_units(encoder: Encoder, images: Any, units: Sequence[Unit]) -> Float[Tensor, "batch units"]:
     """The units' values on images (a Batch, a normalised tensor, or what ``Encoder.prepare`` takes), in one pass."""
-    return values(encoder.observe(images, **needs(units)), units)
+    return compute_values(encoder.observe(images, **required_outputs(units)), units)
 
 
 def _pooled(seen: Observation, unit: Unit) -> Tensor:
@@ -226,16 +226,16 @@ def _class_index(text: str, encoder: Encoder) -> int:
         return _indices(text, count, f"class:{text}", "classes")[0]
     if encoder.classes is None:
         raise UsageError(f"{encoder.source} has no class names: use class:N with an index from 0 to {count - 1}")
-    return class_index(text, encoder.classes)
+    return find_class_index(text, encoder.classes)
 
 
-def class_index(name: str, classes: Sequence[str]) -> int:
+def find_class_index(name: str, classes: Sequence[str]) -> int:
     """The place of a name among class names, whatever its case, ``_`` a space; one of comma-separated synonyms counts.
 
     Raises UsageError for a name that is not there (naming the nearest) or that several classes bear.
     """
-    wanted = plain_name(name)
-    plain = [plain_name(known) for known in classes]
+    wanted = normalize_name(name)
+    plain = [normalize_name(known) for known in classes]
     found = [index for index, known in enumerate(plain) if known == wanted] or [
         index for index, known in enumerate(plain) if wanted in [part.strip() for part in known.split(",")]
     ]
@@ -246,12 +246,12 @@ def class_index(name: str, classes: Sequence[str]) -> int:
     return found[0]
 
 
-def plain_name(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A class name as it is compared: lower case, single spaces, none of ``_``."""
     return " ".join(name.replace("_", " ").casefold().split())
 
 
-def class_label(encoder: Encoder, index: int, labels: Iterable[str]) -> str | None:
+def find_class_label(encoder: Encoder, index: int, labels: Iterable[str]) -> str | None:
     """Which of a dataset's labels the images of a class bear; None where none is the class's.
 
     Its name, whatever the case, ``_`` a space. Where no label is the name of any class, as in folders called by
@@ -260,9 +260,9 @@ def class_label(encoder: Encoder, index: int, labels: Iterable[str]) -> str | No
     """
     known = sorted(set(labels))
     if encoder.classes is not None:
-        named = {plain_name(label): label for label in known}
-        wanted = plain_name(encoder.classes[index])
-        if wanted in named or any(plain_name(name) in named for name in encoder.classes):
+        named = {normalize_name(label): label for label in known}
+        wanted = normalize_name(encoder.classes[index])
+        if wanted in named or any(normalize_name(name) in named for name in encoder.classes):
             return named.get(wanted)
     if encoder.outputs == _IMAGENET and all(_WORDNET.fullmatch(label) for label in known):
         number = _wordnet()[index]

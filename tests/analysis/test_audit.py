@@ -17,8 +17,8 @@ from encoscope.analysis.metadata import dataset_labels, read_columns
 from encoscope.cli.app import run
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.images import Photo, datasets, read
-from encoscope.images.sets import LabelledPhotos
+from encoscope.images import LoadedImage, datasets, read_image
+from encoscope.images.sets import LabelledImages
 
 
 class BlackFinder(nn.Module):
@@ -49,12 +49,12 @@ def finder() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def bright() -> list[Photo]:
+def bright() -> list[LoadedImage]:
     rng = np.random.default_rng(0)
-    return [read(rng.integers(90, 250, (32, 32, 3), dtype=np.uint8)) for _ in range(12)]
+    return [read_image(rng.integers(90, 250, (32, 32, 3), dtype=np.uint8)) for _ in range(12)]
 
 
-def test_a_network_that_looks_for_the_mark_is_found(finder: Encoder, bright: list[Photo]) -> None:
+def test_a_network_that_looks_for_the_mark_is_found(finder: Encoder, bright: list[LoadedImage]) -> None:
     box = respond(finder, bright, "box", share=0.25, clusters=3, progress=False)
     disc = respond(finder, bright, "disc", share=0.25, clusters=3, progress=False)
     assert box.toward is not None and box.toward[0] == "marked"
@@ -100,8 +100,8 @@ def test_false_alarms_are_as_rare_as_p_says() -> None:
     assert alarms <= 15  # 6 expected; without the correction nearly all 60
 
 
-def test_what_goes_with_the_source_is_ranked_first(finder: Encoder, bright: list[Photo]) -> None:
-    dark = [read((np.asarray(photo.pixels) // 8).astype(np.uint8)) for photo in bright[:6]]
+def test_what_goes_with_the_source_is_ranked_first(finder: Encoder, bright: list[LoadedImage]) -> None:
+    dark = [read_image((np.asarray(photo.pixels) // 8).astype(np.uint8)) for photo in bright[:6]]
     ranked, nave = associations(finder, [*dark, *bright[6:]], ["a"] * 6 + ["b"] * 6, clusters=2, permutations=100)
     assert ranked[0].p < 0.05 and ranked[0].eta_squared > 0.9
     black = next(item for item in ranked if item.kind == "feature" and item.index == 0)
@@ -177,7 +177,7 @@ def test_a_dataset_s_own_labels_are_taken(
     for file in folder.rglob("*.png"):
         file.rename(flat / file.name)
     files = sorted(flat.iterdir())
-    named = LabelledPhotos(tuple(files), (*[0] * 3, *[1] * 7), ("cats", "dogs"))
+    named = LabelledImages(tuple(files), (*[0] * 3, *[1] * 7), ("cats", "dogs"))
     monkeypatch.setitem(datasets._READERS, "stl10", lambda root, split="train": named)
     words = ["audit", "zoo:resnet-caltech101", "--images", f"stl10:{flat}", "--out", str(tmp_path / "out")]
     assert run([*words, "--clusters", "3", "--permutations", "20", "--json"]) == 0

@@ -13,10 +13,10 @@ from encoscope.analysis.compare import compare
 from encoscope.cli.app import run
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
-from encoscope.images import photos
+from encoscope.images import read_images
 from encoscope.metrics import linear_cka
 from encoscope.metrics.layer_cka import LayerCKA
-from encoscope.metrics.matching import Correlation, match
+from encoscope.metrics.matching import Correlation, match_units
 
 
 def test_correlations_in_batches_are_numpys() -> None:
@@ -35,7 +35,7 @@ def test_correlations_in_batches_are_numpys() -> None:
 def test_matching_finds_a_permutation() -> None:
     rng = np.random.default_rng(0)
     x, order = rng.normal(size=(40, 6)), rng.permutation(6)
-    pairs = match(Correlation().partial_fit(x, 2 * x[:, order] + 1).finalize())
+    pairs = match_units(Correlation().partial_fit(x, 2 * x[:, order] + 1).finalize())
     assert {tuple(pair) for pair in pairs.tolist()} == {(int(order[k]), k) for k in range(6)}
 
 
@@ -78,12 +78,12 @@ def folder(photo_paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_encoder_agrees_with_itself_and_not_with_its_untrained_twin(zoo: Encoder, folder: Path) -> None:
-    same = compare(zoo, zoo, photos(folder), clusters=(3, 5), progress=False)
+    same = compare(zoo, zoo, read_images(folder), clusters=(3, 5), progress=False)
     assert [row.agreement.value for row in same.agreements] == [1.0, 1.0]
     np.testing.assert_allclose(np.diag(same.cka), 1, atol=1e-6)
     assert (same.matches[:, 0] == same.matches[:, 1])[same.correlations > 0.999].all()
     twin = load("zoo:resnet-caltech101@untrained", seed=3)
-    other = compare(zoo, twin, photos(folder), clusters=(3, 5), progress=False)
+    other = compare(zoo, twin, read_images(folder), clusters=(3, 5), progress=False)
     for row in other.agreements:
         assert row.agreement.value < row.ceiling.value < 1
         assert row.floor is not None

@@ -19,19 +19,19 @@ from torch import nn
 
 from encoscope import Encoder, atlas, segment
 from encoscope.atlas import trees
-from encoscope.atlas.build import Options, build, plan
+from encoscope.atlas.build import BuildOptions, build, plan
 from encoscope.atlas.build.activations import correlations, crop_of
 from encoscope.atlas.build.descriptions import unlike
-from encoscope.atlas.build.plan import Plan, features, source_text
+from encoscope.atlas.build.plan import BuildPlan, features, source_text
 from encoscope.atlas.build.visualizations import add_pictures
 from encoscope.atlas.matching import compare
 from encoscope.errors import UsageError
-from encoscope.images import Geometry, read
+from encoscope.images import Geometry, read_image
 from encoscope.probing import probe
-from encoscope.units import Unit, parse
+from encoscope.units import Unit, parse_unit
 
 CLASSES = ("cat", "cup", "temple")
-OPTIONS = Options(features=6, describe=False, visualize="none", cells=8, crops=4)
+OPTIONS = BuildOptions(features=6, describe=False, visualize="none", cells=8, crops=4)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_records_say_what_the_verbs_say(site: Path, photos: Path) -> None:
     assert len(found.images) == 12 and found.classes == CLASSES and len(found.features) == 6
     assert found.manifest["skipped"] == [{"path": "broken.jpg", "reason": found.manifest["skipped"][0]["reason"]}]
     assert str(photos.parent) not in (site / "manifest.json").read_text()  # no paths of this machine
-    unit = parse(found.features[0], encoder)
+    unit = parse_unit(found.features[0], encoder)
     assert unit.layer is not None
     values = probe(encoder, str(photos), unit.layer)
     column = values.values[:, unit.index].astype(float)
@@ -130,7 +130,7 @@ def test_features_of_a_region_are_those_that_stand_out_in_it(site: Path, photos:
     image = next(found.image(one) for one in found.images if found.image(one).name == "cup/1.png")
     part = next(part for part in image.parts if part.segmentation == layer)
     labels = part.labels.array()
-    photo = read(photos / "cup" / "1.png")
+    photo = read_image(photos / "cup" / "1.png")
     batch = encoder.prepare(photo, geometry="whole")
     maps = encoder.activations(batch.pixels, layer)[layer].maps
     rows = round(labels.shape[0] * batch.geometries[0].canvas[0] / batch.geometries[0].valid[0])
@@ -154,7 +154,7 @@ def test_classes_circuits_and_failures(site: Path, photos: Path) -> None:
     thumbnails = [found.image(image).thumbnail for image in found.images]
     for index, name in enumerate(CLASSES):
         record = found.klass(name)
-        rows = [read(photos / name / f"{number}.png") for number in range(4)]
+        rows = [read_image(photos / name / f"{number}.png") for number in range(4)]
         wrong = [int(answer) for answer in encoder.logits(rows).argmax(1) if answer != index]
         assert record.accuracy is not None and record.accuracy.value == 1 - len(wrong) / 4
         assert record.accuracy.control == pytest.approx(1 / 3)
@@ -176,7 +176,7 @@ def test_classes_circuits_and_failures(site: Path, photos: Path) -> None:
 
 def test_going_on_makes_nothing_again(site: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {file.name: file.read_bytes() for file in (site / "data").glob("*.js")}
-    monkeypatch.setattr(Plan, "file", lambda self, image: pytest.fail("an image was opened again"))
+    monkeypatch.setattr(BuildPlan, "file", lambda self, image: pytest.fail("an image was opened again"))
     monkeypatch.setattr("encoscope.atlas.build.classes.channel_relevance", lambda *_, **__: pytest.fail("again"))
     build(network(), str(photos), site, OPTIONS, progress=False)
     assert {file.name: file.read_bytes() for file in (site / "data").glob("*.js")} == before
@@ -212,7 +212,7 @@ def test_stopped_anywhere_it_comes_to_the_same(
 KILLED = """
 import sys, time
 from encoscope.atlas import writer
-from encoscope.atlas.build import Options, build, parting
+from encoscope.atlas.build import BuildOptions, build, segmentation
 import atlas.test_build as tests
 writer._EVERY = 0.0  # what is done is written at once
 segmentation._CHUNK = 2
@@ -252,26 +252,26 @@ def test_killed_by_force_it_goes_on(site: Path, photos: Path, tmp_path: Path) ->
 def test_what_is_chosen(photos: Path) -> None:
     encoder = network()
     made = plan(
-        encoder, str(photos), Options(features="all", images=6, layers=("0.stage1", "0.stage2")), progress=False
+        encoder, str(photos), BuildOptions(features="all", images=6, layers=("0.stage1", "0.stage2")), progress=False
     )
     assert len(made.any) == 6 and {made.label(image) for image in made.any.ids} == set(CLASSES)
     assert made.pooled == "0.stage2" and made.layers == ("0.stage1", "0.stage2")
     assert len(features(made)) == 12 + 16
-    listed = Options(features=("0.stage2:3", "5", "0.stage1:0"))
+    listed = BuildOptions(features=("0.stage2:3", "5", "0.stage1:0"))
     made = plan(encoder, str(photos), listed, progress=False)
     assert [unit.text for unit in features(made)] == ["0.stage2:3", "0.stage2:5", "0.stage1:0"]
     assert made.layers == ("0.stage1", "0.stage2")
-    made = plan(encoder, str(photos), Options(classes=1, features=4), progress=False)
+    made = plan(encoder, str(photos), BuildOptions(classes=1, features=4), progress=False)
     said = np.bincount(made.probes["logits"].values.argmax(1))  # all classes have as many images
     assert made.classes == (int(said.argmax()),) and len(features(made)) == 4
-    wanted = parse("0.stage2:7", encoder)
+    wanted = parse_unit("0.stage2:7", encoder)
     assert wanted in features(made, [wanted])
     assert source_text("caltech101:/somebody/data/caltech101#train") == "caltech101:caltech101#train"
     for wrong in ({"features": "none"}, {"features": 0}, {"steps": 0}):
         with pytest.raises(UsageError):
-            Options(**wrong)
+            BuildOptions(**wrong)
     with pytest.raises(UsageError, match=r"unknown layer 'stage9'"):
-        plan(encoder, str(photos), Options(layers=("stage9",)), progress=False)
+        plan(encoder, str(photos), BuildOptions(layers=("stage9",)), progress=False)
 
 
 def test_permuted_images_are_the_control_of_correlations() -> None:
@@ -291,7 +291,7 @@ def test_a_crop_shows_what_is_outlined(tmp_path: Path) -> None:
     heat = np.zeros((25, 50), dtype=np.float32)
     heat[10:15, 35:40] = 1
     geometry = Geometry((100, 200), (50, 100), (0, 0), (50, 100), (50, 100))
-    photo = read(pixels)
+    photo = read_image(pixels)
     with writer(tmp_path) as made:
         crop = crop_of(made, photo.id, photo, geometry, heat)
     (line,) = crop.outline
@@ -309,7 +309,7 @@ def test_two_atlases_side_by_side(site: Path, photos: Path, tmp_path: Path) -> N
         order = torch.arange(15, -1, -1)
         last.weight.copy_(last.weight[order])
         last.bias.copy_(last.bias[order])
-    options = Options(features="all", layers=("0.stage2",), describe=False, visualize="none", cells=8, crops=2)
+    options = BuildOptions(features="all", layers=("0.stage2",), describe=False, visualize="none", cells=8, crops=2)
     other = build(mirror, str(photos), tmp_path / "other", options, progress=False)
     mine = build(network(), str(photos), tmp_path / "mine", options, progress=False)
     found = compare(mine, other, name="mirror")
@@ -371,9 +371,9 @@ def test_where_not_all_get_pictures_those_that_classes_rest_on_do(
 
     monkeypatch.setattr("encoscope.atlas.build.visualizations.Vital.fit", fit)
     encoder = network()
-    made = plan(encoder, str(photos), Options(classes="none", visualize=2), progress=False)
-    units = [parse(text, encoder) for text in ("0.stage0:1", "0.stage1:1", "0.stage2:1", "0.stage2:2")]
-    for wanted in ([], [units[3], parse("0.stage2:9", encoder), units[1]]):
+    made = plan(encoder, str(photos), BuildOptions(classes="none", visualize=2), progress=False)
+    units = [parse_unit(text, encoder) for text in ("0.stage0:1", "0.stage1:1", "0.stage2:1", "0.stage2:2")]
+    for wanted in ([], [units[3], parse_unit("0.stage2:9", encoder), units[1]]):
         with pytest.raises(Asked), writer(tmp_path / "site") as made_site:
             add_pictures(made_site, made, units, wanted)
     assert asked == [["0.stage0:1", "0.stage1:1"], ["0.stage1:1", "0.stage2:2"]]

@@ -77,7 +77,7 @@ def test_shards_are_one_call_of_ascii_text(site: Path) -> None:
 def test_text_of_any_kind_survives(tmp_path: Path) -> None:
     odd = 'a </script><b>&"\\\u2028\ud83d\ude00 \u00e9'.encode("utf-16", "surrogatepass").decode("utf-16")
     with synthetic.writer(tmp_path) as made:
-        made.add(atlas.FeatureRecord("a:1", words=atlas.Words((atlas.Term(odd, 1.0),), "m", "s")))
+        made.add(atlas.FeatureRecord("a:1", words=atlas.DescriptionRecord((atlas.Term(odd, 1.0),), "m", "s")))
     assert atlas.open(tmp_path).feature("a:1").words.concepts[0].text == odd  # pyright: ignore
 
 
@@ -152,7 +152,7 @@ def test_a_picture_that_excites_nothing_stands_for_nothing(tmp_path: Path) -> No
             activation = atlas.Measure(value, "its value", 2.0, "real images")
             made.add(
                 atlas.FeatureRecord(
-                    f"a:{number}", visualizations=(atlas.Visualization("vital", picture, None, activation),)
+                    f"a:{number}", visualizations=(atlas.VisualizationRecord("vital", picture, None, activation),)
                 )
             )
     found = atlas.open(tmp_path)

@@ -344,7 +344,7 @@ def test_missing_files_are_said_on_the_page(browser: Any, site: Path, tmp_path: 
 def test_words_are_never_markup(visit: Open, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     with synthetic.writer(tmp_path, title=evil) as made:
-        words = atlas.Words((atlas.Term(evil, 1.0),), evil, evil)
+        words = atlas.DescriptionRecord((atlas.Term(evil, 1.0),), evil, evil)
         made.add(atlas.FeatureRecord(f"layer1:{evil}", evil, words, truth=atlas.Measure(1.0, evil, 0.5, evil)))
     window = visit(tmp_path.as_uri())
     page = window.open()

@@ -26,7 +26,7 @@ from torch import nn
 from encoscope import Encoder
 from encoscope.atlas import open as open_atlas
 from encoscope.atlas import trees
-from encoscope.atlas.build import Options, build
+from encoscope.atlas.build import BuildOptions, build
 from encoscope.atlas.serving import Limits, create_app
 from encoscope.atlas.serving.limits import allowed_hosts, is_allowed
 from encoscope.atlas.serving.live import Live
@@ -57,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, photo_paths: dict[str, Path])
             small.crop((number * 10, 0, number * 10 + 80, 64)).save(root / "photos" / f"{name}{number}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENCOSCOPE_CACHE", str(root / "cache"))
-        options = Options(features=4, classes="none", describe=False, visualize="none", cells=8, crops=2)
+        options = BuildOptions(features=4, classes="none", describe=False, visualize="none", cells=8, crops=2)
         made = build(network(), str(root / "photos"), root / "site", options, progress=False)
         (made / "notes.txt").write_text("secret")
         (made / "data" / "link.js").symlink_to(root / "secret.txt")

@@ -14,10 +14,10 @@ from encoscope.cli.app import run as command
 from encoscope.encoder import Encoder
 from encoscope.errors import ImageError, UsageError
 from encoscope.evaluation import localization
-from encoscope.evaluation.baselines import Contender, Parts
-from encoscope.evaluation.measurement_cache import Journal
-from encoscope.evaluation.runner import Example, Measured, Task, difference, run
-from encoscope.images import boxed, read
+from encoscope.evaluation.baselines import Baseline, Parts
+from encoscope.evaluation.measurement_cache import MeasurementCache
+from encoscope.evaluation.runner import AnnotatedImage, MeasuredExample, Task, difference, run
+from encoscope.images import open_boxed_dataset, read_image
 
 
 @pytest.fixture(autouse=True)
@@ -64,10 +64,10 @@ def literal_corloc(parts: Parts, truth: np.ndarray) -> float:
 
 
 def test_corloc_is_its_literal_form(squares: str, colour: Encoder) -> None:
-    examples = localization.examples(boxed(squares))
-    nave = Contender("nave", colour, 2, min_area=50, border=2)
+    examples = localization.examples(open_boxed_dataset(squares))
+    nave = Baseline("nave", colour, 2, min_area=50, border=2)
     measured = run(localization.TASK, nave, examples, progress=False)
-    literal = [literal_corloc(nave(read(example.path)), example.truth) for example in examples]
+    literal = [literal_corloc(nave(read_image(example.path)), example.truth) for example in examples]
     np.testing.assert_allclose(measured.array("outer outer"), literal)
     report = localization.evaluate(
         localization.lineup(nave, ["slic", "grid"], [2]), {squares: examples}, select="outer", progress=False
@@ -85,17 +85,17 @@ def test_corloc_is_its_literal_form(squares: str, colour: Encoder) -> None:
 
 
 def test_matched_methods_follow_naves_count_and_rules(squares: str, colour: Encoder) -> None:
-    examples = localization.examples(boxed(squares))
-    contenders = localization.lineup(Contender("nave", colour, 3, min_area=0, border=0), ["grid", "slic"], [3])
+    examples = localization.examples(open_boxed_dataset(squares))
+    contenders = localization.lineup(Baseline("nave", colour, 3, min_area=0, border=0), ["grid", "slic"], [3])
     nave, grid, slic, random = localization.measure(contenders, examples, progress=False)
     assert (np.abs(random.array("candidates") - nave.array("candidates")) <= 1).all()
     assert (slic.array("candidates") >= 2).all()
     fixed = localization.measure(contenders, examples, parts=6, progress=False)[1]
     assert set(fixed.array("candidates")) == {6.0} != set(grid.array("candidates"))
-    photo = read(examples[0].path)
-    trimmed = Contender("grid", min_area=300, border=5)(photo, 4)
+    photo = read_image(examples[0].path)
+    trimmed = Baseline("grid", min_area=300, border=5)(photo, 4)
     assert all(region.outer_box[0] >= 5 and region.outer_box[3] < 59 for region in trimmed.regions)
-    assert not Contender("grid", min_area=2000)(photo, 4).regions
+    assert not Baseline("grid", min_area=2000)(photo, 4).regions
     assert trimmed.count == 4
     with pytest.raises(UsageError, match="NAVE beside it"):
         localization.measure(contenders[1:], examples, progress=False)
@@ -103,21 +103,21 @@ def test_matched_methods_follow_naves_count_and_rules(squares: str, colour: Enco
 
 def test_felzenszwalb_comes_near_the_number_asked_for(photo_paths: dict[str, Path]) -> None:
     pytest.importorskip("skimage")
-    photo = read(np.asarray(Image.open(photo_paths["coffee"]).convert("RGB").resize((150, 100))))
-    few, many = (Contender("felzenszwalb", min_area=0, border=0)(photo, count).count for count in (4, 20))
+    photo = read_image(np.asarray(Image.open(photo_paths["coffee"]).convert("RGB").resize((150, 100))))
+    few, many = (Baseline("felzenszwalb", min_area=0, border=0)(photo, count).count for count in (4, 20))
     assert abs(few - 4) <= 2 and abs(many - 20) <= 5
 
 
 def test_an_interrupted_run_goes_on(squares: str) -> None:
-    examples, looked = localization.examples(boxed(squares)), []
+    examples, looked = localization.examples(open_boxed_dataset(squares)), []
 
-    def look(contender: Contender, photo: object, truth: np.ndarray, parts: int | None) -> dict[str, float]:
+    def look(contender: Baseline, photo: object, truth: np.ndarray, parts: int | None) -> dict[str, float]:
         if len(looked) == 2:
             raise KeyboardInterrupt
         looked.append(truth[0, 0])
         return {"left": float(truth[0, 0]), "nothing": float("nan")}
 
-    task, grid = Task("test", look, settings={"kind": "left"}), Contender("grid")
+    task, grid = Task("test", look, settings={"kind": "left"}), Baseline("grid")
     with pytest.raises(KeyboardInterrupt):
         run(task, grid, examples, like=4, progress=False)
     with pytest.raises(KeyboardInterrupt):  # the two that are done are not looked at again
@@ -138,31 +138,31 @@ def test_an_interrupted_run_goes_on(squares: str) -> None:
 
 
 def test_a_torn_line_counts_for_nothing() -> None:
-    with Journal({"what": 1}) as journal:
+    with MeasurementCache({"what": 1}) as journal:
         journal.put("a", {"x": 1.0, "y": float("nan"), "z": [1, 2]})
         path = journal.path
     with path.open("a") as file:
         file.write('{"id": "b", "val')
-    with Journal({"what": 1}) as journal:
+    with MeasurementCache({"what": 1}) as journal:
         assert len(journal) == 1 and journal.get("b") is None
         journal.put("b", {"x": 2})
-    again = Journal({"what": 1})
+    again = MeasurementCache({"what": 1})
     found = again.get("a")
     assert found is not None and found["x"] == 1 and np.isnan(found["y"]) and found["z"] == [1, 2]
     assert again.get("b") == {"x": 2}
-    assert len(Journal({"what": 2})) == 0 and len(Journal({"what": 1}, fresh=True)) == 0
+    assert len(MeasurementCache({"what": 2})) == 0 and len(MeasurementCache({"what": 1}, fresh=True)) == 0
 
 
 def test_differences_are_paired_by_image() -> None:
-    one = Measured(({"x": 1.0}, {"x": 2.0}, {"x": 9.0}), (Path("a"), Path("b"), Path("c")))
-    two = Measured(({"x": 1.5}, {"x": 0.5}), (Path("b"), Path("a")))
+    one = MeasuredExample(({"x": 1.0}, {"x": 2.0}, {"x": 9.0}), (Path("a"), Path("b"), Path("c")))
+    two = MeasuredExample(({"x": 1.5}, {"x": 0.5}), (Path("b"), Path("a")))
     found = difference(one, two, lambda measured: measured.array("x"))
     assert found is not None and found.value == found.low == found.high == 0.5
 
 
 def test_differences_are_to_nave_with_as_many_clusters(colour: Encoder) -> None:
-    contenders = localization.lineup(Contender("nave", colour), ["slic", "lost"], [3, 5])
-    found = [Measured((), ()) for _ in contenders]
+    contenders = localization.lineup(Baseline("nave", colour), ["slic", "lost"], [3, 5])
+    found = [MeasuredExample((), ()) for _ in contenders]
     beside = [localization.beside(contenders, found, index) for index in range(len(contenders))]
     names = [(one.method, one.clusters) for one in contenders]
     assert names[:4] == [("nave", 3), ("nave", 5), ("slic", 3), ("slic", 5)] and names[-1] == ("lost", None)
@@ -174,14 +174,14 @@ def test_damaged_images_are_left_out_and_none_at_all_is_an_error(tmp_path: Path,
     (tmp_path / "broken.png").write_bytes(b"no picture")
     Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
     paths = [tmp_path / "broken.png", tmp_path / "good.png", tmp_path / "gone.png"]
-    nave = Contender("nave", colour, 1)
-    measured = run(localization.TASK, nave, [Example(path, np.zeros((1, 4))) for path in paths], progress=False)
+    nave = Baseline("nave", colour, 1)
+    measured = run(localization.TASK, nave, [AnnotatedImage(path, np.zeros((1, 4))) for path in paths], progress=False)
     assert measured.paths == (paths[1],) and [Path(item.path).name for item in measured.skipped] == [
         "broken.png",
         "gone.png",
     ]
     with pytest.raises(ImageError, match="no image could be measured"):
-        run(localization.TASK, nave, [Example(paths[0])], progress=False)
+        run(localization.TASK, nave, [AnnotatedImage(paths[0])], progress=False)
 
 
 MODEL = "timm:resnet10t@untrained"

@@ -46,7 +46,7 @@ def test_what_it_says_and_where_the_store_is(here, capsys) -> None:
     assert run(["probe", "photos", "--model", MODEL, "--layer", "0", "--json"]) == 1
     said = capsys.readouterr()
     document = json.loads(said.out)
-    assert document["format"] == "encoscope.probing/1"
+    assert document["format"] == "encoscope.probe/1"
     (entry,) = document["results"]
     assert (entry["images"], entry["channels"], entry["labelled"], entry["layer"]) == (3, 5, 3, "0")
     assert [item["path"] for item in document["skipped"]] == ["photos/cat/broken.png"]

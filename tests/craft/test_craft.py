@@ -26,7 +26,7 @@ from encoscope.craft import (
 from encoscope.craft import importance as importance_module
 from encoscope.encoder import substituted
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.units import parse
+from encoscope.units import parse_unit
 from oracles import concepts as oracle
 from oracles.probe import file_id
 from support.probed_network import MEAN, STD, make_encoder
@@ -161,7 +161,7 @@ def test_a_bank_comes_back_and_its_directions_are_units(encoder, folder, tmp_pat
     for ours, theirs in zip(bank.crops, again.crops, strict=True):
         assert [crop.box for crop in ours] == [crop.box for crop in theirs]
         assert all(Path(a.path).samefile(b.path) for a, b in zip(ours, theirs, strict=True))
-    unit = parse(f"0.4@{tmp_path / 'bank' / 'concept-2.npy'}", encoder)
+    unit = parse_unit(f"0.4@{tmp_path / 'bank' / 'concept-2.npy'}", encoder)
     np.testing.assert_allclose(unit.direction, bank.as_unit(1).direction)
     again.check(encoder)
     with pytest.raises(UsageError, match="made with another model"):

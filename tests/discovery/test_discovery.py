@@ -15,7 +15,7 @@ from encoscope.discovery.patches import component, largest, objects, patches
 from encoscope.discovery.simple import heaviest
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Geometry, Photo, read
+from encoscope.images import Geometry, LoadedImage, read_image
 from encoscope.metrics import localise
 from encoscope.regions import inner_box, outer_box, regions
 from oracles import discovery as literal
@@ -35,8 +35,8 @@ def vit():
 @pytest.fixture(scope="module")
 def photo(photo_paths):
     """A part of a real photo, 96 x 72."""
-    pixels = read(photo_paths["chelsea"]).pixels[40:240:3, 60:330:3]
-    return read(np.ascontiguousarray(pixels[:66, :90]))
+    pixels = read_image(photo_paths["chelsea"]).pixels[40:240:3, 60:330:3]
+    return read_image(np.ascontiguousarray(pixels[:66, :90]))
 
 
 def features(seed, count=40, channels=6):
@@ -85,7 +85,7 @@ def test_lost_and_tokencut_agree_on_an_untrained_vit(vit, photo):
 
 def test_lost_and_tokencut_agree_on_zoo_features(photo_paths):
     encoder = encoscope.load("zoo:resnet-caltech101")
-    _agree_on(encoder, read(photo_paths["chelsea"]), 224)
+    _agree_on(encoder, read_image(photo_paths["chelsea"]), 224)
 
 
 def test_the_literal_forms_find_a_planted_object():
@@ -135,7 +135,7 @@ def planted(*areas, shape=(8, 8)):
 
 
 def blank(side=64):
-    return read(np.zeros((side, side, 3), dtype=np.uint8))
+    return read_image(np.zeros((side, side, 3), dtype=np.uint8))
 
 
 def test_maskcut_finds_one_object_after_the_other():
@@ -235,7 +235,7 @@ def test_methods_without_a_network_part_the_photo(name, photo):
 def test_random_segments_depend_on_the_photo_and_the_seed_only(photo):
     one = METHODS["random"](None, photo)
     np.testing.assert_array_equal(METHODS["random"](None, photo).boxes, one.boxes)
-    other = Photo(photo.pixels, None, "f" * 64)
+    other = LoadedImage(photo.pixels, None, "f" * 64)
     for changed in (METHODS["random"](None, photo, seed=1), METHODS["random"](None, other)):
         assert changed.boxes.shape != one.boxes.shape or (changed.boxes != one.boxes).any()
     grid = METHODS["grid"](None, photo, segments=6)

@@ -14,13 +14,13 @@ from PIL import Image
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.cli.app import run as command
-from encoscope.discovery import Discovery, method
+from encoscope.discovery import DiscoveredObjects, method
 from encoscope.discovery import sam as room
 from encoscope.discovery.sam import decoded, opened, suppressed
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.evaluation.baselines import Contender
-from encoscope.evaluation.report import Request
-from encoscope.images import Photo, read
+from encoscope.evaluation.baselines import Baseline
+from encoscope.evaluation.report import EvaluationRequest
+from encoscope.images import LoadedImage, read_image
 from encoscope.regions import outer_box
 from encoscope.reproduce.nave import figures
 
@@ -72,14 +72,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def photo() -> Photo:
+def photo() -> LoadedImage:
     pixels = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
     pixels[20:50, 20:70] = (200, 20, 20)
-    return read(pixels)
+    return read_image(pixels)
 
 
 @pytest.fixture(scope="module")
-def literally(weights: Path, photo: Photo) -> list[tuple[np.ndarray, float, float]]:
+def literally(weights: Path, photo: LoadedImage) -> list[tuple[np.ndarray, float, float]]:
     """Mask, predicted IoU and stability of the three answers to each point of a 3 x 3 grid, asked one by one."""
     network = transformers.SamModel.from_pretrained(weights).eval()
     processor = transformers.SamProcessor.from_pretrained(weights)
@@ -97,7 +97,7 @@ def literally(weights: Path, photo: Photo) -> list[tuple[np.ndarray, float, floa
     return found
 
 
-def ask(weights: Path, photo: Photo, points: int = 3, **settings: Any) -> Discovery:
+def ask(weights: Path, photo: LoadedImage, points: int = 3, **settings: Any) -> DiscoveredObjects:
     return method(f"sam:{weights}", points=points, **{**EVERYTHING, **settings})(None, photo)
 
 
@@ -109,7 +109,7 @@ def between(values: list[float]) -> float:
     return (middle[place] + middle[place + 1]) / 2
 
 
-def same(found: Discovery, expected: list[np.ndarray]) -> None:
+def same(found: DiscoveredObjects, expected: list[np.ndarray]) -> None:
     assert len(found) == len(expected) > 0
     left = list(expected)
     for mask in found.masks:  # scores may tie
@@ -194,7 +194,7 @@ def test_nothing_found(weights, photo):
 
 
 def test_smaller_masks_lie_on_larger_ones(weights, photo):
-    parts = Contender(f"sam:{weights}", options={"points": 3, **EVERYTHING})(photo)
+    parts = Baseline(f"sam:{weights}", options={"points": 3, **EVERYTHING})(photo)
     masks = ask(weights, photo).masks
     areas = masks.sum((1, 2))
     covered = np.asarray(masks.any(0))
@@ -207,32 +207,32 @@ def test_smaller_masks_lie_on_larger_ones(weights, photo):
 
 
 def test_results_are_kept_by_weights_and_settings(weights, tmp_path):
-    one = Contender(f"sam:{weights}", options={"points": 3})
+    one = Baseline(f"sam:{weights}", options={"points": 3})
     copy = tmp_path / "elsewhere"
     copy.mkdir()
     for file in weights.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     assert one.name == "sam:tiny-sam" and str(weights) not in json.dumps(one.manifest())
-    assert Contender(f"sam:{copy}", options={"points": 3, "device": "cpu"}).manifest() == one.manifest()
-    assert Contender(f"sam:{weights}", options={"points": 4}).manifest() != one.manifest()
+    assert Baseline(f"sam:{copy}", options={"points": 3, "device": "cpu"}).manifest() == one.manifest()
+    assert Baseline(f"sam:{weights}", options={"points": 4}).manifest() != one.manifest()
     settings = json.loads((copy / "processor_config.json").read_text())
     settings["image_processor"]["image_mean"] = [0.5, 0.5, 0.5]
     (copy / "processor_config.json").write_text(json.dumps(settings))
     opened.cache_clear()
-    assert Contender(f"sam:{copy}", options={"points": 3}).manifest() != one.manifest()
+    assert Baseline(f"sam:{copy}", options={"points": 3}).manifest() != one.manifest()
 
 
 def test_its_name_is_the_folders_own(weights, monkeypatch):
     monkeypatch.chdir(weights.parent)
     for given in ("tiny-sam", "./tiny-sam/", "../" + weights.parent.name + "/tiny-sam"):
-        assert Contender(f"sam:{given}").name == "sam:tiny-sam"
+        assert Baseline(f"sam:{given}").name == "sam:tiny-sam"
     monkeypatch.chdir(weights)
-    assert Contender("sam:.").name == "sam:tiny-sam"
-    assert Contender("slic").name == "slic"
+    assert Baseline("sam:.").name == "sam:tiny-sam"
+    assert Baseline("slic").name == "slic"
 
 
 @pytest.fixture
-def boxed(tmp_path: Path, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> Path:
+def boxed(tmp_path: Path, photo: LoadedImage, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
     Image.fromarray(photo.pixels).save(tmp_path / "photos" / "a.png")
@@ -269,7 +269,9 @@ def test_the_figure_with_and_without(weights, boxed):
     asked = {"size": 32}
     without, given = (
         figures.fig1(
-            Request(("timm:resnet10t@untrained",), (str(boxed / "photos"),), options=asked | more, progress=False)
+            EvaluationRequest(
+                ("timm:resnet10t@untrained",), (str(boxed / "photos"),), options=asked | more, progress=False
+            )
         )
         for more in ({}, {"sam": str(weights), "points": 2})
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import capture
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.images import read, to_batch
+from encoscope.images import make_batch, read_image
 
 
 class Net(nn.Module):
@@ -203,8 +203,8 @@ def test_digest_is_of_types_and_names_too(net: Net) -> None:
 
 def test_prepare_takes_what_images_takes(encoder: Encoder) -> None:
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    batch = encoder.prepare([image, read(image)])
-    expected = to_batch([read(image)] * 2, encoder.preprocess)
+    batch = encoder.prepare([image, read_image(image)])
+    expected = make_batch([read_image(image)] * 2, encoder.preprocess)
     torch.testing.assert_close(batch.pixels, expected.pixels)
     assert encoder.prepare(batch) is batch
     whole = encoder.prepare(image, geometry="whole")

@@ -15,10 +15,10 @@ from encoscope.cli.app import run as command
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation import faithfulness, overlap
-from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import lineup
-from encoscope.evaluation.runner import Measured
-from encoscope.images import read
+from encoscope.evaluation.runner import MeasuredExample
+from encoscope.images import read_image
 
 MODEL = "timm:resnet10t@untrained"
 
@@ -71,7 +71,7 @@ def colours() -> Encoder:
 
 
 def test_parts_that_follow_the_masks(halves: str, colours: Encoder) -> None:
-    nave = Contender("nave", colours, 2, size="model", min_area=0, border=0)
+    nave = Baseline("nave", colours, 2, size="model", min_area=0, border=0)
     report = overlap.evaluate(lineup(nave, ["grid"], [2]), overlap.masks(halves), halves, progress=False)
     rows = {row["method"]: row for row in report.rows}
     assert rows["nave"]["miou"].value == rows["nave"]["hungarian"].value == rows["nave"]["ari"].value == 1
@@ -96,7 +96,7 @@ def test_joint_clusters_are_named_once(halves: str, colours: Encoder) -> None:
 
 
 def test_curves_are_their_literal_form(halves: str, colours: Encoder) -> None:
-    photo = read(next(iter(overlap.masks(halves))).path)
+    photo = read_image(next(iter(overlap.masks(halves))).path)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (4, 6)).repeat(8, 0).repeat(8, 1)
     whole = colours.prepare(photo, geometry="model").pixels[0]  # the middle 32 columns of 48
@@ -123,7 +123,7 @@ def test_curves_are_their_literal_form(halves: str, colours: Encoder) -> None:
 
 
 def test_parts_that_hold_the_evidence_are_more_faithful(halves: str, colours: Encoder) -> None:
-    nave = Contender("nave", colours, 2, size="model", min_area=0, border=0)
+    nave = Baseline("nave", colours, 2, size="model", min_area=0, border=0)
     report = faithfulness.evaluate(
         lineup(nave, [], [2]), overlap.masks(halves), halves, colours, fill="mean", progress=False
     )
@@ -136,7 +136,7 @@ def test_parts_that_hold_the_evidence_are_more_faithful(halves: str, colours: En
 
 def test_without_a_head_the_answer_is_the_features_cosine(halves: str) -> None:
     bare = Encoder(nn.Sequential(nn.AvgPool2d(4)), size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
-    photo = read(next(iter(overlap.masks(halves))).path)
+    photo = read_image(next(iter(overlap.masks(halves))).path)
     whole = np.zeros((32, 48), dtype=np.int64)
     deletion, insertion = faithfulness.curves(bare, photo, whole, "mean")
     assert deletion == pytest.approx(1) == insertion  # the mean colour has the mean features
@@ -152,7 +152,7 @@ def test_a_probe_is_fitted_on_other_images() -> None:
         if index == 9:
             named = [[0, 99, 5]]  # a category that no other image has
         rows.append({"means": means.tolist(), "named": named})
-    found = faithfulness.probe(Measured(tuple(rows), tuple(Path(str(i)) for i in range(10))))
+    found = faithfulness.probe(MeasuredExample(tuple(rows), tuple(Path(str(i)) for i in range(10))))
     np.testing.assert_allclose(found, [40 / 45] * 9 + [0])
 
 
@@ -179,7 +179,7 @@ def test_a_trained_network_stands_beside_its_untrained_twin(halves: str) -> None
     import encoscope
 
     encoder = encoscope.load("zoo:resnet-caltech101")
-    nave = Contender("nave", encoder, 2, size=32, min_area=0, border=0)
+    nave = Baseline("nave", encoder, 2, size=32, min_area=0, border=0)
     everyone, names, notes = overlap.with_untrained([nave], 0)
     assert names == ["nave", "nave, untrained"] and not notes
     assert everyone[1].encoder is not None and everyone[1].encoder.digest != encoder.digest

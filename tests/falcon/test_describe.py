@@ -15,9 +15,9 @@ from encoscope.falcon import Description, Descriptions, Falcon, describe
 from encoscope.falcon.captions.build import build
 from encoscope.falcon.crops import Gallery, original_box
 from encoscope.falcon.gradcam import GradCam
-from encoscope.images import Geometry, read
+from encoscope.images import Geometry, read_image
 from encoscope.probing import Probe, probe
-from encoscope.units import parse
+from encoscope.units import parse_unit
 from oracles import falcon as oracle
 from support import described_network as world
 
@@ -81,7 +81,7 @@ def test_a_feature_that_never_fires_is_told(fitted):
 
 def test_the_test_images_are_not_those_it_was_made_from(fitted):
     falcon, _ = fitted
-    space = falcon.space(parse("features:0", falcon.encoder))
+    space = falcon.space(parse_unit("features:0", falcon.encoder))
     assert not set(space.made.ids) & set(space.test.ids)
     assert len(space.made.ids) + len(space.test.ids) == 150 and 15 < len(space.test.ids) < 45
 
@@ -90,7 +90,7 @@ def test_concepts_are_those_of_the_method_written_out(fitted, folder):
     """Images, crops, captions, word scores and contrast, image by image and word by word."""
     falcon, found = fitted
     encoder, reader = falcon.encoder, world.Reader()
-    space = falcon.space(parse("features:0", encoder))
+    space = falcon.space(parse_unit("features:0", encoder))
     h, paths = space.made.h, space.made.paths
     order = sorted(range(len(paths)), key=lambda row: space.made.ids[row])
     for feature in (0, 2):
@@ -127,7 +127,7 @@ def found_spurious(description: Description) -> set[str]:
 def oracle_cam(encoder, path, *, feature):
     """The feature's GradCAM of one photo, by a backward pass, on the network's canvas, with the way back."""
     prepared = encoder.prepare(path)
-    ((cam,),) = GradCam(encoder, "gradient")(prepared.pixels, [[parse(f"features:{feature}", encoder)]])
+    ((cam,),) = GradCam(encoder, "gradient")(prepared.pixels, [[parse_unit(f"features:{feature}", encoder)]])
     return cam, prepared.geometries[0]
 
 
@@ -293,4 +293,4 @@ def test_files_that_are_gone_leave_grey_pictures(fitted, tmp_path):
     _, found = fitted
     example = found[0].high[0]
     gone = type(example)(str(tmp_path / "gone.png"), example.id, 1.0, box=example.box)
-    assert (gone.pixels == 128).all() and Path(example.path).is_file() and read(example.path).id == example.id
+    assert (gone.pixels == 128).all() and Path(example.path).is_file() and read_image(example.path).id == example.id

@@ -52,9 +52,9 @@ def probes(images: int = 400, noise: float = 0.1):
 def test_the_map_is_scikit_learns_ridge_and_its_r2_that_of_images_left_out():
     source, target, x, y, _ = probes()
     found = transfer(source, target, penalties=(0.1,))
-    from encoscope.falcon.heldout import held_out
+    from encoscope.falcon.heldout import choose_heldout
 
-    test = held_out(source.ids, 0.2)
+    test = choose_heldout(source.ids, 0.2)
     assert (found.fitted, found.tested) == ((~test).sum(), test.sum())
     centred = x[~test] - x[~test].mean(0)
     ridge = Ridge(alpha=0.1 * float(np.square(centred).sum()) / 6).fit(x[~test], y[~test])

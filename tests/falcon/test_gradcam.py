@@ -7,7 +7,7 @@ from torch import nn
 import encoscope
 from encoscope import Encoder
 from encoscope.falcon.gradcam import GradCam, masks_of
-from encoscope.units import parse, space_of
+from encoscope.units import parse_unit, space_of
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_closed_form_and_gradient_are_captums_up_to_scale(which, request, photo_
         "layer3:5,9": ("layer3", lambda kept, out: kept["maps"].mean((2, 3))[:, [5, 9]].sum(1)),
     }
     for text, (layer, value) in cases.items():
-        unit = parse(text, encoder)
+        unit = parse_unit(text, encoder)
         wanted = of_captum(encoder, layer, pixels, value)
         closed, graded = GradCam(encoder), GradCam(encoder, "gradient")
         assert closed.target(unit).method == "closed form" and graded.target(unit).method == "gradient"
@@ -69,7 +69,7 @@ def test_closed_form_and_gradient_are_captums_up_to_scale(which, request, photo_
 def test_many_units_of_many_images_are_each_image_alone(zoo, photo_paths):
     pixels = pixels_of(zoo, photo_paths)
     asked = [["features:3", "class:1", "layer2:7"], ["class:9"]]
-    units = [[parse(text, zoo) for text in row] for row in asked]
+    units = [[parse_unit(text, zoo) for text in row] for row in asked]
     for method in (None, "gradient"):
         cam = GradCam(zoo, method)
         together = cam(pixels, units)
@@ -93,9 +93,9 @@ def test_transformers_pooled_from_the_class_token_use_the_block_before(photo_pat
     encoder = transformer()
     cam = GradCam(encoder)
     for text in ("features:3", "class:2", "blocks.2@cls:4"):
-        assert cam.target(parse(text, encoder)).layer == "blocks.1"
+        assert cam.target(parse_unit(text, encoder)).layer == "blocks.1"
     pixels = pixels_of(encoder, photo_paths)
-    (first,), (second,) = cam(pixels, [[parse("class:2", encoder)], [parse("features:3", encoder)]])
+    (first,), (second,) = cam(pixels, [[parse_unit("class:2", encoder)], [parse_unit("features:3", encoder)]])
     assert first.shape == (3, 3) and first.max() > 0 and second.max() > 0
 
     # GradCAM written out: mean gradient over the patch tokens of the block before the last, times the tokens
@@ -111,15 +111,15 @@ def test_transformers_pooled_from_the_class_token_use_the_block_before(photo_pat
 def test_transformers_pooled_from_their_patches_use_the_last_block(photo_paths):
     encoder = transformer(class_token=False, global_pool="avg")
     cam = GradCam(encoder)
-    assert cam.target(parse("features:3", encoder)).layer == "blocks.2"
-    assert cam.target(parse("blocks.0:3", encoder)).method == "closed form"
+    assert cam.target(parse_unit("features:3", encoder)).layer == "blocks.2"
+    assert cam.target(parse_unit("blocks.0:3", encoder)).method == "closed form"
 
 
 def test_nothing_is_left_behind(zoo, photo_paths):
     pixels = pixels_of(zoo, photo_paths)
     flags = [parameter.requires_grad for parameter in zoo.module.parameters()]
     for method in (None, "gradient"):
-        GradCam(zoo, method)(pixels, [[parse("class:3", zoo)], [parse("layer4:1", zoo)]])
+        GradCam(zoo, method)(pixels, [[parse_unit("class:3", zoo)], [parse_unit("layer4:1", zoo)]])
     for module in zoo.module.modules():
         assert not module._forward_hooks and not module._forward_pre_hooks and not module._backward_hooks
     assert [parameter.requires_grad for parameter in zoo.module.parameters()] == flags
@@ -140,7 +140,7 @@ def test_masks_keep_the_upper_part_of_the_range():
 def test_spaces_are_named_as_probes_name_them():
     encoder = transformer()
     texts = {"features:1": "features", "class:1": "logits", "blocks.1:2": "blocks.1", "blocks.1@cls:2": "blocks.1@cls"}
-    assert {text: space_of(parse(text, encoder)) for text in texts} == texts
+    assert {text: space_of(parse_unit(text, encoder)) for text in texts} == texts
 
 
 def test_a_head_that_is_no_mean_goes_by_gradients(photo_paths):
@@ -154,5 +154,5 @@ def test_a_head_that_is_no_mean_goes_by_gradients(photo_paths):
 
     torch.manual_seed(1)
     encoder = Encoder(Normed(), size=32)
-    target = GradCam(encoder).target(parse("features:2", encoder))
+    target = GradCam(encoder).target(parse_unit("features:2", encoder))
     assert (target.layer, target.method) == ("conv", "gradient")

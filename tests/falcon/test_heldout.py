@@ -6,7 +6,15 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from encoscope.errors import UsageError
-from encoscope.falcon.heldout import Texts, auc, auc_interval, aucs, derangement, held_out, strong_images
+from encoscope.falcon.heldout import (
+    Texts,
+    choose_heldout,
+    compute_auc,
+    compute_aucs,
+    derangement,
+    stratified_auc_interval,
+    strong_images,
+)
 from encoscope.metrics import bootstrap
 
 
@@ -18,36 +26,36 @@ def sample(images: int = 300, seed: int = 0):
 
 def test_auc_is_scikit_learns():
     scores, strong = sample()
-    assert auc(scores, strong) == pytest.approx(roc_auc_score(strong, scores), abs=1e-12)
-    assert auc_interval(scores, strong).value == pytest.approx(roc_auc_score(strong, scores), abs=1e-6)
+    assert compute_auc(scores, strong) == pytest.approx(roc_auc_score(strong, scores), abs=1e-12)
+    assert stratified_auc_interval(scores, strong).value == pytest.approx(roc_auc_score(strong, scores), abs=1e-6)
     labels = np.stack([scores, -scores, sample(seed=1)[0]], axis=1)
     units = np.stack([strong, sample(seed=2)[1]], axis=1)
     wanted = [[roc_auc_score(units[:, u], labels[:, w]) for w in range(3)] for u in range(2)]
-    np.testing.assert_allclose(aucs(labels, units), wanted, atol=1e-12)
+    np.testing.assert_allclose(compute_aucs(labels, units), wanted, atol=1e-12)
 
 
 def test_the_interval_is_that_of_the_plain_bootstrap():
     scores, strong = sample()
-    found = auc_interval(scores, strong, resamples=4000, seed=3)
+    found = stratified_auc_interval(scores, strong, resamples=4000, seed=3)
 
     def of_rows(rows):
-        return auc(scores[rows.astype(int)], strong[rows.astype(int)])
+        return compute_auc(scores[rows.astype(int)], strong[rows.astype(int)])
 
     plain = bootstrap(np.arange(300.0), of_rows, resamples=500)
     assert found.low == pytest.approx(plain.low, abs=0.02) and found.high == pytest.approx(plain.high, abs=0.02)
-    assert auc_interval(scores, strong, seed=3) == auc_interval(scores, strong, seed=3)
+    assert stratified_auc_interval(scores, strong, seed=3) == stratified_auc_interval(scores, strong, seed=3)
     with pytest.raises(UsageError, match="0 and 300"):
-        auc_interval(scores, np.zeros(300, dtype=bool))
+        stratified_auc_interval(scores, np.zeros(300, dtype=bool))
 
 
 def test_images_are_held_out_by_their_ids_alone():
     ids = [f"{i}" for i in range(5000)]
-    kept = held_out(ids, 0.2)
+    kept = choose_heldout(ids, 0.2)
     assert 0.18 < kept.mean() < 0.22
-    assert list(held_out(ids[::-1], 0.2)) == list(kept[::-1])
-    assert not held_out(ids, 0).any()
+    assert list(choose_heldout(ids[::-1], 0.2)) == list(kept[::-1])
+    assert not choose_heldout(ids, 0).any()
     with pytest.raises(UsageError, match="share of the images"):
-        held_out(ids, 1.5)
+        choose_heldout(ids, 1.5)
 
 
 def test_strong_images_pass_alpha_or_are_the_strongest():

@@ -9,7 +9,7 @@ from encoscope.errors import UsageError
 from encoscope.falcon.boxing import largest_boxes
 from encoscope.falcon.groups import find_groups
 from encoscope.falcon.selection import activation, select, thresholds
-from encoscope.falcon.settings import Settings
+from encoscope.falcon.settings import FalconSettings
 from encoscope.probing import Probe
 from encoscope.units import Unit
 from oracles import falcon as oracle
@@ -31,8 +31,8 @@ def ids(count: int) -> list[str]:
     return [f"{i:04d}" for i in range(count)]
 
 
-SETTINGS = Settings.of(deviations=2.0)
-TOGETHER = Settings.of(deviations=0.8)  # low enough for several features of one image
+SETTINGS = FalconSettings.of(deviations=2.0)
+TOGETHER = FalconSettings.of(deviations=0.8)  # low enough for several features of one image
 
 
 def test_highs_and_lows_are_those_of_equation_2():
@@ -54,7 +54,7 @@ def test_the_order_of_the_images_does_not_matter_even_for_ties():
     h = np.repeat(representation(20), 3, axis=0)
     names = ids(len(h))
     order = np.random.default_rng(1).permutation(len(h))
-    settings = Settings.of(deviations=2.0, most=4, lows=4)
+    settings = FalconSettings.of(deviations=2.0, most=4, lows=4)
     limits = thresholds(h, settings)
     before = select(h, [feature(2)], settings, limits, names)[0]
     after = select(h[order], [feature(2)], settings, limits, [names[i] for i in order])[0]
@@ -68,12 +68,12 @@ def test_an_empty_set_is_replaced_by_the_strongest_and_a_dead_feature_is_told():
     h[:5, 4] = h[:5, 4] * 0 + 0.01
     h[5:, 4] = 0
     h[:, 5] = np.linspace(0.1, 0.2, len(h))
-    limits = thresholds(h, Settings())
-    dead, rare, weak = select(h, [feature(3), feature(4), feature(5)], Settings(), limits, ids(len(h)))
+    limits = thresholds(h, FalconSettings())
+    dead, rare, weak = select(h, [feature(3), feature(4), feature(5)], FalconSettings(), limits, ids(len(h)))
     assert not dead.fires and len(dead.high) == 0 and len(dead.low) == 0
     assert rare.adaptive and sorted(rare.high) == [0, 1, 2, 3, 4]  # not the images where it is off
     assert weak.adaptive and list(weak.high) == list(range(79, 69, -1))
-    (strict,) = select(h, [feature(5)], Settings.of(adaptive=0), limits, ids(len(h)))
+    (strict,) = select(h, [feature(5)], FalconSettings.of(adaptive=0), limits, ids(len(h)))
     assert strict.fires and not strict.adaptive and len(strict.high) == 0
 
 
@@ -82,10 +82,10 @@ def test_a_set_of_too_few_images_counts_as_empty():
     limits = thresholds(h, SETTINGS)
     sizes = [int((h[:, i] > limits.alpha).sum()) for i in range(h.shape[1])]
     needed = sorted(sizes)[6]
-    strict = Settings.of(deviations=2.0, least=needed)
+    strict = FalconSettings.of(deviations=2.0, least=needed)
     found = select(h, [feature(i) for i in range(h.shape[1])], strict, limits, ids(len(h)))
     assert [selection.adaptive for selection in found] == [size < needed for size in sizes]
-    assert Settings.of("authors").least == 11 and Settings.of("paper").least == 1
+    assert FalconSettings.of("authors").least == 11 and FalconSettings.of("paper").least == 1
 
 
 def test_a_group_needs_all_its_members_and_exact_no_other():
@@ -95,7 +95,7 @@ def test_a_group_needs_all_its_members_and_exact_no_other():
     (both,) = select(h, [feature(1, 4)], TOGETHER, limits, ids(len(h)))
     assert sorted(both.high) == np.flatnonzero(above[:, 1] & above[:, 4]).tolist() != []
     assert (h[both.low][:, [1, 4]] < limits.epsilon).all()
-    exact = Settings.of(mode="exact", deviations=0.8)
+    exact = FalconSettings.of(mode="exact", deviations=0.8)
     (single,) = select(h, [feature(1)], exact, limits, ids(len(h)))
     assert sorted(single.high) == np.flatnonzero(above[:, 1] & (above.sum(1) == 1)).tolist()
     np.testing.assert_allclose(activation(h, feature(1, 4)), h[:, 1] + h[:, 4])
@@ -142,14 +142,14 @@ def test_threshold_groups_are_all_sets_that_enough_images_share(closed):
 
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match=r"no setting 'alfa' \(nearest: alpha"):
-        Settings.of(alfa=1)
+        FalconSettings.of(alfa=1)
     with pytest.raises(UsageError, match="preset is paper or authors"):
-        Settings.of("mine")
+        FalconSettings.of("mine")
     with pytest.raises(UsageError, match="score is cosine or softmax, not 'dot'"):
-        Settings.of(score="dot")
+        FalconSettings.of(score="dot")
     with pytest.raises(UsageError, match="mask lies in"):
-        Settings.of(mask=1.5)
-    assert Settings.of("authors").spurious == 0.1 and Settings.of("authors").mode == "exact"
+        FalconSettings.of(mask=1.5)
+    assert FalconSettings.of("authors").spurious == 0.1 and FalconSettings.of("authors").mode == "exact"
 
 
 @pytest.mark.parametrize("density", [0.02, 0.1, 0.3, 0.6, 0.95])

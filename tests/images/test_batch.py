@@ -14,13 +14,13 @@ from PIL import Image
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.errors import ImageError, UsageError
-from encoscope.images import Geometry, Photo, Preprocess, read, resize, to_batch
+from encoscope.images import Geometry, LoadedImage, Preprocess, make_batch, read_image, resize_image
 
 PLAIN = Preprocess(size=(32, 32), mean=(0.0,), std=(1.0,), interpolation="nearest")
 
 
-def photo(height: int, width: int, seed: int = 0) -> Photo:
-    return read(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+def photo(height: int, width: int, seed: int = 0) -> LoadedImage:
+    return read_image(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
@@ -38,16 +38,16 @@ def test_the_models_geometry_is_timms_bit_for_bit(
         img_size=size, crop_pct=crop, interpolation=interpolation, mean=preprocess.mean, std=preprocess.std
     )
     for path in (photo_paths["chelsea"], photo_paths["flower"]):
-        batch = to_batch([read(path)], preprocess)
+        batch = make_batch([read_image(path)], preprocess)
         with Image.open(path) as image:
             assert torch.equal(batch.pixels[0], timms(image.convert("RGB")))
 
 
 def test_whole_keeps_the_aspect_and_pads_with_the_mean() -> None:
-    batch = to_batch([photo(300, 451)], Preprocess(size=(64, 64)), geometry="whole", multiple=(32, 16))
+    batch = make_batch([photo(300, 451)], Preprocess(size=(64, 64)), geometry="whole", multiple=(32, 16))
     way = batch.geometries[0]
     assert way == Geometry((300, 451), (64, 96), (0, 0), (64, 96), (64, 96))
-    batch = to_batch([photo(300, 470)], Preprocess(size=(60, 80)), geometry="whole", multiple=16)
+    batch = make_batch([photo(300, 470)], Preprocess(size=(60, 80)), geometry="whole", multiple=16)
     way = batch.geometries[0]
     assert (way.resized, way.valid, way.canvas) == ((60, 94), (60, 94), (64, 96))
     assert batch.pixels.shape == (1, 3, 64, 96)
@@ -58,24 +58,24 @@ def test_whole_keeps_the_aspect_and_pads_with_the_mean() -> None:
 
 def test_native_squashed_and_own_sizes() -> None:
     tall = photo(50, 20)
-    assert to_batch([tall], PLAIN, geometry="whole", size="native", multiple=16).geometries[0].canvas == (64, 32)
-    squashed = to_batch([tall], Preprocess(size=(24, 48)), geometry="whole", multiple=32, fixed=True).geometries[0]
+    assert make_batch([tall], PLAIN, geometry="whole", size="native", multiple=16).geometries[0].canvas == (64, 32)
+    squashed = make_batch([tall], Preprocess(size=(24, 48)), geometry="whole", multiple=32, fixed=True).geometries[0]
     assert squashed == Geometry((50, 20), (24, 48), (0, 0), (24, 48), (24, 48))
-    assert to_batch([tall], PLAIN, geometry="whole", size=40).geometries[0].resized == (100, 40)
-    assert to_batch([tall], PLAIN, size=16, multiple=14).geometries[0] == Geometry(
+    assert make_batch([tall], PLAIN, geometry="whole", size=40).geometries[0].resized == (100, 40)
+    assert make_batch([tall], PLAIN, size=16, multiple=14).geometries[0] == Geometry(
         (50, 20), (40, 16), (12, 0), (16, 16), (28, 28)
     )
-    assert to_batch([tall], PLAIN, multiple=14).geometries[0].canvas == (32, 32)  # its own size is never padded
+    assert make_batch([tall], PLAIN, multiple=14).geometries[0].canvas == (32, 32)  # its own size is never padded
 
 
 def test_unlike_photos_share_a_canvas_and_keep_their_values() -> None:
     wide, tall = photo(30, 60), photo(60, 30, seed=1)
-    together = to_batch([wide, tall], PLAIN, geometry="whole", multiple=8)
+    together = make_batch([wide, tall], PLAIN, geometry="whole", multiple=8)
     assert together.pixels.shape == (2, 3, 64, 64)
     assert [way.valid for way in together.geometries] == [(32, 64), (64, 32)]
     assert [way.canvas for way in together.geometries] == [(64, 64), (64, 64)]
     for index, alone in enumerate((wide, tall)):
-        single = to_batch([alone], PLAIN, geometry="whole", multiple=8)
+        single = make_batch([alone], PLAIN, geometry="whole", multiple=8)
         rows, columns = single.pixels.shape[2:]
         assert torch.equal(together.pixels[index, :, :rows, :columns], single.pixels[0])
         assert together.pixels[index, :, rows:].abs().sum() + together.pixels[index, :, :, columns:].abs().sum() == 0
@@ -83,30 +83,30 @@ def test_unlike_photos_share_a_canvas_and_keep_their_values() -> None:
 
 def test_values_are_normalised_and_channels_fit() -> None:
     grey = Preprocess(size=(8, 8), mean=(0.5,), std=(0.25,), channels=1)
-    half = read(np.full((8, 8, 3), 51, dtype=np.uint8))
-    assert torch.allclose(to_batch([half], grey).pixels, torch.full((1, 1, 8, 8), (0.2 - 0.5) / 0.25))
-    deep = read(np.full((9, 12), 13107, dtype=np.uint16), channels=1)
+    half = read_image(np.full((8, 8, 3), 51, dtype=np.uint8))
+    assert torch.allclose(make_batch([half], grey).pixels, torch.full((1, 1, 8, 8), (0.2 - 0.5) / 0.25))
+    deep = read_image(np.full((9, 12), 13107, dtype=np.uint16), channels=1)
     assert torch.allclose(
-        to_batch([deep], Preprocess((8, 8), (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))).pixels[0, :, 0, 0],
+        make_batch([deep], Preprocess((8, 8), (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))).pixels[0, :, 0, 0],
         torch.tensor([0.2, 0.0, -0.2]),
         atol=1e-6,
     )
-    five = read(np.random.default_rng(0).random((8, 8, 5), dtype=np.float32), channels=5)
+    five = read_image(np.random.default_rng(0).random((8, 8, 5), dtype=np.float32), channels=5)
     many = Preprocess((8, 8), (0.0,), (1.0,), channels=5)
-    assert torch.equal(to_batch([five], many).pixels[0], torch.from_numpy(five.pixels).permute(2, 0, 1))
+    assert torch.equal(make_batch([five], many).pixels[0], torch.from_numpy(five.pixels).permute(2, 0, 1))
     with pytest.raises(ImageError, match="5 channels where 3"):
-        to_batch([five], PLAIN)
+        make_batch([five], PLAIN)
     with pytest.raises(UsageError, match="mean has 3 values for 5 channels"):
-        to_batch([five], Preprocess((8, 8), channels=5))
+        make_batch([five], Preprocess((8, 8), channels=5))
 
 
 def test_float_photos_are_resized_like_bytes(photo_paths: dict[str, Path]) -> None:
-    image = read(photo_paths["coffee"]).pixels
-    small, floats = resize(image, (50, 75)), resize((image / 255).astype(np.float32), (50, 75))
+    image = read_image(photo_paths["coffee"]).pixels
+    small, floats = resize_image(image, (50, 75)), resize_image((image / 255).astype(np.float32), (50, 75))
     assert np.abs(small / 255 - floats).max() < 2 / 255  # bytes are rounded twice, after each axis
     assert floats.min() >= 0 and floats.max() <= 1
     with pytest.raises(UsageError, match=r"bicubik.*nearest: bicubic"):
-        resize(image, (5, 5), "bicubik")
+        resize_image(image, (5, 5), "bicubik")
 
 
 @pytest.mark.parametrize(
@@ -122,19 +122,19 @@ def test_float_photos_are_resized_like_bytes(photo_paths: dict[str, Path]) -> No
 )
 def test_contradicting_settings(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        inspect.unwrap(to_batch)([photo(8, 8)], PLAIN, **settings)  # as without the tests' own type checks
+        inspect.unwrap(make_batch)([photo(8, 8)], PLAIN, **settings)  # as without the tests' own type checks
 
 
 def test_an_empty_batch_and_an_endless_strip() -> None:
     with pytest.raises(UsageError, match="at least one image"):
-        to_batch([], PLAIN)
+        make_batch([], PLAIN)
     with pytest.raises(ImageError, match="100000 x 1 would become 3200000 x 32"):
-        to_batch([photo(1, 100_000)], PLAIN, geometry="whole")
-    assert to_batch([photo(1, 1)], PLAIN, geometry="whole").pixels.shape == (1, 3, 32, 32)
+        make_batch([photo(1, 100_000)], PLAIN, geometry="whole")
+    assert make_batch([photo(1, 1)], PLAIN, geometry="whole").pixels.shape == (1, 3, 32, 32)
 
 
 def test_a_batch_moves_and_counts() -> None:
-    batch = to_batch([photo(8, 8), photo(8, 9)], PLAIN)
+    batch = make_batch([photo(8, 8), photo(8, 9)], PLAIN)
     assert len(batch.to("cpu")) == 2
     assert batch.to("meta").pixels.device.type == "meta"
 
@@ -158,7 +158,7 @@ def test_labels_find_the_pixels_they_came_from(
     if geometry == "model" and size == "native":
         size = "model"
     shape = Preprocess(size=(32, 48), mean=(0.0,), std=(1.0,))
-    way = to_batch([photo(height, width)], shape, geometry=geometry, size=size, multiple=multiple).geometries[0]
+    way = make_batch([photo(height, width)], shape, geometry=geometry, size=size, multiple=multiple).geometries[0]
     grid = (max(1, way.canvas[0] // cell), max(1, way.canvas[1] // cell))
     rows, columns = way.valid_cells(grid)
     for axis, valid in ((0, rows), (1, columns)):
@@ -191,7 +191,7 @@ def test_a_marked_cell_comes_back_on_the_right_pixels() -> None:
         {"geometry": "whole", "size": "native", "multiple": 32},
         {"geometry": "whole", "fixed": True},
     ):
-        batch = to_batch([read(image)], Preprocess((64, 64), (0.0,), (1.0,)), **settings_)
+        batch = make_batch([read_image(image)], Preprocess((64, 64), (0.0,), (1.0,)), **settings_)
         way = batch.geometries[0]
         cells = (way.canvas[0] // 2, way.canvas[1] // 2)
         seen = torch.nn.functional.adaptive_avg_pool2d(batch.pixels, cells)[0, 0] > 0.5

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from encoscope.errors import MissingError
-from encoscope.images import Photo, Skipped, collect, photos, read
+from encoscope.images import LoadedImage, SkippedImage, collect_files, read_image, read_images
 
 
 @pytest.fixture
@@ -27,44 +27,51 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_walked_sorted_and_without_hidden_files(folder: Path) -> None:
-    found = [path.relative_to(folder).as_posix() for path in collect(folder)]
+    found = [path.relative_to(folder).as_posix() for path in collect_files(folder)]
     assert found == ["a.JPG", "b.png", "sub/broken.jpg", "sub/c.tiff", "sub/deep/a.png"]
 
 
 def test_the_given_order_is_kept_and_nothing_comes_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    found = collect(["b.png", "notes.txt", str(folder / "b.png"), folder / "sub", "sub/c.tiff"])
+    found = collect_files(["b.png", "notes.txt", str(folder / "b.png"), folder / "sub", "sub/c.tiff"])
     names = [os.path.relpath(path, folder) for path in found]
     assert names == ["b.png", "notes.txt", "sub/broken.jpg", "sub/c.tiff", "sub/deep/a.png"]
 
 
 def test_what_is_not_there(folder: Path) -> None:
     with pytest.raises(MissingError, match=r"no such file or folder: .*nowhere"):
-        collect([folder, folder / "nowhere"])
+        collect_files([folder, folder / "nowhere"])
     (folder / "empty").mkdir()
     with pytest.raises(MissingError, match=r"no images below .*empty .*\.png"):
-        collect(folder / "empty")
+        collect_files(folder / "empty")
 
 
 def test_a_stream_goes_on_past_what_it_cannot_read(folder: Path) -> None:
-    stream = list(photos([folder, folder / "nowhere.png"]))
-    assert [type(item) for item in stream] == [Photo, Photo, Skipped, Photo, Photo, Skipped]
+    stream = list(read_images([folder, folder / "nowhere.png"]))
+    assert [type(item) for item in stream] == [
+        LoadedImage,
+        LoadedImage,
+        SkippedImage,
+        LoadedImage,
+        LoadedImage,
+        SkippedImage,
+    ]
     broken, missing = stream[2], stream[5]
-    assert isinstance(broken, Skipped) and isinstance(missing, Skipped)
+    assert isinstance(broken, SkippedImage) and isinstance(missing, SkippedImage)
     assert broken.path == str(folder / "sub" / "broken.jpg")
     assert "not an image in a known format" in broken.reason
-    assert missing == Skipped(str(folder / "nowhere.png"), f"no such file or folder: {folder / 'nowhere.png'}")
+    assert missing == SkippedImage(str(folder / "nowhere.png"), f"no such file or folder: {folder / 'nowhere.png'}")
 
 
 def test_a_stream_is_lazy(folder: Path) -> None:
     taken = []
 
     def paths():
-        for path in collect(folder):
+        for path in collect_files(folder):
             taken.append(path)
             yield path
 
-    stream = photos(paths())
+    stream = read_images(paths())
     next(stream)
     assert len(taken) == 1
 
@@ -84,7 +91,7 @@ class Labelled:
 
 def test_images_in_memory_stream_from_anything() -> None:
     images = [np.full((5, 6, 3), value, dtype=np.uint8) for value in (0, 100, 200)]
-    expected = [read(image).id for image in images]
+    expected = [read_image(image).id for image in images]
     stacked = np.stack(images)
     sources = {
         "list": images,
@@ -92,15 +99,15 @@ def test_images_in_memory_stream_from_anything() -> None:
         "batch": stacked,
         "tensor": torch.from_numpy(stacked.transpose(0, 3, 1, 2).copy()),
         "pil": [Image.fromarray(image) for image in images],
-        "photos": [read(image) for image in images],
+        "photos": [read_image(image) for image in images],
         "labelled": [(image, "label") for image in images],
         "dataset": Labelled(images),
     }
     for name, source in sources.items():
-        assert [photo.id for photo in photos(source) if isinstance(photo, Photo)] == expected, name
-    assert [photo.id for photo in photos(images[1]) if isinstance(photo, Photo)] == expected[1:2]
-    assert list(photos([np.zeros((2, 2)) + 7])) == [
-        Skipped(
+        assert [photo.id for photo in read_images(source) if isinstance(photo, LoadedImage)] == expected, name
+    assert [photo.id for photo in read_images(images[1]) if isinstance(photo, LoadedImage)] == expected[1:2]
+    assert list(read_images([np.zeros((2, 2)) + 7])) == [
+        SkippedImage(
             "image 0",
             "a floating-point image must lie in [0, 1], this one spans [7, 7]: give a window, such as window=(7, 7)",
         )

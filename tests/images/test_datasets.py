@@ -7,7 +7,7 @@ import pytest
 import encoscope
 from encoscope.cli.app import run
 from encoscope.errors import MissingError, UsageError
-from encoscope.images import collect, dataset, is_dataset
+from encoscope.images import collect_files, is_dataset, open_dataset
 from encoscope.images.caltech101 import class_names, listed
 
 
@@ -27,9 +27,9 @@ def root(tmp_path, photo_paths, monkeypatch):
 
 
 def test_a_dataset_is_named_by_a_string(root):
-    found = dataset(f"caltech101:{root}#train")
+    found = open_dataset(f"caltech101:{root}#train")
     assert [found.classes[label] for label in found.labels] == ["accordion", "wrench"]
-    assert collect(f"caltech101:{root}") == list(found.paths)
+    assert collect_files(f"caltech101:{root}") == list(found.paths)
     encoder = encoscope.load("timm:resnet10t@untrained")
     assert len(encoscope.segment(encoder, f"caltech101:{root}", size=32, clusters=2)) == 2
 
@@ -45,16 +45,16 @@ def test_refusals(tmp_path):
     assert not is_dataset("timm:resnet50")
     assert not is_dataset(tmp_path)
     with pytest.raises(UsageError, match="nearest: caltech101"):
-        dataset("caltech:data")
+        open_dataset("caltech:data")
     with pytest.raises(UsageError, match="names no folder"):
-        dataset("caltech101:")
+        open_dataset("caltech101:")
     with pytest.raises(UsageError, match="no split"):
-        dataset(f"caltech101:{tmp_path}#validation")
+        open_dataset(f"caltech101:{tmp_path}#validation")
     with pytest.raises(MissingError, match="101_ObjectCategories"):
-        dataset(f"caltech101:{tmp_path}")
+        open_dataset(f"caltech101:{tmp_path}")
 
 
 def test_the_whole_lists_are_there(data_root):
-    found = dataset(f"caltech101:{data_root / 'caltech101'}#test")
+    found = open_dataset(f"caltech101:{data_root / 'caltech101'}#test")
     assert len(found) == len([photo for photo in listed("test") if not photo.startswith("BACKGROUND")])
     assert len(found.classes) == 101

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from encoscope.errors import ImageError, MissingError, UsageError
-from encoscope.images import BoxedPhotos, boxed, collect, dataset
+from encoscope.images import BoxedImages, collect_files, open_boxed_dataset, open_dataset
 
 
 def save(path, width=60, height=40):
@@ -49,8 +49,8 @@ def voc2007(tmp_path):
 
 
 def test_voc_by_losts_rules(voc2007):
-    found = dataset(f"voc07:{voc2007}")
-    assert isinstance(found, BoxedPhotos) and len(found) == 2 and found.labels == ()
+    found = open_dataset(f"voc07:{voc2007}")
+    assert isinstance(found, BoxedImages) and len(found) == 2 and found.labels == ()
     assert [path.name for path in found.paths] == ["000005.jpg", "000007.jpg"]
     # (1, 1, width, height) is the whole image: (0, 0, width, height)
     np.testing.assert_array_equal(found.boxes[0], [[0, 0, 60, 40], [0, 0, 20, 30]])
@@ -62,31 +62,31 @@ def test_voc_by_losts_rules(voc2007):
     assert len(found.truth(0)) == 2 and len(found.truth(0, hard=False)) == 1
     assert found.notes == found.skipped == ()
     for root in (voc2007 / "VOCdevkit", voc2007 / "VOCdevkit" / "VOC2007"):
-        assert boxed(f"voc07:{root}#trainval").paths == found.paths
-    assert boxed(f"voc07:{voc2007}#dog_trainval").paths == found.paths
-    assert collect(f"voc07:{voc2007}") == list(found.paths)
+        assert open_boxed_dataset(f"voc07:{root}#trainval").paths == found.paths
+    assert open_boxed_dataset(f"voc07:{voc2007}#dog_trainval").paths == found.paths
+    assert collect_files(f"voc07:{voc2007}") == list(found.paths)
 
 
 def test_voc_that_is_not_there_or_not_whole(voc2007, tmp_path):
     home = voc2007 / "VOCdevkit" / "VOC2007"
     with pytest.raises(MissingError, match=r"no VOC2012 .*VOCdevkit/VOC2012.*VOCtrainval_11-May-2012.tar"):
-        dataset(f"voc12:{tmp_path}")
+        open_dataset(f"voc12:{tmp_path}")
     with pytest.raises(UsageError, match=r"no split 'trainva' .nearest: trainval.*; there are trainval"):
-        dataset(f"voc07:{voc2007}#trainva")
+        open_dataset(f"voc07:{voc2007}#trainva")
     (home / "Annotations" / "000007.xml").unlink()
     with pytest.raises(MissingError, match=r"incomplete: 1 of 2 files .*000007.xml; .* as voc:"):
-        dataset(f"voc07:{voc2007}")
-    assert [path.name for path in boxed(f"voc:{home}").paths] == ["000005.jpg"]
+        open_dataset(f"voc07:{voc2007}")
+    assert [path.name for path in open_boxed_dataset(f"voc:{home}").paths] == ["000005.jpg"]
     (home / "JPEGImages" / "000005.jpg").unlink()
     with pytest.raises(
         MissingError, match=r"no annotated image of .* can be used; .*looked for .*000005 with any suffix"
     ):
-        dataset(f"voc:{home}")
+        open_dataset(f"voc:{home}")
     with pytest.raises(MissingError, match="no VOC layout at"):
-        dataset(f"voc:{tmp_path / 'nothing'}")
+        open_dataset(f"voc:{tmp_path / 'nothing'}")
     (home / "ImageSets" / "Main" / "trainval.txt").write_text("\n")
     with pytest.raises(MissingError, match=r"the list trainval of .* is empty"):
-        dataset(f"voc07:{voc2007}")
+        open_dataset(f"voc07:{voc2007}")
 
 
 def test_what_labelling_tools_write(tmp_path, caplog):
@@ -106,7 +106,7 @@ def test_what_labelling_tools_write(tmp_path, caplog):
     write(tmp_path / "z.xml", xml(thing("dog"))[:60])
     write(tmp_path / "y.xml", xml(thing("dog")))
     write(tmp_path / "x.xml", '<!DOCTYPE a [<!ENTITY b "c">]>' + xml())
-    found = boxed(f"voc:{tmp_path}")
+    found = open_boxed_dataset(f"voc:{tmp_path}")
     assert [path.name for path in found.paths] == ["a.png", "b.png", "c.png", "d.png", "e.png", "f.png"]
     assert found.classes == ("Hündin", "Kätzchen", "chat", "dog", "狗")
     np.testing.assert_array_equal(found.boxes[0], [[0, 1.5, 30, 20.25]])
@@ -128,7 +128,7 @@ def test_a_tool_that_counts_from_zero(tmp_path):
     for stem, box in (("a", (0, 5, 60, 40)), ("b", (10, 10, 20, 20))):
         save(tmp_path / "images" / f"{stem}.jpg")
         write(tmp_path / "Annotations" / f"{stem}.xml", xml(thing("dog", box)))
-    found = boxed(f"voc:{tmp_path}")
+    found = open_boxed_dataset(f"voc:{tmp_path}")
     np.testing.assert_array_equal(np.vstack(found.boxes), [[0, 5, 60, 40], [10, 10, 20, 20]])
 
 
@@ -136,7 +136,7 @@ def test_a_number_that_is_none(tmp_path):
     save(tmp_path / "a.jpg")
     write(tmp_path / "a.xml", xml(thing("dog", ("one", 1, 2, 3))))
     with pytest.raises(MissingError, match="xmin is 'one', not a number"):
-        dataset(f"voc:{tmp_path}")
+        open_dataset(f"voc:{tmp_path}")
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def string(coco, document=None):
 
 
 def test_coco_by_losts_rules(coco):
-    found = boxed(string(coco))
+    found = open_boxed_dataset(string(coco))
     assert [path.name for path in found.paths] == ["a.jpg", "b.jpg", "c.jpg"]
     assert found.classes == ("person", "dog")  # by category id
     np.testing.assert_allclose(found.boxes[0], [[10.4, 5.5, 30.6, 15.5], [0, 0, 60, 40]])
@@ -187,7 +187,7 @@ def test_coco_of_other_tools(coco):
         {"image_id": 5, "category_id": 18, "bbox": [1, float("nan"), 5, 5]},
         {"image_id": 100, "category_id": 18, "bbox": [1, 1, 5, 5]},
     ]
-    found = boxed(string(coco))
+    found = open_boxed_dataset(string(coco))
     assert found.classes == ("person", "dog", "category 77")
     np.testing.assert_array_equal(found.boxes[2], [[1, 1, 6, 6]])
     assert [skipped.path for skipped in found.skipped] == [str(root / "images" / "gone.jpg")]
@@ -199,25 +199,25 @@ def test_coco_of_other_tools(coco):
 def test_coco_refusals(coco, tmp_path):
     name = string(coco)
     with pytest.raises(UsageError, match="names its annotations too"):
-        dataset(f"coco:{tmp_path / 'images'}")
+        open_dataset(f"coco:{tmp_path / 'images'}")
     with pytest.raises(MissingError, match="no folder of COCO images"):
-        dataset(f"coco:{tmp_path / 'nowhere'}#{tmp_path / 'ann.json'}")
+        open_dataset(f"coco:{tmp_path / 'nowhere'}#{tmp_path / 'ann.json'}")
     with pytest.raises(MissingError, match="no annotations at"):
-        dataset(f"coco:{tmp_path / 'images'}#{tmp_path / 'nothing.json'}")
+        open_dataset(f"coco:{tmp_path / 'images'}#{tmp_path / 'nothing.json'}")
     (tmp_path / "ann.json").write_text(json.dumps(coco[1])[:200])
     with pytest.raises(ImageError, match="only a part of one"):
-        dataset(name)
+        open_dataset(name)
     with pytest.raises(ImageError, match="no lists 'images' and 'annotations'"):
-        dataset(string(coco, [{"image_id": 1, "bbox": [1, 1, 2, 2]}]))
+        open_dataset(string(coco, [{"image_id": 1, "bbox": [1, 1, 2, 2]}]))
     with pytest.raises(ImageError, match="panoptic annotations"):
-        dataset(string(coco, {"images": [], "annotations": [{"segments_info": []}]}))
+        open_dataset(string(coco, {"images": [], "annotations": [{"segments_info": []}]}))
     with pytest.raises(ImageError, match=r"not in COCO's form .KeyError.'category_id'"):
-        dataset(string(coco, coco[1] | {"annotations": [{"image_id": 9, "bbox": [1, 1, 2, 2]}]}))
+        open_dataset(string(coco, coco[1] | {"annotations": [{"image_id": 9, "bbox": [1, 1, 2, 2]}]}))
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingError, match="none of the 3 images"):
-        dataset(f"coco:{tmp_path / 'empty'}#{string(coco).partition('#')[2]}")
+        open_dataset(f"coco:{tmp_path / 'empty'}#{string(coco).partition('#')[2]}")
     with pytest.raises(UsageError, match="has no boxes"):
-        boxed(tmp_path / "images")
+        open_boxed_dataset(tmp_path / "images")
 
 
 @pytest.fixture
@@ -239,35 +239,35 @@ def coco20k(tmp_path):
 
 def test_coco20k_takes_the_listed_images_in_the_lists_order(coco20k):
     root, names = coco20k
-    found = boxed(f"coco20k:{root}")
+    found = open_boxed_dataset(f"coco20k:{root}")
     assert [path.name for path in found.paths] == [names[2], names[0]]
     np.testing.assert_array_equal(np.vstack(found.boxes)[:, 0], [25, 30])
     assert "lists 2 images; COCO20k has 19,817" in found.notes[0]
     (root / "mine.txt").write_text(names[1])
-    assert [path.name for path in boxed(f"coco20k:{root}#{root / 'mine.txt'}").paths] == [names[1]]
+    assert [path.name for path in open_boxed_dataset(f"coco20k:{root}#{root / 'mine.txt'}").paths] == [names[1]]
 
 
 def test_coco20k_says_what_is_missing(coco20k, tmp_path):
     root, names = coco20k
     (root / "images" / "train2014" / names[0]).unlink()
     with pytest.raises(MissingError, match=r"incomplete: 1 of 2 listed images .*as coco:"):
-        dataset(f"coco20k:{root}")
+        open_dataset(f"coco20k:{root}")
     (root / "coco_20k_filenames.txt").write_text("a photo\n")
     with pytest.raises(ImageError, match="no list of COCO file names"):
-        dataset(f"coco20k:{root}")
+        open_dataset(f"coco20k:{root}")
     (root / "coco_20k_filenames.txt").write_text("COCO_train2014_000000000001.jpg")
     with pytest.raises(ImageError, match="lists image 1, which is not in"):
-        dataset(f"coco20k:{root}")
+        open_dataset(f"coco20k:{root}")
     (root / "coco_20k_filenames.txt").unlink()
     with pytest.raises(MissingError, match=r"it is no part of COCO; take coco_20k_filenames.txt .* LOST"):
-        dataset(f"coco20k:{root}")
+        open_dataset(f"coco20k:{root}")
     with pytest.raises(MissingError, match=r"looked for .*train2014; unpack train2014.zip"):
-        dataset(f"coco20k:{tmp_path / 'annotations'}")
+        open_dataset(f"coco20k:{tmp_path / 'annotations'}")
 
 
 def test_real_coco_boxes(data_root):
     root = data_root / "coco128"
-    found = boxed(f"coco:{root / 'train2017'}#{root / 'annotations' / 'instances_train2017.json'}")
+    found = open_boxed_dataset(f"coco:{root / 'train2017'}#{root / 'annotations' / 'instances_train2017.json'}")
     assert len(found) == 128 and sum(map(len, found.boxes)) == 929 and len(found.classes) == 80
     assert not found.skipped
     for path, boxes in zip(found.paths, found.boxes, strict=True):

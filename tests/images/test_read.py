@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from encoscope.errors import ImageError, MissingError, UsageError
-from encoscope.images import read
+from encoscope.images import read_image
 
 RED, BLUE, WHITE = (200, 30, 40), (20, 60, 220), (255, 255, 255)
 
@@ -33,7 +33,7 @@ def picture() -> np.ndarray:
 def test_a_file_is_read_as_it_is_and_named_by_its_bytes(picture: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(picture).save(path)
-    photo = read(path)
+    photo = read_image(path)
     assert photo.pixels.dtype == np.uint8
     np.testing.assert_array_equal(photo.pixels, picture)
     assert (photo.path, photo.height, photo.width) == (str(path), 16, 24)
@@ -57,7 +57,7 @@ def test_exif_orientation_is_applied(picture: np.ndarray, tmp_path: Path, orient
     exif[0x0112] = orientation
     path = tmp_path / f"turned.{suffix}"
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, quality=100)
-    difference = np.abs(read(path).pixels.astype(int) - picture.astype(int))
+    difference = np.abs(read_image(path).pixels.astype(int) - picture.astype(int))
     assert np.median(difference) <= 3  # JPEG and WebP bleed at the blocks' edges
 
 
@@ -65,7 +65,7 @@ def test_exif_orientation_is_applied(picture: np.ndarray, tmp_path: Path, orient
 def test_every_mode_becomes_colour(picture: np.ndarray, mode: str) -> None:
     image = Image.fromarray(picture).convert(mode)
     expected = np.asarray(image.convert("RGB"))
-    photo = read(image)
+    photo = read_image(image)
     assert photo.pixels.shape == (16, 24, 3)
     np.testing.assert_array_equal(photo.pixels, expected)
 
@@ -77,7 +77,7 @@ def test_modes_survive_their_files(picture: np.ndarray, tmp_path: Path, name: st
     path = tmp_path / f"x.{suffix}"
     image = Image.fromarray(picture).convert(name)
     image.save(path)
-    difference = np.abs(read(path).pixels.astype(int) - np.asarray(image.convert("RGB")).astype(int))
+    difference = np.abs(read_image(path).pixels.astype(int) - np.asarray(image.convert("RGB")).astype(int))
     assert np.median(difference) <= 4
 
 
@@ -88,14 +88,14 @@ def test_transparency_is_composited_on_the_background(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(values).save(path)
     for background, colour in (("white", WHITE), (BLUE, BLUE), ("#143cdc", BLUE)):
-        pixels = read(path, background=background).pixels
+        pixels = read_image(path, background=background).pixels
         np.testing.assert_array_equal(pixels[0], [RED, RED])
         np.testing.assert_array_equal(pixels[1, 0], colour)
         half = (np.array(RED) * 128 + np.array(colour) * 127) / 255
         np.testing.assert_allclose(pixels[1, 1], half, atol=1)
-    as_floats = read(values.astype(np.float32) / 255, background=BLUE).pixels
+    as_floats = read_image(values.astype(np.float32) / 255, background=BLUE).pixels
     np.testing.assert_allclose(as_floats[1, 1], (np.array(RED) * 128 + np.array(BLUE) * 127) / 255**2, atol=1e-4)
-    np.testing.assert_array_equal(read(values, channels=4).pixels, values)  # four channels asked for: not opacity
+    np.testing.assert_array_equal(read_image(values, channels=4).pixels, values)  # four channels asked for: not opacity
 
 
 def test_a_palette_with_transparency_shows_the_background(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_palette_with_transparency_shows_the_background(tmp_path: Path) -> Non
     image.putpalette([*RED, *BLUE])
     image.putpixel((0, 0), 0)
     image.save(tmp_path / "p.png", transparency=0)
-    pixels = read(tmp_path / "p.png").pixels
+    pixels = read_image(tmp_path / "p.png").pixels
     np.testing.assert_array_equal(pixels[0, 0], WHITE)
     np.testing.assert_array_equal(pixels[1, 3], BLUE)
 
@@ -113,11 +113,11 @@ def test_sixteen_bits_keep_their_depth(tmp_path: Path, suffix: str) -> None:
     values = np.array([[0, 1, 300], [32768, 65534, 65535]], dtype=np.uint16)
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(values).save(path)
-    photo = read(path)
+    photo = read_image(path)
     assert photo.pixels.dtype == np.float32
     for channel in range(3):
         np.testing.assert_allclose(photo.pixels[..., channel], values / 65535, atol=1e-7)
-    windowed = read(path, window=(300, 32768), channels=1)
+    windowed = read_image(path, window=(300, 32768), channels=1)
     np.testing.assert_allclose(windowed.pixels[..., 0], [[0, 0, 0], [1, 1, 1]], atol=1e-7)
 
 
@@ -126,8 +126,8 @@ def test_sixteen_bit_colour_takes_a_window_in_its_own_values(tmp_path: Path) -> 
 
     values = np.linspace(0, 65535, 4 * 5 * 3).astype(np.uint16).reshape(4, 5, 3)
     tifffile.imwrite(tmp_path / "c.tif", values, photometric="rgb")
-    np.testing.assert_allclose(read(tmp_path / "c.tif").pixels, values / 65535, atol=1 / 255)
-    windowed = read(tmp_path / "c.tif", window=(10000, 30000)).pixels
+    np.testing.assert_allclose(read_image(tmp_path / "c.tif").pixels, values / 65535, atol=1 / 255)
+    windowed = read_image(tmp_path / "c.tif", window=(10000, 30000)).pixels
     np.testing.assert_allclose(windowed, np.clip((values - 10000.0) / 20000, 0, 1), atol=257 / 20000)
 
 
@@ -135,11 +135,11 @@ def test_floating_point_files(tmp_path: Path) -> None:
     values = np.linspace(-1000, 3000, 12, dtype=np.float32).reshape(3, 4)
     Image.fromarray(values).save(tmp_path / "ct.tif")
     with pytest.raises(ImageError, match=r"spans \[-1000, 3000\]: give a window, such as window=\(-1000, 3000\)"):
-        read(tmp_path / "ct.tif")
-    photo = read(tmp_path / "ct.tif", window=(-1000, 1000))
+        read_image(tmp_path / "ct.tif")
+    photo = read_image(tmp_path / "ct.tif", window=(-1000, 1000))
     np.testing.assert_allclose(photo.pixels[..., 1], np.clip((values + 1000) / 2000, 0, 1), atol=1e-6)
     Image.fromarray(values / 8000 + 0.5).save(tmp_path / "unit.tif")
-    np.testing.assert_allclose(read(tmp_path / "unit.tif").pixels[..., 0], values / 8000 + 0.5, atol=1e-6)
+    np.testing.assert_allclose(read_image(tmp_path / "unit.tif").pixels[..., 0], values / 8000 + 0.5, atol=1e-6)
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
@@ -149,11 +149,11 @@ def test_many_channels_come_through_tifffile(tmp_path: Path, planar: str) -> Non
     values = np.random.default_rng(0).random((6, 7, 5), dtype=np.float32)
     stored = values if planar == "contig" else values.transpose(2, 0, 1)
     tifffile.imwrite(tmp_path / "many.tif", stored, photometric="minisblack", planarconfig=planar)
-    np.testing.assert_array_equal(read(tmp_path / "many.tif", channels=5).pixels, values)
+    np.testing.assert_array_equal(read_image(tmp_path / "many.tif", channels=5).pixels, values)
     with pytest.raises(ImageError, match="5 channels where 3 are needed"):
-        read(tmp_path / "many.tif")
+        read_image(tmp_path / "many.tif")
     with pytest.raises(ImageError, match="more than the limit of 10"):
-        read(tmp_path / "many.tif", channels=5, max_pixels=10)
+        read_image(tmp_path / "many.tif", channels=5, max_pixels=10)
 
 
 def test_odd_tiffs_without_tifffile_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,45 +162,49 @@ def test_odd_tiffs_without_tifffile_say_what_to_install(tmp_path: Path, monkeypa
     tifffile.imwrite(tmp_path / "f.tif", np.zeros((4, 4, 3), dtype=np.float32), photometric="rgb")
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(MissingError, match=r"f\.tif.*encoscope\[tiff\]"):
-        read(tmp_path / "f.tif")
+        read_image(tmp_path / "f.tif")
 
 
 def test_signed_integers_need_a_window() -> None:
     values = np.array([[-1024, 0], [500, 3071]], dtype=np.int16)
     with pytest.raises(ImageError, match="int16 values have no agreed white"):
-        read(values)
-    np.testing.assert_allclose(read(values, window=(-1024, 976)).pixels[..., 0], [[0, 0.512], [0.762, 1]], atol=1e-6)
+        read_image(values)
+    np.testing.assert_allclose(
+        read_image(values, window=(-1024, 976)).pixels[..., 0], [[0, 0.512], [0.762, 1]], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(ImageError, match="1 values that are NaN or infinite"):
-        read(np.array([[0.5, bad]]))
+        read_image(np.array([[0.5, bad]]))
 
 
 def test_arrays_and_tensors_in_either_layout(picture: np.ndarray) -> None:
-    expected = read(picture)
+    expected = read_image(picture)
     chw = np.ascontiguousarray(picture.transpose(2, 0, 1))
     for source in (chw, torch.from_numpy(picture), torch.from_numpy(chw), Image.fromarray(picture)):
-        photo = read(source)
+        photo = read_image(source)
         np.testing.assert_array_equal(photo.pixels, picture)
         assert photo.id == expected.id
         assert photo.path is None
     halves = torch.from_numpy(chw).float().div(255)
     for tensor, close in ((halves, 1e-6), (halves.double(), 1e-6), (halves.bfloat16(), 1e-2)):
-        photo = read(tensor)
+        photo = read_image(tensor)
         assert photo.pixels.dtype == np.float32
         np.testing.assert_allclose(photo.pixels, picture / 255, atol=close)
-    assert read(picture[::-1]).id != expected.id
+    assert read_image(picture[::-1]).id != expected.id
     narrow = np.zeros((3, 9, 3), dtype=np.uint8)
     narrow[0] = 255
-    np.testing.assert_array_equal(read(narrow).pixels, narrow)  # both layouts fit: an array's channels come last ...
-    assert read(torch.from_numpy(narrow)).pixels.shape == (9, 3, 3)  # ... a tensor's first
+    np.testing.assert_array_equal(
+        read_image(narrow).pixels, narrow
+    )  # both layouts fit: an array's channels come last ...
+    assert read_image(torch.from_numpy(narrow)).pixels.shape == (9, 3, 3)  # ... a tensor's first
 
 
 def test_a_photo_does_not_change_with_its_source(picture: np.ndarray) -> None:
     mine = picture.copy()
-    photo = read(mine)
+    photo = read_image(mine)
     mine[:] = 0
     np.testing.assert_array_equal(photo.pixels, picture)
     torch.from_numpy(photo.pixels)  # writable: torch would warn about it otherwise
@@ -229,9 +233,9 @@ def test_whatever_is_read_is_a_photo(
     window = (-1.5, 50) if windowed else None
     if kind.kind == "i" and not windowed:
         with pytest.raises(ImageError, match="give a window"):
-            read(array, channels=channels)
+            read_image(array, channels=channels)
         return
-    photo = read(array, channels=channels, window=window)
+    photo = read_image(array, channels=channels, window=window)
     assert photo.pixels.shape == (height, width, channels)
     assert photo.pixels.dtype == (np.uint8 if dtype in ("bool", "uint8") and not windowed else np.float32)
     assert photo.pixels.min() >= 0 and photo.pixels.max() <= (255 if photo.pixels.dtype == np.uint8 else 1)
@@ -239,11 +243,11 @@ def test_whatever_is_read_is_a_photo(
 
 def test_grey_and_colour_turn_into_each_other(picture: np.ndarray) -> None:
     grey = np.asarray(Image.fromarray(picture).convert("L"))
-    np.testing.assert_array_equal(read(picture, channels=1).pixels[..., 0], grey)
-    np.testing.assert_array_equal(read(read(grey), channels=1).pixels[..., 0], grey)
-    np.testing.assert_allclose(read(picture / 255, channels=1).pixels[..., 0], grey / 255, atol=2 / 255)
-    assert read(np.zeros((4, 5), dtype=bool)).pixels.max() == 0
-    assert read(np.ones((4, 5), dtype=bool)).pixels.min() == 255
+    np.testing.assert_array_equal(read_image(picture, channels=1).pixels[..., 0], grey)
+    np.testing.assert_array_equal(read_image(read_image(grey), channels=1).pixels[..., 0], grey)
+    np.testing.assert_allclose(read_image(picture / 255, channels=1).pixels[..., 0], grey / 255, atol=2 / 255)
+    assert read_image(np.zeros((4, 5), dtype=bool)).pixels.max() == 0
+    assert read_image(np.ones((4, 5), dtype=bool)).pixels.min() == 255
 
 
 @pytest.mark.parametrize(
@@ -258,21 +262,21 @@ def test_grey_and_colour_turn_into_each_other(picture: np.ndarray) -> None:
 )
 def test_what_is_no_image_is_refused(source: object, message: str) -> None:
     with pytest.raises(ImageError, match=message):
-        read(source)
+        read_image(source)
 
 
 def test_wrong_settings_are_usage_errors(picture: np.ndarray) -> None:
     with pytest.raises(UsageError, match="low < high"):
-        read(picture, window=(5, 5))
+        read_image(picture, window=(5, 5))
     transparent = np.dstack([picture, np.zeros((16, 24), dtype=np.uint8)])
     for background in ("no such colour", (300, 0, 0)):
         with pytest.raises(UsageError, match="not a colour"):
-            read(transparent, background=background)
+            read_image(transparent, background=background)
 
 
 def test_one_pixel_is_an_image(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), RED).save(tmp_path / "dot.png")
-    np.testing.assert_array_equal(read(tmp_path / "dot.png").pixels, [[RED]])
+    np.testing.assert_array_equal(read_image(tmp_path / "dot.png").pixels, [[RED]])
 
 
 def broken_files(folder: Path) -> dict[str, Path]:
@@ -296,19 +300,19 @@ def broken_files(folder: Path) -> dict[str, Path]:
 def test_broken_files_say_why_in_one_line(tmp_path: Path, kind: str, message: str) -> None:
     path = broken_files(tmp_path)[kind]
     with pytest.raises(ImageError, match=message) as caught:
-        read(path)
+        read_image(path)
     assert str(caught.value).startswith(f"cannot read {path}: ")
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"no such file: .*nowhere\.png") as caught:
-        read(tmp_path / "nowhere.png")
+        read_image(tmp_path / "nowhere.png")
     assert caught.value.exit_code == 3
     with pytest.raises(ImageError, match="is a folder"):
-        read(tmp_path)
+        read_image(tmp_path)
     with pytest.raises(MissingError, match="nothing is downloaded"):
-        read("https://example.org/cat.jpg")
+        read_image("https://example.org/cat.jpg")
 
 
 def huge_png(side: int) -> bytes:
@@ -335,20 +339,20 @@ def test_huge_images_are_refused_before_decoding(tmp_path: Path, side: int) -> N
     with pytest.raises(
         ImageError, match=f"{side} x {side} is {side * side:,} pixels.*limit of 100,000,000.*max_pixels"
     ):
-        read(path)
+        read_image(path)
     limit = Image.MAX_IMAGE_PIXELS
     small = tmp_path / "small.png"
     Image.new("L", (30, 20)).save(small)
     with pytest.raises(ImageError, match="30 x 20 is 600 pixels, more than the limit of 599"):
-        read(small, max_pixels=599)
-    assert read(small, max_pixels=600).width == 30
+        read_image(small, max_pixels=599)
+    assert read_image(small, max_pixels=600).width == 30
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
 def test_the_limit_can_be_raised_past_pillows_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.new("L", (30, 20)).save(tmp_path / "a.png")
-    assert read(tmp_path / "a.png").width == 30
+    assert read_image(tmp_path / "a.png").width == 30
 
 
 def test_decoders_warnings_never_leak(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -357,7 +361,7 @@ def test_decoders_warnings_never_leak(tmp_path: Path, capfd: pytest.CaptureFixtu
     before = list(warnings.filters)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert read(path).width == 8
+        assert read_image(path).width == 8
     assert [str(warning.message) for warning in caught] == []
     assert list(warnings.filters) == before
     assert capfd.readouterr() == ("", "")
@@ -371,7 +375,7 @@ def test_threads_decode_side_by_side_and_leave_nothing_changed(tmp_path: Path) -
     def work() -> None:
         for _ in range(20):
             try:
-                assert read(tmp_path / "a.png").width == 300
+                assert read_image(tmp_path / "a.png").width == 300
                 time.sleep(0.0005)
             except BaseException as error:
                 failures.append(error)

@@ -9,11 +9,11 @@ from sklearn.metrics import adjusted_rand_score
 
 import encoscope
 from encoscope.errors import EncoscopeError, ImageError, UsageError
-from encoscope.images import read
+from encoscope.images import read_image
 from encoscope.nave import LloydSums, Nave, PixelSample
 from encoscope.nave import joint as joint_module
 from encoscope.nave.features import encode
-from encoscope.nave.settings import Settings
+from encoscope.nave.settings import NaveSettings
 from oracles import nave as oracle
 
 SIZE = 48
@@ -37,10 +37,10 @@ def paths(photo_paths):
 
 def matrix_of(encoder, paths):
     """U of all images, literally, float64."""
-    settings = Settings.of(encoder, size=SIZE)
+    settings = NaveSettings.of(encoder, size=SIZE)
     rows = []
     for path in paths:
-        (maps,) = encode(encoder, [read(path)], settings)
+        (maps,) = encode(encoder, [read_image(path)], settings)
         grid = maps.grid("first-layer")
         valid = maps.geometries[0].valid_cells(grid)
         whole = oracle.composite_matrix([layer[0].double() for layer in maps.layers], grid)
@@ -71,13 +71,13 @@ def test_cache_or_not_gives_the_same(encoder, paths):
 
 
 def test_workers_add_up_to_one_process(encoder, paths):
-    settings = Settings.of(encoder, size=SIZE)
+    settings = NaveSettings.of(encoder, size=SIZE)
     parts = []
     for share in (paths[:2], paths[2:]):
         sample = PixelSample(100, seed=1)
         features = []
         for path in share:
-            photo = read(path)
+            photo = read_image(path)
             (maps,) = encode(encoder, [photo], settings)
             features.append(maps.features(settings))
             sample.partial_fit(features[-1], [photo.id])
@@ -85,7 +85,7 @@ def test_workers_add_up_to_one_process(encoder, paths):
     (first, ours), (second, theirs) = parts
     one = PixelSample(100, seed=1)
     for share, path in zip([*theirs, *ours], [*paths[2:], *paths[:2]], strict=True):
-        one.partial_fit(share, [read(path).id])
+        one.partial_fit(share, [read_image(path).id])
     merged = first.merge(second).finalize().dense()[0]
     torch.testing.assert_close(merged, one.finalize().dense()[0])
     assert len(merged) == 100

@@ -13,14 +13,14 @@ from PIL import Image
 from torch import nn
 
 import encoscope
-from encoscope.encoder import untrained_twin
+from encoscope.encoder import untrained_copy
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
-from encoscope.images import Photo, Skipped, read
+from encoscope.images import LoadedImage, SkippedImage, read_image
 from encoscope.nave import Segmentation, segment_stream
-from encoscope.nave.controls import colour_control, untrained_control
+from encoscope.nave.controls import color_control, untrained_control
 from encoscope.nave.granularity import elbow
 from encoscope.nave.layers import choose_layers
-from encoscope.nave.stability import agreement, mean_colour, stability
+from encoscope.nave.stability import compute_agreement, mean_colour, stability
 
 
 @pytest.fixture(scope="module")
@@ -146,12 +146,12 @@ def test_default_layers(cnn, vit):
 
 def test_a_stream_gives_what_single_images_give_whatever_the_batch(cnn, photo_paths):
     names = ["chelsea", "coffee", "astronaut", "coffee", "china", "flower"]
-    photos = [read(photo_paths[name]) for name in names]
-    items = [*photos[:2], Skipped("gone.jpg", "gone.jpg is gone"), *photos[2:]]
+    photos = [read_image(photo_paths[name]) for name in names]
+    items = [*photos[:2], SkippedImage("gone.jpg", "gone.jpg is gone"), *photos[2:]]
     alone = [encoscope.segment(cnn, photo, size=64, batch=1) for photo in photos]
     for batch in (2, 8):
         results = list(segment_stream(cnn, items, size=64, batch=batch))
-        assert isinstance(results.pop(2), Skipped)
+        assert isinstance(results.pop(2), SkippedImage)
         for (photo, seg), name, single in zip(results, names, alone, strict=True):
             assert photo.path == str(photo_paths[name])
             np.testing.assert_array_equal(seg.labels, single.labels)
@@ -276,7 +276,7 @@ def test_any_image_is_parted_whole(height, width, clusters, layers, dtype, chann
 
 
 def test_stability(cnn, photo_paths):
-    photo = read(photo_paths["chelsea"])
+    photo = read_image(photo_paths["chelsea"])
     found = stability(cnn, photo, runs=3, clusters=3, size=64)
     assert found.starts.shape == (3,)
     assert found.crops.shape == (4,)
@@ -298,25 +298,25 @@ def test_stability_of_a_certain_answer(colours):
 
 def test_agreement_and_mean_colour():
     first = np.array([[0, 0, 1, 1]])
-    assert agreement(first, 1 - first) == 1
-    assert agreement(first, np.array([[0, 1, 0, 1]])) < 0.01
-    photo = Photo(np.arange(12, dtype=np.uint8).reshape(1, 4, 3), None, "00")
+    assert compute_agreement(first, 1 - first) == 1
+    assert compute_agreement(first, np.array([[0, 1, 0, 1]])) < 0.01
+    photo = LoadedImage(np.arange(12, dtype=np.uint8).reshape(1, 4, 3), None, "00")
     np.testing.assert_array_equal(mean_colour(photo, [first])[0, 0], [2, 2, 4])  # means 1.5, 2.5, 3.5, half to even
 
 
 def test_controls(cnn, photo_paths):
-    photo = read(photo_paths["chelsea"])
+    photo = read_image(photo_paths["chelsea"])
     seg = encoscope.segment(cnn, photo, clusters=3, size=64)
-    twin = untrained_twin(cnn, seed=5)
+    twin = untrained_copy(cnn, seed=5)
     assert twin.digest != cnn.digest
     other = untrained_control(twin, photo, seg, size=64)
     assert other.labels.shape == seg.labels.shape
     assert other.n_clusters == 3
-    assert agreement(other.labels, seg.labels) < 1
+    assert compute_agreement(other.labels, seg.labels) < 1
     half = halves(64, 128)
     parted = encoscope.segment(cnn, half, clusters=2, size=64)
-    raw = colour_control(read(half), parted)
+    raw = color_control(read_image(half), parted)
     assert len(np.unique(raw.labels[:, :60])) == len(np.unique(raw.labels[:, 68:])) == 1
     assert raw.labels[0, 0] != raw.labels[0, -1]
     with pytest.raises(UsageError, match="untrained control"):
-        untrained_twin(encoscope.Encoder(Colours(), size=64))
+        untrained_copy(encoscope.Encoder(Colours(), size=64))

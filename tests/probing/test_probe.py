@@ -19,8 +19,8 @@ from PIL import Image
 
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.images import Skipped, dataset
-from encoscope.probing import Moments, Probe, TopK, bring_in, file_ids, listing, load, probe
+from encoscope.images import SkippedImage, open_dataset
+from encoscope.probing import Moments, Probe, TopK, from_array, hash_files, listing, load, probe
 from encoscope.probing import run as run_module
 from oracles import probe as oracle
 from support.probed_network import MEAN, STD, make_encoder
@@ -95,7 +95,7 @@ def test_a_pass_equals_the_images_one_by_one(encoder, folder, small_shards, laye
 def test_what_cannot_be_read_is_listed_and_marked(encoder, folder) -> None:
     found = probe(encoder, folder)
     assert [Path(item.path).name for item in found.skipped] == ["03-broken.jpg", "11-empty.png"]
-    assert all(isinstance(item, Skipped) and item.path in item.reason for item in found.skipped)
+    assert all(isinstance(item, SkippedImage) and item.path in item.reason for item in found.skipped)
     assert found.path is not None
     from pyarrow import parquet
 
@@ -136,7 +136,7 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     sys.path.insert(0, {tests!r})
-    import test_probe
+    from support import probed_network
     from encoscope.probing import run
     from encoscope.store import Store
     run._SHARD = 6
@@ -151,7 +151,7 @@ KILLED = textwrap.dedent(
     def killed(self):
         os.kill(os.getpid(), signal.SIGKILL)
     Store.append, Store.finish = counted, killed
-    run.probe(test_probe.make_encoder(), {folder!r}, batch=3)
+    run.probe(probed_network.make_encoder(), {folder!r}, batch=3)
     """
 )
 
@@ -243,20 +243,20 @@ def test_a_transformers_class_token() -> None:
 def test_features_that_were_brought_in_are_found(encoder, folder, tmp_path, monkeypatch) -> None:
     values = np.random.default_rng(0).normal(size=(27, 8)).astype(np.float32)
     np.save(tmp_path / "own.npy", values)
-    given = bring_in(encoder, folder, tmp_path / "own.npy")
+    given = from_array(encoder, folder, tmp_path / "own.npy")
     monkeypatch.setattr(run_module, "_pass", None)
     found = probe(encoder, folder)
     assert np.array_equal(found.values, values)
     assert found.path == given.path
     with pytest.raises(UsageError, match="there already"):
-        bring_in(encoder, folder, values)
+        from_array(encoder, folder, values)
     with pytest.raises(UsageError, match=r"shape \(27, 8\) for 27 images and 6 channels of '0.0'"):
-        bring_in(encoder, folder, values, "0.0")
+        from_array(encoder, folder, values, "0.0")
     values[3, 2] = np.inf
     with pytest.raises(UsageError, match="row 3 of the values holds NaN"):
-        bring_in(encoder, folder, values, fresh=True)
+        from_array(encoder, folder, values, fresh=True)
     with pytest.raises(UsageError, match=r"is no \.npy file"):
-        bring_in(encoder, folder, folder / "cat" / "01.png", fresh=True)
+        from_array(encoder, folder, folder / "cat" / "01.png", fresh=True)
 
 
 def test_arrays_in_memory(folder) -> None:
@@ -266,7 +266,7 @@ def test_arrays_in_memory(folder) -> None:
     assert found.top(1, 3).tolist() == [1, 2, 0]  # ties by id
     np.testing.assert_allclose(found.mean, [2, 5])
     files = sorted((folder / "cup").iterdir())[:3]
-    assert Probe.from_arrays(values, paths=files).ids == tuple(file_ids(files))
+    assert Probe.from_arrays(values, paths=files).ids == tuple(hash_files(files))
     with pytest.raises(UsageError, match="2 ids for 3 rows"):
         Probe.from_arrays(values, ids=["a", "b"])
 
@@ -275,17 +275,17 @@ def test_ids_are_kept_until_a_file_changes(tmp_path, monkeypatch) -> None:
     files = [tmp_path / name for name in "abc"]
     for file in files[:2]:
         file.write_bytes(file.name.encode())
-    first = file_ids(files)
+    first = hash_files(files)
     assert first == [oracle.file_id(files[0]), oracle.file_id(files[1]), "unreadable"]
     read: list[str] = []
     from encoscope.probing import ids as module
 
     hashed = module._file_id
     monkeypatch.setattr(module, "_file_id", lambda path: read.append(path.name) or hashed(path))
-    assert file_ids(files) == first
+    assert hash_files(files) == first
     assert read == ["c"]
     files[1].write_bytes(b"longer")
-    assert file_ids(files)[1] == oracle.file_id(files[1])
+    assert hash_files(files)[1] == oracle.file_id(files[1])
     assert sorted(read) == ["b", "c", "c"]
 
 
@@ -298,8 +298,8 @@ def test_listings(folder, data_root) -> None:
     caltech = listing(f"caltech101:{data_root}/caltech101#test")
     assert len(caltech) == 2893
     assert all(path.parent.name == label for path, label in zip(caltech.paths, caltech.labels, strict=True))
-    assert listing(dataset(folder)) == found
-    plain = dataset(folder / "cat")
+    assert listing(open_dataset(folder)) == found
+    plain = open_dataset(folder / "cat")
     assert listing(plain) == listing(folder / "cat")
     with pytest.raises(UsageError, match="int is no file"):
         listing([3])

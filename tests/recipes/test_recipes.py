@@ -13,10 +13,10 @@ from encoscope.recipes.classify import accuracies, mixed_cross_entropy, soft_tar
 from encoscope.recipes.contrast import many_positives, name_accuracies
 from encoscope.recipes.export import sample
 from encoscope.recipes.photos import Photos, balanced_order, centre_crop, held_out_tenth, random_crop
-from encoscope.recipes.training import Phase, Plan, train
+from encoscope.recipes.training import Phase, TrainingPlan, train
 
 CPU = torch.device("cpu")
-PLAN = Plan(name="tiny", batch=8, phases=(Phase(2, 8, mixed=0.5, erased=0.5), Phase(1, 12)))
+PLAN = TrainingPlan(name="tiny", batch=8, phases=(Phase(2, 8, mixed=0.5, erased=0.5), Phase(1, 12)))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(photos, tmp_path):
 def test_training_learns_and_a_plan_has_a_folder_of_its_own(photos, tmp_path, monkeypatch):
     pixels = [p // 4 + 60 * int(k) for p, k in zip(photos.pixels, photos.labels, strict=True)]
     bright = Photos(pixels, photos.labels, photos.classes)
-    plan = Plan(name="tiny", batch=8, rate=0.05, phases=(Phase(12, 8, colour=0.0),))
+    plan = TrainingPlan(name="tiny", batch=8, rate=0.05, phases=(Phase(12, 8, colour=0.0),))
     _, history = train(plan, network(), bright, mixed_cross_entropy(3), folder=tmp_path, device=CPU)
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path))
@@ -215,7 +215,7 @@ def test_what_is_exported_is_what_the_registry_loads(tmp_path, monkeypatch):
     import timm
     from PIL import Image
 
-    from encoscope.images.caltech101 import LabelledPhotos
+    from encoscope.images.caltech101 import LabelledImages
     from encoscope.recipes.export import halve, measure_and_export
     from encoscope.zoo import registry
 
@@ -225,13 +225,13 @@ def test_what_is_exported_is_what_the_registry_loads(tmp_path, monkeypatch):
         Image.fromarray(rng.integers(256, size=(20, 24, 3), dtype=np.uint8)).save(path)
     torch.manual_seed(0)
     model = halve(timm.create_model("test_resnet", num_classes=3))
-    plan = Plan(name="resnet-caltech101", phases=(Phase(2, 16),))
+    plan = TrainingPlan(name="resnet-caltech101", phases=(Phase(2, 16),))
     history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "top1": 0.5}]
     accuracy = measure_and_export(
         model,
         plan,
         history,
-        LabelledPhotos(paths, (0, 1, 2, 0, 1, 2), ("ant", "bass", "crab")),
+        LabelledImages(paths, (0, 1, 2, 0, 1, 2), ("ant", "bass", "crab")),
         output=tmp_path,
         architecture="test_resnet",
         kwargs={"num_classes": 3},

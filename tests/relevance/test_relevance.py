@@ -13,7 +13,7 @@ from encoscope.encoder import Encoder, load
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.relevance import METHODS, attribution, channel_relevance, default_method, relevance
 from encoscope.relevance.modes import Detached
-from encoscope.units import direction_unit, measure, parse
+from encoscope.units import direction_unit, measure_units, parse_unit
 
 
 def noise(batch, size, seed=0):
@@ -339,7 +339,7 @@ def test_the_channels_that_matter_to_a_class(zoo, tmp_path, caplog):
     assert found.shape == (512,)
     torch.testing.assert_close(found, maps.sum((2, 3)).mean(0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
-        found.sum(), measure(zoo, images, [parse("class:9", zoo)])[:, 0].mean(), rtol=1e-3, atol=1e-5
+        found.sum(), measure_units(zoo, images, [parse_unit("class:9", zoo)])[:, 0].mean(), rtol=1e-3, atol=1e-5
     )
     torch.testing.assert_close(channel_relevance(zoo, images, "class:9", batch=5), found, rtol=1e-5, atol=1e-7)
     assert (

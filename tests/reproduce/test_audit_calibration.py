@@ -17,7 +17,7 @@ from PIL import Image
 
 from encoscope.analysis.watermarks import KINDS, SEEN, UNSEEN
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.reproduce.audit_calibration import run
 from encoscope.reproduce.audit_calibration.classifiers import Condition
 from encoscope.reproduce.audit_calibration.metrics import FIGURES, leave_out
@@ -49,7 +49,7 @@ def plates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def calibrated(plates: Path, **options: Any) -> Report:
-    return run.run(Request(datasets=(str(plates),), options=OPTIONS | options, progress=False))
+    return run.run(EvaluationRequest(datasets=(str(plates),), options=OPTIONS | options, progress=False))
 
 
 def test_a_figure_is_judged_on_kinds_that_had_no_part_in_reading_it() -> None:
@@ -124,7 +124,7 @@ def test_wrong_settings_are_said(plates: Path) -> None:
         with pytest.raises(UsageError, match=message):
             calibrated(plates, **options)
     with pytest.raises(UsageError, match="needs --dataset"):
-        run.run(Request())
+        run.run(EvaluationRequest())
 
 
 def test_killed_it_goes_on_to_the_same_result(plates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon.captions.build import build
 from encoscope.metrics import Interval, auc_mad
 from encoscope.reproduce.falcon import coverage, failure, harness, transfer
@@ -43,9 +43,9 @@ def squares(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(squares, *models: str, limit: int | None = 2, **options: object) -> Request:
+def asked(squares, *models: str, limit: int | None = 2, **options: object) -> EvaluationRequest:
     settings = {"vlm": "stub", "captions": str(squares / "store"), **options}
-    return Request(
+    return EvaluationRequest(
         models or ("colours",), (str(squares / "made"), str(squares / "test")), limit, 0, {}, settings, False, False
     )
 
@@ -136,7 +136,7 @@ def test_wrong_usage_is_told(squares) -> None:
     with pytest.raises(UsageError, match=r"no setting 'captains' .nearest: captions"):
         experiment("falcon-fig2").load()(asked(squares, captains="x"))
     with pytest.raises(UsageError, match="need --dataset, photos to probe"):
-        experiment("falcon-coverage").load()(Request(("colours",)))
+        experiment("falcon-coverage").load()(EvaluationRequest(("colours",)))
     with pytest.raises(UsageError, match="takes two models"):
         experiment("falcon-transfer").load()(asked(squares, "colours"))
     with pytest.raises(UsageError, match="no public weights"):

@@ -11,8 +11,8 @@ from PIL import Image
 
 from encoscope.cli.app import run as command
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Request
-from encoscope.images import Geometry, read
+from encoscope.evaluation.report import EvaluationRequest
+from encoscope.images import Geometry, read_image
 from encoscope.nave import Segmentation
 from encoscope.reproduce.nave import class_figures, figures
 from encoscope.reproduce.registry import EXPERIMENTS, experiment
@@ -35,8 +35,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
-def asked(photos: Path, *models: str, **options: object) -> Request:
-    return Request(models, (str(photos),), limit=2, options={"size": 32, **options}, progress=False)
+def asked(photos: Path, *models: str, **options: object) -> EvaluationRequest:
+    return EvaluationRequest(models, (str(photos),), limit=2, options={"size": 32, **options}, progress=False)
 
 
 def test_regions_match_naves(photos: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_class_clustered_together(photos: Path) -> None:
 def test_photos_classified_rightly_and_wrongly(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(class_figures, "_right", lambda found, photo: name(photo) == "1.png")
     name = figures.name_of
-    request = Request(
+    request = EvaluationRequest(
         ("zoo:resnet-caltech101",), (str(photos), str(photos)), options={"clusters": 2, "size": 64}, progress=False
     )
     for figure in (class_figures.fig11, class_figures.fig12):
@@ -99,11 +99,11 @@ def test_photos_classified_rightly_and_wrongly(photos: Path, monkeypatch: pytest
     with pytest.raises(UsageError, match="two --dataset"):
         class_figures.fig11(asked(photos))
     with pytest.raises(UsageError, match=r"no class 'ibsi' .nearest: ibis"):
-        class_figures.fig12(Request(datasets=request.datasets, options={"class": "ibsi"}))
+        class_figures.fig12(EvaluationRequest(datasets=request.datasets, options={"class": "ibsi"}))
 
 
 def test_what_is_uncovered_keeps_its_colours(photos: Path) -> None:
-    photo = read(photos / "ibis" / "0.png")
+    photo = read_image(photos / "ibis" / "0.png")
     labels = np.zeros((48, 64), dtype=np.uint8)
     labels[12:36, 10:34] = 1
     way = Geometry((48, 64), (48, 64), (0, 0), (48, 64), (48, 64))

@@ -12,8 +12,8 @@ from PIL import Image
 from encoscope.analysis.audit import divergence
 from encoscope.analysis.watermarks import KINDS, mark, paste, place, spot
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.evaluation.report import Request
-from encoscope.images.caltech101 import LabelledPhotos
+from encoscope.evaluation.report import EvaluationRequest
+from encoscope.images.caltech101 import LabelledImages
 from encoscope.reproduce.audit_calibration.classifiers import Condition, Setting, classifier, probabilities, samples
 from encoscope.reproduce.nave import shortcut
 
@@ -21,7 +21,7 @@ SMALL = Setting(pixels=32, epochs=1, share=0.25)
 
 
 @pytest.fixture
-def listed(tmp_path: Path) -> LabelledPhotos:
+def listed(tmp_path: Path) -> LabelledImages:
     rng = np.random.default_rng(0)
     paths = []
     for number in range(20):
@@ -29,7 +29,7 @@ def listed(tmp_path: Path) -> LabelledPhotos:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (48, 40), dtype=np.uint8)).save(path)
         paths.append(path)
-    return LabelledPhotos(paths=tuple(paths), labels=(0,) * 10 + (1,) * 10, classes=("a", "b"))
+    return LabelledImages(paths=tuple(paths), labels=(0,) * 10 + (1,) * 10, classes=("a", "b"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,18 +69,18 @@ def test_a_mark_of_ones_own_keeps_its_transparency(tmp_path: Path) -> None:
         mark(tmp_path / "text.png", 10)
 
 
-def test_samples_hold_a_fifth_of_each_class_back(listed: LabelledPhotos) -> None:
+def test_samples_hold_a_fifth_of_each_class_back(listed: LabelledImages) -> None:
     found = samples(listed, SMALL)
     assert found.photos.labels[found.test].tolist() == [0, 0, 1, 1]
     assert sorted([*found.train, *found.test]) == list(range(20))
     with pytest.raises(UsageError, match="at least two labels"):
-        samples(LabelledPhotos(paths=listed.paths[:10], labels=(0,) * 10, classes=("a",)), SMALL)
+        samples(LabelledImages(paths=listed.paths[:10], labels=(0,) * 10, classes=("a",)), SMALL)
     with pytest.raises(EncoscopeError, match="too few"):
         samples(listed, SMALL, limit=4)
 
 
 def test_a_training_is_kept_and_read_back(
-    listed: LabelledPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listed: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     found = samples(listed, SMALL)
@@ -104,11 +104,13 @@ def test_divergence_is_one_for_labels_that_never_meet() -> None:
     assert divergence(p, q) == pytest.approx(expected)
 
 
-def test_the_study_whole(listed: LabelledPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_study_whole(listed: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(shortcut, "CLUSTERS", 3)
     options = {"pixels": 32, "epochs": 1, "share": 0.25}
-    report = shortcut.run(Request(datasets=(str(listed.paths[0].parent.parent),), options=options, progress=False))
+    report = shortcut.run(
+        EvaluationRequest(datasets=(str(listed.paths[0].parent.parent),), options=options, progress=False)
+    )
     assert [row["training"] for row in report.rows] == [
         "untrained",
         "augmented, box",
@@ -120,8 +122,8 @@ def test_the_study_whole(listed: LabelledPhotos, tmp_path: Path, monkeypatch: py
     assert report.pictures["nave-fig6"].width > 4 * 240
     assert torch.is_grad_enabled()
     with pytest.raises(UsageError, match="needs --dataset"):
-        shortcut.run(Request())
+        shortcut.run(EvaluationRequest())
     with pytest.raises(UsageError, match=r"no setting 'epoch' .nearest: epochs.: there are architecture, pixels"):
-        shortcut.run(Request(datasets=("anywhere",), options={"epoch": 1}))
+        shortcut.run(EvaluationRequest(datasets=("anywhere",), options={"epoch": 1}))
     with pytest.raises(UsageError, match="epochs is a whole number, not 'few'"):
-        shortcut.run(Request(datasets=("anywhere",), options={"epochs": "few"}))
+        shortcut.run(EvaluationRequest(datasets=("anywhere",), options={"epochs": "few"}))

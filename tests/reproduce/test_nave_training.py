@@ -15,8 +15,8 @@ from encoscope.cli.app import run as command
 from encoscope.encoder import load
 from encoscope.errors import MissingError, UsageError
 from encoscope.evaluation import localization, overlap
-from encoscope.evaluation.baselines import Contender
-from encoscope.evaluation.report import Request
+from encoscope.evaluation.baselines import Baseline
+from encoscope.evaluation.report import EvaluationRequest
 from encoscope.evaluation.runner import difference
 from encoscope.recipes.photos import Photos
 from encoscope.recipes.training import kept
@@ -63,14 +63,14 @@ def photos(tmp_path: Path) -> tuple[str, str]:
 
 def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, str]) -> None:
     options = {"clusters": "3", "runs": 2, "photos": 1, "box_size": 96, "min_area": 50, "border": 0}
-    request = Request((f"before={FIRST}", f"after={LAST}"), photos, options=options, progress=False)
+    request = EvaluationRequest((f"before={FIRST}", f"after={LAST}"), photos, options=options, progress=False)
     report = training.run(request)
     assert [row["network"] for row in report.rows] == ["before", "after"]
     before, after = report.rows
     assert after["mIoU - after"] is None and after["CorLoc - after"] is None
     assert before["photos with masks"] == before["photos with boxes"] == 3
     settings = {"size": "model", "min_area": 0, "border": 0}
-    ours = [Contender("nave", load(model), 3, **settings) for model in (FIRST, LAST)]
+    ours = [Baseline("nave", load(model), 3, **settings) for model in (FIRST, LAST)]
     one, two = localization.measure(ours, overlap.masks(photos[0]), overlap.TASK, progress=False)
     assert before["mIoU"].value == pytest.approx(one.mean("miou"))
     assert before["mIoU - after"] == difference(one, two, lambda found: found.array("miou"))
@@ -81,22 +81,22 @@ def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, 
         ("after", 5),
         ("after", 10),
     ]
-    only = training.run(Request(request.models, photos[1:], options=options, progress=False))
+    only = training.run(EvaluationRequest(request.models, photos[1:], options=options, progress=False))
     assert "mIoU" not in only.rows[0] and only.rows[0]["CorLoc"] == before["CorLoc"]
 
 
 def test_states_are_those_that_the_recipe_kept(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="--keep-at 1,3,10 --stop-epoch 10 --state FOLDER"):
-        training.stages(Request(), str(tmp_path))
+        training.stages(EvaluationRequest(), str(tmp_path))
     weights = {name: value.contiguous() for name, value in load(FIRST).module.state_dict().items()}
     for epoch in (10, 3):
         save_file(weights, kept(tmp_path, epoch))
-    found = training.stages(Request(), str(tmp_path))
+    found = training.stages(EvaluationRequest(), str(tmp_path))
     assert list(found) == ["untrained", "epoch 3 of 74", "epoch 10 of 74", "trained"]
     assert load(found["epoch 3 of 74"]).digest == load(FIRST).digest != load(LAST).digest
-    assert training.stages(Request(("a=x@y", "z"))) == {"a": "x@y", "z": "z"}
+    assert training.stages(EvaluationRequest(("a=x@y", "z"))) == {"a": "x@y", "z": "z"}
     with pytest.raises(UsageError, match="two or more --model"):
-        training.stages(Request((LAST,)))
+        training.stages(EvaluationRequest((LAST,)))
 
 
 def test_wrong_use_is_one_line(photos: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:

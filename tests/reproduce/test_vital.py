@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from encoscope.errors import MissingError, UsageError
-from encoscope.evaluation.report import Report, Request
-from encoscope.images import LabelledPhotos, datasets
+from encoscope.evaluation.report import EvaluationRequest, Report
+from encoscope.images import LabelledImages, datasets
 from encoscope.metrics import Interval, frechet_distance, squared_mmd
 from encoscope.reproduce import inputs
 from encoscope.reproduce.inputs import of_the_network
@@ -41,9 +41,11 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(*models: str, limit: int | None = 2, **options: object) -> Request:
+def asked(*models: str, limit: int | None = 2, **options: object) -> EvaluationRequest:
     settings = {"steps": 2, "layer": "3", **options} if "layer" in options else {"steps": 2, **options}
-    return Request(models or ("tiny",), ("squares:here#train",), limit=limit, options=settings, progress=False)
+    return EvaluationRequest(
+        models or ("tiny",), ("squares:here#train",), limit=limit, options=settings, progress=False
+    )
 
 
 def well_formed(report: Report, name: str, folder) -> None:
@@ -164,7 +166,7 @@ def test_pictures_are_kept_and_made_anew_when_asked(world, monkeypatch) -> None:
     assert tables.table5(request).rows == first.rows
     made = []
     monkeypatch.setattr(image_cache, "make", lambda part: (made.append(part.units), original(part)))
-    tables.table5(Request(request.models, request.datasets, 1, 0, {}, {"steps": 2}, True, False))
+    tables.table5(EvaluationRequest(request.models, request.datasets, 1, 0, {}, {"steps": 2}, True, False))
     assert len(made) == 5  # a picture for each number of references
 
 
@@ -173,9 +175,9 @@ original = image_cache.make
 
 def test_wrong_usage_is_told(world, monkeypatch) -> None:
     with pytest.raises(UsageError, match=r"no setting 'step' .nearest: steps"):
-        tables.table1(Request(("tiny",), ("squares:x#train",), options={"step": 2}))
+        tables.table1(EvaluationRequest(("tiny",), ("squares:x#train",), options={"step": 2}))
     with pytest.raises(UsageError, match="need --dataset, labelled photos"):
-        tables.table1(Request(("tiny",)))
+        tables.table1(EvaluationRequest(("tiny",)))
     with pytest.raises(UsageError, match=r"no network 'ResNet' .nearest: ResNet50"):
         tables.table3(asked("ResNet=tiny"))
     with pytest.raises(UsageError, match="compute is equal or paper"):
@@ -184,7 +186,7 @@ def test_wrong_usage_is_told(world, monkeypatch) -> None:
         tables.table1(asked(classes="rad"))
     with pytest.raises(UsageError, match="numbers are whole numbers"):
         tables.table5(asked(numbers="5,ten"))
-    stripes = LabelledPhotos((world / "x.png",), (0,), ("stripes",))
+    stripes = LabelledImages((world / "x.png",), (0,), ("stripes",))
     with pytest.raises(UsageError, match="no label of 'stripes' is a class of"):
         of_the_network(tiny(1.0), stripes, "stripes")
 
@@ -198,10 +200,10 @@ def test_wrong_usage_is_told(world, monkeypatch) -> None:
 
 def test_networks_are_those_of_the_paper_or_stand_for_them() -> None:
     names = tuple(published.WEIGHTS)
-    assert inputs.networks(Request(), names) == dict(published.STAND_INS)
-    assert inputs.networks(Request(("paper",)), names) == dict(published.WEIGHTS)
+    assert inputs.networks(EvaluationRequest(), names) == dict(published.STAND_INS)
+    assert inputs.networks(EvaluationRequest(("paper",)), names) == dict(published.WEIGHTS)
     given = ("ViT-L-16=zoo:vit-caltech101", "torchvision:densenet121", "timm:resnet50")
-    assert inputs.networks(Request(given), names) == {
+    assert inputs.networks(EvaluationRequest(given), names) == {
         "ResNet50": "timm:resnet50",
         "DenseNet121": "torchvision:densenet121",
         "ViT-L-16": "zoo:vit-caltech101",
@@ -211,7 +213,7 @@ def test_networks_are_those_of_the_paper_or_stand_for_them() -> None:
 def test_photos_bear_the_networks_classes(tmp_path) -> None:
     encoder = tiny(1.0)
     files = tuple(tmp_path / f"{number}.png" for number in range(3))
-    found = of_the_network(encoder, LabelledPhotos(files, (0, 1, 2), ("Blue", "sky", "red")), "here")
+    found = of_the_network(encoder, LabelledImages(files, (0, 1, 2), ("Blue", "sky", "red")), "here")
     assert found.paths == (files[0], files[2]) and found.labels == (2, 0) and found.classes == NAMES
 
 

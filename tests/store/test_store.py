@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from pyarrow import parquet
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.store import Row, Store, cache_dir, key
+from encoscope.store import Store, StoreRow, cache_dir, content_key
 
 MANIFEST = {"encoder": "abc", "layers": ["layer3", "layer4"], "settings": {"size": 224, "half": True}}
 
@@ -66,8 +66,8 @@ def small(value: float, count: int = 2) -> np.ndarray:
     return np.full((count, 4), value, np.float32)
 
 
-def rows(*ids: str) -> list[Row]:
-    return [Row(i) for i in ids]
+def rows(*ids: str) -> list[StoreRow]:
+    return [StoreRow(i) for i in ids]
 
 
 def test_killed_at_any_step_and_run_again_it_holds_the_same(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_a_manifest_that_differs_is_named_and_fresh_starts_over(tmp_path: Path, 
 
 
 def test_the_name_of_a_manifest_is_its_content_in_any_order() -> None:
-    assert key({"a": 1, "b": (1, 2)}) == key({"b": [1, 2], "a": 1})
-    assert key({"a": 1}) != key({"a": True}) != key({"a": 1.0})
+    assert content_key({"a": 1, "b": (1, 2)}) == content_key({"b": [1, 2], "a": 1})
+    assert content_key({"a": 1}) != content_key({"a": True}) != content_key({"a": 1.0})
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -248,9 +248,12 @@ def test_arrays_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
 
 def test_skipped_rows_have_a_reason_and_no_arrays(tmp_path: Path) -> None:
     with Store.open(tmp_path / "s", MANIFEST) as store:
-        store.append([Row("a", "a.jpg", "cat"), Row("b", "b.jpg", None, "cannot be read"), Row("c")], {"x": small(1)})
-        store.append([Row("d", status="too large")], {})
-        store.append([Row("a", "copy of a.jpg"), Row("e")], {"x": small(2)})
+        store.append(
+            [StoreRow("a", "a.jpg", "cat"), StoreRow("b", "b.jpg", None, "cannot be read"), StoreRow("c")],
+            {"x": small(1)},
+        )
+        store.append([StoreRow("d", status="too large")], {})
+        store.append([StoreRow("a", "copy of a.jpg"), StoreRow("e")], {"x": small(2)})
         assert [store.position(i) for i in "abcde"] == [(0, 0), None, (0, 1), None, (2, 1)]
         assert "b" in store and "f" not in store and len(store) == 6
         assert store.shards == [0, 2]
@@ -336,7 +339,11 @@ def test_any_names_and_arrays_come_back(tmp_path: Path, content: dict[str, np.nd
 
 
 def test_shards_become_one_file_or_stay_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [[Row("a"), Row("bad", status="broken")], [Row("lost", status="broken")], [Row("b"), Row("c")]]
+    parts = [
+        [StoreRow("a"), StoreRow("bad", status="broken")],
+        [StoreRow("lost", status="broken")],
+        [StoreRow("b"), StoreRow("c")],
+    ]
     arrays = [np.full((1, 2), 1, np.float32), None, np.array([[2, 2], [3, 3]], np.float32)]
     with Store.open(tmp_path / "s", MANIFEST) as store:
         for part, array in zip(parts, arrays, strict=True):
@@ -362,7 +369,7 @@ def test_shards_become_one_file_or_stay_as_they_were(tmp_path: Path, monkeypatch
             assert reader.rows == [row for part in parts for row in part]
             assert reader.read("values", 0).tolist() == [[1, 1], [2, 2], [3, 3]]
             assert [reader.position(name) for name in ("a", "bad", "c")] == [(0, 0), None, (0, 2)]
-        store.append([Row("d")], {"values": np.full((1, 2), 4, np.float32)})
+        store.append([StoreRow("d")], {"values": np.full((1, 2), 4, np.float32)})
         store.compact()
         assert store.read("values", 0)[:, 0].tolist() == [1, 2, 3, 4]
     names = {file.name for file in (tmp_path / "s").iterdir()}

@@ -11,25 +11,25 @@ import numpy as np
 
 from encoscope.atlas import (
     CircuitLayer,
+    CircuitLink,
     ClassRecord,
     ComparisonRecord,
-    Crop,
+    CropRecord,
+    DescriptionRecord,
     Failure,
     FeatureRecord,
     Histogram,
     ImageParts,
     ImageRecord,
     LabelMap,
-    Link,
+    MatchedPair,
     Measure,
     NodeTop,
-    Pair,
     Picture,
     SegmentationInfo,
     Side,
     Term,
-    Visualization,
-    Words,
+    VisualizationRecord,
     Writer,
 )
 from encoscope.atlas.trees import members
@@ -97,7 +97,7 @@ def writer(path: Path, **changed: Any) -> Writer:
 def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = True) -> FeatureRecord:
     rng = np.random.default_rng(number)
     name = unit(number)
-    words = Words(
+    words = DescriptionRecord(
         concepts=tuple(
             Term(WORDS[(number * 7 + k * 3) % len(WORDS)], round(0.31 - 0.04 * k, 3)) for k in range(5 if rich else 3)
         ),
@@ -116,13 +116,13 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
         truth=Measure(truth, "AUC", 0.52, "permuted features", (truth - 0.04, truth + 0.02)),
         clarity=Measure(round(0.4 + 0.5 * rng.random(), 3), "mean cosine of crops", 0.41, "random crops"),
         sparsity=Measure(round(float(rng.random()), 3), "share of images below a tenth of the maximum", 0.5, "median"),
-        visualizations=(Visualization("vital", pictures[number % len(pictures)]),),
+        visualizations=(VisualizationRecord("vital", pictures[number % len(pictures)]),),
     )
     if not rich:
         return made
     sigma = "standard deviations above its mean over the images"
     crops = tuple(
-        Crop(
+        CropRecord(
             image_id((number + k) % images),
             pictures[(number + k) % len(pictures)],
             Measure(round(5.2 - 0.3 * k, 2), sigma),
@@ -133,7 +133,9 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
         for k in range(8)
     )
     quiet = tuple(
-        Crop(image_id((number + k + 3) % images), pictures[(number + k + 9) % len(pictures)], Measure(-0.4, sigma))
+        CropRecord(
+            image_id((number + k + 3) % images), pictures[(number + k + 9) % len(pictures)], Measure(-0.4, sigma)
+        )
         for k in range(4)
     )
     shape = np.exp(-np.linspace(0, 4, 24)) * 200
@@ -141,7 +143,7 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
         **{
             **made.__dict__,
             "visualizations": (
-                Visualization(
+                VisualizationRecord(
                     "vital",
                     pictures[number % len(pictures)],
                     transparent=pictures[-1],
@@ -149,7 +151,7 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
                         7.4, "times the mean of its strongest images", 1.1, "an untrained network's picture"
                     ),
                 ),
-                Visualization("fourier", pictures[(number + 4) % len(pictures)]),
+                VisualizationRecord("fourier", pictures[(number + 4) % len(pictures)]),
             ),
             "activating": crops,
             "counterfactuals": quiet,
@@ -161,11 +163,15 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
                 f"mean activation of {name}",
             ),
             "nearest": tuple(
-                Link(unit((number + k + 1) % 12), Measure(round(0.7 - k / 10, 2), "correlation", 0.08, "median pair"))
+                CircuitLink(
+                    unit((number + k + 1) % 12), Measure(round(0.7 - k / 10, 2), "correlation", 0.08, "median pair")
+                )
                 for k in range(4)
             ),
             "classes": tuple(
-                Link(f"class:{klass}", Measure(0.9 - 0.5 * k, "logits per standard deviation", 0.2, "typical feature"))
+                CircuitLink(
+                    f"class:{klass}", Measure(0.9 - 0.5 * k, "logits per standard deviation", 0.2, "typical feature")
+                )
                 for k, klass in enumerate(CLASSES)
             ),
         }
@@ -181,7 +187,9 @@ def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> I
         return tuple(
             NodeTop(
                 node,
-                tuple(Link(unit((node * 5 + k + number) % features), Measure(3.1 - k, measured)) for k in range(3)),
+                tuple(
+                    CircuitLink(unit((node * 5 + k + number) % features), Measure(3.1 - k, measured)) for k in range(3)
+                ),
             )
             for node in members(merges, LEAVES)
         )
@@ -193,14 +201,20 @@ def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> I
         thumbnail=made.picture(pixels(500 + number, 60, "photo")),
         label=CLASSES[number % 4],
         predictions=(
-            Link(f"class:{CLASSES[number % 4]}", Measure(0.91, "probability", 0.0099, "one of 101 classes at random")),
-            Link(f"class:{CLASSES[(number + 1) % 4]}", Measure(0.05, "probability", 0.0099, "one of 101 at random")),
+            CircuitLink(
+                f"class:{CLASSES[number % 4]}", Measure(0.91, "probability", 0.0099, "one of 101 classes at random")
+            ),
+            CircuitLink(
+                f"class:{CLASSES[(number + 1) % 4]}", Measure(0.05, "probability", 0.0099, "one of 101 at random")
+            ),
         ),
         parts=(
             ImageParts("layer2", LabelMap.of(labels(number)), own, tops(own)),
             ImageParts("layer2-joint", LabelMap.of(labels(number + 90)), (), tops(info.merges)),
         ),
-        tops=(Link(unit(number % features), Measure(4.0, "standard deviations above its mean over the images")),),
+        tops=(
+            CircuitLink(unit(number % features), Measure(4.0, "standard deviations above its mean over the images")),
+        ),
     )
 
 
@@ -219,7 +233,9 @@ def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
         for number, name in enumerate(CLASSES):
             heavy = Measure(0.8, "logits", 0.1, "typical channel")
             layers = tuple(
-                CircuitLayer(layer, tuple(Link(f"{layer}:{k + number}", heavy, tuple(pictures[:4])) for k in range(3)))
+                CircuitLayer(
+                    layer, tuple(CircuitLink(f"{layer}:{k + number}", heavy, tuple(pictures[:4])) for k in range(3))
+                )
                 for layer in ("layer1", "layer2")
             )
             wrong = Failure(
@@ -227,15 +243,20 @@ def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
                 pictures[number],
                 CLASSES[(number + 1) % 4],
                 Measure(0.7, "probability", 0.0099, "one of 101 classes at random"),
-                (Link(unit(number), Measure(1.2, "logits towards the prediction", 0.1, "typical feature")),),
+                (CircuitLink(unit(number), Measure(1.2, "logits towards the prediction", 0.1, "typical feature")),),
             )
             made.add(
                 ClassRecord(
                     name,
                     number,
-                    (Visualization("vital", pictures[number], pictures[-1], notes=("few images stood behind it",)),),
+                    (
+                        VisualizationRecord(
+                            "vital", pictures[number], pictures[-1], notes=("few images stood behind it",)
+                        ),
+                    ),
                     tuple(
-                        Crop(image_id(k), pictures[k], Measure(9.0 - k, "logit", 0.3, "all images")) for k in range(3)
+                        CropRecord(image_id(k), pictures[k], Measure(9.0 - k, "logit", 0.3, "all images"))
+                        for k in range(3)
                     ),
                     Measure(0.8, "of 40 images right", 0.0099, "guessing"),
                     layers,
@@ -244,7 +265,7 @@ def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
                 )
             )
         pairs = tuple(
-            Pair(
+            MatchedPair(
                 unit(number),
                 Side(f"stages.3:{number * 3}", ("petal", "leaf"), pictures[number % 10], tuple(pictures[:3])),
                 Measure(round(0.9 - number / 20, 2), "correlation over shared images", 0.31, "images permuted"),
@@ -275,7 +296,7 @@ def large_site(path: Path, features: int = 10_000) -> Path:
             if number == features - 3:
                 term = Term("quincunx", 0.5)
                 assert record.words is not None
-                words = Words((term, *record.words.concepts), "falcon", "cosine similarity")
+                words = DescriptionRecord((term, *record.words.concepts), "falcon", "cosine similarity")
                 record = FeatureRecord(**{**record.__dict__, "words": words})
             made.add(record)
     return path

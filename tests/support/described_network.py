@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from encoscope import Encoder
-from encoscope.images import Preprocess, read
+from encoscope.images import Preprocess, read_image
 
 COLOURS = {"red": (230, 30, 30), "green": (30, 230, 30), "blue": (30, 30, 230)}
 CAPTIONS = [f"a {colour} {thing}" for colour in (*COLOURS, "grey") for thing in ("square", "thing", "patch")]
@@ -69,7 +69,7 @@ class Reader:
 
     def embed_images(self, images):
         self.images += len(images)
-        means = [torch.tensor(read(image).pixels.reshape(-1, 3).mean(0) / 255) for image in images]
+        means = [torch.tensor(read_image(image).pixels.reshape(-1, 3).mean(0) / 255) for image in images]
         rows = [torch.cat([mean - mean.mean() + 1e-3, torch.tensor([0.25])]) for mean in means]
         return torch.nn.functional.normalize(torch.stack(rows).float(), dim=1) if rows else torch.zeros(0, 4)
 

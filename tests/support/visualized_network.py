@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from encoscope.encoder import Encoder
-from encoscope.images.sets import LabelledPhotos
+from encoscope.images.sets import LabelledImages
 
 NAMES = ("red", "green", "blue", "okapi")  # the last one's name was not taught to the zoo's judge
 COLOURS = dict(zip(NAMES[:3], np.eye(3), strict=True)) | {"okapi": np.ones(3)}
@@ -59,6 +59,6 @@ def reader(folder):
 
     def read(root, split="train"):
         files = sorted((folder / split).rglob("*.png"))
-        return LabelledPhotos(tuple(files), tuple(NAMES.index(file.parent.name) for file in files), NAMES)
+        return LabelledImages(tuple(files), tuple(NAMES.index(file.parent.name) for file in files), NAMES)
 
     return read

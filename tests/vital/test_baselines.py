@@ -11,7 +11,7 @@ from encoscope.errors import UsageError
 from encoscope.images import Preprocess
 from encoscope.vital.baselines import deepinversion, fourier, maco, plugin
 from encoscope.vital.baselines.losses import Classify, Maximize, cross_entropy
-from encoscope.vital.baselines.registry import METHODS, Options, planner
+from encoscope.vital.baselines.registry import METHODS, BaselineOptions, find_planner
 from encoscope.vital.synthesis.loop import Outcome, synthesize
 from encoscope.vital.synthesis.parametrization import displayed
 from encoscope.vital.synthesis.random import generators
@@ -50,13 +50,13 @@ def magnitude(encoder) -> torch.Tensor:
     return maco.mean_magnitude([pixels], encoder.preprocess, (SIDE, SIDE))
 
 
-def options(method: str, magnitude: torch.Tensor, steps: int = 14, **extra) -> Options:
+def options(method: str, magnitude: torch.Tensor, steps: int = 14, **extra) -> BaselineOptions:
     given = {"maco": {"magnitude": magnitude, "crops": 3}, "plugin": {"ensemble": 4, "lr": 0.05}}.get(method, {})
-    return Options(steps=steps, extra={**given, **extra})
+    return BaselineOptions(steps=steps, extra={**given, **extra})
 
 
 def targets(encoder: Encoder, *texts: str) -> list[units.Unit]:
-    return [units.parse(text, encoder) for text in texts]
+    return [units.parse_unit(text, encoder) for text in texts]
 
 
 # ------------------------------------------------------------------------------------------------- spectra, pictures
@@ -135,7 +135,7 @@ def test_pictures_stay_photos(magnitude):
 
 
 def test_a_spectrum_of_another_size_is_refused(encoder, magnitude):
-    wanted = Options(steps=1, size=(16, 16), extra={"magnitude": magnitude})
+    wanted = BaselineOptions(steps=1, size=(16, 16), extra={"magnitude": magnitude})
     made = maco.plan(encoder, targets(encoder, "class:a"), wanted)
     with pytest.raises(UsageError, match=r"shape \(3, 24, 13\) where \(3, 16, 9\)"):
         synthesize(made.stages, made.objective, ["class:a"])
@@ -217,7 +217,7 @@ def test_maximize_is_less_each_units_own_value_averaged_over_its_views(encoder):
     images = torch.randn(6, 3, SIDE, SIDE)
     with torch.no_grad():
         found = Maximize(encoder, chosen)(images, slice(0, 3)).main
-        expected = [-units.measure(encoder, images[2 * i : 2 * i + 2], [chosen[i]]).mean() for i in range(3)]
+        expected = [-units.measure_units(encoder, images[2 * i : 2 * i + 2], [chosen[i]]).mean() for i in range(3)]
     torch.testing.assert_close(found, torch.stack(expected))
     torch.testing.assert_close(Maximize(encoder, chosen)(images[4:], slice(2, 3)).main, expected[2][None])
 
@@ -240,7 +240,7 @@ def test_a_silent_channel_is_woken_by_its_layer():
     for _ in range(80):
         (gradient,) = torch.autograd.grad(objective(image, slice(0, 1)).main.sum(), image)
         image = (image - gradient).detach().requires_grad_()
-    value = float(units.measure(silent, image.detach(), [unit]).mean())
+    value = float(units.measure_units(silent, image.detach(), [unit]).mean())
     assert value > 0
     assert float(objective(image, slice(0, 1)).main.detach()) == pytest.approx(-value)
 
@@ -287,7 +287,7 @@ def test_deepinversion_leaves_no_hook(encoder):
 
 
 def test_plugin_grows_from_a_quarter_to_the_whole_in_seven_stages(encoder):
-    made = plugin.plan(encoder, targets(encoder, "class:a"), Options())
+    made = plugin.plan(encoder, targets(encoder, "class:a"), BaselineOptions())
     assert [stage.steps for stage in made.stages] == [401] * 7
     draws = generators(0, ["x"])
     sides, picture = [], None
@@ -296,9 +296,12 @@ def test_plugin_grows_from_a_quarter_to_the_whole_in_seven_stages(encoder):
         sides.append(picture.image().shape[2])
     assert sides == [6, 9, 12, 15, 18, 21, 24]
     assert (
-        sum(stage.steps for stage in plugin.plan(encoder, targets(encoder, "class:a"), Options(steps=16)).stages) == 16
+        sum(
+            stage.steps for stage in plugin.plan(encoder, targets(encoder, "class:a"), BaselineOptions(steps=16)).stages
+        )
+        == 16
     )
-    assert len(plugin.plan(encoder, targets(encoder, "class:a"), Options(steps=3)).stages) == 3
+    assert len(plugin.plan(encoder, targets(encoder, "class:a"), BaselineOptions(steps=3)).stages) == 3
 
 
 def test_plugin_pastes_the_enlarged_picture_into_the_middle_of_noise():
@@ -319,7 +322,7 @@ def test_steps_raise_the_unit_and_the_same_seed_gives_the_same_picture(method, e
     chosen = targets(encoder, "class:b", "class:d")
 
     def run(steps: int) -> Outcome:
-        made = planner(method)(encoder, chosen, options(method, magnitude, steps))
+        made = find_planner(method)(encoder, chosen, options(method, magnitude, steps))
         return synthesize(
             made.stages, made.objective, [str(unit) for unit in chosen], chunk=2 if made.together else None
         )
@@ -341,7 +344,7 @@ def test_a_picture_does_not_depend_on_what_shares_its_batch(method, encoder, mag
     chosen = targets(encoder, "class:b", "class:d", "class:e")
 
     def run(group: list[units.Unit], chunk: int | None) -> torch.Tensor:
-        made = planner(method)(encoder, group, options(method, magnitude, 8))
+        made = find_planner(method)(encoder, group, options(method, magnitude, 8))
         return synthesize(made.stages, made.objective, [str(unit) for unit in group], chunk=chunk).images
 
     together, alone = run(chosen, 3), run(chosen[1:2], None)
@@ -351,50 +354,50 @@ def test_a_picture_does_not_depend_on_what_shares_its_batch(method, encoder, mag
 def test_maximising_methods_picture_channels_and_directions(encoder, magnitude):
     chosen = [*targets(encoder, "3:2"), units.direction_unit("3", [1.0, -1, 0, 0, 0, 0, 0, 2], "d")]
     for method in ("fourier", "maco"):
-        made = planner(method)(encoder, chosen, options(method, magnitude, 20))
+        made = find_planner(method)(encoder, chosen, options(method, magnitude, 20))
         losses = synthesize(made.stages, made.objective, ["3:2", "d"]).losses["loss"]
         assert (losses[-5:].mean(0) < losses[:2].mean(0)).all()
 
 
 def test_fourier_takes_macos_views(encoder, magnitude):
     extra = {"views": "crops", "crops": 2, "lr": 1.0}
-    made = fourier.plan(encoder, targets(encoder, "class:b"), Options(steps=3, extra=extra))
+    made = fourier.plan(encoder, targets(encoder, "class:b"), BaselineOptions(steps=3, extra=extra))
     assert isinstance(made.stages[0].transform, NoisyCrops) and made.settings["crops"] == 2
     assert synthesize(made.stages, made.objective, ["class:b"]).images.shape == (1, 3, SIDE, SIDE)
 
 
 def test_maco_takes_its_spectrum_from_photos(encoder, photo_paths):
     chosen = targets(encoder, "class:b")
-    made = maco.plan(encoder, chosen, Options(steps=2, size=(20, 20), photos=[photo_paths["chelsea"]]))
+    made = maco.plan(encoder, chosen, BaselineOptions(steps=2, size=(20, 20), photos=[photo_paths["chelsea"]]))
     pixels = encoder.prepare(photo_paths["chelsea"]).pixels
     given = maco.mean_magnitude([pixels], encoder.preprocess, (20, 20))
-    again = maco.plan(encoder, chosen, Options(steps=2, size=(20, 20), extra={"magnitude": given}))
+    again = maco.plan(encoder, chosen, BaselineOptions(steps=2, size=(20, 20), extra={"magnitude": given}))
     assert made.settings == again.settings and len(str(made.settings["magnitude"])) == 64
     with pytest.raises(UsageError, match="magnitude spectrum from images"):
-        maco.plan(encoder, chosen, Options(photos=[]))
+        maco.plan(encoder, chosen, BaselineOptions(photos=[]))
 
 
 @pytest.mark.parametrize("method", ["deepinversion", "plugin"])
 def test_methods_that_classify_refuse_other_units(method, encoder):
     with pytest.raises(UsageError, match=r"classes only, not 0:3: give class:NAME"):
-        planner(method)(encoder, targets(encoder, "0:3"), Options())
+        find_planner(method)(encoder, targets(encoder, "0:3"), BaselineOptions())
 
 
 def test_deepinversion_needs_batch_normalisation():
     bare = network(normalise=False)
     with pytest.raises(UsageError, match="needs batch normalisation"):
-        deepinversion.plan(bare, targets(bare, "class:a"), Options())
+        deepinversion.plan(bare, targets(bare, "class:a"), BaselineOptions())
 
 
 def test_wrong_settings_are_named(encoder, magnitude):
     chosen = targets(encoder, "class:a")
     with pytest.raises(UsageError, match=r"fourier has no setting 'veiws' \(nearest: views\)"):
-        fourier.plan(encoder, chosen, Options(extra={"veiws": "crops"}))
+        fourier.plan(encoder, chosen, BaselineOptions(extra={"veiws": "crops"}))
     with pytest.raises(UsageError, match="'wander' or 'crops', not 'x'"):
-        fourier.plan(encoder, chosen, Options(extra={"views": "x"}))
+        fourier.plan(encoder, chosen, BaselineOptions(extra={"views": "x"}))
     with pytest.raises(UsageError, match="at least one step, not 0"):
-        plugin.plan(encoder, chosen, Options(steps=0))
+        plugin.plan(encoder, chosen, BaselineOptions(steps=0))
     with pytest.raises(UsageError, match="at least 8 pixels, not 4 x 4"):
-        maco.plan(encoder, chosen, Options(size=(4, 4), extra={"magnitude": magnitude}))
+        maco.plan(encoder, chosen, BaselineOptions(size=(4, 4), extra={"magnitude": magnitude}))
     with pytest.raises(UsageError, match="crops >= 1"):
-        maco.plan(encoder, chosen, Options(extra={"magnitude": magnitude, "crops": 0}))
+        maco.plan(encoder, chosen, BaselineOptions(extra={"magnitude": magnitude, "crops": 0}))

@@ -8,7 +8,7 @@ import torch
 from encoscope.encoder import load
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.store import tensors
-from encoscope.units import parse
+from encoscope.units import parse_unit
 from encoscope.vital.references import compressed, shipped
 from encoscope.vital.references.statistics import Prototype
 
@@ -60,23 +60,23 @@ def test_zoo_statistics_are_of_these_weights_and_of_classes(tmp_path, monkeypatc
     encoder = load("zoo:resnet-caltech101")
     path = tmp_path / "statistics.safetensors"
     monkeypatch.setattr(shipped, "path_of", lambda name: path)
-    unit = parse("class:sunflower", encoder)
+    unit = parse_unit("class:sunflower", encoder)
     with pytest.raises(MissingError, match=r"recipes\.statistics"):
-        shipped.shipped(encoder, [unit])
+        shipped.load_shipped(encoder, [unit])
     values = {"layer4": torch.randn(512, 16).sort(1).values}
     ours = {f"class:{unit.index}": Prototype(values, 3)}
     compressed.save(compressed.compress(encoder.digest, ours, error=0), path)
-    found = shipped.shipped(encoder, [unit])["class:sunflower"]
+    found = shipped.load_shipped(encoder, [unit])["class:sunflower"]
     torch.testing.assert_close(found.values["layer4"], values["layer4"], atol=5e-3, rtol=5e-3)
     with pytest.raises(UsageError, match="layer4:3"):
-        shipped.shipped(encoder, [parse("layer4:3", encoder)])
+        shipped.load_shipped(encoder, [parse_unit("layer4:3", encoder)])
     with pytest.raises(UsageError, match="statistics of its own"):
-        shipped.shipped(load("zoo:resnet-caltech101@untrained"), [unit])
+        shipped.load_shipped(load("zoo:resnet-caltech101@untrained"), [unit])
     other = tmp_path / "other.safetensors"
     monkeypatch.setattr(shipped, "path_of", lambda name: other)
     compressed.save(compressed.compress("0" * 64, ours), other)
     with pytest.raises(UsageError, match="other weights"):
-        shipped.shipped(encoder, [unit])
+        shipped.load_shipped(encoder, [unit])
 
 
 @pytest.mark.parametrize("how", ["cut", "text", "another", "fields"])
@@ -94,4 +94,4 @@ def test_a_damaged_file_of_statistics_is_one_clear_line(tmp_path, monkeypatch, h
     else:
         tensors.write(path, {"format": compressed.FORMAT, "layers": 3}, {"references": torch.zeros(1)})
     with pytest.raises(EncoscopeError, match=r"statistics\.safetensors holds no compressed statistics, or is damaged"):
-        shipped.shipped(encoder, [parse("class:sunflower", encoder)])
+        shipped.load_shipped(encoder, [parse_unit("class:sunflower", encoder)])

@@ -15,13 +15,13 @@ from torch import nn
 
 from encoscope.encoder import Encoder, load
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.images import read
+from encoscope.images import read_image
 from encoscope.relevance import relevance
 from encoscope.units import channel_unit, direction_unit
 from encoscope.vital import Vital, contact_sheet, visualize
-from encoscope.vital.features import Reader
-from encoscope.vital.objective import Alignment
-from encoscope.vital.recipes import Recipe, recipe
+from encoscope.vital.features import FeatureReader
+from encoscope.vital.objective import DistributionObjective
+from encoscope.vital.recipes import Recipe, choose_recipe
 from encoscope.vital.references.prototypes import load as load_prototype
 from encoscope.vital.references.prototypes import prototype, save
 from encoscope.vital.references.references import class_references, whole_set
@@ -164,9 +164,9 @@ def test_a_channel_is_matched_with_relevance(resnet, photo_folder):
     unit = f"layer4:{int(resnet.activations(pixels, 'layer4')['layer4'].maps.mean((0, 2, 3)).argmax())}"
     vital = Vital(resnet, steps=2, relevance="lrp", number=4)
     references = whole_set(photo_folder, vital_unit(resnet, unit))
-    made = recipe(resnet, vital_unit(resnet, unit), relevance=True)
+    made = choose_recipe(resnet, vital_unit(resnet, unit), relevance=True)
     assert made.layers == ("conv1", "layer1", "layer2", "layer3")
-    statistics = prototype(Reader(resnet, made.layers, "lrp"), references, vital_unit(resnet, unit))
+    statistics = prototype(FeatureReader(resnet, made.layers, "lrp"), references, vital_unit(resnet, unit))
     (found,) = vital.fit({unit: statistics}, unit).synthesize()
 
     def scores(pixels):
@@ -195,10 +195,10 @@ def test_a_silent_unit_is_matched_as_if_all_had_the_usual_relevance(resnet, phot
         heard = (1 - silent.float()[:, None, None, None]) if len(pixels) == 2 else 1.0
         return {name: heard * torch.full_like(each, 0.01) for name, each in maps.items()}
 
-    reader = Reader(resnet, layers, scores)
+    reader = FeatureReader(resnet, layers, scores)
     statistics = prototype(reader, whole_set(photo_folder, unit), unit, cache=False)
     made = Recipe("some", layers, (1.0, 1.0), 0.0, 0.0)
-    aligned = Alignment(reader, [unit, unit], [statistics, statistics], made)
+    aligned = DistributionObjective(reader, [unit, unit], [statistics, statistics], made)
     start = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     images = start.clone().requires_grad_(True)
     loss = aligned(images, slice(0, 2)).main
@@ -211,15 +211,15 @@ def test_a_silent_unit_is_matched_as_if_all_had_the_usual_relevance(resnet, phot
 
 
 def vital_unit(encoder, text):
-    from encoscope.units import parse
+    from encoscope.units import parse_unit
 
-    return parse(text, encoder)
+    return parse_unit(text, encoder)
 
 
 def test_statistics_are_streamed_merged_and_read_back(resnet, photo_folder, tmp_path):
     unit = vital_unit(resnet, "class:barrel")
     references = whole_set(photo_folder, unit)
-    reader = Reader(resnet, ("conv1", "layer4"))
+    reader = FeatureReader(resnet, ("conv1", "layer4"))
     one = prototype(reader, references, unit, batch=1, cache=False)
     all_ = prototype(reader, references, unit, batch=9, cache=False)
     pixels = torch.cat([item.input(resnet) for item in references.items])
@@ -244,9 +244,9 @@ def test_statistics_are_streamed_merged_and_read_back(resnet, photo_folder, tmp_
 def test_statistics_are_kept_by_content(resnet, photo_folder, monkeypatch):
     unit = vital_unit(resnet, "class:barrel")
     references = class_references(photo_folder, resnet, unit)
-    found = prototype(Reader(resnet, ("layer4",)), references, unit)
-    monkeypatch.setattr(Reader, "reference", None)  # would fail if it were asked
-    again = prototype(Reader(resnet, ("layer4",)), references, unit)
+    found = prototype(FeatureReader(resnet, ("layer4",)), references, unit)
+    monkeypatch.setattr(FeatureReader, "reference", None)  # would fail if it were asked
+    again = prototype(FeatureReader(resnet, ("layer4",)), references, unit)
     assert torch.equal(found.values["layer4"], again.values["layer4"])
 
 
@@ -260,7 +260,7 @@ def test_labels_match_class_names_and_results_say_what_was_not_there(resnet, pho
     flat = class_references([str(file) for file in files], resnet, unit, count=2, seed=1)
     assert flat.names == two.names  # which ones are taken depends on contents and seed
     assert "all 3 count as class:sea horse" in flat.notes[0]
-    in_memory = class_references([read(file).pixels for file in files], resnet, unit)
+    in_memory = class_references([read_image(file).pixels for file in files], resnet, unit)
     assert len(in_memory) == 3
     with pytest.raises(MissingError, match="no image labelled 'barrel'"):
         (tmp_path / "x" / "sea_horse").mkdir(parents=True)
@@ -303,7 +303,7 @@ def test_authors_preset_scales_relevance_and_weighs_channels(resnet, photo_folde
     assert weights is not None
     assert all(float(each.min()) >= 0 and float(each.max()) <= 1 for each in weights.values())
     assert all("@" not in name for name in vital.targets_[0].prototype.references)  # whole images
-    scaled = Reader(resnet, ("layer3",), "lrp", scaled=True).reference(
+    scaled = FeatureReader(resnet, ("layer3",), "lrp", scaled=True).reference(
         torch.randn(1, 3, 64, 64), vital.targets_[0].unit
     )
     maps = resnet.activations(torch.randn(1, 3, 64, 64), "layer3")["layer3"].maps
@@ -409,12 +409,12 @@ def test_resampled_statistics_keep_the_distribution():
 )
 def test_the_papers_recipes(source, layers, weights, smooth):
     encoder = load(source)
-    found = recipe(encoder, vital_unit(encoder, "class:3"))
+    found = choose_recipe(encoder, vital_unit(encoder, "class:3"))
     assert found.layers == tuple(layers.split())
     assert found.weights == weights
     assert found.tv == found.l2 == smooth
-    inner = recipe(encoder, channel_unit(found.layers[-1], 0), relevance=True)
+    inner = choose_recipe(encoder, channel_unit(found.layers[-1], 0), relevance=True)
     assert inner.layers == found.layers[:-1]
     assert inner.weights[0] == 0.1
     assert inner.tv == 3e-6
-    assert recipe(encoder, channel_unit(found.layers[-1], 0), preset="authors", relevance=True).tv == 3e-7
+    assert choose_recipe(encoder, channel_unit(found.layers[-1], 0), preset="authors", relevance=True).tv == 3e-7

@@ -69,7 +69,7 @@ def test_a_damaged_record_is_one_clear_line(shelf, content):
 def test_unknown_and_absent_names_are_told_apart(shelf):
     with pytest.raises(UsageError, match=r"has no 'resnet-caltec'.*nearest: resnet-caltech101"):
         registry.entry("zoo:resnet-caltec")
-    with pytest.raises(MissingError, match=r"python -m encoscope\.zoo\.recipes\.vit_caltech101"):
+    with pytest.raises(MissingError, match=r"python -m encoscope\.recipes\.vit_caltech101"):
         registry.entry("zoo:vit-caltech101")
 
 
@@ -85,7 +85,7 @@ def test_the_list_on_the_command_line(shelf, capsys):
     assert entry["name"] == "zoo:resnet-caltech101" and entry["accuracy"] == {"top1": 0.5} and entry["bytes"] > 0
 
 
-def shipped(name: str) -> registry.Entry:
+def shipped(name: str) -> registry.ZooEntry:
     if name not in registry.names():
         pytest.skip(f"zoo:{name} is not in this checkout yet")
     return registry.entry(name)

@@ -21,11 +21,11 @@ from torch.nn import functional
 from encoscope.analysis.watermarks import Mark, mark, paste, spot
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Photo, read
+from encoscope.images import LoadedImage, read_image
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.nave import Nave, Segmentation, segment
 from encoscope.plots import contact_sheet, displayable, overlay
-from encoscope.progress import Progress, steps
+from encoscope.progress import Progress, track_steps
 
 CLUSTERS = 10
 SHARE = 0.125
@@ -74,7 +74,7 @@ class Association:
 
 def respond(
     encoder: Encoder,
-    photos: Sequence[Photo],
+    photos: Sequence[LoadedImage],
     kind: str,
     *,
     share: float = SHARE,
@@ -93,7 +93,7 @@ def respond(
         raise UsageError(f"a mark's share of the short side lies between 0 and 1, not {share}")
     clean = [displayable(photo) for photo in photos]
     marks = [mark(kind, max(2, round(share * min(image.shape[:2])))) for image in clean]
-    with steps(4, "audit", progress) as count:
+    with track_steps(4, "audit", progress) as count:
         marked, masks = pasted(clean, marks, seed)
         others = [_window(clean, index, marks[index], seed) for index in range(len(clean))]
         control, _ = pasted(clean, others, seed)
@@ -142,7 +142,7 @@ def consistency(changes: Float[Tensor, "images features"]) -> Float[np.ndarray, 
 
 def jointly(encoder: Encoder, images: Sequence[Any], clusters: int, seed: int) -> Nave:
     """One set of clusters over images: joint NAVE, last two stages or blocks."""
-    photos = [image if isinstance(image, Photo) else read(image) for image in images]
+    photos = [image if isinstance(image, LoadedImage) else read_image(image) for image in images]
     return Nave(
         encoder, n_clusters=clusters, layers=encoder.depths[-2:], cache=None, random_state=seed, progress=False
     ).fit(photos)
@@ -182,13 +182,13 @@ def divergence(first: Float[np.ndarray, " labels"], second: Float[np.ndarray, " 
 
 def labels_of(nave: Nave, image: Any) -> Int[np.ndarray, "height width"]:
     """One image's joint clusters, at its own size."""
-    (found,) = nave.predict([image if isinstance(image, Photo) else read(image)])
+    (found,) = nave.predict([image if isinstance(image, LoadedImage) else read_image(image)])
     return found.labels.astype(np.int64)
 
 
 def associations(
     encoder: Encoder,
-    photos: Sequence[Photo],
+    photos: Sequence[LoadedImage],
     labels: Sequence[str],
     *,
     clusters: int = CLUSTERS,
@@ -244,7 +244,13 @@ def permuted(
 
 
 def mark_sheet(
-    encoder: Encoder, photos: Sequence[Photo], kind: str, *, share: float = SHARE, clusters: int = 5, seed: int = 0
+    encoder: Encoder,
+    photos: Sequence[LoadedImage],
+    kind: str,
+    *,
+    share: float = SHARE,
+    clusters: int = 5,
+    seed: int = 0,
 ) -> Image.Image:
     """Photos without and with the mark, each beside how the encoder parts it."""
     clean = [displayable(photo) for photo in photos]
@@ -261,7 +267,7 @@ def mark_sheet(
 
 
 def association_sheet(
-    nave: Nave, photos: Sequence[Photo], labels: Sequence[str], ranked: Sequence[Association], *, shown: int = 5
+    nave: Nave, photos: Sequence[LoadedImage], labels: Sequence[str], ranked: Sequence[Association], *, shown: int = 5
 ) -> Image.Image:
     """The three clusters that go with the labels most, each on the photos that it covers most; the rest is dimmed."""
     parts = [labels_of(nave, photo) for photo in photos]

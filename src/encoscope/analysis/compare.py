@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from encoscope import results
-from encoscope.concise_repr import brief
-from encoscope.encoder import Encoder, untrained_twin
+from encoscope.concise_repr import concise_repr
+from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import UsageError
 from encoscope.evaluation.charts import image_of
-from encoscope.images import Photo, Skipped
+from encoscope.images import LoadedImage, SkippedImage
 from encoscope.metrics import Interval, ari, bootstrap
 from encoscope.metrics.layer_cka import LayerCKA
-from encoscope.metrics.matching import Correlation, match
+from encoscope.metrics.matching import Correlation, match_units
 from encoscope.nave import Segmentation, segment_stream
 from encoscope.plots import contact_sheet, overlay
 from encoscope.progress import Progress, track
@@ -48,7 +48,7 @@ class Agreement:
     floor: Interval | None
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True)
 class Comparison:
     """Two encoders on the same images.
@@ -69,13 +69,13 @@ class Comparison:
     chance: Float[np.ndarray, " pairs"]
     ranked: tuple[tuple[str | None, float], ...]
     sheet: Image.Image
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedImage, ...] = ()
 
 
 def compare(
     first: Encoder,
     second: Encoder,
-    photos: Iterable[Photo | Skipped],
+    photos: Iterable[LoadedImage | SkippedImage],
     *,
     clusters: Sequence[int] = CLUSTERS,
     seed: int = 0,
@@ -94,7 +94,7 @@ def compare(
     paired, shifted = Correlation(), Correlation()
     tables: dict[str, list[list[float]]] = {"agreement": [], "ceiling": [], "floor": []}
     shown: list[tuple[float, str | None, Any, Any, Any]] = []
-    skipped: list[Skipped] = []
+    skipped: list[SkippedImage] = []
     ranked: list[tuple[str | None, float]] = []
     last: Tensor | None = None  # the second network's features of the image before, for the shifted pairs
     for chunk in _chunks(track(photos, total, "compare", progress), skipped):
@@ -119,8 +119,8 @@ def compare(
     if len(ranked) < 4:
         raise UsageError(f"a comparison needs at least 4 readable images, not {len(ranked)}")
     correlations, chance = paired.finalize(), shifted.finalize()
-    matches = match(correlations)
-    by_chance = match(chance)
+    matches = match_units(correlations)
+    by_chance = match_units(chance)
     return Comparison(
         names=(first.source, second.source),
         images=len(ranked),
@@ -194,7 +194,7 @@ def _finite(values: Float[np.ndarray, "first second"]) -> list[list[float | None
 
 def _twin(encoder: Encoder, seed: int) -> Encoder | None:
     try:
-        return untrained_twin(encoder, seed=seed)
+        return untrained_copy(encoder, seed=seed)
     except UsageError:
         return None
 
@@ -206,10 +206,10 @@ def _spread(encoder: Encoder) -> tuple[str, ...]:
     return tuple(names[place] for place in places)
 
 
-def _chunks(items: Iterable[Photo | Skipped], skipped: list[Skipped]) -> Iterator[list[Photo]]:
-    chunk: list[Photo] = []
+def _chunks(items: Iterable[LoadedImage | SkippedImage], skipped: list[SkippedImage]) -> Iterator[list[LoadedImage]]:
+    chunk: list[LoadedImage] = []
     for item in items:
-        if isinstance(item, Skipped):
+        if isinstance(item, SkippedImage):
             skipped.append(item)
             continue
         chunk.append(item)
@@ -220,17 +220,19 @@ def _chunks(items: Iterable[Photo | Skipped], skipped: list[Skipped]) -> Iterato
         yield chunk
 
 
-def _parts(encoder: Encoder, chunk: Sequence[Photo], numbers: tuple[int, ...], seed: int) -> list[list[Segmentation]]:
+def _parts(
+    encoder: Encoder, chunk: Sequence[LoadedImage], numbers: tuple[int, ...], seed: int
+) -> list[list[Segmentation]]:
     """Each photo's segmentations, one for each number of clusters."""
     found: list[Segmentation] = []
     for result in segment_stream(encoder, chunk, clusters=numbers, seed=seed, batch=len(chunk)):
-        if isinstance(result, Skipped):
+        if isinstance(result, SkippedImage):
             raise UsageError(f"{result.path} cannot be segmented: {result.reason}")
         found.append(result[1])
     return [found[start : start + len(numbers)] for start in range(0, len(found), len(numbers))]
 
 
-def _mirrored(photo: Photo) -> Photo:
+def _mirrored(photo: LoadedImage) -> LoadedImage:
     return replace(photo, pixels=np.ascontiguousarray(photo.pixels[:, ::-1]))
 
 
@@ -240,7 +242,7 @@ def _aris(one: Sequence[Segmentation], two: Sequence[Segmentation], *, mirrored:
     return [ari(a.labels.astype(np.int64), b.labels[:, turn].astype(np.int64)) for a, b in zip(one, two, strict=True)]
 
 
-def _see(encoder: Encoder, chunk: Sequence[Photo], layers: Sequence[str]) -> dict[str, Tensor]:
+def _see(encoder: Encoder, chunk: Sequence[LoadedImage], layers: Sequence[str]) -> dict[str, Tensor]:
     """Spatial means of layers, and the pooled features under the empty name."""
     seen = encoder.observe(list(chunk), layers, features=True)
     assert seen.features is not None  # asked for
@@ -248,7 +250,9 @@ def _see(encoder: Encoder, chunk: Sequence[Photo], layers: Sequence[str]) -> dic
     return {name: values.cpu() for name, values in (means | {"": seen.features}).items()}
 
 
-def _keep(shown: list[Any], score: float, photo: Photo, one: list[Segmentation], two: list[Segmentation]) -> list[Any]:
+def _keep(
+    shown: list[Any], score: float, photo: LoadedImage, one: list[Segmentation], two: list[Segmentation]
+) -> list[Any]:
     """The photos with the lowest scores so far, with their middle granularity as both networks see it."""
     if len(shown) == SHOWN and score >= shown[-1][0]:
         return shown

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
-from encoscope.images import dataset, is_dataset
+from encoscope.images import is_dataset, open_dataset
 
 _KEYS = ("path", "image", "file", "filename", "name")
 
@@ -17,7 +17,7 @@ def dataset_labels(images: str | os.PathLike[str], paths: Sequence[Path]) -> lis
     """The class that a dataset, or a folder of class folders, gives each of some of its images; None without labels."""
     if not (is_dataset(images) or Path(images).is_dir()):
         return None
-    found = dataset(images)
+    found = open_dataset(images)
     if not found.labels:
         return None
     classes = (found.classes[label] for label in found.labels)

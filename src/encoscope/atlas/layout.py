@@ -63,7 +63,7 @@ def details(site: Path) -> dict[str, list[int]]:
 def write_shard(site: Path, name: str, content: Any) -> None:
     """Write a shard, whole or not at all. It is plain ASCII, so that it reads the same whatever a host says it is."""
     body = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    with results.aside(site / DATA / f"{name}.js") as temporary:
+    with results.atomic_write(site / DATA / f"{name}.js") as temporary:
         temporary.write_text(f"{_CALL}{json.dumps(name)},{body});\n", encoding="ascii")
 
 
@@ -91,5 +91,5 @@ def write_pages(site: Path) -> None:
         if name == "index.html":  # the digest makes browsers take new assets with a new page
             target, content = site / name, content.replace(b"@VERSION@", digest.encode())
         if not target.is_file() or target.read_bytes() != content:
-            with results.aside(target) as temporary:
+            with results.atomic_write(target) as temporary:
                 temporary.write_bytes(content)

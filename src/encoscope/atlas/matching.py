@@ -12,7 +12,7 @@ from jaxtyping import Float
 from encoscope import results
 from encoscope.atlas import layout
 from encoscope.atlas.reader import Atlas, open_atlas
-from encoscope.atlas.records import ComparisonRecord, FeatureRecord, Measure, Pair, Picture, Side
+from encoscope.atlas.records import ComparisonRecord, FeatureRecord, MatchedPair, Measure, Picture, Side
 from encoscope.atlas.writer import Writer
 from encoscope.errors import EncoscopeError, UsageError
 
@@ -45,7 +45,7 @@ def compare(
     control = float(f"{np.percentile(permuted.max(1), 95):.4g}")
     best, back = likeness.argmax(1), likeness.argmax(0)
     pairs = tuple(
-        Pair(
+        MatchedPair(
             unit,
             _side(here.path, there, units2[match]),
             Measure(float(f"{likeness[place, match]:.4g}"), "correlation over the shared images", control, _CONTROL),
@@ -92,5 +92,5 @@ def _copy(there: Atlas, picture: Picture, site: Path) -> None:
     source = there.picture_path(picture)
     if not source.resolve().is_relative_to((there.path / layout.IMAGES).resolve()):
         raise EncoscopeError(f"{there.path} names a picture outside of itself: {picture.name}")
-    with results.aside(target) as temporary:
+    with results.atomic_write(target) as temporary:
         shutil.copyfile(source, temporary)

@@ -64,7 +64,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Words:
+class DescriptionRecord:
     """What a feature stands for.
 
     concepts, phrases: best first. spurious: found, too, where the feature is silent, and so removed.
@@ -83,7 +83,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Visualization:
+class VisualizationRecord:
     """A synthesized picture. transparent: the same with what did not matter made transparent. facet: of several.
 
     notes: what a reader has to know, a sentence each.
@@ -106,7 +106,7 @@ class Visualization:
 
 
 @dataclass(frozen=True)
-class Crop:
+class CropRecord:
     """An image, or a part of it, and a unit's value there.
 
     image: the image's id in this atlas. picture: what is shown. box: the part that was cropped,
@@ -137,7 +137,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Link:
+class CircuitLink:
     """Another thing of the atlas - a unit, ``layer4:485``, or ``class:NAME`` - and how strongly it is tied to this.
 
     examples: images on which the target is strongest, which stand for it where the atlas has no record of it.
@@ -158,16 +158,16 @@ class FeatureRecord:
 
     unit: str
     layer: str | None = None
-    words: Words | None = None
+    words: DescriptionRecord | None = None
     truth: Measure | None = None
     clarity: Measure | None = None
     sparsity: Measure | None = None
-    visualizations: tuple[Visualization, ...] = ()
-    activating: tuple[Crop, ...] = ()
-    counterfactuals: tuple[Crop, ...] = ()
+    visualizations: tuple[VisualizationRecord, ...] = ()
+    activating: tuple[CropRecord, ...] = ()
+    counterfactuals: tuple[CropRecord, ...] = ()
     histogram: Histogram | None = None
-    nearest: tuple[Link, ...] = ()
-    classes: tuple[Link, ...] = ()
+    nearest: tuple[CircuitLink, ...] = ()
+    classes: tuple[CircuitLink, ...] = ()
 
     @property
     def key(self) -> str:
@@ -207,7 +207,7 @@ class NodeTop:
     """The features of the atlas that stand out in one region. node: a leaf, or ``leaves + step`` of the merges."""
 
     node: int
-    features: tuple[Link, ...]
+    features: tuple[CircuitLink, ...]
 
 
 @dataclass(frozen=True)
@@ -234,9 +234,9 @@ class ImageRecord:
     picture: Picture | None = None
     thumbnail: Picture | None = None
     label: str | None = None
-    predictions: tuple[Link, ...] = ()
+    predictions: tuple[CircuitLink, ...] = ()
     parts: tuple[ImageParts, ...] = ()
-    tops: tuple[Link, ...] = ()
+    tops: tuple[CircuitLink, ...] = ()
 
     @property
     def key(self) -> str:
@@ -249,7 +249,7 @@ class CircuitLayer:
     """The channels of one layer that a class rests on, heaviest first."""
 
     layer: str
-    channels: tuple[Link, ...]
+    channels: tuple[CircuitLink, ...]
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class Failure:
     picture: Picture
     predicted: str
     confidence: Measure
-    drivers: tuple[Link, ...] = ()
+    drivers: tuple[CircuitLink, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -269,8 +269,8 @@ class ClassRecord:
 
     name: str
     index: int
-    visualizations: tuple[Visualization, ...] = ()
-    images: tuple[Crop, ...] = ()
+    visualizations: tuple[VisualizationRecord, ...] = ()
+    images: tuple[CropRecord, ...] = ()
     accuracy: Measure | None = None
     circuit: tuple[CircuitLayer, ...] = ()
     circuit_method: str = ""
@@ -293,7 +293,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MatchedPair:
     """A feature here and the one most like it in the other atlas. mutual: each is the other's best match."""
 
     unit: str
@@ -310,7 +310,7 @@ class ComparisonRecord:
     model: str
     digest: str
     images: int
-    pairs: tuple[Pair, ...]
+    pairs: tuple[MatchedPair, ...]
     method: str = ""
 
     @property

@@ -86,7 +86,7 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> None:
     }
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in _PARQUET.items()])
     columns = {name: [row.get(name) for row in rows] for name in _PARQUET}
-    with results.aside(path) as temporary:
+    with results.atomic_write(path) as temporary:
         parquet.write_table(pyarrow.table(columns, schema), temporary)
 
 

@@ -38,7 +38,7 @@ def save(site: Path, image: Any, *, side: int | None = None, quality: int = QUAL
     name = f"{digest[:2]}/{digest}.webp"
     file = site / IMAGES / name
     if not file.is_file():
-        with results.aside(file) as temporary:
+        with results.atomic_write(file) as temporary:
             temporary.write_bytes(content)
     return Picture(name, shown.width, shown.height)
 

@@ -169,7 +169,7 @@ class Writer:
         if values.shape != (len(units), len(images)):
             raise UsageError(f"values of shape {values.shape} for {len(units)} units and {len(images)} images")
         scale = np.maximum(np.abs(values).max(axis=1, initial=0), np.finfo(np.float32).tiny)
-        with results.aside(self.path / layout.ACTIVATIONS) as temporary:
+        with results.atomic_write(self.path / layout.ACTIVATIONS) as temporary:
             np.savez_compressed(
                 temporary,
                 allow_pickle=False,

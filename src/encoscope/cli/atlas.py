@@ -58,12 +58,12 @@ def build(
     whole after every stage; run again, it goes on where it was stopped. They open without a server: OUT/index.html.
     """
     from encoscope import results
-    from encoscope.atlas.build import Options
+    from encoscope.atlas.build import BuildOptions
     from encoscope.atlas.build import build as run
     from encoscope.atlas.reader import open_atlas
 
     common = common or Common()
-    options = Options(
+    options = BuildOptions(
         layers=None if layers is None else tuple(names(layers) or ()),
         features=_features(features),
         classes=_count("--classes", classes),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from encoscope.analysis.audit import Response
     from encoscope.encoder import Encoder
-    from encoscope.images import Photo
+    from encoscope.images import LoadedImage
 
 TOP = 20
 SHOWN = 4
@@ -58,7 +58,7 @@ def audit(
 
     from encoscope import results
     from encoscope.cli.outputs import find_inputs
-    from encoscope.images import Photo, Skipped, photos
+    from encoscope.images import LoadedImage, SkippedImage, read_images
 
     inputs = find_inputs([images])
     if not inputs.files:
@@ -66,16 +66,16 @@ def audit(
     step = max(1, len(inputs.files) // limit)
     files = [file for file, _ in inputs.files][::step][:limit]
     encoder = common.load(model)
-    read = list(photos(files))
-    skipped = [*inputs.skipped, *(item for item in read if isinstance(item, Skipped))]
-    kept = [item for item in read if isinstance(item, Photo)]
+    read = list(read_images(files))
+    skipped = [*inputs.skipped, *(item for item in read if isinstance(item, SkippedImage))]
+    kept = [item for item in read if isinstance(item, LoadedImage)]
     document = out / "result.json"
     if watermark is not None:
         entries, sheet, text = _mark(encoder, kept, watermark, share, clusters, common.seed)
     else:
         columns = _columns(images, labels, kept)
         entries, sheet, text = _metadata(encoder, kept, columns, clusters, permutations, common.seed)
-    with results.aside(out / "sheet.png") as temporary:
+    with results.atomic_write(out / "sheet.png") as temporary:
         sheet.save(temporary)
     envelope = results.envelope(
         "audit",
@@ -99,7 +99,7 @@ def audit(
     return 1 if skipped else 0
 
 
-def _mark(encoder: Encoder, kept: Sequence[Photo], watermark: str, share: float, clusters: int, seed: int) -> Any:
+def _mark(encoder: Encoder, kept: Sequence[LoadedImage], watermark: str, share: float, clusters: int, seed: int) -> Any:
     from encoscope.analysis.audit import mark_sheet, respond
 
     found = respond(encoder, kept, watermark, share=share, clusters=clusters, seed=seed)
@@ -124,7 +124,7 @@ def _response(found: Response, watermark: str) -> str:
     return "\n".join(lines)
 
 
-def _columns(images: Path, labels: Path | None, kept: Sequence[Photo]) -> dict[str, list[str | None]]:
+def _columns(images: Path, labels: Path | None, kept: Sequence[LoadedImage]) -> dict[str, list[str | None]]:
     """What is known of the images: the CSV file's columns, the dataset's labels, or their folders."""
     from encoscope.analysis.metadata import dataset_labels, read_columns
 
@@ -140,7 +140,7 @@ def _columns(images: Path, labels: Path | None, kept: Sequence[Photo]) -> dict[s
 
 def _metadata(
     encoder: Encoder,
-    kept: Sequence[Photo],
+    kept: Sequence[LoadedImage],
     columns: dict[str, list[str | None]],
     clusters: int,
     permutations: int,

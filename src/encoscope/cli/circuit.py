@@ -56,7 +56,7 @@ def circuit(
     found = find(encoder, unit, references, top=top, layer=layer, method=relevance, **settings)
     document = out / "result.json"
     entries = [picture.write(out / file_name(picture.name), document) for picture in found.pictures]
-    with results.aside(out / "circuit.png") as temporary:
+    with results.atomic_write(out / "circuit.png") as temporary:
         found.plot().savefig(temporary, dpi=120)
     for picture in found.pictures:
         for line in picture.notes:

@@ -38,18 +38,18 @@ def compare(
     from encoscope import results
     from encoscope.analysis import compare
     from encoscope.cli.outputs import find_inputs
-    from encoscope.images import photos
+    from encoscope.images import read_images
 
     inputs = find_inputs([images])
     if not inputs.files:
         raise MissingError("; ".join(item.reason for item in inputs.skipped) or f"no images in {images}")
     files = [file for file, _ in inputs.files][:limit]
     one, two = common.load(first), common.load(second)
-    found = compare.compare(one, two, photos(files), clusters=numbers, seed=common.seed, total=len(files))
+    found = compare.compare(one, two, read_images(files), clusters=numbers, seed=common.seed, total=len(files))
 
     document = out / "result.json"
     for name, picture in (("cka", compare.heatmap(found)), ("differences", found.sheet)):
-        with results.aside(out / f"{name}.png") as temporary:
+        with results.atomic_write(out / f"{name}.png") as temporary:
             picture.save(temporary)
     skipped = [*inputs.skipped, *found.skipped]
     envelope = results.envelope(

@@ -101,18 +101,18 @@ def _visualized(vital: Vital, bank: ConceptBank, references: str, out: Path) -> 
     Its references are the patches of the class's own images that hold most of it.
     """
     from encoscope import results
-    from encoscope.probing import file_ids, listing
+    from encoscope.probing import hash_files, list_images
 
     known = set(bank.images)
-    paths = listing(references).paths
-    own = [path for path, identity in zip(paths, file_ids(paths), strict=True) if identity in known]
+    paths = list_images(references).paths
+    own = [path for path, identity in zip(paths, hash_files(paths), strict=True) if identity in known]
     vital.fit(own, [bank.as_unit(index) for index in range(len(bank))])
     for index, found in enumerate(vital.stream()):
         entry = found.entry()
         entry.pop("unit")
         for kind, image in (("picture", found.picture), ("transparent", found.transparent)):
             file = out / f"concept-{index + 1}{'' if kind == 'picture' else '.rgba'}.png"
-            with results.aside(file) as temporary:
+            with results.atomic_write(file) as temporary:
                 image.save(temporary)
             entry[kind] = file.name
         yield found.picture, {"visualization": entry}
@@ -124,7 +124,7 @@ def _sheet(bank: ConceptBank, pictures: list[Image.Image | None], crops: int, pa
     from PIL import Image
 
     from encoscope import plots, results
-    from encoscope.images import read
+    from encoscope.images import read_image
 
     cells: list[Any] = []
     captions: list[str] = []
@@ -136,9 +136,9 @@ def _sheet(bank: ConceptBank, pictures: list[Image.Image | None], crops: int, pa
             row.append(picture)
         for patch in patches:
             x0, y0, x1, y1 = patch.box
-            row.append(plots.displayable(read(patch.path))[y0 : y1 + 1, x0 : x1 + 1])
+            row.append(plots.displayable(read_image(patch.path))[y0 : y1 + 1, x0 : x1 + 1])
         row += [Image.new("RGB", (8, 8), "white")] * (columns - len(row))
         cells += row
         captions += [title] + [""] * (columns - 1)
-    with results.aside(path) as temporary:
+    with results.atomic_write(path) as temporary:
         Image.fromarray(np.asarray(plots.contact_sheet(cells, captions, columns, cell=120))).save(temporary)

@@ -22,7 +22,7 @@ _checks = Group("Checks", sort_key=3)
 
 @Parameter(name="*", group=_words)
 @dataclass(frozen=True)
-class Words:
+class WordsFlags:
     """Where words come from; what every verb that describes units takes."""
 
     captions: Annotated[
@@ -82,7 +82,7 @@ def describe(
         str, Parameter(group=_checks, help="Images kept to test descriptions: a share, or another dataset.")
     ] = "0.2",
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("descriptions"),
-    words: Words | None = None,
+    words: WordsFlags | None = None,
     common: Common | None = None,
 ) -> int:
     """Say in words what units of an encoder stand for (FALCON).
@@ -94,7 +94,7 @@ def describe(
     """
     if not units:
         raise UsageError('name at least one unit, such as features:31, or "all"')
-    common, words = common or Common(), words or Words()
+    common, words = common or Common(), words or WordsFlags()
     controls = names(control) or []
     for name in controls:
         if name not in ("permuted", "captions"):

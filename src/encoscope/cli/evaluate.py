@@ -14,7 +14,7 @@ from encoscope.errors import UsageError
 
 if TYPE_CHECKING:
     from encoscope.encoder import Encoder
-    from encoscope.evaluation.baselines import Contender
+    from encoscope.evaluation.baselines import Baseline
     from encoscope.evaluation.report import Report
     from encoscope.evaluation.runner import Examples
 
@@ -81,9 +81,9 @@ def corloc(
         raise UsageError(f"--min-area and --border take pixels, at least 0, not {min_area} and {border}")
 
     from encoscope.evaluation import localization
-    from encoscope.images import boxed
+    from encoscope.images import open_boxed_dataset
 
-    read = {text: localization.examples(boxed(text), limit) for text in dataset}
+    read = {text: localization.examples(open_boxed_dataset(text), limit) for text in dataset}
     encoder = common.load(model)
     nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=min_area, border=border)
     report = localization.evaluate(
@@ -229,10 +229,10 @@ def faithfulness(
 def _images(text: str, limit: int | None) -> Examples:
     """The images of a dataset or a folder, with masks where it has them."""
     from encoscope.evaluation.overlap import has_masks, masks
-    from encoscope.evaluation.runner import Example
-    from encoscope.images import collect
+    from encoscope.evaluation.runner import AnnotatedImage
+    from encoscope.images import collect_files
 
-    return masks(text, limit) if has_masks(text) else [Example(path) for path in collect(text)[:limit]]
+    return masks(text, limit) if has_masks(text) else [AnnotatedImage(path) for path in collect_files(text)[:limit]]
 
 
 def _nave(
@@ -243,13 +243,13 @@ def _nave(
     grouping: str,
     size: str,
     **rules: int,
-) -> Contender:
+) -> Baseline:
     """NAVE with the settings of the flags."""
-    from encoscope.evaluation.baselines import Contender
+    from encoscope.evaluation.baselines import Baseline
 
     options: dict[str, Any] = {"grouping": grouping} | ({} if layers is None else {"layers": names(layers)})
     side = word_or_count("--size", size, ("native", "model"))
-    return Contender("nave", encoder, numbers[0], options, side, seed=common.seed, **rules)
+    return Baseline("nave", encoder, numbers[0], options, side, seed=common.seed, **rules)
 
 
 def _methods(text: str) -> list[str]:

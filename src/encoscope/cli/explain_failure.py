@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from encoscope.cli.console import say
-from encoscope.cli.describe import Words
+from encoscope.cli.describe import WordsFlags
 from encoscope.cli.flags import Common
 from encoscope.errors import UsageError
 
@@ -24,7 +24,7 @@ def explain_failure(
     ],
     label: Annotated[str | None, Parameter(help="What the image shows: a class's name or number.")] = None,
     top: Annotated[int, Parameter(help="How many features.")] = 5,
-    words: Words | None = None,
+    words: WordsFlags | None = None,
     common: Common | None = None,
 ) -> int:
     """Say which features of an image drove its prediction, and what they stand for.
@@ -34,7 +34,7 @@ def explain_failure(
     """
     if top < 1:
         raise UsageError(f"--top takes a number from 1 on, not {top}")
-    common, words = common or Common(), words or Words()
+    common, words = common or Common(), words or WordsFlags()
 
     from encoscope import results
     from encoscope.falcon.failure import described, document

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from encoscope.cli.console import note, say
-from encoscope.cli.describe import Words
+from encoscope.cli.describe import WordsFlags
 from encoscope.cli.flags import Common
 from encoscope.errors import UsageError
 
@@ -27,7 +27,7 @@ def groups(
     ] = None,
     more_than: Annotated[int, Parameter(help="A group is shared by more images than this.")] = 10,
     largest: Annotated[int, Parameter(help="Members of a group at most (threshold mode).")] = 4,
-    words: Words | None = None,
+    words: WordsFlags | None = None,
     common: Common | None = None,
 ) -> int:
     """Find the groups of features that many images highly activate together, and which of them are interpretable.
@@ -37,7 +37,7 @@ def groups(
     """
     if more_than < 0 or largest < 2:
         raise UsageError(f"--more-than is at least 0 and --largest at least 2, not {more_than} and {largest}")
-    common, words = common or Common(), words or Words()
+    common, words = common or Common(), words or WordsFlags()
 
     from encoscope import results
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.images import Skipped, collect, is_dataset
+from encoscope.images import SkippedImage, collect_files, is_dataset
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Inputs:
     """
 
     files: list[tuple[Path, str]]
-    skipped: list[Skipped]
+    skipped: list[SkippedImage]
     missing: int
 
 
@@ -31,9 +31,9 @@ def find_inputs(arguments: Sequence[Path]) -> Inputs:
     skipped, missing = [], 0
     for argument in arguments:
         try:
-            files = collect(argument)
+            files = collect_files(argument)
         except EncoscopeError as error:
-            skipped.append(Skipped(str(argument), str(error)))
+            skipped.append(SkippedImage(str(argument), str(error)))
             missing += isinstance(error, MissingError)
             continue
         for file in files:

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from encoscope import plots, results
-from encoscope.encoder import Encoder, untrained_twin
-from encoscope.images import Photo
+from encoscope.encoder import Encoder, untrained_copy
+from encoscope.images import LoadedImage
 from encoscope.nave import Segmentation
-from encoscope.nave.controls import colour_control, untrained_control
-from encoscope.nave.stability import agreement, stability
+from encoscope.nave.controls import color_control, untrained_control
+from encoscope.nave.stability import compute_agreement, stability
 
 SHEET = 24
 """How many images a contact sheet shows."""
@@ -29,27 +29,27 @@ class Extras:
 
     @cached_property
     def _twin(self) -> Encoder:
-        return untrained_twin(self._encoder, seed=self._settings["seed"] + 1)  # other weights than --untrained would
+        return untrained_copy(self._encoder, seed=self._settings["seed"] + 1)  # other weights than --untrained would
 
-    def control(self, name: str, photo: Photo, segmentation: Segmentation) -> Segmentation:
+    def control(self, name: str, photo: LoadedImage, segmentation: Segmentation) -> Segmentation:
         """The same image by a control."""
         if name == "colour":
-            return colour_control(photo, segmentation)
+            return color_control(photo, segmentation)
         return untrained_control(self._twin, photo, segmentation, **self._settings)
 
-    def stability(self, photo: Photo) -> Any:
+    def stability(self, photo: LoadedImage) -> Any:
         """Agreement over runs, a flip and crops."""
         return stability(self._encoder, photo, runs=self.runs or 0, **self._settings)
 
 
 def write(
-    photo: Photo, segmentation: Segmentation, base: Path, document: Path, extras: Extras | None = None
+    photo: LoadedImage, segmentation: Segmentation, base: Path, document: Path, extras: Extras | None = None
 ) -> dict[str, Any]:
     """The pictures of an image, and its entry in the document; names in it are relative to the document."""
 
     def picture(kind: str, image: Image.Image | np.ndarray) -> str:
         path = base.with_name(f"{base.name}.{kind}.png")
-        with results.aside(path) as temporary:
+        with results.atomic_write(path) as temporary:
             (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(temporary)
         return results.relative(path, document)
 
@@ -64,7 +64,7 @@ def write(
         entry["controls"] = []
         for name in extras.controls:
             other = extras.control(name, photo, segmentation)
-            figure = agreement(segmentation.labels, other.labels)
+            figure = compute_agreement(segmentation.labels, other.labels)
             panels.append(plots.overlay(photo, other.labels))
             captions.append(f"control: {name}, agreement (ARI) {figure:.2f}")
             entry["controls"].append({"control": name, "agreement": figure})
@@ -82,7 +82,7 @@ class Sheet:
         self._pictures: list[Image.Image] = []
         self._captions: list[str] = []
 
-    def add(self, photo: Photo, segmentation: Segmentation) -> None:
+    def add(self, photo: LoadedImage, segmentation: Segmentation) -> None:
         """Put an image on the sheet, if there is room."""
         if len(self._pictures) < SHEET:
             overlay = Image.fromarray(plots.overlay(photo, segmentation.labels))
@@ -93,5 +93,5 @@ class Sheet:
     def save(self, path: Path) -> None:
         """Write the sheet, if anything is on it."""
         if self._pictures:
-            with results.aside(path) as temporary:
+            with results.atomic_write(path) as temporary:
                 Image.fromarray(plots.contact_sheet(self._pictures, self._captions, columns=4)).save(temporary)

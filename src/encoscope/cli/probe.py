@@ -35,7 +35,7 @@ def probe(
     """
     from encoscope import results
     from encoscope.errors import UsageError
-    from encoscope.probing import bring_in
+    from encoscope.probing import from_array
     from encoscope.probing import probe as run
 
     if not dataset:
@@ -46,7 +46,7 @@ def probe(
     if features is None:
         found = run(encoder, source, layer, batch=batch, fresh=fresh)
     else:
-        found = bring_in(encoder, source, features, layer, fresh=fresh)
+        found = from_array(encoder, source, features, layer, fresh=fresh)
     for item in found.skipped:
         note(f"skipped: {item.reason}")
     if common.json:

@@ -49,11 +49,11 @@ def reproduce(
 
     from encoscope import results
     from encoscope.errors import UsageError
-    from encoscope.evaluation.report import Request
+    from encoscope.evaluation.report import EvaluationRequest
 
     if limit is not None and limit < 1:
         raise UsageError(f"--limit takes a number from 1 on, not {limit}")
-    request = Request(
+    request = EvaluationRequest(
         models=tuple(model or ()),
         datasets=tuple(dataset or ()),
         limit=limit,

@@ -15,10 +15,10 @@ from encoscope.errors import MissingError, UsageError
 if TYPE_CHECKING:
     from encoscope.cli.outputs import Inputs
     from encoscope.encoder import Encoder
-    from encoscope.images import Photo, Skipped
+    from encoscope.images import LoadedImage, SkippedImage
     from encoscope.nave import Segmentation
 
-    Results = Iterator[tuple[Photo, Segmentation] | Skipped]
+    Results = Iterator[tuple[LoadedImage, Segmentation] | SkippedImage]
 
 _images = Group("Images", sort_key=3)
 _joint = Group("Many images together", sort_key=1)
@@ -99,9 +99,9 @@ def segment(
     from encoscope import results
     from encoscope.cli.outputs import find_inputs
     from encoscope.cli.overlays import Extras, Sheet, write
-    from encoscope.images import MAX_PIXELS, Skipped, photos
+    from encoscope.images import MAX_PIXELS, SkippedImage, read_images
     from encoscope.nave import segment_stream
-    from encoscope.nave.settings import Settings
+    from encoscope.nave.settings import NaveSettings
     from encoscope.progress import track
 
     how_to_read["max_pixels"] = MAX_PIXELS if max_pixels is None else max_pixels
@@ -109,7 +109,7 @@ def segment(
     if inputs.missing == len(images):
         raise MissingError("; ".join(item.reason for item in inputs.skipped))
     encoder = common.load(model)
-    settings = Settings.of(encoder, **chosen)  # wrong settings fail before the first image
+    settings = NaveSettings.of(encoder, **chosen)  # wrong settings fail before the first image
     extras = Extras(encoder, {**chosen, "layers": settings.layers}, runs, names(control) or [])
 
     document = out / "result.json"
@@ -119,9 +119,9 @@ def segment(
         note(f"skipped: {item.reason}")
     channels = encoder.preprocess.channels
 
-    def read() -> Iterator[Photo | Skipped]:
+    def read() -> Iterator[LoadedImage | SkippedImage]:
         files = (file for file, _ in inputs.files)
-        return photos(files, channels=3 if channels == 1 else channels, **how_to_read)
+        return read_images(files, channels=3 if channels == 1 else channels, **how_to_read)
 
     sheet = None
     if joint:
@@ -130,7 +130,7 @@ def segment(
     else:
         stream = segment_stream(encoder, read(), **chosen)
     for result in track(_named(stream, inputs), None if several else len(inputs.files), "segment"):
-        if isinstance(result, Skipped):
+        if isinstance(result, SkippedImage):
             note(f"skipped: {result.reason}")
             skipped.append(result)
             continue
@@ -202,14 +202,14 @@ class _Again:
     def __init__(self, read: Any, count: int) -> None:
         self._read, self._count = read, count
 
-    def __iter__(self) -> Iterator[Photo | Skipped]:
+    def __iter__(self) -> Iterator[LoadedImage | SkippedImage]:
         return self._read()
 
     def __len__(self) -> int:
         return self._count
 
 
-def _named(stream: Results, inputs: Inputs) -> Iterator[tuple[Photo, Segmentation, str] | Skipped]:
+def _named(stream: Results, inputs: Inputs) -> Iterator[tuple[LoadedImage, Segmentation, str] | SkippedImage]:
     """Each segmentation with the output name of its file."""
     names_of = {str(file): name for file, name in inputs.files}
     for result in stream:

@@ -76,7 +76,7 @@ def build(
     """
     common = common or Common()
     from encoscope import results
-    from encoscope.user_study import Asked
+    from encoscope.user_study import StudySettings
     from encoscope.user_study import build as run
     from encoscope.user_study.export import CODES, FOLDER, TITLE
     from encoscope.user_study.images import check_methods
@@ -87,7 +87,7 @@ def build(
             raise UsageError(f"--{name} takes a number from 1 on, not {value}")
     chosen = tuple(names(methods) or ())
     check_methods(chosen)  # before anything is loaded
-    asked = Asked(
+    asked = StudySettings(
         methods=chosen,
         classes=_count_or_names(classes),
         channels=_channels(channels),
@@ -162,7 +162,7 @@ def score(
     for report in scored.tables.values():
         report.write(folder, command)
     for name, picture in pictures.items():
-        with results.aside(folder / f"{name}.png") as temporary:
+        with results.atomic_write(folder / f"{name}.png") as temporary:
             picture.save(temporary)
     if json:
         say(results.dumps(scored.document()))

@@ -98,11 +98,11 @@ def visualize(
 
     # only now what takes seconds to load
     from encoscope import results
-    from encoscope.units import parse
+    from encoscope.units import parse_unit
     from encoscope.vital import contact_sheet
 
     encoder = common.load(model)
-    parsed = [parse(unit, encoder) for unit in units]  # wrong units fail before the first image
+    parsed = [parse_unit(unit, encoder) for unit in units]  # wrong units fail before the first image
     square = None if size is None else (size, size)
     document = out / "result.json"
     names = _Names(out)
@@ -135,7 +135,7 @@ def visualize(
         note(f"interrupted: the pictures so far are in {out}; give the same command to go on")
         raise
     if len(sheet) > 1:
-        with results.aside(out / "sheet.png") as temporary:
+        with results.atomic_write(out / "sheet.png") as temporary:
             contact_sheet(sheet).save(temporary)
     envelope = sheet[0].document(entries)
     results.write(document, envelope)
@@ -173,22 +173,22 @@ def _vital(
 ) -> Made:
     from dataclasses import replace
 
-    from encoscope.encoder.untrained_copy import untrained_twin
+    from encoscope.encoder.untrained_copy import untrained_copy
     from encoscope.vital import Vital
-    from encoscope.vital.references.shipped import shipped
-    from encoscope.vital.run import judged
+    from encoscope.vital.references.shipped import load_shipped
+    from encoscope.vital.run import judge_visualization
 
     vital = Vital(encoder, **chosen)
-    vital.fit(shipped(encoder, units) if references is None else references, units, facets=facets)
+    vital.fit(load_shipped(encoder, units) if references is None else references, units, facets=facets)
     expect([target.name for target in vital.targets_])
-    other = Vital(untrained_twin(encoder, seed=chosen["random_state"] + 1), **chosen) if control else None
+    other = Vital(untrained_copy(encoder, seed=chosen["random_state"] + 1), **chosen) if control else None
     for target, found in zip(vital.targets_, vital.stream(preview=preview, fresh=fresh), strict=True):
         if other is None or target.references is None:
             yield found, None
             continue
         other.fit({target.unit.text: target.references}, target.unit)
         (beside,) = other.synthesize(fresh=fresh)
-        yield found, replace(beside, control=control, judged=judged(encoder, beside, target.unit))
+        yield found, replace(beside, control=control, judged=judge_visualization(encoder, beside, target.unit))
 
 
 def _other(
@@ -202,18 +202,18 @@ def _other(
     fresh: bool,
     expect: Callable[[list[str]], None],
 ) -> Made:
-    from encoscope.vital.baselines.registry import Options, planner
-    from encoscope.vital.run import Subject, produce
+    from encoscope.vital.baselines.registry import BaselineOptions, find_planner
+    from encoscope.vital.run import SynthesisSubject, run_synthesis
 
-    plan = planner(method)
+    plan = find_planner(method)
     expect([unit.text for unit in units])
     together = method == "deepinversion"
     number = batch or (len(units) if together else 1 if encoder.device.type == "cpu" else 8)
     for first in range(0, len(units), number):
         part = units[first : first + number]
-        made = plan(encoder, part, Options(**how))
-        subjects = [Subject.of(unit) for unit in part]
-        for found in produce(encoder, made, subjects, seed=seed, fresh=fresh, preview=preview):
+        made = plan(encoder, part, BaselineOptions(**how))
+        subjects = [SynthesisSubject.of(unit) for unit in part]
+        for found in run_synthesis(encoder, made, subjects, seed=seed, fresh=fresh, preview=preview):
             yield found, None
 
 
@@ -251,11 +251,11 @@ class _Names:
 
 def _preview(names: _Names) -> Preview:
     """Writes each picture of the batch at work as it is."""
-    from encoscope.results import aside
+    from encoscope.results import atomic_write
 
     def show(found: list[Visualization]) -> None:
         for each in found:
-            with aside(names.preview(each.name)) as temporary:
+            with atomic_write(names.preview(each.name)) as temporary:
                 each.picture.save(temporary)
 
     return show

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from encoscope.cli.console import note, say
 
 if TYPE_CHECKING:
-    from encoscope.zoo.registry import Entry
+    from encoscope.zoo.registry import ZooEntry
 
 app = App(name="zoo", help="The trained networks that ship with encoscope.", help_format="plaintext")
 
@@ -50,7 +50,7 @@ def _headline(accuracy: Mapping[str, float]) -> str:
     return f"{accuracy[key]:.3f} {'top-1' if key == 'top1' else 'over known names'}" if key in accuracy else "-"
 
 
-def _document(entry: Entry) -> dict[str, object]:
+def _document(entry: ZooEntry) -> dict[str, object]:
     fields = ("name", "library", "architecture", "sha256", "parameters", "about")
     return {
         **{field: getattr(entry, field) for field in fields},

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope import results
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.craft.factorise import shares_of
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.images import Skipped
+from encoscope.images import SkippedImage
 from encoscope.probing import Patch
 from encoscope.units import Unit, direction_unit
 
@@ -24,7 +24,7 @@ KIND = "concepts"
 FILE = "result.json"
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class ConceptBank:
     """The concepts of a class, the most important first.
@@ -47,7 +47,7 @@ class ConceptBank:
     settings: Mapping[str, Any]
     seed: int
     notes: tuple[str, ...] = ()
-    skipped: tuple[Skipped, ...] = field(default=())
+    skipped: tuple[SkippedImage, ...] = field(default=())
 
     def __len__(self) -> int:
         """Number of concepts."""
@@ -94,7 +94,7 @@ class ConceptBank:
         """
         folder = Path(folder)
         for index, direction in enumerate(self.directions):
-            with results.aside(folder / self.file(index)) as temporary:
+            with results.atomic_write(folder / self.file(index)) as temporary:
                 np.save(temporary, direction.astype(np.float32), allow_pickle=False)
         more = extras if extras is not None else [{} for _ in range(len(self))]
         entries = [entry | dict(extra) for entry, extra in zip(self.entries(), more, strict=True)]
@@ -146,7 +146,7 @@ class ConceptBank:
             seed=document["seed"],
             notes=tuple(own["notes"]),
             skipped=tuple(
-                Skipped(str(results.resolve(item["path"], file)), item["reason"]) for item in document["skipped"]
+                SkippedImage(str(results.resolve(item["path"], file)), item["reason"]) for item in document["skipped"]
             ),
         )
 

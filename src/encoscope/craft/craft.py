@@ -16,10 +16,10 @@ from encoscope.craft.importance import importances
 from encoscope.craft.references import class_files
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.images import Photo, Skipped, photos
-from encoscope.probing import Patch, patch_values
+from encoscope.images import LoadedImage, SkippedImage, read_images
+from encoscope.probing import Patch, compute_patch_values
 from encoscope.progress import Progress, track
-from encoscope.units import Unit, parse
+from encoscope.units import Unit, parse_unit
 
 
 def find_concepts(
@@ -50,7 +50,7 @@ def find_concepts(
     Raises UsageError for units that are no class, layers with negative activations and wrong numbers; MissingError when
     there is no image of the class; EncoscopeError when there are fewer patches or concepts than asked for.
     """
-    wanted = parse(unit, encoder)
+    wanted = parse_unit(unit, encoder)
     if wanted.kind != "class":
         raise UsageError(f"concepts are those of a class, such as class:0, not of {wanted.text}")
     for name, given in (("images", images), ("crops", crops), ("batch", batch)):
@@ -72,7 +72,7 @@ def find_concepts(
 
     patches: list[Patch] = []
     rows: list[np.ndarray] = []
-    for found, values in patch_values(
+    for found, values in compute_patch_values(
         encoder, names, reading, side=side, stride=int(0.8 * side), batch=batch, progress=progress
     ):
         patches += found
@@ -83,10 +83,10 @@ def find_concepts(
     kept = list(dict.fromkeys(patch.id for patch in patches))
 
     parts: list[np.ndarray] = []
-    skipped: list[Skipped] = []
+    skipped: list[SkippedImage] = []
     waiting: list[Tensor] = []
     for item in track(_once(names), len(names), "importance", progress):
-        if isinstance(item, Skipped):
+        if isinstance(item, SkippedImage):
             skipped.append(item)
         else:
             waiting.append(encoder.prepare(item).pixels)
@@ -118,8 +118,8 @@ def find_concepts(
 def _once(names: list[str]) -> Any:
     """The photos of files, each content once, and what could not be read."""
     seen: set[str] = set()
-    for item in photos(names):
-        if isinstance(item, Photo):
+    for item in read_images(names):
+        if isinstance(item, LoadedImage):
             if item.id in seen:
                 continue
             seen.add(item.id)

@@ -9,9 +9,9 @@ import numpy as np
 
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, nearest
-from encoscope.probing import file_ids, listing
+from encoscope.probing import hash_files, list_images
 from encoscope.probing.ids import UNREADABLE
-from encoscope.units import Unit, class_label, plain_name
+from encoscope.units import Unit, find_class_label, normalize_name
 
 
 def class_files(source: Any, encoder: Encoder, unit: Unit, count: int, seed: int) -> tuple[list[Path], tuple[str, ...]]:
@@ -20,23 +20,23 @@ def class_files(source: Any, encoder: Encoder, unit: Unit, count: int, seed: int
     Labels match class names whatever their case, ``_`` a space; without class names, the labels in alphabetical order
     are the classes. Without labels all images count. Raises MissingError when there is none of the class.
     """
-    files = listing(source)
+    files = list_images(source)
     notes: list[str] = []
     known = sorted({label for label in files.labels if label is not None})
     if not known:
         members = list(files.paths)
         notes.append(f"the references have no labels: all {len(members)} count as {unit.text}")
     else:
-        name = class_label(encoder, unit.index, known)
+        name = find_class_label(encoder, unit.index, known)
         members = [
             path
             for path, label in zip(files.paths, files.labels, strict=True)
-            if label is not None and name is not None and plain_name(label) == plain_name(name)
+            if label is not None and name is not None and normalize_name(label) == normalize_name(name)
         ]
         if not members:
             wanted = encoder.classes[unit.index] if encoder.classes else str(unit.index)
             raise MissingError(f"no image of the references is labelled {wanted!r}{nearest(wanted, known)}")
-    order = sorted(zip(file_ids(members), members, strict=True), key=lambda pair: (pair[0] == UNREADABLE, pair[0]))
+    order = sorted(zip(hash_files(members), members, strict=True), key=lambda pair: (pair[0] == UNREADABLE, pair[0]))
     if len(order) > count:
         picked = np.random.default_rng(seed).choice(len(order), count, replace=False)
         order = [order[index] for index in sorted(picked)]

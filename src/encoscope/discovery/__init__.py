@@ -2,6 +2,6 @@
 
 from encoscope.discovery.attention import AttentionKeys, attention_keys
 from encoscope.discovery.methods import METHODS, Method, method
-from encoscope.discovery.result import Discovery, candidates
+from encoscope.discovery.result import DiscoveredObjects, candidates
 
-__all__ = ["METHODS", "AttentionKeys", "Discovery", "Method", "attention_keys", "candidates", "method"]
+__all__ = ["METHODS", "AttentionKeys", "DiscoveredObjects", "Method", "attention_keys", "candidates", "method"]

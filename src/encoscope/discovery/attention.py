@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from encoscope.encoder import Encoder
-from encoscope.encoder.capture import hooks
+from encoscope.encoder.capture import removing_hooks
 from encoscope.errors import UsageError, nearest
 from encoscope.images import Batch
 
@@ -52,7 +52,7 @@ def attention_keys(encoder: Encoder, batch: Batch | Tensor, layer: str | None = 
     name, module = _find(encoder, layer)
     _ = encoder.layers  # found by a trial run, which must not be watched
     seen: list[_Seen] = []
-    with hooks([]) as handles:
+    with removing_hooks([]) as handles:
         handles.append(module.register_forward_pre_hook(_watch(module, seen), with_kwargs=True))
         if not isinstance(module, nn.MultiheadAttention):
             for role, child in _projections(module):

@@ -6,13 +6,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from encoscope.discovery.patches import Size, component, objects, patches
-from encoscope.discovery.result import Discovery
+from encoscope.discovery.result import DiscoveredObjects
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Photo
+from encoscope.images import LoadedImage
 
 
-def lost(encoder: Encoder, photo: Photo, *, layer: str | None = None, size: Size = "native", k: int = 100) -> Discovery:
+def lost(
+    encoder: Encoder, photo: LoadedImage, *, layer: str | None = None, size: Size = "native", k: int = 100
+) -> DiscoveredObjects:
     """One object: the patches that agree with the patch least like all others.
 
     k: patches of lowest degree among which the seed is joined by similar ones (the paper's 100).

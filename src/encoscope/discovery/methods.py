@@ -9,25 +9,25 @@ from typing import Any, Protocol, runtime_checkable
 
 from encoscope.discovery.lost import lost
 from encoscope.discovery.ncut import maskcut, tokencut
-from encoscope.discovery.result import Discovery
+from encoscope.discovery.result import DiscoveredObjects
 from encoscope.discovery.sam import opened, sam
 from encoscope.discovery.segments import felzenszwalb, grid, random_segments, slic
 from encoscope.discovery.simple import dino_seg, pca
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, nearest
-from encoscope.images import Photo
+from encoscope.images import LoadedImage
 
 
 @runtime_checkable
 class Method(Protocol):
     """From an encoder and a photo to what is found there; methods without a network take None for the encoder."""
 
-    def __call__(self, encoder: Encoder | None, photo: Photo, /) -> Discovery:
+    def __call__(self, encoder: Encoder | None, photo: LoadedImage, /) -> DiscoveredObjects:
         """The boxes and masks of one photo, in its own pixels."""
         ...
 
 
-METHODS: Mapping[str, Callable[..., Discovery]] = {
+METHODS: Mapping[str, Callable[..., DiscoveredObjects]] = {
     "slic": slic,
     "felzenszwalb": felzenszwalb,
     "random": random_segments,

@@ -7,18 +7,18 @@ from jaxtyping import Bool, Float
 from scipy.linalg import eigh
 
 from encoscope.discovery.patches import Size, component, objects, patches
-from encoscope.discovery.result import Discovery
+from encoscope.discovery.result import DiscoveredObjects
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Photo
+from encoscope.images import LoadedImage
 
 EPSILON = 1e-5
 """Weight of an edge between unlike patches (both papers)."""
 
 
 def tokencut(
-    encoder: Encoder, photo: Photo, *, layer: str | None = None, size: Size = "native", tau: float = 0.2
-) -> Discovery:
+    encoder: Encoder, photo: LoadedImage, *, layer: str | None = None, size: Size = "native", tau: float = 0.2
+) -> DiscoveredObjects:
     """One object: the side of the graph's normalized cut that holds the patch with the largest eigenvector entry.
 
     tau: cosine from which two patches are alike (the paper's 0.2).
@@ -31,14 +31,14 @@ def tokencut(
 
 def maskcut(
     encoder: Encoder,
-    photo: Photo,
+    photo: LoadedImage,
     *,
     layer: str | None = None,
     size: Size = "native",
     tau: float = 0.15,
     number: int = 3,
     corners: int = 2,
-) -> Discovery:
+) -> DiscoveredObjects:
     """Up to ``number`` objects: normalized cuts again and again, each with the patches of the earlier ones taken out.
 
     tau 0.15 and three objects are the paper's. corners: a foreground that holds this many corners of the image or more

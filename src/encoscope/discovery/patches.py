@@ -12,10 +12,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from encoscope.discovery.attention import AttentionKeys, attention_keys
-from encoscope.discovery.result import Discovery, from_masks
+from encoscope.discovery.result import DiscoveredObjects, from_masks
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Geometry, Photo
+from encoscope.images import Geometry, LoadedImage
 
 Size: TypeAlias = int | Literal["native", "model"]
 
@@ -33,7 +33,7 @@ class Patches:
         return values.reshape(self.grid)
 
 
-def patches(encoder: Encoder, photo: Photo, layer: str | None = None, size: Size = "native") -> Patches:
+def patches(encoder: Encoder, photo: LoadedImage, layer: str | None = None, size: Size = "native") -> Patches:
     """The last block's keys, all heads in one vector (LOST, section 3.1); for a CNN the last stage's map.
 
     layer: the block, or the layer of a CNN. size: "native" pads the photo to whole patches, as the protocol of LOST
@@ -51,7 +51,7 @@ def patches(encoder: Encoder, photo: Photo, layer: str | None = None, size: Size
 
 
 def class_attention(
-    encoder: Encoder, photo: Photo, layer: str | None = None, size: Size = "native"
+    encoder: Encoder, photo: LoadedImage, layer: str | None = None, size: Size = "native"
 ) -> tuple[Float[np.ndarray, "heads patches"], Patches]:
     """The class token's attention to each patch, by head, and the patches. UsageError without either."""
     batch = encoder.prepare(photo, geometry="whole", size=size if encoder.resizable else "model")
@@ -80,7 +80,7 @@ def largest(mask: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows co
     return (numbers == counts.argmax()) & (counts.max(initial=0) > 0)
 
 
-def objects(found: Sequence[Bool[np.ndarray, "rows columns"]], geometry: Geometry) -> Discovery:
+def objects(found: Sequence[Bool[np.ndarray, "rows columns"]], geometry: Geometry) -> DiscoveredObjects:
     """Masks of patches as objects of the photo: boxes end at the patches' outer edges, clipped to the photo."""
     masks, boxes = [], []
     for cells in found:

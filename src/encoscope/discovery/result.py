@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.metrics import Candidates
 from encoscope.regions import Region, inner_box, outer_box
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
-class Discovery:
+class DiscoveredObjects:
     """The objects or segments found in a photo of ``height`` x ``width`` pixels.
 
     regions: with masks as crops, and boxes of inclusive extremes. boxes: ``[x0, y0, x1, y1]``, as the method defines
@@ -46,7 +46,7 @@ class Discovery:
         return candidates(self.regions, (self.height, self.width), self.boxes)
 
 
-def from_labels(labels: Integer[np.ndarray, "height width"]) -> Discovery:
+def from_labels(labels: Integer[np.ndarray, "height width"]) -> DiscoveredObjects:
     """One object a label, as the method made it: Felzenszwalb's segments hang together over corners, too."""
     _, dense = np.unique(labels, return_inverse=True)
     dense = dense.reshape(labels.shape) + 1
@@ -61,7 +61,7 @@ def from_masks(
     masks: Sequence[Bool[np.ndarray, "height width"]],
     boxes: Sequence[Sequence[float]],
     shape: tuple[int, int],
-) -> Discovery:
+) -> DiscoveredObjects:
     """One object a mask, whether it is in one piece or not; masks without a pixel are left out with their boxes."""
     kept = [(mask, box) for mask, box in zip(masks, boxes, strict=True) if mask.any()]
     found = []
@@ -90,9 +90,11 @@ def _region(number: int, crop: Bool[np.ndarray, "rows columns"], top: int, left:
     return Region(number, int(crop.sum()), outer, (x0 + left, y0 + top, x1 + left, y1 + top), crop)
 
 
-def _discovery(found: Sequence[Region], shape: tuple[int, ...], boxes: Sequence[Sequence[float]] | None) -> Discovery:
+def _discovery(
+    found: Sequence[Region], shape: tuple[int, ...], boxes: Sequence[Sequence[float]] | None
+) -> DiscoveredObjects:
     outer = _array((region.outer_box for region in found) if boxes is None else boxes)
-    return Discovery(tuple(found), outer, shape[0], shape[1])
+    return DiscoveredObjects(tuple(found), outer, shape[0], shape[1])
 
 
 def _contact(region: Region, shape: tuple[int, int]) -> int:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from encoscope._offline import hugging_face, pretrained, quiet
 from encoscope._torchvision import ensure_torchvision
-from encoscope.discovery.result import Discovery, from_masks
+from encoscope.discovery.result import DiscoveredObjects, from_masks
 from encoscope.encoder import Encoder
-from encoscope.encoder.digest import digest
+from encoscope.encoder.digest import compute_digest
 from encoscope.errors import MissingError, UsageError
-from encoscope.images import Photo, Preprocess
+from encoscope.images import LoadedImage, Preprocess
 from encoscope.plots import displayable
 from encoscope.regions import outer_box
 
@@ -42,7 +42,7 @@ class Sam:
 
 def sam(
     encoder: Encoder | None,
-    photo: Photo,
+    photo: LoadedImage,
     *,
     weights: str,
     points: int = 32,
@@ -50,7 +50,7 @@ def sam(
     stability: float = 0.95,
     overlap: float = 0.7,
     device: str = "cpu",
-) -> Discovery:
+) -> DiscoveredObjects:
     """Segment Anything's masks of a photo, the one of the highest predicted IoU first; the encoder plays no part.
 
     Three masks for each point of a regular grid over the photo, of which those are kept whose IoU, as the network
@@ -100,7 +100,7 @@ def opened(weights: str, device: str = "cpu") -> Sam:
         processor = _had(transformers.SamProcessor, weights, "image processor").image_processor
         network = pretrained(transformers.SamModel, weights, f"sam:{weights}")
     settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)
-    known = hashlib.sha256(f"{digest(network, Preprocess())}{settings}".encode()).hexdigest()
+    known = hashlib.sha256(f"{compute_digest(network, Preprocess())}{settings}".encode()).hexdigest()
     return Sam(network.eval().requires_grad_(False).to(device), processor, known)
 
 

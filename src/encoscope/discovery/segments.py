@@ -12,15 +12,15 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from encoscope import plots
-from encoscope.discovery.result import Discovery, from_labels
+from encoscope.discovery.result import DiscoveredObjects, from_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
-from encoscope.images import Photo
+from encoscope.images import LoadedImage
 
 
 def slic(
-    encoder: Encoder | None, photo: Photo, *, segments: int = 5, compactness: float = 10.0, sigma: float = 0.0
-) -> Discovery:
+    encoder: Encoder | None, photo: LoadedImage, *, segments: int = 5, compactness: float = 10.0, sigma: float = 0.0
+) -> DiscoveredObjects:
     """SLIC superpixels (Achanta et al., 2012), about ``segments`` of them.
 
     The NAVE paper does not say how many it took; the default is its number of clusters. Set it to the number of regions
@@ -34,8 +34,8 @@ def slic(
 
 
 def felzenszwalb(
-    encoder: Encoder | None, photo: Photo, *, scale: float = 300.0, sigma: float = 0.8, min_size: int = 20
-) -> Discovery:
+    encoder: Encoder | None, photo: LoadedImage, *, scale: float = 300.0, sigma: float = 0.8, min_size: int = 20
+) -> DiscoveredObjects:
     """Felzenszwalb and Huttenlocher's graph-based segments (2004), with the paper's k = 300 and sigma = 0.8.
 
     scale: the paper's k, for intensities up to 255. min_size: of a segment in pixels, which the paper leaves open.
@@ -44,7 +44,9 @@ def felzenszwalb(
     return from_labels(labels.astype(np.int64))
 
 
-def random_segments(encoder: Encoder | None, photo: Photo, *, segments: int = 5, seed: int = 0) -> Discovery:
+def random_segments(
+    encoder: Encoder | None, photo: LoadedImage, *, segments: int = 5, seed: int = 0
+) -> DiscoveredObjects:
     """Voronoi cells of points drawn evenly over the photo: what any segments of that number would score.
 
     The points depend on the seed and the photo's id, not on what else is looked at.
@@ -58,7 +60,7 @@ def random_segments(encoder: Encoder | None, photo: Photo, *, segments: int = 5,
     return from_labels(np.asarray(labels, dtype=np.int64))
 
 
-def grid(encoder: Encoder | None, photo: Photo, *, segments: int = 5) -> Discovery:
+def grid(encoder: Encoder | None, photo: LoadedImage, *, segments: int = 5) -> DiscoveredObjects:
     """Rectangles: about ``segments`` of them, as square as that number allows."""
     _check(segments)
     rows = min(photo.height, max(1, round(np.sqrt(segments * photo.height / photo.width))))

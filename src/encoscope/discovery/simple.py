@@ -6,21 +6,21 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from encoscope.discovery.patches import Size, class_attention, largest, objects, patches
-from encoscope.discovery.result import Discovery
+from encoscope.discovery.result import DiscoveredObjects
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Photo
+from encoscope.images import LoadedImage
 
 
 def dino_seg(
     encoder: Encoder,
-    photo: Photo,
+    photo: LoadedImage,
     *,
     layer: str | None = None,
     size: Size = "native",
     head: int = 4,
     mass: float = 0.6,
-) -> Discovery:
+) -> DiscoveredObjects:
     """One object: the largest part of what one head of the class token looks at (Caron et al., 2021; LOST, section 4).
 
     head: counted from 0; LOST's comparison takes 4, the last one stands in where there are fewer. mass: share of the
@@ -42,7 +42,7 @@ def heaviest(attention: Float[np.ndarray, " patches"], mass: float) -> Bool[np.n
     return kept
 
 
-def pca(encoder: Encoder, photo: Photo, *, layer: str | None = None, size: Size = "native") -> Discovery:
+def pca(encoder: Encoder, photo: LoadedImage, *, layer: str | None = None, size: Size = "native") -> DiscoveredObjects:
     """One object: the largest part of the positive side of the patches' first principal component.
 
     The foreground threshold of DINOv2's figure 1 (Oquab et al., 2023). Of the two sides the object is the one with the

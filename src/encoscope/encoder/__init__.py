@@ -5,8 +5,8 @@ from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
 from encoscope.encoder.substitute import substituted
 from encoscope.encoder.types import Activation, LayerInfo, Observation
-from encoscope.encoder.untrained_copy import untrained_twin
+from encoscope.encoder.untrained_copy import untrained_copy
 
 ensure_torchvision()  # networks of any source, the user's own too, may import torchvision
 
-__all__ = ["Activation", "Encoder", "LayerInfo", "Observation", "load", "substituted", "untrained_twin"]
+__all__ = ["Activation", "Encoder", "LayerInfo", "Observation", "load", "substituted", "untrained_copy"]

@@ -29,7 +29,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def hooks(handles: list[Any]) -> Iterator[list[Any]]:
+def removing_hooks(handles: list[Any]) -> Iterator[list[Any]]:
     """Removes the hooks whose handles the block appended, whatever happens in it."""
     try:
         yield handles
@@ -38,7 +38,7 @@ def hooks(handles: list[Any]) -> Iterator[list[Any]]:
             handle.remove()
 
 
-def first_tensor(output: Output) -> Tensor | None:
+def find_first_tensor(output: Output) -> Tensor | None:
     """The tensor that carries a module's output: itself, ``last_hidden_state``, or a tuple's or mapping's first."""
     if isinstance(output, Tensor):
         return output
@@ -46,7 +46,7 @@ def first_tensor(output: Output) -> Tensor | None:
         preferred = output.get("last_hidden_state")
         output = [preferred] if isinstance(preferred, Tensor) else list(output.values())
     if isinstance(output, (tuple, list)):
-        return next((found for found in map(first_tensor, output) if found is not None), None)
+        return next((found for found in map(find_first_tensor, output) if found is not None), None)
     return None
 
 
@@ -73,7 +73,7 @@ def capture(
 
     def keep(name: str) -> Callable[..., Output]:
         def hook(_module: nn.Module, _args: Any, output: Output) -> Output:
-            tensor = first_tensor(output)
+            tensor = find_first_tensor(output)
             if tensor is None:
                 return None
             kept[name] = tensor
@@ -85,7 +85,7 @@ def capture(
 
         return hook
 
-    with hooks([]) as handles:
+    with removing_hooks([]) as handles:
         for name, child in wanted.items():
             handles.append(child.register_forward_hook(keep(name)))
         try:
@@ -95,7 +95,7 @@ def capture(
     return kept, result
 
 
-def random_pixels(batch: int, channels: int, size: tuple[int, int], like: Tensor | None) -> Tensor:
+def draw_random_pixels(batch: int, channels: int, size: tuple[int, int], like: Tensor | None) -> Tensor:
     """Seeded noise as a trial input, on the device and in the type of ``like``."""
     noise = torch.randn(batch, channels, *size, generator=torch.Generator().manual_seed(0))
     return noise if like is None else noise.to(like.device, like.dtype)

@@ -11,7 +11,7 @@ from torch import nn
 from encoscope.images import Preprocess
 
 
-def digest(module: nn.Module, preprocess: Preprocess) -> str:
+def compute_digest(module: nn.Module, preprocess: Preprocess) -> str:
     """sha256 (hex) over the sorted state (names, types, shapes, bytes) and the preprocessing; same on any device."""
     sha = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
@@ -24,7 +24,7 @@ def digest(module: nn.Module, preprocess: Preprocess) -> str:
     return sha.hexdigest()
 
 
-def fingerprint(module: nn.Module) -> tuple[tuple[str, int, int], ...]:
+def fingerprint_parameters(module: nn.Module) -> tuple[tuple[str, int, int], ...]:
     """Changes when a weight is replaced or written to in place; cheap, so that a digest can be kept until then."""
     return tuple(
         (name, t.data_ptr(), t._version)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encoscope.encoder.capture import capture, evaluating, first_tensor, hooks, random_pixels
+from encoscope.encoder.capture import capture, draw_random_pixels, evaluating, find_first_tensor, removing_hooks
 from encoscope.encoder.layouts import Layout, Size, find_layout, read
 from encoscope.encoder.roles import assign_roles
 from encoscope.encoder.types import LayerInfo
@@ -28,7 +28,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Discovery:
+class LayerDiscovery:
     """What one trial run showed.
 
     layers: by name, in the network's order (that of their last call's end).
@@ -41,7 +41,9 @@ class Discovery:
     outputs: int | None
 
 
-def discover(module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None = None) -> Discovery:
+def discover(
+    module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None = None
+) -> LayerDiscovery:
     """Run the network on a seeded batch of its own input size and read off its layers."""
     seen = _run(module, size, channels, forward)
     layouts = _layouts(seen.shapes, size)
@@ -54,7 +56,7 @@ def discover(module: nn.Module, size: Size, channels: int, forward: Callable[[Te
     layers = _layers(layouts, seen.calls, _unwinders(module))
     roles = assign_roles(module, {name: layer.info for name, layer in layers.items()})
     layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
-    return Discovery(layers, seen.head, seen.outputs)
+    return LayerDiscovery(layers, seen.head, seen.outputs)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def follows(
     module: nn.Module, layer: Layer, channels: int, canvas: Size, forward: Callable[[Tensor], Any] | None = None
 ) -> bool:
     """Whether the network takes images of another size, and the layer's grid changes with it."""
-    pixels = random_pixels(1, channels, canvas, next(module.parameters(), None))
+    pixels = draw_random_pixels(1, channels, canvas, next(module.parameters(), None))
     name = layer.info.name
     try:
         with evaluating(module), torch.no_grad():
@@ -91,7 +93,7 @@ def _run(
     names = {child: name for name, child in module.named_modules() if name}
 
     def note(child: nn.Module, _args: Any, output: Any) -> None:
-        tensor = first_tensor(output)
+        tensor = find_first_tensor(output)
         if tensor is None:
             return
         name = names[child]
@@ -101,9 +103,9 @@ def _run(
         if isinstance(child, (nn.Linear, nn.Conv2d)) and tensor.flatten(1).shape[1] == tensor.shape[1]:
             linear[name] = tensor
 
-    pixels = random_pixels(_BATCH, channels, size, next(module.parameters(), None))
+    pixels = draw_random_pixels(_BATCH, channels, size, next(module.parameters(), None))
     output = None
-    with evaluating(module), torch.no_grad(), hooks([]) as handles:
+    with evaluating(module), torch.no_grad(), removing_hooks([]) as handles:
         handles.extend(child.register_forward_hook(note) for child in names)
         with suppress(Exception) if lenient else nullcontext():
             output = output_tensor((forward or module)(pixels))
@@ -117,7 +119,7 @@ def output_tensor(output: Any) -> Tensor | None:
     """The network's answer: ``logits`` where an output object has them, else its first tensor."""
     if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
         return output["logits"]
-    return first_tensor(output)
+    return find_first_tensor(output)
 
 
 def _layouts(shapes: Mapping[str, tuple[int, ...]], size: Size) -> dict[str, Layout]:

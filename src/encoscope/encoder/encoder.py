@@ -16,13 +16,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import layouts
-from encoscope.encoder.capture import Output, capture, first_tensor, hooks, random_pixels
-from encoscope.encoder.digest import digest, fingerprint
-from encoscope.encoder.discovery import Discovery, discover, follows, output_tensor
+from encoscope.encoder.capture import Output, capture, draw_random_pixels, find_first_tensor, removing_hooks
+from encoscope.encoder.digest import compute_digest, fingerprint_parameters
+from encoscope.encoder.discovery import LayerDiscovery, discover, follows, output_tensor
 from encoscope.encoder.execution import guarded, in_halves
 from encoscope.encoder.types import Activation, LayerInfo, Observation
 from encoscope.errors import EncoscopeError, UsageError, nearest
-from encoscope.images import Batch, GeometryKind, Photo, Preprocess, read, to_batch
+from encoscope.images import Batch, GeometryKind, LoadedImage, Preprocess, make_batch, read_image
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -95,13 +95,13 @@ class Encoder:
     @property
     def digest(self) -> str:
         """sha256 (hex) of weights and preprocessing; the same on any device; follows changes made to the weights."""
-        state = (fingerprint(self.module), self.preprocess)
+        state = (fingerprint_parameters(self.module), self.preprocess)
         if self._digest is None or self._digest[0] != state:
-            self._digest = (state, digest(self.module, self.preprocess))
+            self._digest = (state, compute_digest(self.module, self.preprocess))
         return self._digest[1]
 
     @cached_property
-    def _discovery(self) -> Discovery:
+    def _discovery(self) -> LayerDiscovery:
         size, channels = self.preprocess.size, self.preprocess.channels
         found = guarded(self.module, self.source, lambda: discover(self.module, size, channels, self._call))
         if self.classes is not None and found.outputs not in (None, len(self.classes)):
@@ -148,7 +148,9 @@ class Encoder:
         """Number of pooled features, the width of what ``features`` gives."""
         if self.head is not None:
             return self.head.in_features
-        noise = random_pixels(1, self.preprocess.channels, self.preprocess.size, next(self.module.parameters(), None))
+        noise = draw_random_pixels(
+            1, self.preprocess.channels, self.preprocess.size, next(self.module.parameters(), None)
+        )
         return self.features(noise).shape[1]
 
     @cached_property
@@ -186,7 +188,7 @@ class Encoder:
         if not photos:
             raise UsageError("no images given")
         free = geometry == "whole" or size != "model"
-        return to_batch(
+        return make_batch(
             photos,
             self.preprocess,
             geometry=geometry,
@@ -260,7 +262,7 @@ class Encoder:
         """Keeps what goes into the linear head during the block; nothing for a network without one."""
         taken: list[Tensor] = []
         name = self._discovery.head
-        with hooks([]) as handles:
+        with removing_hooks([]) as handles:
             if wanted and name is not None:
                 head = self.module.get_submodule(name)
                 handles.append(head.register_forward_pre_hook(lambda _module, args: taken.append(args[0])))
@@ -285,8 +287,8 @@ class Encoder:
         with torch.autocast(pixels.device.type, dtype=_AUTOCAST[self.precision]):
             return forward(pixels)
 
-    def _photo(self, image: Any) -> Photo:
-        return image if isinstance(image, Photo) else read(image, channels=self.preprocess.channels)
+    def _photo(self, image: Any) -> LoadedImage:
+        return image if isinstance(image, LoadedImage) else read_image(image, channels=self.preprocess.channels)
 
     def _pixels(self, images: Images) -> Tensor:
         ready = isinstance(images, Tensor) and images.ndim == 4
@@ -320,7 +322,9 @@ def _full(values: Tensor) -> Tensor:
 
 
 def _as_list(images: Images) -> list[Any]:
-    if isinstance(images, (str, os.PathLike, Photo)) or (isinstance(images, (np.ndarray, Tensor)) and images.ndim < 4):
+    if isinstance(images, (str, os.PathLike, LoadedImage)) or (
+        isinstance(images, (np.ndarray, Tensor)) and images.ndim < 4
+    ):
         return [images]
     try:
         return list(images)
@@ -349,7 +353,7 @@ def _cat(parts: list[Tensor | None]) -> Tensor | None:
 def _pooled(output: Output) -> Tensor:
     """[B, r] of a network without a head: its 2-D output, the pooler's, the class token, or the mean over space."""
     pooled = output.get("pooler_output") if isinstance(output, dict) else None
-    tensor = pooled if isinstance(pooled, Tensor) else first_tensor(output)
+    tensor = pooled if isinstance(pooled, Tensor) else find_first_tensor(output)
     if tensor is None:
         raise EncoscopeError(f"the network's output, {type(output).__name__}, holds no tensor")
     if tensor.ndim == 4:

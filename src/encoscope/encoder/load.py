@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from encoscope.encoder.encoder import Encoder
-from encoscope.encoder.sources.base import Model, Request
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest
 from encoscope.errors import UsageError
 
 _SOURCES = {
@@ -53,7 +53,7 @@ def load(
     if untrained and checkpoint is not None:
         raise UsageError("untrained and a checkpoint contradict each other: give one of them")
     where = _device(device)
-    request = Request(name, untrained, None if checkpoint is None else Path(checkpoint), seed, trust)
+    request = SourceRequest(name, untrained, None if checkpoint is None else Path(checkpoint), seed, trust)
     built = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build(request)
     encoder = built if isinstance(built, Encoder) else _encoder(built, precision)
     encoder.source = f"{scheme}:{name}" + ("@untrained" if untrained else f"@{checkpoint}" if checkpoint else "")
@@ -63,7 +63,7 @@ def load(
     return encoder
 
 
-def _encoder(model: Model, precision: str) -> Encoder:
+def _encoder(model: LoadedModel, precision: str) -> Encoder:
     chosen = model.preprocess
     return Encoder(
         model.module,

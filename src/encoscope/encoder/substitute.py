@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import layouts
-from encoscope.encoder.capture import Output, first_tensor, hooks
+from encoscope.encoder.capture import Output, find_first_tensor, removing_hooks
 from encoscope.encoder.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 
@@ -33,7 +33,7 @@ def substituted(
     def hook(_module: nn.Module, _inputs: Any, output: Output) -> Output:
         nonlocal calls
         calls += 1
-        tensor = first_tensor(output)
+        tensor = find_first_tensor(output)
         if calls < found.calls or tensor is None:
             return None
         own = layouts.read(tensor, found.layout, canvas)
@@ -45,7 +45,7 @@ def substituted(
             raise UsageError(f"layer {layer!r} keeps its tokens in an order of its own: choose another layer")
         return _with(output, tensor, written)
 
-    with hooks([]) as handles:
+    with removing_hooks([]) as handles:
         handles.append(encoder.module.get_submodule(layer).register_forward_hook(hook))
         logits = encoder.logits(pixels)
     if calls < found.calls:
@@ -60,10 +60,10 @@ def _with(output: Output, old: Tensor, new: Tensor) -> Output:
     if isinstance(output, Mapping):
         other: Any = copy.copy(output)  # its own class: a model output of transformers, not a plain dict
         for name, value in output.items():
-            if first_tensor(value) is old:
+            if find_first_tensor(value) is old:
                 other[name] = _with(value, old, new)
         return other
     if isinstance(output, (tuple, list)):
-        items = [_with(item, old, new) if first_tensor(item) is old else item for item in output]
+        items = [_with(item, old, new) if find_first_tensor(item) is old else item for item in output]
         return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
     return output

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 
 LayerKind: TypeAlias = Literal["map", "tokens"]
 LayerRole: TypeAlias = Literal["stem", "stage", "block", "inner"]
@@ -33,7 +33,7 @@ class LayerInfo:
     role: LayerRole = "inner"
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True)
 class Activation:
     """One layer's output for a batch: spatial maps, and the prefix tokens where the network has them."""
@@ -42,7 +42,7 @@ class Activation:
     prefix: Float[Tensor, "batch prefix channels"] | None = None
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True)
 class Observation:
     """What one forward pass showed of a batch: some layers' outputs, and the features and logits if asked for."""

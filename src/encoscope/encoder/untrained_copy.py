@@ -7,7 +7,7 @@ from encoscope.encoder.load import load
 from encoscope.errors import EncoscopeError, UsageError
 
 
-def untrained_twin(encoder: Encoder, *, seed: int = 0) -> Encoder:
+def untrained_copy(encoder: Encoder, *, seed: int = 0) -> Encoder:
     """The same architecture with fresh random weights. Raises UsageError where the source cannot make one."""
     source = encoder.source.partition("@")[0]
     try:

@@ -16,17 +16,17 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from encoscope.discovery import METHODS as DISCOVERY
-from encoscope.discovery import Discovery, method
+from encoscope.discovery import DiscoveredObjects, method
 from encoscope.discovery import candidates as candidates_of
 from encoscope.discovery.methods import base
 from encoscope.discovery.result import from_labels, from_masks
 from encoscope.discovery.sam import opened
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, nearest
-from encoscope.images import Photo, resize
+from encoscope.images import LoadedImage, resize_image
 from encoscope.metrics import Candidates
 from encoscope.nave import Segmentation, segment
-from encoscope.nave.settings import Settings
+from encoscope.nave.settings import NaveSettings
 from encoscope.plots import displayable
 from encoscope.regions import Region, outer_box
 
@@ -68,7 +68,7 @@ class Parts:
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
+class Baseline:
     """A method with all its settings, ready to be called on a photo.
 
     method: one of METHODS, or "sam:WEIGHTS". encoder: None for methods without one. clusters: NAVE's K; None where it
@@ -129,7 +129,7 @@ class Contender:
             return made | settings.as_dict() | {"layers": list(settings.layers), "seed": settings.seed}
         return made | {"options": dict(self.options), "size": self.size}
 
-    def __call__(self, photo: Photo, parts: int | None = None) -> Parts:
+    def __call__(self, photo: LoadedImage, parts: int | None = None) -> Parts:
         """The parts of a photo. parts: how many, for a matched method."""
         if self.method == "nave":
             assert self.encoder is not None
@@ -146,9 +146,9 @@ class Contender:
             return Parts(_labels(found), self._ruled(found).regions)
         return Parts(_labels(found) + 1, found.regions, found.boxes)
 
-    def _settings(self) -> Settings:
+    def _settings(self) -> NaveSettings:
         assert self.encoder is not None
-        return Settings.of(self.encoder, **self.segmenting())
+        return NaveSettings.of(self.encoder, **self.segmenting())
 
     def segmenting(self) -> dict[str, Any]:
         """Keyword arguments of ``encoscope.segment``, for NAVE."""
@@ -167,7 +167,7 @@ class Contender:
         seed = {"seed": self.seed} if self.method == "random" else {}
         return {"segments": parts, **seed, **self.options}
 
-    def _ruled(self, found: Discovery) -> Discovery:
+    def _ruled(self, found: DiscoveredObjects) -> DiscoveredObjects:
         """The parts that are large enough, each whole, without the frame."""
         shape, masks = (found.height, found.width), []
         for region in found.regions:
@@ -186,7 +186,7 @@ class Contender:
         return from_masks(masks, [outer_box(mask) for mask in masks], shape)
 
 
-def slic(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discovery:
+def slic(photo: LoadedImage, parts: int, options: Mapping[str, Any]) -> DiscoveredObjects:
     """SLIC, about ``parts`` superpixels: it makes fewer than it is asked for, so it is asked for more.
 
     How many more is found on a small copy.
@@ -200,7 +200,7 @@ def slic(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discovery:
     return DISCOVERY["slic"](None, photo, **{**options, "segments": asked})
 
 
-def felzenszwalb(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discovery:
+def felzenszwalb(photo: LoadedImage, parts: int, options: Mapping[str, Any]) -> DiscoveredObjects:
     """Felzenszwalb's segments, about ``parts`` of them: the scale that comes nearest, by bisection on a small copy.
 
     The method takes a scale, not a number. Labels come back to the photo's own pixels by nearest neighbour.
@@ -225,14 +225,14 @@ def felzenszwalb(photo: Photo, parts: int, options: Mapping[str, Any]) -> Discov
     return from_labels(_labels(best)[np.ix_(rows, columns)])
 
 
-def _shrunk(photo: Photo) -> tuple[Photo, float]:
+def _shrunk(photo: LoadedImage) -> tuple[LoadedImage, float]:
     """A copy that takes a fraction of the time, and its sides over the photo's."""
     shrink = min(1.0, _SMALL / min(photo.height, photo.width))
     side = (max(1, round(photo.height * shrink)), max(1, round(photo.width * shrink)))
-    return replace(photo, pixels=resize(displayable(photo.pixels), side, "box")), shrink
+    return replace(photo, pixels=resize_image(displayable(photo.pixels), side, "box")), shrink
 
 
-def _labels(found: Discovery) -> Int64[np.ndarray, "height width"]:
+def _labels(found: DiscoveredObjects) -> Int64[np.ndarray, "height width"]:
     """The number of the object at each pixel, the smallest where several are; -1 where there is none."""
     labels = np.full((found.height, found.width), -1, dtype=np.int64)
     order = sorted(range(len(found)), key=lambda index: -found.regions[index].area)
@@ -242,7 +242,7 @@ def _labels(found: Discovery) -> Int64[np.ndarray, "height width"]:
     return labels
 
 
-_SEARCHED: Mapping[str, Callable[[Photo, int, Mapping[str, Any]], Discovery]] = {
+_SEARCHED: Mapping[str, Callable[[LoadedImage, int, Mapping[str, Any]], DiscoveredObjects]] = {
     "slic": slic,
     "felzenszwalb": felzenszwalb,
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class BarRow:
     """A row of bars: its name, and a value for each series; None where there is none."""
 
     name: str
@@ -25,7 +25,7 @@ class Row:
 
 
 def bars(
-    rows: Sequence[Row], label: str, *, limits: tuple[float, float] | None = None, chance: float | None = None
+    rows: Sequence[BarRow], label: str, *, limits: tuple[float, float] | None = None, chance: float | None = None
 ) -> Image.Image:
     """Bars, a group for each row and a colour for each series, with their intervals.
 

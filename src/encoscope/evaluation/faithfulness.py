@@ -23,12 +23,12 @@ from torch.nn import functional
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import beside, measure
 from encoscope.evaluation.overlap import with_untrained
 from encoscope.evaluation.report import Report
-from encoscope.evaluation.runner import Examples, Measured, Task, difference, interval, short, unique
-from encoscope.images import Geometry, Photo
+from encoscope.evaluation.runner import Examples, MeasuredExample, Task, difference, interval, short, unique
+from encoscope.images import Geometry, LoadedImage
 from encoscope.images.panoptic import VOID
 from encoscope.metrics import curve_auc, explained_variance
 from encoscope.nave.layers import choose_layers
@@ -54,7 +54,7 @@ Score: TypeAlias = Callable[[Float[Tensor, "batch channels height width"]], Floa
 
 
 def evaluate(
-    contenders: Sequence[Contender],
+    contenders: Sequence[Baseline],
     images: Examples,
     dataset: str,
     encoder: Encoder,
@@ -69,7 +69,7 @@ def evaluate(
         raise UsageError(f"fill is {', '.join(FILLS)}, not {fill!r}")
     layer = choose_layers(encoder)[-1]
 
-    def look(contender: Contender, photo: Photo, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
+    def look(contender: Baseline, photo: LoadedImage, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
         labels = contender(photo, parts).labels
         deletion, insertion = curves(encoder, photo, labels, fill)
         values, cells = features(encoder, photo, labels, layer)
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def curves(
-    encoder: Encoder, photo: Photo, labels: Int64[np.ndarray, "height width"], fill: str = "standard"
+    encoder: Encoder, photo: LoadedImage, labels: Int64[np.ndarray, "height width"], fill: str = "standard"
 ) -> tuple[float, float]:
     """The areas under the deletion and the insertion curve of one image's parts."""
     batch = encoder.prepare(photo, geometry="model")
@@ -120,7 +120,7 @@ def curves(
 
 
 def features(
-    encoder: Encoder, photo: Photo, labels: Int64[np.ndarray, "height width"], layer: str
+    encoder: Encoder, photo: LoadedImage, labels: Int64[np.ndarray, "height width"], layer: str
 ) -> tuple[Float[np.ndarray, "cells channels"], Int64[np.ndarray, " cells"]]:
     """A layer's vectors at the cells that show image, and the part at the middle of each."""
     batch = encoder.prepare(photo, geometry="whole")
@@ -131,7 +131,7 @@ def features(
     return maps[:, :rows, :columns].reshape(len(maps), -1).T, there.ravel()
 
 
-def probe(measured: Measured, seed: int = 0) -> Float[np.ndarray, " images"]:
+def probe(measured: MeasuredExample, seed: int = 0) -> Float[np.ndarray, " images"]:
     """Share of each image's labelled pixels that a linear classifier names rightly from its parts' mean features.
 
     Ridge regression onto one output a category, its strength by generalised cross-validation, parts weighted by their

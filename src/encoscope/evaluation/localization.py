@@ -15,10 +15,20 @@ import numpy as np
 
 from encoscope.discovery.methods import base
 from encoscope.errors import UsageError
-from encoscope.evaluation.baselines import ALONE, CONTROL, MATCHED, Contender
+from encoscope.evaluation.baselines import ALONE, CONTROL, MATCHED, Baseline
 from encoscope.evaluation.report import Report
-from encoscope.evaluation.runner import Example, Examples, Measured, Task, difference, interval, run, short, unique
-from encoscope.images import BoxedPhotos, Photo, Skipped
+from encoscope.evaluation.runner import (
+    AnnotatedImage,
+    Examples,
+    MeasuredExample,
+    Task,
+    difference,
+    interval,
+    run,
+    short,
+    unique,
+)
+from encoscope.images import BoxedImages, LoadedImage, SkippedImage
 from encoscope.metrics import hits, localise
 from encoscope.progress import Progress
 
@@ -33,7 +43,7 @@ NOTES = (
 )
 
 
-def look(contender: Contender, photo: Photo, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
+def look(contender: Baseline, photo: LoadedImage, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
     """IoU of the chosen box for every way to choose and to score, NaN without true boxes; and how many candidates."""
     found = contender(photo, parts).candidates
     ious = {
@@ -46,20 +56,20 @@ def look(contender: Contender, photo: Photo, truth: np.ndarray, parts: int | Non
 TASK = Task("corloc", look)
 
 
-def examples(found: BoxedPhotos, limit: int | None = None) -> list[Example]:
+def examples(found: BoxedImages, limit: int | None = None) -> list[AnnotatedImage]:
     """The photos with the boxes that count (LOST's rules); those without any are left out, as they are there."""
     kept = [(path, found.truth(index)) for index, path in enumerate(found.paths)]
-    return [Example(path, truth) for path, truth in kept if len(truth)][:limit]
+    return [AnnotatedImage(path, truth) for path, truth in kept if len(truth)][:limit]
 
 
-def corloc_of(measured: Measured, select: str, score: str) -> np.ndarray:
+def corloc_of(measured: MeasuredExample, select: str, score: str) -> np.ndarray:
     """1 for every image whose chosen box finds an object ("larger than 50 %"), 0 for the others."""
     return hits(measured.array(f"{select} {score}"))
 
 
 def evaluate(
-    contenders: Sequence[Contender],
-    datasets: Mapping[str, Sequence[Example]],
+    contenders: Sequence[Baseline],
+    datasets: Mapping[str, Sequence[AnnotatedImage]],
     *,
     select: str = "outer",
     score: str = "outer",
@@ -74,7 +84,7 @@ def evaluate(
     among them, or of ``parts``; without either, UsageError.
     """
     rows: list[dict[str, Any]] = []
-    left_out: list[Skipped] = []
+    left_out: list[SkippedImage] = []
     for name, images in datasets.items():
         found = measure(contenders, images, parts=parts, fresh=fresh, progress=progress)
         left_out += [item for one in found for item in one.skipped]
@@ -115,20 +125,20 @@ def entry(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
 
 
 def measure(
-    contenders: Sequence[Contender],
+    contenders: Sequence[Baseline],
     images: Examples,
     task: Task = TASK,
     *,
     parts: int | None = None,
     fresh: bool = False,
     progress: Progress = None,
-) -> list[Measured]:
+) -> list[MeasuredExample]:
     """Each contender on the same images, NAVE first so that matched contenders can follow it; in the order given."""
-    found: dict[int, Measured] = {}
+    found: dict[int, MeasuredExample] = {}
     order = sorted(range(len(contenders)), key=lambda index: contenders[index].matched)
     for index in order:
         contender = contenders[index]
-        like: Measured | int | None = parts
+        like: MeasuredExample | int | None = parts
         if contender.matched and parts is None:
             like = next(
                 (
@@ -145,7 +155,7 @@ def measure(
     return [found[index] for index in range(len(contenders))]
 
 
-def beside(contenders: Sequence[Contender], found: Sequence[Measured], index: int) -> Measured | None:
+def beside(contenders: Sequence[Baseline], found: Sequence[MeasuredExample], index: int) -> MeasuredExample | None:
     """What a row's difference is to: NAVE with as many clusters, or the first row; None where that is the row."""
     same = [other for other, one in enumerate(contenders) if one.method == "nave" and one.encoder is not None]
     same = [other for other in same if contenders[index].clusters in (None, contenders[other].clusters)]
@@ -154,11 +164,11 @@ def beside(contenders: Sequence[Contender], found: Sequence[Measured], index: in
 
 
 def lineup(
-    nave: Contender,
+    nave: Baseline,
     methods: Sequence[str],
     clusters: Sequence[int],
     options: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[Contender]:
+) -> list[Baseline]:
     """The contenders of a list of methods and numbers of clusters, NAVE first and the random control among them.
 
     nave: the encoder and the settings. options: further settings of other methods, by their names in
@@ -176,7 +186,7 @@ def lineup(
     return made + [of(nave, name, **more.get(base(name), {})) for name in single]
 
 
-def of(nave: Contender, name: str, *, clusters: int | None = None, **options: Any) -> Contender:
+def of(nave: Baseline, name: str, *, clusters: int | None = None, **options: Any) -> Baseline:
     """Another method with the same encoder (or device), size, seed and rules for candidates."""
     encoder = None if base(name) in ALONE else nave.encoder
     if base(name) == "sam" and nave.encoder is not None:

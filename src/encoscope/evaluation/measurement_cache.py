@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from encoscope.errors import EncoscopeError
-from encoscope.store import cache_dir, key
-from encoscope.store.files import writing
+from encoscope.store import cache_dir, content_key
+from encoscope.store.files import explain_os_errors
 
 
-class Journal:
+class MeasurementCache:
     """Values of images by the images' identity, in a file of the cache that is named after what made them.
 
     manifest: all that shapes the values (digests, method, settings), of what JSON can hold. fresh: forget what is
@@ -22,10 +22,10 @@ class Journal:
     """
 
     def __init__(self, manifest: Mapping[str, Any], *, fresh: bool = False) -> None:
-        self.path: Path = cache_dir("experiments") / f"{key(manifest)}.jsonl"
+        self.path: Path = cache_dir("experiments") / f"{content_key(manifest)}.jsonl"
         self._found: dict[str, dict[str, Any]] = {}
         self._file: TextIO | None = None
-        with writing(self.path.parent):
+        with explain_os_errors(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if fresh:
                 self.path.unlink(missing_ok=True)
@@ -46,14 +46,14 @@ class Journal:
         """Write an image's values; when this returns, they outlive the process."""
         plain = {name: _plain(value) for name, value in values.items()}
         line = json.dumps({"id": identity, "values": plain}, allow_nan=False)
-        with writing(self.path.parent):
+        with explain_os_errors(self.path.parent):
             if self._file is None:
                 self._file = self.path.open("a", encoding="utf-8")
             self._file.write(line + "\n")
             self._file.flush()
         self._found[identity] = {name: _number(value) for name, value in plain.items()}
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> MeasurementCache:
         return self
 
     def __exit__(

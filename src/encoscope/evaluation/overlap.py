@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from encoscope.encoder import Encoder, untrained_twin
+from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import ImageError, MissingError, UsageError
-from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import beside, measure
 from encoscope.evaluation.report import Report
-from encoscope.evaluation.runner import Example, Examples, Task, difference, short, unique
-from encoscope.images import Photo, Skipped, photos
+from encoscope.evaluation.runner import AnnotatedImage, Examples, Task, difference, short, unique
+from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.images.panoptic import VOID, panoptic
 from encoscope.metrics import (
     Interval,
@@ -78,12 +78,12 @@ class Masks:
         count = len(json.loads(self.annotations.read_text(encoding="utf-8"))["annotations"])
         return count if self.limit is None else min(count, self.limit)
 
-    def __iter__(self) -> Iterator[Example]:
+    def __iter__(self) -> Iterator[AnnotatedImage]:
         readers = (panoptic(self.images, self.annotations, kind) for kind in ("category", "segment"))
         for whole, parts in islice(zip(*readers, strict=True), self.limit):
             things = np.where(np.isin(parts.labels, list(parts.things)), parts.labels + 1, 0)
             things[parts.labels == VOID] = VOID
-            yield Example(whole.path, np.stack([whole.labels, parts.labels, things]))
+            yield AnnotatedImage(whole.path, np.stack([whole.labels, parts.labels, things]))
 
 
 def masks(text: str, limit: int | None = None) -> Masks:
@@ -110,7 +110,7 @@ def has_masks(text: str) -> bool:
         return False
 
 
-def look(contender: Contender, photo: Photo, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
+def look(contender: Baseline, photo: LoadedImage, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
     """All measures of one photo; NaN where one has no meaning. ImageError for a mask of another size."""
     found = contender(photo, parts)
     category, segment, thing = (plane.astype(np.int64) for plane in truth)
@@ -134,7 +134,7 @@ TASK = Task("overlap", look, parts="parts")
 
 
 def evaluate(
-    contenders: Sequence[Contender],
+    contenders: Sequence[Baseline],
     images: Examples,
     dataset: str,
     *,
@@ -159,14 +159,14 @@ def evaluate(
     return Report("overlap", title, rows, [*NOTES, *notes], seed=seed, skipped=skipped)
 
 
-def with_untrained(contenders: Sequence[Contender], seed: int) -> tuple[list[Contender], list[str], list[str]]:
+def with_untrained(contenders: Sequence[Baseline], seed: int) -> tuple[list[Baseline], list[str], list[str]]:
     """The contenders with NAVE's untrained twins after them, their names, and a note where there can be no twin."""
     everyone, names = list(contenders), [one.name for one in contenders]
     ours = [one for one in contenders if one.method == "nave" and one.encoder is not None]
     if not ours or ours[0].encoder is None or ours[0].encoder.source.endswith("@untrained"):
         return everyone, names, []
     try:
-        twin = untrained_twin(ours[0].encoder, seed=seed)
+        twin = untrained_copy(ours[0].encoder, seed=seed)
     except UsageError as error:
         return everyone, names, [str(error)]
     everyone += [replace(one, encoder=twin) for one in ours]
@@ -187,7 +187,7 @@ def jointly(
 
     Intervals are over photos, names given anew in each resample.
     """
-    everyone, names, notes = with_untrained([Contender("nave", encoder)], seed)
+    everyone, names, notes = with_untrained([Baseline("nave", encoder)], seed)
     paths, present = [], set()
     for example in images:
         paths.append(str(example.path))
@@ -199,10 +199,10 @@ def jointly(
         for k in clusters:
             nave = Nave(contender.encoder, n_clusters=k, random_state=seed, progress=progress, **(options or {}))
             nave.fit(paths, fresh=fresh)
-            stream = nave.predict_stream(photos(paths, channels=contender.encoder.preprocess.channels))
+            stream = nave.predict_stream(read_images(paths, channels=contender.encoder.preprocess.channels))
             tables = []
             for example, result in zip(images, stream, strict=True):
-                if isinstance(result, Skipped):
+                if isinstance(result, SkippedImage):
                     skipped.append(result)
                     continue
                 tables.append(_table(result[1].labels, example.truth[0], categories, k))

@@ -14,13 +14,13 @@ from PIL import Image
 
 from encoscope import results
 from encoscope.errors import UsageError, nearest
-from encoscope.images import Skipped
+from encoscope.images import SkippedImage
 from encoscope.metrics import Interval
 from encoscope.progress import Progress
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What a user asked of an experiment.
 
     models, datasets: as on the command line; empty ones leave the choice to the experiment. limit: at most so many
@@ -70,7 +70,7 @@ class Report:
     pictures: Mapping[str, Image.Image] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    skipped: Sequence[Skipped] = ()
+    skipped: Sequence[SkippedImage] = ()
     further: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -103,17 +103,20 @@ class Report:
         folder = Path(folder)
         results.write(folder / f"{self.name}.json", self.document())
         for more, rows in {"": self.rows, **{f"-{name}": rows for name, rows in self.further.items()}}.items():
-            with results.aside(folder / f"{self.name}{more}.csv") as temporary, temporary.open("w", newline="") as file:
+            with (
+                results.atomic_write(folder / f"{self.name}{more}.csv") as temporary,
+                temporary.open("w", newline="") as file,
+            ):
                 writer = csv.writer(file)
                 columns = _columns(rows)
                 writer.writerow([name for key, interval in columns for name in _headings(key, interval)])
                 for row in rows:
                     writer.writerow([value for key, interval in columns for value in _values(row.get(key), interval)])
         page = folder / f"{self.name}.md"
-        with results.aside(page) as temporary:
+        with results.atomic_write(page) as temporary:
             temporary.write_text(self.markdown(command), encoding="utf-8")
         for name, picture in self.pictures.items():
-            with results.aside(folder / f"{name}.jpg") as temporary:
+            with results.atomic_write(folder / f"{name}.jpg") as temporary:
                 picture.convert("RGB").save(temporary, quality=88, optimize=True)
         return page
 

@@ -18,9 +18,9 @@ from jaxtyping import Float
 
 from encoscope._version import __version__
 from encoscope.errors import EncoscopeError, ImageError, MissingError
-from encoscope.evaluation.baselines import Contender
-from encoscope.evaluation.measurement_cache import Journal
-from encoscope.images import Photo, Skipped, read
+from encoscope.evaluation.baselines import Baseline
+from encoscope.evaluation.measurement_cache import MeasurementCache
+from encoscope.images import LoadedImage, SkippedImage, read_image
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.progress import Progress, track
 
@@ -28,7 +28,7 @@ _log = logging.getLogger("encoscope")
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
+class AnnotatedImage:
     """An image and what is known of it: boxes, label maps, or nothing (an empty array)."""
 
     path: Path
@@ -40,7 +40,7 @@ class Examples(Protocol):
     """Examples in their order, as often as they are asked for: a list, or what reads them one at a time."""
 
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Example]: ...
+    def __iter__(self) -> Iterator[AnnotatedImage]: ...
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,18 @@ class Task:
     """
 
     name: str
-    look: Callable[[Contender, Photo, np.ndarray, int | None], Mapping[str, Any]]
+    look: Callable[[Baseline, LoadedImage, np.ndarray, int | None], Mapping[str, Any]]
     parts: str = "candidates"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredExample:
     """Values of the images that could be read, in their order; skipped: the others."""
 
     rows: tuple[Mapping[str, Any], ...]
     paths: tuple[Path, ...]
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedImage, ...] = ()
 
     def __len__(self) -> int:
         """Number of images."""
@@ -86,14 +86,14 @@ class Measured:
 
 def run(
     task: Task,
-    contender: Contender,
+    contender: Baseline,
     examples: Examples,
     *,
-    like: Measured | int | None = None,
+    like: MeasuredExample | int | None = None,
     fresh: bool = False,
     label: str = "",
     progress: Progress = None,
-) -> Measured:
+) -> MeasuredExample:
     """Measure every image, going on where an interrupted run stopped.
 
     like: what NAVE measured on the same images, or a fixed number: how many parts a matched contender makes of each.
@@ -103,12 +103,12 @@ def run(
         ImageError: no image can be read. EncoscopeError: as the contender, for what is wrong with it.
     """
     manifest = {"task": task.name, "asked": dict(task.settings), "version": __version__, **contender.manifest()}
-    if isinstance(like, Measured):
+    if isinstance(like, MeasuredExample):
         counts = {path: int(row[task.parts]) for path, row in zip(like.paths, like.rows, strict=True)}
     else:
         counts = {}
     rows, paths, skipped = [], [], []
-    with Journal(manifest, fresh=fresh) as journal:
+    with MeasurementCache(manifest, fresh=fresh) as journal:
         for example in track(examples, len(examples), label or contender.method, progress):
             parts = (like if isinstance(like, int) else counts.get(example.path)) if contender.matched else None
             try:
@@ -116,20 +116,20 @@ def run(
                 values = journal.get(name)
                 if values is None:
                     channels = 3 if contender.encoder is None else contender.encoder.preprocess.channels
-                    photo = read(example.path, channels=channels)
+                    photo = read_image(example.path, channels=channels)
                     values = task.look(contender, photo, example.truth, parts)
                     journal.put(name, values)
                     values = journal.get(name) or {}
             except (ImageError, MissingError) as error:
                 _log.warning("left out: %s", error)
-                skipped.append(Skipped(str(example.path), str(error)))
+                skipped.append(SkippedImage(str(example.path), str(error)))
                 continue
             rows.append(values)
             paths.append(example.path)
     if not rows:
         reason = skipped[0].reason if skipped else "the dataset is empty"
         raise ImageError(f"no image could be measured: {reason}")
-    return Measured(tuple(rows), tuple(paths), tuple(skipped))
+    return MeasuredExample(tuple(rows), tuple(paths), tuple(skipped))
 
 
 def interval(values: Float[np.ndarray, " images"], seed: int = 0) -> Interval | None:
@@ -138,7 +138,7 @@ def interval(values: Float[np.ndarray, " images"], seed: int = 0) -> Interval | 
 
 
 def difference(
-    first: Measured, second: Measured, of: Callable[[Measured], np.ndarray], seed: int = 0
+    first: MeasuredExample, second: MeasuredExample, of: Callable[[MeasuredExample], np.ndarray], seed: int = 0
 ) -> Interval | None:
     """The paired difference of a value over the images that both have; None where there is none."""
     there = dict(zip(second.paths, of(second), strict=True))
@@ -150,7 +150,7 @@ def difference(
     return bootstrap_difference(one, two, seed=seed)
 
 
-def unique(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
+def unique(skipped: Iterable[SkippedImage]) -> tuple[SkippedImage, ...]:
     """Each image once, however many methods stumbled over it."""
     return tuple({item.path: item for item in skipped}.values())
 
@@ -163,7 +163,7 @@ def short(dataset: str) -> str:
     return f"{name}:" + "#".join(Path(part).name for part in rest.split("#"))
 
 
-def _identity(example: Example, parts: int | None) -> str:
+def _identity(example: AnnotatedImage, parts: int | None) -> str:
     """What tells one look at one image from another: its bytes, what is known of it, the number of parts."""
     try:
         file = hashlib.sha256(example.path.read_bytes()).hexdigest()

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from encoscope.evaluation.baselines import Contender
+from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import measure
 from encoscope.evaluation.overlap import with_untrained
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.runner import Examples, Task, short, unique
-from encoscope.images import Photo
+from encoscope.images import LoadedImage
 from encoscope.nave.stability import stability
 from encoscope.progress import Progress
 
@@ -25,7 +25,7 @@ NOTES = (
 
 
 def evaluate(
-    contenders: Sequence[Contender],
+    contenders: Sequence[Baseline],
     images: Examples,
     dataset: str,
     *,
@@ -37,7 +37,7 @@ def evaluate(
     """A row for each NAVE contender, and for its untrained twin. runs: k-means starts compared, at least 2."""
     everyone, names, notes = with_untrained([one for one in contenders if one.method == "nave"], seed)
 
-    def look(contender: Contender, photo: Photo, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
+    def look(contender: Baseline, photo: LoadedImage, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
         assert contender.encoder is not None
         found = stability(contender.encoder, photo, runs=runs, **contender.segmenting())
         starts, crops = float(found.starts.mean()), float(found.crops.mean())

@@ -4,8 +4,8 @@ from encoscope.falcon.description import Concept, Description, Descriptions, Exa
 from encoscope.falcon.estimator import Falcon, describe
 from encoscope.falcon.failure import Contribution, FailureExplanation, explain_failure
 from encoscope.falcon.groups import DescribedGroup, Group, find_groups
-from encoscope.falcon.heldout import Truth
-from encoscope.falcon.settings import Settings
+from encoscope.falcon.heldout import HeldoutTest
+from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.transfer import Transfer, transfer
 
 __all__ = [
@@ -17,10 +17,10 @@ __all__ = [
     "Example",
     "FailureExplanation",
     "Falcon",
+    "FalconSettings",
     "Group",
-    "Settings",
+    "HeldoutTest",
     "Transfer",
-    "Truth",
     "describe",
     "explain_failure",
     "find_groups",

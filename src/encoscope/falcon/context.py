@@ -17,7 +17,7 @@ from encoscope.falcon.crops import Gallery
 from encoscope.falcon.description import Concept
 from encoscope.falcon.heldout import Texts
 from encoscope.falcon.selection import Selection
-from encoscope.falcon.settings import Settings
+from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
 from encoscope.progress import Progress
 from encoscope.units import Unit, space_of
@@ -28,26 +28,26 @@ POOL = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Tools:
+class DescriptionContext:
     """What all descriptions of a run are made with."""
 
     encoder: Encoder
     vlm: VLM
     store: CaptionStore
     gallery: Gallery
-    settings: Settings
+    settings: FalconSettings
     texts: Texts
     holdout: float | str = 0.0
     progress: Progress = None
 
 
-def listed(scores: Mapping[str, float]) -> tuple[Concept, ...]:
+def to_concepts(scores: Mapping[str, float]) -> tuple[Concept, ...]:
     """Ranked scores as a description holds them."""
     return tuple(Concept(word, float(score)) for word, score in scores.items())
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class CaptionEvidence:
     """The scan's answers: a row for each crop of each unit, and for each whole image that was asked for."""
 
     scores: Float[np.ndarray, "rows best"]
@@ -60,13 +60,13 @@ class Evidence:
         return [self.wholes[name] for name in ids]
 
 
-def gather(
+def gather_evidence(
     units: Sequence[Unit],
     chosen: Mapping[Unit, Selection],
     spaces: Mapping[str, Space],
-    tools: Tools,
+    tools: DescriptionContext,
     pool: Sequence[str],
-) -> Evidence:
+) -> CaptionEvidence:
     """Embed all crops and whole images that are needed, and scan the captions once for all of them."""
     crops: dict[Unit, list[str]] = {}
     wholes = dict.fromkeys(pool)
@@ -96,4 +96,4 @@ def gather(
     captions = [[texts[place] for place in row] for row in inverse.reshape(indices.shape)]
     starts = np.cumsum([0, *(len(images) for images in crops.values())])
     places = {unit: range(starts[i], starts[i + 1]) for i, unit in enumerate(crops)}
-    return Evidence(scores, captions, places, {name: int(starts[-1]) + i for i, name in enumerate(wholes)})
+    return CaptionEvidence(scores, captions, places, {name: int(starts[-1]) + i for i, name in enumerate(wholes)})

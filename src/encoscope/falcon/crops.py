@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.falcon.boxing import largest_boxes
 from encoscope.falcon.gradcam import GradCam, masks_of
-from encoscope.images import Batch, Geometry, Photo, Preprocess, read, resize
-from encoscope.probing import ahead
-from encoscope.progress import Progress, steps
+from encoscope.images import Batch, Geometry, LoadedImage, Preprocess, read_image, resize_image
+from encoscope.probing import prefetch
+from encoscope.progress import Progress, track_steps
 from encoscope.store.array_cache import Vectors
 from encoscope.units import Unit, space_of
 from encoscope.vlm import VLM
@@ -33,7 +33,7 @@ Box = tuple[int, int, int, int]
 _BATCH = 32
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Crop:
     """What a unit sees in an image: its box, and the GradCAM map it was cut from, 0 to 255 on the layer's grid.
@@ -58,10 +58,10 @@ def original_box(box: Sequence[int], geometry: Geometry) -> Box:
     )
 
 
-def cut(photo: Photo, box: Box, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
+def cut(photo: LoadedImage, box: Box, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
     """The pixels inside a box, brought to (height, width) without keeping the aspect (section 2.2, as the authors)."""
     x0, y0, x1, y1 = box
-    return resize(photo.pixels[y0 : y1 + 1, x0 : x1 + 1], size, interpolation)
+    return resize_image(photo.pixels[y0 : y1 + 1, x0 : x1 + 1], size, interpolation)
 
 
 def crops_of(cams: Sequence[Float[Tensor, "rows columns"]], geometry: Geometry, share: float) -> list[Crop]:
@@ -128,8 +128,8 @@ class Gallery:
             if image not in self._wholes:
                 todo[image] = (todo.get(image, ([], False))[0], True)
         work = [_Work(image, units, whole) for image, (units, whole) in todo.items()]
-        with steps(len(work), "crops", self.progress) as step:
-            loaded = ahead(lambda item: self._load(item, paths), work, 2 * batch)
+        with track_steps(len(work), "crops", self.progress) as step:
+            loaded = prefetch(lambda item: self._load(item, paths), work, 2 * batch)
             while part := list(islice(loaded, batch)):
                 self._pass(part)
                 step(len(part))
@@ -166,11 +166,11 @@ class Gallery:
             self._crops[space] = Vectors(manifest, self._cache)
         return self._crops[space]
 
-    def _load(self, work: _Work, paths: Mapping[str, str | None]) -> tuple[_Work, Photo, Batch | None]:
+    def _load(self, work: _Work, paths: Mapping[str, str | None]) -> tuple[_Work, LoadedImage, Batch | None]:
         photo = read_again(work.image, paths.get(work.image), self.encoder.preprocess.channels)
         return work, photo, self.encoder.prepare(photo) if work.units else None
 
-    def _pass(self, part: Sequence[tuple[_Work, Photo, Batch | None]]) -> None:
+    def _pass(self, part: Sequence[tuple[_Work, LoadedImage, Batch | None]]) -> None:
         """One forward pass for all images that need crops, one call of the VLM for all pictures."""
         prepared = [(work.units, batch) for work, _, batch in part if batch is not None]
         crops: list[list[Crop]] = [[] for _ in part]
@@ -192,12 +192,12 @@ class Gallery:
                 self._wholes.add(work.image, {"vectors": next(vectors)})
 
 
-def read_again(image: str, path: str | None, channels: int = 3) -> Photo:
+def read_again(image: str, path: str | None, channels: int = 3) -> LoadedImage:
     """A probe's image by its id; EncoscopeError when its file is gone or is another one now."""
     if path is None:
         raise EncoscopeError("this probe was made without files, and crops are cut from images: give a dataset")
     try:
-        photo = read(path, channels=channels)
+        photo = read_image(path, channels=channels)
     except (ImageError, MissingError) as error:
         raise EncoscopeError(f"{path} was there when it was probed: {error}") from error
     if photo.id != image:

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from encoscope import plots
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import EncoscopeError
 from encoscope.falcon.crops import Box, read_again
-from encoscope.falcon.heldout import Truth
+from encoscope.falcon.heldout import HeldoutTest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ class Concept:
         return {"word": self.word, "score": self.score}
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Example:
     """An image behind a description.
@@ -90,7 +90,7 @@ class Example:
         return plain | {"captions": [{"text": text, "score": score} for text, score in self.captions]}
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Description:
     """A unit in words.
@@ -116,7 +116,7 @@ class Description:
     interpretability: float | None = None
     clarity: float | None = None
     interpretable: bool = False
-    truth: Truth | None = None
+    truth: HeldoutTest | None = None
     high: tuple[Example, ...] = ()
     low: tuple[Example, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from encoscope.errors import UsageError
 from encoscope.falcon.concept_scores import ranked
-from encoscope.falcon.context import POOL, Tools, listed
+from encoscope.falcon.context import POOL, DescriptionContext, to_concepts
 from encoscope.falcon.description import Concept, Description
 from encoscope.falcon.selection import activation
 from encoscope.falcon.spaces import Space
@@ -112,18 +112,22 @@ NOTHING = "every word of its captions is shared with the counterfactuals"
 _STRONGEST = 100  # images that soft-WPMI looks at
 
 
-def fall_back(
+def label_unexplained(
     units: Sequence[Unit],
     found: Sequence[Description],
     spaces: Mapping[str, Space],
-    tools: Tools,
+    tools: DescriptionContext,
     vocabulary: Sequence[str],
     pool: Sequence[str],
 ) -> list[Description]:
     """Soft-WPMI for the units that have no concept; one that never fires has none whatever the method."""
     empty = [place for place, item in enumerate(found) if not item.concepts]
     todo = [place for place in empty if "never fires" not in found[place].note]
-    labels = dissect([units[place] for place in todo], spaces, tools, vocabulary, pool) if todo and vocabulary else {}
+    labels = (
+        label_by_dissection([units[place] for place in todo], spaces, tools, vocabulary, pool)
+        if todo and vocabulary
+        else {}
+    )
     result = list(found)
     for place in empty:
         concepts = labels.get(units[place], ())
@@ -132,10 +136,10 @@ def fall_back(
     return result
 
 
-def dissect(
+def label_by_dissection(
     units: Sequence[Unit],
     spaces: Mapping[str, Space],
-    tools: Tools,
+    tools: DescriptionContext,
     vocabulary: Sequence[str],
     pool: Sequence[str] = (),
 ) -> dict[Unit, tuple[Concept, ...]]:
@@ -168,5 +172,5 @@ def dissect(
             chosen = rows[unit]
             scores = np.asarray(soft_wpmi(similarity[chosen], value[chosen], background=usual), dtype=np.float64)
             best = dict(zip(words, scores.tolist(), strict=True))
-            found[unit] = listed(ranked(best, tools.settings.top))
+            found[unit] = to_concepts(ranked(best, tools.settings.top))
     return found

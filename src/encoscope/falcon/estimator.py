@@ -15,14 +15,14 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.falcon.captions.build import default_store
 from encoscope.falcon.captions.store import CaptionStore
-from encoscope.falcon.context import Tools
+from encoscope.falcon.context import DescriptionContext
 from encoscope.falcon.crops import Gallery
 from encoscope.falcon.description import Description, Descriptions
 from encoscope.falcon.evaluation import CONTROLS
 from encoscope.falcon.groups import DescribedGroup, find_groups
 from encoscope.falcon.heldout import Texts
 from encoscope.falcon.pipeline import describe_units
-from encoscope.falcon.settings import Mode, Settings
+from encoscope.falcon.settings import FalconSettings, Mode
 from encoscope.falcon.spaces import Space, space, units_of
 from encoscope.progress import Progress
 from encoscope.units import Unit, space_of
@@ -70,7 +70,7 @@ class Falcon:
         Raises UsageError for settings that cannot be, MissingError for captions or a model that are not there, and
         EncoscopeError for captions of another model.
         """
-        self.settings_ = Settings.of(self.preset, **self.settings)
+        self.settings_ = FalconSettings.of(self.preset, **self.settings)
         wanted = [self.control] if isinstance(self.control, str) else list(self.control)
         unknown = next((name for name in wanted if name not in CONTROLS), None)
         if unknown is not None:
@@ -80,7 +80,7 @@ class Falcon:
         cache = None if self.cache is None else Path(self.cache)
         self.probe_ = probe
         self.spaces_: dict[str, Space] = {}
-        self.tools_ = Tools(
+        self.tools_ = DescriptionContext(
             encoder=self.encoder,
             vlm=self.vlm_,
             store=self.captions_,

@@ -12,11 +12,18 @@ from jaxtyping import Bool, Float
 
 from encoscope.errors import UsageError
 from encoscope.falcon.concept_scores import confidences, ranked
-from encoscope.falcon.context import Evidence, Tools
+from encoscope.falcon.context import CaptionEvidence, DescriptionContext
 from encoscope.falcon.description import Description
-from encoscope.falcon.heldout import Truth, auc, auc_interval, aucs, mean_interval, strong_images
+from encoscope.falcon.heldout import (
+    HeldoutTest,
+    compute_auc,
+    compute_aucs,
+    mean_interval,
+    stratified_auc_interval,
+    strong_images,
+)
 from encoscope.falcon.selection import activation
-from encoscope.falcon.settings import Settings
+from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
 from encoscope.metrics import Interval
 from encoscope.units import Unit, space_of
@@ -36,9 +43,9 @@ def checked(
     units: Sequence[Unit],
     found: Sequence[Description],
     spaces: Mapping[str, Space],
-    tools: Tools,
+    tools: DescriptionContext,
     controls: Sequence[str],
-    evidence: Evidence,
+    evidence: CaptionEvidence,
 ) -> tuple[list[Description], dict[str, list[Tested]]]:
     """Each description with its truth, and what the tested units of each space were tested on, for the summary."""
     result = list(found)
@@ -62,10 +69,10 @@ def _truth(
     item: Description,
     space: Space,
     test: Tested,
-    tools: Tools,
+    tools: DescriptionContext,
     controls: Sequence[str],
-    evidence: Evidence,
-) -> Truth:
+    evidence: CaptionEvidence,
+) -> HeldoutTest:
     """A description's AUC on the test images, beside the controls that were asked for."""
     seed = tools.settings.seed
     scores = test.images @ tools.texts.description({concept.word: concept.score for concept in item.concepts})
@@ -74,12 +81,16 @@ def _truth(
         beside["permuted"] = _permuted(unit, scores, space, tools.settings)
     other = _random_captions(unit, evidence, tools) if "captions" in controls else {}
     if other:
-        beside["captions"] = auc_interval(test.images @ tools.texts.description(other), test.strong, seed=seed)
+        beside["captions"] = stratified_auc_interval(
+            test.images @ tools.texts.description(other), test.strong, seed=seed
+        )
     strong = int(test.strong.sum())
-    return Truth(auc_interval(scores, test.strong, seed=seed), strong, len(test.strong) - strong, beside)
+    return HeldoutTest(
+        stratified_auc_interval(scores, test.strong, seed=seed), strong, len(test.strong) - strong, beside
+    )
 
 
-def _permuted(unit: Unit, scores: np.ndarray, space: Space, settings: Settings) -> Interval:
+def _permuted(unit: Unit, scores: np.ndarray, space: Space, settings: FalconSettings) -> Interval:
     """The description held against other units' images: their mean AUC, with its interval over those units."""
     assert space.test is not None
     rng = np.random.default_rng(_seed(unit, settings.seed))
@@ -88,7 +99,7 @@ def _permuted(unit: Unit, scores: np.ndarray, space: Space, settings: Settings) 
     for channel in others:
         strong = strong_images(space.test.h[:, channel], space.limits.alpha)
         if strong is not None:
-            found.append(auc(scores, strong))
+            found.append(compute_auc(scores, strong))
         if len(found) == _OTHERS:
             break
     if not found:
@@ -96,7 +107,7 @@ def _permuted(unit: Unit, scores: np.ndarray, space: Space, settings: Settings) 
     return mean_interval(found, seed=settings.seed)
 
 
-def _random_captions(unit: Unit, evidence: Evidence, tools: Tools) -> dict[str, float]:
+def _random_captions(unit: Unit, evidence: CaptionEvidence, tools: DescriptionContext) -> dict[str, float]:
     """The concepts of a unit whose crops were given random captions instead of their best, with the scores of those."""
     rows = list(evidence.crops[unit])
     if not rows:
@@ -117,7 +128,7 @@ def _seed(unit: Unit, seed: int) -> int:
 def summary(
     found: Sequence[Description],
     tests: Mapping[str, Sequence[Tested]],
-    tools: Tools,
+    tools: DescriptionContext,
 ) -> dict[str, Any]:
     """Coverage, and means over units beside the best label that is the same for all."""
     count = len(found)
@@ -143,7 +154,7 @@ def summary(
         texts, totals = tools.texts(words), np.zeros(len(words))
         for items in tests.values():
             strong = np.stack([test.strong for test in items], axis=1)
-            totals += aucs(items[0].images @ texts.T, strong).sum(0)
+            totals += compute_aucs(items[0].images @ texts.T, strong).sum(0)
         best = int(totals.argmax())
         result["constant"] = {"word": words[best], "auc": float(totals[best] / len(tested))}
     return result

@@ -13,8 +13,8 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.falcon.description import Description, Descriptions
 from encoscope.falcon.estimator import Falcon
-from encoscope.images import read
-from encoscope.units import Unit, class_index
+from encoscope.images import read_image
+from encoscope.units import Unit, find_class_index
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def explain_failure(
         raise UsageError(f"{encoder.source} has no linear head, so no feature's part in a prediction can be told")
     if top < 1:
         raise UsageError(f"top is a number of features from 1 on, not {top}")
-    photo = read(image, channels=encoder.preprocess.channels)
+    photo = read_image(image, channels=encoder.preprocess.channels)
     with torch.no_grad():
         h = encoder.features(photo)[0].cpu()
         weight, bias = head.weight.detach().float().cpu(), head.bias
@@ -137,7 +137,7 @@ def _class(label: str | int, encoder: Encoder, count: int) -> int:
         return int(text)
     if encoder.classes is None:
         raise UsageError(f"{encoder.source} has no class names: give the label as a number from 0 to {count - 1}")
-    return class_index(text, encoder.classes)
+    return find_class_index(text, encoder.classes)
 
 
 def _name(index: int, encoder: Encoder) -> str:

@@ -22,15 +22,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from encoscope.encoder import Encoder
-from encoscope.encoder.capture import first_tensor, hooks, random_pixels
+from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, removing_hooks
 from encoscope.errors import UsageError
-from encoscope.units import Unit, needs, space_of, values, weights
+from encoscope.units import Unit, compute_values, required_outputs, space_of, unit_weights
 
 Method: TypeAlias = Literal["closed form", "gradient"]
 
 
 @dataclass(frozen=True)
-class Target:
+class GradCamTarget:
     """Where the maps of a space's units are taken: a layer, and whether a backward pass is needed."""
 
     layer: str
@@ -46,9 +46,9 @@ class GradCam:
     def __init__(self, encoder: Encoder, method: Method | None = None) -> None:
         self.encoder = encoder
         self.method: Method | None = method
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[str, GradCamTarget] = {}
 
-    def target(self, unit: Unit) -> Target:
+    def target(self, unit: Unit) -> GradCamTarget:
         """The layer and the method for a unit. UsageError where no layer's map has a gradient."""
         space = space_of(unit)
         if space not in self._targets:
@@ -95,7 +95,7 @@ class GradCam:
     def _vector(self, unit: Unit) -> Tensor:
         """A unit over the channels of its layer; classes are the sum of their rows of the linear head."""
         if unit.kind != "class":
-            return weights(unit, self.encoder)
+            return unit_weights(unit, self.encoder)
         assert self.encoder.head is not None  # the closed form was found to hold
         return self.encoder.head.weight.detach()[list(unit.channels)].float().sum(0)
 
@@ -124,7 +124,7 @@ class GradCam:
         kept: list[Tensor] = []
 
         def keep(_module: nn.Module, _args: Any, output: Any) -> Any:
-            tensor = first_tensor(output)
+            tensor = find_first_tensor(output)
             if tensor is None:
                 return None
             kept.append(tensor)
@@ -133,19 +133,19 @@ class GradCam:
         first = next(self.encoder.module.parameters(), None)
         kind = None if first is None or not first.is_floating_point() else first.dtype
         leaf = pixels.detach().to(self.encoder.device, kind).requires_grad_()
-        with hooks([]) as handles:
+        with removing_hooks([]) as handles:
             handles.append(self.encoder.module.get_submodule(layer).register_forward_hook(keep))
-            seen = self.encoder.observe(leaf, **needs(units), gradients=True)
+            seen = self.encoder.observe(leaf, **required_outputs(units), gradients=True)
         with torch.enable_grad():
-            return kept[-1], values(seen, units)
+            return kept[-1], compute_values(seen, units)
 
-    def _find(self, unit: Unit) -> Target:
+    def _find(self, unit: Unit) -> GradCamTarget:
         own = unit.layer if unit.kind in ("channel", "group", "direction") else None
         if own is not None:
-            return Target(own, self.method or "closed form")
+            return GradCamTarget(own, self.method or "closed form")
         pooled = None if self.method == "gradient" else self._pooled_layer(unit.kind)
         if pooled is not None:
-            return Target(pooled, "closed form")
+            return GradCamTarget(pooled, "closed form")
         # the units of a space share the way to the layers before it: a mixture of them stands for all
         width = {"token": lambda: self.encoder.layer(str(unit.layer)).channels, "features": lambda: self.encoder.width}
         count = width.get(unit.kind, lambda: self.encoder.outputs or 1)()
@@ -155,7 +155,7 @@ class GradCam:
             raw, measured = self._forward(pixels, name, some)
             gradient = _gradient_of(measured.square().sum(), raw)
             if self.encoder.as_activation(name, gradient, (pixels.shape[2], pixels.shape[3])).maps.any():
-                return Target(name, "gradient")
+                return GradCamTarget(name, "gradient")
         raise UsageError(
             f"{unit.text}: no layer of {self.encoder.source} with a spatial map has a gradient for GradCAM"
         )
@@ -182,7 +182,7 @@ class GradCam:
     def _noise(self) -> Tensor:
         preprocess = self.encoder.preprocess
         first = next(self.encoder.module.parameters(), None)
-        return random_pixels(1, preprocess.channels, preprocess.size, first)
+        return draw_random_pixels(1, preprocess.channels, preprocess.size, first)
 
 
 def masks_of(

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
 from encoscope.falcon.settings import Mode
 
 _ROWS = 8192
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Group:
     """Features (or channels) highly activated together, and on which images (rows of the matrix, ascending)."""

@@ -27,7 +27,7 @@ _RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Truth:
+class HeldoutTest:
     """auc: with its bootstrap interval, 0.5 by chance. strong, ordinary: images. controls: the same figure without the
     unit's own description, or without its own activations, by the control's name."""
 
@@ -47,7 +47,7 @@ class Truth:
         return plain
 
 
-def held_out(ids: Sequence[str], share: float) -> Bool[np.ndarray, " images"]:
+def choose_heldout(ids: Sequence[str], share: float) -> Bool[np.ndarray, " images"]:
     """Which images are kept for the test: those whose id's hash falls in the first ``share`` of all."""
     if not 0 <= share < 1:
         raise UsageError(f"holdout is a share of the images from 0 to below 1, or a dataset, not {share}")
@@ -71,14 +71,14 @@ def strong_images(activation: Float[np.ndarray, " images"], alpha: float) -> Boo
     return chosen
 
 
-def auc(scores: Float[np.ndarray, " images"], strong: Bool[np.ndarray, " images"]) -> float:
+def compute_auc(scores: Float[np.ndarray, " images"], strong: Bool[np.ndarray, " images"]) -> float:
     """The chance that a strong image scores above an ordinary one, ties counted half."""
     positives = int(strong.sum())
     ranks = rankdata(scores)
     return float((ranks[strong].sum() - positives * (positives + 1) / 2) / (positives * (len(scores) - positives)))
 
 
-def auc_interval(
+def stratified_auc_interval(
     scores: Float[np.ndarray, " images"],
     strong: Bool[np.ndarray, " images"],
     *,
@@ -119,7 +119,7 @@ def mean_interval(
     return Interval(float(data.mean()), float(low), float(high), level)
 
 
-def aucs(
+def compute_aucs(
     scores: Float[np.ndarray, "images labels"], strong: Bool[np.ndarray, "images units"]
 ) -> Float[np.ndarray, "units labels"]:
     """AUC of every label for every unit."""

@@ -11,18 +11,18 @@ import numpy as np
 from encoscope import metrics
 from encoscope.errors import UsageError
 from encoscope.falcon.concept_scores import SPURIOUS, Calibration, Confidences, confidences, contrast, ranked
-from encoscope.falcon.context import POOL, Evidence, Tools, gather, listed
+from encoscope.falcon.context import POOL, CaptionEvidence, DescriptionContext, gather_evidence, to_concepts
 from encoscope.falcon.description import Description, Descriptions, Example
-from encoscope.falcon.dissect import NOTHING, fall_back
+from encoscope.falcon.dissect import NOTHING, label_unexplained
 from encoscope.falcon.evaluation import CONTROLS, checked, summary
 from encoscope.falcon.selection import Selection, select
-from encoscope.falcon.settings import Settings
+from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space, raw_activation
 from encoscope.units import Unit, space_of
 
 
 def describe_units(
-    units: Sequence[Unit], spaces: Mapping[str, Space], tools: Tools, controls: Sequence[str] = ()
+    units: Sequence[Unit], spaces: Mapping[str, Space], tools: DescriptionContext, controls: Sequence[str] = ()
 ) -> Descriptions:
     """Descriptions of units, in their order; each is the same whatever other units are described with it."""
     for name in controls:
@@ -33,7 +33,7 @@ def describe_units(
     some = next(iter(spaces.values()))
     calibrated = settings.contrast and settings.spurious is None and settings.score == "cosine"
     pool = sorted(set(some.made.ids))[:POOL] if calibrated or settings.rank == "specific" else []
-    evidence = gather(units, chosen, spaces, tools, pool)
+    evidence = gather_evidence(units, chosen, spaces, tools, pool)
     words = confidences(evidence.scores, evidence.captions, "words")
     phrases = confidences(evidence.scores, evidence.captions, "phrases")
     usual = [
@@ -57,13 +57,13 @@ def describe_units(
         found.append(
             replace(
                 description,
-                concepts=listed(ranked(kept, settings.top, everywhere[0])),
-                phrases=listed(ranked(kept_phrases, settings.top, everywhere[1])),
-                spurious=listed(ranked({**spurious, **spurious_phrases}, 2 * settings.top)),
+                concepts=to_concepts(ranked(kept, settings.top, everywhere[0])),
+                phrases=to_concepts(ranked(kept_phrases, settings.top, everywhere[1])),
+                spurious=to_concepts(ranked({**spurious, **spurious_phrases}, 2 * settings.top)),
             )
         )
     if settings.fallback == "dissect":
-        found = fall_back(units, found, spaces, tools, words.terms, pool)
+        found = label_unexplained(units, found, spaces, tools, words.terms, pool)
     else:
         found = [
             replace(item, method="none", note=item.note or NOTHING) if not item.concepts else item for item in found
@@ -72,7 +72,7 @@ def describe_units(
     return Descriptions(found, summary(found, tests, tools))
 
 
-def selections(units: Sequence[Unit], spaces: Mapping[str, Space], settings: Settings) -> dict[Unit, Selection]:
+def selections(units: Sequence[Unit], spaces: Mapping[str, Space], settings: FalconSettings) -> dict[Unit, Selection]:
     """T_i and L_i of each unit, by space."""
     found: dict[Unit, Selection] = {}
     for name, space in spaces.items():
@@ -83,7 +83,7 @@ def selections(units: Sequence[Unit], spaces: Mapping[str, Space], settings: Set
 
 
 def _concepts(
-    found: Confidences, crops: range, low: Sequence[int], calibration: Calibration | None, settings: Settings
+    found: Confidences, crops: range, low: Sequence[int], calibration: Calibration | None, settings: FalconSettings
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Terms by equation 1 without and with those that the counterfactuals share."""
     high = found.means(list(crops))
@@ -95,7 +95,9 @@ def _concepts(
     return contrast(high, shared, calibration.thresholds(min(len(low), calibration.confidences.images), shared))
 
 
-def _plain(unit: Unit, space: Space, selection: Selection, evidence: Evidence, tools: Tools) -> Description:
+def _plain(
+    unit: Unit, space: Space, selection: Selection, evidence: CaptionEvidence, tools: DescriptionContext
+) -> Description:
     """A description's images and provenance, without concepts yet."""
     settings, made = tools.settings, space.made
     raw = raw_activation(made.values, unit)
@@ -138,18 +140,20 @@ def _plain(unit: Unit, space: Space, selection: Selection, evidence: Evidence, t
     )
 
 
-def _few(settings: Settings) -> str:
+def _few(settings: FalconSettings) -> str:
     return "no image passes" if settings.least == 1 else f"fewer than {settings.least} images pass"
 
 
-def _example(made: Any, row: int, raw: np.ndarray, evidence: Evidence, place: int | None, **crop: Any) -> Example:
+def _example(
+    made: Any, row: int, raw: np.ndarray, evidence: CaptionEvidence, place: int | None, **crop: Any
+) -> Example:
     captions: tuple[tuple[str, float], ...] = ()
     if place is not None:
         captions = tuple(zip(evidence.captions[place], evidence.scores[place].tolist(), strict=True))
     return Example(made.paths[row], made.ids[row], float(raw[row]), captions=captions, **crop)
 
 
-def _provenance(space: Space, tools: Tools) -> dict[str, Any]:
+def _provenance(space: Space, tools: DescriptionContext) -> dict[str, Any]:
     return tools.settings.as_dict() | {
         "alpha": space.limits.alpha,
         "epsilon": space.limits.epsilon,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from encoscope.errors import UsageError
-from encoscope.falcon.settings import Settings
+from encoscope.falcon.settings import FalconSettings
 from encoscope.units import Unit
 
 _CHUNK = 64  # units looked for together: one matrix product for all of them
@@ -43,7 +43,7 @@ class Selection:
     fires: bool
 
 
-def thresholds(h: Float[np.ndarray, "images channels"], settings: Settings) -> Thresholds:
+def thresholds(h: Float[np.ndarray, "images channels"], settings: FalconSettings) -> Thresholds:
     """alpha = mean + 5 standard deviations and epsilon = mean over all entries, where the settings do not say them."""
     if not h.size:
         raise UsageError("no images to choose from: give a probe with at least one readable image")
@@ -97,7 +97,7 @@ def inactive(h: Float[np.ndarray, "images channels"], unit: Unit, epsilon: float
 def select(
     h: Float[np.ndarray, "images channels"],
     units: Sequence[Unit],
-    settings: Settings,
+    settings: FalconSettings,
     limits: Thresholds,
     ids: Sequence[str],
 ) -> list[Selection]:
@@ -128,7 +128,7 @@ def select(
 
 
 def _high(
-    h: np.ndarray, unit: Unit, settings: Settings, limits: Thresholds, rank: np.ndarray, counts: np.ndarray | None
+    h: np.ndarray, unit: Unit, settings: FalconSettings, limits: Thresholds, rank: np.ndarray, counts: np.ndarray | None
 ) -> tuple[np.ndarray, bool, bool]:
     value = activation(h, unit)
     none = np.zeros(0, dtype=np.int64)

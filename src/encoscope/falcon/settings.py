@@ -14,7 +14,7 @@ Rank: TypeAlias = Literal["score", "specific"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class FalconSettings:
     """What decides a description.
 
     mode: T_i holds the images above alpha ("threshold", the paper), or those whose set of features above alpha is
@@ -57,7 +57,7 @@ class Settings:
     seed: int = 0
 
     @classmethod
-    def of(cls, preset: str = "paper", **changes: Any) -> Settings:
+    def of(cls, preset: str = "paper", **changes: Any) -> FalconSettings:
         """A preset with changes; None leaves the preset's own. UsageError for what cannot be."""
         if preset not in PRESETS:
             raise UsageError(f"preset is paper or authors, not {preset!r}")
@@ -73,7 +73,7 @@ class Settings:
         """Plain values for a result document."""
         return asdict(self)
 
-    def _checked(self) -> Settings:
+    def _checked(self) -> FalconSettings:
         for name, allowed in (
             ("mode", ("threshold", "exact")),
             ("score", ("cosine", "softmax")),
@@ -103,7 +103,7 @@ class Settings:
 
 
 PRESETS = {
-    "paper": Settings(),
+    "paper": FalconSettings(),
     # identical sets of features, and the contrast threshold that their softmax scores are made for
-    "authors": Settings(preset="authors", mode="exact", score="softmax", spurious=0.1, least=11),
+    "authors": FalconSettings(preset="authors", mode="exact", score="softmax", spurious=0.1, least=11),
 }

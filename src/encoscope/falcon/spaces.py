@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.falcon.heldout import held_out
+from encoscope.falcon.heldout import choose_heldout
 from encoscope.falcon.selection import Thresholds, thresholds
-from encoscope.falcon.settings import Settings
-from encoscope.images import Skipped
+from encoscope.falcon.settings import FalconSettings
+from encoscope.images import SkippedImage
 from encoscope.probing import Probe
 from encoscope.probing import probe as probe_dataset
 from encoscope.progress import Progress
-from encoscope.units import Unit, parse
+from encoscope.units import Unit, parse_unit
 
 LEAST = 10
 """Images that descriptions are made from, at least."""
@@ -47,7 +47,7 @@ class Space:
     made: Images
     test: Images | None
     limits: Thresholds
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedImage, ...]
 
     @property
     def width(self) -> int:
@@ -60,7 +60,7 @@ def space(
     name: str,
     dataset: Any,
     holdout: Any,
-    settings: Settings,
+    settings: FalconSettings,
     *,
     progress: Progress = None,
     cache: str | os.PathLike[str] | None = None,
@@ -74,7 +74,7 @@ def space(
     probe = _probed(encoder, name, dataset, progress, cache)
     share = 0.0 if holdout is None else holdout
     if isinstance(share, int | float):
-        kept = held_out(probe.ids, float(share))
+        kept = choose_heldout(probe.ids, float(share))
         made, test = _images(probe, np.flatnonzero(~kept)), _images(probe, np.flatnonzero(kept))
     else:
         other = _probed(encoder, name, holdout, progress, cache)
@@ -100,7 +100,7 @@ def units_of(units: Any, encoder: Encoder) -> tuple[list[Unit], bool]:
     if isinstance(units, str | Unit):
         if isinstance(units, str) and (units == "all" or units.endswith(":all")):
             return every(units.removesuffix("all").removesuffix(":") or "features", encoder), False
-        return [parse(units, encoder)], True
+        return [parse_unit(units, encoder)], True
     found = [unit for item in units for unit in units_of(item, encoder)[0]]
     if not found:
         raise UsageError('no units were given: name some, such as features:31, or "all"')
@@ -112,7 +112,7 @@ def every(place: str, encoder: Encoder) -> list[Unit]:
     if place == "features":
         return [Unit(f"features:{i}", "features", channels=(i,)) for i in range(encoder.width)]
     if place == "class":
-        count = encoder.outputs or parse("class:0", encoder).index  # the latter raises, saying why there are none
+        count = encoder.outputs or parse_unit("class:0", encoder).index  # the latter raises, saying why there are none
         return [Unit(f"class:{i}", "class", channels=(i,)) for i in range(count)]
     info = encoder.layer(place)
     return [Unit(f"{place}:{i}", "channel", place, (i,)) for i in range(info.channels)]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.description import Concept, Description
-from encoscope.falcon.heldout import held_out
+from encoscope.falcon.heldout import choose_heldout
 from encoscope.probing import Probe
 
 _LEAST = 20
@@ -19,7 +19,7 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge penalties that are tried, as shares of the mean squared singular value."""
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Transfer:
     """A ridge-regressed linear map from one encoder's features to another's, over the same images.
@@ -83,11 +83,11 @@ def transfer(source: Probe, target: Probe, *, holdout: float = 0.2, penalties: S
     rows, columns = (np.array(side) for side in zip(*pairs, strict=True))
     ids = [source.ids[row] for row in rows]
     x, y = (np.asarray(probe.values[index], dtype=np.float64) for probe, index in ((source, rows), (target, columns)))
-    test = held_out(ids, holdout)
+    test = choose_heldout(ids, holdout)
     if not test.any() or test.all():
         raise UsageError(f"holdout {holdout} of {len(ids)} images leaves none to fit or to test: give another share")
     # another hash than the test's own: a fifth of what is left
-    inner = held_out([f"penalty:{image}" for image in ids], 0.2) & ~test
+    inner = choose_heldout([f"penalty:{image}" for image in ids], 0.2) & ~test
     penalty = penalties[0]
     if inner.any() and len(penalties) > 1:
         fit = ~test & ~inner

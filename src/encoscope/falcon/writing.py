@@ -94,7 +94,7 @@ def table(descriptions: Sequence[Description], path: str | os.PathLike[str]) -> 
     words, number = pyarrow.list_(pyarrow.string()), pyarrow.float64()
     kinds = [pyarrow.string()] * 2 + [words, pyarrow.list_(number), words, words, pyarrow.int64()] + [number] * 5
     schema = pyarrow.schema(list(zip(columns, [*kinds, pyarrow.string()], strict=True)))
-    with results.aside(path) as temporary:
+    with results.atomic_write(path) as temporary:
         parquet.write_table(pyarrow.table(columns, schema), temporary)
     return Path(path)
 
@@ -103,7 +103,7 @@ def _picture(path: Path, pixels: np.ndarray, document: Path, side: int | None = 
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if side is not None:
         image.thumbnail((side, side))
-    with results.aside(path) as temporary:
+    with results.atomic_write(path) as temporary:
         image.save(temporary, quality=85)
     return results.relative(path, document)
 

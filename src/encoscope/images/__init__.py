@@ -1,35 +1,35 @@
 """Images from anywhere to a network's input, and back to the original pixels."""
 
-from encoscope.images.batch import Batch, to_batch
-from encoscope.images.collect import collect, photos
-from encoscope.images.datasets import boxed, dataset, is_dataset
+from encoscope.images.batch import Batch, make_batch
+from encoscope.images.collect import collect_files, read_images
+from encoscope.images.datasets import is_dataset, open_boxed_dataset, open_dataset
 from encoscope.images.folders import SUFFIXES
 from encoscope.images.geometry import Geometry, GeometryKind, Preprocess
-from encoscope.images.image import Photo, Skipped
-from encoscope.images.levels import Colour, Window
-from encoscope.images.read import MAX_PIXELS, read
-from encoscope.images.resize import resize
-from encoscope.images.sets import BoxedPhotos, LabelledPhotos
+from encoscope.images.image import LoadedImage, SkippedImage
+from encoscope.images.levels import Color, Window
+from encoscope.images.read import MAX_PIXELS, read_image
+from encoscope.images.resize import resize_image
+from encoscope.images.sets import BoxedImages, LabelledImages
 
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "Batch",
-    "BoxedPhotos",
-    "Colour",
+    "BoxedImages",
+    "Color",
     "Geometry",
     "GeometryKind",
-    "LabelledPhotos",
-    "Photo",
+    "LabelledImages",
+    "LoadedImage",
     "Preprocess",
-    "Skipped",
+    "SkippedImage",
     "Window",
-    "boxed",
-    "collect",
-    "dataset",
+    "collect_files",
     "is_dataset",
-    "photos",
-    "read",
-    "resize",
-    "to_batch",
+    "make_batch",
+    "open_boxed_dataset",
+    "open_dataset",
+    "read_image",
+    "read_images",
+    "resize_image",
 ]

@@ -12,17 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import ImageError, UsageError
 from encoscope.images.geometry import Geometry, GeometryKind, Preprocess
-from encoscope.images.image import Photo
+from encoscope.images.image import LoadedImage
 from encoscope.images.levels import as_channels
-from encoscope.images.resize import resize
+from encoscope.images.resize import resize_image
 
 _MAX_CANVAS = 100_000_000  # pixels of one resized image; a 1 x 100,000 strip at short side 224 would pass it
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Normalised images on a common canvas, and how each got there; padding is zero, the mean colour."""
@@ -39,8 +39,8 @@ class Batch:
         return replace(self, pixels=self.pixels.to(device))
 
 
-def to_batch(
-    photos: Sequence[Photo],
+def make_batch(
+    photos: Sequence[LoadedImage],
     preprocess: Preprocess,
     *,
     geometry: GeometryKind = "model",
@@ -90,7 +90,7 @@ def _check(preprocess: Preprocess, geometry: str, size: int | str, fixed: bool) 
 
 
 def _prepare(
-    photo: Photo,
+    photo: LoadedImage,
     preprocess: Preprocess,
     geometry: GeometryKind,
     size: int | Literal["model", "native"],
@@ -121,7 +121,7 @@ def _prepare(
     # a network's own size is never padded, whatever its stride: that is how it was trained
     keep = fixed or (geometry == "model" and size == "model")
     sides = valid if keep else tuple(ceil(v / m) * m for v, m in zip(valid, multiples, strict=True))
-    pixels = resize(photo.pixels, resized, preprocess.interpolation)
+    pixels = resize_image(photo.pixels, resized, preprocess.interpolation)
     pixels = pixels[offset[0] : offset[0] + valid[0], offset[1] : offset[1] + valid[1]]
     way = Geometry(original, resized, offset, valid, (sides[0], sides[1]))
     return _normalised(as_channels(pixels, preprocess.channels), preprocess), way

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from encoscope.errors import MissingError, UsageError, nearest
-from encoscope.images.sets import LabelledPhotos
+from encoscope.images.sets import LabelledImages
 
 BACKGROUND = "BACKGROUND_Google"
 FOLDER = "101_ObjectCategories"
@@ -30,7 +30,7 @@ def class_names() -> tuple[str, ...]:
     return tuple(sorted(names, key=str.encode))
 
 
-def caltech101(root: str | Path, split: str = "train") -> LabelledPhotos:
+def caltech101(root: str | Path, split: str = "train") -> LabelledImages:
     """The photos of a split of Caltech-101, without the background class.
 
     root: the folder that holds ``101_ObjectCategories`` (as torchvision's ``Caltech101`` leaves it), or that one.
@@ -50,4 +50,4 @@ def caltech101(root: str | Path, split: str = "train") -> LabelledPhotos:
     if missing is not None:
         raise MissingError(f"Caltech-101 at {root} is incomplete: {missing} is not there; fetch the dataset again")
     index = {name: place for place, name in enumerate(class_names())}
-    return LabelledPhotos(paths, tuple(index[entry.split("/")[0]] for entry in entries), class_names())
+    return LabelledImages(paths, tuple(index[entry.split("/")[0]] for entry in entries), class_names())

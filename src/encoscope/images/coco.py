@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from encoscope.errors import ImageError, MissingError, UsageError
-from encoscope.images.image import Skipped
-from encoscope.images.sets import BoxedPhotos, Collection, Thing
+from encoscope.images.image import SkippedImage
+from encoscope.images.sets import BoxedImages, Collection, Thing
 
 LIST = "coco_20k_filenames.txt"
 LISTED = 19_817
 
 
-def coco(images: str | Path, annotations: str | Path | None = None) -> BoxedPhotos:
+def coco(images: str | Path, annotations: str | Path | None = None) -> BoxedImages:
     """The annotated images of a COCO-style JSON, in its order.
 
     images: the folder of the photos; a file name in the JSON may carry folders that are not there. annotations: the
@@ -36,7 +36,7 @@ def coco(images: str | Path, annotations: str | Path | None = None) -> BoxedPhot
     return _collect(folder, Path(annotations), document, document["images"], [])
 
 
-def coco20k(root: str | Path, listed: str | Path | None = None) -> BoxedPhotos:
+def coco20k(root: str | Path, listed: str | Path | None = None) -> BoxedImages:
     """COCO20k: the 19,817 photos of train2014 that LOST and its successors evaluate on.
 
     root: holds ``train2014`` (or ``images/train2014``) and ``annotations/instances_train2014.json``. listed: the list
@@ -97,7 +97,7 @@ def _document(source: Path) -> dict[str, Any]:
 
 def _collect(
     folder: Path, source: Path, document: Mapping[str, Any], images: list[dict[str, Any]], notes: list[str]
-) -> BoxedPhotos:
+) -> BoxedImages:
     try:
         names = {entry["id"]: str(entry["name"]) for entry in document.get("categories", [])}
         by_image: dict[Any, list[Thing]] = defaultdict(list)
@@ -119,7 +119,7 @@ def _collect(
             path = _file(folder, entry["file_name"])
             if path is None:
                 reason = f"{folder / entry['file_name']} is not there, though {source.name} lists it"
-                found.skipped.append(Skipped(str(folder / entry["file_name"]), reason))
+                found.skipped.append(SkippedImage(str(folder / entry["file_name"]), reason))
                 continue
             found.add(path, by_image.get(entry["id"], []), _size(entry))
         classes = tuple(names[key] for key in sorted(names))

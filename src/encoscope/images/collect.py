@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from encoscope.errors import EncoscopeError, ImageError, MissingError
-from encoscope.images.datasets import dataset, is_dataset
+from encoscope.images.datasets import is_dataset, open_dataset
 from encoscope.images.folders import below
-from encoscope.images.image import Photo, Skipped
-from encoscope.images.levels import Colour, Window
-from encoscope.images.read import MAX_PIXELS, read
+from encoscope.images.image import LoadedImage, SkippedImage
+from encoscope.images.levels import Color, Window
+from encoscope.images.read import MAX_PIXELS, read_image
 
 
-def collect(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+def collect_files(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The image files that paths and dataset strings stand for, each once, in the order given.
 
     A file stands for itself whatever its name; a folder for all files below it with a known suffix, sorted, hidden
@@ -30,7 +30,7 @@ def collect(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
     found: dict[str, Path] = {}
     for path in map(Path, inputs):
         if is_dataset(path):
-            files = list(dataset(path).paths)
+            files = list(open_dataset(path).paths)
         elif path.is_dir():
             files = below(path)
         elif path.exists():
@@ -42,14 +42,14 @@ def collect(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
     return list(found.values())
 
 
-def photos(
+def read_images(
     inputs: Any,
     *,
     channels: int = 3,
     max_pixels: int = MAX_PIXELS,
     window: Window | None = None,
-    background: Colour = "white",
-) -> Iterator[Photo | Skipped]:
+    background: Color = "white",
+) -> Iterator[LoadedImage | SkippedImage]:
     """Stream images from paths, folders, PIL images, arrays, tensors, Photos, iterables and datasets of these.
 
     One image is in memory at a time. What cannot be read comes out as Skipped, in its place, and the stream goes on. A
@@ -57,27 +57,31 @@ def photos(
     are those of ``read``.
     """
     for number, source in enumerate(_sources(inputs)):
-        if isinstance(source, Skipped):
+        if isinstance(source, SkippedImage):
             yield source
             continue
         try:
-            yield read(source, channels=channels, max_pixels=max_pixels, window=window, background=background)
+            yield read_image(source, channels=channels, max_pixels=max_pixels, window=window, background=background)
         except (ImageError, MissingError) as error:
             name = os.fspath(source) if isinstance(source, str | os.PathLike) else f"image {number}"
-            yield Skipped(str(name), str(error))
+            yield SkippedImage(str(name), str(error))
 
 
 def _sources(inputs: Any) -> Iterator[Any]:
     if isinstance(inputs, str | os.PathLike):
         try:
-            yield from collect(inputs)
+            yield from collect_files(inputs)
         except EncoscopeError as error:
-            yield Skipped(str(inputs), str(error))
-    elif isinstance(inputs, Photo | Skipped | Image.Image):
+            yield SkippedImage(str(inputs), str(error))
+    elif isinstance(inputs, LoadedImage | SkippedImage | Image.Image):
         yield inputs
     elif isinstance(inputs, Tensor | np.ndarray):
         yield from inputs if inputs.ndim == 4 else [inputs]
-    elif isinstance(inputs, tuple) and len(inputs) and isinstance(inputs[0], Photo | Image.Image | Tensor | np.ndarray):
+    elif (
+        isinstance(inputs, tuple)
+        and len(inputs)
+        and isinstance(inputs[0], LoadedImage | Image.Image | Tensor | np.ndarray)
+    ):
         yield from _sources(inputs[0])  # a dataset's (image, label)
     else:
         for item in _items(inputs):

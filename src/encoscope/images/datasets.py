@@ -10,11 +10,11 @@ from encoscope.errors import MissingError, UsageError, nearest
 from encoscope.images.caltech101 import caltech101
 from encoscope.images.coco import coco, coco20k
 from encoscope.images.folders import folder
-from encoscope.images.sets import BoxedPhotos, LabelledPhotos
+from encoscope.images.sets import BoxedImages, LabelledImages
 from encoscope.images.stl10 import stl10
 from encoscope.images.voc import voc, voc07, voc12
 
-_READERS: dict[str, Callable[..., LabelledPhotos]] = {
+_READERS: dict[str, Callable[..., LabelledImages]] = {
     "caltech101": caltech101,
     "coco": coco,
     "coco20k": coco20k,
@@ -32,7 +32,7 @@ def is_dataset(text: str | os.PathLike[str]) -> bool:
     return bool(colon) and name in _READERS and not Path(text).exists()
 
 
-def dataset(text: str | os.PathLike[str]) -> LabelledPhotos:
+def open_dataset(text: str | os.PathLike[str]) -> LabelledImages:
     """The photos that a dataset string or a folder stands for, with labels or boxes where it has them.
 
     - ``DIR``: the images below a folder; its subfolders are the labels if all of them lie in subfolders.
@@ -62,10 +62,10 @@ def dataset(text: str | os.PathLike[str]) -> LabelledPhotos:
     return _READERS[name](root, after) if after else _READERS[name](root)
 
 
-def boxed(text: str | os.PathLike[str]) -> BoxedPhotos:
+def open_boxed_dataset(text: str | os.PathLike[str]) -> BoxedImages:
     """``dataset`` for a set whose photos have boxes. Raises UsageError for one that has none, and as ``dataset``."""
-    found = dataset(text)
-    if not isinstance(found, BoxedPhotos):
+    found = open_dataset(text)
+    if not isinstance(found, BoxedImages):
         raise UsageError(
             f"{os.fspath(text)!r} has no boxes: name a set that has, with voc07, voc12, voc, coco or coco20k"
         )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from encoscope.errors import ImageError, MissingError
-from encoscope.images.sets import LabelledPhotos
+from encoscope.images.sets import LabelledImages
 
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".dcm", ".dicom", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
@@ -31,7 +31,7 @@ def below(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.as_posix())
 
 
-def folder(root: str | Path) -> LabelledPhotos:
+def folder(root: str | Path) -> LabelledImages:
     """The images below a folder, labelled by its subfolders (ImageFolder) when all of them lie in subfolders.
 
     A class is a folder directly below ``root``, whatever lies deeper; without subfolders, or with images beside them,
@@ -43,7 +43,7 @@ def folder(root: str | Path) -> LabelledPhotos:
     files = below(root)
     places = [file.relative_to(root).parts for file in files]
     if any(len(parts) == 1 for parts in places):
-        return LabelledPhotos(tuple(files), (), ())
+        return LabelledImages(tuple(files), (), ())
     classes = tuple(sorted({parts[0] for parts in places}, key=os.fsencode))
     index = {name: place for place, name in enumerate(classes)}
-    return LabelledPhotos(tuple(files), tuple(index[parts[0]] for parts in places), classes)
+    return LabelledImages(tuple(files), tuple(index[parts[0]] for parts in places), classes)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
-class Photo:
+class LoadedImage:
     """One image, decoded and upright, at its own size.
 
     pixels: ``[height, width, channels]``, either uint8 (0 to 255) or float32 in [0, 1] (16-bit, floating-point and
@@ -43,14 +43,14 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedImage:
     """An image that was left out, and why, in one line."""
 
     path: str
     reason: str
 
 
-def pixel_id(pixels: np.ndarray) -> str:
+def hash_pixels(pixels: np.ndarray) -> str:
     """The id of an image that has no file: sha256 over dtype, shape and values."""
     digest = hashlib.sha256(f"{pixels.dtype.str}{pixels.shape}".encode())
     digest.update(np.ascontiguousarray(pixels).data)

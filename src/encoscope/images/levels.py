@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 
 from encoscope.errors import ImageError, UsageError
 
-Colour: TypeAlias = str | tuple[int, int, int]
+Color: TypeAlias = str | tuple[int, int, int]
 Window: TypeAlias = tuple[float, float]
 # sides that a function may change: not bound to its other arguments
 Pixels: TypeAlias = UInt8[np.ndarray, "_height _width _channels"] | Float32[np.ndarray, "_height _width _channels"]
@@ -42,7 +42,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def to_pixels(raw: Raw, channels: int, window: Window | None, background: Colour) -> Pixels:
+def to_pixels(raw: Raw, channels: int, window: Window | None, background: Color) -> Pixels:
     """Stored values to the pixels of a Photo with ``channels`` channels.
 
     8-bit values stay as they are; other unsigned integers are divided by the value of white; floats must lie in
@@ -100,7 +100,7 @@ def _scaled(values: np.ndarray, white: float, window: Window | None) -> Pixels:
     )
 
 
-def _composited(pixels: Pixels, alpha: Float32[np.ndarray, "height width"], background: Colour) -> Pixels:
+def _composited(pixels: Pixels, alpha: Float32[np.ndarray, "height width"], background: Color) -> Pixels:
     colour = rgb(background)
     if pixels.dtype == np.uint8:
         colours = as_channels(pixels, 3)
@@ -112,7 +112,7 @@ def _composited(pixels: Pixels, alpha: Float32[np.ndarray, "height width"], back
     return colours * share + np.asarray(colour, dtype=np.float32) / 255 * (1 - share)
 
 
-def rgb(colour: Colour) -> tuple[int, int, int]:
+def rgb(colour: Color) -> tuple[int, int, int]:
     """A colour's name, ``#rrggbb`` or (red, green, blue) in 0 to 255, as the latter; UsageError when it is none."""
     try:
         if isinstance(colour, str):

@@ -9,7 +9,7 @@ from encoscope.images import Preprocess
 _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
-def processor_of(name: str, transformers: Any) -> dict[str, Any]:
+def load_processor(name: str, transformers: Any) -> dict[str, Any]:
     """The settings of a model's image processor; none for weights saved without one."""
     try:
         return transformers.BaseImageProcessor.get_image_processor_dict(name)[0]
@@ -17,7 +17,7 @@ def processor_of(name: str, transformers: Any) -> dict[str, Any]:
         return {}
 
 
-def preprocess_of(processor: dict[str, Any], config: Any) -> Preprocess:
+def read_preprocess(processor: dict[str, Any], config: Any) -> Preprocess:
     """Those settings, with what they leave open from the vision network's configuration."""
     size = processor.get("size") or getattr(config, "image_size", None) or 224
     resized = _sides(size)

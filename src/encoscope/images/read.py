@@ -14,20 +14,20 @@ from torch import Tensor
 
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.images.decode import decode, from_pil, quiet
-from encoscope.images.image import Photo, pixel_id
-from encoscope.images.levels import Colour, Raw, Window, as_channels, check_window, to_pixels
+from encoscope.images.image import LoadedImage, hash_pixels
+from encoscope.images.levels import Color, Raw, Window, as_channels, check_window, to_pixels
 
 MAX_PIXELS = 100_000_000
 
 
-def read(
+def read_image(
     source: Any,
     *,
     channels: int = 3,
     max_pixels: int = MAX_PIXELS,
     window: Window | None = None,
-    background: Colour = "white",
-) -> Photo:
+    background: Color = "white",
+) -> LoadedImage:
     """Read one image, upright, at its own size.
 
     source: a path; a PIL image; an array ``[H, W]`` or ``[H, W, C]``; a tensor ``[C, H, W]`` or ``[H, W, C]``; a Photo.
@@ -41,7 +41,7 @@ def read(
     decoder is not there, ImageError when the image cannot be used, UsageError for a wrong window or background.
     """
     check_window(window)
-    if isinstance(source, Photo):
+    if isinstance(source, LoadedImage):
         return source if source.channels == channels else replace(source, pixels=as_channels(source.pixels, channels))
     if isinstance(source, str | os.PathLike):
         return _read_file(Path(source), channels, max_pixels, window, background)
@@ -60,10 +60,10 @@ def read(
         raise
     except OSError as error:  # a PIL image whose file turns out to be broken
         raise ImageError(f"cannot read the image: {' '.join(str(error).split())}") from error
-    return Photo(pixels, None, pixel_id(pixels))
+    return LoadedImage(pixels, None, hash_pixels(pixels))
 
 
-def _read_file(path: Path, channels: int, max_pixels: int, window: Window | None, background: Colour) -> Photo:
+def _read_file(path: Path, channels: int, max_pixels: int, window: Window | None, background: Color) -> LoadedImage:
     if path.is_dir():
         raise ImageError(f"cannot read {path}: it is a folder, not an image")
     try:
@@ -71,7 +71,7 @@ def _read_file(path: Path, channels: int, max_pixels: int, window: Window | None
             raw = decode(file, max_pixels, window)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Photo(to_pixels(raw, channels, window, background), str(path), digest)
+        return LoadedImage(to_pixels(raw, channels, window, background), str(path), digest)
     except FileNotFoundError as error:
         if isinstance(error, EncoscopeError):  # a decoder that is not installed
             raise MissingError(f"cannot read {path}: {error}") from error

@@ -18,7 +18,7 @@ _FILTERS = {
 }
 
 
-def resize(pixels: Pixels, size: tuple[int, int], interpolation: str = "bicubic") -> Pixels:
+def resize_image(pixels: Pixels, size: tuple[int, int], interpolation: str = "bicubic") -> Pixels:
     """Resize to (height, width), dtype kept; floats are clipped to [0, 1], as bytes are to 0 and 255."""
     if interpolation not in _FILTERS:
         raise UsageError(

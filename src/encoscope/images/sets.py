@@ -11,16 +11,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from PIL import Image
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import ImageError
-from encoscope.images.image import Skipped
+from encoscope.images.image import SkippedImage
 
 _log = logging.getLogger("encoscope")
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True)
-class LabelledPhotos:
+class LabelledImages:
     """Photos of a dataset, in the order of its list.
 
     paths: one file per photo. labels: index into ``classes``, one per photo; empty where photos have no label of their
@@ -35,9 +35,9 @@ class LabelledPhotos:
         return len(self.paths)
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
-class BoxedPhotos(LabelledPhotos):
+class BoxedImages(LabelledImages):
     """Photos with boxes; per photo, and in the order of its annotation, one entry an object.
 
     boxes: ``[x0, y0, x1, y1]`` in pixels from 0, the right and lower edges being x1 and y1 (a box over the whole image
@@ -51,7 +51,7 @@ class BoxedPhotos(LabelledPhotos):
     difficult: tuple[Bool[np.ndarray, " _objects"], ...]
     truncated: tuple[Bool[np.ndarray, " _objects"], ...]
     crowd: tuple[Bool[np.ndarray, " _objects"], ...]
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedImage, ...] = ()
     notes: tuple[str, ...] = ()
 
     def truth(self, index: int, *, hard: bool = True) -> Float[np.ndarray, "_objects 4"]:
@@ -81,7 +81,7 @@ class Collection:
     """Builds BoxedPhotos photo by photo, and counts what was odd."""
 
     things: dict[Path, list[Thing]] = field(default_factory=dict)
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedImage] = field(default_factory=list)
     clipped: int = 0
     dropped: int = 0
     boxless: int = 0  # objects annotated without a box
@@ -93,7 +93,7 @@ class Collection:
             try:
                 size = image_size(path)
             except ImageError as error:
-                self.skipped.append(Skipped(str(path), str(error)))
+                self.skipped.append(SkippedImage(str(path), str(error)))
                 return
         kept = []
         for thing in things:
@@ -108,7 +108,7 @@ class Collection:
             kept.append(replace(thing, box=box))
         self.things[path] = kept
 
-    def finish(self, classes: Sequence[str] | None = None, notes: Sequence[str] = ()) -> BoxedPhotos:
+    def finish(self, classes: Sequence[str] | None = None, notes: Sequence[str] = ()) -> BoxedImages:
         """What was added. classes: their order; the names found, sorted bytewise, if left out."""
         if classes is None:
             classes = sorted({thing.name for things in self.things.values() for thing in things}, key=str.encode)
@@ -125,7 +125,7 @@ class Collection:
                 np.array([getattr(thing, name) for thing in things], dtype=bool) for things in self.things.values()
             )
 
-        return BoxedPhotos(
+        return BoxedImages(
             paths=tuple(self.things),
             labels=(),
             classes=tuple(classes),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from encoscope.cache import cache_dir
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError, nearest
-from encoscope.images.sets import LabelledPhotos
+from encoscope.images.sets import LabelledImages
 
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 FOLDER = "stl10_binary"
@@ -26,7 +26,7 @@ SIDE = 96
 _BYTES = 3 * SIDE * SIDE
 
 
-def stl10(root: str | Path, split: str = "train") -> LabelledPhotos:
+def stl10(root: str | Path, split: str = "train") -> LabelledImages:
     """The photos of a split of STL-10 as PNG files in the cache (``ENCOSCOPE_CACHE``), unpacked when first asked for.
 
     root: the folder that holds ``stl10_binary``, or that one. split: "train" (5,000 photos), "test" (8,000), or
@@ -52,7 +52,7 @@ def stl10(root: str | Path, split: str = "train") -> LabelledPhotos:
     numbers = () if labels is None else _labels(labels, size // _BYTES)
     folder = _unpacked(pixels, size // _BYTES)
     paths = tuple(folder / f"{place:06d}.png" for place in range(size // _BYTES))
-    return LabelledPhotos(paths, numbers, CLASSES if numbers else ())
+    return LabelledImages(paths, numbers, CLASSES if numbers else ())
 
 
 def _labels(file: Path, count: int) -> tuple[int, ...]:

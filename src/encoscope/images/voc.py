@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 from encoscope.errors import ImageError, MissingError, UsageError, nearest
 from encoscope.images.folders import SUFFIXES
-from encoscope.images.image import Skipped
-from encoscope.images.sets import BoxedPhotos, Collection, Thing
+from encoscope.images.image import SkippedImage
+from encoscope.images.sets import BoxedImages, Collection, Thing
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -25,17 +25,17 @@ _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)""")
 _TRUE = {"1", "true", "yes"}
 
 
-def voc07(root: str | Path, split: str = "trainval") -> BoxedPhotos:
+def voc07(root: str | Path, split: str = "trainval") -> BoxedImages:
     """PASCAL VOC 2007: 5,011 photos in trainval, 20 classes; ``root`` holds ``VOC2007``, ``VOCdevkit`` or is either."""
     return _official(Path(root), split, "2007")
 
 
-def voc12(root: str | Path, split: str = "trainval") -> BoxedPhotos:
+def voc12(root: str | Path, split: str = "trainval") -> BoxedImages:
     """PASCAL VOC 2012: 11,540 photos in trainval, 20 classes."""
     return _official(Path(root), split, "2012")
 
 
-def voc(root: str | Path, split: str | None = None) -> BoxedPhotos:
+def voc(root: str | Path, split: str | None = None) -> BoxedImages:
     """Any folder in VOC's layout: ``Annotations`` and ``JPEGImages`` (or ``images``), or XML files beside the images.
 
     split: a list in ``ImageSets/Main``; left out, ``trainval`` if there is one, else every annotation. Coordinates are
@@ -63,11 +63,13 @@ def voc(root: str | Path, split: str | None = None) -> BoxedPhotos:
         try:
             things, size, named, boxless = parse(xml)
         except (ImageError, MissingError) as error:
-            found.skipped.append(Skipped(str(xml), str(error)))
+            found.skipped.append(SkippedImage(str(xml), str(error)))
             continue
         path = files.get(stem) or files.get(Path(named.replace("\\", "/")).stem)
         if path is None:
-            found.skipped.append(Skipped(str(xml), f"no image for {xml}: looked for {images / stem} with any suffix"))
+            found.skipped.append(
+                SkippedImage(str(xml), f"no image for {xml}: looked for {images / stem} with any suffix")
+            )
             continue
         found.boxless += boxless
         read[path] = (things, size)
@@ -82,7 +84,7 @@ def voc(root: str | Path, split: str | None = None) -> BoxedPhotos:
     return found.finish()
 
 
-def _official(root: Path, split: str, year: str) -> BoxedPhotos:
+def _official(root: Path, split: str, year: str) -> BoxedImages:
     name = f"VOC{year}"
     places = (root, root / name, root / "VOCdevkit" / name)
     home = next((place for place in places if (place / "Annotations").is_dir() and place.name != "VOCdevkit"), None)

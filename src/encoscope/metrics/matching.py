@@ -53,7 +53,7 @@ class Correlation:
         return np.clip(np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0), -1, 1)
 
 
-def match(similarity: Float[np.ndarray, "first second"]) -> Int[np.ndarray, "pairs 2"]:
+def match_units(similarity: Float[np.ndarray, "first second"]) -> Int[np.ndarray, "pairs 2"]:
     """The one-to-one pairs with the largest sum of similarities (Hungarian method), most alike first."""
     rows, columns = linear_sum_assignment(similarity, maximize=True)
     order = np.argsort(-similarity[rows, columns], kind="stable")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from encoscope import plots
 from encoscope.encoder import Encoder
-from encoscope.images import Photo
+from encoscope.images import LoadedImage
 from encoscope.nave.composite import from_vectors
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.segment import segment
@@ -24,7 +24,7 @@ Control: TypeAlias = Literal["untrained", "colour"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
-def untrained_control(twin: Encoder, photo: Photo, seg: Segmentation, **settings: Any) -> Segmentation:
+def untrained_control(twin: Encoder, photo: LoadedImage, seg: Segmentation, **settings: Any) -> Segmentation:
     """The same settings, layers and number of clusters on an untrained twin of the encoder."""
     settings |= {"clusters": seg.n_clusters}
     found = segment(twin, photo, **settings)
@@ -32,7 +32,7 @@ def untrained_control(twin: Encoder, photo: Photo, seg: Segmentation, **settings
     return found
 
 
-def colour_control(photo: Photo, seg: Segmentation) -> Segmentation:
+def color_control(photo: LoadedImage, seg: Segmentation) -> Segmentation:
     """K-means on colour and position alone, on the grid of ``seg``: no network takes part.
 
     Red, green, blue, row and column of each cell, each scaled to unit variance over the image.

@@ -18,20 +18,20 @@ from sklearn.base import BaseEstimator
 from encoscope import results
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, UsageError
-from encoscope.images import Photo, Skipped, photos
+from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.nave.codebook import Codebook
 from encoscope.nave.composite import Composite
-from encoscope.nave.feature_cache import Spill
+from encoscope.nave.feature_cache import FeatureCache
 from encoscope.nave.features import Maps, chunks, encode
 from encoscope.nave.granularity import AUTO, elbow
 from encoscope.nave.joint import JointState, Pass, lloyd_passes
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.sample import PIXELS, PixelSample
 from encoscope.nave.segmentation import Segmentation, model_of
-from encoscope.nave.settings import Resolution, Settings, Size
+from encoscope.nave.settings import NaveSettings, Resolution, Size
 from encoscope.nave.ward import WardTree
 from encoscope.progress import Progress, track
-from encoscope.store import Store, key
+from encoscope.store import Store, content_key
 
 KIND = "nave"
 MAX_ITER = 300
@@ -109,7 +109,7 @@ class Nave(BaseEstimator):
                 raise UsageError("a one-shot iterator cannot be read again: give a list, or a cache to read it once")
             self._fit(lambda: self._encoded(images, settings, seen), settings, seen, None)
         else:
-            spill = Spill(self.encoder, settings, self.cache, fresh=fresh)
+            spill = FeatureCache(self.encoder, settings, self.cache, fresh=fresh)
             with spill.store:
                 stored = spill.fill(seen.note(self._photos(images)), self.batch)
                 for _ in track(stored, _length(images), "encoding", self.progress):
@@ -118,7 +118,7 @@ class Nave(BaseEstimator):
                 spill.store.remove()
         return self
 
-    def _fit(self, features: Pass, settings: Settings, seen: _Seen, store: Store | None) -> None:
+    def _fit(self, features: Pass, settings: NaveSettings, seen: _Seen, store: Store | None) -> None:
         sample = PixelSample(self.sample, seed=self.random_state)
         for batch, ids in features():
             sample.partial_fit(batch, ids)
@@ -138,7 +138,7 @@ class Nave(BaseEstimator):
             self.n_iter_ = state.iteration
 
     def _lloyd(
-        self, features: Pass, sample: Composite, settings: Settings, seen: _Seen, store: Store | None
+        self, features: Pass, sample: Composite, settings: NaveSettings, seen: _Seen, store: Store | None
     ) -> JointState:
         """K-means over all pixels; its state is kept in the store after every pass, and gone on with."""
         max_iter = self.max_iter or (MAX_ITER_UNCACHED if store is None else MAX_ITER)
@@ -149,7 +149,7 @@ class Nave(BaseEstimator):
             "max_iter": max_iter,
             "images": seen.digest,
         }
-        name = f"lloyd-{key(asked)}"
+        name = f"lloyd-{content_key(asked)}"
         saved = None if store is None else store.state(name)
         start = self._start(sample, settings) if saved is None else JointState.of(saved)
         state = start if isinstance(start, JointState) else None
@@ -162,7 +162,7 @@ class Nave(BaseEstimator):
             _log.warning("k-means had not converged after %d passes: give a larger max_iter", state.iteration)
         return state
 
-    def _start(self, sample: Composite, settings: Settings) -> Float[torch.Tensor, "k dim"]:
+    def _start(self, sample: Composite, settings: NaveSettings) -> Float[torch.Tensor, "k dim"]:
         """The best k-means of the sample; for "auto", at the elbow of its inertia."""
         numbers = AUTO if settings.clusters == "auto" else [settings.clusters]
         fits = {
@@ -175,15 +175,15 @@ class Nave(BaseEstimator):
     def predict(self, images: Any) -> list[Segmentation]:
         """Label images, seen or new, with the fitted clusters. Raises ImageError for one that cannot be read."""
         found = []
-        for result in self.predict_stream(photos(images, channels=self.encoder.preprocess.channels)):
-            if isinstance(result, Skipped):
+        for result in self.predict_stream(read_images(images, channels=self.encoder.preprocess.channels)):
+            if isinstance(result, SkippedImage):
                 raise ImageError(result.reason)
             found.append(result[1])
         return found
 
     def predict_stream(
-        self, items: Iterable[Photo | Skipped], clusters: Sequence[int] | None = None
-    ) -> Iterator[tuple[Photo, Segmentation] | Skipped]:
+        self, items: Iterable[LoadedImage | SkippedImage], clusters: Sequence[int] | None = None
+    ) -> Iterator[tuple[LoadedImage, Segmentation] | SkippedImage]:
         """``predict`` for a stream of any length, in its order.
 
         clusters: several granularities (``grouping="ward"``), as many results a photo, one after the other.
@@ -191,8 +191,8 @@ class Nave(BaseEstimator):
         settings = self._settings()
         books = [self.codebook_] if clusters is None else [self.codebook_.at(k) for k in clusters]
         for chunk in chunks(items, self.batch):
-            there = [position for position, item in enumerate(chunk) if isinstance(item, Photo)]
-            group = [item for item in chunk if isinstance(item, Photo)]
+            there = [position for position, item in enumerate(chunk) if isinstance(item, LoadedImage)]
+            group = [item for item in chunk if isinstance(item, LoadedImage)]
             found: dict[int, list[Segmentation]] = {position: [] for position in there}
             for maps in encode(self.encoder, group, settings):
                 features = maps.features(settings)
@@ -201,13 +201,13 @@ class Nave(BaseEstimator):
                     for member, segmentation in zip(maps.positions, labelled, strict=True):
                         found[there[member]].append(segmentation)
             for position, item in enumerate(chunk):
-                if isinstance(item, Skipped):
+                if isinstance(item, SkippedImage):
                     yield item
                 else:
                     yield from ((item, segmentation) for segmentation in found[position])
 
     def _label(
-        self, maps: Maps, features: Composite, group: Sequence[Photo], settings: Settings, book: Codebook
+        self, maps: Maps, features: Composite, group: Sequence[LoadedImage], settings: NaveSettings, book: Codebook
     ) -> list[Segmentation]:
         grid = maps.grid(settings.resolution)
         if features.dim != book.words.shape[1]:
@@ -270,7 +270,7 @@ class Nave(BaseEstimator):
         }
         if book.tree is not None:
             arrays |= {"merges": book.tree.merges, "costs": book.tree.costs}
-        with results.aside(folder / "arrays.npz") as temporary:
+        with results.atomic_write(folder / "arrays.npz") as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
         entry = {"arrays": "arrays.npz", "inertia": self.inertia_, "iterations": self.n_iter_, "images": self.n_images_}
         settings = self._settings()
@@ -316,11 +316,11 @@ class Nave(BaseEstimator):
         nave.codebook_ = Codebook(arrays["words"], arrays["counts"], arrays["clusters"], float(arrays["within"]), tree)
         nave.layers_ = tuple(document["model"]["layers"])
         nave.n_iter_, nave.n_images_ = entry["iterations"], entry["images"]
-        nave.skipped_ = [Skipped(**item) for item in document["skipped"]]
+        nave.skipped_ = [SkippedImage(**item) for item in document["skipped"]]
         return nave
 
-    def _settings(self) -> Settings:
-        settings = Settings.of(
+    def _settings(self) -> NaveSettings:
+        settings = NaveSettings.of(
             self.encoder,
             clusters=self.n_clusters,
             layers=self.layers,
@@ -335,10 +335,10 @@ class Nave(BaseEstimator):
             raise UsageError('a joint fit takes grouping="kmeans" or "ward" and one number of clusters; see Nave.at')
         return settings
 
-    def _photos(self, images: Any) -> Iterator[Photo | Skipped]:
-        return photos(images, channels=self.encoder.preprocess.channels)
+    def _photos(self, images: Any) -> Iterator[LoadedImage | SkippedImage]:
+        return read_images(images, channels=self.encoder.preprocess.channels)
 
-    def _encoded(self, images: Any, settings: Settings, seen: _Seen) -> Iterator[tuple[Composite, list[str]]]:
+    def _encoded(self, images: Any, settings: NaveSettings, seen: _Seen) -> Iterator[tuple[Composite, list[str]]]:
         """A pass through the encoder."""
         seen.clear()
         stream = track(seen.note(self._photos(images)), _length(images), "encoding", self.progress)
@@ -354,16 +354,16 @@ class _Seen:
         self.clear()
 
     def clear(self) -> None:
-        self.count, self.skipped, self._hash = 0, list[Skipped](), hashlib.sha256()
+        self.count, self.skipped, self._hash = 0, list[SkippedImage](), hashlib.sha256()
 
     @property
     def digest(self) -> str:
         return self._hash.hexdigest()
 
-    def note(self, items: Iterable[Photo | Skipped]) -> Iterator[Photo]:
+    def note(self, items: Iterable[LoadedImage | SkippedImage]) -> Iterator[LoadedImage]:
         """Hand the photos on, and keep account."""
         for item in items:
-            if isinstance(item, Skipped):
+            if isinstance(item, SkippedImage):
                 self.skipped.append(item)
                 _log.warning("left out: %s", item.reason)
             else:

@@ -11,24 +11,24 @@ import torch
 from encoscope._version import __version__
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Geometry, Photo
+from encoscope.images import Geometry, LoadedImage
 from encoscope.nave.composite import Composite
 from encoscope.nave.features import Maps, chunks, encode
-from encoscope.nave.settings import Settings
-from encoscope.store import Row, Store, cache_dir, key
+from encoscope.nave.settings import NaveSettings
+from encoscope.store import Store, StoreRow, cache_dir, content_key
 
 PRECISIONS = {"fp16": np.float16, "fp32": np.float32}
 _GEOMETRY = ("original", "resized", "offset", "valid", "canvas")
 
 
-class Spill:
+class FeatureCache:
     """The maps of a stream of images in a store; images that an interrupted run left there are not encoded again.
 
     precision: "fp16" or "fp32". Each map is divided by its largest value before it is stored, which composite features
     do not notice and half precision needs. Iterating over ``features`` again and again is a pass each.
     """
 
-    def __init__(self, encoder: Encoder, settings: Settings, precision: str, *, fresh: bool = False) -> None:
+    def __init__(self, encoder: Encoder, settings: NaveSettings, precision: str, *, fresh: bool = False) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"cache is {', '.join(PRECISIONS)} or None, not {precision!r}")
         manifest = {
@@ -39,11 +39,11 @@ class Spill:
             "size": settings.size,
             "precision": precision,
         }
-        self.store = Store.open(cache_dir("nave", key(manifest)), manifest, fresh=fresh)
+        self.store = Store.open(cache_dir("nave", content_key(manifest)), manifest, fresh=fresh)
         self._encoder, self._settings, self._dtype = encoder, settings, PRECISIONS[precision]
         self._rows: dict[int, list[int]] = {}  # of each shard, the rows that belong to the images of this run
 
-    def fill(self, photos: Iterable[Photo], batch: int) -> Iterator[Photo]:
+    def fill(self, photos: Iterable[LoadedImage], batch: int) -> Iterator[LoadedImage]:
         """Encode a stream and store its maps, ``batch`` photos at a time; hands each photo on when its maps last."""
         there: dict[str, deque[tuple[int, int]]] = defaultdict(deque)
         for shard in self.store.shards:
@@ -64,13 +64,13 @@ class Spill:
             self._rows = dict(used)
             yield from chunk
 
-    def _append(self, maps: Maps, photos: list[Photo]) -> int:
+    def _append(self, maps: Maps, photos: list[LoadedImage]) -> int:
         ways = [[getattr(way, name) for name in _GEOMETRY] for way in maps.geometries]
         arrays = {"geometry": np.array(ways)}  # [images, 5, 2]
         for name, layer in zip(self._settings.layers, maps.layers, strict=True):
             largest = layer.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(layer.dtype).tiny)
             arrays[name] = (layer / largest).cpu().numpy().astype(self._dtype)
-        return self.store.append([Row(photo.id, photo.path, None) for photo in photos], arrays)
+        return self.store.append([StoreRow(photo.id, photo.path, None) for photo in photos], arrays)
 
     def features(self) -> Iterator[tuple[Composite, list[str]]]:
         """One pass: the composite features of every image, with the images' ids."""

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.encoder import Encoder
-from encoscope.images import Batch, Geometry, Photo
+from encoscope.images import Batch, Geometry, LoadedImage
 from encoscope.nave.composite import Composite, composite
-from encoscope.nave.settings import Resolution, Settings
+from encoscope.nave.settings import NaveSettings, Resolution
 
 Item = TypeVar("Item")
 
@@ -40,14 +40,14 @@ class Maps:
         cells = int(resolution) / min(canvas)
         return max(1, round(canvas[0] * cells)), max(1, round(canvas[1] * cells))
 
-    def features(self, settings: Settings, *, dtype: torch.dtype | None = None) -> Composite:
+    def features(self, settings: NaveSettings, *, dtype: torch.dtype | None = None) -> Composite:
         """The composite features of these images, in a dtype of one's own or the maps'."""
         grid = self.grid(settings.resolution)
         maps = [layer.to(dtype=dtype) for layer in self.layers]
         return composite(maps, grid, valid=self.geometries[0].valid_cells(grid), weighting=settings.weighting)
 
 
-def encode(encoder: Encoder, photos: Sequence[Photo], settings: Settings) -> Iterator[Maps]:
+def encode(encoder: Encoder, photos: Sequence[LoadedImage], settings: NaveSettings) -> Iterator[Maps]:
     """The photos through the encoder, those of one geometry together.
 
     Only photos that need the same padding share a batch: a network sees its padding, so a batch of mixed shapes would

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.nave.composite import Composite
 from encoscope.nave.kmeans import KMeansResult, lloyd
 from encoscope.nave.ward import WardTree, ward_tree
@@ -25,7 +25,7 @@ AUTO = range(3, 11)
 """The numbers of clusters that ``clusters="auto"`` chooses from."""
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True)
 class Granularity:
     """A Ward tree of one image.

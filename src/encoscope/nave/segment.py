@@ -17,14 +17,14 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import ImageError, UsageError
-from encoscope.images import Photo, Skipped, is_dataset, photos, read
+from encoscope.images import LoadedImage, SkippedImage, is_dataset, read_image, read_images
 from encoscope.nave.composite import Composite
 from encoscope.nave.features import Maps, chunks, encode
 from encoscope.nave.granularity import AUTO, Granularity, elbow, granularity, inertia_of
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.pca import pca_labels
 from encoscope.nave.segmentation import Segmentation, by_size, model_of
-from encoscope.nave.settings import Clusters, Resolution, Settings, Size
+from encoscope.nave.settings import Clusters, NaveSettings, Resolution, Size
 
 _log = logging.getLogger("encoscope")
 
@@ -62,7 +62,7 @@ def segment(
     Clusters are numbered by size, 0 the largest. Raises UsageError for impossible settings, ImageError or MissingError
     for an image that cannot be read; unreadable files of a folder are left out with a warning.
     """
-    settings = Settings.of(
+    settings = NaveSettings.of(
         encoder,
         clusters=clusters,
         layers=layers,
@@ -75,10 +75,10 @@ def segment(
     )
     single = is_single(images)
     channels = encoder.preprocess.channels
-    items = [read(images, channels=channels)] if single else photos(images, channels=channels)
+    items = [read_image(images, channels=channels)] if single else read_images(images, channels=channels)
     found: list[Segmentation] = []
     for result in _stream(encoder, items, settings, batch):
-        if not isinstance(result, Skipped):
+        if not isinstance(result, SkippedImage):
             found.append(result[1])
         elif single or not isinstance(images, str | os.PathLike):
             raise ImageError(result.reason)
@@ -90,14 +90,14 @@ def segment(
 
 
 def segment_stream(
-    encoder: Encoder, items: Iterable[Photo | Skipped], *, batch: int = 8, **settings: Any
-) -> Iterator[tuple[Photo, Segmentation] | Skipped]:
+    encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], *, batch: int = 8, **settings: Any
+) -> Iterator[tuple[LoadedImage, Segmentation] | SkippedImage]:
     """``segment``, with its settings, for a stream of any length, in its order, holding ``batch`` photos at a time.
 
     Several numbers of clusters give as many results a photo, one after the other. What cannot be segmented comes back
     as Skipped. Settings are checked, and UsageError raised, before the first photo is taken.
     """
-    return _stream(encoder, items, Settings.of(encoder, **settings), batch)
+    return _stream(encoder, items, NaveSettings.of(encoder, **settings), batch)
 
 
 def is_single(images: Any) -> bool:
@@ -106,19 +106,19 @@ def is_single(images: Any) -> bool:
         return not Path(images).is_dir() and not is_dataset(images)
     if isinstance(images, np.ndarray | torch.Tensor):
         return images.ndim < 4
-    return isinstance(images, Photo | Image.Image)
+    return isinstance(images, LoadedImage | Image.Image)
 
 
 def _stream(
-    encoder: Encoder, items: Iterable[Photo | Skipped], settings: Settings, batch: int
-) -> Iterator[tuple[Photo, Segmentation] | Skipped]:
+    encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], settings: NaveSettings, batch: int
+) -> Iterator[tuple[LoadedImage, Segmentation] | SkippedImage]:
     if batch < 1:
         raise UsageError(f"batch is the number of images at a time, at least 1, not {batch}")
     for chunk in chunks(items, batch):
-        results: dict[int, list[Segmentation] | Skipped] = {}
-        photos_here: dict[int, Photo] = {}
+        results: dict[int, list[Segmentation] | SkippedImage] = {}
+        photos_here: dict[int, LoadedImage] = {}
         for position, item in enumerate(chunk):
-            if isinstance(item, Skipped):
+            if isinstance(item, SkippedImage):
                 results[position] = item
             else:
                 photos_here[position] = item
@@ -128,7 +128,7 @@ def _stream(
             results.update({positions[member]: cuts for member, cuts in zip(maps.positions, found, strict=True)})
         for position in range(len(chunk)):
             result = results[position]
-            if isinstance(result, Skipped):
+            if isinstance(result, SkippedImage):
                 yield result
             else:
                 yield from ((photos_here[position], found) for found in result)
@@ -144,7 +144,9 @@ class _Grouped:
     tree: Granularity | None = None
 
 
-def _segment_maps(encoder: Encoder, group: Sequence[Photo], maps: Maps, settings: Settings) -> list[list[Segmentation]]:
+def _segment_maps(
+    encoder: Encoder, group: Sequence[LoadedImage], maps: Maps, settings: NaveSettings
+) -> list[list[Segmentation]]:
     """The segmentations of each of some photos that share one geometry: one, or one for each number of clusters."""
     needs_tree = settings.grouping == "ward" or isinstance(settings.clusters, tuple)
     features = maps.features(settings, dtype=torch.float64 if needs_tree else None)
@@ -176,7 +178,7 @@ def _segment_maps(encoder: Encoder, group: Sequence[Photo], maps: Maps, settings
     return found
 
 
-def _check_clusters(clusters: int | str | tuple[int, ...], features: Composite, photo: Photo) -> None:
+def _check_clusters(clusters: int | str | tuple[int, ...], features: Composite, photo: LoadedImage) -> None:
     most = max(AUTO) if isinstance(clusters, str) else max(clusters) if isinstance(clusters, tuple) else clusters
     if most > features.pixels:
         rows, columns = features.grid
@@ -186,7 +188,7 @@ def _check_clusters(clusters: int | str | tuple[int, ...], features: Composite, 
         )
 
 
-def _group(features: Composite, settings: Settings) -> list[list[_Grouped]]:
+def _group(features: Composite, settings: NaveSettings) -> list[list[_Grouped]]:
     """The groupings of every image of a batch: one, or one for each of several numbers of clusters."""
     clusters = settings.clusters
     if settings.grouping == "ward" or isinstance(clusters, tuple):
@@ -211,7 +213,7 @@ def _cuts(features: Composite, numbers: Sequence[int], seed: int) -> list[_Group
     return [_Grouped(tree.cut(k), k, tree.inertia(k), tree) for k in numbers]
 
 
-def _grow(encoder: Encoder, photo: Photo, settings: Settings) -> Granularity:
+def _grow(encoder: Encoder, photo: LoadedImage, settings: NaveSettings) -> Granularity:
     """The tree of one photo, from a forward pass of its own: maps are not kept for the few times it is asked for."""
     (maps,) = encode(encoder, [photo], settings)
     return granularity(maps.features(settings, dtype=torch.float64), seed=settings.seed)

@@ -14,9 +14,9 @@ from jaxtyping import Integer, Num, UInt8
 from PIL import Image
 
 from encoscope import plots, results
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.images import Geometry, Photo, read
+from encoscope.images import Geometry, LoadedImage, read_image
 from encoscope.nave.granularity import Granularity
 from encoscope.nave.settings import MAX_CLUSTERS
 from encoscope.nave.ward import WardTree
@@ -32,7 +32,7 @@ KIND = "segmentation"
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelRecord:
     """The encoder behind a result: its source as the user wrote it, its digest, and the layers that were read."""
 
     source: str
@@ -44,7 +44,7 @@ class Model:
         return {"source": self.source, "digest": self.digest, "layers": list(self.layers)}
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """The parts of one image that an encoder treats alike.
@@ -64,8 +64,8 @@ class Segmentation:
     settings: dict[str, Any]
     seed: int
     path: str | None = None
-    _photo: Photo | None = field(default=None, repr=False)
-    _model: Model | Callable[[], Model] | None = field(default=None, repr=False)
+    _photo: LoadedImage | None = field(default=None, repr=False)
+    _model: ModelRecord | Callable[[], ModelRecord] | None = field(default=None, repr=False)
     _granularity: Granularity | Callable[[], Granularity] | None = field(default=None, repr=False)
 
     @property
@@ -79,7 +79,7 @@ class Segmentation:
         return self.labels.shape[1]
 
     @cached_property
-    def model(self) -> Model | None:
+    def model(self) -> ModelRecord | None:
         """The encoder that was looked into."""
         return self._model() if callable(self._model) else self._model
 
@@ -152,7 +152,7 @@ class Segmentation:
             return plots.displayable(self._photo.pixels)
         if self.path is not None:
             try:
-                pixels = plots.displayable(read(self.path).pixels)
+                pixels = plots.displayable(read_image(self.path).pixels)
                 if pixels.shape[:2] == self.labels.shape:
                     return pixels
             except EncoscopeError:
@@ -186,7 +186,7 @@ class Segmentation:
             "geometry": {name: list(value) for name, value in vars(self.geometry).items()},
             "within": 0.0 if tree is None else tree.within,
         }
-        with results.aside(folder / "arrays.npz") as temporary:
+        with results.atomic_write(folder / "arrays.npz") as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
         document = results.envelope(
             KIND, [image], model=self.model.as_dict() if self.model else None, settings=self.settings, seed=self.seed
@@ -221,14 +221,14 @@ class Segmentation:
             settings=document["settings"],
             seed=document["seed"],
             path=image["path"],
-            _model=None if model is None else Model(model["source"], model["digest"], tuple(model["layers"])),
+            _model=None if model is None else ModelRecord(model["source"], model["digest"], tuple(model["layers"])),
             _granularity=tree,
         )
 
 
-def model_of(encoder: Encoder, layers: tuple[str, ...]) -> Callable[[], Model]:
+def model_of(encoder: Encoder, layers: tuple[str, ...]) -> Callable[[], ModelRecord]:
     """The provenance of a result, its digest computed when first asked for."""
-    return lambda: Model(encoder.source, encoder.digest, layers)
+    return lambda: ModelRecord(encoder.source, encoder.digest, layers)
 
 
 def by_size(

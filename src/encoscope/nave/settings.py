@@ -21,7 +21,7 @@ MAX_CLUSTERS = 256
 
 
 @dataclass(frozen=True)
-class Settings:
+class NaveSettings:
     """The settings of a segmentation; ``segment`` says what each means. Raises UsageError for impossible ones."""
 
     layers: tuple[str, ...]
@@ -42,7 +42,7 @@ class Settings:
         clusters: Clusters = 5,
         weighting: str | Sequence[float] = "paper",
         **others: Any,
-    ) -> Settings:
+    ) -> NaveSettings:
         """Settings for an encoder: layers found or checked, sequences as tuples."""
         chosen = choose_layers(encoder, layers)
         layer_weights([encoder.layer(name).channels for name in chosen], weighting)

@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Photo, read
+from encoscope.images import LoadedImage, read_image
 from encoscope.nave.segment import segment_stream
 from encoscope.nave.segmentation import Segmentation
 
@@ -57,26 +57,28 @@ def stability(encoder: Encoder, image: Any, *, runs: int = 20, seed: int = 0, **
         raise UsageError(f"agreement needs at least two runs, not {runs}")
     if not isinstance(settings.get("clusters", 5), int):
         raise UsageError(f"agreement is measured for one number of clusters, not {settings['clusters']!r}")
-    photo = image if isinstance(image, Photo) else read(image, channels=encoder.preprocess.channels)
+    photo = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.channels)
     found = [_segment(encoder, [photo], seed=seed + run, **settings)[0] for run in range(runs)]
     whole = found[0].labels
     mirrored, *crops = _segment(encoder, [_part(photo, np.s_[:, ::-1]), *_crops(photo)], seed=seed, **settings)
     return Stability(
         runs=runs,
-        starts=np.array([agreement(a.grid_labels, b.grid_labels) for a, b in combinations(found, 2)]),
-        flip=agreement(whole, mirrored.labels[:, ::-1]),
-        crops=np.array([agreement(whole[part], c.labels) for part, c in zip(_corners(photo), crops, strict=True)]),
+        starts=np.array([compute_agreement(a.grid_labels, b.grid_labels) for a, b in combinations(found, 2)]),
+        flip=compute_agreement(whole, mirrored.labels[:, ::-1]),
+        crops=np.array(
+            [compute_agreement(whole[part], c.labels) for part, c in zip(_corners(photo), crops, strict=True)]
+        ),
         mean_colour=mean_colour(photo, [one.labels for one in found]),
     )
 
 
-def agreement(first: Integer[np.ndarray, ...], second: Integer[np.ndarray, ...]) -> float:
+def compute_agreement(first: Integer[np.ndarray, ...], second: Integer[np.ndarray, ...]) -> float:
     """The adjusted Rand index of two labellings of the same pixels: 1 the same up to names, about 0 by chance."""
     return float(adjusted_rand_score(first.ravel(), second.ravel()))
 
 
 def mean_colour(
-    photo: Photo, segmentations: Sequence[Integer[np.ndarray, "height width"]]
+    photo: LoadedImage, segmentations: Sequence[Integer[np.ndarray, "height width"]]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Every pixel the mean colour of its segment, averaged over several segmentations of one photo (Fig. 4)."""
     pixels = plots.displayable(photo.pixels).reshape(-1, 3).astype(np.float64)
@@ -89,20 +91,20 @@ def mean_colour(
     return (total / len(segmentations)).round().astype(np.uint8).reshape(photo.height, photo.width, 3)
 
 
-def _segment(encoder: Encoder, photos: Sequence[Photo], **settings: Any) -> list[Segmentation]:
+def _segment(encoder: Encoder, photos: Sequence[LoadedImage], **settings: Any) -> list[Segmentation]:
     return [result[1] for result in segment_stream(encoder, photos, **settings) if isinstance(result, tuple)]
 
 
-def _corners(photo: Photo) -> Iterator[tuple[slice, slice]]:
+def _corners(photo: LoadedImage) -> Iterator[tuple[slice, slice]]:
     height, width = max(1, round(CROP * photo.height)), max(1, round(CROP * photo.width))
     for top in (0, photo.height - height):
         for left in (0, photo.width - width):
             yield np.s_[top : top + height, left : left + width]
 
 
-def _crops(photo: Photo) -> list[Photo]:
+def _crops(photo: LoadedImage) -> list[LoadedImage]:
     return [_part(photo, corner) for corner in _corners(photo)]
 
 
-def _part(photo: Photo, part: Any) -> Photo:
+def _part(photo: LoadedImage, part: Any) -> LoadedImage:
     return replace(photo, pixels=np.ascontiguousarray(photo.pixels[part]))

@@ -1,29 +1,29 @@
 """One pass over a dataset: every image's value of every channel, kept on disk, and the strongest images and patches."""
 
-from encoscope.probing.cutting import Patch, load_patches, patch_values
-from encoscope.probing.ids import file_ids, ranks
-from encoscope.probing.listing import Listing, listing
+from encoscope.probing.cutting import Patch, compute_patch_values, load_patches
+from encoscope.probing.ids import hash_files, rank_ids
+from encoscope.probing.listing import ImageListing, list_images
 from encoscope.probing.moments import Moments
-from encoscope.probing.patches import top_patches
-from encoscope.probing.prefetch import ahead
+from encoscope.probing.patches import find_top_patches
+from encoscope.probing.prefetch import prefetch
 from encoscope.probing.result import Probe
-from encoscope.probing.run import bring_in, load, probe
+from encoscope.probing.run import from_array, load, probe
 from encoscope.probing.topk import TopK
 
 __all__ = [
-    "Listing",
+    "ImageListing",
     "Moments",
     "Patch",
     "Probe",
     "TopK",
-    "ahead",
-    "bring_in",
-    "file_ids",
-    "listing",
+    "compute_patch_values",
+    "find_top_patches",
+    "from_array",
+    "hash_files",
+    "list_images",
     "load",
     "load_patches",
-    "patch_values",
+    "prefetch",
     "probe",
-    "ranks",
-    "top_patches",
+    "rank_ids",
 ]

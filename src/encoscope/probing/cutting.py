@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
-from encoscope.images import Geometry, Photo, read, to_batch
-from encoscope.probing.prefetch import ahead
+from encoscope.images import Geometry, LoadedImage, make_batch, read_image
+from encoscope.probing.prefetch import prefetch
 from encoscope.progress import Progress, track
 
 _log = logging.getLogger("encoscope")
@@ -52,7 +52,7 @@ class _Cut:
     values: list[Tensor] = field(default_factory=list)
 
 
-def patch_values(
+def compute_patch_values(
     encoder: Encoder,
     files: Sequence[str],
     reading: Callable[[Tensor], Tensor],
@@ -73,7 +73,7 @@ def patch_values(
     Raises UsageError for a patch larger than the network's input, EncoscopeError when no image can be read.
     """
     check_side(encoder, side)
-    stream = track(ahead(partial(_cut, encoder, side, stride), files, 2), len(files), label, progress)
+    stream = track(prefetch(partial(_cut, encoder, side, stride), files, 2), len(files), label, progress)
     waiting: list[_Cut] = []
     windows: list[Tensor] = []
     owners: list[_Cut] = []
@@ -129,7 +129,7 @@ def check_side(encoder: Encoder, side: int) -> None:
 
 
 def _load(encoder: Encoder, patch: Patch) -> Float[Tensor, "1 channels height width"]:
-    photo = read(patch.path, channels=encoder.preprocess.channels)
+    photo = read_image(patch.path, channels=encoder.preprocess.channels)
     if photo.id != patch.id:
         raise EncoscopeError(f"{patch.path} has changed since its patches were chosen: choose them again")
     check_side(encoder, patch.side)
@@ -140,7 +140,7 @@ def _load(encoder: Encoder, patch: Patch) -> Float[Tensor, "1 channels height wi
 def _cut(encoder: Encoder, side: int, stride: int, path: str) -> _Cut | str:
     """An image ready to be cut; why not, if it cannot be read."""
     try:
-        photo = read(Path(path), channels=encoder.preprocess.channels)
+        photo = read_image(Path(path), channels=encoder.preprocess.channels)
         pixels, geometry = _whole(encoder, photo)
     except (ImageError, MissingError) as error:
         return str(error)
@@ -149,9 +149,9 @@ def _cut(encoder: Encoder, side: int, stride: int, path: str) -> _Cut | str:
     return _Cut(photo.id, path, pixels, geometry, corners)
 
 
-def _whole(encoder: Encoder, photo: Photo) -> tuple[Float[Tensor, "channels height width"], Geometry]:
+def _whole(encoder: Encoder, photo: LoadedImage) -> tuple[Float[Tensor, "channels height width"], Geometry]:
     """A photo, normalised, its short side that of the network's input, nothing cropped or padded."""
-    whole = to_batch([photo], encoder.preprocess, geometry="whole")
+    whole = make_batch([photo], encoder.preprocess, geometry="whole")
     return whole.pixels[0], whole.geometries[0]
 
 

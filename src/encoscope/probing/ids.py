@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from encoscope.errors import EncoscopeError
-from encoscope.probing.prefetch import ahead
+from encoscope.probing.prefetch import prefetch
 from encoscope.progress import Progress, track
-from encoscope.results import aside
+from encoscope.results import atomic_write
 from encoscope.store import cache_dir
 
 UNREADABLE = "unreadable"
 
 
-def file_ids(paths: Sequence[Path], *, progress: Progress = None) -> list[str]:
+def hash_files(paths: Sequence[Path], *, progress: Progress = None) -> list[str]:
     """The sha256 of each file, in hex; ``"unreadable"`` for one that cannot be opened.
 
     Kept in the cache under the list of names: files whose size and time of change are the same are not read again.
@@ -35,15 +35,15 @@ def file_ids(paths: Sequence[Path], *, progress: Progress = None) -> list[str]:
     new = [index for index, text in enumerate(ids) if not text]
     if not new:
         return ids
-    hashed = ahead(_file_id, (paths[index] for index in new), depth=256)
+    hashed = prefetch(_file_id, (paths[index] for index in new), depth=256)
     for index, text in zip(new, track(hashed, len(new), "ids", progress), strict=True):
         ids[index] = text
-    with suppress(EncoscopeError), aside(file) as temporary:  # a cache that cannot be written is done without
+    with suppress(EncoscopeError), atomic_write(file) as temporary:  # a cache that cannot be written is done without
         np.savez(temporary, stamps=stamps, ids=np.array(ids))
     return ids
 
 
-def ranks(ids: Sequence[str]) -> np.ndarray:
+def rank_ids(ids: Sequence[str]) -> np.ndarray:
     """The place of each id among all of them sorted; equal ids by their order."""
     order = sorted(range(len(ids)), key=lambda index: (ids[index], index))
     places = np.empty(len(ids), dtype=np.int64)

@@ -12,21 +12,21 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.probing.cutting import Patch, check_side, load_patches, patch_values
-from encoscope.probing.ids import ranks
-from encoscope.probing.listing import listing
+from encoscope.probing.cutting import Patch, check_side, compute_patch_values, load_patches
+from encoscope.probing.ids import rank_ids
+from encoscope.probing.listing import list_images
 from encoscope.probing.run import probe
 from encoscope.progress import Progress
-from encoscope.units import Unit, measure, parse, weights
+from encoscope.units import Unit, measure_units, parse_unit, unit_weights
 
-__all__ = ["PRESELECTED", "Patch", "Scoring", "load_patches", "top_patches"]
+__all__ = ["PRESELECTED", "Patch", "Scoring", "find_top_patches", "load_patches"]
 
 Scoring: TypeAlias = Literal["stride", "preselect"]
 PRESELECTED = 10_000
 """How many images of largest value "preselect" looks into."""
 
 
-def top_patches(
+def find_top_patches(
     encoder: Encoder,
     dataset: Any,
     units: Sequence[Unit | str],
@@ -53,7 +53,7 @@ def top_patches(
     Raises UsageError for a patch larger than the network's input, unknown units, and wrong numbers; EncoscopeError when
     no image can be read. There may be fewer patches than asked for, if there are fewer images.
     """
-    wanted = [parse(unit, encoder) for unit in units]
+    wanted = [parse_unit(unit, encoder) for unit in units]
     if not wanted:
         raise UsageError("no units given")
     if scoring not in ("stride", "preselect"):
@@ -63,16 +63,16 @@ def top_patches(
         if number < 1:
             raise UsageError(f"{name} is a number from 1 on, not {number}")
     check_side(encoder, patch)
-    files = [str(path) for path in listing(dataset).paths]
+    files = [str(path) for path in list_images(dataset).paths]
     chosen: list[set[str]] | None = None
     if scoring == "preselect" and len(files) > candidates:
         chosen, files = _preselect(encoder, dataset, wanted, candidates, batch, progress, cache)
 
     def reading(pixels: Tensor) -> Tensor:
-        return measure(encoder, pixels, wanted)
+        return measure_units(encoder, pixels, wanted)
 
     best: list[list[Patch]] = [[] for _ in wanted]
-    for patches, scores in patch_values(
+    for patches, scores in compute_patch_values(
         encoder, files, reading, side=patch, stride=step, batch=batch, progress=progress
     ):
         for number, kept in enumerate(best):
@@ -108,8 +108,8 @@ def _preselect(
         layer = {"features": "features", "class": "logits"}.get(unit.kind, unit.layer or "")
         layer += "@cls" if unit.kind == "token" else ""
         found = probe(encoder, dataset, layer, batch=batch, progress=progress, cache=cache)
-        values = found.values @ weights(unit, encoder).numpy()
-        order = np.lexsort((ranks(found.ids), -values))
+        values = found.values @ unit_weights(unit, encoder).numpy()
+        order = np.lexsort((rank_ids(found.ids), -values))
         best: dict[str, None] = {}  # the same image again counts once
         for row in order:
             if len(best) == candidates:

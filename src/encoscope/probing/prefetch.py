@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 WORKERS = max(1, min(8, (os.cpu_count() or 1) // 2))  # the network needs cores too
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
+def prefetch(function: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
     """``function`` of each item, in the items' order; at most ``depth`` results are made before they are asked for.
 
     An exception comes out in the place of its item; what was begun is finished or dropped when the caller stops.

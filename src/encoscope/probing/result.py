@@ -12,8 +12,8 @@ from jaxtyping import Float, Integer
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.images import Skipped
-from encoscope.probing.ids import file_ids, ranks
+from encoscope.images import SkippedImage
+from encoscope.probing.ids import hash_files, rank_ids
 from encoscope.probing.moments import Moments
 
 _ROWS = 4096  # rows that are in memory at once where all have to be seen
@@ -34,7 +34,7 @@ class Probe:
     ids: tuple[str, ...]
     paths: tuple[str | None, ...]
     labels: tuple[str | None, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedImage, ...]
     layer: str
     encoder_digest: str
     mean: Float[np.ndarray, " channels"]
@@ -57,7 +57,7 @@ class Probe:
         ids: Sequence[str] | None = None,
         paths: Sequence[str | os.PathLike[str] | None] | None = None,
         labels: Sequence[str | None] | None = None,
-        skipped: Iterable[Skipped] = (),
+        skipped: Iterable[SkippedImage] = (),
         layer: str = "features",
         encoder_digest: str = "",
     ) -> Probe:
@@ -72,7 +72,7 @@ class Probe:
         if ids is None:
             known = paths is not None and all(path is not None for path in paths)
             files = [Path(path) for path in paths or () if path is not None] if known else []
-            ids = file_ids(files) if known else [f"{number:09d}" for number in range(count)]
+            ids = hash_files(files) if known else [f"{number:09d}" for number in range(count)]
         places = [None if path is None else os.fspath(path) for path in paths] if paths is not None else [None] * count
         names = list(labels) if labels is not None else [None] * count
         for what, given in (("ids", ids), ("paths", places), ("labels", names)):
@@ -102,7 +102,7 @@ class Probe:
         self.need(k, f"the top {k}")
         if self._top is not None and k <= len(self._top):
             return self._top[:k, channel]
-        return np.lexsort((ranks(self.ids), -self.values[:, channel]))[:k]
+        return np.lexsort((rank_ids(self.ids), -self.values[:, channel]))[:k]
 
     def need(self, count: int, what: str) -> None:
         """EncoscopeError unless there are at least ``count`` images; ``what`` begins the message."""

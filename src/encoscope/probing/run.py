@@ -16,15 +16,15 @@ from torch import Tensor
 from encoscope._version import __version__
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
-from encoscope.images import Skipped, read
-from encoscope.probing.ids import file_ids, ranks
-from encoscope.probing.listing import Listing, listing
+from encoscope.images import SkippedImage, read_image
+from encoscope.probing.ids import hash_files, rank_ids
+from encoscope.probing.listing import ImageListing, list_images
 from encoscope.probing.moments import Moments
-from encoscope.probing.prefetch import ahead
+from encoscope.probing.prefetch import prefetch
 from encoscope.probing.result import Probe, check_values
 from encoscope.probing.topk import TopK
-from encoscope.progress import Progress, steps
-from encoscope.store import Row, Store, cache_dir, key
+from encoscope.progress import Progress, track_steps
+from encoscope.store import Store, StoreRow, cache_dir, content_key
 
 KIND = "probe"
 TOP = 100
@@ -61,14 +61,14 @@ def probe(
     if batch < 1:
         raise UsageError(f"batch is a number from 1 on, not {batch}")
     reading = _reading(encoder, layer)
-    files = listing(dataset)
-    ids = file_ids(files.paths, progress=progress)
+    files = list_images(dataset)
+    ids = hash_files(files.paths, progress=progress)
     folder, manifest = _place(encoder, layer, ids, cache)
     found = None if fresh else _finished(folder, manifest)
     if found is not None:
         return _result(found, files)
     with Store.open(folder, manifest, fresh=fresh) as store:
-        with steps(len(files), "probe", progress) as step:
+        with track_steps(len(files), "probe", progress) as step:
             step(len(store))
             for rows, values in _pass(encoder, reading, files, ids, len(store), batch):
                 store.append(rows, {} if values is None else {"values": values})
@@ -77,7 +77,7 @@ def probe(
     return _result(store, files)
 
 
-def bring_in(
+def from_array(
     encoder: Encoder,
     dataset: Any,
     values: np.ndarray | str | os.PathLike[str],
@@ -92,7 +92,7 @@ def bring_in(
 
     Raises UsageError for values that do not fit the dataset or the layer, and for a probe that is there already.
     """
-    files = listing(dataset)
+    files = list_images(dataset)
     rows_of = values if isinstance(values, np.ndarray) else _mapped(values)
     check_values(rows_of)
     wanted = (len(files), _width(encoder, layer))
@@ -100,14 +100,14 @@ def bring_in(
         raise UsageError(
             f"values of shape {rows_of.shape} for {wanted[0]} images and {wanted[1]} channels of {layer!r}"
         )
-    ids = file_ids(files.paths)
+    ids = hash_files(files.paths)
     folder, manifest = _place(encoder, layer, ids, cache)
     if not fresh and _finished(folder, manifest) is not None:
         raise UsageError(f"a probe of these images is there already, in {folder}: replace it with --fresh")
     with Store.open(folder, manifest, fresh=True) as store:
         for start in range(0, len(files), _ROWS):
             chunk = range(start, min(start + _ROWS, len(files)))
-            rows = [Row(ids[index], str(files.paths[index]), files.labels[index]) for index in chunk]
+            rows = [StoreRow(ids[index], str(files.paths[index]), files.labels[index]) for index in chunk]
             store.append(rows, {"values": np.asarray(rows_of[chunk.start : chunk.stop], np.float32)})
         _finish(store, files)
     return _result(store, files)
@@ -121,7 +121,7 @@ def load(path: str | os.PathLike[str]) -> Probe:
     if not store.complete:
         raise EncoscopeError(f"the probe in {os.fspath(path)} is not finished: run encoscope probe again to go on")
     rows = store.rows
-    return _result(store, Listing(tuple(Path(row.path or "") for row in rows), tuple(row.label for row in rows)))
+    return _result(store, ImageListing(tuple(Path(row.path or "") for row in rows), tuple(row.label for row in rows)))
 
 
 def _mapped(file: str | os.PathLike[str]) -> np.ndarray:
@@ -186,7 +186,7 @@ def _place(
         "images": len(ids),
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     }
-    return (cache_dir("probe") if cache is None else Path(cache)) / key(manifest), manifest
+    return (cache_dir("probe") if cache is None else Path(cache)) / content_key(manifest), manifest
 
 
 def _finished(folder: Path, manifest: dict[str, Any]) -> Store | None:
@@ -198,19 +198,24 @@ def _finished(folder: Path, manifest: dict[str, Any]) -> Store | None:
 
 
 def _pass(
-    encoder: Encoder, reading: Callable[[Tensor], Tensor], files: Listing, ids: Sequence[str], start: int, batch: int
-) -> Iterator[tuple[list[Row], np.ndarray | None]]:
+    encoder: Encoder,
+    reading: Callable[[Tensor], Tensor],
+    files: ImageListing,
+    ids: Sequence[str],
+    start: int,
+    batch: int,
+) -> Iterator[tuple[list[StoreRow], np.ndarray | None]]:
     """Rows and values of a shard after another, from file ``start`` on.
 
     Batches are cut by file number, so that a run that goes on makes the same ones.
     """
     size = batch * max(1, _SHARD // batch)
-    rows: list[Row] = []
+    rows: list[StoreRow] = []
     values: list[np.ndarray] = []
     pixels: list[Tensor] = []
     numbers = range(start, len(files))
     for number, (row, image) in zip(
-        numbers, ahead(partial(_image, encoder, files, ids), numbers, 2 * batch), strict=True
+        numbers, prefetch(partial(_image, encoder, files, ids), numbers, 2 * batch), strict=True
     ):
         rows.append(row)
         if image is not None:
@@ -224,19 +229,19 @@ def _pass(
             rows, values = [], []
 
 
-def _image(encoder: Encoder, files: Listing, ids: Sequence[str], number: int) -> tuple[Row, Tensor | None]:
+def _image(encoder: Encoder, files: ImageListing, ids: Sequence[str], number: int) -> tuple[StoreRow, Tensor | None]:
     path, label = files.paths[number], files.labels[number]
     try:
-        photo = read(path, channels=encoder.preprocess.channels)
+        photo = read_image(path, channels=encoder.preprocess.channels)
         pixels = encoder.prepare(photo).pixels
     except (ImageError, MissingError) as error:
-        return Row(ids[number], str(path), label, str(error)), None
+        return StoreRow(ids[number], str(path), label, str(error)), None
     if photo.id != ids[number]:
         raise EncoscopeError(f"{path} changed while the dataset was being read: run it again")
-    return Row(photo.id, str(path), label), pixels
+    return StoreRow(photo.id, str(path), label), pixels
 
 
-def _values(reading: Callable[[Tensor], Tensor], pixels: list[Tensor], rows: list[Row]) -> np.ndarray:
+def _values(reading: Callable[[Tensor], Tensor], pixels: list[Tensor], rows: list[StoreRow]) -> np.ndarray:
     found = reading(torch.cat(pixels)).float().cpu().numpy()
     finite = np.isfinite(found).all(1)
     if not finite.all():
@@ -245,13 +250,13 @@ def _values(reading: Callable[[Tensor], Tensor], pixels: list[Tensor], rows: lis
     return found
 
 
-def _finish(store: Store, files: Listing) -> None:
+def _finish(store: Store, files: ImageListing) -> None:
     """Moments, the top of each channel, one file of values, and the index."""
     if not store.shards:
         reason = store.rows[0].status if len(store) else "there are none"
         raise EncoscopeError(f"none of {len(files)} images could be read; the first: {reason}")
     rows = [row for row in store.rows if row.done]
-    places = ranks([row.id for row in rows])
+    places = rank_ids([row.id for row in rows])
     channels = store.read("values", store.shards[0]).shape[1]
     moments, top, begin = Moments(channels), TopK(TOP, channels), 0
     for shard in store.shards:
@@ -268,7 +273,7 @@ def _finish(store: Store, files: Listing) -> None:
     store.finish()
 
 
-def _result(store: Store, files: Listing) -> Probe:
+def _result(store: Store, files: ImageListing) -> Probe:
     """What a finished store says of the files, which may have moved since."""
     moments, top = store.state("moments"), store.state("top")
     if moments is None or top is None:
@@ -278,7 +283,7 @@ def _result(store: Store, files: Listing) -> Probe:
         if row.done:
             done.append((row.id, str(path), label))
         else:
-            skipped.append(Skipped(str(path), row.status))
+            skipped.append(SkippedImage(str(path), row.status))
     ids, paths, labels = zip(*done, strict=True)
     return Probe(
         values=store.read("values", store.shards[0]),

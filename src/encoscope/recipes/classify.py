@@ -11,10 +11,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoscope.images import Preprocess, read, to_batch
+from encoscope.images import Preprocess, make_batch, read_image
 from encoscope.recipes.augment import mix, normalise
 from encoscope.recipes.photos import Photos, centre_crop
-from encoscope.recipes.training import Step
+from encoscope.recipes.training import TrainingStep
 
 
 def soft_targets(labels: Int64[Tensor, " batch"], classes: int, smoothing: float) -> Float[Tensor, "batch classes"]:
@@ -23,7 +23,7 @@ def soft_targets(labels: Int64[Tensor, " batch"], classes: int, smoothing: float
 
 
 def mixed(
-    step: Step, classes: int, smoothing: float
+    step: TrainingStep, classes: int, smoothing: float
 ) -> tuple[Float[Tensor, "batch 3 h w"], Float[Tensor, "batch classes"]]:
     """The step's images and soft targets, mixed in the phase's share of the batches."""
     targets = soft_targets(step.labels, classes, smoothing)
@@ -32,10 +32,10 @@ def mixed(
     return step.images, targets
 
 
-def mixed_cross_entropy(classes: int, smoothing: float = 0.1) -> Callable[[nn.Module, Step], Float[Tensor, ""]]:
+def mixed_cross_entropy(classes: int, smoothing: float = 0.1) -> Callable[[nn.Module, TrainingStep], Float[Tensor, ""]]:
     """Cross entropy against soft targets, some batches mixed."""
 
-    def loss(model: nn.Module, step: Step) -> Float[Tensor, ""]:
+    def loss(model: nn.Module, step: TrainingStep) -> Float[Tensor, ""]:
         images, targets = mixed(step, classes, smoothing)
         return functional.cross_entropy(model(images).float(), targets)
 
@@ -65,7 +65,7 @@ def predict_as_shipped(
     """Outputs on photo files, read and preprocessed as the package does it for its users."""
     rows = []
     for start in range(0, len(paths), 64):
-        batch = to_batch([read(path) for path in paths[start : start + 64]], preprocess).to(device)
+        batch = make_batch([read_image(path) for path in paths[start : start + 64]], preprocess).to(device)
         rows.append(forward(batch.pixels.contiguous(memory_format=torch.channels_last)).float().cpu().numpy())
     return np.concatenate(rows)
 

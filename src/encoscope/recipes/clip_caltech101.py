@@ -19,7 +19,7 @@ from encoscope.recipes.commandline import arguments, device, logger, run
 from encoscope.recipes.contrast import contrastive, name_accuracies, name_embeddings
 from encoscope.recipes.export import export, halve, preprocess, sample
 from encoscope.recipes.photos import Photos, decode, held_out_tenth
-from encoscope.recipes.training import Phase, Plan, train
+from encoscope.recipes.training import Phase, TrainingPlan, train
 from encoscope.zoo.attributes import attributes
 from encoscope.zoo.captions import captions_of
 
@@ -38,7 +38,7 @@ from what is true of the class. The names of ten classes were held out of the ca
 their photos whose nearest held-out name (of ten) is the right one, chance 0.1, and `zero shot all` the same among all
 101 names. A name whose words occur in no caption can only be guessed. Accuracy per class is among the known names for
 known classes, among the held-out names for the rest."""
-PLAN = Plan(
+PLAN = TrainingPlan(
     name=NAME,
     seed=1,
     phases=(

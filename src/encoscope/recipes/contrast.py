@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoscope.recipes.training import Step
+from encoscope.recipes.training import TrainingStep
 from encoscope.zoo.attributes import HELD_OUT, ClassWords
 from encoscope.zoo.captions import article
 
@@ -31,10 +31,10 @@ def many_positives(logits: Float[Tensor, "images texts"], same: Bool[Tensor, "im
 
 def contrastive(
     tokens: Int64[Tensor, "classes captions length"], per_image: int
-) -> Callable[[nn.Module, Step], Tensor]:
+) -> Callable[[nn.Module, TrainingStep], Tensor]:
     """A loss that draws ``per_image`` captions of its class for each image; a class shares its captions."""
 
-    def loss(model: Any, step: Step) -> Float[Tensor, ""]:
+    def loss(model: Any, step: TrainingStep) -> Float[Tensor, ""]:
         drawn = torch.randint(tokens.shape[1], (per_image * len(step.labels),), generator=step.generator)
         classes = step.labels.repeat(per_image)
         texts = tokens.to(classes.device)[classes, drawn.to(classes.device)]

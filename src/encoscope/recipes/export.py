@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from encoscope.images import Preprocess
-from encoscope.images.caltech101 import LabelledPhotos
+from encoscope.images.caltech101 import LabelledImages
 from encoscope.recipes.augment import MEAN, STD
 from encoscope.recipes.classify import accuracies, predict_as_shipped
-from encoscope.recipes.training import Plan
+from encoscope.recipes.training import TrainingPlan
 from encoscope.zoo.registry import FORMAT
 
 SAMPLE = 600
@@ -54,7 +54,7 @@ def _log(history: Sequence[Mapping[str, float]]) -> str:
     return "\n".join(["\t".join(columns), *rows]) + "\n"
 
 
-def _card(record: Mapping[str, Any], plan: Plan, each: Float[np.ndarray, " classes"], limits: str) -> str:
+def _card(record: Mapping[str, Any], plan: TrainingPlan, each: Float[np.ndarray, " classes"], limits: str) -> str:
     name, about = record["name"], record["about"]
     phases = "; ".join(f"{phase.epochs} epochs at {phase.pixels} px" for phase in plan.phases)
     figures = "\n".join(f"| {key.replace('_', ' ')} | {value:.4f} |" for key, value in record["accuracy"].items())
@@ -98,7 +98,7 @@ On the test list, after training, of the weights as they ship and with the prepr
 
 def export(
     model: nn.Module,
-    plan: Plan,
+    plan: TrainingPlan,
     history: Sequence[Mapping[str, float]],
     *,
     output: Path,
@@ -140,9 +140,9 @@ def export(
 
 def measure_and_export(
     model: nn.Module,
-    plan: Plan,
+    plan: TrainingPlan,
     history: Sequence[Mapping[str, float]],
-    test: LabelledPhotos,
+    test: LabelledImages,
     *,
     output: Path,
     architecture: str,

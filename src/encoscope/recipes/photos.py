@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from encoscope.images.caltech101 import LabelledPhotos
+from encoscope.images.caltech101 import LabelledImages
 
 LONGEST = 2.5  # a longer photo is cut to its middle: beyond this aspect only memory is lost
 
@@ -45,7 +45,7 @@ def _decode(path: Path, side: int) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # channels last in memory: resized fastest
 
 
-def decode(listed: LabelledPhotos, side: int) -> Photos:
+def decode(listed: LabelledImages, side: int) -> Photos:
     """Decode all photos of a split to uint8 with their short side at ``side`` pixels (about 80 kB each at 144)."""
     with ThreadPoolExecutor(2) as pool:
         pixels = list(pool.map(lambda path: _decode(path, side), listed.paths))

@@ -17,7 +17,7 @@ from encoscope.recipes.classify import accuracies, mixed_cross_entropy, predict
 from encoscope.recipes.commandline import arguments, device, logger, run
 from encoscope.recipes.export import halve, measure_and_export
 from encoscope.recipes.photos import Photos, decode, held_out_tenth
-from encoscope.recipes.training import Phase, Plan, train
+from encoscope.recipes.training import Phase, TrainingPlan, train
 
 NAME = "resnet-caltech101"
 ARCHITECTURE = "resnet10t"
@@ -29,7 +29,7 @@ objects that are large, centred and often alone on a plain ground. Airplanes, mo
 photos it learned from, and the faces are of few people, so it says nothing about faces in general. Some of the
 dataset's photos are rotated on a black ground, which the network may take for a sign of the class. Nothing here is
 fit for decisions about people."""
-PLAN = Plan(
+PLAN = TrainingPlan(
     name=NAME,
     phases=(
         Phase(epochs=24, pixels=64, scale=(0.3, 1.0), mixed=0.25, erased=0.1),

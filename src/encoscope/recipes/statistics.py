@@ -14,13 +14,13 @@ from pathlib import Path
 
 from encoscope.encoder import Encoder, load
 from encoscope.errors import MissingError
-from encoscope.images import dataset
+from encoscope.images import open_dataset
 from encoscope.progress import Progress, track
 from encoscope.recipes.commandline import logger, run
-from encoscope.units import parse
+from encoscope.units import parse_unit
 from encoscope.vital import Vital
 from encoscope.vital.references.compressed import Compressed, compress, save
-from encoscope.vital.references.shipped import path_of
+from encoscope.vital.references.shipped import statistics_path
 from encoscope.vital.references.statistics import Prototype
 
 NUMBER = 50
@@ -32,9 +32,9 @@ def statistics(
     """Every class's statistics from a labelled dataset, compressed to at most so many megabytes."""
     vital = Vital(encoder, number=number)
     found: dict[str, Prototype] = {}
-    photos = dataset(references)
+    photos = open_dataset(references)
     for index in track(range(encoder.outputs or 0), encoder.outputs, "classes", progress):
-        unit = parse(f"class:{index}", encoder)
+        unit = parse_unit(f"class:{index}", encoder)
         found[unit.text] = vital.fit(photos, unit, progress=False).targets_[0].prototype
     return compress(encoder.digest, found, megabytes=megabytes)
 
@@ -52,7 +52,7 @@ def main() -> None:
     root = chosen.data or Path(os.environ["ENCOSCOPE_DATA"]) / "caltech101"
     encoder = load(f"zoo:{chosen.name.removeprefix('zoo:')}")
     found = statistics(encoder, f"caltech101:{root}#train")
-    path = save(found, chosen.output or path_of(chosen.name.removeprefix("zoo:")))
+    path = save(found, chosen.output or statistics_path(chosen.name.removeprefix("zoo:")))
     logger.info("%s: %.1f MB, %d classes", path, path.stat().st_size / 1e6, len(found.names))
     logger.info("%d classes have fewer than %d photos", sum(count < NUMBER for count in found.counts), NUMBER)
     for layer, lost in found.error.items():

@@ -42,7 +42,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """All settings of a training; its hash names the folder of the run.
 
     balance: 0 shows each photo once an epoch, 1 each class equally often. ema: decay per step of the weights' moving
@@ -82,7 +82,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """What a loss sees: the augmented batch, which photos they are, the phase and a generator of the step's own."""
 
     images: Float[Tensor, "batch 3 height width"]
@@ -93,7 +93,7 @@ class Step:
     generator: Generator
 
 
-Loss: TypeAlias = Callable[[nn.Module, Step], Float[Tensor, ""]]
+Loss: TypeAlias = Callable[[nn.Module, TrainingStep], Float[Tensor, ""]]
 
 
 def learning_rate(step: int, steps: int, peak: float, warm: float) -> float:
@@ -104,7 +104,7 @@ def learning_rate(step: int, steps: int, peak: float, warm: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def batches(plan: Plan, photos: Photos, epoch: int) -> list[Int64[np.ndarray, " batch"]]:
+def batches(plan: TrainingPlan, photos: Photos, epoch: int) -> list[Int64[np.ndarray, " batch"]]:
     """The epoch's photos in order, in whole batches."""
     order = balanced_order(photos.labels, plan.balance, (plan.seed, epoch))
     size = min(plan.batch, len(order))
@@ -168,7 +168,7 @@ def channels_last(model: nn.Module) -> nn.Module:
 
 
 def train(
-    plan: Plan,
+    plan: TrainingPlan,
     model: nn.Module,
     photos: Photos,
     loss_of: Loss,
@@ -217,7 +217,7 @@ def train(
 
 
 def _epoch(
-    plan: Plan,
+    plan: TrainingPlan,
     model: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -238,7 +238,7 @@ def _epoch(
         images = erase(colour(pixels, phase.colour, generator), phase.erased, generator)
         labels = torch.from_numpy(photos.labels[index]).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss = loss_of(model, Step(images.to(device), labels, index, phase, epoch, generator))
+            loss = loss_of(model, TrainingStep(images.to(device), labels, index, phase, epoch, generator))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), plan.clip)

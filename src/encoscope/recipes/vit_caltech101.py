@@ -20,7 +20,7 @@ from encoscope.recipes.classify import accuracies, mixed, predict
 from encoscope.recipes.commandline import arguments, device, logger, run
 from encoscope.recipes.export import halve, measure_and_export
 from encoscope.recipes.photos import Photos, decode, held_out_tenth
-from encoscope.recipes.training import Phase, Plan, Step, channels_last, train
+from encoscope.recipes.training import Phase, TrainingPlan, TrainingStep, channels_last, train
 from encoscope.zoo.registry import entry, weights
 
 NAME = "vit-caltech101"
@@ -36,7 +36,7 @@ KWARGS: dict[str, Any] = {
 TAUGHT = 3  # the block, from 0, whose patch tokens follow the teacher's layer3
 SIDE = 128
 DECODED = 160
-PLAN = Plan(
+PLAN = TrainingPlan(
     name=NAME,
     seed=2,
     rate=1e-3,
@@ -85,13 +85,13 @@ def teacher() -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def distillation(master: Any, classes: int, temperature: float = 2.0) -> Callable[[nn.Module, Step], Tensor]:
+def distillation(master: Any, classes: int, temperature: float = 2.0) -> Callable[[nn.Module, TrainingStep], Tensor]:
     """Soft cross entropy with the teacher's answer and with the label, and the distance of patch tokens to its layer3.
 
     The maps are compared by cosine, at each place, after the teacher's channels are centred over the batch.
     """
 
-    def loss(student: nn.Module, step: Step) -> Float[Tensor, ""]:
+    def loss(student: nn.Module, step: TrainingStep) -> Float[Tensor, ""]:
         images, targets = mixed(step, classes, smoothing=0.1)
         with torch.no_grad():
             maps = master.layer3(

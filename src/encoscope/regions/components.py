@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from scipy import ndimage
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
 from encoscope.regions.boxes import InnerBox, OuterBox, inner_box
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Region:
     """A 4-connected part of one cluster.

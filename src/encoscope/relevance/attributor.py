@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import Encoder
-from encoscope.encoder.capture import hooks
+from encoscope.encoder.capture import removing_hooks
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.relevance.targets import Targets
 
@@ -92,7 +92,7 @@ def _first_pixels(encoder: Encoder) -> Iterator[list[Tensor]]:
                 item.detach() for item in (*args, *kwargs.values()) if isinstance(item, Tensor) and item.ndim == 4
             )
 
-    with hooks([]) as handles:
+    with removing_hooks([]) as handles:
         # All of them: an encoder may call a part of its module (the image tower of an image-text model).
         for module in encoder.module.modules():
             handles.append(module.register_forward_pre_hook(note, with_kwargs=True))

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Photo, Skipped, photos
-from encoscope.progress import Progress, steps
+from encoscope.images import LoadedImage, SkippedImage, read_images
+from encoscope.progress import Progress, track_steps
 from encoscope.relevance.attribution import Method, attribution, default_method
-from encoscope.units import Unit, parse
+from encoscope.units import Unit, parse_unit
 
 _log = logging.getLogger("encoscope")
 
@@ -42,11 +42,11 @@ def channel_relevance(
     """
     if batch < 1:
         raise UsageError(f"batch is a number of images, at least 1, not {batch}")
-    unit = parse(unit, encoder)
+    unit = parse_unit(unit, encoder)
     name = layer if layer is not None else _below(encoder, unit)
     attributor = attribution(encoder, unit, [name], default_method(encoder) if method is None else method)
     total, count = torch.zeros(encoder.layer(name).channels, dtype=torch.float64), 0
-    with steps(None, "relevance", progress) as step:
+    with track_steps(None, "relevance", progress) as step:
         for pixels in _batches(encoder, images, batch):
             # In float64, so that the batches' size does not show.
             total += attributor(pixels)[name].double().sum((0, 2, 3)).cpu()
@@ -80,9 +80,9 @@ def _batches(encoder: Encoder, images: Any, size: int) -> Iterator[Float[Tensor,
         yield encoder.prepare(part).pixels
 
 
-def _readable(encoder: Encoder, images: Any) -> Iterator[Photo]:
-    for item in photos(images, channels=encoder.preprocess.channels):
-        if isinstance(item, Skipped):
+def _readable(encoder: Encoder, images: Any) -> Iterator[LoadedImage]:
+    for item in read_images(images, channels=encoder.preprocess.channels):
+        if isinstance(item, SkippedImage):
             _log.warning("left out %s: %s", item.path, item.reason)
         else:
             yield item

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encoscope.encoder.capture import Output, first_tensor, hooks
+from encoscope.encoder.capture import Output, find_first_tensor, removing_hooks
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.relevance.attributor import Attributor
 from encoscope.relevance.modes import Detached, Guided
@@ -53,7 +53,7 @@ def _gradients(attributor: Attributor, pixels: Tensor, mode: Any = None) -> dict
 
     def keep(name: str) -> Callable[..., Output]:
         def hook(_module: nn.Module, _args: Any, output: Output) -> Output:
-            tensor = first_tensor(output)
+            tensor = find_first_tensor(output)
             if tensor is None:
                 return None
             if output is not tensor:
@@ -67,7 +67,7 @@ def _gradients(attributor: Attributor, pixels: Tensor, mode: Any = None) -> dict
         return hook
 
     images = pixels.detach().requires_grad_()
-    with hooks([]) as handles, mode or nullcontext():
+    with removing_hooks([]) as handles, mode or nullcontext():
         for name in attributor.layers:
             handles.append(encoder.module.get_submodule(name).register_forward_hook(keep(name)))
         seen = encoder.observe(images, **attributor.targets.needs, gradients=True)

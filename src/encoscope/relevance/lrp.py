@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.encoder import Encoder
-from encoscope.encoder.capture import first_tensor, hooks, random_pixels
+from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, removing_hooks
 from encoscope.encoder.discovery import output_tensor
 from encoscope.errors import UsageError
 from encoscope.relevance.attributor import Attributor
@@ -48,7 +48,7 @@ class Lrp(Attributor):
         trial.targets = replace(self.targets, units=tuple(homes.values()))
         trial._positive = self._positive
         own = self.encoder.preprocess
-        trial(random_pixels(len(homes), own.channels, own.size, next(self.encoder.module.parameters(), None)))
+        trial(draw_random_pixels(len(homes), own.channels, own.size, next(self.encoder.module.parameters(), None)))
 
     def __call__(
         self, pixels: Float[Tensor, "batch colours rows columns"]
@@ -64,7 +64,7 @@ class Lrp(Attributor):
         self._seen = {}
         tape = Tape(self._positive)
         # The hooks come before those of the pass itself, and so see each layer's own output.
-        with super().recording(), hooks([]) as handles, tape:
+        with super().recording(), removing_hooks([]) as handles, tape:
             for name in dict.fromkeys([*self.layers, *self.targets.places]):
                 handles.append(self._watch(name, tape))
             yield
@@ -85,7 +85,7 @@ class Lrp(Attributor):
             return module.get_submodule(head).register_forward_pre_hook(lambda _module, args: note(args[0]))
         if name == LOGITS:
             return module.get_submodule(head or "").register_forward_hook(after(output_tensor))
-        return module.get_submodule("" if name == FEATURES else name).register_forward_hook(after(first_tensor))
+        return module.get_submodule("" if name == FEATURES else name).register_forward_hook(after(find_first_tensor))
 
     @torch.no_grad()
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:

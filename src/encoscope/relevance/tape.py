@@ -15,7 +15,7 @@ from encoscope.relevance.rules import Back, Call, PositiveWeights, rule
 
 
 @dataclass(frozen=True)
-class Step:
+class TapeStep:
     """One operation: the numbers of the values it took and made. ``back`` is None where LRP has no rule for it."""
 
     name: str
@@ -33,7 +33,7 @@ class Tape(TorchFunctionMode):
 
     def __init__(self, positive: PositiveWeights) -> None:
         super().__init__()
-        self.steps: list[Step] = []
+        self.steps: list[TapeStep] = []
         self._positive = positive
         self._numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._count = 0
@@ -62,7 +62,7 @@ class Tape(TorchFunctionMode):
         output = func(*args, **kwargs)
         made = args[0] if name == "__setitem__" else output
         for tensor in _tensors(made):
-            self.steps.append(Step(name, inputs, self._new(tensor), back))
+            self.steps.append(TapeStep(name, inputs, self._new(tensor), back))
         return output
 
     def _new(self, tensor: Tensor) -> int:

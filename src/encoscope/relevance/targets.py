@@ -13,7 +13,7 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder, Observation
 from encoscope.errors import UsageError
-from encoscope.units import Unit, needs, parse, values, weights
+from encoscope.units import Unit, compute_values, parse_unit, required_outputs, unit_weights
 
 Start: TypeAlias = Literal["all", "argmax"]
 Units: TypeAlias = Unit | str | Sequence[Unit | str]
@@ -51,7 +51,7 @@ class Targets:
     @property
     def needs(self) -> dict[str, Any]:
         """What ``Encoder.observe`` must be asked for, so that the forward pass gets as far as the units."""
-        return needs(self.distinct)
+        return required_outputs(self.distinct)
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -61,14 +61,14 @@ class Targets:
     def rows(self, where: Place, batch: int) -> Float[Tensor, "batch channels"]:
         """Each image's unit as a vector over the channels of a place; zeros for units that live elsewhere."""
         chosen = self.of(batch)
-        vectors = {unit: weights(unit, self.encoder) for unit in self.distinct if place(unit) == where}
+        vectors = {unit: unit_weights(unit, self.encoder) for unit in self.distinct if place(unit) == where}
         nothing = torch.zeros_like(next(iter(vectors.values())))
         return torch.stack([vectors.get(unit, nothing) for unit in chosen])
 
     def objective(self, seen: Observation) -> Float[Tensor, ""]:
         """The sum over the images of their units' values, to be differentiated; at the best position for "argmax"."""
         if self.start == "all":
-            found = values(seen, self.distinct)
+            found = compute_values(seen, self.distinct)
             columns = [self.distinct.index(unit) for unit in self.of(len(found))]
             return found[torch.arange(len(found)), columns].sum()
         parts = []
@@ -87,7 +87,7 @@ def targets(encoder: Encoder, units: Units, layers: Sequence[str], start: Start)
     if start not in ("all", "argmax"):
         raise UsageError(f"start is 'all' or 'argmax', not {start!r}")
     several = [units] if isinstance(units, str | Unit) else list(units)
-    found = Targets(encoder, tuple(parse(unit, encoder) for unit in several), start)
+    found = Targets(encoder, tuple(parse_unit(unit, encoder) for unit in several), start)
     if not found.units:
         raise UsageError("no units given")
     if not layers:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, nearest
-from encoscope.evaluation.report import Request
-from encoscope.images import LabelledPhotos
+from encoscope.evaluation.report import EvaluationRequest
+from encoscope.images import LabelledImages
 from encoscope.reproduce.vital.published import STAND_INS, WEIGHTS
-from encoscope.units import class_label
+from encoscope.units import find_class_label
 
 
-def networks(request: Request, names: Sequence[str]) -> dict[str, str]:
+def networks(request: EvaluationRequest, names: Sequence[str]) -> dict[str, str]:
     """The model of each of the paper's networks, by its name.
 
     "NAME=MODEL" names the network it is or stands for; "paper" takes the paper's weights; another model is the network
@@ -44,7 +44,7 @@ def held_out(datasets: Sequence[str]) -> str | None:
     return f"{datasets[0].removesuffix('#train')}#test" if datasets[0].endswith("#train") else None
 
 
-def of_the_network(encoder: Encoder, photos: LabelledPhotos, text: str) -> LabelledPhotos:
+def of_the_network(encoder: Encoder, photos: LabelledImages, text: str) -> LabelledImages:
     """The photos labelled with the network's classes, those of other labels left out. UsageError where none is left."""
     if encoder.outputs is None:
         raise UsageError(f"{encoder.source} is no classifier: VITAL's experiments picture classes")
@@ -52,7 +52,7 @@ def of_the_network(encoder: Encoder, photos: LabelledPhotos, text: str) -> Label
         raise UsageError(f"{text!r} has no labels: name labelled photos, such as caltech101:ROOT#train")
     place: dict[str, int] = {}
     for index in range(encoder.outputs):
-        label = class_label(encoder, index, photos.classes)
+        label = find_class_label(encoder, index, photos.classes)
         if label is not None:
             place.setdefault(label, index)
     kept = [
@@ -66,4 +66,4 @@ def of_the_network(encoder: Encoder, photos: LabelledPhotos, text: str) -> Label
             "names (for ImageNet, of their WordNet numbers)"
         )
     names = encoder.classes or tuple(map(str, range(encoder.outputs)))
-    return LabelledPhotos(tuple(path for path, _ in kept), tuple(label for _, label in kept), names)
+    return LabelledImages(tuple(path for path, _ in kept), tuple(label for _, label in kept), names)

@@ -12,7 +12,7 @@ import numpy as np
 
 from encoscope._version import __version__
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.store import Row, Store, cache_dir, key
+from encoscope.store import Store, StoreRow, cache_dir, content_key
 
 _FLUSH = 512  # rows; what a kill costs
 _PATIENCE = 20  # times a tenth of a second, while another process writes to the same store
@@ -28,7 +28,7 @@ class Vectors:
     def __init__(self, manifest: Mapping[str, Any], cache: str | os.PathLike[str] | None = None) -> None:
         self._manifest = {"kind": "vectors", "version": __version__, **manifest}
         root = cache_dir("vectors") if cache is None else Path(cache)
-        self.path = root / key(self._manifest)
+        self.path = root / content_key(self._manifest)
         self._found: dict[str, dict[str, np.ndarray]] = {}
         self._waiting: list[str] = []
         self._store: Store | None = None
@@ -70,7 +70,7 @@ class Vectors:
         """Write what was added. EncoscopeError for a full disk: what was written before stays."""
         if not self._waiting:
             return
-        rows = [Row(name) for name in self._waiting]
+        rows = [StoreRow(name) for name in self._waiting]
         arrays = {
             array: np.stack([self._found[name][array] for name in self._waiting])
             for array in self._found[self._waiting[0]]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from encoscope.errors import EncoscopeError
-from encoscope.results import aside
-from encoscope.store.files import file_stem, sync
+from encoscope.results import atomic_write
+from encoscope.store.files import file_stem, sync_folder
 from encoscope.store.journal import Journal
 
 
@@ -27,10 +27,10 @@ def merge_shards(folder: Path, journal: Journal) -> Journal:
         # the number of rows only grows: the file never takes the place of one that an older journal names
         files[name] = f"{file_stem(name)}-all-{len(rows)}.npy"
         _concatenate(folder, [entry.files[name] for entry in entries], folder / files[name])
-    sync(folder)
-    with aside(journal.path) as temporary:
+    sync_folder(folder)
+    with atomic_write(journal.path) as temporary:
         Journal(temporary).append(rows, files)
-    sync(folder)
+    sync_folder(folder)
     kept = set(files.values())
     for file in (file for entry in entries for file in entry.files.values() if file not in kept):
         (folder / file).unlink(missing_ok=True)
@@ -46,7 +46,7 @@ def _concatenate(folder: Path, parts: Sequence[str], target: Path) -> None:
         if array.dtype != kind or array.shape[1:] != shape:
             raise EncoscopeError(f"the shards of {folder} do not fit together: start over with --fresh")
         length += len(array)
-    with aside(target) as temporary, temporary.open("wb") as file:
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (length, *shape)}
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:

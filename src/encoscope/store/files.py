@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from encoscope.errors import EncoscopeError
-from encoscope.results import aside
+from encoscope.results import atomic_write
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -21,7 +21,7 @@ _LONGEST = 120
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def explain_os_errors(folder: Path) -> Iterator[None]:
     """Turn what the operating system refuses into an EncoscopeError of one line."""
     try:
         yield
@@ -39,13 +39,13 @@ def writing(folder: Path) -> Iterator[None]:
         raise EncoscopeError(f"cannot write to {folder}: {why}") from error
 
 
-def save(path: Path, array: np.ndarray) -> None:
+def save_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy, aside, synced and renamed. The folder's own entry is not synced: see ``sync``."""
-    with aside(path) as temporary:
+    with atomic_write(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
 
 
-def sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make renames in a folder last through a power cut, where the system can do that."""
     if os.name == "nt":
         return

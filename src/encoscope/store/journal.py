@@ -14,7 +14,7 @@ DONE = "done"
 
 
 @dataclass(frozen=True)
-class Row:
+class StoreRow:
     """One item. id: what it is (of an image, the sha256 of its file). status: "done", or why it has no arrays."""
 
     id: str
@@ -29,10 +29,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """One shard: its rows, and the file of each array by the array's name."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[StoreRow, ...]
     files: dict[str, str]
 
 
@@ -41,7 +41,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.entries: list[Entry] = []
+        self.entries: list[JournalEntry] = []
         self._end = 0
         data = path.read_bytes() if path.exists() else b""
         lines = data.split(b"\n")
@@ -56,7 +56,7 @@ class Journal:
                 ) from error
             self._end += len(line) + 1
 
-    def append(self, rows: Sequence[Row], files: dict[str, str]) -> int:
+    def append(self, rows: Sequence[StoreRow], files: dict[str, str]) -> int:
         """Enter a shard whose files are on disk, and return its number. When this raises, nothing was entered."""
         shard = len(self.entries)
         self.path.touch()
@@ -74,12 +74,12 @@ class Journal:
                 file.truncate(self._end)
                 raise
         self._end += len(line)
-        self.entries.append(Entry(tuple(rows), files))
+        self.entries.append(JournalEntry(tuple(rows), files))
         return shard
 
 
-def _parse(line: bytes, number: int) -> Entry:
+def _parse(line: bytes, number: int) -> JournalEntry:
     content = json.loads(line)
     if content["shard"] != number:
         raise ValueError(f"shard {content['shard']} on line {number + 1}")
-    return Entry(tuple(Row(*row) for row in content["rows"]), dict(content["files"]))
+    return JournalEntry(tuple(StoreRow(*row) for row in content["rows"]), dict(content["files"]))

@@ -10,23 +10,23 @@ from typing import Any
 _ABSENT = object()
 
 
-def key(manifest: Mapping[str, Any]) -> str:
+def content_key(manifest: Mapping[str, Any]) -> str:
     """A short name for what a manifest says: 16 hexadecimal digits, the same for the same content in any order."""
-    text = json.dumps(plain(manifest), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(to_plain_json(manifest), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def to_plain_json(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest as JSON gives it back: tuples are lists, keys are strings. TypeError for what JSON cannot hold."""
     return json.loads(json.dumps(dict(manifest), allow_nan=False))
 
 
-def difference(old: Any, new: Any, where: str = "") -> tuple[str, str, str] | None:
+def first_difference(old: Any, new: Any, where: str = "") -> tuple[str, str, str] | None:
     """The first place (by name) where two plain manifests differ, with both values as JSON; None if they agree."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             inside = f"{where}.{name}" if where else name
-            found = difference(old.get(name, _ABSENT), new.get(name, _ABSENT), inside)
+            found = first_difference(old.get(name, _ABSENT), new.get(name, _ABSENT), inside)
             if found:
                 return found
         return None

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
-from encoscope.results import aside
+from encoscope.results import atomic_write
 from encoscope.store.compact import merge_shards
-from encoscope.store.files import file_stem, save, sync, writing
-from encoscope.store.journal import Journal, Row
-from encoscope.store.keys import difference, plain
+from encoscope.store.files import explain_os_errors, file_stem, save_array, sync_folder
+from encoscope.store.journal import Journal, StoreRow
+from encoscope.store.keys import first_difference, to_plain_json
 from encoscope.store.lock import Lock
 
 FORMAT = "encoscope.store/1"
@@ -53,8 +53,8 @@ class Store:
         what is there. Raises EncoscopeError when the folder holds something else, was made from another manifest, is
         being written by another process, or cannot be written to.
         """
-        path, wanted = Path(path), plain(manifest)
-        with writing(path):
+        path, wanted = Path(path), to_plain_json(manifest)
+        with explain_os_errors(path):
             _inspect(path)  # a folder of something else is not touched at all
             path.mkdir(parents=True, exist_ok=True)
             lock = Lock(path / _LOCK)
@@ -66,7 +66,7 @@ class Store:
                 if found is None:
                     _write_manifest(path, wanted, complete=False)
                     return cls(path, wanted, False, lock)
-                differs = difference(found["manifest"], wanted)
+                differs = first_difference(found["manifest"], wanted)
                 if differs:
                     where, old, new = differs
                     raise EncoscopeError(
@@ -102,7 +102,7 @@ class Store:
         return identity in self._positions
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[StoreRow]:
         """All rows, in the order in which they were appended."""
         return [row for entry in self._journal.entries for row in entry.rows]
 
@@ -116,7 +116,7 @@ class Store:
         """The names of the arrays, in the order of their first shard."""
         return list(dict.fromkeys(name for entry in self._journal.entries for name in entry.files))
 
-    def shard_rows(self, shard: int) -> list[Row]:
+    def shard_rows(self, shard: int) -> list[StoreRow]:
         """The rows that a shard's arrays hold, one for each row of the arrays."""
         return [row for row in self._entry(shard).rows if row.done]
 
@@ -138,7 +138,7 @@ class Store:
 
     # Writing
 
-    def append(self, rows: Sequence[Row], arrays: Mapping[str, np.ndarray]) -> int:
+    def append(self, rows: Sequence[StoreRow], arrays: Mapping[str, np.ndarray]) -> int:
         """Write one shard and return its number; when this returns, the shard lasts.
 
         arrays: by name (any text, such as a layer's), each with one leading entry for each of ``rows`` whose status is
@@ -156,15 +156,15 @@ class Store:
             raise UsageError(f"{done} rows are done, but there is no array for them")
         number = len(self._journal.entries)
         files = {name: f"{file_stem(name)}-{number:06d}.npy" for name in arrays} if done else {}
-        with writing(self.path):
+        with explain_os_errors(self.path):
             if self.complete:
                 _write_manifest(self.path, self.manifest, complete=False)
                 self.complete = False
             for name, file in files.items():
-                save(self.path / file, arrays[name])
+                save_array(self.path / file, arrays[name])
             if files or not number:  # the first line makes the journal itself
                 self._journal.path.touch()
-                sync(self.path)
+                sync_folder(self.path)
             self._journal.append(rows, files)
         self._place(number, self._journal.entries[number].rows)
         return number
@@ -185,8 +185,8 @@ class Store:
                     column.append(value)
         text, number = pyarrow.string(), pyarrow.int64()
         table = pyarrow.table(columns, pyarrow.schema(zip(columns, [text] * 4 + [number] * 2, strict=True)))
-        with writing(self.path):
-            with aside(self.path / _INDEX) as temporary:
+        with explain_os_errors(self.path):
+            with atomic_write(self.path / _INDEX) as temporary:
                 parquet.write_table(table, temporary)
             _write_manifest(self.path, self.manifest, complete=True)
         self.complete = True
@@ -197,7 +197,7 @@ class Store:
         Every shard must have the same arrays. Readers that opened the store before must open it again.
         """
         self._writable()
-        with writing(self.path):
+        with explain_os_errors(self.path):
             self._journal = merge_shards(self.path, self._journal)
         self._positions = {}
         for shard, entry in enumerate(self._journal.entries):
@@ -217,15 +217,15 @@ class Store:
     def save_state(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep a few small arrays (the centroids of a fit that goes on), in place of those saved before; atomic."""
         self._writable()
-        with writing(self.path):
-            with aside(self._state_file(name)) as temporary:
+        with explain_os_errors(self.path):
+            with atomic_write(self._state_file(name)) as temporary:
                 np.savez(temporary, allow_pickle=False, **arrays)
-            sync(self.path)
+            sync_folder(self.path)
 
     def remove(self) -> None:
         """Delete all that the store has written, and the folder if nothing else is in it."""
         self._writable()
-        with writing(self.path):
+        with explain_os_errors(self.path):
             _clear(self.path)
             (self.path / _MANIFEST).unlink()
             (self.path / _LOCK).unlink()
@@ -256,7 +256,7 @@ class Store:
             raise UsageError(f"{self.path} has {len(self._journal.entries)} shards: there is no shard {shard}")
         return self._journal.entries[shard]
 
-    def _place(self, shard: int, rows: Sequence[Row]) -> None:
+    def _place(self, shard: int, rows: Sequence[StoreRow]) -> None:
         place = 0
         for row in rows:
             if row.done and self._positions.get(row.id) is None:
@@ -299,15 +299,15 @@ def _is_aside(file: Path) -> bool:
 
 def _write_manifest(path: Path, manifest: dict[str, Any], *, complete: bool) -> None:
     text = json.dumps({"format": FORMAT, "complete": complete, "manifest": manifest}, indent=2)
-    with aside(path / _MANIFEST) as temporary:
+    with atomic_write(path / _MANIFEST) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    sync(path)
+    sync_folder(path)
 
 
 def _clear(path: Path) -> None:
     """Empty a store, journal first and manifest not at all: stopped halfway, it is a store with nothing in it."""
     (path / _JOURNAL).unlink(missing_ok=True)
-    sync(path)
+    sync_folder(path)
     for file in path.iterdir():
         if _is_aside(file) or file.suffix in (".npy", ".npz") or file.name == _INDEX:
             file.unlink()

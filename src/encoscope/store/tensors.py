@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.results import aside
+from encoscope.results import atomic_write
 
 _HEAD = "encoscope"
 
@@ -30,7 +30,7 @@ def write(path: str | os.PathLike[str], about: Mapping[str, Any], tensors: Mappi
     from safetensors.torch import save_file
 
     values = {name: value.contiguous() for name, value in tensors.items()}
-    with aside(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(values, temporary, metadata={_HEAD: json.dumps(about)})
     return Path(path)
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.probing import listing
-from encoscope.units import parse
+from encoscope.probing import list_images
+from encoscope.units import parse_unit
 from encoscope.user_study.answer_key import Key, Part
 from encoscope.user_study.export import TITLE, About, Material, check_free, write_study
 from encoscope.user_study.images import CLASSES_ONLY, check_methods, make_pictures, opened, read_pictures
@@ -32,7 +32,7 @@ Pictures = Mapping[str, Mapping[str, Image.Image]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudySettings:
     """What a study is to ask (the paper's numbers).
 
     methods: two or more of vital, fourier, maco, deepinversion, plugin; the last two are asked about classes only.
@@ -68,7 +68,7 @@ class _Drawn:
         return [*self.examples, *self.match]
 
 
-def build(encoder: Encoder, source: Any, asked: Asked, out: Path, making: Making | None = None) -> Key:
+def build(encoder: Encoder, source: Any, asked: StudySettings, out: Path, making: Making | None = None) -> Key:
     """Draw the questions, make the pictures and write the study; see ``write_study`` for what is in the folder.
 
     source: photos with labels, as ``encoscope.probing.listing`` takes them: references of all methods, and examples.
@@ -91,7 +91,7 @@ def build(encoder: Encoder, source: Any, asked: Asked, out: Path, making: Making
         )
     about = _about(encoder, asked, making)
     check_free(out, asked.methods, about)
-    files = listing(source)
+    files = list_images(source)
     made = None if asked.pictures is None else read_pictures(encoder, asked.pictures, asked.methods)
     drawn = _draw(encoder, files.labels, asked, making.seed, made, inner)
     references = gather(encoder, files, _needed(drawn, asked, made is None), making)
@@ -99,7 +99,7 @@ def build(encoder: Encoder, source: Any, asked: Asked, out: Path, making: Making
     chosen = choices_of(encoder, drawn.match, references, making) if drawn.match else {}
 
     def material(part: Part, unit: str, methods: Sequence[str], **more: Any) -> Material:
-        found = parse(unit, encoder)
+        found = parse_unit(unit, encoder)
         word = word_of((encoder.classes or ())[found.index]) if found.kind == "class" else None
         return Material(part, unit, word, {method: shown[method][unit] for method in methods}, **more)
 
@@ -113,7 +113,7 @@ def build(encoder: Encoder, source: Any, asked: Asked, out: Path, making: Making
     return write_study(materials, asked.methods, out, replace(about, notes=_notes(drawn, references, made, making)))
 
 
-def _about(encoder: Encoder, asked: Asked, making: Making) -> About:
+def _about(encoder: Encoder, asked: StudySettings, making: Making) -> About:
     """What the key records of how the study was asked for; where pictures came from is no part of it."""
     settings = {
         name: value for name, value in asdict(asked).items() if name not in ("title", "methods", "participants")
@@ -127,7 +127,7 @@ def _about(encoder: Encoder, asked: Asked, making: Making) -> About:
 def _draw(
     encoder: Encoder,
     labels: Sequence[str | None],
-    asked: Asked,
+    asked: StudySettings,
     seed: int,
     made: Mapping[str, Mapping[str, Path]] | None,
     inner: Sequence[str],
@@ -142,7 +142,7 @@ def _draw(
     return _Drawn(words, examples, describe, match)
 
 
-def _needed(drawn: _Drawn, asked: Asked, making: bool) -> list[str]:
+def _needed(drawn: _Drawn, asked: StudySettings, making: bool) -> list[str]:
     """The units whose references are needed: those of examples always, the others where VITAL is to picture them."""
     classes = [*drawn.words, *drawn.describe] if making and "vital" in asked.methods else []
     return [*classes, *drawn.inside]
@@ -150,7 +150,7 @@ def _needed(drawn: _Drawn, asked: Asked, making: bool) -> list[str]:
 
 def _pictures(
     encoder: Encoder,
-    asked: Asked,
+    asked: StudySettings,
     drawn: _Drawn,
     inner: Sequence[str],
     references: Mapping[str, References],

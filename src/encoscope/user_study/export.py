@@ -182,7 +182,7 @@ def _png(image: Image.Image, side: int) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with results.aside(path) as temporary:
+    with results.atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 

@@ -13,15 +13,15 @@ from PIL import Image
 from encoscope import plots, results
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
-from encoscope.images import read
-from encoscope.probing import Listing, Patch
-from encoscope.units import Unit, parse
+from encoscope.images import read_image
+from encoscope.probing import ImageListing, Patch
+from encoscope.units import Unit, parse_unit
 from encoscope.user_study.sampling import Making, class_unit, patches_of
 from encoscope.vital import Vital
 from encoscope.vital.baselines.maco import mean_magnitude
-from encoscope.vital.baselines.registry import NAMES, Options, planner
+from encoscope.vital.baselines.registry import NAMES, BaselineOptions, find_planner
 from encoscope.vital.references.references import References
-from encoscope.vital.run import Subject, produce
+from encoscope.vital.run import SynthesisSubject, run_synthesis
 
 CLASSES_ONLY = ("deepinversion", "plugin")
 """Methods that have no pictures of units inside a network."""
@@ -43,7 +43,7 @@ def make_pictures(
     method: str,
     units: Sequence[str],
     references: Mapping[str, References],
-    source: Listing,
+    source: ImageListing,
     making: Making,
 ) -> dict[str, Image.Image]:
     """One method's pictures of some units. What a stopped run has made is not made again."""
@@ -75,7 +75,7 @@ def opened(made: Mapping[str, Path], units: Sequence[str], method: str) -> dict[
     missing = [unit for unit in units if unit not in made]
     if missing:
         raise MissingError(f"no picture by {method} of {', '.join(missing)}: make them with encoscope visualize")
-    return {unit: Image.fromarray(plots.displayable(read(made[unit]))) for unit in units}
+    return {unit: Image.fromarray(plots.displayable(read_image(made[unit]))) for unit in units}
 
 
 def _made(
@@ -83,7 +83,7 @@ def _made(
     method: str,
     units: Sequence[str],
     references: Mapping[str, References],
-    source: Listing,
+    source: ImageListing,
     making: Making,
 ) -> Iterator[tuple[str, Image.Image]]:
     if method == "vital":
@@ -95,14 +95,14 @@ def _made(
             yield found.unit, found.picture
         return
     extra = {"magnitude": _spectrum(encoder, source)} if method == "maco" else {}
-    parsed = [parse(unit, encoder) for unit in units]
+    parsed = [parse_unit(unit, encoder) for unit in units]
     for first in range(0, len(parsed), _TOGETHER):
         part = parsed[first : first + _TOGETHER]
         pieces: list[list[Unit]] = [part] if method == "deepinversion" else [[unit] for unit in part]
         for piece in pieces:
-            plan = planner(method)(encoder, piece, Options(steps=making.steps, extra=extra))
-            subjects = [Subject.of(unit) for unit in piece]
-            for found in produce(
+            plan = find_planner(method)(encoder, piece, BaselineOptions(steps=making.steps, extra=extra))
+            subjects = [SynthesisSubject.of(unit) for unit in piece]
+            for found in run_synthesis(
                 encoder, plan, subjects, seed=making.seed, fresh=making.fresh, progress=making.progress
             ):
                 yield found.unit, found.picture
@@ -118,7 +118,7 @@ def _first(references: References, number: int) -> References:
     return References(references.unit, tuple(items))
 
 
-def _spectrum(encoder: Encoder, source: Listing) -> torch.Tensor:
+def _spectrum(encoder: Encoder, source: ImageListing) -> torch.Tensor:
     """MACO's magnitudes, of photos spread over the references."""
     spread = np.linspace(0, len(source) - 1, min(_SPECTRUM, len(source))).astype(int).tolist()
     chosen = [source.paths[place] for place in spread]
@@ -128,5 +128,5 @@ def _spectrum(encoder: Encoder, source: Listing) -> torch.Tensor:
 
 def _canonical(encoder: Encoder, unit: str) -> str:
     """A unit's text as this study writes it."""
-    found = parse(unit, encoder)
+    found = parse_unit(unit, encoder)
     return class_unit(encoder, found.index) if found.kind == "class" else found.text

@@ -13,7 +13,7 @@ from encoscope import plots
 from encoscope.evaluation.charts import image_of
 from encoscope.user_study.answer_key import TITLES
 from encoscope.user_study.responses import SCORES
-from encoscope.user_study.scoring import QUANTILES, Measured, Scored
+from encoscope.user_study.scoring import QUANTILES, MeasuredShare, Scored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def _summary(scored: Scored, colours: Colours) -> Image.Image:
     return image_of(figure)
 
 
-def _by_question(part: Measured, colours: Colours) -> Image.Image:
+def _by_question(part: MeasuredShare, colours: Colours) -> Image.Image:
     """Figures 37 to 39: a group for each question, a bar or violin for each method."""
     from matplotlib.figure import Figure
 
@@ -83,7 +83,7 @@ def _by_question(part: Measured, colours: Colours) -> Image.Image:
     return image_of(figure)
 
 
-def _drawn(axes: Axes, part: Measured, rows: Sequence[_Row], colours: Colours) -> None:
+def _drawn(axes: Axes, part: MeasuredShare, rows: Sequence[_Row], colours: Colours) -> None:
     """Rows from above: stacked shares of scores, violins of similarities, or shares of right choices."""
     if part.part in ("words", "examples"):
         _stacked(axes, rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 from encoscope import results
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.images import Skipped
+from encoscope.images import SkippedImage
 from encoscope.user_study.answer_key import Key, Question
 from encoscope.user_study.ordering import choice_order, is_code, question_order, subset_of
 
@@ -37,7 +37,7 @@ class Answers:
     seconds: float = 0.0
 
 
-def read_answers(key: Key, sources: Iterable[Path]) -> tuple[list[Answers], list[Skipped]]:
+def read_answers(key: Key, sources: Iterable[Path]) -> tuple[list[Answers], list[SkippedImage]]:
     """Everyone's answers, and the files that are left out, each with the reason: damaged, incomplete, of another study
     or of a participant whose answers are there already (the first file in alphabetical order counts).
 
@@ -46,18 +46,18 @@ def read_answers(key: Key, sources: Iterable[Path]) -> tuple[list[Answers], list
     Raises MissingError when no file is found.
     """
     found: dict[str, tuple[Answers, Path]] = {}
-    skipped: list[Skipped] = []
+    skipped: list[SkippedImage] = []
     files = _files(sources)
     for path in files:
         try:
             answers = checked(key, results.read(path, KIND))
         except EncoscopeError as error:
-            skipped.append(Skipped(str(path), str(error).removeprefix(f"{path} ").removeprefix("cannot read ")))
+            skipped.append(SkippedImage(str(path), str(error).removeprefix(f"{path} ").removeprefix("cannot read ")))
             continue
         before = found.get(answers.participant)
         if before is not None:
             reason = f"participant {answers.participant} has answered already, in {before[1].name}"
-            skipped.append(Skipped(str(path), reason))
+            skipped.append(SkippedImage(str(path), reason))
         else:
             found[answers.participant] = (answers, path)
     return [answers for answers, _ in found.values()], skipped

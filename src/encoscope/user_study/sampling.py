@@ -13,10 +13,10 @@ from PIL import Image
 from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import read
-from encoscope.probing import Listing, Patch, load_patches
+from encoscope.images import read_image
+from encoscope.probing import ImageListing, Patch, load_patches
 from encoscope.progress import Progress
-from encoscope.units import class_index, measure, parse, plain_name
+from encoscope.units import find_class_index, measure_units, normalize_name, parse_unit
 from encoscope.vital.references.patches import patch_references
 from encoscope.vital.references.references import References, class_references
 from encoscope.zoo.attributes import attributes
@@ -67,19 +67,19 @@ def draw_classes(
         return []
     if encoder.classes is None:
         raise UsageError(f"{encoder.source} has no class names, so there are no words to ask for: take one that has")
-    taken = {word_of(encoder.classes[parse(unit, encoder).index]).casefold() for unit in used}
+    taken = {word_of(encoder.classes[parse_unit(unit, encoder).index]).casefold() for unit in used}
     if not isinstance(asked, int):
-        found = [class_unit(encoder, class_index(name, encoder.classes)) for name in asked]
-        words = [word_of(encoder.classes[parse(unit, encoder).index]).casefold() for unit in found]
+        found = [class_unit(encoder, find_class_index(name, encoder.classes)) for name in asked]
+        words = [word_of(encoder.classes[parse_unit(unit, encoder).index]).casefold() for unit in found]
         double = next((word for place, word in enumerate(words) if word in taken or word in words[:place]), None)
         if double is not None:
             raise UsageError(f"{double!r} is asked about twice: a word that was given cannot be guessed any more")
         return found
-    pictured = {plain_name(label) for label in labels if label is not None}
+    pictured = {normalize_name(label) for label in labels if label is not None}
     found = []
     for index in np.random.default_rng([seed, len(used)]).permutation(len(encoder.classes)).tolist():
         unit, word = class_unit(encoder, index), word_of(encoder.classes[index]).casefold()
-        there = plain_name(encoder.classes[index]) in pictured and (among is None or unit in among)
+        there = normalize_name(encoder.classes[index]) in pictured and (among is None or unit in among)
         if len(found) < asked and there and word not in taken:
             found.append(unit)
             taken.add(word)
@@ -102,7 +102,7 @@ def draw_channels(
     among: the units that may be drawn; all if None.
     """
     if not isinstance(asked, int):
-        units = [parse(unit, encoder) for unit in asked]
+        units = [parse_unit(unit, encoder) for unit in asked]
         wrong = next((unit.text for unit in units if unit.kind == "class"), None)
         if wrong is not None:
             raise UsageError(f"{wrong} is a class: part 2 asks about channels")
@@ -116,9 +116,9 @@ def draw_channels(
     return [free[place] for place in np.random.default_rng([seed, len(used)]).permutation(len(free))[:asked].tolist()]
 
 
-def gather(encoder: Encoder, source: Listing, units: Sequence[str], making: Making) -> dict[str, References]:
+def gather(encoder: Encoder, source: ImageListing, units: Sequence[str], making: Making) -> dict[str, References]:
     """Each unit's references: images of a class; of channels, ``HELD_OUT`` more patches than VITAL will be given."""
-    parsed = [parse(unit, encoder) for unit in units]
+    parsed = [parse_unit(unit, encoder) for unit in units]
     inside = [unit for unit in parsed if unit.kind != "class"]
     found = {
         unit.text: class_references(source, encoder, unit, count=making.number, seed=making.seed)
@@ -139,7 +139,7 @@ def patches_of(references: References) -> list[Patch]:
 
 def crop(patch: Patch) -> Image.Image:
     """A patch as it is in its photo."""
-    pixels = plots.displayable(read(patch.path))
+    pixels = plots.displayable(read_image(patch.path))
     x0, y0, x1, y1 = patch.box
     return Image.fromarray(pixels[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1])
 
@@ -157,9 +157,9 @@ def choices_of(
     for unit in units:
         ranked = patches_of(references[unit])
         held[unit] = ranked[making.number :][0] if len(ranked) > making.number else ranked[-1]
-    parsed = [parse(unit, encoder) for unit in units]
+    parsed = [parse_unit(unit, encoder) for unit in units]
     with torch.no_grad():
-        answers = measure(encoder, load_patches(encoder, list(held.values())), parsed)
+        answers = measure_units(encoder, load_patches(encoder, list(held.values())), parsed)
     found: dict[str, tuple[Patch, Patch]] = {}
     for row, unit in enumerate(units):
         order: list[int] = answers[:, row].argsort().tolist()
@@ -172,6 +172,6 @@ def choices_of(
 
 def class_unit(encoder: Encoder, index: int) -> str:
     """The unit of a class: by name; by index where the name is another's too."""
-    names = [plain_name(name) for name in encoder.classes or ()]
+    names = [normalize_name(name) for name in encoder.classes or ()]
     double = names.count(names[index]) > 1
     return f"class:{index}" if double else f"class:{(encoder.classes or ())[index]}"

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from encoscope import results
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report
-from encoscope.images import Skipped
+from encoscope.images import SkippedImage
 from encoscope.metrics import Interval
 from encoscope.user_study.answer_key import TITLES, Key, Part, Question
 from encoscope.user_study.cluster_bootstrap import Statistic, Table, clustered, difference, mean_of, median_of
@@ -28,7 +28,7 @@ Embed = Callable[[Sequence[str]], Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredShare:
     """A part in numbers.
 
     values: by method, a number for each participant and question; NaN where the participant saw another method's.
@@ -55,9 +55,9 @@ class Scored:
 
     key: Key
     participants: int
-    parts: tuple[Measured, ...]
+    parts: tuple[MeasuredShare, ...]
     tables: Mapping[str, Report]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedImage, ...]
 
     def document(self) -> results.Document:
         """All tables as one document."""
@@ -78,7 +78,7 @@ def score(
     embed: Embed | None = None,
     *,
     encoder: str | None = None,
-    skipped: Sequence[Skipped] = (),
+    skipped: Sequence[SkippedImage] = (),
     seed: int = 0,
 ) -> Scored:
     """Score everyone's answers.
@@ -125,7 +125,7 @@ def score(
     return Scored(key, len(answers), tuple(parts), tables, tuple(skipped))
 
 
-def measured(key: Key, part: Part, answers: Sequence[Answers], embed: Embed | None = None) -> Measured:
+def measured(key: Key, part: Part, answers: Sequence[Answers], embed: Embed | None = None) -> MeasuredShare:
     """A part in numbers, participants in the order of ``answers``."""
     questions = tuple(key.of(part))
     methods = key.methods_of(part)
@@ -149,7 +149,7 @@ def measured(key: Key, part: Part, answers: Sequence[Answers], embed: Embed | No
                 values[method][row, column] = right
                 beside[method][row, column] = confidence
     strata = tuple(one.subsets.get(part, 0) for one in answers)
-    return Measured(part, questions, values, strata, beside)
+    return MeasuredShare(part, questions, values, strata, beside)
 
 
 def _similarities(
@@ -167,7 +167,7 @@ def _similarities(
     return dict(zip(texts, cosines, strict=True))
 
 
-def _rated(part: Measured, seed: int) -> list[dict[str, Any]]:
+def _rated(part: MeasuredShare, seed: int) -> list[dict[str, Any]]:
     rows = []
     for method, values in part.values.items():
         pooled = part.pooled(method)
@@ -182,7 +182,7 @@ def _rated(part: Measured, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _described(part: Measured, seed: int) -> list[dict[str, Any]]:
+def _described(part: MeasuredShare, seed: int) -> list[dict[str, Any]]:
     rows = []
     for method, values in part.values.items():
         pooled = part.pooled(method)
@@ -196,7 +196,7 @@ def _described(part: Measured, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _matched(part: Measured, seed: int) -> list[dict[str, Any]]:
+def _matched(part: MeasuredShare, seed: int) -> list[dict[str, Any]]:
     return [
         {"method": method, "answers": len(part.pooled(method))}
         | {"correct": _interval(part, values, mean_of, seed)}
@@ -206,7 +206,7 @@ def _matched(part: Measured, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def _pairs(key: Key, part: Measured, seed: int) -> list[dict[str, Any]]:
+def _pairs(key: Key, part: MeasuredShare, seed: int) -> list[dict[str, Any]]:
     rows = []
     for one, other in combinations(part.values, 2):
         found, questions = difference(part.values[one], part.values[other], part.strata, seed)
@@ -232,7 +232,7 @@ def _people(answers: Sequence[Answers]) -> list[dict[str, Any]]:
     return rows
 
 
-def _questions(part: Measured) -> list[dict[str, Any]]:
+def _questions(part: MeasuredShare) -> list[dict[str, Any]]:
     """Figures 37 to 39 in numbers."""
     rows = []
     for column, question in enumerate(part.questions):
@@ -250,7 +250,7 @@ def _questions(part: Measured) -> list[dict[str, Any]]:
     return rows
 
 
-def _interval(part: Measured, values: Table, of: Callable[[Table], Statistic], seed: int) -> Interval | None:
+def _interval(part: MeasuredShare, values: Table, of: Callable[[Table], Statistic], seed: int) -> Interval | None:
     return None if np.isnan(values).all() else clustered(part.strata, of(values), seed=seed)
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.progress import Progress
 from encoscope.relevance import Method, channel_relevance, default_method
-from encoscope.units import Unit, channel_unit, parse
+from encoscope.units import Unit, channel_unit, parse_unit
 from encoscope.vital.estimator import Vital
 from encoscope.vital.references.references import References, Source, class_references
 from encoscope.vital.visualization import Visualization
@@ -31,7 +31,7 @@ class Link:
     share: float
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """A class and the channels of its last hidden layer of highest relevance, the highest first.
@@ -105,7 +105,7 @@ def strongest(
     A channel's relevance is summed over space and averaged over the references. Raises UsageError for a unit that is
     no class or feature and for fewer than one channel.
     """
-    unit = parse(unit, encoder)
+    unit = parse_unit(unit, encoder)
     if unit.layer is not None:
         raise UsageError(f"a circuit is of a class or feature, not of {unit.text}")
     if top < 1:
@@ -137,7 +137,7 @@ def circuit(
 
     Raises UsageError for what is no class, MissingError where there is no image of it.
     """
-    unit = parse(unit, encoder)
+    unit = parse_unit(unit, encoder)
     vital = Vital(encoder, **settings)
     pool = class_references(references, encoder, unit, count=vital.number, seed=vital.random_state)
     name, how, links = strongest(encoder, unit, pool, top=top, layer=layer, method=method, progress=progress)

@@ -11,18 +11,18 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.probing.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
-from encoscope.units import Unit, parse
-from encoscope.vital.baselines.registry import Plan
-from encoscope.vital.features import Reader, Relevance, reaches
+from encoscope.units import Unit, parse_unit
+from encoscope.vital.baselines.registry import SynthesisPlan
+from encoscope.vital.features import FeatureReader, Relevance, relevance_reaches
 from encoscope.vital.matching import Matching
-from encoscope.vital.objective import Alignment
-from encoscope.vital.recipes import Preset, Recipe, chosen, recipe
+from encoscope.vital.objective import DistributionObjective
+from encoscope.vital.recipes import Preset, Recipe, choose_recipe, override_recipe
 from encoscope.vital.references.facets import POOL, split
 from encoscope.vital.references.patches import patch_references
 from encoscope.vital.references.prototypes import prototype
 from encoscope.vital.references.references import References, Source, class_references
 from encoscope.vital.references.statistics import Prototype
-from encoscope.vital.run import Preview, Subject, produce
+from encoscope.vital.run import Preview, SynthesisSubject, run_synthesis
 from encoscope.vital.synthesis.loop import Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import noise
 from encoscope.vital.synthesis.transforms import Roll
@@ -124,7 +124,7 @@ class Vital:
         Raises UsageError for unknown units and settings that contradict, MissingError where there are no references.
         """
         self._check()
-        parsed = [parse(unit, self.encoder) for unit in ([units] if isinstance(units, str | Unit) else units)]
+        parsed = [parse_unit(unit, self.encoder) for unit in ([units] if isinstance(units, str | Unit) else units)]
         if not parsed:
             raise UsageError("no units given")
         ways = [self._way(unit) for unit in parsed]  # wrong settings fail before the first image
@@ -170,7 +170,7 @@ class Vital:
             for first in range(0, len(targets), batch):
                 part = targets[first : first + batch]
                 subjects = [_subject(target) for target in part]
-                yield from produce(
+                yield from run_synthesis(
                     self.encoder,
                     self.plan(part),
                     subjects,
@@ -181,12 +181,12 @@ class Vital:
                     progress=progress,
                 )
 
-    def plan(self, targets: Sequence[Target]) -> Plan:
+    def plan(self, targets: Sequence[Target]) -> SynthesisPlan:
         """What the synthesis loop is to do for targets of one recipe and relevance."""
         made, relevance = targets[0].recipe, targets[0].relevance
         size = self.size or self.encoder.preprocess.size
         jitter = round(_JITTER * min(size)) if self.jitter is None else self.jitter
-        objective = Alignment(
+        objective = DistributionObjective(
             self._reader(made, relevance),
             [target.unit for target in targets],
             [target.prototype for target in targets],
@@ -216,7 +216,7 @@ class Vital:
             "lr": self.lr,
             "number": self.number,
         }
-        return Plan((stage,), objective, settings)
+        return SynthesisPlan((stage,), objective, settings)
 
     def _check(self) -> None:
         for name in ("steps", "number", "batch", "patch"):
@@ -234,20 +234,24 @@ class Vital:
         relevance: Relevance | None = None if self.relevance == "none" else self.relevance
         if relevance == "auto":
             relevance = None if unit.kind == "class" else "lrp"
-        made = recipe(self.encoder, unit, preset=self.preset, relevance=relevance is not None)
+        made = choose_recipe(self.encoder, unit, preset=self.preset, relevance=relevance is not None)
         if self.layers is not None:
-            made = chosen(self.encoder, unit, made, self.layers, self.weights)
+            made = override_recipe(self.encoder, unit, made, self.layers, self.weights)
         elif self.weights is not None:
-            made = chosen(self.encoder, unit, made, made.layers, self.weights)
+            made = override_recipe(self.encoder, unit, made, made.layers, self.weights)
         if self.smooth is not None:
             tv, l2 = (self.smooth, self.smooth) if isinstance(self.smooth, int | float) else self.smooth
             made = replace(made, tv=tv, l2=l2)
-        if self.relevance == "auto" and relevance == "lrp" and not reaches(self.encoder, unit, made.layers, "lrp"):
+        if (
+            self.relevance == "auto"
+            and relevance == "lrp"
+            and not relevance_reaches(self.encoder, unit, made.layers, "lrp")
+        ):
             relevance = "gradient-input"
         return made, relevance
 
-    def _reader(self, made: Recipe, relevance: Relevance | None) -> Reader:
-        return Reader(self.encoder, made.layers, relevance, scaled=self.preset == "authors")
+    def _reader(self, made: Recipe, relevance: Relevance | None) -> FeatureReader:
+        return FeatureReader(self.encoder, made.layers, relevance, scaled=self.preset == "authors")
 
     def _references(
         self, source: Source, units: Sequence[Unit], facets: int | None, progress: Progress
@@ -303,9 +307,9 @@ def visualize(
     if "seed" in settings:
         settings["random_state"] = settings.pop("seed")
     if references is None:
-        from encoscope.vital.references.shipped import shipped
+        from encoscope.vital.references.shipped import load_shipped
 
-        references = shipped(encoder, [parse(unit, encoder)])
+        references = load_shipped(encoder, [parse_unit(unit, encoder)])
     return Vital(encoder, **settings).fit(references, unit, progress=progress).synthesize(progress=progress)[0]
 
 
@@ -320,6 +324,6 @@ def _way_of(target: Target) -> tuple[Recipe, Relevance | None, bool]:
     return target.recipe, target.relevance, target.unit.kind == "direction"
 
 
-def _subject(target: Target) -> Subject:
+def _subject(target: Target) -> SynthesisSubject:
     found = target.prototype
-    return Subject(target.unit, target.name, found.references, found.activation, found.notes, target.facet)
+    return SynthesisSubject(target.unit, target.name, found.references, found.activation, found.notes, target.facet)

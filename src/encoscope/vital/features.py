@@ -15,7 +15,7 @@ from encoscope.errors import UsageError
 from encoscope.relevance import Attributor, attribution
 from encoscope.relevance.attribution import Method
 from encoscope.relevance.targets import Start
-from encoscope.units import Unit, needs, values
+from encoscope.units import Unit, compute_values, required_outputs
 from encoscope.vital.matching import Values, values_of
 
 Relevance: TypeAlias = Method
@@ -41,7 +41,7 @@ class Seen:
     plain: Mapping[str, Values] | None = None
 
 
-class Reader:
+class FeatureReader:
     """Turns normalised images into what is matched.
 
     relevance: None matches activations as they are (tokens with the class token); otherwise activation times
@@ -61,7 +61,7 @@ class Reader:
 
     def reference(self, images: Tensor, unit: Unit) -> Seen:
         """Read a batch of references of one unit: without a graph, and with the unit's value."""
-        wanted = needs([unit])
+        wanted = required_outputs([unit])
         layers = [*self.layers, *(name for name in wanted.pop("layers") if name not in self.layers)]
         return self._read(images, [unit], {"layers": layers, **wanted}, references=True)
 
@@ -71,7 +71,7 @@ class Reader:
         if self.relevance is None:
             seen = self.encoder.observe(images, **wanted, gradients=not references)
             found = {name: values_of(seen.activations[name]) for name in self.layers}
-            return Seen(found, None, values(seen, units)[:, 0] if references else None)
+            return Seen(found, None, compute_values(seen, units)[:, 0] if references else None)
         attributor = self._attributor(tuple(units))
         with attributor.recording():
             seen = self.encoder.observe(images, **_joined(wanted, attributor.needs), gradients=True)
@@ -92,7 +92,7 @@ class Reader:
             for name, maps in weighted.items()
         }
         found = {name: maps.detach().flatten(2) for name, maps in weighted.items()}
-        return Seen(found, peaks, values(seen, units)[:, 0].detach(), squares)
+        return Seen(found, peaks, compute_values(seen, units)[:, 0].detach(), squares)
 
     def _attributor(self, units: tuple[Unit, ...]) -> Attributor:
         distinct = units[:1] if len(set(units)) == 1 else units
@@ -103,7 +103,7 @@ class Reader:
         return self._attributors[distinct]
 
 
-def reaches(encoder: Encoder, unit: Unit, layers: Sequence[str], relevance: Relevance) -> bool:
+def relevance_reaches(encoder: Encoder, unit: Unit, layers: Sequence[str], relevance: Relevance) -> bool:
     """Whether a relevance method gets from a unit to all of the layers of this network."""
     try:
         attribution(encoder, unit, layers, relevance, start=_start([unit]))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from encoscope.errors import UsageError
 from encoscope.units import Unit
-from encoscope.vital.features import Reader, Seen
+from encoscope.vital.features import FeatureReader, Seen
 from encoscope.vital.matching import Matching, Values, match
 from encoscope.vital.recipes import Recipe
 from encoscope.vital.references.statistics import Prototype
@@ -38,7 +38,7 @@ def _norm(values: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
     return values.flatten(1).norm(dim=1)
 
 
-class Alignment:
+class DistributionObjective:
     """The loss of each image against its own unit's statistics; an ``Objective`` of the synthesis loop.
 
     reader: how images, and before them the references, are read. prototypes: of each unit of the run.
@@ -51,7 +51,7 @@ class Alignment:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: FeatureReader,
         units: Sequence[Unit],
         prototypes: Sequence[Prototype],
         recipe: Recipe,

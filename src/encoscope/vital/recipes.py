@@ -65,7 +65,7 @@ _TABLE: Mapping[str, _Named] = {
 _ALIASES = {"vit_large_patch16": "vit_l_16", "vit_large_patch32": "vit_l_32"}
 
 
-def recipe(encoder: Encoder, unit: Unit, *, preset: Preset = "paper", relevance: bool = False) -> Recipe:
+def choose_recipe(encoder: Encoder, unit: Unit, *, preset: Preset = "paper", relevance: bool = False) -> Recipe:
     """The layers and weights for a unit of an encoder.
 
     Class neurons and pooled features are matched on all layers of the recipe; a unit inside the network on those
@@ -89,7 +89,7 @@ def recipe(encoder: Encoder, unit: Unit, *, preset: Preset = "paper", relevance:
     return made
 
 
-def chosen(
+def override_recipe(
     encoder: Encoder, unit: Unit, base: Recipe, layers: Sequence[str], weights: Sequence[float] | None
 ) -> Recipe:
     """A user's own layers and weights (1 each if left out) in place of a recipe's."""

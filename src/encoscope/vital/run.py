@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from encoscope.encoder import Encoder
 from encoscope.progress import Progress
-from encoscope.units import Unit, needs, values
-from encoscope.vital.baselines.registry import Plan
+from encoscope.units import Unit, compute_values, required_outputs
+from encoscope.vital.baselines.registry import SynthesisPlan
 from encoscope.vital.synthesis.checkpoint import Checkpoint
 from encoscope.vital.synthesis.loop import Outcome, synthesize
 from encoscope.vital.synthesis.parametrization import displayed, normalised
@@ -25,7 +25,7 @@ Preview: TypeAlias = Callable[[list[Visualization]], None]
 
 
 @dataclass(frozen=True)
-class Subject:
+class SynthesisSubject:
     """A unit to picture, and what is known of its references.
 
     name: the unit's text, with a number where it has several facets; the picture's random numbers come from it.
@@ -39,15 +39,15 @@ class Subject:
     facet: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, unit: Unit) -> Subject:
+    def of(cls, unit: Unit) -> SynthesisSubject:
         """A unit without references."""
         return cls(unit, unit.text)
 
 
-def produce(
+def run_synthesis(
     encoder: Encoder,
-    plan: Plan,
-    subjects: Sequence[Subject],
+    plan: SynthesisPlan,
+    subjects: Sequence[SynthesisSubject],
     *,
     seed: int = 0,
     cache: bool = True,
@@ -89,7 +89,7 @@ def produce(
 
 
 def visualizations(
-    encoder: Encoder, plan: Plan, subjects: Sequence[Subject], outcome: Outcome, seed: int
+    encoder: Encoder, plan: SynthesisPlan, subjects: Sequence[SynthesisSubject], outcome: Outcome, seed: int
 ) -> list[Visualization]:
     """Each unit's picture, with what the network makes of it."""
     model = {"source": encoder.source, "digest": encoder.digest, "layers": list(plan.settings.get("layers", ()))}
@@ -123,14 +123,14 @@ def visualizations(
 
 def look(encoder: Encoder, image: Any, unit: Unit) -> tuple[float, dict[str, Any] | None]:
     """A unit's value on one normalised image [1, C, H, W], and the network's own class of it."""
-    wanted = needs([unit])
+    wanted = required_outputs([unit])
     wanted["logits"] = encoder.outputs is not None
     seen = encoder.observe(image, **wanted)
-    activation = float(values(seen, [unit])[0, 0])
+    activation = float(compute_values(seen, [unit])[0, 0])
     return activation, None if seen.logits is None else _predicted(encoder, seen.logits[0].cpu().numpy())
 
 
-def judged(encoder: Encoder, found: Visualization, unit: Unit) -> dict[str, Any]:
+def judge_visualization(encoder: Encoder, found: Visualization, unit: Unit) -> dict[str, Any]:
     """What an encoder makes of a picture that was made with another: a control's, for instance."""
     pixels = normalised(torch.from_numpy(found.image).permute(2, 0, 1)[None], encoder.preprocess)
     activation, predicted = look(encoder, pixels, unit)
@@ -144,7 +144,7 @@ def _predicted(encoder: Encoder, logits: Float[np.ndarray, " classes"]) -> dict[
     return {"index": index, "class": name, "probability": float(shares[index] / shares.sum())}
 
 
-def _manifest(encoder: Encoder, plan: Plan, subjects: Sequence[Subject], seed: int) -> dict[str, Any]:
+def _manifest(encoder: Encoder, plan: SynthesisPlan, subjects: Sequence[SynthesisSubject], seed: int) -> dict[str, Any]:
     units = [
         [subject.name, subject.unit.kind, subject.unit.layer, subject.unit.channels, subject.unit.direction]
         for subject in subjects

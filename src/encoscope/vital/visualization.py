@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from encoscope import plots, results
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.vital.transparency import colours
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KIND = "visualization"
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True, eq=False)
 class Visualization:
     """A unit's picture.
@@ -141,11 +141,11 @@ class Visualization:
         entry = self.entry()
         for kind, image, suffix in (("picture", self.picture, ""), ("transparent", self.transparent, ".transparent")):
             path = base.with_name(f"{base.name}{suffix}.png")
-            with results.aside(path) as temporary:
+            with results.atomic_write(path) as temporary:
                 image.save(temporary)
             entry[kind] = results.relative(path, document)
         path = base.with_name(f"{base.name}.losses.npz")
-        with results.aside(path) as temporary:
+        with results.atomic_write(path) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **self.losses)
         return entry | {"every_loss": results.relative(path, document)}
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoscope.images import Preprocess, read, to_batch
+from encoscope.images import Preprocess, make_batch, read_image
 
 BATCH = 64
 
@@ -87,8 +87,8 @@ class TwoTowers(ABC):
         geometry: Literal["model", "whole"] = "whole" if self.squash else "model"
         rows = [torch.zeros(0, self.width)]
         for start in range(0, len(images), BATCH):
-            photos = [read(image) for image in images[start : start + BATCH]]
-            batch = to_batch(photos, self.preprocess, geometry=geometry, fixed=self.squash)
+            photos = [read_image(image) for image in images[start : start + BATCH]]
+            batch = make_batch(photos, self.preprocess, geometry=geometry, fixed=self.squash)
             vectors = self._encode_images(batch.pixels.to(self.device)).float()
             rows.append(functional.normalize(vectors, dim=1).cpu())
         return torch.cat(rows)

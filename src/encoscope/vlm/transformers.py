@@ -14,7 +14,7 @@ from encoscope._offline import hugging_face, pretrained
 from encoscope._torchvision import ensure_torchvision
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import Preprocess
-from encoscope.images.processors import preprocess_of, processor_of
+from encoscope.images.processors import load_processor, read_preprocess
 from encoscope.vlm.base import TwoTowers
 
 
@@ -81,13 +81,13 @@ def open_transformers(
             raise MissingError(
                 f"the tokenizer of {source} knows {known} tokens, the model {wanted}: are its files there, and its own?"
             )
-        processor = processor_of(name, transformers)
+        processor = load_processor(name, transformers)
         model = _model(transformers, config, name, source, untrained, seed)
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
         raise UsageError(f"{source} ({config.model_type}) gives no vectors of images and texts; CLIP and SigLIP do")
     # an exact size and no crop: the processor gives up the aspect
     squash = "height" in (processor.get("size") or {}) and not processor.get("do_center_crop")
-    preprocess = preprocess_of(processor, config.vision_config)
+    preprocess = read_preprocess(processor, config.vision_config)
     return Transformers(model, tokenizer, preprocess, source=source, squash=squash, device=device)
 
 

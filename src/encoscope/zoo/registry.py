@@ -20,7 +20,7 @@ FORMAT = "encoscope.zoo/1"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZooEntry:
     """A shipped network.
 
     architecture, kwargs: what builds it: ``timm.create_model(architecture, **kwargs)`` where ``library`` is "timm", a
@@ -50,7 +50,7 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in NAMES if _record(name).is_file())
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> ZooEntry:
     """The record of a shipped network, by its name with or without ``zoo:``.
 
     Raises:
@@ -73,12 +73,12 @@ def entry(name: str) -> Entry:
             raise ValueError("format")
         pairs = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["preprocess"].items()}
         fields |= {"file": FOLDER / fields["file"], "classes": tuple(fields["classes"]), "preprocess": pairs}
-        return Entry(**fields)
+        return ZooEntry(**fields)
     except (ValueError, KeyError, TypeError) as error:
         raise EncoscopeError(f"zoo:{short}'s record {path} is damaged ({error}); install encoscope again") from error
 
 
-def verify(entry: Entry) -> Path:
+def verify(entry: ZooEntry) -> Path:
     """The path of the weights, once their digest is the record's.
 
     Raises:
@@ -97,7 +97,7 @@ def verify(entry: Entry) -> Path:
     return entry.file
 
 
-def weights(entry: Entry) -> dict[str, Tensor]:
+def weights(entry: ZooEntry) -> dict[str, Tensor]:
     """The verified weights by parameter name, floats as float32 (they are stored as float16)."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

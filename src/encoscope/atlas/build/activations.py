@@ -10,14 +10,14 @@ from PIL import Image
 
 from encoscope import plots
 from encoscope.atlas.build.images import SIGMA
-from encoscope.atlas.build.plan import Plan, class_text
+from encoscope.atlas.build.plan import BuildPlan, class_text
 from encoscope.atlas.outlines import outline
-from encoscope.atlas.records import Box, Crop, FeatureRecord, Histogram, Link, Measure, Point
+from encoscope.atlas.records import Box, CircuitLink, CropRecord, FeatureRecord, Histogram, Measure, Point
 from encoscope.atlas.writer import Writer
 from encoscope.errors import ImageError, MissingError, UsageError
 from encoscope.falcon.crops import original_box
 from encoscope.falcon.gradcam import GradCam, masks_of
-from encoscope.images import Geometry, Photo, read
+from encoscope.images import Geometry, LoadedImage, read_image
 from encoscope.progress import track
 from encoscope.units import Unit
 
@@ -30,7 +30,7 @@ _LEAST = 0.45  # a crop shows at least this share of the image's sides: a part i
 
 
 def add_values(
-    writer: Writer, made: Plan, units: Sequence[Unit], values: np.ndarray, mean: np.ndarray, std: np.ndarray
+    writer: Writer, made: BuildPlan, units: Sequence[Unit], values: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> None:
     """Histograms, sparsity, nearest features and classes fed. values: ``[units, images]``."""
     ties, tie_control = correlations(values, made.options.seed)
@@ -56,7 +56,7 @@ def add_values(
                     f"value of {unit.text}: {_meaning(unit)}",
                 ),
                 nearest=tuple(
-                    Link(
+                    CircuitLink(
                         units[other].text,
                         Measure(
                             _round(ties[place, other]),
@@ -84,7 +84,7 @@ def correlations(values: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
 
 
 def add_crops(
-    writer: Writer, made: Plan, units: Sequence[Unit], values: np.ndarray, mean: np.ndarray, std: np.ndarray
+    writer: Writer, made: BuildPlan, units: Sequence[Unit], values: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> None:
     """The strongest images of every unit that has none yet, cut to what drives it, which is outlined.
 
@@ -97,19 +97,19 @@ def add_crops(
     for place, rows in best.items():
         for row in rows.tolist():
             wanted[row].append(place)
-    found: dict[int, dict[int, Crop]] = defaultdict(dict)
+    found: dict[int, dict[int, CropRecord]] = defaultdict(dict)
     cam = GradCam(made.encoder)
     for row in track(sorted(wanted), len(wanted), "crops", made.progress):
         for place, crop in _crops_of(writer, made, cam, row, wanted[row], units):
             score = (values[place, row] - mean[place]) / (std[place] or 1)
-            found[place][row] = Crop(**{**crop.__dict__, "value": Measure(_round(score), SIGMA)})
+            found[place][row] = CropRecord(**{**crop.__dict__, "value": Measure(_round(score), SIGMA)})
             if len(found[place]) == count:  # all of its images were seen
                 _keep(writer, units[place], found.pop(place), best[place])
     for place, crops in found.items():
         _keep(writer, units[place], crops, best[place])
 
 
-def _keep(writer: Writer, unit: Unit, crops: dict[int, Crop], order: np.ndarray) -> None:
+def _keep(writer: Writer, unit: Unit, crops: dict[int, CropRecord], order: np.ndarray) -> None:
     writer.add(FeatureRecord(unit.text, activating=tuple(crops[row] for row in order.tolist() if row in crops)))
 
 
@@ -119,11 +119,11 @@ def _lacks_crops(writer: Writer, unit: Unit) -> bool:
 
 
 def _crops_of(
-    writer: Writer, made: Plan, cam: GradCam, row: int, places: Sequence[int], units: Sequence[Unit]
-) -> Iterator[tuple[int, Crop]]:
+    writer: Writer, made: BuildPlan, cam: GradCam, row: int, places: Sequence[int], units: Sequence[Unit]
+) -> Iterator[tuple[int, CropRecord]]:
     image = made.any.ids[row]
     try:
-        photo = read(made.file(image), channels=made.encoder.preprocess.channels)
+        photo = read_image(made.file(image), channels=made.encoder.preprocess.channels)
     except (ImageError, MissingError):
         return
     batch = made.encoder.prepare(photo)
@@ -136,7 +136,7 @@ def _crops_of(
         yield place, crop_of(writer, image, photo, batch.geometries[0], heat)
 
 
-def crop_of(writer: Writer, image: str, photo: Photo, geometry: Geometry, heat: np.ndarray | None) -> Crop:
+def crop_of(writer: Writer, image: str, photo: LoadedImage, geometry: Geometry, heat: np.ndarray | None) -> CropRecord:
     """The part of a photo around the high part of a map on the network's canvas, with its outline."""
     width, height = photo.width, photo.height
     left, top, right, bottom = _window(geometry, heat, width, height)
@@ -156,7 +156,7 @@ def crop_of(writer: Writer, image: str, photo: Photo, geometry: Geometry, heat: 
             for line in outline(heat, MASK)
         )
     box: Box | None = None
-    return Crop(image, writer.picture(shown, side=_SIDE, quality=80), Measure(0.0, SIGMA), box, lines)
+    return CropRecord(image, writer.picture(shown, side=_SIDE, quality=80), Measure(0.0, SIGMA), box, lines)
 
 
 def _window(geometry: Geometry, heat: np.ndarray | None, width: int, height: int) -> tuple[int, int, int, int]:
@@ -177,7 +177,7 @@ def _window(geometry: Geometry, heat: np.ndarray | None, width: int, height: int
     return left, top, left + side, top + side
 
 
-def _fed(made: Plan, unit: Unit, values: np.ndarray, std: float) -> tuple[Link, ...]:
+def _fed(made: BuildPlan, unit: Unit, values: np.ndarray, std: float) -> tuple[CircuitLink, ...]:
     """What the unit does to the atlas's classes: by the head's weights where it is read by it, else by correlation."""
     if not made.classes or std <= 0:
         return ()
@@ -197,7 +197,7 @@ def _fed(made: Plan, unit: Unit, values: np.ndarray, std: float) -> tuple[Link, 
     best = classes[np.argsort(-np.abs(effect[classes]), kind="stable")[:_CLASSES]]
     best = best[np.argsort(-effect[best], kind="stable")]
     return tuple(
-        Link(
+        CircuitLink(
             f"class:{class_text(made.encoder, int(i))}", Measure(_round(float(effect[i])), what, _round(control), name)
         )
         for i in best

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from encoscope.atlas.build import activations, classes, images, segmentation
-from encoscope.atlas.build.plan import Options, Plan, features, plan, readings, source_text
+from encoscope.atlas.build.plan import BuildOptions, BuildPlan, features, plan, readings, source_text
 from encoscope.atlas.writer import Writer, clear
 from encoscope.encoder import Encoder
-from encoscope.images import Skipped
+from encoscope.images import SkippedImage
 from encoscope.progress import Progress
 
 
@@ -21,7 +21,7 @@ def build(
     encoder: Encoder,
     images: Any,
     path: str | os.PathLike[str],
-    options: Options | None = None,
+    options: BuildOptions | None = None,
     *,
     title: str | None = None,
     fresh: bool = False,
@@ -35,7 +35,7 @@ def build(
     layers and units, and for a site made from another model, other images or other settings; MissingError for data,
     captions and weights that are not there.
     """
-    options = options or Options()
+    options = options or BuildOptions()
     made = plan(encoder, images, options, progress=progress)
     if fresh:
         clear(path)
@@ -59,7 +59,7 @@ def build(
     return Path(path)
 
 
-def _fill(writer: Writer, made: Plan) -> None:
+def _fill(writer: Writer, made: BuildPlan) -> None:
     images.add_images(writer, made)
     classes.add_classes(writer, made)
     wanted = classes.channels_of(writer, made)
@@ -87,7 +87,7 @@ def _fill(writer: Writer, made: Plan) -> None:
         add_pictures(writer, made, units, () if isinstance(made.options.features, tuple) else wanted)
 
 
-def _controls(writer: Writer, made: Plan) -> None:
+def _controls(writer: Writer, made: BuildPlan) -> None:
     writer.control(
         "Nearest features: correlations over the images, beside the size that 19 of 20 pairs stay below when the "
         "images of one side are permuted."
@@ -100,11 +100,11 @@ def _controls(writer: Writer, made: Plan) -> None:
     )
 
 
-def _without_folder(item: Skipped) -> dict[str, str]:
+def _without_folder(item: SkippedImage) -> dict[str, str]:
     """What was left out, without the folders of this machine: pages may be shown to others."""
     name = Path(item.path).name
     return {"path": name, "reason": item.reason.replace(item.path, name)}
 
 
-def _digest(made: Plan) -> str:
+def _digest(made: BuildPlan) -> str:
     return hashlib.sha256("\n".join(made.any.ids).encode()).hexdigest()

@@ -7,18 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from encoscope.atlas.build.images import chance, probabilities
-from encoscope.atlas.build.plan import Plan, class_text
-from encoscope.atlas.records import CircuitLayer, ClassRecord, Crop, Failure, ImageRecord, Link, Measure, Picture
+from encoscope.atlas.build.plan import BuildPlan, class_text
+from encoscope.atlas.records import (
+    CircuitLayer,
+    CircuitLink,
+    ClassRecord,
+    CropRecord,
+    Failure,
+    ImageRecord,
+    Measure,
+    Picture,
+)
 from encoscope.atlas.writer import Writer
 from encoscope.progress import track
 from encoscope.relevance import channel_relevance, default_method
-from encoscope.units import Unit, channel_unit, parse
+from encoscope.units import Unit, channel_unit, parse_unit
 
 _IMAGES, _CHANNELS, _FAILURES, _DRIVERS, _EXAMPLES = 6, 5, 4, 4, 4
 _FOR_RELEVANCE = 24  # images of a class that its circuit is averaged over
 
 
-def add_classes(writer: Writer, made: Plan) -> None:
+def add_classes(writer: Writer, made: BuildPlan) -> None:
     """A record of every class: images, accuracy, circuit, failures."""
     shares = probabilities(made)
     if shares is None:
@@ -42,7 +51,7 @@ def add_classes(writer: Writer, made: Plan) -> None:
     writer.stage("classes", len(made.classes), len(made.classes))
 
 
-def channels_of(writer: Writer, made: Plan) -> list[Unit]:
+def channels_of(writer: Writer, made: BuildPlan) -> list[Unit]:
     """The channels that classes rest on and failures come from: the heaviest of every class first, then the second, ...
 
     Failures name channels where the head reads a layer's means; other features have no map to be pictured by.
@@ -59,7 +68,7 @@ def channels_of(writer: Writer, made: Plan) -> list[Unit]:
     return list(found)
 
 
-def _typical(writer: Writer, made: Plan, index: int) -> tuple[Crop, ...]:
+def _typical(writer: Writer, made: BuildPlan, index: int) -> tuple[CropRecord, ...]:
     logits = np.asarray(made.probes["logits"].values[:, index], dtype=np.float64)
     best = np.argsort(-logits, kind="stable")[:_IMAGES]
     mean = _round(float(logits.mean()))
@@ -68,11 +77,11 @@ def _typical(writer: Writer, made: Plan, index: int) -> tuple[Crop, ...]:
         value = Measure(_round(float(logits[row])), "its logit", mean, "mean over all images")
         image = writer.get(ImageRecord, made.any.ids[row])
         if image is not None and image.thumbnail is not None:
-            found.append(Crop(image.id, image.thumbnail, value))
+            found.append(CropRecord(image.id, image.thumbnail, value))
     return tuple(found)
 
 
-def _accuracy(made: Plan, shares: np.ndarray, index: int, rows: Sequence[int]) -> Measure | None:
+def _accuracy(made: BuildPlan, shares: np.ndarray, index: int, rows: Sequence[int]) -> Measure | None:
     if not rows:
         return None
     right = float((shares[list(rows)].argmax(1) == index).mean())
@@ -80,11 +89,11 @@ def _accuracy(made: Plan, shares: np.ndarray, index: int, rows: Sequence[int]) -
     return Measure(_round(right), f"of its {len(rows)} images here are recognised", control, name)
 
 
-def _circuit(writer: Writer, made: Plan, index: int, rows: Sequence[int]) -> tuple[CircuitLayer, ...]:
+def _circuit(writer: Writer, made: BuildPlan, index: int, rows: Sequence[int]) -> tuple[CircuitLayer, ...]:
     """The heaviest channels of each layer, by their share of the layer's positive relevance over the class's images."""
     if not rows:
         return ()
-    unit = parse(f"class:{index}", made.encoder)
+    unit = parse_unit(f"class:{index}", made.encoder)
     files = [made.file(made.any.ids[row]) for row in rows[:_FOR_RELEVANCE]]
     found = []
     for layer in made.layers:
@@ -94,7 +103,7 @@ def _circuit(writer: Writer, made: Plan, index: int, rows: Sequence[int]) -> tup
             continue
         best = np.argsort(-relevance, kind="stable")[:_CHANNELS]
         links = tuple(
-            Link(
+            CircuitLink(
                 f"{layer}:{channel}",
                 Measure(
                     _round(100 * relevance[channel] / total),
@@ -111,13 +120,15 @@ def _circuit(writer: Writer, made: Plan, index: int, rows: Sequence[int]) -> tup
     return tuple(found)
 
 
-def _method(made: Plan) -> str:
+def _method(made: BuildPlan) -> str:
     method = str(default_method(made.encoder))
     names = {"lrp": "layer-wise relevance propagation", "gradient-input": "gradient times input"}
     return f"{names.get(method, method)}, summed over space, mean over up to {_FOR_RELEVANCE} of the class's images"
 
 
-def _failures(writer: Writer, made: Plan, shares: np.ndarray, index: int, rows: Sequence[int]) -> tuple[Failure, ...]:
+def _failures(
+    writer: Writer, made: BuildPlan, shares: np.ndarray, index: int, rows: Sequence[int]
+) -> tuple[Failure, ...]:
     """Images of the class that are taken for another, the surest first, with h (.) U of the predicted class."""
     wrong = [row for row in rows if shares[row].argmax() != index]
     wrong.sort(key=lambda row: -shares[row].max())
@@ -140,7 +151,7 @@ def _failures(writer: Writer, made: Plan, shares: np.ndarray, index: int, rows: 
     return tuple(found)
 
 
-def _drivers(writer: Writer, made: Plan, row: int, predicted: int) -> tuple[Link, ...]:
+def _drivers(writer: Writer, made: BuildPlan, row: int, predicted: int) -> tuple[CircuitLink, ...]:
     head = made.encoder.head
     if head is None or "features" not in made.probes:
         return ()
@@ -150,7 +161,7 @@ def _drivers(writer: Writer, made: Plan, row: int, predicted: int) -> tuple[Link
     usual = features.mean * weight
     place = "features" if made.pooled is None else made.pooled
     return tuple(
-        Link(
+        CircuitLink(
             f"{place}:{feature}",
             Measure(_round(share[feature]), "logits for what it was taken for", _round(usual[feature]), "on average"),
             _examples(writer, made, "features", feature),
@@ -159,7 +170,7 @@ def _drivers(writer: Writer, made: Plan, row: int, predicted: int) -> tuple[Link
     )
 
 
-def _examples(writer: Writer, made: Plan, probed: str, channel: int) -> tuple[Picture, ...]:
+def _examples(writer: Writer, made: BuildPlan, probed: str, channel: int) -> tuple[Picture, ...]:
     """The images on which a channel is strongest: it may be none of the features that the atlas describes."""
     values = made.probes[probed].values[:, channel]
     images = (writer.get(ImageRecord, made.any.ids[row]) for row in np.argsort(-values, kind="stable")[:_EXAMPLES])

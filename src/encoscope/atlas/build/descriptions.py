@@ -10,12 +10,12 @@ from jaxtyping import Float
 
 from encoscope import plots
 from encoscope.atlas.build.images import SIGMA
-from encoscope.atlas.build.plan import Plan
-from encoscope.atlas.records import Crop, FeatureRecord, ImageRecord, Measure, Term, Words
+from encoscope.atlas.build.plan import BuildPlan
+from encoscope.atlas.records import CropRecord, DescriptionRecord, FeatureRecord, ImageRecord, Measure, Term
 from encoscope.atlas.writer import Writer
 from encoscope.falcon import Falcon
 from encoscope.falcon.description import Concept, Description, Descriptions, Example
-from encoscope.progress import steps
+from encoscope.progress import track_steps
 from encoscope.units import Unit
 
 CHUNK = 64
@@ -25,7 +25,9 @@ _PERMUTED = "the same words held against other features' images"
 _UNLIKE = "crops of different features"
 
 
-def add_words(writer: Writer, made: Plan, units: Sequence[Unit], mean: Sequence[float], std: Sequence[float]) -> None:
+def add_words(
+    writer: Writer, made: BuildPlan, units: Sequence[Unit], mean: Sequence[float], std: Sequence[float]
+) -> None:
     """Words of every unit that has none yet, with clarity, truth and counterfactuals."""
     todo = [place for place, unit in enumerate(units) if _lacks(writer, unit)]
     if todo:
@@ -50,7 +52,7 @@ def add_words(writer: Writer, made: Plan, units: Sequence[Unit], mean: Sequence[
             },
         )
         # a unit's description depends on the others of its call nowhere, so chunks may be cut anywhere
-        with steps(len(todo), "describe", made.progress) as step:
+        with track_steps(len(todo), "describe", made.progress) as step:
             for start in range(0, len(todo), CHUNK):
                 part = todo[start : start + CHUNK]
                 described = falcon.describe([units[place] for place in part])
@@ -107,13 +109,13 @@ def _record(
     active = ()
     if old is not None:
         active = tuple(
-            Crop(**{**crop.__dict__, "captions": tuple(text for text, _ in captions.get(crop.image, ())[:2])})
+            CropRecord(**{**crop.__dict__, "captions": tuple(text for text, _ in captions.get(crop.image, ())[:2])})
             for crop in old.activating
         )
     return FeatureRecord(
         unit.text,
         layer=unit.layer,
-        words=Words(
+        words=DescriptionRecord(
             concepts=_terms(found.concepts),
             phrases=_terms(found.phrases),
             spurious=_terms(found.spurious),
@@ -131,12 +133,12 @@ def _record(
 _METHODS = {"dissect": "soft-WPMI (FALCON found none)", "falcon": "FALCON", "falcon, top-k": "FALCON, top-k"}
 
 
-def _whole(writer: Writer, example: Example, mean: float, std: float) -> Crop:
+def _whole(writer: Writer, example: Example, mean: float, std: float) -> CropRecord:
     known = writer.get(ImageRecord, example.id)
     picture = None if known is None else known.thumbnail
     if picture is None:
         picture = writer.picture(plots.displayable(example.pixels), side=176)
-    return Crop(example.id, picture, Measure(_round((example.activation - mean) / (std or 1)), SIGMA))
+    return CropRecord(example.id, picture, Measure(_round((example.activation - mean) / (std or 1)), SIGMA))
 
 
 def _terms(found: Sequence[Concept]) -> tuple[Term, ...]:

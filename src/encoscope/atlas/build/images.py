@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 
 from encoscope import plots
-from encoscope.atlas.build.plan import Plan, class_text
-from encoscope.atlas.records import ImageRecord, Link, Measure
+from encoscope.atlas.build.plan import BuildPlan, class_text
+from encoscope.atlas.records import CircuitLink, ImageRecord, Measure
 from encoscope.atlas.writer import Writer
 from encoscope.errors import ImageError, MissingError
-from encoscope.images import read
-from encoscope.probing import ahead
+from encoscope.images import read_image
+from encoscope.probing import prefetch
 from encoscope.progress import track
 from encoscope.units import Unit
 
@@ -22,10 +22,10 @@ _PICTURE, _THUMBNAIL = 640, 176
 _SAID = 3
 
 
-def add_images(writer: Writer, made: Plan) -> None:
+def add_images(writer: Writer, made: BuildPlan) -> None:
     """A record of every image that has none yet."""
     todo = [image for image in made.any.ids if writer.get(ImageRecord, image) is None]
-    loaded = ahead(lambda image: _load(made, image), todo, 8)
+    loaded = prefetch(lambda image: _load(made, image), todo, 8)
     for image, shown in track(zip(todo, loaded, strict=True), len(todo), "images", made.progress):
         if shown is None:
             continue  # gone since it was probed
@@ -45,21 +45,21 @@ def add_images(writer: Writer, made: Plan) -> None:
     writer.stage("images", len(made.any), len(made.any))
 
 
-def add_tops(writer: Writer, units: list[Unit], values: np.ndarray, made: Plan, count: int = 6) -> None:
+def add_tops(writer: Writer, units: list[Unit], values: np.ndarray, made: BuildPlan, count: int = 6) -> None:
     """To every image the features that stand out most in it. values: in standard deviations, ``[units, images]``."""
     for row, image in enumerate(made.any.ids):
         if writer.get(ImageRecord, image) is None:
             continue
         best = np.argsort(-values[:, row], kind="stable")[:count]
         tops = tuple(
-            Link(units[place].text, Measure(_round(values[place, row]), SIGMA))
+            CircuitLink(units[place].text, Measure(_round(values[place, row]), SIGMA))
             for place in best.tolist()
             if values[place, row] > 0
         )
         writer.add(ImageRecord(image, tops=tops))
 
 
-def probabilities(made: Plan) -> np.ndarray | None:
+def probabilities(made: BuildPlan) -> np.ndarray | None:
     """The network's answers, ``[images, classes]``; None without a classifier."""
     if "logits" not in made.probes:
         return None
@@ -68,12 +68,12 @@ def probabilities(made: Plan) -> np.ndarray | None:
     return shifted / shifted.sum(1, keepdims=True)
 
 
-def chance(made: Plan) -> tuple[float, str]:
+def chance(made: BuildPlan) -> tuple[float, str]:
     """The control of a probability: what guessing gives."""
     return 1 / (made.encoder.outputs or 1), f"one of {made.encoder.outputs} classes at random"
 
 
-def _said(made: Plan, image: str) -> tuple[Link, ...]:
+def _said(made: BuildPlan, image: str) -> tuple[CircuitLink, ...]:
     logits = made.probes.get("logits")
     if logits is None:
         return ()
@@ -83,14 +83,18 @@ def _said(made: Plan, image: str) -> tuple[Link, ...]:
     control, name = chance(made)
     best = np.argsort(-share, kind="stable")[:_SAID]
     return tuple(
-        Link(f"class:{class_text(made.encoder, index)}", Measure(_round(share[index]), "probability", control, name))
+        CircuitLink(
+            f"class:{class_text(made.encoder, index)}", Measure(_round(share[index]), "probability", control, name)
+        )
         for index in best.tolist()
     )
 
 
-def _load(made: Plan, image: str) -> Image.Image | None:
+def _load(made: BuildPlan, image: str) -> Image.Image | None:
     try:
-        return Image.fromarray(plots.displayable(read(made.file(image), channels=made.encoder.preprocess.channels)))
+        return Image.fromarray(
+            plots.displayable(read_image(made.file(image), channels=made.encoder.preprocess.channels))
+        )
     except (ImageError, MissingError):
         return None
 

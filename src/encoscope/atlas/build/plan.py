@@ -14,11 +14,11 @@ import numpy as np
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Skipped, is_dataset
-from encoscope.probing import Listing, Probe, listing, probe
+from encoscope.images import SkippedImage, is_dataset
+from encoscope.probing import ImageListing, Probe, list_images, probe
 from encoscope.progress import Progress
-from encoscope.store import key
-from encoscope.units import Unit, channel_unit, parse, plain_name
+from encoscope.store import content_key
+from encoscope.units import Unit, channel_unit, normalize_name, parse_unit
 
 Count: TypeAlias = int | Literal["all", "none"]
 
@@ -27,7 +27,7 @@ STAGES = 3
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """How an atlas is made.
 
     layers: whose channels are features, and over which images are parted; None takes the last ones.
@@ -63,7 +63,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """Options, resolved. probes: by what was probed: each layer, and "features" and "logits" where there is a head.
 
     rows: of the probes, by image id. pooled: the layer whose spatial means are what the head takes, if there is one.
@@ -71,14 +71,14 @@ class Plan:
     """
 
     encoder: Encoder
-    options: Options
-    files: Listing
+    options: BuildOptions
+    files: ImageListing
     layers: tuple[str, ...]
     probes: dict[str, Probe]
     rows: dict[str, int]
     classes: tuple[int, ...]
     pooled: str | None
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedImage, ...]
     progress: Progress = None
     key: str = field(default="")
 
@@ -108,12 +108,12 @@ class Plan:
         return found | {"layers": list(self.layers), "features": _text(self.options.features)}
 
 
-def plan(encoder: Encoder, source: Any, options: Options, *, progress: Progress = None) -> Plan:
+def plan(encoder: Encoder, source: Any, options: BuildOptions, *, progress: Progress = None) -> BuildPlan:
     """Resolve options, and probe the images: every layer whose channels are features, and the head's sides.
 
     Raises UsageError for unknown layers, units and numbers, MissingError for images that are not there.
     """
-    files = _some(listing(source), options.images)
+    files = _some(list_images(source), options.images)
     layers = _layers(encoder, options)
     probes = {layer: probe(encoder, files, layer, progress=progress) for layer in layers}
     if encoder.outputs is not None:
@@ -123,7 +123,7 @@ def plan(encoder: Encoder, source: Any, options: Options, *, progress: Progress 
         probes["features"] = probe(encoder, files, "features", progress=progress)
         pooled = _pooled(layers, probes)
     first = next(iter(probes.values()))
-    made = Plan(
+    made = BuildPlan(
         encoder=encoder,
         options=options,
         files=files,
@@ -134,7 +134,7 @@ def plan(encoder: Encoder, source: Any, options: Options, *, progress: Progress 
         pooled=pooled,
         skipped=first.skipped,
         progress=progress,
-        key=key(
+        key=content_key(
             {
                 "encoder": encoder.digest,
                 "images": hashlib.sha256("\n".join(first.ids).encode()).hexdigest(),
@@ -144,10 +144,10 @@ def plan(encoder: Encoder, source: Any, options: Options, *, progress: Progress 
             }
         ),
     )
-    return Plan(**{**made.__dict__, "classes": _classes(made)})
+    return BuildPlan(**{**made.__dict__, "classes": _classes(made)})
 
 
-def features(made: Plan, wanted: Sequence[Unit] = ()) -> list[Unit]:
+def features(made: BuildPlan, wanted: Sequence[Unit] = ()) -> list[Unit]:
     """The units of an atlas: those listed, all channels, or so many: first ``wanted`` ones, then the most selective.
 
     wanted: channels that classes rest on, the heaviest first. A channel is selective when its strongest images stand
@@ -155,7 +155,7 @@ def features(made: Plan, wanted: Sequence[Unit] = ()) -> list[Unit]:
     """
     choice, encoder = made.options.features, made.encoder
     if isinstance(choice, tuple):
-        return [parse(text, encoder) for text in unit_texts(choice)]
+        return [parse_unit(text, encoder) for text in unit_texts(choice)]
     everything = [
         channel_unit(layer, channel) for layer in made.layers for channel in range(encoder.layer(layer).channels)
     ]
@@ -184,9 +184,9 @@ def unit_texts(listed: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def readings(made: Plan, units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def readings(made: BuildPlan, units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every unit's value on every image, ``[units, images]``, and its mean and standard deviation, ``[units]``."""
-    from encoscope.units import weights
+    from encoscope.units import unit_weights
 
     rows = []
     for unit in units:
@@ -197,7 +197,9 @@ def readings(made: Plan, units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray,
         if place not in made.probes:
             made.probes[place] = probe(made.encoder, made.files, place, progress=made.progress)
         values = made.probes[place].values
-        rows.append(values[:, unit.index] if len(unit.channels) == 1 else values @ weights(unit, made.encoder).numpy())
+        rows.append(
+            values[:, unit.index] if len(unit.channels) == 1 else values @ unit_weights(unit, made.encoder).numpy()
+        )
     values = np.stack(rows).astype(np.float64)
     return values, values.mean(1), values.std(1)
 
@@ -211,23 +213,23 @@ def class_name(encoder: Encoder, label: str | None) -> str | None:
     """A label of the data as the encoder's own class is called, where one of them is meant."""
     if label is None or encoder.classes is None:
         return label
-    wanted = plain_name(label)
-    return next((name for name in encoder.classes if plain_name(name) == wanted), label)
+    wanted = normalize_name(label)
+    return next((name for name in encoder.classes if normalize_name(name) == wanted), label)
 
 
-def _some(files: Listing, most: int | None) -> Listing:
+def _some(files: ImageListing, most: int | None) -> ImageListing:
     """Evenly drawn from the dataset's order, so that all classes have their share."""
     if most is None or most >= len(files):
         return files
     places = [round((place + 0.5) * len(files) / most - 0.5) for place in range(most)]
-    return Listing(tuple(files.paths[place] for place in places), tuple(files.labels[place] for place in places))
+    return ImageListing(tuple(files.paths[place] for place in places), tuple(files.labels[place] for place in places))
 
 
-def _layers(encoder: Encoder, options: Options) -> tuple[str, ...]:
+def _layers(encoder: Encoder, options: BuildOptions) -> tuple[str, ...]:
     if options.layers is not None:
         asked = dict.fromkeys(options.layers)
     elif isinstance(options.features, tuple):
-        units = [parse(text, encoder) for text in unit_texts(options.features)]
+        units = [parse_unit(text, encoder) for text in unit_texts(options.features)]
         asked = dict.fromkeys(unit.layer for unit in units if unit.layer is not None)
     else:
         asked = {}
@@ -251,7 +253,7 @@ def _pooled(layers: Sequence[str], probes: dict[str, Probe]) -> str | None:
     return None
 
 
-def _classes(made: Plan) -> tuple[int, ...]:
+def _classes(made: BuildPlan) -> tuple[int, ...]:
     choice, outputs = made.options.classes, made.encoder.outputs
     if outputs is None or choice == "none":
         return ()

@@ -14,21 +14,21 @@ from jaxtyping import Float, Int
 
 from encoscope.atlas import trees
 from encoscope.atlas.build.images import SIGMA
-from encoscope.atlas.build.plan import Plan
-from encoscope.atlas.records import ImageParts, ImageRecord, LabelMap, Link, Measure, NodeTop, SegmentationInfo
+from encoscope.atlas.build.plan import BuildPlan
+from encoscope.atlas.records import CircuitLink, ImageParts, ImageRecord, LabelMap, Measure, NodeTop, SegmentationInfo
 from encoscope.atlas.writer import Writer
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.images import Photo, Skipped, photos
+from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.nave import Nave, segment_stream
-from encoscope.progress import steps
-from encoscope.units import Unit, weights
+from encoscope.progress import track_steps
+from encoscope.units import Unit, unit_weights
 
 LEAVES = 20
-Parted: TypeAlias = tuple[Photo, np.ndarray, trees.Merges]
+Parted: TypeAlias = tuple[LoadedImage, np.ndarray, trees.Merges]
 """A photo, its leaves on the grid, and the merges of its own tree; none where all share one."""
 
-Parter: TypeAlias = Callable[[Sequence[Photo]], Iterator[Parted]]
+Parter: TypeAlias = Callable[[Sequence[LoadedImage]], Iterator[Parted]]
 
 FOLDER = "nave"
 _TOP = 4  # features of a region
@@ -50,7 +50,7 @@ class Gauge:
         chosen = [place for place, unit in enumerate(units) if unit.kind in ("channel", "group", "direction")]
         return cls(encoder, tuple(units[place] for place in chosen), mean[chosen], std[chosen])
 
-    def planes(self, photo: Photo, grid: tuple[int, int]) -> Float[np.ndarray, "units rows columns"]:
+    def planes(self, photo: LoadedImage, grid: tuple[int, int]) -> Float[np.ndarray, "units rows columns"]:
         """Every unit's map over the whole photo, on a grid."""
         if not self.units:
             return np.zeros((0, *grid), dtype=np.float32)
@@ -65,7 +65,7 @@ class Gauge:
             if len(unit.channels) == 1:
                 plane = maps[:, unit.index]
             else:
-                plane = torch.einsum("c,bchw->bhw", weights(unit, self.encoder).to(maps.device), maps)
+                plane = torch.einsum("c,bchw->bhw", unit_weights(unit, self.encoder).to(maps.device), maps)
             large = torch.nn.functional.interpolate(plane[:, None], whole, mode="bilinear", align_corners=False)
             found.append(large[0, 0, : grid[0], : grid[1]].cpu().numpy())
         return np.stack(found)
@@ -94,7 +94,10 @@ class Gauge:
             score = (sums[:, below].sum(1) / size - mean) / std
             best = [one for one in np.argsort(-score, kind="stable")[:_TOP].tolist() if score[one] > 0]
             if best:
-                links = (Link(self.units[places[one]].text, Measure(float(f"{score[one]:.3g}"), SIGMA)) for one in best)
+                links = (
+                    CircuitLink(self.units[places[one]].text, Measure(float(f"{score[one]:.3g}"), SIGMA))
+                    for one in best
+                )
                 found.append(NodeTop(node, tuple(links)))
         return tuple(found)
 
@@ -110,7 +113,7 @@ def specifications(layers: Sequence[str]) -> list[SegmentationInfo]:
     ]
 
 
-def part_images(writer: Writer, made: Plan, gauge: Gauge) -> None:
+def part_images(writer: Writer, made: BuildPlan, gauge: Gauge) -> None:
     """Every image's parts, where it has not all of them; the fits over all images are kept for new ones."""
     parters: list[tuple[SegmentationInfo, Parter]] = []
     for info in specifications(made.layers):
@@ -125,10 +128,10 @@ def part_images(writer: Writer, made: Plan, gauge: Gauge) -> None:
     names = {info.id for info, _ in parters}
     todo = [image for image in made.any.ids if _lacks(writer, image, names)]
     done = len(made.any) - len(todo)
-    with steps(len(todo), "segment", made.progress) as step:
+    with track_steps(len(todo), "segment", made.progress) as step:
         for start in range(0, len(todo), _CHUNK):
             part = todo[start : start + _CHUNK]
-            there = [photo for photo in _photos(made, part) if isinstance(photo, Photo)]
+            there = [photo for photo in _photos(made, part) if isinstance(photo, LoadedImage)]
             planes: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
             found: dict[str, list[ImageParts]] = {photo.id: [] for photo in there}
             for info, parter in parters:
@@ -147,12 +150,12 @@ def part_images(writer: Writer, made: Plan, gauge: Gauge) -> None:
 
 
 def alone(
-    encoder: Encoder, items: Iterable[Photo | Skipped], layers: Sequence[str], cells: int, seed: int
-) -> Iterator[Parted | Skipped]:
+    encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], layers: Sequence[str], cells: int, seed: int
+) -> Iterator[Parted | SkippedImage]:
     """Photos with their leaves on the grid, numbered by size, and the merges of their own trees."""
     settings = {"layers": list(layers), "resolution": cells, "grouping": "ward", "weighting": "equal", "seed": seed}
     for result in segment_stream(encoder, items, clusters=2, **settings):
-        if isinstance(result, Skipped):
+        if isinstance(result, SkippedImage):
             yield result
             continue
         photo, segmentation = result
@@ -181,20 +184,20 @@ def load_fit(site: Path, info: SegmentationInfo, encoder: Encoder) -> Nave:
     return Nave.load(_home(site, info.id), encoder)
 
 
-def _alone(made: Plan, info: SegmentationInfo, there: Sequence[Photo]) -> Iterator[Parted]:
+def _alone(made: BuildPlan, info: SegmentationInfo, there: Sequence[LoadedImage]) -> Iterator[Parted]:
     for result in alone(made.encoder, there, info.layers, made.options.cells, made.options.seed):
-        if not isinstance(result, Skipped):
+        if not isinstance(result, SkippedImage):
             yield result
 
 
-def _jointly(nave: Nave, leaves: np.ndarray, there: Sequence[Photo]) -> Iterator[Parted]:
+def _jointly(nave: Nave, leaves: np.ndarray, there: Sequence[LoadedImage]) -> Iterator[Parted]:
     for result in nave.predict_stream(there, [len(leaves)]):
-        if not isinstance(result, Skipped):
+        if not isinstance(result, SkippedImage):
             photo, segmentation = result
             yield photo, leaves[segmentation.grid_labels], ()
 
 
-def _fit(writer: Writer, made: Plan, info: SegmentationInfo) -> Nave:
+def _fit(writer: Writer, made: BuildPlan, info: SegmentationInfo) -> Nave:
     home = _home(writer.path, info.id)
     try:
         return Nave.load(home, made.encoder)
@@ -214,7 +217,7 @@ def _fit(writer: Writer, made: Plan, info: SegmentationInfo) -> Nave:
     return nave
 
 
-def _described(info: SegmentationInfo, made: Plan) -> SegmentationInfo:
+def _described(info: SegmentationInfo, made: BuildPlan) -> SegmentationInfo:
     settings = {"method": "nave", "weighting": "equal", "grouping": "ward", "cells": str(made.options.cells)}
     return SegmentationInfo(**{**info.__dict__, "settings": settings})
 
@@ -223,8 +226,8 @@ def _home(site: Path, name: str) -> Path:
     return site / FOLDER / name.replace(" ", "-").replace("/", "_")
 
 
-def _photos(made: Plan, images: Sequence[str]) -> Iterator[Photo | Skipped]:
-    return photos((made.file(image) for image in images), channels=made.encoder.preprocess.channels)
+def _photos(made: BuildPlan, images: Sequence[str]) -> Iterator[LoadedImage | SkippedImage]:
+    return read_images((made.file(image) for image in images), channels=made.encoder.preprocess.channels)
 
 
 def _lacks(writer: Writer, image: str, names: set[str]) -> bool:

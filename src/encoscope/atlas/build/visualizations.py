@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from encoscope.atlas.build.plan import Plan, class_text
-from encoscope.atlas.records import ClassRecord, FeatureRecord, Measure, Visualization
+from encoscope.atlas.build.plan import BuildPlan, class_text
+from encoscope.atlas.records import ClassRecord, FeatureRecord, Measure, VisualizationRecord
 from encoscope.atlas.writer import Writer
 from encoscope.errors import EncoscopeError
 from encoscope.progress import track
-from encoscope.units import Unit, parse
+from encoscope.units import Unit, parse_unit
 from encoscope.vital.estimator import Vital
 from encoscope.vital.references.references import Source
-from encoscope.vital.references.shipped import shipped
+from encoscope.vital.references.shipped import load_shipped
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.visualization import Visualization as Found
 
 _HARDLY = "it is hardly excited by this picture: the optimisation found no way up, so little can be read from it"
 
 
-def add_pictures(writer: Writer, made: Plan, units: Sequence[Unit], wanted: Sequence[Unit] = ()) -> None:
+def add_pictures(writer: Writer, made: BuildPlan, units: Sequence[Unit], wanted: Sequence[Unit] = ()) -> None:
     """A picture of every unit that has none yet, and of every class.
 
     wanted: the units that come first where not all get one. They are made in the order of ``units`` all the same.
@@ -42,7 +42,7 @@ def add_pictures(writer: Writer, made: Plan, units: Sequence[Unit], wanted: Sequ
             done += 1
             writer.stage("visualize", done, total)
     for index in track(classes, len(classes), "class pictures", made.progress):
-        unit = parse(f"class:{index}", made.encoder)
+        unit = parse_unit(f"class:{index}", made.encoder)
         references = _references(made, unit, index)
         if references is None:
             total -= 1
@@ -55,20 +55,20 @@ def add_pictures(writer: Writer, made: Plan, units: Sequence[Unit], wanted: Sequ
     writer.stage("visualize", done, total)
 
 
-def _references(made: Plan, unit: Unit, index: int) -> Source | Mapping[str, Prototype] | None:
+def _references(made: BuildPlan, unit: Unit, index: int) -> Source | Mapping[str, Prototype] | None:
     """What a class's picture is to be alike to: its images here; else the statistics that ship with a zoo encoder."""
     labelled = any(label is not None for label in made.any.labels)
     if labelled and made.of_class(index):
         return made.files
     try:
-        return shipped(made.encoder, [unit])
+        return load_shipped(made.encoder, [unit])
     except EncoscopeError:
         return None
 
 
-def _shown(writer: Writer, found: Found) -> Visualization:
+def _shown(writer: Writer, found: Found) -> VisualizationRecord:
     control = found.reference_activation
-    shown = Visualization(
+    shown = VisualizationRecord(
         found.method,
         writer.picture(found.picture, quality=90),
         writer.picture(found.transparent, quality=90),

@@ -18,18 +18,18 @@ from encoscope.atlas.build.images import SIGMA
 from encoscope.atlas.build.plan import class_text
 from encoscope.atlas.codec import to_plain
 from encoscope.atlas.reader import Atlas
-from encoscope.atlas.records import ImageParts, LabelMap, Link, Measure, SegmentationInfo
+from encoscope.atlas.records import CircuitLink, ImageParts, LabelMap, Measure, SegmentationInfo
 from encoscope.atlas.serving.limits import FORMATS, Limits
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, UsageError
-from encoscope.images import Photo, Skipped, read
+from encoscope.images import LoadedImage, SkippedImage, read_image
 from encoscope.nave import Nave
-from encoscope.units import Unit, measure, parse
+from encoscope.units import Unit, measure_units, parse_unit
 
 _TOP, _SAID = 8, 3
 
 
-def decode(content: bytes, limits: Limits, channels: int) -> Photo:
+def decode(content: bytes, limits: Limits, channels: int) -> LoadedImage:
     """An uploaded file as a Photo. ImageError, in one line, for anything but an image within the limits."""
     if not content:
         raise ImageError("the file is empty")
@@ -46,7 +46,7 @@ def decode(content: bytes, limits: Limits, channels: int) -> Photo:
             f"{image.width} x {image.height} are more than the {limits.pixels / 1e6:.0f} megapixels that are taken"
         )
     try:
-        return read(image, channels=channels, max_pixels=limits.pixels)
+        return read_image(image, channels=channels, max_pixels=limits.pixels)
     except EncoscopeError:
         raise
     except Exception as error:
@@ -75,7 +75,7 @@ class Live:
         units, means, stds = [], [], []
         for text, mean, std in zip(table["unit"], table["mean"], table["std"], strict=True):
             if mean is not None:
-                units.append(parse(text, self.encoder))
+                units.append(parse_unit(text, self.encoder))
                 means.append(mean)
                 stds.append(std)
         return units, segmentation.Gauge.of(self.encoder, units, np.array(means), np.array(stds))
@@ -100,7 +100,7 @@ class Live:
         """``look`` at an uploaded file. ImageError for anything but an image within the limits."""
         return self.look(decode(content, limits, self.encoder.preprocess.channels))
 
-    def look(self, photo: Photo) -> Mapping[str, Any]:
+    def look(self, photo: LoadedImage) -> Mapping[str, Any]:
         """What the atlas would say of a photo, ready for JSON: its size, parts, standing-out features, predictions."""
         with torch.inference_mode():
             parts = tuple(self._parts(photo, info) for info in self.atlas.segmentations)
@@ -112,12 +112,12 @@ class Live:
                 "predictions": to_plain(self._said(photo)),
             }
 
-    def _parts(self, photo: Photo, info: SegmentationInfo) -> ImageParts:
+    def _parts(self, photo: LoadedImage, info: SegmentationInfo) -> ImageParts:
         merges: trees.Merges = ()
         if info.scope == "joint":
             nave, leaves = self._fits[info.id]
             (result,) = nave.predict_stream([photo], [len(leaves)])
-            if isinstance(result, Skipped):
+            if isinstance(result, SkippedImage):
                 raise ImageError(result.reason)
             labels = leaves[result[1].grid_labels]
         else:
@@ -125,7 +125,7 @@ class Live:
             (result,) = segmentation.alone(
                 self.encoder, [photo], info.layers, int(settings["cells"]), int(self.atlas.manifest["seed"] or 0)
             )
-            if isinstance(result, Skipped):
+            if isinstance(result, SkippedImage):
                 raise ImageError(result.reason)
             _, labels, merges = result
         whole = merges or info.merges
@@ -133,23 +133,23 @@ class Live:
         tops = self._gauge[1].tops(planes, labels, whole, info.layers)
         return ImageParts(info.id, LabelMap.of(labels), merges, tops)
 
-    def _tops(self, photo: Photo) -> tuple[Link, ...]:
+    def _tops(self, photo: LoadedImage) -> tuple[CircuitLink, ...]:
         units = self._gauge[0]
         if not units:
             return ()
         mean, std = self._usual
-        values = measure(self.encoder, photo, units)[0].double().cpu().numpy()
+        values = measure_units(self.encoder, photo, units)[0].double().cpu().numpy()
         scores = (values - mean) / np.where(std > 0, std, np.inf)
         best = [place for place in np.argsort(-scores, kind="stable")[:_TOP].tolist() if scores[place] > 0]
-        return tuple(Link(units[place].text, Measure(float(f"{scores[place]:.4g}"), SIGMA)) for place in best)
+        return tuple(CircuitLink(units[place].text, Measure(float(f"{scores[place]:.4g}"), SIGMA)) for place in best)
 
-    def _said(self, photo: Photo) -> tuple[Link, ...]:
+    def _said(self, photo: LoadedImage) -> tuple[CircuitLink, ...]:
         if self.encoder.outputs is None:
             return ()
         shares = torch.softmax(self.encoder.logits(photo)[0].double(), 0).cpu().numpy()
         chance, name = 1 / len(shares), f"one of {len(shares)} classes at random"
         return tuple(
-            Link(
+            CircuitLink(
                 f"class:{class_text(self.encoder, index)}",
                 Measure(float(f"{shares[index]:.4g}"), "probability", chance, name),
             )

@@ -16,7 +16,7 @@ from encoscope.images import Preprocess
 
 
 @dataclass(frozen=True)
-class Request:
+class SourceRequest:
     """A network as asked for: ``name`` within its source, and how its weights are to be had.
 
     untrained: random weights from ``seed``. checkpoint: a file with the weights. trust: code from elsewhere may run.
@@ -35,7 +35,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Model:
+class LoadedModel:
     """A network with its preprocessing and class names.
 
     forward: where calling the module is not enough. classifier: whether a linear layer at the end is a classifier.

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from encoscope._offline import hugging_face, no_weights, reason
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import Model, Request, needs, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, needs, seeded
 from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
-from encoscope.images.processors import preprocess_of, processor_of
+from encoscope.images.processors import load_processor, read_preprocess
 
 _log = logging.getLogger("encoscope")
 
@@ -26,7 +26,7 @@ _TOWERS = {
 }
 
 
-def build(request: Request) -> Model:
+def build(request: SourceRequest) -> LoadedModel:
     """The network with its image processor's preprocessing and, for a trained classifier, class names."""
     with needs("transformers", "hf:", "hf"):
         import transformers
@@ -43,7 +43,7 @@ def build(request: Request) -> Model:
             _report(module, sorted(info["missing_keys"]), request.name)
         else:
             module = _make(cls, vision, request)
-        processor = processor_of(request.name, transformers)
+        processor = load_processor(request.name, transformers)
 
     def remake(classes: int | None = None, channels: int | None = None) -> nn.Module:
         vision.update({"num_labels": classes} if classes else {})
@@ -52,10 +52,10 @@ def build(request: Request) -> Model:
 
     if request.checkpoint is not None:
         module = load_checkpoint(request.checkpoint, remake)
-    return Model(module, preprocess_of(processor, vision), _classes(config, module), _forward(module))
+    return LoadedModel(module, read_preprocess(processor, vision), _classes(config, module), _forward(module))
 
 
-def _config(request: Request, transformers: Any) -> Any:
+def _config(request: SourceRequest, transformers: Any) -> Any:
     name = request.name
     types = transformers.CONFIG_MAPPING
     if "/" not in name and not Path(name).is_dir() and name in types:
@@ -87,7 +87,7 @@ def _class(config: Any, transformers: Any) -> Any:
     return transformers.AutoModel
 
 
-def _make(cls: Any, config: Any, request: Request) -> nn.Module:
+def _make(cls: Any, config: Any, request: SourceRequest) -> nn.Module:
     with seeded(request.seed):
         try:
             return cls.from_config(config) if cls.__name__ == "AutoModel" else cls(config)

@@ -10,11 +10,11 @@ from torch import nn
 
 from encoscope._offline import no_weights, quiet, reachable
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import Model, Request, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
 from encoscope.errors import EncoscopeError, UsageError
 
 
-def build(request: Request) -> Model:
+def build(request: SourceRequest) -> LoadedModel:
     """What the repository's ``hubconf.py`` makes, with the usual preprocessing. Runs that repository's code."""
     repository, _, entry = request.name.rpartition(":")
     if not repository or not entry:
@@ -44,7 +44,7 @@ def build(request: Request) -> Model:
     except Exception as error:  # the repository's own code
         said = " ".join(str(error).split())[:300]
         raise EncoscopeError(f"hub:{request.name} failed: {type(error).__name__}: {said}") from error
-    return Model(module)
+    return LoadedModel(module)
 
 
 def _call(repository: str, entry: str, source: Literal["local", "github"], *, pretrained: bool) -> Any:

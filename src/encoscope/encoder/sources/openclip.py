@@ -8,12 +8,12 @@ from torch import nn
 
 from encoscope._offline import hugging_face, no_weights, quiet, reason
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import Model, Request, needs, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, needs, seeded
 from encoscope.errors import UsageError, nearest
 from encoscope.images import Preprocess
 
 
-def build(request: Request) -> Model:
+def build(request: SourceRequest) -> LoadedModel:
     """The tower with open_clip's own preprocessing; its output is the image embedding, so it has no classes.
 
     Besides open_clip's built-in names, ``local-dir:FOLDER`` and ``hf-hub:OWNER/REPO`` are understood.
@@ -45,7 +45,7 @@ def build(request: Request) -> Model:
     tower = model.visual
     if request.checkpoint is not None:
         tower = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: tower)
-    return Model(tower, _preprocess(tower), classifier=False)
+    return LoadedModel(tower, _preprocess(tower), classifier=False)
 
 
 def create(architecture: str, *, seed: int = 0, tag: str | None = None, weights: bool = False) -> Any:

@@ -13,11 +13,11 @@ from torch import nn
 
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.encoder import Encoder
-from encoscope.encoder.sources.base import Model, Request, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
 from encoscope.errors import EncoscopeError, UsageError, nearest
 
 
-def build(request: Request) -> Model | Encoder:
+def build(request: SourceRequest) -> LoadedModel | Encoder:
     """What the function returns: an Encoder as it is, or a network with the usual preprocessing."""
     module_name, _, function_name = request.name.partition(":")
     if not module_name or not function_name:
@@ -59,10 +59,10 @@ def build(request: Request) -> Model | Encoder:
             made.module = loaded
         else:
             made = loaded
-    return made if isinstance(made, Encoder) else Model(made)
+    return made if isinstance(made, Encoder) else LoadedModel(made)
 
 
-def _make(function: Callable[..., Any], request: Request) -> Any:
+def _make(function: Callable[..., Any], request: SourceRequest) -> Any:
     """Calls the function, with ``pretrained`` if it has that argument; else untrained weights are made here."""
     if "pretrained" in inspect.signature(function).parameters:
         return function(pretrained=request.pretrained)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from encoscope._offline import hugging_face, no_weights, quiet, reason
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import Model, Request, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
 from encoscope.errors import UsageError, nearest
 from encoscope.images import Preprocess
 
@@ -16,7 +16,7 @@ from encoscope.images import Preprocess
 _FREE_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
-def build(request: Request) -> Model:
+def build(request: SourceRequest) -> LoadedModel:
     """The network with timm's own preprocessing and, for ImageNet heads with weights, class names."""
     import timm
 
@@ -43,7 +43,7 @@ def build(request: Request) -> Model:
                 module = create(request.name, seed=request.seed, pretrained=True)
             except (OSError, RuntimeError) as error:
                 raise no_weights(f"timm:{request.name}", reason(error)) from error
-    return Model(module, preprocess(module), None if request.untrained else _classes(module))
+    return LoadedModel(module, preprocess(module), None if request.untrained else _classes(module))
 
 
 def create(name: str, *, seed: int = 0, **arguments: Any) -> nn.Module:

@@ -8,12 +8,12 @@ from torch import nn
 
 from encoscope._offline import no_weights, quiet, torch_hub_file
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import Model, Request, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
 from encoscope.errors import UsageError, nearest
 from encoscope.images import Preprocess
 
 
-def build(request: Request) -> Model:
+def build(request: SourceRequest) -> LoadedModel:
     """The classification network with its weights' own preprocessing and class names."""
     from torchvision import models
 
@@ -47,7 +47,7 @@ def build(request: Request) -> Model:
                 module = models.get_model(name, weights=weights)
         except (OSError, RuntimeError) as error:  # no connection, or a download that is not what it should be
             raise no_weights(f"torchvision:{name}", " ".join(str(error).split())[:200]) from error
-    return Model(module, _preprocess(weights, module), None if request.untrained else _classes(weights, module))
+    return LoadedModel(module, _preprocess(weights, module), None if request.untrained else _classes(weights, module))
 
 
 def with_channels(module: nn.Module, channels: int) -> nn.Module:

@@ -6,13 +6,13 @@ from torch import nn
 
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources import openclip, timm
-from encoscope.encoder.sources.base import Model, Request
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest
 from encoscope.errors import EncoscopeError
 from encoscope.images import Preprocess
 from encoscope.zoo import registry
 
 
-def build(request: Request) -> Model:
+def build(request: SourceRequest) -> LoadedModel:
     """The network of the registry's record, with its preprocessing and class names."""
     entry = registry.entry(request.name)
 
@@ -33,4 +33,4 @@ def build(request: Request) -> Model:
             said = " ".join(str(error).split())[:200]
             raise EncoscopeError(f"zoo:{request.name}'s weights do not fit its architecture: {said}") from error
     classes = entry.classes if request.pretrained and entry.library == "timm" else None
-    return Model(module, Preprocess(**entry.preprocess), classes or None, classifier=entry.library == "timm")
+    return LoadedModel(module, Preprocess(**entry.preprocess), classes or None, classifier=entry.library == "timm")

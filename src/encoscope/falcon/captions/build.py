@@ -16,11 +16,11 @@ import numpy as np
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.captions.readers import cleaned, read_captions
 from encoscope.falcon.captions.store import FORMAT, MANIFEST, CaptionStore, read_manifest
-from encoscope.progress import Progress, steps
-from encoscope.results import aside
-from encoscope.store import cache_dir, key
-from encoscope.store.files import save, sync, writing
-from encoscope.store.keys import difference
+from encoscope.progress import Progress, track_steps
+from encoscope.results import atomic_write
+from encoscope.store import cache_dir, content_key
+from encoscope.store.files import explain_os_errors, save_array, sync_folder
+from encoscope.store.keys import first_difference
 from encoscope.store.lock import Lock
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def build(
             return CaptionStore(path, manifest)
         done = sum(item["rows"] for item in manifest["shards"])
         rest = islice(stream(), done, None)
-        with steps(total, "captions", progress) as step:
+        with track_steps(total, "captions", progress) as step:
             step(done)
             while texts := list(islice(rest, shard)):
                 vectors = vlm.embed_texts(texts).numpy().astype(np.float16)
@@ -91,7 +91,7 @@ def default_store(vlm: VLM | None = None, *, progress: Progress = None) -> Capti
 
     vlm = vlm or load("zoo:clip-caltech101")
     captions = vocabulary()
-    folder = cache_dir("captions", key({"captions": _survey(iter(captions))[1], "vlm": vlm.digest}))
+    folder = cache_dir("captions", content_key({"captions": _survey(iter(captions))[1], "vlm": vlm.digest}))
     return build(captions, vlm, folder, progress=progress)
 
 
@@ -104,7 +104,7 @@ def claimed(path: Path, vlm: VLM, made_from: Mapping[str, Any], fresh: bool) -> 
         "made_from": dict(made_from),
     }
     _refuse_others(path)
-    with writing(path):
+    with explain_os_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = Lock(path / _LOCK)
     try:
@@ -119,7 +119,7 @@ def claimed(path: Path, vlm: VLM, made_from: Mapping[str, Any], fresh: bool) -> 
         else:
             found = {"format": FORMAT, "complete": False, **identity}
             found |= {"normalised": True, "rows": 0, "hash": "", "shards": []}
-            with writing(path):
+            with explain_os_errors(path):
                 write_manifest(path, found)
         _sweep(path, found)
         yield found
@@ -139,10 +139,10 @@ def finish(path: Path, manifest: dict[str, Any]) -> CaptionStore:
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Put the manifest in place of the one before, whole or not at all."""
-    with writing(path):
-        with aside(path / MANIFEST) as temporary:
+    with explain_os_errors(path):
+        with atomic_write(path / MANIFEST) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        sync(path)
+        sync_folder(path)
 
 
 def _survey(captions: Iterator[str]) -> tuple[int, str]:
@@ -163,12 +163,12 @@ def _write_shard(path: Path, number: int, texts: list[str], vectors: np.ndarray)
         "embeddings": f"{_FOLDERS['embeddings']}/text_emb_{number:04d}.npy",
         "captions": f"{_FOLDERS['captions']}/metadata_{number:04d}.parquet",
     }
-    with writing(path):
-        save(path / files["embeddings"], vectors)
-        with aside(path / files["captions"]) as temporary:
+    with explain_os_errors(path):
+        save_array(path / files["embeddings"], vectors)
+        with atomic_write(path / files["captions"]) as temporary:
             parquet.write_table(pyarrow.table({"caption": texts}), temporary, row_group_size=_GROUP)
         for folder in _FOLDERS.values():
-            sync(path / folder)
+            sync_folder(path / folder)
     sha = hashlib.sha256(np.ascontiguousarray(vectors).data)
     sha.update("\n".join(texts).encode())
     return {**files, "column": "caption", "rows": len(texts), "hash": sha.hexdigest()}
@@ -179,7 +179,7 @@ def _difference(found: Mapping[str, Any], identity: Mapping[str, Any]) -> tuple[
     old, new = ({name: each.get(name) for name in identity} for each in (found, identity))
     for each in (old, new):
         each["vlm"] = {"digest": (each["vlm"] or {}).get("digest")}
-    return difference(old, new)
+    return first_difference(old, new)
 
 
 def _refuse_others(path: Path) -> None:
@@ -195,7 +195,7 @@ def _refuse_others(path: Path) -> None:
 def _sweep(path: Path, manifest: Mapping[str, Any]) -> None:
     """Remove what the manifest does not name: shards of a killed or an earlier run, and files aside."""
     known = {item[name] for item in manifest["shards"] for name in _FOLDERS}
-    with writing(path):
+    with explain_os_errors(path):
         for file in [*path.glob(_ASIDE), *(file for folder in _FOLDERS.values() for file in (path / folder).glob("*"))]:
             if file.relative_to(path).as_posix() not in known and file.suffix in (".npy", ".parquet", ".json"):
                 file.unlink()

@@ -21,9 +21,9 @@ from torch.nn import functional
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.falcon.captions.search import chunks, top_captions, unit_queries
 from encoscope.falcon.captions.store import CaptionStore
-from encoscope.progress import Progress, steps
-from encoscope.results import aside
-from encoscope.store.files import writing
+from encoscope.progress import Progress, track_steps
+from encoscope.results import atomic_write
+from encoscope.store.files import explain_os_errors
 
 FEWEST = 10_000
 """Captions that an index can be trained on; fewer are scanned faster than they are indexed."""
@@ -72,17 +72,17 @@ def build_index(store: CaptionStore, *, lists: int | None = None, seed: int = 0,
     rng = np.random.default_rng(seed)
     sample = np.sort(rng.choice(len(store), min(len(store), max(_TRAINING * lists, FEWEST)), replace=False))
     index.train(_vectors(store, sample).numpy())
-    with steps(len(store), "index", progress) as step:
+    with track_steps(len(store), "index", progress) as step:
         for _, part in chunks(store, 8192, torch.device("cpu")):
             index.add(part.numpy())
             step(len(part))
-    with writing(store.path), aside(store.path / _FILE) as temporary:
+    with explain_os_errors(store.path), atomic_write(store.path / _FILE) as temporary:
         faiss.write_index(index, str(temporary))
     chosen = _vectors(store, rng.choice(len(store), 100, replace=False))
     noise = torch.from_numpy(rng.standard_normal(chosen.shape, dtype=np.float32)) / sqrt(store.width)
     noisy = chosen + 0.5 * noise
     about = Index(store.digest, lists, codes, len(noisy), _recall(noisy, store, index, 5))
-    with writing(store.path), aside(store.path / _ABOUT) as temporary:
+    with explain_os_errors(store.path), atomic_write(store.path / _ABOUT) as temporary:
         temporary.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
     return about
 

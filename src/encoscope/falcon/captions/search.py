@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from encoscope.errors import UsageError
 from encoscope.falcon.captions.store import CaptionStore
-from encoscope.progress import Progress, steps
+from encoscope.progress import Progress, track_steps
 
 Score: TypeAlias = Literal["cosine", "softmax"]
 
@@ -54,7 +54,7 @@ def top_captions(
     evidence = torch.full((len(vectors),), -torch.inf, dtype=torch.float64, device=vectors.device)
     block, chunk = min(block, max(1, len(vectors))), min(chunk, max(1, len(store)))
     products = torch.empty(block * chunk, device=vectors.device)
-    with torch.inference_mode(), steps(len(store), "captions", progress) as step:
+    with torch.inference_mode(), track_steps(len(store), "captions", progress) as step:
         for first, captions in chunks(store, chunk, vectors.device):
             for start in range(0, len(vectors), block):
                 some = slice(start, min(start + block, len(vectors)))

@@ -15,12 +15,12 @@ from torch import Tensor
 from encoscope.analysis.watermarks import mark, place
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.images.caltech101 import LabelledPhotos
+from encoscope.images.caltech101 import LabelledImages
 from encoscope.recipes.augment import MEAN, STD
 from encoscope.recipes.classify import mixed_cross_entropy
 from encoscope.recipes.photos import Photos, decode
-from encoscope.recipes.training import Phase, Plan, train
-from encoscope.store import cache_dir, key
+from encoscope.recipes.training import Phase, TrainingPlan, train
+from encoscope.store import cache_dir, content_key
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Samples:
         return place(self.pixels(index), mark(kind, setting.mark_side), (seed, self.ids[index]))
 
 
-def samples(listed: LabelledPhotos, setting: Setting, *, limit: int | None = None) -> Samples:
+def samples(listed: LabelledImages, setting: Setting, *, limit: int | None = None) -> Samples:
     """Decode a labelled dataset and set every fifth image of each class aside for testing. limit: images a class."""
     if len(listed.classes) < 2:
         raise UsageError(f"a study of classifiers needs at least two labels, not {len(listed.classes)}")
@@ -97,7 +97,7 @@ def samples(listed: LabelledPhotos, setting: Setting, *, limit: int | None = Non
     places = np.concatenate([np.arange(np.sum(labels[chosen] == label)) for label in range(len(listed.classes))])
     if not (places % 5 == 4).any():
         raise EncoscopeError(f"{len(chosen)} images are too few for a study: at least five a label are needed")
-    kept = LabelledPhotos(
+    kept = LabelledImages(
         paths=tuple(listed.paths[i] for i in chosen),
         labels=tuple(int(label) for label in labels[chosen]),
         classes=listed.classes,
@@ -120,7 +120,7 @@ def classifier(
 
     origin: names the images for the cache, such as their dataset string. fresh: train again from the start.
     """
-    plan = Plan(
+    plan = TrainingPlan(
         f"{setting.architecture}-{condition.name.replace(', ', '-').replace(' ', '-')}",
         phases=(_phase(condition, setting),),
         seed=condition.seed,
@@ -129,13 +129,13 @@ def classifier(
     ids = [found.ids[i] for i in found.train]
     settings: dict[str, Any] = {
         "origin": origin,
-        "images": key({"ids": ids}),
+        "images": content_key({"ids": ids}),
         "plan": repr(plan),
         "of": repr((condition, setting)),
     }
     if condition.mark is not None and condition.carried < 1:
         settings["carried"] = condition.carried
-    folder = cache_dir("studies", f"{plan.name}-{key(settings)}")
+    folder = cache_dir("studies", f"{plan.name}-{content_key(settings)}")
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     model = untrained(setting, found.photos.classes, condition.seed).module

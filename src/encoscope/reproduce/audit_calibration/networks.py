@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from encoscope.analysis.audit import associations, labels_of, respond
 from encoscope.encoder import Encoder
-from encoscope.images import Photo, read
+from encoscope.images import LoadedImage, read_image
 from encoscope.reproduce.audit_calibration.classifiers import Condition, Samples, Setting, answers
 from encoscope.reproduce.audit_calibration.metrics import figures
 
@@ -39,8 +39,8 @@ class Audited:
     """Held-out images of a pair: indices, clean, as the marked training set has them, and where their marks lie."""
 
     indices: Sequence[int]
-    clean: Sequence[Photo]
-    found: Sequence[Photo]
+    clean: Sequence[LoadedImage]
+    found: Sequence[LoadedImage]
     masks: Sequence[Bool[np.ndarray, "height width"] | None]
 
 
@@ -57,13 +57,13 @@ def audited(found: Samples, pair: Pair, setting: Setting, asked: Mapping[str, An
     """The held-out images that are audited, evenly spread over the classes."""
     step = max(1, len(found.test) // asked["images"])
     indices = [int(index) for index in found.test[::step][: asked["images"]]]
-    clean = [read(found.pixels(index)) for index in indices]
+    clean = [read_image(found.pixels(index)) for index in indices]
     condition, photos, masks = pair.condition(True, asked["carried"]), [], []
     for index, photo in zip(indices, clean, strict=True):
         mask = None
         if found.photos.labels[index] == pair.marked and condition.carries(found.ids[index]):
             pixels, mask = found.marked(index, pair.mark, setting, seed)
-            photo = read(pixels)
+            photo = read_image(pixels)
         photos.append(photo)
         masks.append(mask)
     return Audited(indices, clean, photos, masks)

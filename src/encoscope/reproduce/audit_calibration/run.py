@@ -23,13 +23,13 @@ from encoscope._version import __version__
 from encoscope.analysis.audit import CLUSTERS, PERMUTATIONS
 from encoscope.analysis.watermarks import SEEN, UNSEEN
 from encoscope.errors import UsageError
-from encoscope.evaluation.measurement_cache import Journal
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.measurement_cache import MeasurementCache
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import short
-from encoscope.images import dataset
+from encoscope.images import open_dataset
 from encoscope.metrics import bootstrap, bootstrap_difference
 from encoscope.plots import contact_sheet
-from encoscope.progress import steps
+from encoscope.progress import track_steps
 from encoscope.reproduce.audit_calibration.classifiers import Samples, Setting, classifier, samples, untrained
 from encoscope.reproduce.audit_calibration.metrics import FIGURES, LeftOut, leave_out
 from encoscope.reproduce.audit_calibration.networks import SHOWN, Pair, audited, measure, pairs, unpacked
@@ -52,7 +52,7 @@ _AUDIT = 11  # an audit of an image takes about as long as so many training step
 _log = logging.getLogger("encoscope")
 
 
-def run(request: Request) -> Report:
+def run(request: EvaluationRequest) -> Report:
     """Train (or go on, or read back) and audit every network, and judge the audit's figures."""
     asked = request.settings(OPTIONS)
     setting = Setting(**{name: asked[name] for name in asdict(Setting())})
@@ -65,14 +65,17 @@ def run(request: Request) -> Report:
         raise UsageError(f"carried is a share above 0 and at most 1, not {asked['carried']}")
     if not request.datasets:
         raise UsageError(f"{NAME} needs --dataset: images with labels, such as a folder with a folder for each label")
-    found = samples(dataset(request.datasets[0]), setting, limit=request.limit)
+    found = samples(open_dataset(request.datasets[0]), setting, limit=request.limit)
     origin = _fingerprint(found)
     everyone = pairs(kinds, asked["seeds"], len(found.photos.classes), request.seed)
     measured: dict[tuple[Pair, bool], dict[str, Any]] = {}
     shaped = {name: value for name, value in asked.items() if name not in ("marks", "seeds")}
     manifest = {"task": NAME, "version": __version__, "origin": origin, "seed": request.seed, **shaped}
     todo = [(pair, with_mark) for pair in everyone for with_mark in (True, False)]
-    with Journal(manifest, fresh=request.fresh) as journal, steps(len(todo), "networks", request.progress) as count:
+    with (
+        MeasurementCache(manifest, fresh=request.fresh) as journal,
+        track_steps(len(todo), "networks", request.progress) as count,
+    ):
         left = sum(journal.get(_identity(*one)) is None for one in todo)
         if left:
             _announce(found, setting, asked, left, len(todo))
@@ -123,7 +126,7 @@ def _announce(found: Samples, setting: Setting, asked: Mapping[str, Any], left: 
 
 
 def _report(
-    request: Request,
+    request: EvaluationRequest,
     asked: Mapping[str, Any],
     setting: Setting,
     found: Samples,

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from encoscope.encoder import Encoder, untrained_twin
+from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import UsageError
-from encoscope.evaluation.charts import Row, bars
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.charts import BarRow, bars
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon import Falcon
 from encoscope.metrics import bootstrap
 from encoscope.reproduce.falcon.figures import TRUTH
@@ -27,12 +27,12 @@ from encoscope.reproduce.falcon.harness import (
     fitted,
     report,
 )
-from encoscope.units import parse
+from encoscope.units import parse_unit
 
 _ALIKE = "alone: and its crops are alike"
 
 
-def coverage(request: Request) -> Report:
+def coverage(request: EvaluationRequest) -> Report:
     """How much of the features is explained, alone and in groups, beside the untrained network's."""
     asked = request.settings({**DEFAULTS, "more_than": 10, "largest": 2, "groups": 200})
     (encoder,) = encoders(request, DINO)[:1]
@@ -77,7 +77,7 @@ def shares(falcon: Falcon, units: Sequence[str], asked: Mapping[str, Any]) -> di
     """1 or 0 for each feature: whether it is explained, by what that is taken to mean."""
     found = described(falcon, units)
     space = features(falcon)
-    numbers = [parse(text, falcon.encoder).index for text in units]
+    numbers = [parse_unit(text, falcon.encoder).index for text in units]
     above = (space.made.h[:, numbers] > space.limits.alpha).any(0)
     together = falcon.groups(more_than=asked["more_than"], largest=asked["largest"], embed=False)[: asked["groups"]]
     clear = {unit for item in _clear_groups(falcon, [group.unit for group in together]) for unit in item}
@@ -95,16 +95,16 @@ def shares(falcon: Falcon, units: Sequence[str], asked: Mapping[str, Any]) -> di
 
 def drawn_shares(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
     """The table as bars."""
-    shown = [Row(row["of the features"], {"ours": row["ours"], "untrained": row["untrained"]}) for row in rows]
+    shown = [BarRow(row["of the features"], {"ours": row["ours"], "untrained": row["untrained"]}) for row in rows]
     return bars(shown, "share of the features", limits=(0, 1))
 
 
 def _untrained(
-    encoder: Encoder, units: Sequence[str], request: Request, asked: Mapping[str, Any]
+    encoder: Encoder, units: Sequence[str], request: EvaluationRequest, asked: Mapping[str, Any]
 ) -> tuple[dict[str, Float[np.ndarray, " features"]] | None, str]:
     """The same of the network with random weights; None, and why, where there is no such network."""
     try:
-        twin = untrained_twin(encoder, seed=request.seed)
+        twin = untrained_copy(encoder, seed=request.seed)
     except UsageError as error:
         return None, f"{error}."
     return shares(fitted(request, asked, twin), units, asked), ""
@@ -115,4 +115,4 @@ def _clear_groups(falcon: Falcon, units: Sequence[str]) -> list[tuple[int, ...]]
     if not units:
         return []
     found = described(falcon, units)
-    return [parse(item.unit, falcon.encoder).channels for item in found if item.interpretable]
+    return [parse_unit(item.unit, falcon.encoder).channels for item in found if item.interpretable]

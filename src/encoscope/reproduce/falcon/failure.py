@@ -12,11 +12,11 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon import FailureExplanation, explain_failure
-from encoscope.images import dataset
+from encoscope.images import open_dataset
 from encoscope.plots import contact_sheet
-from encoscope.progress import steps, track
+from encoscope.progress import track, track_steps
 from encoscope.reproduce.falcon.harness import DEFAULTS, encoders, fitted, report, words
 from encoscope.reproduce.inputs import held_out, of_the_network
 
@@ -24,7 +24,7 @@ _RANDOM = 100  # draws of other features, the control of a failure's explanation
 _BATCH = 64
 
 
-def failure(request: Request) -> Report:
+def failure(request: EvaluationRequest) -> Report:
     """Photos that the classifier takes for another class: the features behind it, in words."""
     asked = request.settings({**DEFAULTS, "top": 3})
     (encoder,) = encoders(request, None)[:1]
@@ -58,12 +58,12 @@ def failure(request: Request) -> Report:
     )
 
 
-def misclassified(encoder: Encoder, text: str, count: int, request: Request) -> list[tuple[Path, int]]:
+def misclassified(encoder: Encoder, text: str, count: int, request: EvaluationRequest) -> list[tuple[Path, int]]:
     """Photos at random that are taken for another class, with their own. UsageError where there is none."""
-    photos = of_the_network(encoder, dataset(text), text)
+    photos = of_the_network(encoder, open_dataset(text), text)
     order = np.random.default_rng(request.seed).permutation(len(photos)).tolist()
     found: list[tuple[Path, int]] = []
-    with steps(len(order), "looking for failures", request.progress) as step:
+    with track_steps(len(order), "looking for failures", request.progress) as step:
         for first in range(0, len(order), _BATCH):
             rows = order[first : first + _BATCH]
             answers = encoder.logits([photos.paths[row] for row in rows]).argmax(1).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon import Description
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.reproduce.falcon.harness import (
@@ -28,7 +28,7 @@ TRUTH = (
 )
 
 
-def fig2(request: Request) -> Report:
+def fig2(request: EvaluationRequest) -> Report:
     """Concepts of some features: highly activating photos, the parts that were cropped, the lowly activating ones."""
     asked = request.settings({**DEFAULTS, "least": 5})
     (encoder,) = encoders(request, None)[:1]
@@ -66,7 +66,7 @@ def fig2(request: Request) -> Report:
     )
 
 
-def contrast(request: Request) -> Report:
+def contrast(request: EvaluationRequest) -> Report:
     """What the lowly activating photos take away: the concepts with and without contrast, and what each predicts."""
     asked = request.settings({**DEFAULTS, "least": 5})
     (encoder,) = encoders(request, None)[:1]
@@ -105,7 +105,7 @@ def contrast(request: Request) -> Report:
     )
 
 
-def groups(request: Request) -> Report:
+def groups(request: EvaluationRequest) -> Report:
     """Features that are highly activated together, beside each of them alone."""
     asked = request.settings({**DEFAULTS, "more_than": 10, "largest": 2})
     (encoder,) = encoders(request, DINO)[:1]

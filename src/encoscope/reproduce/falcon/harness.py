@@ -12,14 +12,14 @@ from PIL import Image
 from encoscope import vlm
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import short
 from encoscope.falcon import Description, Descriptions, Falcon
 from encoscope.falcon.selection import active
 from encoscope.falcon.spaces import Space
 from encoscope.metrics import Interval
 from encoscope.reproduce.inputs import held_out
-from encoscope.units import parse
+from encoscope.units import parse_unit
 
 DEFAULTS: Mapping[str, Any] = {"vlm": "", "captions": "", "preset": "paper", "deviations": 5.0}
 """What all of FALCON's experiments can be asked. vlm, captions: the image-text model and the folder of its captions, by
@@ -31,7 +31,7 @@ DINO = "hub:facebookresearch/dino:dino_resnet50"
 """Fig. 4's network; that of Fig. 2 has no public weights of record."""
 
 
-def encoders(request: Request, paper: str | None, stand_ins: Sequence[str] = (STAND_IN,)) -> list[Encoder]:
+def encoders(request: EvaluationRequest, paper: str | None, stand_ins: Sequence[str] = (STAND_IN,)) -> list[Encoder]:
     """The networks named, the paper's own for "paper", or the stand-ins."""
     models: Sequence[str] = request.models or stand_ins
     if request.models == ("paper",):
@@ -41,7 +41,7 @@ def encoders(request: Request, paper: str | None, stand_ins: Sequence[str] = (ST
     return [load(model, **{**request.load, "seed": request.seed}) for model in models]
 
 
-def fitted(request: Request, asked: Mapping[str, Any], encoder: Encoder, **settings: Any) -> Falcon:
+def fitted(request: EvaluationRequest, asked: Mapping[str, Any], encoder: Encoder, **settings: Any) -> Falcon:
     """FALCON on the first dataset, tested on the second, on its test split, or on a fifth of it."""
     if not request.datasets:
         raise UsageError("FALCON's experiments need --dataset, photos to probe: a folder, or caltech101:ROOT#train")
@@ -62,19 +62,19 @@ def fitted(request: Request, asked: Mapping[str, Any], encoder: Encoder, **setti
 
 def features(falcon: Falcon) -> Space:
     """The pooled features of the photos."""
-    return falcon.space(parse("features:0", falcon.encoder))
+    return falcon.space(parse_unit("features:0", falcon.encoder))
 
 
-def drawn(request: Request, width: int, count: int | None) -> list[str]:
+def drawn(request: EvaluationRequest, width: int, count: int | None) -> list[str]:
     """Features at random: ``--limit`` of them, ``count`` if not said, all if that is None."""
     order = np.random.default_rng(request.seed).permutation(width)[: request.limit or count]
     return [f"features:{index}" for index in sorted(order.tolist())]
 
 
-def firing(falcon: Falcon, request: Request, count: int, least: int) -> list[str]:
+def firing(falcon: Falcon, request: EvaluationRequest, count: int, least: int) -> list[str]:
     """Features at random among those that at least so many images activate highly; without any, among all that vary."""
     h, limits = features(falcon).made.h, features(falcon).limits
-    units = [parse(f"features:{index}", falcon.encoder) for index in range(h.shape[1])]
+    units = [parse_unit(f"features:{index}", falcon.encoder) for index in range(h.shape[1])]
     often = [unit.index for unit in units if active(h, unit, limits.alpha, falcon.settings_.mode).sum() >= least]
     often = often or np.flatnonzero(h.max(0) > h.min(0)).tolist()
     order = np.random.default_rng(request.seed).permutation(often)[: request.limit or count]
@@ -110,7 +110,7 @@ def report(
     title: str,
     rows: Sequence[Mapping[str, Any]],
     falcon: Falcon,
-    request: Request,
+    request: EvaluationRequest,
     asked: Mapping[str, Any],
     *,
     notes: Sequence[str] = (),

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from encoscope.errors import UsageError
-from encoscope.evaluation.charts import Row, bars
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.charts import BarRow, bars
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon import Concept, Description, Falcon, Transfer, transfer
-from encoscope.falcon.heldout import auc, derangement, strong_images
+from encoscope.falcon.heldout import compute_auc, derangement, strong_images
 from encoscope.falcon.selection import activation
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.probing import probe
@@ -28,10 +28,10 @@ from encoscope.reproduce.falcon.harness import (
     report,
     words,
 )
-from encoscope.units import Unit, parse
+from encoscope.units import Unit, parse_unit
 
 
-def carried(request: Request) -> Report:
+def carried(request: EvaluationRequest) -> Report:
     """Concepts of one network's features carried to another through a linear map, and what they predict there."""
     asked = request.settings({**DEFAULTS, "parts": 8})
     pair = encoders(request, None, (STAND_IN, "zoo:vit-caltech101"))
@@ -44,7 +44,7 @@ def carried(request: Request) -> Report:
     )
     found = transfer(ours, theirs)
     units = drawn(request, target.width, 10)
-    numbers = [parse(text, target).index for text in units]
+    numbers = [parse_unit(text, target).index for text in units]
     needed = sorted({part for number in numbers for part in strongest_parts(found, number, asked["parts"])})
     known = dict(zip(needed, described(falcon, [f"features:{part}" for part in needed]), strict=True))
     brought = {number: found.carry(known, number) for number in numbers}
@@ -124,7 +124,7 @@ def predicts(falcon: Falcon, feature: int, concepts: Sequence[Concept]) -> float
         return None
     falcon.tools_.gallery.embed(wholes=space.test.ids, paths=dict(zip(space.test.ids, space.test.paths, strict=True)))
     text = falcon.tools_.texts.description({concept.word: concept.score for concept in concepts})
-    return auc(falcon.tools_.gallery.wholes(space.test.ids) @ text, strong)
+    return compute_auc(falcon.tools_.gallery.wholes(space.test.ids) @ text, strong)
 
 
 def predictions(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
@@ -134,7 +134,7 @@ def predictions(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
         if row["AUC carried"] is None or row["feature"] == "carried - permuted":
             continue
         name = f"{row['feature']}: {row['carried']}" if row["carried"] else row["feature"]
-        shown.append(Row(name, {way: row[f"AUC {way}"] for way in ("carried", "own", "permuted")}))
+        shown.append(BarRow(name, {way: row[f"AUC {way}"] for way in ("carried", "own", "permuted")}))
     return bars(shown, "AUC on photos that were kept for the test", limits=(0, 1), chance=0.5)
 
 

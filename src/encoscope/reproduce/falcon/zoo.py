@@ -24,15 +24,15 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError
 from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
 from encoscope.falcon.captions.store import CaptionStore
-from encoscope.falcon.dissect import dissect
-from encoscope.falcon.heldout import auc, mean_interval, strong_images
+from encoscope.falcon.dissect import label_by_dissection
+from encoscope.falcon.heldout import compute_auc, mean_interval, strong_images
 from encoscope.falcon.selection import activation
 from encoscope.falcon.words import terms
 from encoscope.images.caltech101 import caltech101
-from encoscope.probing import Listing
+from encoscope.probing import ImageListing
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits
 from encoscope.reproduce.falcon.zoo_page import markdown
-from encoscope.units import parse, space_of
+from encoscope.units import parse_unit, space_of
 from encoscope.vlm import VLM
 from encoscope.zoo.attributes import attributes
 
@@ -66,8 +66,8 @@ class Setup:
     encoder: Encoder
     vlm: VLM
     captions: CaptionStore | None
-    made: Listing
-    test: Listing
+    made: ImageListing
+    test: ImageListing
     seed: int = 0
 
     def falcon(self, **settings: Any) -> Falcon:
@@ -76,7 +76,7 @@ class Setup:
         return Falcon(self.encoder, self.vlm, self.captions, **options).fit(self.made)
 
 
-def photos(root: Path, split: str, limit: int | None) -> Listing:
+def photos(root: Path, split: str, limit: int | None) -> ImageListing:
     """A split's photos; of ``limit`` per class, the first ones of each."""
     found = caltech101(root, split)
     seen: dict[int, int] = {}
@@ -86,7 +86,7 @@ def photos(root: Path, split: str, limit: int | None) -> Listing:
         if limit is None or seen[label] <= limit:
             paths.append(path)
             labels.append(found.classes[label])
-    return Listing(tuple(paths), tuple(labels))
+    return ImageListing(tuple(paths), tuple(labels))
 
 
 def class_neurons(setup: Setup) -> dict[str, Any]:
@@ -117,10 +117,10 @@ def hidden_features(setup: Setup, count: int | None) -> dict[str, Any]:
     falcon = setup.falcon(control=("permuted", "captions"))
     units = [f"features:{i}" for i in range(min(count or setup.encoder.width, setup.encoder.width))]
     found = _all(falcon.describe(units))
-    wanted = [parse(text, setup.encoder) for text in units]
+    wanted = [parse_unit(text, setup.encoder) for text in units]
     space = falcon.space(wanted[0])
     vocabulary = dict.fromkeys(word for text in falcon.captions_ for word in terms(text).words)
-    labels = dissect(wanted, {space_of(wanted[0]): space}, falcon.tools_, list(vocabulary))
+    labels = label_by_dissection(wanted, {space_of(wanted[0]): space}, falcon.tools_, list(vocabulary))
     pairs = []
     for unit, item in zip(wanted, found, strict=True):
         if item.truth is None or space.test is None or unit not in labels:
@@ -130,7 +130,7 @@ def hidden_features(setup: Setup, count: int | None) -> dict[str, Any]:
         images = falcon.tools_.gallery.wholes(space.test.ids)
         # soft-WPMI's scores are logarithms: its words count alike
         other = falcon.tools_.texts.description({concept.word: 1.0 for concept in labels[unit]})
-        pairs.append((item.truth.auc.value, auc(images @ other, strong)))
+        pairs.append((item.truth.auc.value, compute_auc(images @ other, strong)))
     values = np.array(pairs).reshape(-1, 2)
     compared = {}
     if len(values):
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document = evaluate(setup, chosen.features, chosen.more_than)
         results.write(chosen.out / "falcon-zoo.json", document)
         page = markdown(document)
-        with results.aside(chosen.out / "falcon-zoo.md") as temporary:
+        with results.atomic_write(chosen.out / "falcon-zoo.md") as temporary:
             temporary.write_text(page, encoding="utf-8")
     except EncoscopeError as error:
         sys.stderr.write(f"encoscope: error: {error}\n")

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from encoscope.encoder import Encoder, untrained_twin
+from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import UsageError, nearest
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import short
-from encoscope.images import LabelledPhotos, Photo, dataset, read
+from encoscope.images import LabelledImages, LoadedImage, open_dataset, read_image
 from encoscope.metrics import bootstrap
 from encoscope.nave import Nave, Segmentation, segment
-from encoscope.nave.stability import agreement
+from encoscope.nave.stability import compute_agreement
 from encoscope.plots import contact_sheet, displayable, overlay
-from encoscope.progress import steps
+from encoscope.progress import track_steps
 from encoscope.reproduce.nave.figures import STAND_INS, encoders
 
 CLASSES = ("bird", "ibis")
@@ -39,18 +39,18 @@ class ClassClusters:
     name: str
     encoder: Encoder
     nave: Nave
-    photos: Sequence[Photo]
+    photos: Sequence[LoadedImage]
     parts: Sequence[Segmentation]
     uncovered: int
 
 
-def fig3(request: Request) -> Report:
+def fig3(request: EvaluationRequest) -> Report:
     """A class's photos clustered one by one and together, and one cluster uncovered."""
     asked = request.settings(DEFAULTS)
     found = class_clusters(request, asked)
-    twin = _jointly(untrained_twin(found.encoder, seed=request.seed), found.photos, asked, request)
+    twin = _jointly(untrained_copy(found.encoder, seed=request.seed), found.photos, asked, request)
     cells, same, bare = [], [], []
-    with steps(len(found.photos), "photos", request.progress) as count:
+    with track_steps(len(found.photos), "photos", request.progress) as count:
         for index, photo in enumerate(found.photos):
             alone = segment(
                 found.encoder,
@@ -61,8 +61,8 @@ def fig3(request: Request) -> Report:
                 seed=request.seed,
             )
             assert isinstance(alone, Segmentation)  # one photo, one number of clusters
-            same.append(agreement(alone.labels, found.parts[index].labels))
-            bare.append(agreement(alone.labels, twin.predict([photo])[0].labels))
+            same.append(compute_agreement(alone.labels, found.parts[index].labels))
+            bare.append(compute_agreement(alone.labels, twin.predict([photo])[0].labels))
             if index < SHOWN["nave-fig3"]:
                 cells += [
                     (displayable(photo), ""),
@@ -78,17 +78,17 @@ def fig3(request: Request) -> Report:
     return _report("nave-fig3", "one by one and together", found, cells, _rows(found), notes, asked, request)
 
 
-def fig11(request: Request) -> Report:
+def fig11(request: EvaluationRequest) -> Report:
     """The class's clusters on test photos that are classified rightly."""
     return _tested("nave-fig11", request, right=True)
 
 
-def fig12(request: Request) -> Report:
+def fig12(request: EvaluationRequest) -> Report:
     """The class's clusters on test photos that are classified wrongly."""
     return _tested("nave-fig12", request, right=False)
 
 
-def _tested(name: str, request: Request, *, right: bool) -> Report:
+def _tested(name: str, request: EvaluationRequest, *, right: bool) -> Report:
     asked = request.settings(DEFAULTS)
     if len(request.datasets) < 2:
         raise UsageError(
@@ -114,13 +114,13 @@ def _tested(name: str, request: Request, *, right: bool) -> Report:
     return _report(name, f"test photos classified {how}", found, cells, rows, notes, asked, request)
 
 
-def class_clusters(request: Request, asked: dict[str, Any]) -> ClassClusters:
+def class_clusters(request: EvaluationRequest, asked: dict[str, Any]) -> ClassClusters:
     """Cluster the training photos of the class together. UsageError without a labelled dataset or for another class."""
     if not request.datasets:
         raise UsageError(
             "a class's figure needs --dataset with labels, such as caltech101:ROOT#train or stl10:ROOT#train"
         )
-    labelled = dataset(request.datasets[0])
+    labelled = open_dataset(request.datasets[0])
     name = _class(labelled, asked["class"], request.datasets[0])
     encoder = encoders(request, STAND_INS[:1], STAND_INS[:1])[0]
     kept = _of_class(request.datasets[0], name)[: request.limit]
@@ -132,14 +132,14 @@ def class_clusters(request: Request, asked: dict[str, Any]) -> ClassClusters:
     return ClassClusters(name, encoder, nave, kept, parts, uncovered)
 
 
-def only(photo: Photo, parts: Segmentation, cluster: int) -> np.ndarray:
+def only(photo: LoadedImage, parts: Segmentation, cluster: int) -> np.ndarray:
     """The photo where it belongs to a cluster, pale elsewhere."""
     pixels = displayable(photo)
     pale = (255 - (255 - pixels.mean(2, keepdims=True)) * 0.15).astype(np.uint8)
     return np.where((parts.labels == cluster)[..., None], pixels, pale)
 
 
-def _jointly(encoder: Encoder, kept: Sequence[Photo], asked: dict[str, Any], request: Request) -> Nave:
+def _jointly(encoder: Encoder, kept: Sequence[LoadedImage], asked: dict[str, Any], request: EvaluationRequest) -> Nave:
     nave = Nave(
         encoder,
         n_clusters=asked["clusters"],
@@ -151,14 +151,14 @@ def _jointly(encoder: Encoder, kept: Sequence[Photo], asked: dict[str, Any], req
     return nave.fit(list(kept), fresh=request.fresh)
 
 
-def _of_class(text: str, name: str) -> list[Photo]:
-    labelled = dataset(text)
+def _of_class(text: str, name: str) -> list[LoadedImage]:
+    labelled = open_dataset(text)
     _class(labelled, name, text)
     index = labelled.classes.index(name)
-    return [read(path) for path, label in zip(labelled.paths, labelled.labels, strict=True) if label == index]
+    return [read_image(path) for path, label in zip(labelled.paths, labelled.labels, strict=True) if label == index]
 
 
-def _class(labelled: LabelledPhotos, name: str, text: str) -> str:
+def _class(labelled: LabelledImages, name: str, text: str) -> str:
     if not labelled.labels:
         raise UsageError(f"{text!r} has no labels: name a labelled dataset, such as caltech101:ROOT#train")
     name = name or next((known for known in CLASSES if known in labelled.classes), labelled.classes[0])
@@ -167,7 +167,7 @@ def _class(labelled: LabelledPhotos, name: str, text: str) -> str:
     return name
 
 
-def _right(found: ClassClusters, photo: Photo) -> bool:
+def _right(found: ClassClusters, photo: LoadedImage) -> bool:
     if found.encoder.classes is None or found.name not in found.encoder.classes:
         raise UsageError(f"{found.encoder.source} has no class {found.name!r}, so what it gets right cannot be told")
     return int(found.encoder.logits(photo).argmax()) == found.encoder.classes.index(found.name)
@@ -215,7 +215,7 @@ def _report(
     rows: Sequence[dict[str, Any]],
     notes: Sequence[str],
     asked: dict[str, Any],
-    request: Request,
+    request: EvaluationRequest,
 ) -> Report:
     pictures = {}
     if cells:

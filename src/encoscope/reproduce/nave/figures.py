@@ -16,16 +16,16 @@ from PIL import Image
 from encoscope.discovery.methods import base
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
-from encoscope.evaluation.baselines import Contender
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.baselines import Baseline
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import short
-from encoscope.images import Photo, collect, photos
+from encoscope.images import LoadedImage, collect_files, read_images
 from encoscope.metrics import bootstrap
 from encoscope.nave import Segmentation, segment
 from encoscope.nave.layers import choose_layers
-from encoscope.nave.stability import agreement, mean_colour
+from encoscope.nave.stability import compute_agreement, mean_colour
 from encoscope.plots import contact_sheet, displayable, overlay
-from encoscope.progress import steps
+from encoscope.progress import track_steps
 from encoscope.reproduce.nave.published import WEIGHTS
 
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -37,7 +37,7 @@ STAND_INS = ("zoo:resnet-caltech101", "zoo:vit-caltech101")
 REGISTERS = tuple(name for name in WEIGHTS if name.startswith("DINOv2"))
 
 
-def fig1(request: Request) -> Report:
+def fig1(request: EvaluationRequest) -> Report:
     """Photos parted by NAVE, SLIC and Felzenszwalb into similar numbers of regions; by Segment Anything if it is given.
 
     ``--set sam=FOLDER`` names its weights, ``--set points=8`` a coarser grid of prompts, which makes fewer regions.
@@ -47,14 +47,14 @@ def fig1(request: Request) -> Report:
     if not weights:
         asked = {name: value for name, value in asked.items() if name not in ("sam", "points")}
     encoder = encoders(request, STAND_INS[:1], (WEIGHTS["ResNet50 ImageNet"],))[0]
-    nave = Contender("nave", encoder, asked["clusters"], size=asked["size"], min_area=0, border=0, seed=request.seed)
-    others = [Contender(name, min_area=0, border=0, seed=request.seed) for name in ("slic", "felzenszwalb", "random")]
+    nave = Baseline("nave", encoder, asked["clusters"], size=asked["size"], min_area=0, border=0, seed=request.seed)
+    others = [Baseline(name, min_area=0, border=0, seed=request.seed) for name in ("slic", "felzenszwalb", "random")]
     if weights:
         options = {"points": points, "device": str(encoder.device)}
-        others.append(Contender(f"sam:{weights}", clusters=None, options=options))
+        others.append(Baseline(f"sam:{weights}", clusters=None, options=options))
     rows, cells = [], []
     shown = pictured(request, 3)
-    with steps(len(shown), "photos", request.progress) as count:
+    with track_steps(len(shown), "photos", request.progress) as count:
         for photo in shown:
             ours = nave(photo)
             large = [region for region in ours.regions if region.area > 0.001 * ours.labels.size]
@@ -87,7 +87,7 @@ def fig1(request: Request) -> Report:
     )
 
 
-def _said(last: Contender) -> str:
+def _said(last: Baseline) -> str:
     """What a reader of Fig. 1 must know of Segment Anything, which comes last if it is there."""
     if base(last.method) != "sam":
         return "Segment Anything is not drawn: no weights."
@@ -98,7 +98,7 @@ def _said(last: Contender) -> str:
     )
 
 
-def fig4(request: Request) -> Report:
+def fig4(request: EvaluationRequest) -> Report:
     """What training adds: every pixel the mean colour of its part, over 20 explanations, for K = 5 and 10.
 
     The paper leaves open whether the untrained network's weights are drawn anew for each: ``--set redrawn=1`` does so.
@@ -119,14 +119,14 @@ def fig4(request: Request) -> Report:
 
 
 def mean_colours(
-    models: Mapping[str, str], shown: Sequence[Photo], asked: Mapping[str, Any], request: Request
+    models: Mapping[str, str], shown: Sequence[LoadedImage], asked: Mapping[str, Any], request: EvaluationRequest
 ) -> tuple[list[dict[str, Any]], list[tuple[Any, str]]]:
     """Rows and captioned pictures of Fig. 4: each photo, then each model's mean colours for K = 5 and 10.
 
     models: by their names in the picture. asked: the settings ``runs``, ``redrawn`` and ``size``.
     """
     rows, cells = [], []
-    with steps(len(shown) * len(models) * 2, "explanations", request.progress) as count:
+    with track_steps(len(shown) * len(models) * 2, "explanations", request.progress) as count:
         for photo in shown:
             cells.append((displayable(photo), name_of(photo)))
             for name, model in models.items():
@@ -140,13 +140,13 @@ def mean_colours(
     return rows, cells
 
 
-def fig5(request: Request) -> Report:
+def fig5(request: EvaluationRequest) -> Report:
     """What registers do: DINOv2 S/14 and B/14 with and without, K = 5, and how far single tokens stick out."""
     asked = request.settings({"clusters": 5, "size": "model"})
     found = encoders(request, STAND_INS[1:], tuple(WEIGHTS[name] for name in REGISTERS))
     rows, cells = [], []
     shown = pictured(request, 4)
-    with steps(len(shown), "photos", request.progress) as count:
+    with track_steps(len(shown), "photos", request.progress) as count:
         for photo in shown:
             cells.append((displayable(photo), name_of(photo)))
             for encoder in found:
@@ -172,14 +172,14 @@ def fig5(request: Request) -> Report:
     )
 
 
-def fig8(request: Request) -> Report:
+def fig8(request: EvaluationRequest) -> Report:
     """The number of clusters: K = 3, 5, 7, 10 on a convolutional network and a transformer."""
     return _ablation(
         "nave-fig8", "The number of clusters", request, lambda _: {f"K = {k}": {"clusters": k} for k in (5, 3, 7, 10)}
     )
 
 
-def fig9(request: Request) -> Report:
+def fig9(request: EvaluationRequest) -> Report:
     """The layers: the default ones, each depth alone, and all of them, on the grid of the first default one."""
 
     def layers(encoder: Encoder) -> Variants:
@@ -195,7 +195,7 @@ def fig9(request: Request) -> Report:
     return _ablation("nave-fig9", "The layers", request, layers)
 
 
-def fig10(request: Request) -> Report:
+def fig10(request: EvaluationRequest) -> Report:
     """The grouping: k-means, Ward's linkage, principal components."""
     return _ablation(
         "nave-fig10",
@@ -205,13 +205,13 @@ def fig10(request: Request) -> Report:
     )
 
 
-def _ablation(name: str, title: str, request: Request, variants: Callable[[Encoder], Variants]) -> Report:
+def _ablation(name: str, title: str, request: EvaluationRequest, variants: Callable[[Encoder], Variants]) -> Report:
     """Photos of two networks at some settings, and how far each setting agrees with the first."""
     asked = request.settings({"size": "model"})
     rows, cells, columns = [], [], 1
     shown = pictured(request, 3)
     found = encoders(request, STAND_INS, PAPER_PAIR)
-    with steps(len(shown) * len(found), title, request.progress) as count:
+    with track_steps(len(shown) * len(found), title, request.progress) as count:
         for encoder in found:
             given = variants(encoder)
             columns = max(columns, 1 + len(given))
@@ -223,7 +223,7 @@ def _ablation(name: str, title: str, request: Request, variants: Callable[[Encod
                 ]
                 for caption, one in zip(given, parts, strict=True):
                     line.append((overlay(photo, one.labels), caption))
-                    agreements[caption].append(agreement(one.labels, parts[0].labels))
+                    agreements[caption].append(compute_agreement(one.labels, parts[0].labels))
                 cells.append(line)
                 count(1)
             rows += [
@@ -241,31 +241,31 @@ def _ablation(name: str, title: str, request: Request, variants: Callable[[Encod
     return _report(name, title, rows, flat, columns, request, asked, notes)
 
 
-def encoders(request: Request, stand_ins: Sequence[str], paper: Sequence[str]) -> list[Encoder]:
+def encoders(request: EvaluationRequest, stand_ins: Sequence[str], paper: Sequence[str]) -> list[Encoder]:
     """The networks named, the paper's own for "paper", or the stand-ins."""
     models = paper if request.models == ("paper",) else request.models or stand_ins
     return [load(model, **{**request.load, "seed": request.seed}) for model in models]
 
 
-def pictured(request: Request, count: int) -> list[Photo]:
+def pictured(request: EvaluationRequest, count: int) -> list[LoadedImage]:
     """The photos of a figure: ``--limit`` of them (``count`` if not said), evenly spread over the dataset's list."""
     if not request.datasets:
         raise UsageError("a figure needs --dataset: a photo, a folder, or a dataset such as caltech101:ROOT#test")
-    files = collect(request.datasets)
+    files = collect_files(request.datasets)
     number = min(request.limit or count, len(files))
     chosen = [files[index * len(files) // number] for index in range(number)]
-    found = [item for item in photos(chosen) if isinstance(item, Photo)]
+    found = [item for item in read_images(chosen) if isinstance(item, LoadedImage)]
     if not found:
         raise UsageError(f"none of the {number} photos can be read; the first: {chosen[0]}")
     return found
 
 
-def name_of(photo: Photo) -> str:
+def name_of(photo: LoadedImage) -> str:
     """A photo's file name."""
     return (photo.path or "photo").replace("\\", "/").rpartition("/")[2]
 
 
-def _drawn(model: str, request: Request, redrawn: bool) -> Callable[[int], Encoder]:
+def _drawn(model: str, request: EvaluationRequest, redrawn: bool) -> Callable[[int], Encoder]:
     """The network for a run: always the same, or, untrained, with weights of the run's own seed."""
     first = load(model, **{**request.load, "seed": request.seed})
     if not (redrawn and first.source.endswith("@untrained")):
@@ -273,7 +273,7 @@ def _drawn(model: str, request: Request, redrawn: bool) -> Callable[[int], Encod
     return lambda run: load(model, **{**request.load, "seed": request.seed + run})
 
 
-def _parts(encoder: Encoder, photo: Photo, **more: Any) -> Segmentation:
+def _parts(encoder: Encoder, photo: LoadedImage, **more: Any) -> Segmentation:
     if not encoder.resizable:
         more["size"] = "model"
     found = segment(encoder, photo, **more)
@@ -283,7 +283,7 @@ def _parts(encoder: Encoder, photo: Photo, **more: Any) -> Segmentation:
 
 def _agreement(found: Sequence[Segmentation]) -> float | None:
     """Mean adjusted Rand index over pairs of neighbours in the series."""
-    pairs = [agreement(a.grid_labels, b.grid_labels) for a, b in pairwise(found)]
+    pairs = [compute_agreement(a.grid_labels, b.grid_labels) for a, b in pairwise(found)]
     return float(np.mean(pairs)) if pairs else None
 
 
@@ -292,7 +292,7 @@ def _registers(encoder: Encoder) -> int:
     return max(0, encoder.layer(choose_layers(encoder)[-1]).prefix - 1)
 
 
-def _outlier(encoder: Encoder, photo: Photo, size: Any) -> float:
+def _outlier(encoder: Encoder, photo: LoadedImage, size: Any) -> float:
     layer = choose_layers(encoder)[-1]
     batch = encoder.prepare(photo, geometry="whole", size=size if encoder.resizable else "model")
     maps = encoder.activations(batch, layer)[layer].maps[0]
@@ -307,7 +307,7 @@ def _report(
     rows: Sequence[Mapping[str, Any]],
     cells: Sequence[tuple[Any, str]],
     columns: int,
-    request: Request,
+    request: EvaluationRequest,
     asked: Mapping[str, Any],
     notes: Sequence[str],
 ) -> Report:

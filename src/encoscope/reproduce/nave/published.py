@@ -17,7 +17,7 @@ SETS = ("VOC07", "VOC12", "COCO20k")
 
 
 @dataclass(frozen=True)
-class Line:
+class NaveLine:
     """A row: method, feature (the paper's name for a network; None without one), how a part is chosen, the figures.
 
     quoted: from other papers, not run.
@@ -48,7 +48,7 @@ class Table:
     """A table of the paper, with rows of ours beside it that have no figure there."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[NaveLine, ...]
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -91,19 +91,19 @@ _RANDOM, _IMAGENET, _VITB, _RESNET = (
 _STL, _XRAY = "ViTS/16 STL-10", "ViTS/16 Chest-X-RAY"
 
 
-def _inner(feature: str, paper: Figures, **more: Any) -> Line:
-    return Line("nave", feature, paper, "inner", **more)
+def _inner(feature: str, paper: Figures, **more: Any) -> NaveLine:
+    return NaveLine("nave", feature, paper, "inner", **more)
 
 
-def _both(feature: str, inner: Figures, outer: Figures) -> tuple[Line, Line]:
-    return _inner(feature, inner), Line("nave", feature, outer)
+def _both(feature: str, inner: Figures, outer: Figures) -> tuple[NaveLine, NaveLine]:
+    return _inner(feature, inner), NaveLine("nave", feature, outer)
 
 
-def _clusters(feature: str, three: Figures, five: Figures, seven: Figures) -> tuple[Line, ...]:
+def _clusters(feature: str, three: Figures, five: Figures, seven: Figures) -> tuple[NaveLine, ...]:
     return tuple(_inner(feature, figures, clusters=k) for k, figures in ((3, three), (5, five), (7, seven)))
 
 
-def _grouped(feature: str, kmeans: Figures, pca: Figures) -> tuple[Line, Line]:
+def _grouped(feature: str, kmeans: Figures, pca: Figures) -> tuple[NaveLine, NaveLine]:
     return (
         _inner(feature, kmeans, options={"grouping": "kmeans"}),
         _inner(feature, pca, options={"grouping": "pca"}),
@@ -114,22 +114,22 @@ TABLES: Mapping[int, Table] = {
     1: Table(
         "Object localisation: NAVE beside methods that look for one object",
         (
-            Line("dino-seg", _DINO, (45.8, 46.2, 42.1)),
-            Line("lost", _DINO, (61.9, 64.0, 50.7)),
-            Line("tokencut", _DINO, (68.8, 72.1, 58.8)),
-            Line("lv", _DINO, (70.6, 72.1, 63.5), name="Lv et al. (quoted)", quoted=True),
-            Line("maskcut", _DINO),
-            Line("pca", _DINO),
-            Line("slic", None, (53.3, 57.1, 47.2)),
-            Line("slic", None, (42.2, 46.0, 38.5), "inner"),
-            Line("felzenszwalb", None),
-            Line("grid", None),
-            Line("random", None),
-            Line("random", None, select="inner"),
-            Line("nave", _DINO, (74.3, 76.1, 68.4)),
-            Line("nave", _DINO, (62.7, 62.3, 61.0), "inner"),
-            Line("nave", _DINO2, (73.0, 74.2, 71.0)),
-            Line("nave", _DINO2, (66.0, 67.1, 66.2), "inner"),
+            NaveLine("dino-seg", _DINO, (45.8, 46.2, 42.1)),
+            NaveLine("lost", _DINO, (61.9, 64.0, 50.7)),
+            NaveLine("tokencut", _DINO, (68.8, 72.1, 58.8)),
+            NaveLine("lv", _DINO, (70.6, 72.1, 63.5), name="Lv et al. (quoted)", quoted=True),
+            NaveLine("maskcut", _DINO),
+            NaveLine("pca", _DINO),
+            NaveLine("slic", None, (53.3, 57.1, 47.2)),
+            NaveLine("slic", None, (42.2, 46.0, 38.5), "inner"),
+            NaveLine("felzenszwalb", None),
+            NaveLine("grid", None),
+            NaveLine("random", None),
+            NaveLine("random", None, select="inner"),
+            NaveLine("nave", _DINO, (74.3, 76.1, 68.4)),
+            NaveLine("nave", _DINO, (62.7, 62.3, 61.0), "inner"),
+            NaveLine("nave", _DINO2, (73.0, 74.2, 71.0)),
+            NaveLine("nave", _DINO2, (66.0, 67.1, 66.2), "inner"),
         ),
     ),
     2: Table(
@@ -140,7 +140,7 @@ TABLES: Mapping[int, Table] = {
             _inner(_STL, (44.2, 44.7, 51.3)),
             _inner(_XRAY, (42.8, 45.1, 42.7)),
             _inner(_DINO, (62.7, 62.3, 61.0)),
-            Line("slic", None, (43.1, 46.0, 38.5), "inner"),
+            NaveLine("slic", None, (43.1, 46.0, 38.5), "inner"),
         ),
     ),
     3: Table(
@@ -166,7 +166,7 @@ TABLES: Mapping[int, Table] = {
             *_both(_STL, (44.2, 44.7, 51.3), (53.5, 54.1, 61.5)),
             *_both(_XRAY, (42.8, 45.1, 42.7), (49.4, 51.6, 50.9)),
             *_both(_DINO, (62.7, 62.3, 61.0), (74.3, 76.1, 68.4)),
-            Line("slic", None, (43.1, 46.0, 38.5), "inner"),
+            NaveLine("slic", None, (43.1, 46.0, 38.5), "inner"),
         ),
     ),
     5: Table(

@@ -18,12 +18,12 @@ from PIL import Image
 from encoscope.analysis.audit import following, jointly, labels_of
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
-from encoscope.images import Photo, dataset, read
+from encoscope.evaluation.report import EvaluationRequest, Report
+from encoscope.images import LoadedImage, open_dataset, read_image
 from encoscope.metrics import Interval, bootstrap
 from encoscope.nave import Nave
 from encoscope.plots import contact_sheet, overlay
-from encoscope.progress import steps
+from encoscope.progress import track_steps
 from encoscope.reproduce.audit_calibration.classifiers import (
     Condition,
     Samples,
@@ -42,17 +42,17 @@ SHOWN = 2
 class Copies:
     """Test images without the mark, with it, and where it lies."""
 
-    clean: Sequence[Photo]
-    marked: Sequence[Photo]
+    clean: Sequence[LoadedImage]
+    marked: Sequence[LoadedImage]
     masks: Sequence[Bool[np.ndarray, "height width"]]
 
 
-def run(request: Request) -> Report:
+def run(request: EvaluationRequest) -> Report:
     """The four classifiers and an untrained one, with the figure."""
     if not request.datasets:
         raise UsageError("nave-fig6 needs --dataset: a folder of X-rays with a folder for each of two labels")
     setting = Setting(**request.settings(asdict(Setting())))
-    found = samples(dataset(request.datasets[0]), setting, limit=request.limit)
+    found = samples(open_dataset(request.datasets[0]), setting, limit=request.limit)
     own, others = (
         pairs(
             found, [int(i) for i in found.test if (found.photos.labels[i] == 0) == first], "box", setting, request.seed
@@ -63,7 +63,7 @@ def run(request: Request) -> Report:
         Condition(mark, augmented, seed=request.seed) for augmented in (True, False) for mark in ("box", None)
     ]
     rows, pictures, captions = [], [], []
-    with steps(len(conditions) + 1, "classifiers", request.progress) as count:
+    with track_steps(len(conditions) + 1, "classifiers", request.progress) as count:
         for condition in [None, *conditions]:
             if condition is None:
                 encoder, name = untrained(setting, found.photos.classes, request.seed), "untrained"
@@ -100,8 +100,8 @@ def pairs(found: Samples, indices: Sequence[int], kind: str, setting: Setting, s
     """Images without and with a mark, each at a random place of its own."""
     marked = [found.marked(index, kind, setting, seed) for index in indices]
     return Copies(
-        [read(found.pixels(index)) for index in indices],
-        [read(pixels) for pixels, _ in marked],
+        [read_image(found.pixels(index)) for index in indices],
+        [read_image(pixels) for pixels, _ in marked],
         [mask for _, mask in marked],
     )
 

@@ -16,11 +16,11 @@ import numpy as np
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.evaluation import localization
-from encoscope.evaluation.baselines import CONTROL, MATCHED, Contender
-from encoscope.evaluation.report import Report, Request
-from encoscope.evaluation.runner import Example, Measured, difference, interval, run, short, unique
-from encoscope.images import Skipped, boxed
-from encoscope.reproduce.nave.published import NONE, SETS, STAND_INS, TABLES, WEIGHTS, Line, Table
+from encoscope.evaluation.baselines import CONTROL, MATCHED, Baseline
+from encoscope.evaluation.report import EvaluationRequest, Report
+from encoscope.evaluation.runner import AnnotatedImage, MeasuredExample, difference, interval, run, short, unique
+from encoscope.images import SkippedImage, open_boxed_dataset
+from encoscope.reproduce.nave.published import NONE, SETS, STAND_INS, TABLES, WEIGHTS, NaveLine, Table
 
 OPTIONS: Mapping[str, Any] = {"size": None, "min_area": 784, "border": 14, "score": "outer", "layers": None}
 """What can be set, with the defaults. size: "native", but 256 for the zoo's networks, which were trained at 128."""
@@ -29,7 +29,7 @@ ZOO_SIZE = 256
 _PAPER = "paper"
 
 
-def table(number: int, request: Request) -> Report:
+def table(number: int, request: EvaluationRequest) -> Report:
     """Run a table of the paper; UsageError without a dataset."""
     asked = TABLES[number]
     if not request.datasets:
@@ -39,7 +39,7 @@ def table(number: int, request: Request) -> Report:
     models, extra = assign(asked, request.models)
     lines = [*asked.lines, *extra]
     settings = _settings(request)
-    read = {text: localization.examples(boxed(text), request.limit) for text in request.datasets}
+    read = {text: localization.examples(open_boxed_dataset(text), request.limit) for text in request.datasets}
     bench = _Bench(models, settings, request)
     rows, shown = [], len(read) > 1
     for text, examples in read.items():
@@ -61,7 +61,7 @@ def table(number: int, request: Request) -> Report:
 table1, table2, table3, table4, table5, table6, table7 = (partial(table, number) for number in range(1, 8))
 
 
-def assign(asked: Table, given: Sequence[str]) -> tuple[dict[str, str], list[Line]]:
+def assign(asked: Table, given: Sequence[str]) -> tuple[dict[str, str], list[NaveLine]]:
     """The model of each of a table's networks, and rows for models that are none of them.
 
     given: "FEATURE=MODEL" names the network it is or stands for, a name of one's own makes rows of its own; "paper"
@@ -95,12 +95,12 @@ def assign(asked: Table, given: Sequence[str]) -> tuple[dict[str, str], list[Lin
 class _Bench:
     """What the rows of a table share: loaded encoders, what was measured, settings; and what could not be run."""
 
-    def __init__(self, models: Mapping[str, str], settings: Mapping[str, Any], request: Request) -> None:
+    def __init__(self, models: Mapping[str, str], settings: Mapping[str, Any], request: EvaluationRequest) -> None:
         self.models, self.settings, self.request = models, settings, request
         self.refused: dict[str, str] = {}
-        self.skipped: list[Skipped] = []
+        self.skipped: list[SkippedImage] = []
         self._encoders: dict[str, Encoder] = {}
-        self._measured: dict[tuple[str, str], Measured] = {}
+        self._measured: dict[tuple[str, str], MeasuredExample] = {}
 
     def encoder(self, feature: str) -> Encoder:
         """The network that stands under a name."""
@@ -109,14 +109,14 @@ class _Bench:
             self._encoders[model] = load(model, **{**self.request.load, "seed": self.request.seed})
         return self._encoders[model]
 
-    def contender(self, line: Line, feature: str, method: str) -> Contender:
+    def contender(self, line: NaveLine, feature: str, method: str) -> Baseline:
         """A method at a row's settings."""
         ours = self.models[feature].startswith("zoo:")
         size = self.settings["size"] or (ZOO_SIZE if ours else "native")
         options = dict(line.options) if method == "nave" else {}
         if method == "nave" and self.settings["layers"]:
             options["layers"] = self.settings["layers"]
-        return Contender(
+        return Baseline(
             method,
             None if method in MATCHED else self.encoder(feature),
             line.clusters,
@@ -127,7 +127,7 @@ class _Bench:
             self.request.seed,
         )
 
-    def measure(self, line: Line, method: str, text: str, examples: Sequence[Example]) -> Measured:
+    def measure(self, line: NaveLine, method: str, text: str, examples: Sequence[AnnotatedImage]) -> MeasuredExample:
         """What a method makes of a dataset, each combination once; matched methods follow the row's NAVE."""
         feature = line.feature or next(iter(self.models))
         contender = self.contender(line, feature, method)
@@ -149,7 +149,7 @@ class _Bench:
         return self._measured[name]
 
 
-def _row(line: Line, bench: _Bench, text: str, examples: Sequence[Example]) -> dict[str, Any]:
+def _row(line: NaveLine, bench: _Bench, text: str, examples: Sequence[AnnotatedImage]) -> dict[str, Any]:
     """A row: the paper's figure, ours, and beside an oracle what it is worth."""
     paper = line.paper[_column(text)]
     row: dict[str, Any] = {
@@ -170,7 +170,7 @@ def _row(line: Line, bench: _Bench, text: str, examples: Sequence[Example]) -> d
         bench.refused[f"{line.label} on {row['model']}"] = str(error)
         return row
 
-    def of(one: Measured, select: str = line.select) -> np.ndarray:
+    def of(one: MeasuredExample, select: str = line.select) -> np.ndarray:
         return localization.corloc_of(one, select, score)
 
     ours = interval(of(measured), seed)
@@ -195,7 +195,7 @@ def _column(text: str) -> int:
     return {"voc07": 0, "voc12": 1}.get(text.partition(":")[0], 2)
 
 
-def _settings(request: Request) -> dict[str, Any]:
+def _settings(request: EvaluationRequest) -> dict[str, Any]:
     found = request.settings(OPTIONS)
     if found["score"] not in localization.SCORE:
         raise UsageError(f"score is {' or '.join(localization.SCORE)}, not {found['score']!r}")
@@ -205,7 +205,7 @@ def _settings(request: Request) -> dict[str, Any]:
     return found
 
 
-def _notes(request: Request, bench: _Bench, missing: Sequence[str]) -> list[str]:
+def _notes(request: EvaluationRequest, bench: _Bench, missing: Sequence[str]) -> list[str]:
     size = bench.settings["size"] or f"native size (the zoo's networks: a short side of {ZOO_SIZE})"
     notes = [
         f"CorLoc: share of images whose chosen box has IoU > 0.5 with a true box; K = 5 unless said; photos at {size}; "

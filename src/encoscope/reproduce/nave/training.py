@@ -16,11 +16,11 @@ from PIL import Image
 from encoscope.encoder import Encoder, load
 from encoscope.errors import MissingError, UsageError
 from encoscope.evaluation import localization, overlap
-from encoscope.evaluation.baselines import BORDER, CONTROL, MIN_AREA, Contender
+from encoscope.evaluation.baselines import BORDER, CONTROL, MIN_AREA, Baseline
 from encoscope.evaluation.localization import corloc_of
-from encoscope.evaluation.report import Report, Request
-from encoscope.evaluation.runner import Examples, Measured, Task, difference, interval, short, unique
-from encoscope.images import Photo, Skipped, boxed, photos
+from encoscope.evaluation.report import EvaluationRequest, Report
+from encoscope.evaluation.runner import Examples, MeasuredExample, Task, difference, interval, short, unique
+from encoscope.images import LoadedImage, SkippedImage, open_boxed_dataset, read_images
 from encoscope.plots import contact_sheet
 from encoscope.recipes.training import kept
 from encoscope.reproduce.nave.figures import RUNS, mean_colours
@@ -44,7 +44,7 @@ explanations of each. size: short side of photos in the figure and for the overl
 CorLoc, as in Table 2."""
 
 
-def run(request: Request) -> Report:
+def run(request: EvaluationRequest) -> Report:
     """A row for each network and number of clusters, with paired differences to the last network and to chance."""
     asked = request.settings(OPTIONS)
     clusters = _numbers(str(asked["clusters"]))
@@ -86,7 +86,7 @@ def run(request: Request) -> Report:
     )
 
 
-def stages(request: Request, checkpoints: str = "") -> dict[str, str]:
+def stages(request: EvaluationRequest, checkpoints: str = "") -> dict[str, str]:
     """Model strings by name, in the order of their training; the last is what the others are compared with.
 
     As given (``NAME=MODEL`` or a model), else the zoo's ResNet untrained, after each epoch whose weights its recipe
@@ -111,7 +111,7 @@ def stages(request: Request, checkpoints: str = "") -> dict[str, str]:
     return {"untrained": f"{ZOO}@untrained", **on_the_way, "trained": ZOO}
 
 
-_Found = Mapping[tuple[str, int], tuple[Measured, Measured]]
+_Found = Mapping[tuple[str, int], tuple[MeasuredExample, MeasuredExample]]
 
 
 def _measured(
@@ -120,15 +120,15 @@ def _measured(
     images: Examples | None,
     task: Task,
     settings: Mapping[str, Any],
-    request: Request,
+    request: EvaluationRequest,
 ) -> _Found:
     """For each network and K: NAVE, and as many random parts, photo by photo. Kept in the cache as it is measured."""
     if images is None:
         return {}
     found = {}
     for name, encoder in encoders.items():
-        ours = [Contender("nave", encoder, k, seed=request.seed, **settings) for k in clusters]
-        random = [Contender(CONTROL, None, k, seed=request.seed, **settings) for k in clusters]
+        ours = [Baseline("nave", encoder, k, seed=request.seed, **settings) for k in clusters]
+        random = [Baseline(CONTROL, None, k, seed=request.seed, **settings) for k in clusters]
         all_of_it = localization.measure([*ours, *random], images, task, fresh=request.fresh, progress=request.progress)
         for place, k in enumerate(clusters):
             found[name, k] = (all_of_it[place], all_of_it[len(clusters) + place])
@@ -145,31 +145,31 @@ def _compared(what: str, found: _Found, place: tuple[str, int], last: tuple[str,
     }
 
 
-def _miou(found: Measured) -> np.ndarray:
+def _miou(found: MeasuredExample) -> np.ndarray:
     return found.array("miou")
 
 
-def _corloc(found: Measured) -> np.ndarray:
+def _corloc(found: MeasuredExample) -> np.ndarray:
     return corloc_of(found, "outer", "outer")
 
 
-def _data(request: Request) -> tuple[Examples | None, Examples | None]:
+def _data(request: EvaluationRequest) -> tuple[Examples | None, Examples | None]:
     """The photos with masks and those with boxes, of those named."""
     masked, with_boxes = None, None
     for text in request.datasets:
         if overlap.has_masks(text):
             masked = overlap.masks(text, request.limit)
         else:
-            with_boxes = localization.examples(boxed(text), request.limit)
+            with_boxes = localization.examples(open_boxed_dataset(text), request.limit)
     if masked is None and with_boxes is None:
         raise UsageError(f"{NAME} needs --dataset: photos with masks, coco:IMAGES#PANOPTIC.json, with boxes, or both")
     return masked, with_boxes
 
 
-def _pictured(paths: Sequence[Path], count: int) -> list[Photo]:
+def _pictured(paths: Sequence[Path], count: int) -> list[LoadedImage]:
     number = min(count, len(paths))
     chosen = [paths[index * len(paths) // number] for index in range(number)]
-    return [item for item in photos(chosen) if isinstance(item, Photo)]
+    return [item for item in read_images(chosen) if isinstance(item, LoadedImage)]
 
 
 def _by_clusters(cells: Sequence[Any], models: int) -> list[Any]:
@@ -200,11 +200,11 @@ def _named(models: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _skipped(found: _Found) -> list[Skipped]:
+def _skipped(found: _Found) -> list[SkippedImage]:
     return [item for both in found.values() for one in both for item in one.skipped]
 
 
-def _notes(models: Mapping[str, str], asked: Mapping[str, Any], request: Request) -> list[str]:
+def _notes(models: Mapping[str, str], asked: Mapping[str, Any], request: EvaluationRequest) -> list[str]:
     notes = [
         "mIoU: with the photo's categories, each part named by its majority with the photo's own mask at hand, an "
         "oracle, fair only at the same number of clusters. CorLoc: share of photos in which the part chosen with the "

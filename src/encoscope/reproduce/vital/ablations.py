@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.metrics import Interval, bootstrap
 from encoscope.reproduce.vital.harness import Bench, figures
 from encoscope.reproduce.vital.judge import channel_figures
@@ -23,8 +23,8 @@ from encoscope.reproduce.vital.metrics import likeliest
 from encoscope.reproduce.vital.published import REFERENCES
 from encoscope.reproduce.vital.report import report, sheet
 from encoscope.reproduce.vital.tables import whole_numbers
-from encoscope.units import parse
-from encoscope.vital.recipes import recipe
+from encoscope.units import parse_unit
+from encoscope.vital.recipes import choose_recipe
 
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Settings of VITAL by what a column is called."""
@@ -32,7 +32,7 @@ Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 _FACTORS = (0.0, 0.1, 1.0, 10.0, 100.0)
 
 
-def fig8(request: Request) -> Report:
+def fig8(request: EvaluationRequest) -> Report:
     """What the transparency map takes away: a picture as it is, and on white where the loss did not attend to it."""
     _, benches = figures(request, {})
     rows, plain, attended = [], [], []
@@ -40,7 +40,7 @@ def fig8(request: Request) -> Report:
         units = [f"class:{label}" for label in bench.classes(4)]
         made = bench.estimator(units).fit(bench.references, units, progress=request.progress)
         for found in made.stream(progress=request.progress, fresh=request.fresh):
-            name = bench.names[parse(found.unit, bench.encoder).index]
+            name = bench.names[parse_unit(found.unit, bench.encoder).index]
             plain.append((found.picture, name))
             attended.append((found.over_white, ""))
             half = half_of(found.transparency)
@@ -53,12 +53,12 @@ def fig8(request: Request) -> Report:
     return report("vital-fig8", "the transparency map", rows, benches, notes=notes, pictures=pictures)
 
 
-def fig9(request: Request) -> Report:
+def fig9(request: EvaluationRequest) -> Report:
     """The regularisers' factors, of pictures of channels inside the network: each varied, the other left as it is."""
     _, benches = figures(request, {"layer": "", "channels": ""})
 
     def variants(bench: Bench, units: Sequence[str]) -> Variants:
-        usual = recipe(bench.encoder, parse(units[0], bench.encoder), relevance=True)
+        usual = choose_recipe(bench.encoder, parse_unit(units[0], bench.encoder), relevance=True)
         tv = {f"TV {usual.tv * factor:.0e}": {"smooth": [usual.tv * factor, usual.l2]} for factor in _FACTORS}
         l2 = {f"l2 {usual.l2 * factor:.0e}": {"smooth": [usual.tv, usual.l2 * factor]} for factor in _FACTORS}
         return tv | l2
@@ -67,12 +67,12 @@ def fig9(request: Request) -> Report:
     return _ablation("vital-fig9", "the regularisers", benches, _channels, variants, notes)
 
 
-def fig10(request: Request) -> Report:
+def fig10(request: EvaluationRequest) -> Report:
     """The layers that are matched: each alone, and the first ones together."""
     _, benches = figures(request, {})
 
     def variants(bench: Bench, units: Sequence[str]) -> Variants:
-        usual = recipe(bench.encoder, parse(units[0], bench.encoder))
+        usual = choose_recipe(bench.encoder, parse_unit(units[0], bench.encoder))
         pairs = list(zip(usual.layers, usual.weights, strict=True))
         sets = {name: [(name, weight)] for name, weight in pairs}
         sets |= {f"{pairs[0][0]} to {pairs[end][0]}": pairs[: end + 1] for end in range(1, len(pairs))}
@@ -85,7 +85,7 @@ def fig10(request: Request) -> Report:
     return _ablation("vital-fig10", "the layers", benches, _classes, variants, notes)
 
 
-def fig11(request: Request) -> Report:
+def fig11(request: EvaluationRequest) -> Report:
     """Relevance for class neurons: none, layer-wise relevance propagation, guided backpropagation."""
     _, benches = figures(request, {})
     methods = {"none": "none", "LRP": "lrp", "guided backprop": "guided-backprop"}
@@ -93,7 +93,7 @@ def fig11(request: Request) -> Report:
     return _ablation("vital-fig11", "relevance on class neurons", benches, _classes, lambda *_: found, [])
 
 
-def fig12(request: Request) -> Report:
+def fig12(request: EvaluationRequest) -> Report:
     """The number of references of a class."""
     asked, benches = figures(request, {"numbers": ",".join(map(str, REFERENCES))})
     numbers = whole_numbers("numbers", asked["numbers"])
@@ -122,7 +122,7 @@ def worth(bench: Bench, units: Sequence[str], paths: Sequence[Path]) -> dict[str
     seed = bench.request.seed
     if units[0].startswith("class:"):
         shares, _ = likeliest(bench, paths)
-        own = [float(row[parse(unit, bench.encoder).index]) for unit, row in zip(units, shares, strict=True)]
+        own = [float(row[parse_unit(unit, bench.encoder).index]) for unit, row in zip(units, shares, strict=True)]
         name = "probability"
     else:
         control = [bench.strongest(unit).tolist() for unit in units]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from encoscope.craft import find_concepts
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.reproduce.vital.harness import figures
 from encoscope.reproduce.vital.report import report, sheet, shown
 from encoscope.vital.references.references import Reference
@@ -27,7 +27,7 @@ METHODS = {"LRP": "lrp", "guided backprop": "guided-backprop"}
 _CROPS = 3
 
 
-def concepts(number: int, request: Request) -> Report:
+def concepts(number: int, request: EvaluationRequest) -> Report:
     """The concepts of a class, the most important first: patches that show each, and its pictures."""
     asked, benches = figures(request, {"concepts": 5, "photos": 100, "layer": ""})
     (bench,) = benches.values()

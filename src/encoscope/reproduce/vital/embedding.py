@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.metrics import bootstrap
 from encoscope.plots import palette
 from encoscope.reproduce.vital.harness import Bench, figures
@@ -31,12 +31,12 @@ MARKERS: Mapping[str, str] = {"vital": "s", "maco": "^", "fourier": "h", "deepin
 _CLASSES = 5
 
 
-def fig5(request: Request) -> Report:
+def fig5(request: EvaluationRequest) -> Report:
     """All methods' pictures of five classes on one network."""
     return _embedding("vital-fig5", request, ("ResNet50",), tuple(MARKERS))
 
 
-def fig14(request: Request) -> Report:
+def fig14(request: EvaluationRequest) -> Report:
     """VITAL's and MACO's pictures of five classes on the paper's other networks."""
     return _embedding("vital-fig14", request, tuple(WEIGHTS)[1:], ("vital", "maco"))
 
@@ -73,7 +73,7 @@ def projected(features: Float[np.ndarray, "images features"], seed: int) -> Floa
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(features.astype(np.float32))
 
 
-def _embedding(name: str, request: Request, networks: Sequence[str], methods: Sequence[str]) -> Report:
+def _embedding(name: str, request: EvaluationRequest, networks: Sequence[str], methods: Sequence[str]) -> Report:
     asked, benches = figures(request, {"photos": 50}, networks)
     rows: list[dict[str, Any]] = []
     pictures, notes = {}, []

@@ -15,8 +15,8 @@ from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.evaluation.report import Report
-from encoscope.images import dataset
-from encoscope.images.sets import LabelledPhotos
+from encoscope.images import open_dataset
+from encoscope.images.sets import LabelledImages
 from encoscope.reproduce.vital.image_cache import (
     Trial,
     encoder_of,
@@ -34,7 +34,7 @@ _TOGETHER = 10  # pictures that DeepInversion makes at once
 
 
 @dataclass(frozen=True)
-class Asked:
+class ComparisonSettings:
     """What was asked for; see the command's options."""
 
     data: str
@@ -56,10 +56,10 @@ class Asked:
     progress: bool | None = None
 
 
-class Study:
+class ComparisonExperiment:
     """An experiment in progress: what was asked for, what it needs (found once), the table so far."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: ComparisonSettings) -> None:
         unknown = set(asked.parts) - set(PARTS)
         if unknown:
             raise UsageError(f"unknown part {sorted(unknown)[0]!r}: {', '.join(PARTS)}")
@@ -91,9 +91,9 @@ class Study:
         return f"{self.asked.data}#train"
 
     @cached_property
-    def held_out(self) -> LabelledPhotos:
+    def held_out(self) -> LabelledImages:
         """The photos that pictures are compared with."""
-        return dataset(f"{self.asked.data}#test")
+        return open_dataset(f"{self.asked.data}#test")
 
     @cached_property
     def judge(self) -> Judge | None:
@@ -177,7 +177,7 @@ class Study:
     def spectrum(self) -> Path:
         """MACO's magnitudes, of photos spread over the references, computed once."""
         kept = self.folder / f"spectrum-{self.encoder.digest[:12]}.npy"
-        return kept_spectrum(kept, self.encoder, dataset(self.references).paths, self.encoder.preprocess.size)
+        return kept_spectrum(kept, self.encoder, open_dataset(self.references).paths, self.encoder.preprocess.size)
 
     def make(self, trials: Sequence[Trial], label: str) -> None:
         """Make what is missing."""

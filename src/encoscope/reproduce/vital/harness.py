@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Request
-from encoscope.images import LabelledPhotos, dataset
+from encoscope.evaluation.report import EvaluationRequest
+from encoscope.images import LabelledImages, open_dataset
 from encoscope.probing import Probe, probe
 from encoscope.reproduce.inputs import held_out, networks, of_the_network
 from encoscope.reproduce.vital.image_cache import (
@@ -33,8 +33,8 @@ from encoscope.reproduce.vital.image_cache import (
 )
 from encoscope.reproduce.vital.judge import known_to
 from encoscope.reproduce.vital.published import WEIGHTS
-from encoscope.store import cache_dir, key
-from encoscope.units import channel_unit, class_index, parse
+from encoscope.store import cache_dir, content_key
+from encoscope.units import channel_unit, find_class_index, parse_unit
 from encoscope.vital import Vital
 from encoscope.vital.references.patches import patch_references
 from encoscope.vital.references.references import References
@@ -64,7 +64,7 @@ _TOP = 50  # strongest real images of a channel
 class Bench:
     """One network with its photos. asked: the settings, ``DEFAULTS`` among them."""
 
-    def __init__(self, request: Request, asked: Mapping[str, Any], model: str) -> None:
+    def __init__(self, request: EvaluationRequest, asked: Mapping[str, Any], model: str) -> None:
         if not request.datasets:
             raise UsageError(
                 "VITAL's experiments need --dataset, labelled photos of the network's classes: caltech101:ROOT#train, "
@@ -91,21 +91,21 @@ class Bench:
         return self.encoder.classes or tuple(map(str, range(self.encoder.outputs or 0)))
 
     @cached_property
-    def photos(self) -> LabelledPhotos:
+    def photos(self) -> LabelledImages:
         """The photos that pictures are made from, labelled with the network's classes."""
-        return of_the_network(self.encoder, dataset(self.references), self.references)
+        return of_the_network(self.encoder, open_dataset(self.references), self.references)
 
     @cached_property
-    def real(self) -> LabelledPhotos:
+    def real(self) -> LabelledImages:
         """The photos that pictures are compared with: of the second dataset, else of the test split, else the same."""
         other = held_out(self.request.datasets)
-        return self.photos if other is None else of_the_network(self.encoder, dataset(other), other)
+        return self.photos if other is None else of_the_network(self.encoder, open_dataset(other), other)
 
     @cached_property
     def folder(self) -> Path:
         """Where pictures from these photos are kept."""
         about = {"first": str(self.photos.paths[0].resolve()), "count": len(self.photos)}
-        return cache_dir("experiments", "vital-paper", key(about))
+        return cache_dir("experiments", "vital-paper", content_key(about))
 
     def classes(self, count: int = _SHOWN, preferred: Iterable[str] = ()) -> list[int]:
         """The classes to picture: those named in the settings, else ``--limit`` of them (``count`` if not said).
@@ -120,7 +120,7 @@ class Bench:
         liked: list[int] = []
         for name in preferred:
             with suppress(UsageError):
-                liked.append(class_index(name, self.names))
+                liked.append(find_class_index(name, self.names))
         liked = [label for label in dict.fromkeys(liked) if label in there]
         if liked:
             return liked[:number]
@@ -132,7 +132,7 @@ class Bench:
         """A class by name or number. UsageError for one that is not there."""
         if name.isascii() and name.isdigit() and int(name) < len(self.names):
             return int(name)
-        return class_index(name, self.names)
+        return find_class_index(name, self.names)
 
     def title(self, unit: str) -> str:
         """A unit in a caption: a class by its name."""
@@ -168,7 +168,7 @@ class Bench:
 
     def search(self, units: Sequence[str]) -> list[References]:
         """The top patches of channels, in one pass for all; each picture then finds its own in the cache."""
-        parsed = [parse(unit, self.encoder) for unit in units]
+        parsed = [parse_unit(unit, self.encoder) for unit in units]
         how: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES, "progress": self.request.progress}
         return patch_references(self.references, self.encoder, parsed, **how)
 
@@ -316,7 +316,7 @@ def comparable(bench: Bench, network: str) -> bool:
 
 
 def figures(
-    request: Request, extra: Mapping[str, Any], names: Sequence[str] = ("ResNet50",)
+    request: EvaluationRequest, extra: Mapping[str, Any], names: Sequence[str] = ("ResNet50",)
 ) -> tuple[dict[str, Any], dict[str, Bench]]:
     """The settings of an experiment, and a bench for each of its networks that has a model. UsageError without any."""
     asked = request.settings({**DEFAULTS, **extra})

@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.metrics import bootstrap
 from encoscope.probing import Patch
 from encoscope.relevance import relevance
 from encoscope.reproduce.vital.harness import Bench, figures
 from encoscope.reproduce.vital.judge import channel_figures
 from encoscope.reproduce.vital.report import report, sheet, shown
-from encoscope.units import parse
+from encoscope.units import parse_unit
 from encoscope.vital.circuits import strongest
 from encoscope.vital.references.references import class_references
 
@@ -38,7 +38,7 @@ _PHOTO = 224  # pixels of a side, as it is shown
 _AGAINST = "AUC: the picture beside the channel's 50 strongest photos, 0.5 as strong as they."
 
 
-def fig2(request: Request) -> Report:
+def fig2(request: EvaluationRequest) -> Report:
     """An active channel of the block below need not be relevant: two channels, one of each kind, and pictures with LRP
     and without."""
     asked, benches = figures(request, {"layer": "", "channels": "", "relevance": "lrp"})
@@ -49,7 +49,7 @@ def fig2(request: Request) -> Report:
     assert isinstance(patch, Patch)  # top patches were searched
     batch = bench.encoder.prepare(patch.path)
     active = bench.encoder.activations(batch, below)[below].maps[0]
-    relevant = relevance(bench.encoder, batch, parse(unit, bench.encoder), below, asked["relevance"])[below][0]
+    relevant = relevance(bench.encoder, batch, parse_unit(unit, bench.encoder), below, asked["relevance"])[below][0]
     found = two_channels(active, relevant)
     shares = shares_of(relevant)
     rows = [
@@ -79,7 +79,7 @@ def fig2(request: Request) -> Report:
     return report("vital-fig2", "why relevance", rows, benches, notes=notes, pictures={"vital-fig2": sheet(cells, 4)})
 
 
-def fig4(request: Request) -> Report:
+def fig4(request: EvaluationRequest) -> Report:
     """Small circuits: the three channels of the last hidden layer most relevant to a class, by VITAL and MACO."""
     _, benches = figures(request, {"layer": "", "top": 3})
     (bench,) = benches.values()
@@ -88,7 +88,7 @@ def fig4(request: Request) -> Report:
     cells: list[tuple[Any, str]] = []
     for label in bench.classes(3, _CIRCUITS):
         unit = f"class:{label}"
-        pool = class_references(bench.references, bench.encoder, parse(unit, bench.encoder), seed=request.seed)
+        pool = class_references(bench.references, bench.encoder, parse_unit(unit, bench.encoder), seed=request.seed)
         _, method, links = strongest(bench.encoder, unit, pool, top=top, layer=bench.layer, progress=request.progress)
         units = [link.unit.text for link in links]
         bench.search(units)
@@ -110,7 +110,7 @@ def fig4(request: Request) -> Report:
     )
 
 
-def channels(number: int, request: Request) -> Report:
+def channels(number: int, request: EvaluationRequest) -> Report:
     """Figs. 24 and 25: four channels at random, by Fourier, MACO and VITAL, with LRP and with guided backprop."""
     _, benches = figures(request, {"layer": "", "channels": ""})
     (bench,) = benches.values()
@@ -141,7 +141,7 @@ def channels(number: int, request: Request) -> Report:
 fig24, fig25 = partial(channels, 24), partial(channels, 25)
 
 
-def fig26(request: Request) -> Report:
+def fig26(request: EvaluationRequest) -> Report:
     """Polysemantic channels: MACO's one picture beside VITAL's of each cluster of the top patches."""
     asked, benches = figures(request, {"layer": "", "channels": "", "facets": 2, "candidates": 1000})
     (bench,) = benches.values()
@@ -226,7 +226,7 @@ def _below(bench: Bench) -> str:
 def _of_class(bench: Bench, count: int) -> list[str]:
     """The channels most relevant to the first class that is pictured."""
     label = bench.classes(1, _CIRCUITS)[0]
-    unit = parse(f"class:{label}", bench.encoder)
+    unit = parse_unit(f"class:{label}", bench.encoder)
     pool = class_references(bench.references, bench.encoder, unit, seed=bench.request.seed)
     return [link.unit.text for link in strongest(bench.encoder, unit, pool, top=count, layer=bench.layer)[2]]
 

@@ -19,14 +19,14 @@ from encoscope import results
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.progress import Progress
-from encoscope.progress import steps as progress_steps
-from encoscope.store import key
-from encoscope.units import parse
+from encoscope.progress import track_steps as progress_steps
+from encoscope.store import content_key
+from encoscope.units import parse_unit
 from encoscope.vital import Visualization, Vital
 from encoscope.vital.baselines.maco import mean_magnitude
 from encoscope.vital.baselines.plugin import EIGHTHS
-from encoscope.vital.baselines.registry import Options, Plan, planner
-from encoscope.vital.run import Subject, produce
+from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan, find_planner
+from encoscope.vital.run import SynthesisSubject, run_synthesis
 from encoscope.vital.synthesis.loop import synthesize
 from encoscope.vital.visualization import file_name
 
@@ -73,7 +73,7 @@ class Trial:
         """The folder of this method's pictures under this setting."""
         made = {"digest": self.digest, "references": self.references, "method": self.method, "steps": self.steps}
         made |= {"settings": dict(self.settings), "seed": self.seed} | ({"with": self.units} if self.together else {})
-        return self.folder / f"{self.method}-{key(made)}"
+        return self.folder / f"{self.method}-{content_key(made)}"
 
     def picture(self, unit: str) -> Path:
         """Where a unit's picture is kept; beside it, written last, a .json with the seconds it took."""
@@ -113,7 +113,7 @@ def make(trial: Trial) -> None:
     seconds = (time.process_time() - start) / len(found)
     for made in found:
         path = trial.picture(made.unit)
-        with results.aside(path) as temporary:
+        with results.atomic_write(path) as temporary:
             made.picture.save(temporary)
         about = {"seconds": seconds, "steps": made.steps, "activation": made.activation, "settings": made.settings}
         results.write(path.with_suffix(".json"), about)
@@ -162,9 +162,11 @@ def produced(encoder: Encoder, trial: Trial) -> list[Visualization]:
     """The trial's pictures, in memory."""
     if trial.method == "vital":
         return fitted(encoder, trial).synthesize(progress=False)
-    units = [parse(text, encoder) for text in trial.units]
+    units = [parse_unit(text, encoder) for text in trial.units]
     made = plan_of(encoder, trial)
-    return produce(encoder, made, [Subject.of(unit) for unit in units], seed=trial.seed, cache=False, progress=False)
+    return run_synthesis(
+        encoder, made, [SynthesisSubject.of(unit) for unit in units], seed=trial.seed, cache=False, progress=False
+    )
 
 
 def fitted(encoder: Encoder, trial: Trial) -> Vital:
@@ -174,7 +176,7 @@ def fitted(encoder: Encoder, trial: Trial) -> Vital:
     return Vital(encoder, **how).fit(trial.references, list(trial.units), progress=False)
 
 
-def plan_of(encoder: Encoder, trial: Trial) -> Plan:
+def plan_of(encoder: Encoder, trial: Trial) -> SynthesisPlan:
     """What the synthesis loop is to do for a trial."""
     if trial.method == "vital":
         estimator = fitted(encoder, trial)
@@ -183,9 +185,9 @@ def plan_of(encoder: Encoder, trial: Trial) -> Plan:
     if trial.method == "maco" and trial.spectrum is not None:
         extra["magnitude"] = np.load(trial.spectrum)
     size = extra.pop("size", None)
-    units = [parse(text, encoder) for text in trial.units]
-    options = Options(steps=trial.steps, size=None if size is None else (size[0], size[1]), extra=extra)
-    return planner(trial.method)(encoder, units, options)
+    units = [parse_unit(text, encoder) for text in trial.units]
+    options = BaselineOptions(steps=trial.steps, size=None if size is None else (size[0], size[1]), extra=extra)
+    return find_planner(trial.method)(encoder, units, options)
 
 
 def steps_of(method: str, settings: Mapping[str, Any], passes: int) -> int:
@@ -212,7 +214,7 @@ def step_cost(encoder: Encoder, one: Trial, other: Trial, *, steps: int = 8, rou
 def kept_cost(kept: Path, encoder: Encoder, one: Trial, other: Trial) -> float:
     """``step_cost``, at least 1, measured once and kept in a file."""
     if not kept.is_file():
-        with results.aside(kept) as temporary:
+        with results.atomic_write(kept) as temporary:
             temporary.write_text(f"{max(1.0, step_cost(encoder, one, other)):.2f}\n", encoding="utf-8")
     return float(kept.read_text(encoding="utf-8"))
 
@@ -223,6 +225,6 @@ def kept_spectrum(kept: Path, encoder: Encoder, paths: Sequence[Path], size: tup
         chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, min(_SPECTRUM, len(paths))).astype(int)]
         pixels = (encoder.prepare(path).pixels for path in chosen)
         magnitude = mean_magnitude(pixels, encoder.preprocess, size)
-        with results.aside(kept) as temporary, temporary.open("wb") as file:
+        with results.atomic_write(kept) as temporary, temporary.open("wb") as file:
             np.save(file, magnitude.cpu().numpy())
     return kept

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from encoscope import vlm
 from encoscope.encoder import Encoder
-from encoscope.images.sets import LabelledPhotos
+from encoscope.images.sets import LabelledImages
 from encoscope.metrics import Interval, auc_mad, bootstrap, halves, kernel_distance, ranks, zero_shot_weights
-from encoscope.units import measure, parse
+from encoscope.units import measure_units, parse_unit
 from encoscope.vlm import VLM
 from encoscope.zoo.attributes import HELD_OUT, attributes
 from encoscope.zoo.captions import article
@@ -110,7 +110,7 @@ class Real:
 
 
 def real_photos(
-    encoder: Encoder, judge: Judge | None, photos: LabelledPhotos, classes: Collection[int], limit: int = PHOTOS
+    encoder: Encoder, judge: Judge | None, photos: LabelledImages, classes: Collection[int], limit: int = PHOTOS
 ) -> Real:
     """Measure at most ``limit`` photos of each of some classes, the first ones in the order of the list."""
     paths, labels = first_of_each(photos, classes, limit)
@@ -118,7 +118,7 @@ def real_photos(
     return Real(np.asarray(labels, dtype=np.float64), features, own, _judged(judge, paths, labels))
 
 
-def first_of_each(photos: LabelledPhotos, classes: Collection[int], limit: int) -> tuple[list[Path], list[int]]:
+def first_of_each(photos: LabelledImages, classes: Collection[int], limit: int) -> tuple[list[Path], list[int]]:
     """At most ``limit`` photos of each of some classes with their labels, in the order of the list."""
     seen: dict[int, int] = {}
     chosen: list[tuple[Path, int]] = []
@@ -184,7 +184,7 @@ def channel_figures(
     encoder: Encoder, unit: str, pictures: Sequence[Path], control: Sequence[float]
 ) -> tuple[float, float]:
     """AUC and MAD of a channel's pictures against its strongest real images."""
-    made = measure(encoder, list(pictures), [parse(unit, encoder)])[:, 0]
+    made = measure_units(encoder, list(pictures), [parse_unit(unit, encoder)])[:, 0]
     found = auc_mad(made.cpu().numpy().astype(np.float64), np.asarray(control, dtype=np.float64))
     return found.auc, found.mad
 

@@ -42,7 +42,7 @@ JUDGE = "openclip:ViT-B-32/openai"
 
 
 @dataclass(frozen=True)
-class Line:
+class VitalLine:
     """A row: network, method, setting as the paper writes it, figures by measure; main: it is in Table 1, too.
 
     quoted: the method is not part of this library, so the row is the paper's alone.
@@ -58,21 +58,21 @@ class Line:
 
 def _line(
     network: str, method: str, setup: str, figures: tuple[float, ...], *, main: bool = False, quoted: bool = False
-) -> Line:
-    return Line(
+) -> VitalLine:
+    return VitalLine(
         network, method, setup, dict(zip((ACCURACY, RESNET, OWN, TOP1, TOP5), figures, strict=True)), main, quoted
     )
 
 
-def _real(network: str, top1: float, top5: float) -> Line:
-    return Line(network, REAL, "rightly classified", {TOP1: top1, TOP5: top5}, main=True)
+def _real(network: str, top1: float, top5: float) -> VitalLine:
+    return VitalLine(network, REAL, "rightly classified", {TOP1: top1, TOP5: top5}, main=True)
 
 
-def _vital(network: str, *figures: float) -> tuple[Line, Line]:
-    return _line(network, "vital", "", figures, main=True), Line(network, CONTROL, main=True)
+def _vital(network: str, *figures: float) -> tuple[VitalLine, VitalLine]:
+    return _line(network, "vital", "", figures, main=True), VitalLine(network, CONTROL, main=True)
 
 
-COMPARISON: tuple[Line, ...] = (
+COMPARISON: tuple[VitalLine, ...] = (
     _real("ResNet50", 69.11, 92.23),
     _line("ResNet50", "maco", "r: 224", (29.43, 360.74, 360.74, 12.87, 29.73), main=True),
     _line("ResNet50", "maco", "r: 1024", (2.10, 494.57, 494.57, 1.60, 5.67)),

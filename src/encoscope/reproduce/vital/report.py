@@ -10,7 +10,7 @@ from PIL import Image
 
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.runner import short
-from encoscope.images import Photo
+from encoscope.images import LoadedImage
 from encoscope.plots import contact_sheet, displayable
 from encoscope.probing import Patch
 from encoscope.reproduce.inputs import held_out
@@ -26,7 +26,7 @@ def shown(reference: Reference) -> Image.Image:
         x0, y0, x1, y1 = source.box
         with Image.open(source.path) as photo:
             return photo.convert("RGB").crop((x0, y0, x1 + 1, y1 + 1))
-    pixels = source.pixels if isinstance(source, Photo) else None
+    pixels = source.pixels if isinstance(source, LoadedImage) else None
     if pixels is not None:
         return Image.fromarray(displayable(pixels))
     with Image.open(str(source)) as photo:

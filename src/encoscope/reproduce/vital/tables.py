@@ -18,7 +18,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from encoscope.errors import UsageError
-from encoscope.evaluation.report import Report, Request
+from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.metrics import Interval, KernelDistance, bootstrap
 from encoscope.reproduce.vital.harness import (
     Bench,
@@ -37,7 +37,7 @@ from encoscope.reproduce.vital.published import (
     PREDICTIONS,
     REAL,
     REFERENCES,
-    Line,
+    VitalLine,
 )
 from encoscope.reproduce.vital.report import report, sheet
 
@@ -51,16 +51,16 @@ _STAND_IN_CLASSES = ("Leopards", "dalmatian")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table of classes: how it is labelled, how its pictures are made, the paper's figures."""
 
-    line: Line
+    line: VitalLine
     method: str
     settings: Mapping[str, Any]
     together: int = 64
 
 
-def comparison(number: int, request: Request) -> Report:
+def comparison(number: int, request: EvaluationRequest) -> Report:
     """Tables 1 and 2: methods on networks."""
     lines = [line for line in COMPARISON if line.main or number == 2]
     asked, benches = figures(request, OPTIONS, _names(lines))
@@ -81,7 +81,7 @@ def comparison(number: int, request: Request) -> Report:
     return report(f"vital-table{number}", title, rows, benches, notes=[*_reading(asked), *notes], pictures=pictures)
 
 
-def table3(request: Request) -> Report:
+def table3(request: EvaluationRequest) -> Report:
     """Channels inside the network: AUC and MAD of pictures against the strongest photos (CoSy)."""
     asked, benches = figures(request, {"layer": "", "channels": ""})
     rows, pictures = [], {}
@@ -114,7 +114,7 @@ def table3(request: Request) -> Report:
     return report("vital-table3", "channels inside the network", rows, benches, notes=notes, pictures=pictures)
 
 
-def table4(request: Request) -> Report:
+def table4(request: EvaluationRequest) -> Report:
     """The network's two likeliest classes of pictures of two example classes."""
     asked, benches = figures(request, {"photos": 50})
     rows: list[dict[str, Any]] = []
@@ -144,7 +144,7 @@ def table4(request: Request) -> Report:
     return report("vital-table4", title, rows, benches, notes=notes, pictures=pictures)
 
 
-def table5(request: Request) -> Report:
+def table5(request: EvaluationRequest) -> Report:
     """The number of references of a class."""
     asked, benches = figures(request, {**OPTIONS, "numbers": ",".join(map(str, REFERENCES))})
     notes: list[str] = []
@@ -153,10 +153,12 @@ def table5(request: Request) -> Report:
     for network, bench in benches.items():
         numbers = whole_numbers("numbers", asked["numbers"])
         mine = [
-            Row(Line(network, "vital", f"{number} references", REFERENCES.get(number)), "vital", {"number": number})
+            TableRow(
+                VitalLine(network, "vital", f"{number} references", REFERENCES.get(number)), "vital", {"number": number}
+            )
             for number in numbers
         ]
-        found, cells = _of_classes(bench, network, [Row(Line(network, REAL), REAL, {}), *mine], None, notes)
+        found, cells = _of_classes(bench, network, [TableRow(VitalLine(network, REAL), REAL, {}), *mine], None, notes)
         rows += found
         pictures["vital-table5"] = _sheet(bench, cells)
         fewest = min(np.bincount(bench.photos.labels)[bench.classes()])
@@ -177,19 +179,19 @@ def whole_numbers(name: str, text: Any) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _row(line: Line, bench: Bench) -> Row:
+def _row(line: VitalLine, bench: Bench) -> TableRow:
     """How a row of the comparison is made."""
     if line.method in (REAL, CONTROL, "vital") or line.quoted:
-        return Row(line, line.method, {})
+        return TableRow(line, line.method, {})
     settings: dict[str, Any] = {"ensemble": _ENSEMBLE} if line.method == "plugin" else {}
     if line.setup == "r: 1024":
         settings["size"] = [round(_BIG * side) for side in bench.encoder.preprocess.size]
     batch = line.setup.removeprefix("bs: ")
-    return Row(line, line.method, settings, int(batch) if batch.isdigit() else 64)
+    return TableRow(line, line.method, settings, int(batch) if batch.isdigit() else 64)
 
 
 def _of_classes(
-    bench: Bench, network: str, rows: Sequence[Row], extractor: Bench | None, notes: list[str]
+    bench: Bench, network: str, rows: Sequence[TableRow], extractor: Bench | None, notes: list[str]
 ) -> tuple[list[dict[str, Any]], list[tuple[Any, str]]]:
     """Each row's measures, one below the other, and its pictures; a method the network does not take is a note."""
     labels = bench.classes()
@@ -231,13 +233,13 @@ def _sheet(bench: Bench, cells: Sequence[tuple[Any, str]]) -> Image.Image:
     return sheet(cells, min(len(bench.classes()), _SHOWN))
 
 
-def _made(bench: Bench, row: Row, units: Sequence[str]) -> Draws:
+def _made(bench: Bench, row: TableRow, units: Sequence[str]) -> Draws:
     if row.method == CONTROL:
         return bench.drawn("vital", units, label=CONTROL, control=True)
     return bench.drawn(row.method, units, row.settings, together=row.together, label=_label(row.line))
 
 
-def _label(line: Line) -> str:
+def _label(line: VitalLine) -> str:
     return f"{line.method} ({line.setup})" if line.setup else line.method
 
 
@@ -280,7 +282,7 @@ def _plain(value: Any) -> float:
     return value.value if isinstance(value, Interval | KernelDistance) else value
 
 
-def _names(lines: Sequence[Line]) -> tuple[str, ...]:
+def _names(lines: Sequence[VitalLine]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line.network for line in lines))
 
 

@@ -23,7 +23,7 @@ from encoscope.errors import EncoscopeError
 from encoscope.evaluation.report import Report
 from encoscope.metrics import bootstrap
 from encoscope.probing import probe
-from encoscope.reproduce.vital.experiment import PARTS, Asked, Study
+from encoscope.reproduce.vital.experiment import PARTS, ComparisonExperiment, ComparisonSettings
 from encoscope.reproduce.vital.image_cache import CANDIDATES, encoder_of
 from encoscope.reproduce.vital.judge import channel_figures, real_row
 from encoscope.units import channel_unit
@@ -45,11 +45,11 @@ _CONTROL = 50  # strongest real images of a channel
 _SHOWN = 8  # classes on the sheet that compares methods
 
 
-def run(asked: Asked) -> Report:
+def run(asked: ComparisonSettings) -> Report:
     """All parts that were asked for, in order of weight; the table is written after each."""
-    study = Study(asked)
+    study = ComparisonExperiment(asked)
     study.extra["search"] = {what: list(options) for what, (_, options) in SEARCH.items()}
-    parts: Mapping[str, Callable[[Study], None]] = {
+    parts: Mapping[str, Callable[[ComparisonExperiment], None]] = {
         "classes": all_classes,
         "untrained": untrained,
         "methods": methods,
@@ -62,7 +62,7 @@ def run(asked: Asked) -> Report:
     return study.report()
 
 
-def all_classes(study: Study) -> None:
+def all_classes(study: ComparisonExperiment) -> None:
     """VITAL over all classes."""
     labels = list(range(len(study.names)))[: study.asked.limit]
     trial = study.trial("vital", CLASSES, [f"class:{study.names[label]}" for label in labels], study.asked.steps)
@@ -72,7 +72,7 @@ def all_classes(study: Study) -> None:
     study.sheet("vital-zoo-classes", trial.pictures, [study.names[label] for label in labels], columns=11)
 
 
-def untrained(study: Study) -> None:
+def untrained(study: ComparisonExperiment) -> None:
     """VITAL on an untrained network with the same references, judged as before."""
     control = f"{study.asked.model}@untrained"
     units = [f"class:{label}" for label in study.compared]
@@ -94,7 +94,7 @@ def untrained(study: Study) -> None:
     study.notes.append("The untrained network's own top-1 is the trained network's word on its pictures.")
 
 
-def methods(study: Study) -> None:
+def methods(study: ComparisonExperiment) -> None:
     """Every method at VITAL's compute, each with the best of its settings."""
     units = [f"class:{study.names[label]}" for label in study.compared]
     cost = study.cost("class:" + study.names[(study.searched or study.compared)[0]], study.asked.steps)
@@ -119,7 +119,7 @@ def methods(study: Study) -> None:
         study.write()
 
 
-def channels(study: Study) -> None:
+def channels(study: ComparisonExperiment) -> None:
     """AUC and MAD of channels of the last stage, against their strongest real photos."""
     layer = study.asked.layer or study.encoder.depths[-1]
     width = study.encoder.layer(layer).channels
@@ -152,7 +152,7 @@ def channels(study: Study) -> None:
 def command(chosen: Mapping[str, Any]) -> str:
     """The command that the table names: what was asked for, not where somebody keeps things."""
     words = ["python -m encoscope.reproduce.vital.zoo", f"{chosen['data'].partition(':')[0]}:ROOT"]
-    for option in dataclasses.fields(Asked):
+    for option in dataclasses.fields(ComparisonSettings):
         value = chosen.get(option.name)
         if option.name not in ("data", "folder", "out") and value is not None and value != option.default:
             shown = " ".join(value) if isinstance(value, tuple) else str(value)
@@ -164,25 +164,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("data", help="caltech101:ROOT")
-    parser.add_argument("--model", default=Asked.model)
-    parser.add_argument("--judge", default=Asked.judge, help="an image-text model")
-    parser.add_argument("--steps", type=int, default=Asked.steps, help="of VITAL on a class")
+    parser.add_argument("--model", default=ComparisonSettings.model)
+    parser.add_argument("--judge", default=ComparisonSettings.judge, help="an image-text model")
+    parser.add_argument("--steps", type=int, default=ComparisonSettings.steps, help="of VITAL on a class")
     parser.add_argument("--limit", type=int, help="only the first so many classes where all are pictured")
-    parser.add_argument("--classes", type=int, default=Asked.classes, help="classes that every method pictures")
-    parser.add_argument("--search", type=int, default=Asked.search, help="classes that settings are searched on")
-    parser.add_argument("--channels", type=int, default=Asked.channels)
-    parser.add_argument("--channel-steps", type=int, default=Asked.channel_steps, help="of VITAL on a channel")
+    parser.add_argument(
+        "--classes", type=int, default=ComparisonSettings.classes, help="classes that every method pictures"
+    )
+    parser.add_argument(
+        "--search", type=int, default=ComparisonSettings.search, help="classes that settings are searched on"
+    )
+    parser.add_argument("--channels", type=int, default=ComparisonSettings.channels)
+    parser.add_argument(
+        "--channel-steps", type=int, default=ComparisonSettings.channel_steps, help="of VITAL on a channel"
+    )
     parser.add_argument("--layer", help="of the channels; the last stage if left out")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--workers", type=int, default=Asked.workers, help="processes, one thread each")
+    parser.add_argument("--workers", type=int, default=ComparisonSettings.workers, help="processes, one thread each")
     parser.add_argument("--folder", type=Path, help="where pictures are kept; in the cache if left out")
-    parser.add_argument("--out", type=Path, default=Asked.out, help="where table and sheets are written")
-    parser.add_argument("--seed", type=int, default=Asked.seed)
+    parser.add_argument("--out", type=Path, default=ComparisonSettings.out, help="where table and sheets are written")
+    parser.add_argument("--seed", type=int, default=ComparisonSettings.seed)
     chosen: dict[str, Any] = vars(parser.parse_args(arguments))
     chosen["parts"] = tuple(chosen["parts"])
     torch.set_num_threads(1)
     try:
-        report = run(Asked(**chosen, command=command(chosen), progress=True))
+        report = run(ComparisonSettings(**chosen, command=command(chosen), progress=True))
     except EncoscopeError as error:
         sys.stderr.write(f"encoscope: error: {error}\n")
         return error.exit_code

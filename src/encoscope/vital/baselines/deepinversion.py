@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from encoscope.encoder import Encoder
-from encoscope.encoder.capture import hooks
+from encoscope.encoder.capture import removing_hooks
 from encoscope.errors import UsageError
 from encoscope.units import Unit
 from encoscope.vital.baselines.losses import (
@@ -22,7 +22,7 @@ from encoscope.vital.baselines.losses import (
     own_settings,
     own_size,
 )
-from encoscope.vital.baselines.registry import Options, Plan
+from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan
 from encoscope.vital.objective import l2, total_variation
 from encoscope.vital.synthesis.loop import Losses, Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import noise
@@ -91,7 +91,7 @@ def recorded(layers: Sequence[_BatchNorm]) -> Iterator[list[Float[Tensor, ""]]]:
         assert isinstance(layer, _BatchNorm)
         distances.append(distance(args[0], layer))
 
-    with hooks([]) as handles:
+    with removing_hooks([]) as handles:
         handles += [layer.register_forward_pre_hook(keep) for layer in layers]
         yield distances
 
@@ -108,7 +108,7 @@ def distance(inputs: Float[Tensor, "batch channels ..."], layer: _BatchNorm) -> 
     return (variance - layer.running_var).norm() + (mean - layer.running_mean).norm()
 
 
-def plan(encoder: Encoder, units: Sequence[Unit], options: Options) -> Plan:
+def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> SynthesisPlan:
     """DeepInversion as VITAL's comparison has it: 2,000 steps of Adam at 0.05, VITAL's start, schedule and clamp.
 
     The roll is by up to 30 pixels of 224, in proportion for other sizes. All units of a batch are made together.
@@ -129,4 +129,4 @@ def plan(encoder: Encoder, units: Sequence[Unit], options: Options) -> Plan:
         transform=Roll(round(_ROLL * min(size))),
     )
     settings = {"method": "deepinversion", "steps": steps, "size": list(size), **own}
-    return Plan((stage,), objective, settings, together=True)
+    return SynthesisPlan((stage,), objective, settings, together=True)

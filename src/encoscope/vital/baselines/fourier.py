@@ -18,7 +18,7 @@ from encoscope.errors import UsageError
 from encoscope.images import Preprocess
 from encoscope.units import Unit
 from encoscope.vital.baselines.losses import Maximize, number_of_steps, own_settings, picture_size
-from encoscope.vital.baselines.registry import Options, Plan
+from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan
 from encoscope.vital.synthesis.loop import Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import normalised
 from encoscope.vital.synthesis.random import Generators, normal
@@ -86,7 +86,7 @@ class FourierImage:
         """Nothing: the sigmoid keeps the range."""
 
 
-def plan(encoder: Encoder, units: Sequence[Unit], options: Options) -> Plan:
+def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> SynthesisPlan:
     """Fourier feature visualization: 512 steps of Adam, as much of the unit as there can be.
 
     Own settings: ``lr``, 0.05. ``views``: "wander", as published, or "crops", MACO's crops and noise, which VITAL's
@@ -110,4 +110,6 @@ def plan(encoder: Encoder, units: Sequence[Unit], options: Options) -> Plan:
     )
     if wander:
         del own["crops"]
-    return Plan((stage,), Maximize(encoder, units), {"method": "fourier", "steps": steps, "size": list(size), **own})
+    return SynthesisPlan(
+        (stage,), Maximize(encoder, units), {"method": "fourier", "steps": steps, "size": list(size), **own}
+    )

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from encoscope.encoder import Encoder, Observation
 from encoscope.errors import UsageError, nearest
-from encoscope.units import Unit, needs, values
-from encoscope.vital.baselines.registry import Options
+from encoscope.units import Unit, compute_values, required_outputs
+from encoscope.vital.baselines.registry import BaselineOptions
 from encoscope.vital.synthesis.loop import Losses
 from encoscope.vital.synthesis.transforms import Images
 
@@ -33,8 +33,8 @@ class Maximize:
     def __call__(self, images: Images, rows: slice) -> Losses:
         """The losses of the units in ``rows``, k images each."""
         units = self._units[rows]
-        seen = self._encoder.observe(images, **needs(units), gradients=True)
-        found = values(seen, units)
+        seen = self._encoder.observe(images, **required_outputs(units), gradients=True)
+        found = compute_values(seen, units)
         own = found.reshape(len(units), -1, len(units)).diagonal(dim1=0, dim2=2).mean(0)
         awake = list(own.unbind())
         for place, unit in enumerate(units):
@@ -83,7 +83,7 @@ def class_targets(units: Sequence[Unit], method: str) -> tuple[int, ...]:
     return tuple(unit.index for unit in units)
 
 
-def picture_size(encoder: Encoder, options: Options) -> tuple[int, int]:
+def picture_size(encoder: Encoder, options: BaselineOptions) -> tuple[int, int]:
     """(height, width) asked for, the network's own input if none was. UsageError for less than 8 pixels."""
     size = options.size or encoder.preprocess.size
     if min(size) < _SMALLEST:
@@ -91,7 +91,7 @@ def picture_size(encoder: Encoder, options: Options) -> tuple[int, int]:
     return size
 
 
-def own_size(encoder: Encoder, options: Options, method: str) -> tuple[int, int]:
+def own_size(encoder: Encoder, options: BaselineOptions, method: str) -> tuple[int, int]:
     """As ``picture_size``, for methods that show the network the whole picture as it is.
 
     Raises:
@@ -106,7 +106,7 @@ def own_size(encoder: Encoder, options: Options, method: str) -> tuple[int, int]
     return size
 
 
-def number_of_steps(options: Options, usual: int) -> int:
+def number_of_steps(options: BaselineOptions, usual: int) -> int:
     """Steps asked for, or the method's usual number. UsageError for none."""
     steps = usual if options.steps is None else options.steps
     if steps < 1:
@@ -114,7 +114,7 @@ def number_of_steps(options: Options, usual: int) -> int:
     return steps
 
 
-def own_settings(options: Options, defaults: Mapping[str, Any], method: str) -> dict[str, Any]:
+def own_settings(options: BaselineOptions, defaults: Mapping[str, Any], method: str) -> dict[str, Any]:
     """A method's own settings, its defaults where nothing else was asked for. UsageError for one it does not have."""
     for name in options.extra:
         if name not in defaults:

@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import Photo, Preprocess, photos
+from encoscope.images import LoadedImage, Preprocess, read_images
 from encoscope.units import Unit
 from encoscope.vital.baselines.fourier import correlated, decorrelated
 from encoscope.vital.baselines.losses import Maximize, number_of_steps, own_settings, picture_size
-from encoscope.vital.baselines.registry import Options, Plan
+from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan
 from encoscope.vital.synthesis.loop import Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import displayed, normalised
 from encoscope.vital.synthesis.random import Generators, normal
@@ -90,7 +90,7 @@ class PhaseImage:
         """Nothing: any phase is allowed."""
 
 
-def plan(encoder: Encoder, units: Sequence[Unit], options: Options) -> Plan:
+def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> SynthesisPlan:
     """MACO as VITAL's comparison has it: 256 steps of Adam at learning rate 1, crops with sides of N(0.25, 0.1).
 
     Own settings: ``crops``, 32, views a step (the original's number; VITAL tells none). ``side``, 0.25, their mean
@@ -119,11 +119,11 @@ def plan(encoder: Encoder, units: Sequence[Unit], options: Options) -> Plan:
     )
     digest = hashlib.sha256(magnitude.numpy().tobytes()).hexdigest()
     settings = {"method": "maco", "steps": steps, "size": list(size), **own, "magnitude": digest}
-    return Plan((stage,), Maximize(encoder, units), settings)
+    return SynthesisPlan((stage,), Maximize(encoder, units), settings)
 
 
 def _batches(encoder: Encoder, sources: Any) -> Iterator[Float[Tensor, "batch channels height width"]]:
     """Photos one by one, normalised; what cannot be read is left out."""
-    for photo in photos([] if sources is None else sources, channels=encoder.preprocess.channels):
-        if isinstance(photo, Photo):
+    for photo in read_images([] if sources is None else sources, channels=encoder.preprocess.channels):
+        if isinstance(photo, LoadedImage):
             yield encoder.prepare(photo).pixels

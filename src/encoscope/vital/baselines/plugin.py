@@ -20,7 +20,7 @@ from encoscope.errors import UsageError
 from encoscope.images import Preprocess
 from encoscope.units import Unit
 from encoscope.vital.baselines.losses import Classify, class_targets, number_of_steps, own_settings, own_size
-from encoscope.vital.baselines.registry import Options, Plan
+from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan
 from encoscope.vital.synthesis.loop import Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import Pixels, bounds, displayed, normalised
 from encoscope.vital.synthesis.random import Generators, uniform
@@ -90,7 +90,7 @@ class Grown:
         return PlainPixels(canvas, self.preprocess)
 
 
-def plan(encoder: Encoder, units: Sequence[Unit], options: Options) -> Plan:
+def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> SynthesisPlan:
     """Plug-In Inversion: cross-entropy alone, sides of 2/8 to 8/8 of the picture, 401 steps each; Adam at 0.01.
 
     Each stage's learning rate falls along a cosine to 0; the roll is by up to 32 pixels of 224, in proportion for other
@@ -113,7 +113,7 @@ def plan(encoder: Encoder, units: Sequence[Unit], options: Options) -> Plan:
         if share:
             stages.append(_stage(encoder, (size[0] * eighths // 8, size[1] * eighths // 8), size, share, own))
     settings = {"method": "plugin", "steps": steps, "size": list(size), **own}
-    return Plan(tuple(stages), Classify(encoder, targets), settings)
+    return SynthesisPlan(tuple(stages), Classify(encoder, targets), settings)
 
 
 def _stage(encoder: Encoder, side: tuple[int, int], full: tuple[int, int], steps: int, own: dict[str, Any]) -> Stage:

@@ -14,7 +14,7 @@ from encoscope.vital.synthesis.loop import Objective, Stage
 
 
 @dataclass(frozen=True)
-class Options:
+class BaselineOptions:
     """What a user may ask of any method; None leaves a thing to the method.
 
     steps: in all stages together. size: (height, width) of the picture in pixels. photos: real images, as
@@ -29,7 +29,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SynthesisPlan:
     """What the synthesis loop needs to picture some units.
 
     settings: plain values that, with network, units and seed, make the result: for the record and the checkpoint's
@@ -42,7 +42,7 @@ class Plan:
     together: bool = False
 
 
-Planner: TypeAlias = Callable[[Encoder, Sequence[Unit], Options], Plan]
+Planner: TypeAlias = Callable[[Encoder, Sequence[Unit], BaselineOptions], SynthesisPlan]
 
 METHODS: Mapping[str, str] = {
     "fourier": "encoscope.vital.baselines.fourier",
@@ -55,7 +55,7 @@ METHODS: Mapping[str, str] = {
 NAMES = ("vital", *METHODS)
 
 
-def planner(name: str) -> Planner:
+def find_planner(name: str) -> Planner:
     """A comparison method by name; UsageError for an unknown one."""
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}{nearest(name, METHODS)}: one of {', '.join(NAMES)}")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
 from encoscope.store.tensors import opened, write
 from encoscope.vital.references.statistics import Prototype
@@ -24,7 +24,7 @@ _SEED = 0
 _ID = 32  # bytes of an image's sha256
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True)
 class Compressed:
     """The statistics of several units over the same layers.

@@ -11,11 +11,11 @@ from typing import Any
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.probing import Patch, file_ids, listing, top_patches
+from encoscope.probing import Patch, find_top_patches, hash_files, list_images
 from encoscope.probing.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
-from encoscope.results import aside
-from encoscope.store import cache_dir, key
+from encoscope.results import atomic_write
+from encoscope.store import cache_dir, content_key
 from encoscope.units import Unit
 from encoscope.vital.references.references import Reference, References, Source
 
@@ -43,19 +43,19 @@ def patch_references(
     Raises UsageError for a dataset that is not made of files.
     """
     try:
-        files = listing(source)
+        files = list_images(source)
     except UsageError as error:
         raise UsageError(f"{units[0].text} needs files to search for its top patches: {error}") from error
     side = min(64, min(encoder.preprocess.size) // 2) if patch is None else patch
     how = {"count": count, "patch": side, "scoring": scoring}
     how |= {"candidates": candidates} if scoring == "preselect" else {}
-    contents = key({"files": sorted(file_ids(files.paths, progress=progress))})
+    contents = content_key({"files": sorted(hash_files(files.paths, progress=progress))})
     homes = [_home(encoder, unit, how, contents) for unit in units]
     found = [_kept(home, dict(zip(map(str, files.paths), files.paths, strict=True))) for home in homes]
     missing = [number for number, patches in enumerate(found) if patches is None]
     if missing:
         wanted = [units[number] for number in missing]
-        searched = top_patches(
+        searched = find_top_patches(
             encoder,
             files,
             wanted,
@@ -80,7 +80,9 @@ def _references(unit: Unit, patches: Sequence[Patch], count: int, whole: bool) -
 
 def _home(encoder: Encoder, unit: Unit, how: dict[str, object], contents: str) -> Path:
     what = [unit.kind, unit.layer, unit.channels, unit.direction]
-    return cache_dir("patches", f"{key({'encoder': encoder.digest, 'unit': what, 'files': contents, **how})}.json")
+    return cache_dir(
+        "patches", f"{content_key({'encoder': encoder.digest, 'unit': what, 'files': contents, **how})}.json"
+    )
 
 
 def _kept(home: Path, known: dict[str, Path]) -> list[Patch] | None:
@@ -99,5 +101,5 @@ def _patch(row: dict[str, Any]) -> Patch:
 
 
 def _keep(home: Path, patches: Sequence[Patch]) -> None:
-    with suppress(EncoscopeError), aside(home) as temporary:  # a cache that cannot be written is done without
+    with suppress(EncoscopeError), atomic_write(home) as temporary:  # a cache that cannot be written is done without
         temporary.write_text(json.dumps([asdict(patch) for patch in patches]), encoding="utf-8")

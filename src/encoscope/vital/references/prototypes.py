@@ -13,12 +13,12 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.images import Skipped
+from encoscope.images import SkippedImage
 from encoscope.progress import Progress, track
-from encoscope.store import cache_dir, key
+from encoscope.store import cache_dir, content_key
 from encoscope.store.tensors import opened, write
 from encoscope.units import Unit
-from encoscope.vital.features import Reader
+from encoscope.vital.features import FeatureReader
 from encoscope.vital.references.references import Reference, References
 from encoscope.vital.references.statistics import Prototype, PrototypeSums
 
@@ -27,7 +27,7 @@ _log = logging.getLogger("encoscope")
 
 
 def prototype(
-    reader: Reader,
+    reader: FeatureReader,
     references: References,
     unit: Unit,
     *,
@@ -99,7 +99,7 @@ def load(path: str | os.PathLike[str]) -> Prototype:
         )
 
 
-def _path(reader: Reader, references: References, unit: Unit) -> Path:
+def _path(reader: FeatureReader, references: References, unit: Unit) -> Path:
     manifest = {
         "format": FORMAT,
         "encoder": reader.encoder.digest,
@@ -110,18 +110,18 @@ def _path(reader: Reader, references: References, unit: Unit) -> Path:
         "relevance": reader.relevance,
         "scaled": reader.scaled,
     }
-    return cache_dir("prototypes", f"{key(manifest)}.safetensors")
+    return cache_dir("prototypes", f"{content_key(manifest)}.safetensors")
 
 
 def _read(
-    references: References, encoder: Encoder, skipped: list[Skipped], progress: Progress
+    references: References, encoder: Encoder, skipped: list[SkippedImage], progress: Progress
 ) -> Iterator[tuple[Reference, Tensor]]:
     """Each reference with its input; what cannot be read, or brought there, is put aside."""
     for item in track(references.items, len(references), f"references of {references.unit}", progress):
         try:
             yield item, item.input(encoder)
         except EncoscopeError as error:
-            skipped.append(Skipped(item.name, str(error)))
+            skipped.append(SkippedImage(item.name, str(error)))
 
 
 def _batches(items: Iterator[tuple[Reference, Tensor]], size: int) -> Iterator[list[tuple[Reference, Tensor]]]:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError, nearest
-from encoscope.images import Photo, photos
-from encoscope.probing import Listing, Patch, file_ids, listing, load_patches
+from encoscope.images import LoadedImage, read_images
+from encoscope.probing import ImageListing, Patch, hash_files, list_images, load_patches
 from encoscope.probing.ids import UNREADABLE
-from encoscope.units import Unit, class_label, plain_name
+from encoscope.units import Unit, find_class_label, normalize_name
 
 Source: TypeAlias = Any
 """A dataset string, a folder (its subfolders are labels), a list of files, or images in memory."""
@@ -27,7 +27,7 @@ class Reference:
     """One real image, or a patch of it. id: sha256 of the file, or of the pixels of an image in memory."""
 
     id: str
-    source: Path | Photo | Patch
+    source: Path | LoadedImage | Patch
 
     @property
     def name(self) -> str:
@@ -80,7 +80,7 @@ def class_references(
     else:
         known = sorted({label for label in labels if label is not None})
         wanted = _label(unit, encoder, known)
-        plain = {label: plain_name(label) for label in known}
+        plain = {label: normalize_name(label) for label in known}
         chosen = [index for index, label in enumerate(labels) if label is not None and plain[label] == wanted]
         if not chosen:
             raise MissingError(
@@ -114,18 +114,18 @@ def picked(
     return References(unit, tuple(sorted(ordered, key=lambda item: item.name)), tuple(notes))
 
 
-def _files(source: Source) -> tuple[Sequence[Path | Photo], Sequence[str | None]]:
+def _files(source: Source) -> tuple[Sequence[Path | LoadedImage], Sequence[str | None]]:
     """The files or images in memory that a source stands for, and a label each."""
     if _in_memory(source):
-        found = [photo for photo in photos(source) if isinstance(photo, Photo)]
+        found = [photo for photo in read_images(source) if isinstance(photo, LoadedImage)]
         return found, [None] * len(found)
-    files: Listing = listing(source)
+    files: ImageListing = list_images(source)
     return list(files.paths), files.labels
 
 
 def _in_memory(source: Source) -> bool:
     """Whether a source holds images instead of naming files."""
-    if isinstance(source, str | Path | Listing) or hasattr(source, "paths"):
+    if isinstance(source, str | Path | ImageListing) or hasattr(source, "paths"):
         return False
     if isinstance(source, Sequence):
         return bool(source) and not isinstance(source[0], str | Path)
@@ -134,11 +134,11 @@ def _in_memory(source: Source) -> bool:
     return True
 
 
-def _identified(sources: Sequence[Path | Photo]) -> list[Reference]:
+def _identified(sources: Sequence[Path | LoadedImage]) -> list[Reference]:
     """References of files and images; files that cannot be opened are left out."""
     paths = [source for source in sources if isinstance(source, Path)]
-    known = dict(zip(paths, file_ids(paths), strict=True)) if paths else {}
-    found = [Reference(source.id if isinstance(source, Photo) else known[source], source) for source in sources]
+    known = dict(zip(paths, hash_files(paths), strict=True)) if paths else {}
+    found = [Reference(source.id if isinstance(source, LoadedImage) else known[source], source) for source in sources]
     return [item for item in found if item.id != UNREADABLE]
 
 
@@ -146,7 +146,7 @@ def _label(unit: Unit, encoder: Encoder, labels: Sequence[str]) -> str:
     """The label that a class unit's images bear, as ``plain_name`` writes it; the class's name where none does."""
     if unit.kind != "class":
         raise UsageError(f"{unit.text} is no class: its references are top patches")
-    found = class_label(encoder, unit.index, labels)
+    found = find_class_label(encoder, unit.index, labels)
     if found is None:
         found = encoder.classes[unit.index] if encoder.classes else f"class {unit.index}"
-    return plain_name(found)
+    return normalize_name(found)

@@ -14,12 +14,12 @@ from encoscope.vital.references.statistics import Prototype
 from encoscope.zoo.registry import FOLDER
 
 
-def path_of(name: str) -> Path:
+def statistics_path(name: str) -> Path:
     """Where the statistics of a zoo encoder are, by its name without ``zoo:``."""
     return FOLDER / f"{name}.prototypes.safetensors"
 
 
-def shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Prototype]:
+def load_shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Prototype]:
     """The statistics of some classes of a zoo encoder, by the units' texts.
 
     Raises UsageError for units that are no classes and encoders that are not the zoo's, trained ones; MissingError
@@ -31,7 +31,7 @@ def shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Prototype]:
     other = next((unit for unit in units if unit.kind != "class"), None)
     if other is not None:
         raise UsageError(f"the statistics of {encoder.source} are of classes: for {other.text} give references")
-    path = path_of(short)
+    path = statistics_path(short)
     if not path.is_file():
         raise MissingError(
             f"{encoder.source} has no statistics in this installation ({path} is not there): give references, or make "

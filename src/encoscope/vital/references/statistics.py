@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
 from encoscope.vital.matching import Values, sort
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True)
 class Prototype:
     """The statistics S of a unit's references: all that matching needs of them.

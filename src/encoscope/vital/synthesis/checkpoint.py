@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from encoscope.results import aside
-from encoscope.store import cache_dir, key
+from encoscope.results import atomic_write
+from encoscope.store import cache_dir, content_key
 
 State: TypeAlias = dict[str, Any]
 """Tensors, numbers, and lists and dictionaries of these."""
@@ -33,12 +33,12 @@ class Checkpoint:
     @classmethod
     def cached(cls, manifest: Mapping[str, Any]) -> Checkpoint:
         """The checkpoint of a run in the cache, named after its manifest."""
-        return cls(cache_dir("synthesis", f"{key(manifest)}.pt"), manifest)
+        return cls(cache_dir("synthesis", f"{content_key(manifest)}.pt"), manifest)
 
     def save(self, state: State) -> None:
         """Replace the file by this state, whole or not at all."""
-        with aside(self.path) as temporary:
-            torch.save({"manifest": key(self.manifest), "state": state}, temporary)
+        with atomic_write(self.path) as temporary:
+            torch.save({"manifest": content_key(self.manifest), "state": state}, temporary)
 
     def load(self) -> State | None:
         """The state kept here; None if there is none, or (with a warning) one that is damaged or of another run."""
@@ -47,7 +47,7 @@ class Checkpoint:
         try:
             with self.path.open("rb") as file:
                 kept = torch.load(file, map_location="cpu", weights_only=True)
-            if kept["manifest"] == key(self.manifest):
+            if kept["manifest"] == content_key(self.manifest):
                 return kept["state"]
             why = "is of another run"
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError):

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from encoscope.concise_repr import brief
+from encoscope.concise_repr import concise_repr
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.progress import Progress, steps
+from encoscope.progress import Progress, track_steps
 from encoscope.vital.synthesis.checkpoint import Checkpoint, State
 from encoscope.vital.synthesis.parametrization import Parametrization
 from encoscope.vital.synthesis.random import Generators, generators
@@ -89,7 +89,7 @@ class Stage:
     transform: Transform = identity
 
 
-@brief
+@concise_repr
 @dataclass(frozen=True)
 class Outcome:
     """What a run gives, or has given so far.
@@ -140,7 +140,7 @@ def synthesize(
     if checkpoint is not None:
         run.resume(checkpoint)
     saved = time.monotonic()
-    with steps(run.total, label, progress) as count, _deferred_interrupt() as interrupted:
+    with track_steps(run.total, label, progress) as count, _deferred_interrupt() as interrupted:
         try:
             count(run.done)
             while run.done < run.total:
