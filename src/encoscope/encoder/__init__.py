@@ -1,6 +1,7 @@
 """A frozen network as named layers of feature maps."""
 
 from encoscope._torchvision import ensure_torchvision
+from encoscope.encoder.convert import as_encoder
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
 from encoscope.encoder.substitute import substituted
@@ -9,4 +10,4 @@ from encoscope.encoder.untrained_copy import untrained_copy
 
 ensure_torchvision()  # networks of any source, the user's own too, may import torchvision
 
-__all__ = ["Activation", "Encoder", "LayerInfo", "Observation", "load", "substituted", "untrained_copy"]
+__all__ = ["Activation", "Encoder", "LayerInfo", "Observation", "as_encoder", "load", "substituted", "untrained_copy"]

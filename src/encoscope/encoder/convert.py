@@ -1,0 +1,45 @@
+"""Make an encoder of whatever a function was called with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from encoscope.encoder.encoder import Encoder
+from encoscope.encoder.load import load
+from encoscope.errors import UsageError
+
+
+def as_encoder(model: Encoder | nn.Module | str, **loading: Any) -> Encoder:
+    """Turn an encoder, a network or a source string into an encoder.
+
+    Args:
+        model: an ``Encoder``, which comes back as it is; a ``torch.nn.Module``, which becomes ``Encoder(model)`` with
+            the constructor's default preprocessing (224 x 224 pixels, ImageNet's mean and standard deviation); or a
+            source string such as ``"timm:resnet18"``, which is given to ``load``.
+        **loading: keyword arguments of ``load`` (``untrained``, ``checkpoint``, ``device``, ``seed``, ``trust``,
+            ``precision``). They are for source strings only.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UsageError: for a model of any other type, and for loading arguments beside an encoder or a network.
+        MissingError: for the weights of a source string that are not available.
+
+    Example:
+        >>> from torch import nn
+        >>> as_encoder(nn.Conv2d(3, 8, 3)).source
+        'python'
+    """
+    if isinstance(model, str):
+        return load(model, **loading)
+    if not isinstance(model, (Encoder, nn.Module)):
+        raise UsageError(
+            f"a model is an encoscope.Encoder, a torch.nn.Module or a source string such as 'timm:resnet18', "
+            f"not {type(model).__name__}"
+        )
+    if loading:
+        raise UsageError(f"{', '.join(loading)}: for source strings only; this model is a {type(model).__name__}")
+    return model if isinstance(model, Encoder) else Encoder(model)
