@@ -34,6 +34,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/check_words.py
+	$(BIN)/python tools/check_docstrings.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(ARGS)
