@@ -277,6 +277,28 @@ def find_class_label(encoder: Encoder, index: int, labels: Iterable[str]) -> str
     return None
 
 
+def find_class_images(encoder: Encoder, index: int, labels: Sequence[str | None]) -> list[int]:
+    """Find the images of a class among labelled images.
+
+    Args:
+        encoder: A network with a classification head.
+        index: The class, an index of the logits.
+        labels: The label of each image, None for an image without one.
+
+    Returns:
+        The positions in ``labels`` of the label that stands for the class (see ``find_class_label``), whatever its
+        case, ``_`` standing for a space; empty if none does.
+
+    Raises:
+        UsageError: Neither names nor the number of labels say which label is the class.
+    """
+    label = find_class_label(encoder, index, (known for known in labels if known is not None))
+    if label is None:
+        return []
+    name = normalize_name(label)
+    return [position for position, known in enumerate(labels) if known is not None and normalize_name(known) == name]
+
+
 @cache
 def _wordnet() -> tuple[str, ...]:
     """The WordNet numbers of ImageNet's 1,000 classes."""

@@ -13,10 +13,9 @@ from sklearn.feature_selection import f_classif
 from torch import Tensor, nn
 
 from encoscope.analysis.audit import associations, consistency, permuted, respond
-from encoscope.analysis.metadata import dataset_labels, read_columns
 from encoscope.cli.app import run
 from encoscope.encoder import Encoder
-from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, datasets, read_image
 from encoscope.images.sets import LabelledImages
 
@@ -112,23 +111,6 @@ def test_what_goes_with_the_source_is_ranked_first(finder: Encoder, bright: list
         associations(finder, bright, ["a"] * 12)
 
 
-def test_metadata_by_path_end_or_stem(tmp_path: Path) -> None:
-    table = tmp_path / "meta.csv"
-    table.write_text("Image,site,age\nx/a.png,north,4\nb,south,\nzzz,east,1\n", encoding="utf-8-sig")
-    paths = [Path("/data/x/a.png"), Path("/data/x/b.png"), Path("/data/y/c.png")]
-    assert read_columns(table, paths) == {"site": ["north", "south", None], "age": ["4", None, None]}
-    with pytest.raises(UsageError, match="no row"):
-        read_columns(table, [Path("q.png")])
-    with pytest.raises(MissingError, match="no such file"):
-        read_columns(tmp_path / "none.csv", paths)
-    table.write_text("image\na\n")
-    with pytest.raises(UsageError, match="two columns"):
-        read_columns(table, paths)
-    table.write_bytes(b"image,site\n\xff\xfe,1\n")
-    with pytest.raises(EncoscopeError, match="as CSV"):
-        read_columns(table, paths)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
@@ -185,12 +167,3 @@ def test_a_dataset_s_own_labels_are_taken(
     assert {entry["column"] for entry in entries} == {"label"}
     assert {entry["highest"] for entry in entries} <= {"cats", "dogs"}
     assert run(["audit", "zoo:resnet-caltech101", "--images", str(flat)]) == 2
-
-
-def test_labels_of_a_folder_are_its_first_level(tmp_path: Path) -> None:
-    files = [tmp_path / name / "deep" / f"{name}.png" for name in "ab"]
-    for file in files:
-        file.parent.mkdir(parents=True)
-        file.touch()
-    assert dataset_labels(tmp_path, files[::-1]) == ["b", "a"]
-    assert dataset_labels(files[0], files) is None

@@ -19,8 +19,8 @@ from PIL import Image
 
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.images import SkippedImage, open_dataset
-from encoscope.probing import Moments, Probe, TopK, from_array, hash_files, listing, load, probe
+from encoscope.images import SkippedImage
+from encoscope.probing import Moments, Probe, TopK, from_array, hash_files, load, probe
 from encoscope.probing import run as run_module
 from oracles import probe as oracle
 from support.probed_network import MEAN, STD, make_encoder
@@ -287,22 +287,6 @@ def test_ids_are_kept_until_a_file_changes(tmp_path, monkeypatch) -> None:
     files[1].write_bytes(b"longer")
     assert hash_files(files)[1] == oracle.file_id(files[1])
     assert sorted(read) == ["b", "c", "c"]
-
-
-def test_listings(folder, data_root) -> None:
-    found = listing(folder)
-    assert set(found.labels) == {"cat", "cup"}
-    assert set(listing(folder / "cat").labels) == {None}
-    both = listing([folder, folder / "nothing.png"])
-    assert both.paths == (*found.paths, folder / "nothing.png")
-    caltech = listing(f"caltech101:{data_root}/caltech101#test")
-    assert len(caltech) == 2893
-    assert all(path.parent.name == label for path, label in zip(caltech.paths, caltech.labels, strict=True))
-    assert listing(open_dataset(folder)) == found
-    plain = open_dataset(folder / "cat")
-    assert listing(plain) == listing(folder / "cat")
-    with pytest.raises(UsageError, match="int is no file"):
-        listing([3])
 
 
 numbers = st.floats(-1e6, 1e6, width=32)

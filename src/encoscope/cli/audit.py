@@ -126,13 +126,13 @@ def _response(found: Response, watermark: str) -> str:
 
 def _columns(images: Path, labels: Path | None, kept: Sequence[LoadedImage]) -> dict[str, list[str | None]]:
     """What is known of the images: the CSV file's columns, the dataset's labels, or their folders."""
-    from encoscope.analysis.metadata import dataset_labels, read_columns
+    from encoscope.images import list_images, read_columns
 
     paths = [Path(photo.path or "") for photo in kept]
     if labels is not None:
         return dict(read_columns(labels, paths))
     name = "folder" if images.exists() else "label"
-    known = dataset_labels(images, paths) or [path.parent.name for path in paths]
+    known = list_images(images).find_labels(paths) or [path.parent.name for path in paths]
     if len(set(known) - {None}) < 2:
         raise UsageError(f"{images} has no labels (subfolders): give --labels CSV, or --watermark")
     return {name: known}

@@ -101,7 +101,8 @@ def _visualized(vital: Vital, bank: ConceptBank, references: str, out: Path) -> 
     Its references are the patches of the class's own images that hold most of it.
     """
     from encoscope import results
-    from encoscope.probing import hash_files, list_images
+    from encoscope.images import list_images
+    from encoscope.probing import hash_files
 
     known = set(bank.images)
     paths = list_images(references).paths

@@ -9,9 +9,10 @@ import numpy as np
 
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, nearest
-from encoscope.probing import hash_files, list_images
+from encoscope.images import list_images
+from encoscope.probing import hash_files
 from encoscope.probing.ids import UNREADABLE
-from encoscope.units import Unit, find_class_label, normalize_name
+from encoscope.units import Unit, find_class_images
 
 
 def class_files(source: Any, encoder: Encoder, unit: Unit, count: int, seed: int) -> tuple[list[Path], tuple[str, ...]]:
@@ -22,20 +23,14 @@ def class_files(source: Any, encoder: Encoder, unit: Unit, count: int, seed: int
     """
     files = list_images(source)
     notes: list[str] = []
-    known = sorted({label for label in files.labels if label is not None})
-    if not known:
+    if not files.classes:
         members = list(files.paths)
         notes.append(f"the references have no labels: all {len(members)} count as {unit.text}")
     else:
-        name = find_class_label(encoder, unit.index, known)
-        members = [
-            path
-            for path, label in zip(files.paths, files.labels, strict=True)
-            if label is not None and name is not None and normalize_name(label) == normalize_name(name)
-        ]
+        members = list(files.select(find_class_images(encoder, unit.index, files.labels)).paths)
         if not members:
             wanted = encoder.classes[unit.index] if encoder.classes else str(unit.index)
-            raise MissingError(f"no image of the references is labelled {wanted!r}{nearest(wanted, known)}")
+            raise MissingError(f"no image of the references is labelled {wanted!r}{nearest(wanted, files.classes)}")
     order = sorted(zip(hash_files(members), members, strict=True), key=lambda pair: (pair[0] == UNREADABLE, pair[0]))
     if len(order) > count:
         picked = np.random.default_rng(seed).choice(len(order), count, replace=False)

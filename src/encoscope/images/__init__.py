@@ -7,6 +7,8 @@ from encoscope.images.folders import SUFFIXES
 from encoscope.images.geometry import Geometry, GeometryKind, Preprocess
 from encoscope.images.image import LoadedImage, SkippedImage
 from encoscope.images.levels import Color, Window
+from encoscope.images.listing import ImageListing, list_images
+from encoscope.images.metadata import read_columns
 from encoscope.images.read import MAX_PIXELS, read_image
 from encoscope.images.resize import resize_image
 from encoscope.images.sets import BoxedImages, LabelledImages
@@ -19,6 +21,7 @@ __all__ = [
     "Color",
     "Geometry",
     "GeometryKind",
+    "ImageListing",
     "LabelledImages",
     "LoadedImage",
     "Preprocess",
@@ -26,9 +29,11 @@ __all__ = [
     "Window",
     "collect_files",
     "is_dataset",
+    "list_images",
     "make_batch",
     "open_boxed_dataset",
     "open_dataset",
+    "read_columns",
     "read_image",
     "read_images",
     "resize_image",

@@ -2,7 +2,6 @@
 
 from encoscope.probing.cutting import Patch, compute_patch_values, load_patches
 from encoscope.probing.ids import hash_files, rank_ids
-from encoscope.probing.listing import ImageListing, list_images
 from encoscope.probing.moments import Moments
 from encoscope.probing.patches import find_top_patches
 from encoscope.probing.prefetch import prefetch
@@ -11,7 +10,6 @@ from encoscope.probing.run import from_array, load, probe
 from encoscope.probing.topk import TopK
 
 __all__ = [
-    "ImageListing",
     "Moments",
     "Patch",
     "Probe",
@@ -20,7 +18,6 @@ __all__ = [
     "find_top_patches",
     "from_array",
     "hash_files",
-    "list_images",
     "load",
     "load_patches",
     "prefetch",

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
+from encoscope.images import list_images
 from encoscope.probing.cutting import Patch, check_side, compute_patch_values, load_patches
 from encoscope.probing.ids import rank_ids
-from encoscope.probing.listing import list_images
 from encoscope.probing.run import probe
 from encoscope.progress import Progress
 from encoscope.units import Unit, measure_units, parse_unit, unit_weights

@@ -16,9 +16,8 @@ from torch import Tensor
 from encoscope._version import __version__
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
-from encoscope.images import SkippedImage, read_image
+from encoscope.images import ImageListing, SkippedImage, list_images, read_image
 from encoscope.probing.ids import hash_files, rank_ids
-from encoscope.probing.listing import ImageListing, list_images
 from encoscope.probing.moments import Moments
 from encoscope.probing.prefetch import prefetch
 from encoscope.probing.result import Probe, check_values

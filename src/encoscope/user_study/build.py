@@ -11,7 +11,7 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.probing import list_images
+from encoscope.images import list_images
 from encoscope.units import parse_unit
 from encoscope.user_study.answer_key import Key, Part
 from encoscope.user_study.export import TITLE, About, Material, check_free, write_study

@@ -13,8 +13,8 @@ from PIL import Image
 from encoscope import plots, results
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
-from encoscope.images import read_image
-from encoscope.probing import ImageListing, Patch
+from encoscope.images import ImageListing, read_image
+from encoscope.probing import Patch
 from encoscope.units import Unit, parse_unit
 from encoscope.user_study.sampling import Making, class_unit, patches_of
 from encoscope.vital import Vital

@@ -13,8 +13,8 @@ from PIL import Image
 from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import read_image
-from encoscope.probing import ImageListing, Patch, load_patches
+from encoscope.images import ImageListing, read_image
+from encoscope.probing import Patch, load_patches
 from encoscope.progress import Progress
 from encoscope.units import find_class_index, measure_units, normalize_name, parse_unit
 from encoscope.vital.references.patches import patch_references

@@ -14,8 +14,8 @@ import numpy as np
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import SkippedImage, is_dataset
-from encoscope.probing import ImageListing, Probe, list_images, probe
+from encoscope.images import ImageListing, SkippedImage, is_dataset, list_images
+from encoscope.probing import Probe, probe
 from encoscope.progress import Progress
 from encoscope.store import content_key
 from encoscope.units import Unit, channel_unit, normalize_name, parse_unit
@@ -222,7 +222,7 @@ def _some(files: ImageListing, most: int | None) -> ImageListing:
     if most is None or most >= len(files):
         return files
     places = [round((place + 0.5) * len(files) / most - 0.5) for place in range(most)]
-    return ImageListing(tuple(files.paths[place] for place in places), tuple(files.labels[place] for place in places))
+    return files.select(places)
 
 
 def _layers(encoder: Encoder, options: BuildOptions) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ from encoscope.falcon.dissect import label_by_dissection
 from encoscope.falcon.heldout import compute_auc, mean_interval, strong_images
 from encoscope.falcon.selection import activation
 from encoscope.falcon.words import terms
+from encoscope.images import ImageListing, list_images
 from encoscope.images.caltech101 import caltech101
-from encoscope.probing import ImageListing
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits
 from encoscope.reproduce.falcon.zoo_page import markdown
 from encoscope.units import parse_unit, space_of
@@ -78,15 +78,7 @@ class Setup:
 
 def photos(root: Path, split: str, limit: int | None) -> ImageListing:
     """A split's photos; of ``limit`` per class, the first ones of each."""
-    found = caltech101(root, split)
-    seen: dict[int, int] = {}
-    paths, labels = [], []
-    for path, label in zip(found.paths, found.labels, strict=True):
-        seen[label] = seen.get(label, 0) + 1
-        if limit is None or seen[label] <= limit:
-            paths.append(path)
-            labels.append(found.classes[label])
-    return ImageListing(tuple(paths), tuple(labels))
+    return list_images(caltech101(root, split)).take_each(limit)
 
 
 def class_neurons(setup: Setup) -> dict[str, Any]:

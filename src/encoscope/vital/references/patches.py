@@ -11,7 +11,8 @@ from typing import Any
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.probing import Patch, find_top_patches, hash_files, list_images
+from encoscope.images import list_images
+from encoscope.probing import Patch, find_top_patches, hash_files
 from encoscope.probing.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
 from encoscope.results import atomic_write

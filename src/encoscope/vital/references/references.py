@@ -13,10 +13,10 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError, nearest
-from encoscope.images import LoadedImage, read_images
-from encoscope.probing import ImageListing, Patch, hash_files, list_images, load_patches
+from encoscope.images import ImageListing, LoadedImage, list_images, read_images
+from encoscope.probing import Patch, hash_files, load_patches
 from encoscope.probing.ids import UNREADABLE
-from encoscope.units import Unit, find_class_label, normalize_name
+from encoscope.units import Unit, find_class_images, normalize_name
 
 Source: TypeAlias = Any
 """A dataset string, a folder (its subfolders are labels), a list of files, or images in memory."""
@@ -78,14 +78,14 @@ def class_references(
         chosen = list(range(len(files)))
         notes.append(f"the references have no labels: all {len(files)} count as {unit.text}")
     else:
-        known = sorted({label for label in labels if label is not None})
-        wanted = _label(unit, encoder, known)
-        plain = {label: normalize_name(label) for label in known}
-        chosen = [index for index, label in enumerate(labels) if label is not None and plain[label] == wanted]
+        if unit.kind != "class":
+            raise UsageError(f"{unit.text} is no class: its references are top patches")
+        chosen = find_class_images(encoder, unit.index, labels)
         if not chosen:
+            name = normalize_name(encoder.classes[unit.index] if encoder.classes else f"class {unit.index}")
+            known = sorted({normalize_name(label) for label in labels if label is not None})
             raise MissingError(
-                f"the references hold no image labelled {wanted!r}{nearest(wanted, sorted(plain.values()))}: "
-                f"they are needed for {unit.text}"
+                f"the references hold no image labelled {name!r}{nearest(name, known)}: they are needed for {unit.text}"
             )
     return picked(unit.text, _identified([files[index] for index in chosen]), count, seed, notes)
 
@@ -140,13 +140,3 @@ def _identified(sources: Sequence[Path | LoadedImage]) -> list[Reference]:
     known = dict(zip(paths, hash_files(paths), strict=True)) if paths else {}
     found = [Reference(source.id if isinstance(source, LoadedImage) else known[source], source) for source in sources]
     return [item for item in found if item.id != UNREADABLE]
-
-
-def _label(unit: Unit, encoder: Encoder, labels: Sequence[str]) -> str:
-    """The label that a class unit's images bear, as ``plain_name`` writes it; the class's name where none does."""
-    if unit.kind != "class":
-        raise UsageError(f"{unit.text} is no class: its references are top patches")
-    found = find_class_label(encoder, unit.index, labels)
-    if found is None:
-        found = encoder.classes[unit.index] if encoder.classes else f"class {unit.index}"
-    return normalize_name(found)
