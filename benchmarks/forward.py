@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 import encoscope
 from benchmarks.grouping import maps_of_a_photo, resnet50
 from benchmarks.measure import interleaved
-from encoscope.nave.composite import composite
+from encoscope.nave.composite import compose_features
 from encoscope.nave.kmeans import kmeans
 
 
@@ -28,7 +28,7 @@ def grouping() -> dict[str, Any]:
         with torch.no_grad():
             encoder.module.eval()(pixels)
 
-    seconds = interleaved({"grouping": lambda: kmeans(composite(maps, (56, 56)), 5), "forward": forward}, 15)
+    seconds = interleaved({"grouping": lambda: kmeans(compose_features(maps, (56, 56)), 5), "forward": forward}, 15)
     ratio = seconds["grouping"] / seconds["forward"]
     what = "grouping of one image, ResNet-50 layers 1-4 at 56x56, 4 starts / one forward pass"
     return {"what": what, "ratio": ratio, "target": "at most 2, aim at 1", "seconds": seconds}
@@ -45,7 +45,7 @@ def end_to_end() -> dict[str, Any]:
             encoder.module.eval()(encoder.prepare(photo, geometry="whole", size=480).pixels)
 
     def segment() -> None:
-        encoscope.segment(encoder, photo, clusters=5, size=480)
+        encoscope.segment(encoder, photo, n_clusters=5, size=480)
 
     seconds = interleaved({"segment": segment, "forward": forward}, 9)
     what = "segment end to end, ViT-S/16 at 480, last block / preparing and one forward pass"

@@ -19,7 +19,7 @@ from sklearn.datasets import load_sample_image
 
 import encoscope
 from benchmarks.measure import apart, in_process, report_peak, report_seconds
-from encoscope.nave.composite import composite
+from encoscope.nave.composite import compose_features
 from encoscope.nave.kmeans import lloyd, plus_plus
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -43,11 +43,11 @@ def maps_of_a_photo() -> list[torch.Tensor]:
 
 def ways(maps: list[torch.Tensor], side: int) -> dict[str, Callable[[], Any]]:
     """Both ways to labels and inertia, from the same centres."""
-    start = plus_plus(composite(maps, (side, side)), 5, n_init=1, seed=0)
+    start = plus_plus(compose_features(maps, (side, side)), 5, n_init=1, seed=0)
     centres = start[0, 0].numpy()
 
     def ours() -> Any:
-        return lloyd(composite(maps, (side, side)), start, tol=0, max_iter=1000)
+        return lloyd(compose_features(maps, (side, side)), start, tol=0, max_iter=1000)
 
     def literal() -> Any:
         matrix = oracle.composite_matrix([m[0] for m in maps], (side, side))

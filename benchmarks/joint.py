@@ -50,7 +50,7 @@ def passes(files: list[Path], cache: str | None) -> dict[str, Any]:
     encoder.resizable  # noqa: B018 - a trial run, once for each encoder
     seen: list[int] = []
     handle = encoder.module.register_forward_pre_hook(lambda _module, arguments: seen.append(len(arguments[0])))
-    encoscope.Nave(encoder, cache=cache, sample=2000, **OPTIONS).fit(files).predict(files)
+    encoscope.Nave(encoder, feature_cache=cache, n_sample=2000, **OPTIONS).fit(files).predict(files)
     handle.remove()
     limit = 20 if cache is None else 2
     what = f"encoder passes of a joint fit and predict, {'no cache' if cache is None else 'cached'}"
@@ -60,7 +60,7 @@ def passes(files: list[Path], cache: str | None) -> dict[str, Any]:
 def one_pass(files: list[Path]) -> dict[str, Any]:
     """The pass that stores the maps, against a bare loop: decode, prepare, forward."""
     encoder = encoscope.load("timm:resnet10t@untrained")
-    settings = NaveSettings.of(encoder, size=64, clusters=10)
+    settings = NaveSettings.of(encoder, size=64, n_clusters=10)
 
     def bare() -> None:
         group = []

@@ -26,7 +26,7 @@ from encoscope.vital.circuits import circuit
 FOLDER = Path(__file__).parent / "images"
 MODEL = "zoo:resnet-caltech101"
 STEPS = 500
-SETTINGS = {"clusters": 5, "weighting": "equal", "size": 192}
+SETTINGS = {"n_clusters": 5, "weighting": "equal", "size": 192}
 PLACES = {
     "chelsea": ("skimage", "data/chelsea.png"),
     "astronaut": ("skimage", "data/astronaut.png"),
@@ -61,9 +61,7 @@ def place(package: str, file: str) -> Path:
 
 def parts(encoder: encoscope.Encoder, photo: LoadedImage, **settings: object) -> Segmentation:
     """One segmentation of one photo."""
-    found = encoscope.segment(encoder, photo, **(SETTINGS | settings))
-    assert isinstance(found, Segmentation)
-    return found
+    return encoscope.segment(encoder, photo, **(SETTINGS | settings))
 
 
 def overview(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[str, LoadedImage]) -> None:
@@ -75,7 +73,7 @@ def overview(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[s
         captions += ["photo", "trained"]
         for name, other in {
             "random weights": untrained_control(twin, photo, seg, **SETTINGS),
-            "colour + position": color_control(photo, seg),
+            "color + position": color_control(photo, seg),
         }.items():
             panels.append(plots.overlay(photo, other.labels))
             captions.append(f"{name}, ARI {compute_agreement(seg.labels, other.labels):.2f}")

@@ -19,7 +19,6 @@ import encoscope
 from encoscope import plots, results
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import LoadedImage, read_image
-from encoscope.nave import Segmentation
 from encoscope.nave.controls import color_control, untrained_control
 from encoscope.nave.stability import compute_agreement
 
@@ -32,7 +31,7 @@ PHOTOS = {
     "china": ("sklearn", "datasets", "images", "china.jpg"),
     "flower": ("sklearn", "datasets", "images", "flower.jpg"),
 }
-SETTINGS = {"clusters": 5, "weighting": "equal", "size": 192}
+SETTINGS = {"n_clusters": 5, "weighting": "equal", "size": 192}
 GRANULARITIES = (2, 3, 5, 8, 12, 20)
 ATLAS = {"features": 4, "classes": 2, "layers": ("layer4",), "steps": 100, "cells": 16}
 
@@ -86,8 +85,7 @@ def main() -> int:
     photos = {name: read_image(path) for name, path in found_photos().items()}
     rows = [row(folder, name, photo, encoder, twin if trained else None) for name, photo in photos.items()]
     first = next(iter(photos))
-    cuts = encoscope.segment(encoder, photos[first], **{**SETTINGS, "clusters": GRANULARITIES})
-    assert isinstance(cuts, list)
+    cuts = encoscope.segment(encoder, photos[first], **{**SETTINGS, "n_clusters": GRANULARITIES})
     shown = [
         figure(folder, f"{first}.k{cut.n_clusters}", plots.overlay(photos[first], cut.labels), f"K = {cut.n_clusters}")
         for cut in cuts
@@ -141,12 +139,11 @@ def found_photos() -> dict[str, Path]:
 def row(folder: Path, name: str, photo: LoadedImage, encoder: encoscope.Encoder, twin: encoscope.Encoder | None) -> str:
     """A photo, its parts, and the controls beside them."""
     seg = encoscope.segment(encoder, photo, **SETTINGS)
-    assert isinstance(seg, Segmentation)
     figures = [
         figure(folder, name, photo.pixels, name),
         figure(folder, f"{name}.overlay", plots.overlay(photo, seg.labels), f"K = {seg.n_clusters}"),
     ]
-    others = {"colour and position alone": color_control(photo, seg)}
+    others = {"color and position alone": color_control(photo, seg)}
     if twin is not None:
         others = {"random weights": untrained_control(twin, photo, seg, **SETTINGS)} | others
     for kind, other in others.items():

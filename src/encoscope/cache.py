@@ -13,3 +13,16 @@ def cache_dir(*parts: str) -> Path:
     named = os.environ.get("ENCOSCOPE_CACHE")
     root = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("encoscope", appauthor=False))
     return root.joinpath(*parts)
+
+
+def cache_folder(chosen: str | os.PathLike[str] | None, *parts: str) -> Path:
+    """Find a folder of the cache that a user may have put elsewhere.
+
+    Args:
+        chosen: The user's own cache folder (the ``cache_dir`` of functions and estimators); None is the usual one.
+        *parts: Its subfolders.
+
+    Returns:
+        The folder. It is not made here.
+    """
+    return cache_dir(*parts) if chosen is None else Path(chosen).expanduser().joinpath(*parts)

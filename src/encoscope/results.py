@@ -1,27 +1,138 @@
-"""The envelope every result is written in: strict JSON, written aside and renamed, read back with a version check."""
+"""What every result can do, and the envelope it is written in: strict JSON, whole or not there, read with a check."""
 
 from __future__ import annotations
 
+import base64
+import html
 import importlib.metadata
+import io
 import json
 import math
 import os
 import platform
 import re
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from encoscope.errors import EncoscopeError, MissingError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Document: TypeAlias = dict[str, Any]
+R = TypeVar("R", bound="Result")
 
 VERSION = 1
 _NUMBERS = re.compile(r"\[\n\s+([-+.\deE,\s]+?)\n\s+\]")  # boxes and the like: one line each (no text holds a bare \n)
 _LISTS = {"segmentation": "images", "visualization": "visualizations", "description": "descriptions"}
 _PACKAGES = ("encoscope", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The encoder behind a result.
+
+    Attributes:
+        source: Its source as the user wrote it.
+        digest: The digest of its weights and preprocessing.
+        layers: The layers that were read.
+    """
+
+    source: str
+    digest: str
+    layers: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain values for a result document."""
+        return {"source": self.source, "digest": self.digest, "layers": list(self.layers)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> ModelRecord:
+        """Read what ``as_dict`` gave.
+
+        Args:
+            plain: The "model" of a result document.
+
+        Returns:
+            The record.
+        """
+        return cls(plain["source"], plain["digest"], tuple(plain["layers"]))
+
+
+def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
+    """Write down the encoder of a result. This computes its digest if that was not done yet.
+
+    Args:
+        encoder: The Encoder (this room lies below encoders and cannot name their class).
+        layers: The layers that were read.
+
+    Returns:
+        Its record, for the "model" of a result document.
+    """
+    return ModelRecord(encoder.source, encoder.digest, tuple(layers))
+
+
+class Result(ABC):
+    """The base of all results: arrays and provenance that can be saved, loaded, drawn and shown in a notebook."""
+
+    @abstractmethod
+    def to_dict(self) -> Document:
+        """Give the result document: plain values, without the arrays and pictures."""
+
+    @abstractmethod
+    def plot(self) -> Figure:
+        """Draw it as a matplotlib figure."""
+
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write ``result.json`` and what belongs to it into a folder.
+
+        Args:
+            path: The folder; it is made if it is not there.
+
+        Returns:
+            The folder.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load(cls: type[R], path: str | os.PathLike[str]) -> R:
+        """Read back what ``save`` wrote.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The result.
+
+        Raises:
+            MissingError: When nothing is there.
+            EncoscopeError: When it is another kind of result, or not whole.
+        """
+
+    def _repr_png_(self) -> bytes:
+        """The figure, for notebooks."""
+        buffer = io.BytesIO()
+        self.plot().savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        """The figure with the result's own line of text, for notebooks."""
+        data = base64.b64encode(self._repr_png_()).decode()
+        image = f'<img src="data:image/png;base64,{data}" style="max-width: 100%">'
+        return f"<figure>{image}<figcaption>{html.escape(str(self))}</figcaption></figure>"
+
+
+class ResultList(list[R]):
+    """Several results in their order: a list that notebooks show as all of its figures."""
+
+    def _repr_html_(self) -> str:
+        return "".join(result._repr_html_() for result in self)
 
 
 def envelope(

@@ -107,7 +107,7 @@ def test_parts_are_naves_and_nested(site: Path, photos: Path) -> None:
         theirs = segment(
             encoder,
             str(photos / "cat" / "0.png"),
-            clusters=clusters,
+            n_clusters=clusters,
             layers=layers[-1],
             grouping="ward",
             weighting="equal",

@@ -77,7 +77,7 @@ def test_pictures_and_document(here: Path, capsys: pytest.CaptureFixture[str]) -
     document = results.read(here / "found" / "result.json", "segmentation")
     assert document["skipped"] == [] and document["seed"] == 0
     assert (document["model"]["source"], document["model"]["layers"]) == (MODEL, ["0", "1", "2"])
-    assert document["settings"]["clusters"] == 4
+    assert document["settings"]["n_clusters"] == 4
     entries = document["images"]
     assert [entry["path"] for entry in entries] == ["../cat.png", "../photos/coffee.png", "../photos/more/cat.png"]
     assert [entry["labels"] for entry in entries] == ["cat.labels.png", "coffee.labels.png", "more/cat.labels.png"]

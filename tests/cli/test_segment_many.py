@@ -55,7 +55,7 @@ def test_joint(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_joint_at_several_granularities(here: Path) -> None:
-    assert run(["segment", "photos", *MODEL, "--joint", "--clusters", "2,5", "--no-cache", "--out", "found"]) == 0
+    assert run(["segment", "photos", *MODEL, "--joint", "--clusters", "2,5", "--cache", "none", "--out", "found"]) == 0
     for name in ("chelsea", "coffee", "china"):
         coarse, fine = (labels_of(here / "found" / f"{name}.k{k}.labels.png") for k in (2, 5))
         for cluster in np.unique(fine):
@@ -63,10 +63,10 @@ def test_joint_at_several_granularities(here: Path) -> None:
 
 
 def test_runs_and_controls(here: Path) -> None:
-    arguments = ["--runs", "3", "--control", "untrained,colour", "--clusters", "3", "--out", "found"]
+    arguments = ["--runs", "3", "--control", "untrained,color", "--clusters", "3", "--out", "found"]
     assert run(["segment", "photos/china.png", *MODEL, *arguments]) == 0
     (entry,) = results.read(here / "found" / "result.json", "segmentation")["images"]
-    assert [control["control"] for control in entry["controls"]] == ["untrained", "colour"]
+    assert [control["control"] for control in entry["controls"]] == ["untrained", "color"]
     assert all(control["agreement"] < 0.999 for control in entry["controls"])  # other weights, not the same again
     assert entry["stability"]["runs"] == 3
     assert labels_of(here / "found" / entry["stability"]["picture"]).shape == (60, 90, 3)
@@ -76,12 +76,12 @@ def test_runs_and_controls(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--no-cache"], "--joint"),
+        (["--cache", "none"], "--joint"),
         (["--fresh"], "--joint"),
         (["--runs", "1"], "from 2 on"),
         (["--runs", "3", "--clusters", "2,3"], "one number of clusters"),
         (["--control", "grey"], "'grey'"),
-        (["--control", "colour", "--joint"], "without --joint"),
+        (["--control", "color", "--joint"], "without --joint"),
         (["--joint", "--grouping", "pca"], "kmeans"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_full_disk_in_a_joint_fit_is_one_line_and_a_rerun_goes_on(
 ) -> None:
     arguments = ["segment", "photos", *MODEL, "--joint", "--clusters", "3", "--out"]
     with monkeypatch.context() as patch:
-        patch.setattr("encoscope.store.store.save", full)
+        patch.setattr("encoscope.store.store.save_array", full)
         assert run([*arguments, "found"]) == 1
     err = capsys.readouterr().err
     assert "space" in err.lower()

@@ -31,7 +31,7 @@ def test_a_dataset_is_named_by_a_string(root):
     assert [found.classes[label] for label in found.labels] == ["accordion", "wrench"]
     assert collect_files(f"caltech101:{root}") == list(found.paths)
     encoder = encoscope.load("timm:resnet10t@untrained")
-    assert len(encoscope.segment(encoder, f"caltech101:{root}", size=32, clusters=2)) == 2
+    assert len(encoscope.segment(encoder, f"caltech101:{root}", size=32, n_clusters=2)) == 2
 
 
 def test_results_of_a_dataset_keep_its_folders(root):

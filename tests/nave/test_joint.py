@@ -12,7 +12,7 @@ from encoscope.errors import EncoscopeError, ImageError, UsageError
 from encoscope.images import read_image
 from encoscope.nave import LloydSums, Nave, PixelSample
 from encoscope.nave import joint as joint_module
-from encoscope.nave.features import encode
+from encoscope.nave.features import encode_images
 from encoscope.nave.settings import NaveSettings
 from oracles import nave as oracle
 
@@ -40,7 +40,7 @@ def matrix_of(encoder, paths):
     settings = NaveSettings.of(encoder, size=SIZE)
     rows = []
     for path in paths:
-        (maps,) = encode(encoder, [read_image(path)], settings)
+        (maps,) = encode_images(encoder, [read_image(path)], settings)
         grid = maps.grid("first-layer")
         valid = maps.geometries[0].valid_cells(grid)
         whole = oracle.composite_matrix([layer[0].double() for layer in maps.layers], grid)
@@ -50,7 +50,7 @@ def matrix_of(encoder, paths):
 
 def test_joint_kmeans_equals_scikit_learn_on_all_pixels(encoder, paths):
     matrix = matrix_of(encoder, paths)
-    fit = Nave(encoder, n_clusters=4, size=SIZE, cache="fp32", tol=0, sample=50).fit(paths)
+    fit = Nave(encoder, n_clusters=4, size=SIZE, feature_cache="fp32", tol=0, n_sample=50).fit(paths)
     assert fit.n_iter_ > 1  # the start came from 50 pixels only
     labels, inertia = oracle.kmeans_from(matrix, fit.centroids_)
     assert fit.inertia_ == pytest.approx(inertia, rel=1e-5)
@@ -62,10 +62,10 @@ def test_joint_kmeans_equals_scikit_learn_on_all_pixels(encoder, paths):
 
 def test_cache_or_not_gives_the_same(encoder, paths):
     fits = {
-        cache: Nave(encoder, n_clusters=3, size=SIZE, cache=cache, sample=200).fit(paths)
-        for cache in ("fp32", "fp16", None)
+        cache: Nave(encoder, n_clusters=3, size=SIZE, feature_cache=cache, n_sample=200).fit(paths)
+        for cache in ("fp32", "fp16", "none")
     }
-    np.testing.assert_allclose(fits[None].centroids_, fits["fp32"].centroids_, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(fits["none"].centroids_, fits["fp32"].centroids_, rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(fits["fp16"].centroids_, fits["fp32"].centroids_, rtol=0.05, atol=1e-4)
     assert fits["fp16"].inertia_ == pytest.approx(fits["fp32"].inertia_, rel=1e-2)
 
@@ -78,7 +78,7 @@ def test_workers_add_up_to_one_process(encoder, paths):
         features = []
         for path in share:
             photo = read_image(path)
-            (maps,) = encode(encoder, [photo], settings)
+            (maps,) = encode_images(encoder, [photo], settings)
             features.append(maps.features(settings))
             sample.partial_fit(features[-1], [photo.id])
         parts.append((sample, features))
@@ -106,7 +106,7 @@ def test_workers_add_up_to_one_process(encoder, paths):
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_result(encoder, paths, cache, monkeypatch):
-    options = {"n_clusters": 4, "size": SIZE, "sample": 60, "tol": 0, "batch": 1}
+    options = {"n_clusters": 4, "size": SIZE, "n_sample": 60, "tol": 0, "batch_size": 1}
     whole = Nave(encoder, **options).fit(paths)
     assert not list(cache.rglob("*.npy"))  # spilled maps go when the fit is done
 
@@ -151,10 +151,10 @@ def count_passes(encoder):
 
 def test_encoder_passes(encoder, paths):
     count = count_passes(encoder)
-    fit = Nave(encoder, n_clusters=3, size=SIZE, sample=50).fit(paths)
+    fit = Nave(encoder, n_clusters=3, size=SIZE, n_sample=50).fit(paths)
     fit.predict(paths)
     assert count() == 2 * len(paths)
-    uncached = Nave(encoder, n_clusters=3, size=SIZE, sample=50, cache=None, tol=0).fit(paths)
+    uncached = Nave(encoder, n_clusters=3, size=SIZE, n_sample=50, feature_cache="none", tol=0).fit(paths)
     uncached.predict(paths)
     assert count(done=True) <= (2 + 20) * len(paths)
     assert uncached.n_iter_ > 1
@@ -162,7 +162,7 @@ def test_encoder_passes(encoder, paths):
 
 def test_ward_jointly_at_every_granularity(encoder, paths):
     matrix = matrix_of(encoder, paths)
-    fit = Nave(encoder, n_clusters=5, size=SIZE, grouping="ward", cache="fp32").fit(paths)
+    fit = Nave(encoder, n_clusters=5, size=SIZE, grouping="ward", feature_cache="fp32").fit(paths)
     assert fit.counts_.sum() == len(matrix)
     found = np.concatenate([seg.grid_labels.ravel() for seg in fit.predict(paths)])
     literal = oracle.ward(matrix, 5)
@@ -204,8 +204,8 @@ def test_the_same_image_twice_counts_twice(encoder, paths):
 
 def test_refusals(encoder, paths, tmp_path, caplog):
     with pytest.raises(UsageError, match="one-shot"):
-        Nave(encoder, cache=None).fit(iter(paths))
-    for wrong in ({"grouping": "pca"}, {"n_clusters": 0}, {"cache": "fp64"}, {"n_clusters": 1000, "size": 32}):
+        Nave(encoder, feature_cache="none").fit(iter(paths))
+    for wrong in ({"grouping": "pca"}, {"n_clusters": 0}, {"feature_cache": "fp64"}, {"n_clusters": 1000, "size": 32}):
         with pytest.raises(UsageError):
             Nave(encoder, **({"size": SIZE} | wrong)).fit(paths[:1])
     (tmp_path / "bad.png").write_text("no image")

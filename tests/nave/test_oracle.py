@@ -10,8 +10,8 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 import encoscope
-from encoscope.nave.composite import composite, layer_weights
-from encoscope.nave.granularity import granularity, inertia_of
+from encoscope.nave.composite import compose_features, layer_weights
+from encoscope.nave.granularity import compute_inertia, grow_granularity
 from encoscope.nave.kmeans import kmeans, lloyd, plus_plus
 from encoscope.nave.pca import pca_labels
 from encoscope.nave.ward import ward_tree
@@ -45,7 +45,7 @@ def test_the_operator_equals_the_matrix(maps):
     generator = torch.Generator().manual_seed(0)
     for grid in at_grids(maps):
         matrix = torch.from_numpy(oracle.composite_matrix([m[0] for m in doubles], grid))
-        features = composite(doubles, grid)
+        features = compose_features(doubles, grid)
         vectors = torch.randn(1, 3, features.dim, generator=generator, dtype=torch.float64)
         weights = torch.rand(1, 4, features.pixels, generator=generator, dtype=torch.float64)
         chosen = torch.randint(features.pixels, (1, 6), generator=generator)
@@ -62,12 +62,12 @@ def test_the_operator_equals_the_matrix(maps):
 def test_kmeans_from_the_same_centres_equals_scikit_learn(maps, clusters):
     for grid in at_grids(maps)[:2]:
         matrix = oracle.composite_matrix([m[0].double() for m in maps], grid)
-        start = plus_plus(composite([m.double() for m in maps], grid), clusters, n_init=1, seed=3)
+        start = plus_plus(compose_features([m.double() for m in maps], grid), clusters, n_init=1, seed=3)
         labels, inertia = oracle.kmeans_from(matrix, start[0, 0].numpy())
-        exact = lloyd(composite([m.double() for m in maps], grid), start, tol=0, max_iter=1000)
+        exact = lloyd(compose_features([m.double() for m in maps], grid), start, tol=0, max_iter=1000)
         np.testing.assert_array_equal(exact.labels[0].numpy(), labels)
         assert exact.inertia.item() == pytest.approx(inertia, rel=1e-9)
-        single = lloyd(composite(maps, grid), start.float(), tol=0, max_iter=1000)
+        single = lloyd(compose_features(maps, grid), start.float(), tol=0, max_iter=1000)
         assert (single.labels[0].numpy() == labels).mean() >= 0.999
         assert single.inertia.item() == pytest.approx(inertia, rel=1e-5)
 
@@ -78,7 +78,7 @@ def test_kmeans_is_as_good_as_scikit_learns_own(maps):
     grid = tuple(maps[0].shape[2:])
     matrix = oracle.composite_matrix([m[0].double() for m in maps], grid) * 100
     theirs = KMeans(5, n_init=4, random_state=0).fit(matrix).inertia_ / 100**2
-    assert kmeans(composite(maps, grid), 5, seed=0).inertia.item() <= 1.05 * theirs
+    assert kmeans(compose_features(maps, grid), 5, seed=0).inertia.item() <= 1.05 * theirs
 
 
 def test_ward_ends_on_distances_that_rounding_made_unlike():
@@ -98,18 +98,18 @@ def test_ward_ends_on_distances_that_rounding_made_unlike():
 def test_ward_equals_scikit_learn_at_every_granularity(maps):
     grid = tuple(maps[0].shape[2:])
     matrix = oracle.composite_matrix([m[0].double() for m in maps], grid)
-    tree = granularity(composite([m.double() for m in maps], grid))
+    tree = grow_granularity(compose_features([m.double() for m in maps], grid))
     for clusters in (1, 2, 5, 12):
         labels = tree.cut(clusters)
         assert adjusted_rand_score(oracle.ward(matrix, clusters), labels) == 1
-        written = inertia_of(composite([m.double() for m in maps], grid), torch.from_numpy(labels)[None])
+        written = compute_inertia(compose_features([m.double() for m in maps], grid), torch.from_numpy(labels)[None])
         assert tree.inertia(clusters) == pytest.approx(written.item(), rel=1e-6)
 
 
 def test_pca_equals_scikit_learn(maps):
     for grid in at_grids(maps)[:2]:
         matrix = oracle.composite_matrix([m[0].double() for m in maps], grid)
-        labels = pca_labels(composite([m.double() for m in maps], grid), 5)
+        labels = pca_labels(compose_features([m.double() for m in maps], grid), 5)
         assert (labels[0].numpy() == oracle.pca(matrix, 5)).mean() >= 0.999
 
 
@@ -117,7 +117,7 @@ def test_padding_takes_no_part():
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(1, 8, 12, 12, generator=generator), torch.randn(1, 16, 6, 6, generator=generator)]
     whole = oracle.composite_matrix([m[0] for m in maps], (12, 12)).reshape(12, 12, -1)
-    features = composite(maps, (12, 12), valid=(9, 11))
+    features = compose_features(maps, (12, 12), valid=(9, 11))
     assert features.grid == (9, 11)
     np.testing.assert_allclose(features.dense()[0].numpy(), whole[:9, :11].reshape(99, -1), rtol=1e-4, atol=1e-7)
 
@@ -126,7 +126,7 @@ def test_all_zero_pixels_stay_zero_and_cluster_together():
     maps = [torch.zeros(1, 4, 6, 6), torch.zeros(1, 8, 3, 3)]
     maps[0][:, 1, :, 3:] = 2.0
     maps[1][:, 2, :, 2:] = 1.0
-    found = kmeans(composite(maps, (6, 6)), 2)
+    found = kmeans(compose_features(maps, (6, 6)), 2)
     labels = found.labels[0].reshape(6, 6)
     assert torch.isfinite(found.centroids).all()
     assert (labels[:, 0] == labels[0, 0]).all()
@@ -137,7 +137,7 @@ def test_all_zero_pixels_stay_zero_and_cluster_together():
 def test_more_clusters_than_distinct_pixels_leave_some_empty():
     maps = [torch.ones(1, 4, 5, 5)]
     maps[0][:, 0, :2] = 3.0
-    found = kmeans(composite(maps, (5, 5)), 4)
+    found = kmeans(compose_features(maps, (5, 5)), 4)
     assert len(found.labels.unique()) == 2
     assert found.inertia.item() == pytest.approx(0, abs=1e-7)
 
@@ -145,9 +145,9 @@ def test_more_clusters_than_distinct_pixels_leave_some_empty():
 def test_a_result_does_not_depend_on_the_batch():
     generator = torch.Generator().manual_seed(1)
     maps = [torch.randn(5, 8, 14, 10, generator=generator), torch.randn(5, 16, 7, 5, generator=generator)]
-    together = kmeans(composite(maps, (14, 10)), 4, seed=2)
+    together = kmeans(compose_features(maps, (14, 10)), 4, seed=2)
     for image in range(5):
-        alone = kmeans(composite([m[image : image + 1] for m in maps], (14, 10)), 4, seed=2)
+        alone = kmeans(compose_features([m[image : image + 1] for m in maps], (14, 10)), 4, seed=2)
         assert torch.equal(alone.labels[0], together.labels[image])
         torch.testing.assert_close(alone.centroids[0], together.centroids[image], rtol=1e-5, atol=1e-8)
 

@@ -18,9 +18,9 @@ from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageErro
 from encoscope.images import LoadedImage, SkippedImage, read_image
 from encoscope.nave import Segmentation, segment_stream
 from encoscope.nave.controls import color_control, untrained_control
-from encoscope.nave.granularity import elbow
+from encoscope.nave.granularity import find_elbow
 from encoscope.nave.layers import choose_layers
-from encoscope.nave.stability import compute_agreement, mean_colour, stability
+from encoscope.nave.stability import compute_agreement, mean_color, measure_stability
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def halves(height, width, left=(255, 0, 0), right=(0, 0, 255)):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (300, 451), (451, 300), (100, 64)])
 def test_labels_come_back_on_the_original_pixels(colours, height, width):
-    seg = encoscope.segment(colours, halves(height, width), clusters=2, layers="early")
+    seg = encoscope.segment(colours, halves(height, width), n_clusters=2, layers="early")
     assert seg.labels.shape == (height, width)
     cell = 4 * min(height, width) / 64
     inner = np.abs(np.arange(width) - width / 2) > 2 * cell
@@ -81,15 +81,15 @@ def test_padding_is_no_part_of_the_grid(cnn, photo_paths):
 @pytest.mark.parametrize("grouping", ["kmeans", "ward", "pca"])
 def test_groupings_on_cnn_and_vit(cnn, vit, photo_paths, grouping):
     for encoder in (cnn, vit):
-        seg = encoscope.segment(encoder, photo_paths["coffee"], clusters=4, grouping=grouping, size=96)
+        seg = encoscope.segment(encoder, photo_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
         assert seg.labels.dtype == np.uint8
         assert len(np.unique(seg.labels)) == 4
-        again = encoscope.segment(encoder, photo_paths["coffee"], clusters=4, grouping=grouping, size=96)
+        again = encoscope.segment(encoder, photo_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
         np.testing.assert_array_equal(seg.labels, again.labels)
 
 
 def test_clusters_are_numbered_by_size(cnn, photo_paths):
-    seg = encoscope.segment(cnn, photo_paths["coffee"], clusters=6, size=96)
+    seg = encoscope.segment(cnn, photo_paths["coffee"], n_clusters=6, size=96)
     sizes = np.bincount(seg.grid_labels.ravel(), minlength=6)
     assert (np.diff(sizes) <= 0).all()
 
@@ -103,38 +103,38 @@ def test_resolution(cnn, photo_paths):
 
 
 def test_several_granularities_nest(cnn, photo_paths):
-    found = encoscope.segment(cnn, photo_paths["china"], clusters=[2, 5, 9], size=96)
+    found = encoscope.segment(cnn, photo_paths["china"], n_clusters=[2, 5, 9], size=96)
     assert [seg.n_clusters for seg in found] == [2, 5, 9]
     for coarse, fine in pairwise(found):
         for cluster in range(fine.n_clusters):
             assert len(np.unique(coarse.grid_labels[fine.grid_labels == cluster])) == 1
         assert fine.inertia < coarse.inertia
     np.testing.assert_array_equal(found[0].at(5).labels, found[1].labels)
-    alone = encoscope.segment(cnn, photo_paths["china"], clusters=5, size=96)
+    alone = encoscope.segment(cnn, photo_paths["china"], n_clusters=5, size=96)
     np.testing.assert_array_equal(alone.at(9).labels, found[2].labels)
-    ward = encoscope.segment(cnn, photo_paths["china"], clusters=5, grouping="ward", size=96)
+    ward = encoscope.segment(cnn, photo_paths["china"], n_clusters=5, grouping="ward", size=96)
     np.testing.assert_array_equal(ward.at(5).labels, ward.labels)
 
 
 def test_more_pixels_than_a_tree_holds_go_through_micro_clusters(cnn, photo_paths):
-    seg = encoscope.segment(cnn, photo_paths["china"], clusters=5, grouping="ward", resolution=70, size=96)
+    seg = encoscope.segment(cnn, photo_paths["china"], n_clusters=5, grouping="ward", resolution=70, size=96)
     assert seg.grid_labels.size > 4096
     assert 5 < seg.granularity.micro_clusters <= 512
     assert len(np.unique(seg.labels)) == 5
-    kmeans = encoscope.segment(cnn, photo_paths["china"], clusters=5, resolution=70, size=96)
+    kmeans = encoscope.segment(cnn, photo_paths["china"], n_clusters=5, resolution=70, size=96)
     assert kmeans.inertia < seg.inertia < 1.3 * kmeans.inertia
 
 
 def test_automatic_number_of_clusters():
-    assert elbow([3, 4, 5, 6, 7], [10.0, 4.0, 3.9, 3.8, 3.7]) == 4
-    assert elbow([3, 4, 5], [2.0, 2.0, 2.0]) == 3
-    assert elbow([7], [1.0]) == 7
+    assert find_elbow([3, 4, 5, 6, 7], [10.0, 4.0, 3.9, 3.8, 3.7]) == 4
+    assert find_elbow([3, 4, 5], [2.0, 2.0, 2.0]) == 3
+    assert find_elbow([7], [1.0]) == 7
 
 
 def test_auto_takes_the_elbow(cnn, photo_paths):
-    auto = encoscope.segment(cnn, photo_paths["coffee"], clusters="auto", size=64)
-    curve = {k: encoscope.segment(cnn, photo_paths["coffee"], clusters=k, size=64).inertia for k in range(3, 11)}
-    assert auto.n_clusters == elbow(list(curve), list(curve.values()))
+    auto = encoscope.segment(cnn, photo_paths["coffee"], n_clusters="auto", size=64)
+    curve = {k: encoscope.segment(cnn, photo_paths["coffee"], n_clusters=k, size=64).inertia for k in range(3, 11)}
+    assert auto.n_clusters == find_elbow(list(curve), list(curve.values()))
     assert auto.inertia == pytest.approx(curve[auto.n_clusters], rel=1e-5)
 
 
@@ -148,9 +148,9 @@ def test_a_stream_gives_what_single_images_give_whatever_the_batch(cnn, photo_pa
     names = ["chelsea", "coffee", "astronaut", "coffee", "china", "flower"]
     photos = [read_image(photo_paths[name]) for name in names]
     items = [*photos[:2], SkippedImage("gone.jpg", "gone.jpg is gone"), *photos[2:]]
-    alone = [encoscope.segment(cnn, photo, size=64, batch=1) for photo in photos]
+    alone = [encoscope.segment(cnn, photo, size=64, batch_size=1) for photo in photos]
     for batch in (2, 8):
-        results = list(segment_stream(cnn, items, size=64, batch=batch))
+        results = list(segment_stream(cnn, items, size=64, batch_size=batch))
         assert isinstance(results.pop(2), SkippedImage)
         for (photo, seg), name, single in zip(results, names, alone, strict=True):
             assert photo.path == str(photo_paths[name])
@@ -252,7 +252,7 @@ class Broken(nn.Module):
 
 def test_nan_activations_name_the_layer():
     with pytest.raises(EncoscopeError, match="body"):
-        encoscope.segment(encoscope.Encoder(Broken(), size=32), halves(40, 40), clusters=2)
+        encoscope.segment(encoscope.Encoder(Broken(), size=32), halves(40, 40), n_clusters=2)
 
 
 @settings(max_examples=25, deadline=None)
@@ -268,7 +268,7 @@ def test_any_image_is_parted_whole(height, width, clusters, layers, dtype, chann
     encoder = encoscope.Encoder(Colours(), size=32)
     values = np.random.default_rng(height * 91 + width).random((height, width, channels))
     most = 1 if dtype == "float32" else np.iinfo(dtype).max
-    seg = encoscope.segment(encoder, (values * most).astype(dtype), clusters=clusters, layers=layers, resolution=4)
+    seg = encoscope.segment(encoder, (values * most).astype(dtype), n_clusters=clusters, layers=layers, resolution=4)
     assert seg.labels.shape == (height, width)
     assert seg.labels.max() < clusters
     assert np.isfinite(seg.inertia)
@@ -277,36 +277,36 @@ def test_any_image_is_parted_whole(height, width, clusters, layers, dtype, chann
 
 def test_stability(cnn, photo_paths):
     photo = read_image(photo_paths["chelsea"])
-    found = stability(cnn, photo, runs=3, clusters=3, size=64)
+    found = measure_stability(cnn, photo, runs=3, n_clusters=3, size=64)
     assert found.starts.shape == (3,)
     assert found.crops.shape == (4,)
     for figure in (*found.starts, found.flip, *found.crops):
         assert -0.5 <= figure <= 1
-    assert found.mean_colour.shape == photo.pixels.shape
+    assert found.mean_color.shape == photo.pixels.shape
     assert found.as_dict()["starts"]["min"] == found.starts.min()
     with pytest.raises(UsageError):
-        stability(cnn, photo, runs=1)
+        measure_stability(cnn, photo, runs=1)
 
 
 def test_stability_of_a_certain_answer(colours):
-    found = stability(colours, halves(64, 128), runs=2, clusters=2, layers="early")
+    found = measure_stability(colours, halves(64, 128), runs=2, n_clusters=2, layers="early")
     assert found.starts.min() == 1
     assert found.flip == pytest.approx(1)
     assert found.crops.min() > 0.9
-    np.testing.assert_array_equal(np.unique(found.mean_colour.reshape(-1, 3), axis=0), [[0, 0, 255], [255, 0, 0]])
+    np.testing.assert_array_equal(np.unique(found.mean_color.reshape(-1, 3), axis=0), [[0, 0, 255], [255, 0, 0]])
 
 
-def test_agreement_and_mean_colour():
+def test_agreement_and_mean_color():
     first = np.array([[0, 0, 1, 1]])
     assert compute_agreement(first, 1 - first) == 1
     assert compute_agreement(first, np.array([[0, 1, 0, 1]])) < 0.01
     photo = LoadedImage(np.arange(12, dtype=np.uint8).reshape(1, 4, 3), None, "00")
-    np.testing.assert_array_equal(mean_colour(photo, [first])[0, 0], [2, 2, 4])  # means 1.5, 2.5, 3.5, half to even
+    np.testing.assert_array_equal(mean_color(photo, [first])[0, 0], [2, 2, 4])  # means 1.5, 2.5, 3.5, half to even
 
 
 def test_controls(cnn, photo_paths):
     photo = read_image(photo_paths["chelsea"])
-    seg = encoscope.segment(cnn, photo, clusters=3, size=64)
+    seg = encoscope.segment(cnn, photo, n_clusters=3, size=64)
     twin = untrained_copy(cnn, seed=5)
     assert twin.digest != cnn.digest
     other = untrained_control(twin, photo, seg, size=64)
@@ -314,7 +314,7 @@ def test_controls(cnn, photo_paths):
     assert other.n_clusters == 3
     assert compute_agreement(other.labels, seg.labels) < 1
     half = halves(64, 128)
-    parted = encoscope.segment(cnn, half, clusters=2, size=64)
+    parted = encoscope.segment(cnn, half, n_clusters=2, size=64)
     raw = color_control(read_image(half), parted)
     assert len(np.unique(raw.labels[:, :60])) == len(np.unique(raw.labels[:, 68:])) == 1
     assert raw.labels[0, 0] != raw.labels[0, -1]

@@ -35,7 +35,7 @@ def squares(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     networks = {"colours": world.encoder, "other": other}
     monkeypatch.setattr(harness, "load", lambda model, **_: networks[model]())
-    monkeypatch.setattr(coverage, "untrained_twin", lambda encoder, seed: other())
+    monkeypatch.setattr(coverage, "untrained_copy", lambda encoder, seed: other())
     monkeypatch.setattr(harness.vlm, "load", lambda *_, **__: world.Reader())
     build(world.CAPTIONS, world.Reader(), tmp_path / "store")
     world.write_photos(tmp_path / "made", 60)

@@ -59,7 +59,7 @@ def test_room_bounds_the_file_and_goes_where_it_helps(tmp_path):
 def test_zoo_statistics_are_of_these_weights_and_of_classes(tmp_path, monkeypatch):
     encoder = load("zoo:resnet-caltech101")
     path = tmp_path / "statistics.safetensors"
-    monkeypatch.setattr(shipped, "path_of", lambda name: path)
+    monkeypatch.setattr(shipped, "statistics_path", lambda name: path)
     unit = parse_unit("class:sunflower", encoder)
     with pytest.raises(MissingError, match=r"recipes\.statistics"):
         shipped.load_shipped(encoder, [unit])
@@ -73,7 +73,7 @@ def test_zoo_statistics_are_of_these_weights_and_of_classes(tmp_path, monkeypatc
     with pytest.raises(UsageError, match="statistics of its own"):
         shipped.load_shipped(load("zoo:resnet-caltech101@untrained"), [unit])
     other = tmp_path / "other.safetensors"
-    monkeypatch.setattr(shipped, "path_of", lambda name: other)
+    monkeypatch.setattr(shipped, "statistics_path", lambda name: other)
     compressed.save(compressed.compress("0" * 64, ours), other)
     with pytest.raises(UsageError, match="other weights"):
         shipped.load_shipped(encoder, [unit])
@@ -83,7 +83,7 @@ def test_zoo_statistics_are_of_these_weights_and_of_classes(tmp_path, monkeypatc
 def test_a_damaged_file_of_statistics_is_one_clear_line(tmp_path, monkeypatch, how):
     encoder = load("zoo:resnet-caltech101")
     path = tmp_path / "statistics.safetensors"
-    monkeypatch.setattr(shipped, "path_of", lambda name: path)
+    monkeypatch.setattr(shipped, "statistics_path", lambda name: path)
     compressed.save(compressed.compress(encoder.digest, prototypes()), path)
     if how == "cut":
         path.write_bytes(path.read_bytes()[:-100])

@@ -23,7 +23,7 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, read_image
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
-from encoscope.nave import Nave, Segmentation, segment
+from encoscope.nave import Nave, segment
 from encoscope.plots import contact_sheet, displayable, overlay
 from encoscope.progress import Progress, track_steps
 
@@ -144,7 +144,12 @@ def jointly(encoder: Encoder, images: Sequence[Any], clusters: int, seed: int) -
     """One set of clusters over images: joint NAVE, last two stages or blocks."""
     photos = [image if isinstance(image, LoadedImage) else read_image(image) for image in images]
     return Nave(
-        encoder, n_clusters=clusters, layers=encoder.depths[-2:], cache=None, random_state=seed, progress=False
+        encoder,
+        n_clusters=clusters,
+        layers=encoder.depths[-2:],
+        feature_cache="none",
+        random_state=seed,
+        progress=False,
     ).fit(photos)
 
 
@@ -259,8 +264,7 @@ def mark_sheet(
     pictures, captions = [], []
     for pair in zip(clean, marked, strict=True):
         for image, how in zip(pair, ("without", f"with {kind}"), strict=True):
-            found = segment(encoder, image, clusters=clusters, seed=seed)
-            assert isinstance(found, Segmentation)  # one photo, one number of clusters
+            found = segment(encoder, image, n_clusters=clusters, random_state=seed)
             pictures += [image, overlay(image, found.labels)]
             captions += [how, f"{how}, K = {clusters}"]
     return Image.fromarray(contact_sheet(pictures, captions, columns=4))

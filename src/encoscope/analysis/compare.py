@@ -225,7 +225,7 @@ def _parts(
 ) -> list[list[Segmentation]]:
     """Each photo's segmentations, one for each number of clusters."""
     found: list[Segmentation] = []
-    for result in segment_stream(encoder, chunk, clusters=numbers, seed=seed, batch=len(chunk)):
+    for result in segment_stream(encoder, chunk, n_clusters=numbers, random_state=seed, batch_size=len(chunk)):
         if isinstance(result, SkippedImage):
             raise UsageError(f"{result.path} cannot be segmented: {result.reason}")
         found.append(result[1])

@@ -1,14 +1,17 @@
-"""The flags every verb with a model takes, and the values that several flags share."""
+"""The flags every verb with a model takes, those that a method's settings stand for, and values that flags share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from encoscope.errors import UsageError
+from encoscope.settings import SettingInfo, Settings, parse_counts, parse_names, parse_numbers
+from encoscope.settings import word_or_count as one_of_words_or_count
 
 if TYPE_CHECKING:
     from encoscope.encoder import Encoder
@@ -43,31 +46,171 @@ class Common:
         return load(model, **self.loading())
 
 
+class MethodFlags:
+    """The base of the flags that stand for a method's settings; see ``method_flags``."""
+
+    SETTINGS: type[Settings]
+
+    def changes(self) -> dict[str, Any]:
+        """Give the settings that were set on the command line, by name.
+
+        Raises:
+            UsageError: For a value that cannot be read, naming its flag.
+        """
+        infos = self.SETTINGS.infos()
+        return {
+            name: parse_flag(flag_of(name, infos[name]), infos[name], value)
+            for name, value in vars(self).items()
+            if value is not None
+        }
+
+
+def method_flags(settings: type[Settings], group: Group, *, without: Container[str] = ()) -> Any:
+    """Make the flags of a method's settings: names, help and defaults come from the settings' fields.
+
+    Args:
+        settings: The settings class.
+        group: The group of the help that they stand in.
+        without: Settings that get no flag here.
+
+    Returns:
+        A dataclass for a command's parameter ``settings: ... | None = None``. Its ``changes()`` gives what was set.
+    """
+    fields = [
+        (name, Annotated[_type_of(settings, name, info) | None, _parameter(settings, name, info, group)], None)
+        for name, info in settings.infos().items()
+        if info.on_command_line and name not in without
+    ]
+    kind = make_dataclass(f"{settings.__name__}Flags", fields, bases=(MethodFlags,), frozen=True)
+    kind.SETTINGS = settings
+    kind.__module__ = __name__  # cyclopts looks no further into classes of Python's own modules
+    return Parameter(name="*", group=group)(kind)
+
+
+def flag_of(name: str, info: SettingInfo) -> str:
+    """Give the flag of a setting.
+
+    Args:
+        name: The setting's name.
+        info: What is known about it.
+
+    Returns:
+        Such as "--clusters".
+    """
+    return f"--{info.flag or name.replace('_', '-')}"
+
+
+def parse_flag(flag: str, info: SettingInfo, value: Any) -> Any:
+    """Turn a flag's text into the setting's value.
+
+    Args:
+        flag: The flag, for the message.
+        info: What is known about the setting.
+        value: What the command line gave.
+
+    Returns:
+        The value.
+
+    Raises:
+        UsageError: For a text that cannot be read, saying what the flag takes.
+    """
+    if info.parse is None:
+        return value
+    try:
+        return info.parse(value)
+    except ValueError as error:
+        raise UsageError(f"{flag} takes {error}, not {value!r}") from error
+
+
+def _type_of(settings: type[Settings], name: str, info: SettingInfo) -> Any:
+    if info.choices:
+        return Literal[info.choices]
+    default = getattr(settings, name)
+    return str if info.parse is not None else info.type if default is None else type(default)
+
+
+def _parameter(settings: type[Settings], name: str, info: SettingInfo, group: Group) -> Parameter:
+    default, help = getattr(settings, name), info.help
+    flag = flag_of(name, info)
+    if default not in (None, ()) and "Default:" not in help:
+        help = f"{help} Default: {str(default).lower() if isinstance(default, bool) else default}."
+    negative = f"--no-{flag[2:]}" if default is True else ()
+    return Parameter(name=flag, group=group, help=help, negative=negative)
+
+
+def read_flag(flag: str, text: str, parse: Any) -> Any:
+    """Read the text of a flag that stands for no setting.
+
+    Args:
+        flag: The flag, for the message.
+        text: Its text.
+        parse: A parser of `encoscope.settings`.
+
+    Returns:
+        The value.
+
+    Raises:
+        UsageError: For a text that cannot be read, saying what the flag takes.
+    """
+    return parse_flag(flag, SettingInfo("", parse=parse), text)
+
+
 def names(text: str | None) -> list[str] | None:
-    """``a,b`` as a list; None stays None."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """Split ``a,b`` into a list.
+
+    Args:
+        text: Names with commas; None where the flag was not given.
+
+    Returns:
+        The names; None for None.
+    """
+    return None if text is None else list(parse_names(text))
 
 
 def numbers(flag: str, text: str) -> tuple[float, ...]:
-    """``1,0.5`` as numbers; UsageError names the flag."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"{flag} takes numbers with commas between them, not {text!r}") from error
+    """Read ``1,0.5`` as numbers.
+
+    Args:
+        flag: The flag, for the message.
+        text: Its text.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        UsageError: For anything else.
+    """
+    return read_flag(flag, text, parse_numbers)
 
 
 def counts(flag: str, text: str) -> tuple[int, ...]:
-    """``2,5,10`` as whole numbers from 1 on; UsageError names the flag."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(f"{flag} takes whole numbers from 1 on, with commas between them, not {text!r}")
-    return tuple(int(part) for part in parts)
+    """Read ``2,5,10`` as whole numbers from 1 on.
+
+    Args:
+        flag: The flag, for the message.
+        text: Its text.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        UsageError: For anything else.
+    """
+    return read_flag(flag, text, parse_counts)
 
 
 def word_or_count(flag: str, text: str, words: tuple[str, ...]) -> str | int:
-    """One of the words, or a whole number from 1 on. UsageError names the flag and what it takes."""
-    if text in words:
-        return text
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return int(text)
-    raise UsageError(f"{flag} takes {''.join(f'{word}, ' for word in words)}or a whole number from 1 on, not {text!r}")
+    """Read one of some words, or a whole number from 1 on.
+
+    Args:
+        flag: The flag, for the message.
+        text: Its text.
+        words: The words.
+
+    Returns:
+        The word or the number.
+
+    Raises:
+        UsageError: For anything else, saying what the flag takes.
+    """
+    return read_flag(flag, text, one_of_words_or_count(words))

@@ -15,7 +15,7 @@ from encoscope.encoder import Encoder, untrained_copy
 from encoscope.images import LoadedImage
 from encoscope.nave import Segmentation
 from encoscope.nave.controls import color_control, untrained_control
-from encoscope.nave.stability import compute_agreement, stability
+from encoscope.nave.stability import compute_agreement, measure_stability
 
 SHEET = 24
 """How many images a contact sheet shows."""
@@ -29,17 +29,19 @@ class Extras:
 
     @cached_property
     def _twin(self) -> Encoder:
-        return untrained_copy(self._encoder, seed=self._settings["seed"] + 1)  # other weights than --untrained would
+        return untrained_copy(
+            self._encoder, seed=self._settings["random_state"] + 1
+        )  # other weights than --untrained would
 
     def control(self, name: str, photo: LoadedImage, segmentation: Segmentation) -> Segmentation:
         """The same image by a control."""
-        if name == "colour":
+        if name == "color":
             return color_control(photo, segmentation)
         return untrained_control(self._twin, photo, segmentation, **self._settings)
 
     def stability(self, photo: LoadedImage) -> Any:
         """Agreement over runs, a flip and crops."""
-        return stability(self._encoder, photo, runs=self.runs or 0, **self._settings)
+        return measure_stability(self._encoder, photo, runs=self.runs or 0, **self._settings)
 
 
 def write(
@@ -71,7 +73,7 @@ def write(
         entry["comparison"] = picture("controls", plots.contact_sheet(panels, captions, len(panels), cell=320))
     if extras is not None and extras.runs:
         found = extras.stability(photo)
-        entry["stability"] = found.as_dict() | {"picture": picture("runs", found.mean_colour)}
+        entry["stability"] = found.as_dict() | {"picture": picture("runs", found.mean_color)}
     return entry | {"regions": regions}
 
 

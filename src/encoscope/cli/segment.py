@@ -1,16 +1,18 @@
-"""``encoscope segment``: NAVE on photos, one after the other or all together."""
+"""``encoscope segment``: NAVE on images, one after the other or all together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, counts, names, numbers, word_or_count
+from encoscope.cli.flags import Common, MethodFlags, method_flags, names, numbers
 from encoscope.errors import MissingError, UsageError
+from encoscope.nave.settings import JointSettings, NaveSettings
 
 if TYPE_CHECKING:
     from encoscope.cli.outputs import Inputs
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 _images = Group("Images", sort_key=3)
 _joint = Group("Many images together", sort_key=1)
 _checks = Group("Checks", sort_key=2)
+_segmentation = Group("Segmentation", sort_key=0)
+
+if TYPE_CHECKING:
+    NaveFlags = JointFlags = MethodFlags
+else:
+    NaveFlags = method_flags(NaveSettings, _segmentation)
+    JointFlags = method_flags(JointSettings, _joint, without=("preset",))
 
 
 def segment(
@@ -30,34 +39,16 @@ def segment(
         Path, Parameter(help="Image files, folders of them, or a dataset such as caltech101:ROOT#test.")
     ],
     model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:vit_small_patch16_224.dino".')],
-    layers: Annotated[
-        str | None, Parameter(help="Names from 'encoscope layers', with commas. Default: last 3 stages, or last block.")
-    ] = None,
-    clusters: Annotated[
-        str, Parameter(help='K; several (2,5,10) give nested parts; "auto" is the elbow of 3 to 10.')
-    ] = "5",
-    grouping: Annotated[Literal["kmeans", "ward", "pca"], Parameter(help="How features are grouped.")] = "kmeans",
-    weighting: Annotated[
-        str, Parameter(help='"paper" favours early, narrow layers; "equal"; or a factor a layer, with commas.')
-    ] = "paper",
-    resolution: Annotated[
-        str, Parameter(help='Grid that is grouped: "first-layer", "image", or cells along the short side.')
-    ] = "first-layer",
-    size: Annotated[str, Parameter(help='Short side the network sees: "model", "native", or pixels.')] = "model",
+    settings: NaveFlags | None = None,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("segments"),
     joint: Annotated[bool, Parameter(group=_joint, help="One set of clusters for all images.")] = False,
-    cache: Annotated[
-        Literal["fp16", "fp32"], Parameter(group=_joint, help="Precision of feature maps kept on disk while fitting.")
-    ] = "fp16",
-    no_cache: Annotated[
-        bool, Parameter(group=_joint, help="Keep no maps: run the encoder again in each iteration.")
-    ] = False,
-    fresh: Annotated[bool, Parameter(group=_joint, help="Do not go on with an interrupted fit.")] = False,
+    fitting: JointFlags | None = None,
+    fresh: Annotated[bool, Parameter(group=_joint, help="Do not resume an interrupted fit.")] = False,
     runs: Annotated[
         int | None, Parameter(group=_checks, help="Agreement over so many k-means starts, a flip and four crops.")
     ] = None,
     control: Annotated[
-        str | None, Parameter(group=_checks, help='Show beside it: "untrained", "colour", or both with a comma.')
+        str | None, Parameter(group=_checks, help='Show beside it: "untrained", "color", or both with a comma.')
     ] = None,
     max_pixels: Annotated[
         int | None, Parameter(group=_images, help="Refuse larger images. Default: 100 million.")
@@ -70,30 +61,24 @@ def segment(
             help="LOW,HIGH: the stored values shown as black and white (16-bit, float).",
         ),
     ] = None,
-    background: Annotated[str, Parameter(group=_images, help="Colour under transparent pixels.")] = "white",
+    background: Annotated[str, Parameter(group=_images, help="Color under transparent pixels.")] = "white",
     common: Common | None = None,
 ) -> int:
-    """Part images into the regions an encoder treats alike (NAVE).
+    """Segment images into the regions an encoder treats alike (NAVE).
 
     For each image NAME.labels.png (grey values are the labels) and NAME.overlay.png go into the output folder, and
     result.json, which lists all of them with their regions and boxes. Nothing is cropped. Images that cannot be read
-    are reported and left out. With --joint the same colour is the same cluster in all images; sheet.png shows them
+    are reported and left out. With --joint the same color is the same cluster in all images; sheet.png shows them
     side by side, and the fit is kept in nave/ for new images.
     """
     if not images:
         raise UsageError("give at least one image or folder")
     common = common or Common()
-    chosen: dict[str, Any] = {
-        "layers": names(layers),
-        "clusters": _clusters(clusters),
-        "grouping": grouping,
-        "weighting": weighting if weighting in ("paper", "equal") else numbers("--weighting", weighting),
-        "resolution": word_or_count("--resolution", resolution, ("first-layer", "image")),
-        "size": word_or_count("--size", size, ("model", "native")),
-        "seed": common.seed,
-    }
-    how_to_read: dict[str, Any] = {"background": background, "window": _window(window)}
-    _check_flags(chosen["clusters"], joint, no_cache or fresh or cache != "fp16", runs, control)
+    changes: dict[str, Any] = {} if settings is None else settings.changes()
+    joint_changes: dict[str, Any] = {} if fitting is None else fitting.changes()
+    reading: dict[str, Any] = {"background": background, "window": _window(window)}
+    requested = NaveSettings.from_preset(**changes, random_state=common.seed)  # wrong values fail before the network
+    _check_flags(requested.n_clusters, joint, fresh or bool(joint_changes), runs, control)
 
     # only now what takes seconds to load
     from encoscope import results
@@ -101,19 +86,19 @@ def segment(
     from encoscope.cli.overlays import Extras, Sheet, write
     from encoscope.images import MAX_PIXELS, SkippedImage, read_images
     from encoscope.nave import segment_stream
-    from encoscope.nave.settings import NaveSettings
     from encoscope.progress import track
 
-    how_to_read["max_pixels"] = MAX_PIXELS if max_pixels is None else max_pixels
+    reading["max_pixels"] = MAX_PIXELS if max_pixels is None else max_pixels
     inputs = find_inputs(images)
     if inputs.missing == len(images):
         raise MissingError("; ".join(item.reason for item in inputs.skipped))
     encoder = common.load(model)
-    settings = NaveSettings.of(encoder, **chosen)  # wrong settings fail before the first image
-    extras = Extras(encoder, {**chosen, "layers": settings.layers}, runs, names(control) or [])
+    resolved = NaveSettings.of(encoder, **changes, random_state=common.seed)  # wrong layers fail before the first image
+    chosen = asdict(resolved)
+    extras = Extras(encoder, chosen, runs, names(control) or [])
 
     document = out / "result.json"
-    several = isinstance(settings.clusters, tuple)
+    several = isinstance(resolved.n_clusters, tuple)
     skipped, entries = list(inputs.skipped), []
     for item in inputs.skipped:
         note(f"skipped: {item.reason}")
@@ -121,11 +106,11 @@ def segment(
 
     def read() -> Iterator[LoadedImage | SkippedImage]:
         files = (file for file, _ in inputs.files)
-        return read_images(files, channels=3 if channels == 1 else channels, **how_to_read)
+        return read_images(files, channels=3 if channels == 1 else channels, **reading)
 
     sheet = None
     if joint:
-        stream = _jointly(encoder, read, chosen, None if no_cache else cache, fresh, out, len(inputs.files))
+        stream = _segment_jointly(encoder, read, chosen, joint_changes, fresh, out, len(inputs.files))
         sheet = Sheet()
     else:
         stream = segment_stream(encoder, read(), **chosen)
@@ -134,24 +119,24 @@ def segment(
             note(f"skipped: {result.reason}")
             skipped.append(result)
             continue
-        photo, segmentation, name = result
+        image, segmentation, name = result
         if several:
             name = f"{name}.k{segmentation.n_clusters}"
-        entry = write(photo, segmentation, out / name, document, extras)
+        entry = write(image, segmentation, out / name, document, extras)
         entries.append(entry)
         if sheet is not None:
-            sheet.add(photo, segmentation)
+            sheet.add(image, segmentation)
         if not common.json:
-            found = f"{segmentation.n_clusters} clusters, {len(entry['regions'])} regions"
-            say(f"{photo.path}: {found}: {out / entry['overlay']}")
+            counted = f"{segmentation.n_clusters} clusters, {len(entry['regions'])} regions"
+            say(f"{image.path}: {counted}: {out / entry['overlay']}")
     if sheet is not None:
         sheet.save(out / "sheet.png")
 
     envelope = results.envelope(
         "segmentation",
         entries,
-        model={"source": encoder.source, "digest": encoder.digest, "layers": settings.layers},
-        settings=settings.as_dict() | how_to_read | ({"joint": True} if joint else {}),
+        model={"source": encoder.source, "digest": encoder.digest, "layers": resolved.layers},
+        settings=resolved.as_dict() | reading | ({"joint": True} if joint else {}),
         seed=common.seed,
         skipped=[{"path": results.relative(item.path, document), "reason": item.reason} for item in skipped],
     )
@@ -161,45 +146,45 @@ def segment(
 
 
 def _check_flags(
-    clusters: int | str | tuple[int, ...], joint: bool, cached: bool, runs: int | None, control: str | None
+    clusters: int | str | tuple[int, ...], joint: bool, fitting: bool, runs: int | None, control: str | None
 ) -> None:
     """What does not go together, before anything is loaded."""
-    if cached and not joint:
-        raise UsageError("--cache, --no-cache and --fresh go with --joint")
+    if fitting and not joint:
+        raise UsageError("--cache, --fresh and the other flags of a joint fit go with --joint")
     if (runs is not None or control is not None) and (joint or not isinstance(clusters, int)):
         raise UsageError("--runs and --control go with one number of clusters, and without --joint")
     if runs is not None and runs < 2:
         raise UsageError(f"--runs takes a number from 2 on, not {runs}")
     for name in names(control) or []:
-        if name not in ("untrained", "colour"):
-            raise UsageError(f"--control takes untrained, colour, or both with a comma, not {name!r}")
+        if name not in ("untrained", "color"):
+            raise UsageError(f"--control takes untrained, color, or both with a comma, not {name!r}")
 
 
-def _jointly(
-    encoder: Encoder, read: Any, chosen: dict[str, Any], cache: str | None, fresh: bool, out: Path, count: int
+def _segment_jointly(
+    encoder: Encoder,
+    read: Callable[[], Iterator[LoadedImage | SkippedImage]],
+    chosen: dict[str, Any],
+    fitting: dict[str, Any],
+    fresh: bool,
+    out: Path,
+    count: int,
 ) -> Results:
     """Fit all images together, keep the fit, and label them; several numbers of clusters are cuts of one tree."""
     from encoscope.nave import Nave
 
-    clusters: int | str | tuple[int, ...] = chosen["clusters"]
+    clusters: int | str | tuple[int, ...] = chosen["n_clusters"]
     several = clusters if isinstance(clusters, tuple) else None
-    options = {name: chosen[name] for name in ("layers", "weighting", "resolution", "size")}
-    nave = Nave(
-        encoder,
-        n_clusters=max(clusters) if isinstance(clusters, tuple) else clusters,
-        grouping="ward" if several else chosen["grouping"],
-        cache=cache,
-        random_state=chosen["seed"],
-        **options,
-    ).fit(_Again(read, count), fresh=fresh)
+    if isinstance(clusters, tuple):
+        chosen = chosen | {"n_clusters": max(clusters), "grouping": "ward"}
+    nave = Nave(encoder, **chosen, **fitting).fit(_Rereadable(read, count), fresh=fresh)
     nave.save(out / "nave")
     yield from nave.predict_stream(read(), several)
 
 
-class _Again:
+class _Rereadable:
     """A stream of known length that can be read as often as needed."""
 
-    def __init__(self, read: Any, count: int) -> None:
+    def __init__(self, read: Callable[[], Iterator[LoadedImage | SkippedImage]], count: int) -> None:
         self._read, self._count = read, count
 
     def __iter__(self) -> Iterator[LoadedImage | SkippedImage]:
@@ -214,10 +199,6 @@ def _named(stream: Results, inputs: Inputs) -> Iterator[tuple[LoadedImage, Segme
     names_of = {str(file): name for file, name in inputs.files}
     for result in stream:
         yield (*result, names_of[str(result[0].path)]) if isinstance(result, tuple) else result
-
-
-def _clusters(text: str) -> int | str | tuple[int, ...]:
-    return counts("--clusters", text) if "," in text else word_or_count("--clusters", text, ("auto",))
 
 
 def _window(text: str | None) -> tuple[float, float] | None:

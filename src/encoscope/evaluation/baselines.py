@@ -25,7 +25,7 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, nearest
 from encoscope.images import LoadedImage, resize_image
 from encoscope.metrics import Candidates
-from encoscope.nave import Segmentation, segment
+from encoscope.nave import segment
 from encoscope.nave.settings import NaveSettings
 from encoscope.plots import displayable
 from encoscope.regions import Region, outer_box
@@ -126,7 +126,7 @@ class Baseline:
         made |= {"encoder": self.encoder.digest, "precision": self.encoder.precision}
         if self.method == "nave":
             settings = self._settings()
-            return made | settings.as_dict() | {"layers": list(settings.layers), "seed": settings.seed}
+            return made | settings.as_dict() | {"layers": list(settings.layers), "seed": settings.random_state}
         return made | {"options": dict(self.options), "size": self.size}
 
     def __call__(self, photo: LoadedImage, parts: int | None = None) -> Parts:
@@ -134,7 +134,6 @@ class Baseline:
         if self.method == "nave":
             assert self.encoder is not None
             parted = segment(self.encoder, photo, **self.segmenting())
-            assert isinstance(parted, Segmentation)  # one photo, one number of clusters
             kept = tuple(parted.regions(min_area=self.min_area, border=self.border))
             return Parts(parted.labels.astype(np.int64), kept)
         asked = max(1, parts or 1)
@@ -154,7 +153,7 @@ class Baseline:
         """Keyword arguments of ``encoscope.segment``, for NAVE."""
         assert self.encoder is not None
         size = self.size if self.encoder.resizable else "model"
-        return {"clusters": self.clusters or 5, "size": size, "seed": self.seed, **self.options}
+        return {"n_clusters": self.clusters or 5, "size": size, "random_state": self.seed, **self.options}
 
     def _finding(self, parts: int) -> dict[str, Any]:
         """Keyword arguments of the discovery method."""

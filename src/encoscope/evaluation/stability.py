@@ -13,7 +13,7 @@ from encoscope.evaluation.overlap import with_untrained
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.runner import Examples, Task, short, unique
 from encoscope.images import LoadedImage
-from encoscope.nave.stability import stability
+from encoscope.nave.stability import measure_stability
 from encoscope.progress import Progress
 
 MEASURES = ("starts", "least", "flip", "crops")
@@ -39,7 +39,7 @@ def evaluate(
 
     def look(contender: Baseline, photo: LoadedImage, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
         assert contender.encoder is not None
-        found = stability(contender.encoder, photo, runs=runs, **contender.segmenting())
+        found = measure_stability(contender.encoder, photo, runs=runs, **contender.segmenting())
         starts, crops = float(found.starts.mean()), float(found.crops.mean())
         return {"starts": starts, "least": float(found.starts.min()), "flip": found.flip, "crops": crops}
 

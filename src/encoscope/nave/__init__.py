@@ -1,9 +1,40 @@
 """NAVE: which parts of an image an encoder treats alike (Boubekki, Fadel and Mair)."""
 
-from encoscope.nave.estimator import Nave
-from encoscope.nave.joint import LloydSums
-from encoscope.nave.sample import PixelSample
-from encoscope.nave.segment import segment, segment_stream
-from encoscope.nave.segmentation import Segmentation
+from __future__ import annotations
 
-__all__ = ["LloydSums", "Nave", "PixelSample", "Segmentation", "segment", "segment_stream"]
+from typing import TYPE_CHECKING
+
+from encoscope._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from encoscope.nave.estimator import Nave
+    from encoscope.nave.joint import LloydSums
+    from encoscope.nave.sample import PixelSample
+    from encoscope.nave.segmentation import Segmentation
+    from encoscope.nave.settings import JointSettings, NaveSettings
+    from encoscope.nave.single_image import segment, segment_stream
+
+__all__ = [
+    "JointSettings",
+    "LloydSums",
+    "Nave",
+    "NaveSettings",
+    "PixelSample",
+    "Segmentation",
+    "segment",
+    "segment_stream",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "JointSettings": "encoscope.nave.settings",
+        "LloydSums": "encoscope.nave.joint",
+        "Nave": "encoscope.nave.estimator",
+        "NaveSettings": "encoscope.nave.settings",
+        "PixelSample": "encoscope.nave.sample",
+        "Segmentation": "encoscope.nave.segmentation",
+        "segment": "encoscope.nave.single_image",
+        "segment_stream": "encoscope.nave.single_image",
+    },
+)

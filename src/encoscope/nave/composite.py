@@ -51,7 +51,7 @@ def layer_weights(channels: Sequence[int], weighting: str | Sequence[float]) -> 
 
 
 @dataclass(frozen=True)
-class Some:
+class PixelSubset:
     """Chosen pixels of each image: their row-major positions on the grid, and these as rows and columns."""
 
     index: Int[Tensor, "batch m"]
@@ -106,7 +106,7 @@ class Factor:
         return self.upsample(_product(vectors, self.flat))
 
     def sums(
-        self, weights: Float[Tensor, "batch n m"], some: Some | None, grid: tuple[int, int]
+        self, weights: Float[Tensor, "batch n m"], some: PixelSubset | None, grid: tuple[int, int]
     ) -> Float[Tensor, "batch n dim"]:
         """w^T U_i, for all pixels or some."""
         if some is not None and self.rows is None:
@@ -125,7 +125,7 @@ class Factor:
         return torch.bmm(rows.expand(batch * n, -1, -1), wide).view(batch, n, -1)
 
     def cells(
-        self, weights: Float[Tensor, "batch n m"], some: Some | None, grid: tuple[int, int]
+        self, weights: Float[Tensor, "batch n m"], some: PixelSubset | None, grid: tuple[int, int]
     ) -> Float[Tensor, "batch n cells"]:
         """w^T D_i W_i: the weights of pixels (all, or some) as weights of the layer's own cells."""
         rows, columns, pixels = self.rows, self.columns, grid[0] * grid[1]
@@ -199,7 +199,7 @@ class Products:
 
         index: the pixels that the weights are for; left out, all of them. With few pixels it is a fraction of the work.
         """
-        some = None if index is None else Some(index, index // self.grid[1], index % self.grid[1])
+        some = None if index is None else PixelSubset(index, index // self.grid[1], index % self.grid[1])
         return torch.cat([f.sums(weights, some, self.grid) for f in self.factors], dim=2)
 
     def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
@@ -252,7 +252,7 @@ class Composite(Products):
         return torch.cat([(f.upsample(f.flat) * f.scale.unsqueeze(1)).mT for f in self.factors], dim=2)
 
 
-def composite(
+def compose_features(
     maps: Sequence[Float[Tensor, "batch _c _h _w"]],
     grid: tuple[int, int],
     *,
@@ -283,7 +283,7 @@ def composite(
     return Composite(factors, valid, squared)
 
 
-def from_vectors(vectors: Float[Tensor, "pixels dim"]) -> Composite:
+def features_from_vectors(vectors: Float[Tensor, "pixels dim"]) -> Composite:
     """Composite vectors that are already there, one a row, as features to cluster."""
     maps = vectors.T[None, :, :, None]
     ones = torch.ones(1, len(vectors), dtype=vectors.dtype, device=vectors.device)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from encoscope.nave.composite import Composite, Factor, Products, Some
+from encoscope.nave.composite import Composite, Factor, PixelSubset, Products
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class CellFactor(Factor):
         return replace(self, maps=self.maps[images], scale=self.scale[images], whole=self.whole[images])
 
     def sums(
-        self, weights: Float[Tensor, "batch n m"], some: Some | None, grid: tuple[int, int]
+        self, weights: Float[Tensor, "batch n m"], some: PixelSubset | None, grid: tuple[int, int]
     ) -> Float[Tensor, "batch n dim"]:
         """The coefficients of w^T U_i."""
         return self.cells(weights, some, grid)

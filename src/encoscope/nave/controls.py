@@ -15,33 +15,50 @@ from PIL import Image
 from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.images import LoadedImage
-from encoscope.nave.composite import from_vectors
+from encoscope.nave.composite import features_from_vectors
 from encoscope.nave.kmeans import kmeans
-from encoscope.nave.segment import segment
-from encoscope.nave.segmentation import Segmentation, by_size
+from encoscope.nave.segmentation import Segmentation, renumber_by_size
+from encoscope.nave.single_image import segment
 
-Control: TypeAlias = Literal["untrained", "colour"]
+Control: TypeAlias = Literal["untrained", "color"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
-def untrained_control(twin: Encoder, photo: LoadedImage, seg: Segmentation, **settings: Any) -> Segmentation:
-    """The same settings, layers and number of clusters on an untrained twin of the encoder."""
-    settings |= {"clusters": seg.n_clusters}
-    found = segment(twin, photo, **settings)
-    assert isinstance(found, Segmentation)  # one photo, one number of clusters
-    return found
+def untrained_control(
+    untrained: Encoder, image: LoadedImage, segmentation: Segmentation, **settings: Any
+) -> Segmentation:
+    """Segment an image with an untrained copy of the encoder.
 
+    Args:
+        untrained: The untrained copy.
+        image: The image.
+        segmentation: What the trained encoder gave; the control has as many clusters.
+        **settings: The settings that it was made with, as for ``segment``.
 
-def color_control(photo: LoadedImage, seg: Segmentation) -> Segmentation:
-    """K-means on colour and position alone, on the grid of ``seg``: no network takes part.
-
-    Red, green, blue, row and column of each cell, each scaled to unit variance over the image.
+    Returns:
+        The control.
     """
-    rows, columns = seg.grid_labels.shape
-    small = Image.fromarray(plots.displayable(photo.pixels)).resize((columns, rows), Image.Resampling.BOX)
+    settings |= {"n_clusters": segmentation.n_clusters}
+    return segment(untrained, image, **settings)
+
+
+def color_control(image: LoadedImage, segmentation: Segmentation) -> Segmentation:
+    """Segment an image by k-means on color and position alone: no network takes part.
+
+    Red, green, blue, row and column of each cell are scaled to unit variance over the image.
+
+    Args:
+        image: The image.
+        segmentation: What the encoder gave; the control has its grid and its number of clusters.
+
+    Returns:
+        The control.
+    """
+    rows, columns = segmentation.grid_labels.shape
+    small = Image.fromarray(plots.displayable(image.pixels)).resize((columns, rows), Image.Resampling.BOX)
     y, x = np.mgrid[:rows, :columns]
     values = np.concatenate([np.asarray(small, dtype=np.float64), np.stack([y, x], axis=2)], axis=2).reshape(-1, 5)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-9)
-    found = kmeans(from_vectors(torch.from_numpy(values)), seg.n_clusters, seed=seg.seed)
-    labels = by_size(found.labels[0].numpy()).astype(np.uint8).reshape(rows, columns)
-    return seg.relabelled(labels, inertia=float(found.inertia[0]), settings={"control": "colour"})
+    fit = kmeans(features_from_vectors(torch.from_numpy(values)), segmentation.n_clusters, seed=segmentation.seed)
+    labels = renumber_by_size(fit.labels[0].numpy()).astype(np.uint8).reshape(rows, columns)
+    return segmentation.relabelled(labels, inertia=float(fit.inertia[0]), settings={"control": "color"})

@@ -13,24 +13,26 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.base import BaseEstimator
+from torch import nn
 
 from encoscope import results
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import EncoscopeError, ImageError, UsageError
+from encoscope.estimator import Estimator
 from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.nave.codebook import Codebook
 from encoscope.nave.composite import Composite
 from encoscope.nave.feature_cache import FeatureCache
-from encoscope.nave.features import Maps, chunks, encode
-from encoscope.nave.granularity import AUTO, elbow
+from encoscope.nave.features import Maps, encode_images, split_chunks
+from encoscope.nave.granularity import AUTO, find_elbow
 from encoscope.nave.joint import JointState, Pass, lloyd_passes
 from encoscope.nave.kmeans import kmeans
-from encoscope.nave.sample import PIXELS, PixelSample
+from encoscope.nave.sample import PixelSample
 from encoscope.nave.segmentation import Segmentation, model_of
-from encoscope.nave.settings import NaveSettings, Resolution, Size
+from encoscope.nave.settings import JointSettings, Layers, NaveSettings, Resolution, Size, Weighting
 from encoscope.nave.ward import WardTree
 from encoscope.progress import Progress, track
+from encoscope.results import ResultList
 from encoscope.store import Store, content_key
 
 KIND = "nave"
@@ -43,43 +45,73 @@ _START_ITER = 50  # the start, found on a sample, need not be converged
 _log = logging.getLogger("encoscope")
 
 
-class Nave(BaseEstimator):
-    """Cluster the composite features of a set of images jointly: the same part gets the same label in all of them.
+class Nave(Estimator):
+    """Cluster the composite features of a set of images jointly: the same label means the same in all of them.
 
-    encoder: the frozen network. n_clusters: K, or "auto" (the elbow of a sample's inertia over 3 to 10).
-    layers, weighting, resolution, size: as for ``segment``. grouping: "kmeans", or "ward" over micro-clusters, which
-    gives every granularity from one fit (``at``).
-    n_init: k-means++ starts on a uniform sample of ``sample`` pixels (fewer where they would pass 128 MB); the best
-    goes on over all pixels until its centres move by less than ``tol`` times the features' variance, or ``max_iter``
-    (300; 18 without a cache).
-    cache: "fp16" or "fp32" spills the maps to disk, under ENCOSCOPE_CACHE or the user's cache folder, while fitting:
-    one pass through the encoder, and an interrupted fit goes on where it stopped. None: a pass an iteration.
-    batch: images at a time. random_state: the seed. progress: None shows bars on a terminal; True, False, a callable.
+    K-means starts from the best of ``n_init`` k-means++ starts on a uniform sample of ``n_sample`` pixels (fewer where
+    they would take more than 128 MB) and goes on over all pixels. `NaveSettings` and `JointSettings` say what each
+    setting means and what its default is; None leaves the preset's own value.
 
-    Fitted: layers_, codebook_, centroids_ ``[K, dim]``, counts_ ``[K]`` (pixels), inertia_, n_iter_, n_images_,
-    skipped_. Clusters are numbered by size, 0 the largest.
+    Args:
+        encoder: The frozen network: an encoder, a module or a source string.
+        preset: "default", "paper" or "authors"; None is "default".
+        n_clusters: K, or "auto" (the elbow of the sample's inertia over 3 to 10).
+        layers: Names from ``encoder.layers``, as a list or with commas.
+        grouping: "kmeans", or "ward" over micro-clusters, which gives every granularity from one fit (see ``at``).
+        weighting: "paper", "equal", or one factor for each layer.
+        resolution: "first-layer", "image", or cells along the short side of the grid that is clustered.
+        size: "model", "native", or the short side in pixels.
+        n_init: Starts of k-means on the sample.
+        max_iter: Passes over all pixels at most; by default 300, and 18 without a feature cache.
+        tol: K-means stops when its centers move by less than this share of the features' variance.
+        n_sample: Pixels of the sample.
+        feature_cache: "fp16" or "fp32" keeps the maps on disk while fitting: one pass through the encoder, and an
+            interrupted fit is resumed. "none" runs the encoder again in each pass.
+        random_state: The seed of everything random.
+        batch_size: Images at a time; it does not change the result.
+        cache_dir: The folder for what is kept while fitting; None is the user's cache.
+        progress: None shows bars on a terminal; True, False, or a callable.
+
+    Attributes:
+        layers_: The layers that were read.
+        codebook_: The clusters, with all that ``predict`` needs.
+        centroids_: ``[K, channels of all layers]``, the mean composite vector of each cluster.
+        counts_: ``[K]``, the pixels of each cluster. Cluster 0 is the largest.
+        inertia_: The sum of squared distances of the pixels to the mean of their cluster.
+        n_iter_: Passes over all pixels.
+        n_images_: The images that were read.
+        skipped_: What could not be read, and why.
+
+    Example:
+        >>> nave = encoscope.Nave("zoo:resnet-caltech101", n_clusters=10).fit("photos/")  # doctest: +SKIP
+        >>> segmentations = nave.predict(["new.jpg"])  # doctest: +SKIP
+
+    Source: NAVE, Algorithm 1, with all images' pixels clustered together.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | nn.Module | str,
         *,
-        n_clusters: int | str = 10,
-        layers: Sequence[str] | str | None = None,
-        grouping: str = "kmeans",
-        weighting: str | Sequence[float] = "paper",
-        resolution: Resolution = "first-layer",
-        size: Size = "model",
-        n_init: int = 4,
+        preset: str | None = None,
+        n_clusters: int | str | None = None,
+        layers: Layers | None = None,
+        grouping: str | None = None,
+        weighting: Weighting | None = None,
+        resolution: Resolution | None = None,
+        size: Size | None = None,
+        n_init: int | None = None,
         max_iter: int | None = None,
-        tol: float = 1e-4,
-        sample: int = PIXELS,
-        cache: str | None = "fp16",
-        batch: int = 8,
-        random_state: int = 0,
+        tol: float | None = None,
+        n_sample: int | None = None,
+        feature_cache: str | None = None,
+        random_state: int = NaveSettings.random_state,
+        batch_size: int = 8,
+        cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress = None,
     ) -> None:
         self.encoder = encoder
+        self.preset = preset
         self.n_clusters = n_clusters
         self.layers = layers
         self.grouping = grouping
@@ -89,150 +121,213 @@ class Nave(BaseEstimator):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
-        self.sample = sample
-        self.cache = cache
-        self.batch = batch
+        self.n_sample = n_sample
+        self.feature_cache = feature_cache
         self.random_state = random_state
+        self.batch_size = batch_size
+        self.cache_dir = cache_dir
         self.progress = progress
 
-    def fit(self, images: Any, *, fresh: bool = False) -> Nave:
-        """Find the clusters of a folder, a list, a Dataset or a stream of images, holding one batch at a time.
+    def fit(self, X: Any, y: None = None, *, fresh: bool = False) -> Nave:
+        """Find the clusters of a set of images, holding one batch at a time.
 
-        fresh: start over instead of going on with an interrupted fit. What cannot be read is left out, with a warning,
-        and listed in ``skipped_``. Raises UsageError for impossible settings and for a one-shot iterator without a
-        cache, ImageError when no image can be read.
+        Args:
+            X: A folder, a dataset string, a list of images, a torch Dataset, or a stream of images. What cannot be
+                read is left out with a warning, and listed in ``skipped_``.
+            y: Not used; it is there as in all of scikit-learn's estimators.
+            fresh: Start over instead of resuming an interrupted fit.
+
+        Returns:
+            Itself, fitted.
+
+        Raises:
+            UsageError: For settings that cannot be, and for a one-shot iterator without a feature cache.
+            ImageError: When no image can be read.
         """
-        settings = self._settings()
+        self.encoder_ = as_encoder(self.encoder)
+        settings, joint = self._settings(), self._joint_settings()
         seen = _Seen()
-        if self.cache is None:
-            if hasattr(images, "__next__"):
+        if joint.feature_cache == "none":
+            if hasattr(X, "__next__"):
                 raise UsageError("a one-shot iterator cannot be read again: give a list, or a cache to read it once")
-            self._fit(lambda: self._encoded(images, settings, seen), settings, seen, None)
+            self._fit(lambda: self._encode_images(X, settings, seen), settings, joint, seen, None)
         else:
-            spill = FeatureCache(self.encoder, settings, self.cache, fresh=fresh)
-            with spill.store:
-                stored = spill.fill(seen.note(self._photos(images)), self.batch)
-                for _ in track(stored, _length(images), "encoding", self.progress):
+            cache = FeatureCache(self.encoder_, settings, joint.feature_cache, fresh=fresh, cache_dir=self.cache_dir)
+            with cache.store:
+                stored = cache.fill(seen.note(self._read_images(X)), self.batch_size)
+                for _ in track(stored, _length(X), "encoding", self.progress):
                     pass
-                self._fit(spill.features, settings, seen, spill.store)
-                spill.store.remove()
+                self._fit(cache.features, settings, joint, seen, cache.store)
+                cache.store.remove()
         return self
 
-    def _fit(self, features: Pass, settings: NaveSettings, seen: _Seen, store: Store | None) -> None:
-        sample = PixelSample(self.sample, seed=self.random_state)
+    def fit_predict(self, X: Any, y: None = None) -> ResultList[Segmentation]:
+        """Find the clusters of a set of images, and label the same images with them.
+
+        Args:
+            X: As for ``fit``; not a one-shot iterator, as it is read twice.
+            y: Not used.
+
+        Returns:
+            A segmentation of each image, in their order.
+
+        Raises:
+            UsageError: As for ``fit``, and for a one-shot iterator.
+            ImageError: For an image that cannot be read.
+        """
+        if hasattr(X, "__next__"):
+            raise UsageError("a one-shot iterator cannot be read again: give a list")
+        return self.fit(X).predict(X)
+
+    def _fit(
+        self, features: Pass, settings: NaveSettings, joint: JointSettings, seen: _Seen, store: Store | None
+    ) -> None:
+        sample = PixelSample(joint.n_sample, seed=settings.random_state)
         for batch, ids in features():
             sample.partial_fit(batch, ids)
         if not len(sample):
             raise ImageError("no image could be read, so there is nothing to cluster")
-        pixels = sample.finalize(self.encoder.device)
-        if isinstance(settings.clusters, int) and settings.clusters > pixels.pixels:
-            raise UsageError(f"{settings.clusters} clusters of {pixels.pixels} cells: ask for fewer")
+        pixels = sample.finalize(self.encoder_.device)
+        if isinstance(settings.n_clusters, int) and settings.n_clusters > pixels.pixels:
+            raise UsageError(f"{settings.n_clusters} clusters of {pixels.pixels} cells: ask for fewer")
         self.n_images_, self.skipped_ = seen.count, seen.skipped
         self.layers_ = settings.layers
-        if settings.grouping == "ward" and isinstance(settings.clusters, int):
-            self.codebook_ = Codebook.of_ward(features, pixels, settings.clusters, settings.seed)
+        if settings.grouping == "ward" and isinstance(settings.n_clusters, int):
+            self.codebook_ = Codebook.of_ward(features, pixels, settings.n_clusters, settings.random_state)
             self.n_iter_ = 1
         else:
-            state = self._lloyd(features, pixels, settings, seen, store)
+            state = self._lloyd(features, pixels, settings, joint, seen, store)
             self.codebook_ = Codebook.of_kmeans(state)
             self.n_iter_ = state.iteration
 
     def _lloyd(
-        self, features: Pass, sample: Composite, settings: NaveSettings, seen: _Seen, store: Store | None
+        self,
+        features: Pass,
+        sample: Composite,
+        settings: NaveSettings,
+        joint: JointSettings,
+        seen: _Seen,
+        store: Store | None,
     ) -> JointState:
-        """K-means over all pixels; its state is kept in the store after every pass, and gone on with."""
-        max_iter = self.max_iter or (MAX_ITER_UNCACHED if store is None else MAX_ITER)
-        asked = {
-            **settings.as_dict(),
-            "seed": settings.seed,
-            "tol": self.tol,
+        """K-means over all pixels; its state is kept in the store after every pass, from which it is resumed."""
+        max_iter = joint.max_iter or (MAX_ITER_UNCACHED if store is None else MAX_ITER)
+        manifest = {
+            **settings.as_key(),
+            "tol": joint.tol,
             "max_iter": max_iter,
             "images": seen.digest,
         }
-        name = f"lloyd-{content_key(asked)}"
+        name = f"lloyd-{content_key(manifest)}"
         saved = None if store is None else store.state(name)
-        start = self._start(sample, settings) if saved is None else JointState.of(saved)
-        state = start if isinstance(start, JointState) else None
-        passes = lloyd_passes(features, start, max_iter=max_iter, tol=self.tol)
+        if saved is None:
+            state = JointState.initial(self._find_start(sample, settings, joint.tol))
+        else:
+            state = JointState.from_arrays(saved)
+        passes = lloyd_passes(features, state, max_iter=max_iter, tol=joint.tol)
         for state in track(passes, None, "clustering", self.progress):
             if store is not None:
                 store.save_state(name, state.arrays())
-        assert state is not None  # there is at least one pass
         if not state.converged:
             _log.warning("k-means had not converged after %d passes: give a larger max_iter", state.iteration)
         return state
 
-    def _start(self, sample: Composite, settings: NaveSettings) -> Float[torch.Tensor, "k dim"]:
+    def _find_start(self, sample: Composite, settings: NaveSettings, tol: float) -> Float[torch.Tensor, "k dim"]:
         """The best k-means of the sample; for "auto", at the elbow of its inertia."""
-        numbers = AUTO if settings.clusters == "auto" else [settings.clusters]
+        numbers = AUTO if settings.n_clusters == "auto" else [settings.n_clusters]
         fits = {
-            k: kmeans(sample, k, n_init=self.n_init, max_iter=_START_ITER, tol=self.tol, seed=settings.seed)
+            k: kmeans(sample, k, n_init=settings.n_init, max_iter=_START_ITER, tol=tol, seed=settings.random_state)
             for k in numbers
             if isinstance(k, int) and k <= sample.pixels
         }
-        return fits[elbow(list(fits), [float(fit.inertia[0]) for fit in fits.values()])].centroids[0].cpu()
+        return fits[find_elbow(list(fits), [float(fit.inertia[0]) for fit in fits.values()])].centroids[0].cpu()
 
-    def predict(self, images: Any) -> list[Segmentation]:
-        """Label images, seen or new, with the fitted clusters. Raises ImageError for one that cannot be read."""
-        found = []
-        for result in self.predict_stream(read_images(images, channels=self.encoder.preprocess.channels)):
+    def predict(self, X: Any) -> ResultList[Segmentation]:
+        """Label images, seen or new, with the fitted clusters.
+
+        Args:
+            X: What ``fit`` takes.
+
+        Returns:
+            A segmentation of each image, in their order.
+
+        Raises:
+            UsageError: When nothing was fitted.
+            ImageError: For an image that cannot be read.
+        """
+        self._check_fitted()
+        segmentations: ResultList[Segmentation] = ResultList()
+        for result in self.predict_stream(self._read_images(X)):
             if isinstance(result, SkippedImage):
                 raise ImageError(result.reason)
-            found.append(result[1])
-        return found
+            segmentations.append(result[1])
+        return segmentations
 
     def predict_stream(
         self, items: Iterable[LoadedImage | SkippedImage], clusters: Sequence[int] | None = None
     ) -> Iterator[tuple[LoadedImage, Segmentation] | SkippedImage]:
-        """``predict`` for a stream of any length, in its order.
+        """Label a stream of images of any length, in its order.
 
-        clusters: several granularities (``grouping="ward"``), as many results a photo, one after the other.
+        Args:
+            items: Images, and images that could not be read.
+            clusters: Several granularities (``grouping="ward"`` only).
+
+        Yields:
+            An image with its segmentation; several granularities give as many pairs for an image, one after the other.
+            What could not be read comes back as it is.
         """
         settings = self._settings()
         books = [self.codebook_] if clusters is None else [self.codebook_.at(k) for k in clusters]
-        for chunk in chunks(items, self.batch):
-            there = [position for position, item in enumerate(chunk) if isinstance(item, LoadedImage)]
+        for chunk in split_chunks(items, self.batch_size):
+            readable = [position for position, item in enumerate(chunk) if isinstance(item, LoadedImage)]
             group = [item for item in chunk if isinstance(item, LoadedImage)]
-            found: dict[int, list[Segmentation]] = {position: [] for position in there}
-            for maps in encode(self.encoder, group, settings):
+            segmentations: dict[int, list[Segmentation]] = {position: [] for position in readable}
+            for maps in encode_images(self.encoder_, group, settings):
                 features = maps.features(settings)
                 for book in books:
                     labelled = self._label(maps, features, [group[member] for member in maps.positions], settings, book)
                     for member, segmentation in zip(maps.positions, labelled, strict=True):
-                        found[there[member]].append(segmentation)
+                        segmentations[readable[member]].append(segmentation)
             for position, item in enumerate(chunk):
                 if isinstance(item, SkippedImage):
                     yield item
                 else:
-                    yield from ((item, segmentation) for segmentation in found[position])
+                    yield from ((item, segmentation) for segmentation in segmentations[position])
 
     def _label(
         self, maps: Maps, features: Composite, group: Sequence[LoadedImage], settings: NaveSettings, book: Codebook
     ) -> list[Segmentation]:
         grid = maps.grid(settings.resolution)
-        if features.dim != book.words.shape[1]:
-            raise UsageError(f"features of {features.dim} channels, but the fit had {book.words.shape[1]}")
+        if features.dim != book.micro_centroids.shape[1]:
+            raise UsageError(f"features of {features.dim} channels, but the fit had {book.micro_centroids.shape[1]}")
         labels, inertia = book.assign(features)
         cells = labels.cpu().numpy().astype(np.uint8).reshape(-1, *features.grid)
+        model = model_of(self.encoder_, settings.layers)
         return [
             Segmentation(
-                labels=way.to_original(cells[image], grid),
-                grid_labels=cells[image],
+                labels=geometry.to_original(cells[index], grid),
+                grid_labels=cells[index],
                 n_clusters=book.n_clusters,
-                inertia=float(inertia[image]),
-                geometry=way,
+                inertia=float(inertia[index]),
+                geometry=geometry,
                 grid=grid,
-                settings=settings.as_dict() | {"joint": True, "clusters": book.n_clusters},
-                seed=settings.seed,
-                path=photo.path,
-                _photo=photo,
-                _model=model_of(self.encoder, settings.layers),
+                settings=settings.as_dict() | {"joint": True, "n_clusters": book.n_clusters},
+                seed=settings.random_state,
+                path=image.path,
+                _image=image,
+                _model=model,
             )
-            for image, (photo, way) in enumerate(zip(group, maps.geometries, strict=True))
+            for index, (image, geometry) in enumerate(zip(group, maps.geometries, strict=True))
         ]
 
     def at(self, n_clusters: int) -> Nave:
-        """The same fit at another granularity (``grouping="ward"`` only): its labels nest in those of fewer."""
+        """Give the same fit at another granularity (``grouping="ward"`` only).
+
+        Args:
+            n_clusters: K.
+
+        Returns:
+            A fitted Nave; its labels nest in those of fewer clusters.
+        """
         other = copy.copy(self)
         other.codebook_ = self.codebook_.at(n_clusters)
         other.n_clusters = n_clusters
@@ -246,7 +341,7 @@ class Nave(BaseEstimator):
     @property
     def centroids(self) -> dict[str, Float[np.ndarray, "k _channels"]]:
         """The part of each cluster's mean that belongs to each layer."""
-        channels = [self.encoder.layer(name).channels for name in self.layers_]
+        channels = [self.encoder_.layer(name).channels for name in self.layers_]
         return dict(zip(self.layers_, np.split(self.centroids_, np.cumsum(channels)[:-1], axis=1), strict=True))
 
     @property
@@ -260,10 +355,18 @@ class Nave(BaseEstimator):
         return self.codebook_.inertia
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fit into a folder, ``result.json`` and ``arrays.npz``."""
+        """Write the fit into a folder, ``result.json`` and ``arrays.npz``.
+
+        Args:
+            path: The folder; it is made if it is not there.
+
+        Returns:
+            The folder.
+        """
+        self._check_fitted()
         folder, book = Path(path), self.codebook_
         arrays = {
-            "words": book.words,
+            "words": book.micro_centroids,
             "counts": book.counts,
             "clusters": book.clusters,
             "within": np.array(book.within),
@@ -277,20 +380,31 @@ class Nave(BaseEstimator):
         document = results.envelope(
             KIND,
             [entry],
-            model=model_of(self.encoder, self.layers_)().as_dict(),
-            settings=settings.as_dict() | {"clusters": book.n_clusters},
-            seed=settings.seed,
+            model=results.record_model(self.encoder_, self.layers_).as_dict(),
+            settings=settings.as_dict() | {"n_clusters": book.n_clusters},
+            seed=settings.random_state,
             skipped=self.skipped_,
         )
         results.write(folder / "result.json", document)
         return folder
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], encoder: Encoder) -> Nave:
+    def load(cls, path: str | os.PathLike[str], encoder: Encoder | nn.Module | str) -> Nave:
         """Read a fit back, for the encoder it was made with.
 
-        Raises EncoscopeError when the encoder's weights or preprocessing differ from those of the fit.
+        Args:
+            path: The folder that ``save`` wrote.
+            encoder: The encoder.
+
+        Returns:
+            The fitted Nave.
+
+        Raises:
+            MissingError: When there is no fit.
+            EncoscopeError: When the encoder's weights or preprocessing differ from those of the fit, or the files are
+                damaged.
         """
+        encoder = as_encoder(encoder)
         file = Path(path) / "result.json"
         document = results.read(file, KIND)
         if document["model"]["digest"] != encoder.digest:
@@ -299,13 +413,12 @@ class Nave(BaseEstimator):
                 f"{encoder.source}: fit again, or load that encoder"
             )
         settings, entry = document["settings"], document["results"][0]
-        options = {name: settings[name] for name in ("grouping", "weighting", "resolution", "size", "n_init")}
+        names = ("preset", "n_clusters", "grouping", "weighting", "resolution", "size", "n_init")
         nave = cls(
             encoder,
-            n_clusters=settings["clusters"],
             layers=document["model"]["layers"],
             random_state=document["seed"],
-            **options,
+            **{name: settings[name] for name in names},
         )
         try:
             with np.load(results.resolve(entry["arrays"], file), allow_pickle=False) as stored:
@@ -313,6 +426,7 @@ class Nave(BaseEstimator):
         except (OSError, ValueError) as error:
             raise EncoscopeError(f"{path} is not whole: {entry['arrays']} cannot be read") from error
         tree = WardTree(arrays["merges"], arrays["costs"]) if "merges" in arrays else None
+        nave.encoder_ = encoder
         nave.codebook_ = Codebook(arrays["words"], arrays["counts"], arrays["clusters"], float(arrays["within"]), tree)
         nave.layers_ = tuple(document["model"]["layers"])
         nave.n_iter_, nave.n_images_ = entry["iterations"], entry["images"]
@@ -321,29 +435,27 @@ class Nave(BaseEstimator):
 
     def _settings(self) -> NaveSettings:
         settings = NaveSettings.of(
-            self.encoder,
-            clusters=self.n_clusters,
-            layers=self.layers,
-            grouping=self.grouping,
-            weighting=self.weighting,
-            resolution=self.resolution,
-            size=self.size,
-            n_init=self.n_init,
-            seed=self.random_state,
+            self.encoder_,
+            self.preset,
+            **{name: getattr(self, name) for name in NaveSettings.infos() if name != "preset"},
         )
-        if settings.grouping == "pca" or isinstance(settings.clusters, tuple):
+        if settings.grouping == "pca" or isinstance(settings.n_clusters, tuple):
             raise UsageError('a joint fit takes grouping="kmeans" or "ward" and one number of clusters; see Nave.at')
         return settings
 
-    def _photos(self, images: Any) -> Iterator[LoadedImage | SkippedImage]:
-        return read_images(images, channels=self.encoder.preprocess.channels)
+    def _joint_settings(self) -> JointSettings:
+        names = [name for name in JointSettings.infos() if name != "preset"]
+        return JointSettings.from_preset(self.preset, **{name: getattr(self, name) for name in names})
 
-    def _encoded(self, images: Any, settings: NaveSettings, seen: _Seen) -> Iterator[tuple[Composite, list[str]]]:
+    def _read_images(self, images: Any) -> Iterator[LoadedImage | SkippedImage]:
+        return read_images(images, channels=self.encoder_.preprocess.channels)
+
+    def _encode_images(self, images: Any, settings: NaveSettings, seen: _Seen) -> Iterator[tuple[Composite, list[str]]]:
         """A pass through the encoder."""
         seen.clear()
-        stream = track(seen.note(self._photos(images)), _length(images), "encoding", self.progress)
-        for chunk in chunks(stream, self.batch):
-            for maps in encode(self.encoder, chunk, settings):
+        stream = track(seen.note(self._read_images(images)), _length(images), "encoding", self.progress)
+        for chunk in split_chunks(stream, self.batch_size):
+            for maps in encode_images(self.encoder_, chunk, settings):
                 yield maps.features(settings), [chunk[position].id for position in maps.positions]
 
 

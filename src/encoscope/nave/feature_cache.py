@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 
@@ -9,15 +10,15 @@ import numpy as np
 import torch
 
 from encoscope._version import __version__
+from encoscope.cache import cache_folder
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError
 from encoscope.images import Geometry, LoadedImage
 from encoscope.nave.composite import Composite
-from encoscope.nave.features import Maps, chunks, encode
+from encoscope.nave.features import Maps, encode_images, split_chunks
 from encoscope.nave.settings import NaveSettings
-from encoscope.store import Store, StoreRow, cache_dir, content_key
+from encoscope.store import Store, StoreRow, content_key
 
-PRECISIONS = {"fp16": np.float16, "fp32": np.float32}
+_DTYPES = {"fp16": np.float16, "fp32": np.float32}
 _GEOMETRY = ("original", "resized", "offset", "valid", "canvas")
 
 
@@ -28,9 +29,15 @@ class FeatureCache:
     do not notice and half precision needs. Iterating over ``features`` again and again is a pass each.
     """
 
-    def __init__(self, encoder: Encoder, settings: NaveSettings, precision: str, *, fresh: bool = False) -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f"cache is {', '.join(PRECISIONS)} or None, not {precision!r}")
+    def __init__(
+        self,
+        encoder: Encoder,
+        settings: NaveSettings,
+        precision: str,
+        *,
+        fresh: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
         manifest = {
             "kind": "nave-maps",
             "version": __version__,
@@ -39,8 +46,8 @@ class FeatureCache:
             "size": settings.size,
             "precision": precision,
         }
-        self.store = Store.open(cache_dir("nave", content_key(manifest)), manifest, fresh=fresh)
-        self._encoder, self._settings, self._dtype = encoder, settings, PRECISIONS[precision]
+        self.store = Store.open(cache_folder(cache_dir, "nave") / content_key(manifest), manifest, fresh=fresh)
+        self._encoder, self._settings, self._dtype = encoder, settings, _DTYPES[precision]
         self._rows: dict[int, list[int]] = {}  # of each shard, the rows that belong to the images of this run
 
     def fill(self, photos: Iterable[LoadedImage], batch: int) -> Iterator[LoadedImage]:
@@ -50,7 +57,7 @@ class FeatureCache:
             for row, entry in enumerate(self.store.shard_rows(shard)):
                 there[entry.id].append((shard, row))
         used: dict[int, list[int]] = defaultdict(list)
-        for chunk in chunks(photos, batch):
+        for chunk in split_chunks(photos, batch):
             new = []
             for photo in chunk:
                 if there[photo.id]:
@@ -58,7 +65,7 @@ class FeatureCache:
                     used[shard].append(row)
                 else:
                     new.append(photo)
-            for maps in encode(self._encoder, new, self._settings):
+            for maps in encode_images(self._encoder, new, self._settings):
                 shard = self._append(maps, [new[position] for position in maps.positions])
                 used[shard] = list(range(len(maps.positions)))
             self._rows = dict(used)

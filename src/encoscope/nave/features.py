@@ -13,7 +13,7 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.images import Batch, Geometry, LoadedImage
-from encoscope.nave.composite import Composite, composite
+from encoscope.nave.composite import Composite, compose_features
 from encoscope.nave.settings import NaveSettings, Resolution
 
 Item = TypeVar("Item")
@@ -44,10 +44,10 @@ class Maps:
         """The composite features of these images, in a dtype of one's own or the maps'."""
         grid = self.grid(settings.resolution)
         maps = [layer.to(dtype=dtype) for layer in self.layers]
-        return composite(maps, grid, valid=self.geometries[0].valid_cells(grid), weighting=settings.weighting)
+        return compose_features(maps, grid, valid=self.geometries[0].valid_cells(grid), weighting=settings.weighting)
 
 
-def encode(encoder: Encoder, photos: Sequence[LoadedImage], settings: NaveSettings) -> Iterator[Maps]:
+def encode_images(encoder: Encoder, photos: Sequence[LoadedImage], settings: NaveSettings) -> Iterator[Maps]:
     """The photos through the encoder, those of one geometry together.
 
     Only photos that need the same padding share a batch: a network sees its padding, so a batch of mixed shapes would
@@ -66,7 +66,7 @@ def encode(encoder: Encoder, photos: Sequence[LoadedImage], settings: NaveSettin
         yield Maps([position for position, _ in members], ways, [activations[name].maps for name in settings.layers])
 
 
-def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def split_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Consecutive lists of up to ``size`` items."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):

@@ -54,7 +54,7 @@ class Granularity:
         return self.within + float(self.tree.costs[: self.tree.points - n_clusters].sum())
 
 
-def granularity(features: Composite, *, seed: int = 0) -> Granularity:
+def grow_granularity(features: Composite, *, seed: int = 0) -> Granularity:
     """The Ward tree of one image (``features`` of a batch of one; give float64 maps: near pixels nearly cancel)."""
     if features.pixels <= PIXELS:
         gram = features.gram()[0].double()
@@ -65,13 +65,13 @@ def granularity(features: Composite, *, seed: int = 0) -> Granularity:
 
 
 def _over_micro_clusters(features: Composite, seed: int) -> Granularity:
-    found = micro_clusters(features, seed)
+    found = find_micro_clusters(features, seed)
     used, points, sizes = np.unique(found.labels[0].cpu().numpy(), return_inverse=True, return_counts=True)
-    tree = tree_over(found.centroids[0].double().cpu().numpy()[used], sizes)
+    tree = grow_tree(found.centroids[0].double().cpu().numpy()[used], sizes)
     return Granularity(tree, points, float(found.inertia[0]))
 
 
-def micro_clusters(features: Composite, seed: int) -> KMeansResult:
+def find_micro_clusters(features: Composite, seed: int) -> KMeansResult:
     """A fine k-means of one image or sample, from a random choice of pixels: at this number the start is no matter."""
     count = min(MICRO_CLUSTERS, features.pixels)
     chosen = np.random.default_rng(seed).choice(features.pixels, count, replace=False)
@@ -79,13 +79,13 @@ def micro_clusters(features: Composite, seed: int) -> KMeansResult:
     return lloyd(features, start.unsqueeze(1), max_iter=10)
 
 
-def tree_over(means: Float[np.ndarray, "points dim"], weights: Num[np.ndarray, " points"]) -> WardTree:
+def grow_tree(means: Float[np.ndarray, "points dim"], weights: Num[np.ndarray, " points"]) -> WardTree:
     """Ward's tree over the means of micro-clusters, each as heavy as its members."""
     squared = np.square(means).sum(1)
     return ward_tree(np.maximum(squared[:, None] + squared[None, :] - 2 * means @ means.T, 0), weights)
 
 
-def inertia_of(features: Composite, labels: Int[Tensor, "batch pixels"]) -> Float[Tensor, " batch"]:
+def compute_inertia(features: Composite, labels: Int[Tensor, "batch pixels"]) -> Float[Tensor, " batch"]:
     """The sum of squared distances of every pixel's composite vector to the mean of its cluster."""
     k = int(labels.max()) + 1
     members = torch.zeros(features.batch, k, features.pixels, dtype=features.dtype, device=features.device)
@@ -95,7 +95,7 @@ def inertia_of(features: Composite, labels: Int[Tensor, "batch pixels"]) -> Floa
     return (features.squared_norms.double().sum(1) - explained.sum(1)).clamp_min(0)
 
 
-def elbow(clusters: Sequence[int], inertias: Sequence[float]) -> int:
+def find_elbow(clusters: Sequence[int], inertias: Sequence[float]) -> int:
     """The K where the curve of inertia over K bends most.
 
     With K and inertia I both scaled to [0, 1], it is the K farthest below the chord from the first to the last point:

@@ -86,25 +86,44 @@ class JointState:
         return {name: np.asarray(value) for name, value in vars(self).items()}
 
     @classmethod
-    def of(cls, arrays: dict[str, np.ndarray]) -> JointState:
-        """A state from its ``arrays``."""
+    def initial(cls, centroids: Float[Tensor, "k dim"]) -> JointState:
+        """Make the state before the first pass.
+
+        Args:
+            centroids: ``[K, dim]``, what pixels are assigned to in the first pass.
+
+        Returns:
+            The state.
+        """
+        return cls(centroids.double(), torch.zeros(len(centroids), dtype=torch.float64), float("inf"), 0, False)
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> JointState:
+        """Read what ``arrays`` gave.
+
+        Args:
+            arrays: The state as arrays.
+
+        Returns:
+            The state.
+        """
         centroids, counts = (torch.from_numpy(arrays[name]) for name in ("centroids", "counts"))
         return cls(centroids, counts, float(arrays["inertia"]), int(arrays["iteration"]), bool(arrays["converged"]))
 
 
-def lloyd_passes(
-    features: Pass, start: JointState | Float[Tensor, "k dim"], *, max_iter: int, tol: float
-) -> Iterator[JointState]:
-    """Lloyd's iterations, one pass over the images each; yields the state after every pass.
+def lloyd_passes(features: Pass, state: JointState, *, max_iter: int, tol: float) -> Iterator[JointState]:
+    """Run Lloyd's iterations, each of them one pass over the images.
 
-    Stops when the centres move by no more than ``tol`` times the features' mean variance (squared norm of the move).
-    The last state holds the centroids that its counts and inertia were measured with. ``start``: centroids, or the
-    state at which an interrupted fit goes on.
+    Args:
+        features: Makes a pass over all images' composite features.
+        state: Where to begin: ``JointState.initial``, or the state at which a fit was interrupted.
+        max_iter: Passes at most.
+        tol: Stop when the centers move by no more than this share of the features' mean variance (squared norm of the
+            move).
+
+    Yields:
+        The state after every pass. The last one holds the centroids that its counts and inertia were measured with.
     """
-    if isinstance(start, JointState):
-        state = start
-    else:
-        state = JointState(start.double(), torch.zeros(len(start), dtype=torch.float64), float("inf"), 0, False)
     while not state.converged and state.iteration < max_iter:
         sums = LloydSums(state.centroids)
         for batch, _ in features():

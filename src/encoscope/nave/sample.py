@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.nave.composite import Composite, from_vectors
+from encoscope.nave.composite import Composite, features_from_vectors
+from encoscope.nave.settings import JointSettings
 
-PIXELS = 65_536
+PIXELS = JointSettings.n_sample
 BYTES = 2**27
 """The sample holds at most this much, or fewer pixels where the composite vectors are long."""
 
@@ -58,7 +59,7 @@ class PixelSample:
         if not len(self):
             raise ValueError("an empty sample")
         order = np.argsort(self._keys, kind="stable")
-        return from_vectors(self._vectors[torch.from_numpy(order)].to(device))
+        return features_from_vectors(self._vectors[torch.from_numpy(order)].to(device))
 
     def _capacity(self, dim: int) -> int:
         return max(1, min(self.pixels, BYTES // (4 * dim)))

@@ -22,6 +22,7 @@ from encoscope.nave.settings import MAX_CLUSTERS
 from encoscope.nave.ward import WardTree
 from encoscope.regions import Region
 from encoscope.regions import regions as connected_regions
+from encoscope.results import Document, ModelRecord, Result, record_model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,22 +32,9 @@ if TYPE_CHECKING:
 KIND = "segmentation"
 
 
-@dataclass(frozen=True)
-class ModelRecord:
-    """The encoder behind a result: its source as the user wrote it, its digest, and the layers that were read."""
-
-    source: str
-    digest: str
-    layers: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result document."""
-        return {"source": self.source, "digest": self.digest, "layers": list(self.layers)}
-
-
 @concise_repr
 @dataclass(frozen=True, eq=False)
-class Segmentation:
+class Segmentation(Result):
     """The parts of one image that an encoder treats alike.
 
     labels: ``[height, width]``, the cluster of every pixel of the original image, in 0..n_clusters-1.
@@ -64,7 +52,7 @@ class Segmentation:
     settings: dict[str, Any]
     seed: int
     path: str | None = None
-    _photo: LoadedImage | None = field(default=None, repr=False)
+    _image: LoadedImage | None = field(default=None, repr=False)
     _model: ModelRecord | Callable[[], ModelRecord] | None = field(default=None, repr=False)
     _granularity: Granularity | Callable[[], Granularity] | None = field(default=None, repr=False)
 
@@ -100,8 +88,8 @@ class Segmentation:
         most = min(tree.tree.points, MAX_CLUSTERS)
         if not 1 <= n_clusters <= most:
             raise UsageError(f"this image can be cut into 1 to {most} clusters, not {n_clusters}")
-        cells = by_size(tree.cut(n_clusters)).astype(np.uint8).reshape(self.grid_labels.shape)
-        changed = {"clusters": n_clusters, "grouping": "ward", "micro_clusters": tree.micro_clusters}
+        cells = renumber_by_size(tree.cut(n_clusters)).astype(np.uint8).reshape(self.grid_labels.shape)
+        changed = {"n_clusters": n_clusters, "grouping": "ward", "micro_clusters": tree.micro_clusters}
         found = self.relabelled(cells, inertia=tree.inertia(n_clusters), settings=self.settings | changed)
         return replace(found, n_clusters=n_clusters, _granularity=tree, _model=self._model)
 
@@ -148,8 +136,8 @@ class Segmentation:
         return figure
 
     def _pixels(self) -> np.ndarray:
-        if self._photo is not None:
-            return plots.displayable(self._photo.pixels)
+        if self._image is not None:
+            return plots.displayable(self._image.pixels)
         if self.path is not None:
             try:
                 pixels = plots.displayable(read_image(self.path).pixels)
@@ -188,11 +176,20 @@ class Segmentation:
         }
         with results.atomic_write(folder / "arrays.npz") as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
-        document = results.envelope(
-            KIND, [image], model=self.model.as_dict() if self.model else None, settings=self.settings, seed=self.seed
-        )
-        results.write(folder / "result.json", document)
+        results.write(folder / "result.json", self._document(image))
         return folder
+
+    def to_dict(self) -> Document:
+        """Give the result document: regions, boxes, settings and provenance, without the labels."""
+        return self._document(self.entry())
+
+    def _document(self, entry: dict[str, Any]) -> Document:
+        model = None if self.model is None else self.model.as_dict()
+        return results.envelope(KIND, [entry], model=model, settings=self.settings, seed=self.seed)
+
+    def __str__(self) -> str:
+        name = Path(self.path).name if self.path else "image"
+        return f"{name}: {self.n_clusters} clusters, {len(self.regions())} regions"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Segmentation:
@@ -221,17 +218,17 @@ class Segmentation:
             settings=document["settings"],
             seed=document["seed"],
             path=image["path"],
-            _model=None if model is None else ModelRecord(model["source"], model["digest"], tuple(model["layers"])),
+            _model=None if model is None else ModelRecord.from_dict(model),
             _granularity=tree,
         )
 
 
 def model_of(encoder: Encoder, layers: tuple[str, ...]) -> Callable[[], ModelRecord]:
     """The provenance of a result, its digest computed when first asked for."""
-    return lambda: ModelRecord(encoder.source, encoder.digest, layers)
+    return lambda: record_model(encoder, layers)
 
 
-def by_size(
+def renumber_by_size(
     labels: Integer[np.ndarray, " n"], weights: Num[np.ndarray, " n"] | None = None
 ) -> Integer[np.ndarray, " n"]:
     """Labels renumbered: 0 is the largest cluster (by weight); of equal ones, the first to appear comes first."""

@@ -1,79 +1,171 @@
-"""How composite features are made and grouped, checked before anything is computed."""
+"""The settings of NAVE, checked before anything is computed. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.nave.composite import layer_weights
-from encoscope.nave.layers import choose_layers
+from encoscope.settings import Settings, parse_counts, parse_names, parse_numbers, setting, word_or_count
+
+if TYPE_CHECKING:
+    from encoscope.encoder import Encoder
 
 Clusters: TypeAlias = int | str | Sequence[int]  # the word is "auto"
+Layers: TypeAlias = str | Sequence[str]
+Weighting: TypeAlias = str | Sequence[float]  # the words are "paper" and "equal"
 Resolution: TypeAlias = int | str  # the words are "first-layer" and "image"
 Size: TypeAlias = int | str  # the words are "model" and "native"
 
 GROUPINGS = ("kmeans", "ward", "pca")
+WEIGHTINGS = ("paper", "equal")
+RESOLUTIONS = ("first-layer", "image")
+SIZES = ("model", "native")
+PRECISIONS = ("fp16", "fp32", "none")
 MAX_CLUSTERS = 256
 """What a label of 8 bits, and a palette, can tell apart."""
 
 
-@dataclass(frozen=True)
-class NaveSettings:
-    """The settings of a segmentation; ``segment`` says what each means. Raises UsageError for impossible ones."""
+def _parse_clusters(text: str) -> int | str | tuple[int, ...]:
+    return parse_counts(text) if "," in text else word_or_count(("auto",))(text)
 
-    layers: tuple[str, ...]
-    clusters: int | str | tuple[int, ...] = 5
-    grouping: str = "kmeans"
-    weighting: str | tuple[float, ...] = "paper"
-    resolution: Resolution = "first-layer"
-    size: Size = "model"
-    n_init: int = 4
-    seed: int = 0
+
+def _parse_weighting(text: str) -> str | tuple[float, ...]:
+    return text if text in WEIGHTINGS else parse_numbers(text)
+
+
+@dataclass(frozen=True)
+class NaveSettings(Settings):
+    """What decides a segmentation.
+
+    Attributes:
+        preset: "default", "paper" or "authors"; today the three are the same.
+        n_clusters: K, from 1 to 256; several give nested cuts of one Ward tree, a result each; "auto" takes the elbow
+            of the inertia over 3 to 10.
+        layers: Names from ``encoder.layers``; empty takes the last three stages of a network that has stages (section
+            4.3), and the last block of one that keeps its grid (section 4.2).
+        grouping: "kmeans" (k-means++, the best of ``n_init`` starts), "ward" (deterministic) or "pca" (appendix F).
+        weighting: "paper" divides each layer's unit vectors by 1 + its channels, so that early, narrow layers weigh
+            most (Algorithm 1, line 8); "equal"; or one factor for each layer.
+        resolution: The grid that is clustered: the first layer's own ("first-layer", the paper's advice), the
+            network's input ("image"), or that many cells along the short side.
+        size: The short side of the image in pixels: "model" (the network's own), "native" (not resized), or a number.
+        n_init: Starts of k-means.
+        random_state: The seed of everything random.
+    """
+
+    METHOD: ClassVar[str] = "segment"
+
+    n_clusters: int | str | tuple[int, ...] = setting(
+        5,
+        'K; several (2,5,10) give nested segmentations; "auto" is the elbow of 3 to 10.',
+        flag="clusters",
+        parse=_parse_clusters,
+    )
+    layers: tuple[str, ...] = setting(
+        (), "Names from 'encoscope layers', with commas. Default: last 3 stages, or last block.", parse=parse_names
+    )
+    grouping: str = setting("kmeans", "How features are grouped.", choices=GROUPINGS)
+    weighting: str | tuple[float, ...] = setting(
+        "paper",
+        '"paper" favours early, narrow layers; "equal"; or a factor for each layer, with commas.',
+        parse=_parse_weighting,
+    )
+    resolution: Resolution = setting(
+        "first-layer",
+        'Grid that is clustered: "first-layer", "image", or cells along the short side.',
+        parse=word_or_count(RESOLUTIONS),
+    )
+    size: Size = setting(
+        "model",
+        'Short side the network sees: "model", "native", or pixels.',
+        unit="pixels",
+        parse=word_or_count(SIZES),
+    )
+    n_init: int = setting(4, "Starts of k-means; the best is kept.", low=1, flag="starts")
+    random_state: int = setting(0, "The seed of everything random.", type=int, on_command_line=False)
 
     @classmethod
-    def of(
-        cls,
-        encoder: Encoder,
-        *,
-        layers: Sequence[str] | str | None = None,
-        clusters: Clusters = 5,
-        weighting: str | Sequence[float] = "paper",
-        **others: Any,
-    ) -> NaveSettings:
-        """Settings for an encoder: layers found or checked, sequences as tuples."""
-        chosen = choose_layers(encoder, layers)
-        layer_weights([encoder.layer(name).channels for name in chosen], weighting)
-        return cls(
-            layers=chosen,
-            clusters=clusters if isinstance(clusters, int | str) else tuple(clusters),
-            weighting=weighting if isinstance(weighting, str) else tuple(weighting),
-            **others,
-        )
+    def of(cls, encoder: Encoder, preset: str | None = None, **changes: Any) -> NaveSettings:
+        """Make settings for an encoder: its layers chosen or checked, sequences as tuples.
 
-    def __post_init__(self) -> None:
-        numbers = (self.clusters,) if isinstance(self.clusters, int) else self.clusters
-        if numbers != "auto" and not (numbers and all(_counts(k, MAX_CLUSTERS) for k in numbers)):
-            raise UsageError(f'clusters is "auto", or whole numbers from 1 to {MAX_CLUSTERS}, not {self.clusters!r}')
-        if self.grouping not in GROUPINGS:
-            raise UsageError(f"grouping is one of {', '.join(GROUPINGS)}, not {self.grouping!r}")
-        if self.clusters == "auto" and self.grouping != "kmeans":
-            raise UsageError('clusters="auto" reads the elbow of k-means inertia: use grouping="kmeans" with it')
-        if isinstance(self.clusters, tuple) and self.grouping == "pca":
+        Args:
+            encoder: The encoder.
+            preset: The preset; None is "default".
+            **changes: Settings by name; None leaves the preset's own value.
+
+        Returns:
+            The settings, with ``layers`` filled in.
+
+        Raises:
+            UsageError: For settings that cannot be, alone or for this encoder.
+        """
+        from encoscope.nave.composite import layer_weights
+        from encoscope.nave.layers import choose_layers
+
+        layers = changes.pop("layers", None)
+        for name in ("n_clusters", "weighting"):
+            value = changes.get(name)
+            if value is not None and not isinstance(value, int | str):
+                changes[name] = tuple(value)
+        settings = cls.from_preset(preset, **changes)
+        chosen = choose_layers(encoder, settings.layers or None if layers is None else layers)
+        layer_weights([encoder.layer(name).channels for name in chosen], settings.weighting)
+        return replace(settings, layers=chosen)
+
+    def check(self) -> None:
+        """Check every setting, and what does not go together.
+
+        Raises:
+            UsageError: Naming the setting, what it can be, and the value it has.
+        """
+        super().check()
+        clusters = self.n_clusters
+        numbers = (clusters,) if isinstance(clusters, int) else clusters
+        if numbers != "auto" and not (numbers and all(_is_count(k, MAX_CLUSTERS) for k in numbers)):
+            raise UsageError(f'n_clusters is "auto", or whole numbers from 1 to {MAX_CLUSTERS}, not {clusters!r}')
+        if clusters == "auto" and self.grouping != "kmeans":
+            raise UsageError('n_clusters="auto" reads the elbow of k-means inertia: use grouping="kmeans" with it')
+        if isinstance(clusters, tuple) and self.grouping == "pca":
             raise UsageError('several numbers of clusters are cuts of a Ward tree: grouping="pca" takes one number')
-        if self.resolution not in ("first-layer", "image") and not _counts(self.resolution):
+        if self.resolution not in RESOLUTIONS and not _is_count(self.resolution):
             raise UsageError(f'resolution is "first-layer", "image" or a number of cells, not {self.resolution!r}')
-        if self.size not in ("model", "native") and not _counts(self.size):
+        if self.size not in SIZES and not _is_count(self.size):
             raise UsageError(f'size is "model", "native" or a number of pixels, not {self.size!r}')
-        if not _counts(self.n_init):
+        if not _is_count(self.n_init):
             raise UsageError(f"n_init is the number of starts, at least 1, not {self.n_init!r}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result document; layers and seed have their own places in it."""
-        return {name: value for name, value in asdict(self).items() if name not in ("layers", "seed")}
+        """Give plain values for a result document; layers and seed have their own places in it."""
+        return {name: value for name, value in super().as_dict().items() if name not in ("layers", "random_state")}
 
 
-def _counts(value: object, most: int | None = None) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and (most is None or value <= most)
+@dataclass(frozen=True)
+class JointSettings(Settings):
+    """What decides how the clusters of many images are fitted, beside `NaveSettings`.
+
+    Attributes:
+        preset: "default", "paper" or "authors"; today the three are the same.
+        max_iter: Passes of k-means over all pixels; None is 300, and 18 without a feature cache.
+        tol: K-means stops when its centers move by less than this share of the features' variance.
+        n_sample: Pixels of the uniform sample that the start is found on.
+        feature_cache: The precision of the maps kept on disk while fitting, "fp16" or "fp32"; "none" keeps none and
+            runs the encoder again in each pass.
+    """
+
+    METHOD: ClassVar[str] = "Nave"
+
+    max_iter: int | None = setting(None, "Passes over all pixels at most.", type=int, low=1)
+    tol: float = setting(1e-4, "Stop when centers move by less than this share of the variance.", low=0)
+    n_sample: int = setting(65_536, "Pixels that the start is found on.", low=1)
+    feature_cache: str = setting(
+        "fp16",
+        'Precision of feature maps kept on disk while fitting; "none" runs the encoder again in each pass.',
+        choices=PRECISIONS,
+        flag="cache",
+    )
+
+
+def _is_count(value: object, high: int | None = None) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and (high is None or value <= high)

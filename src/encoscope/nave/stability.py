@@ -15,8 +15,8 @@ from encoscope import plots
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, read_image
-from encoscope.nave.segment import segment_stream
 from encoscope.nave.segmentation import Segmentation
+from encoscope.nave.single_image import segment_stream
 
 CROP = 0.8
 """Side of a crop over the side of the image; four are taken, one from each corner."""
@@ -28,14 +28,14 @@ class Stability:
 
     starts: every pair of ``runs`` segmentations from different seeds. flip: of the mirrored image, mirrored back.
     crops: of each corner's crop, with the same part of the whole image's segmentation.
-    mean_colour: ``[height, width, 3]``, every pixel the mean colour of its segment, averaged over the runs (Fig. 4).
+    mean_color: ``[height, width, 3]``, every pixel the mean colour of its segment, averaged over the runs (Fig. 4).
     """
 
     runs: int
     starts: Float[np.ndarray, " pairs"]
     flip: float
     crops: Float[np.ndarray, " crops"]
-    mean_colour: UInt8[np.ndarray, "height width 3"]
+    mean_color: UInt8[np.ndarray, "height width 3"]
 
     def as_dict(self) -> dict[str, Any]:
         """The figures for a result document: mean and least agreement."""
@@ -47,7 +47,9 @@ class Stability:
         }
 
 
-def stability(encoder: Encoder, image: Any, *, runs: int = 20, seed: int = 0, **settings: Any) -> Stability:
+def measure_stability(
+    encoder: Encoder, image: Any, *, runs: int = 20, random_state: int = 0, **settings: Any
+) -> Stability:
     """Segment one image ``runs`` times with seeds from ``seed`` on, mirrored, and in four crops, and compare.
 
     settings: as for ``segment``; one number of clusters. Agreement is measured on the original image's pixels. Raises
@@ -55,12 +57,14 @@ def stability(encoder: Encoder, image: Any, *, runs: int = 20, seed: int = 0, **
     """
     if runs < 2:
         raise UsageError(f"agreement needs at least two runs, not {runs}")
-    if not isinstance(settings.get("clusters", 5), int):
-        raise UsageError(f"agreement is measured for one number of clusters, not {settings['clusters']!r}")
+    if not isinstance(settings.get("n_clusters") or 1, int):
+        raise UsageError(f"agreement is measured for one number of clusters, not {settings['n_clusters']!r}")
     photo = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.channels)
-    found = [_segment(encoder, [photo], seed=seed + run, **settings)[0] for run in range(runs)]
+    found = [_segment(encoder, [photo], random_state=random_state + run, **settings)[0] for run in range(runs)]
     whole = found[0].labels
-    mirrored, *crops = _segment(encoder, [_part(photo, np.s_[:, ::-1]), *_crops(photo)], seed=seed, **settings)
+    mirrored, *crops = _segment(
+        encoder, [_part(photo, np.s_[:, ::-1]), *_crops(photo)], random_state=random_state, **settings
+    )
     return Stability(
         runs=runs,
         starts=np.array([compute_agreement(a.grid_labels, b.grid_labels) for a, b in combinations(found, 2)]),
@@ -68,7 +72,7 @@ def stability(encoder: Encoder, image: Any, *, runs: int = 20, seed: int = 0, **
         crops=np.array(
             [compute_agreement(whole[part], c.labels) for part, c in zip(_corners(photo), crops, strict=True)]
         ),
-        mean_colour=mean_colour(photo, [one.labels for one in found]),
+        mean_color=mean_color(photo, [one.labels for one in found]),
     )
 
 
@@ -77,7 +81,7 @@ def compute_agreement(first: Integer[np.ndarray, ...], second: Integer[np.ndarra
     return float(adjusted_rand_score(first.ravel(), second.ravel()))
 
 
-def mean_colour(
+def mean_color(
     photo: LoadedImage, segmentations: Sequence[Integer[np.ndarray, "height width"]]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Every pixel the mean colour of its segment, averaged over several segmentations of one photo (Fig. 4)."""

@@ -153,8 +153,14 @@ def alone(
     encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], layers: Sequence[str], cells: int, seed: int
 ) -> Iterator[Parted | SkippedImage]:
     """Photos with their leaves on the grid, numbered by size, and the merges of their own trees."""
-    settings = {"layers": list(layers), "resolution": cells, "grouping": "ward", "weighting": "equal", "seed": seed}
-    for result in segment_stream(encoder, items, clusters=2, **settings):
+    settings = {
+        "layers": list(layers),
+        "resolution": cells,
+        "grouping": "ward",
+        "weighting": "equal",
+        "random_state": seed,
+    }
+    for result in segment_stream(encoder, items, n_clusters=2, **settings):
         if isinstance(result, SkippedImage):
             yield result
             continue

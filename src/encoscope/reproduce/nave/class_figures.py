@@ -55,12 +55,11 @@ def fig3(request: EvaluationRequest) -> Report:
             alone = segment(
                 found.encoder,
                 photo,
-                clusters=asked["image_clusters"],
+                n_clusters=asked["image_clusters"],
                 grouping="ward",
                 size=asked["size"],
-                seed=request.seed,
+                random_state=request.seed,
             )
-            assert isinstance(alone, Segmentation)  # one photo, one number of clusters
             same.append(compute_agreement(alone.labels, found.parts[index].labels))
             bare.append(compute_agreement(alone.labels, twin.predict([photo])[0].labels))
             if index < SHOWN["nave-fig3"]:

@@ -23,7 +23,7 @@ from encoscope.images import LoadedImage, collect_files, read_images
 from encoscope.metrics import bootstrap
 from encoscope.nave import Segmentation, segment
 from encoscope.nave.layers import choose_layers
-from encoscope.nave.stability import compute_agreement, mean_colour
+from encoscope.nave.stability import compute_agreement, mean_color
 from encoscope.plots import contact_sheet, displayable, overlay
 from encoscope.progress import track_steps
 from encoscope.reproduce.nave.published import WEIGHTS
@@ -133,8 +133,8 @@ def mean_colours(
                 draw = _drawn(model, request, bool(asked["redrawn"]))
                 for k in (5, 10):
                     size, runs = asked["size"], range(asked["runs"])
-                    found = [_parts(draw(run), photo, clusters=k, size=size, seed=run) for run in runs]
-                    cells.append((mean_colour(photo, [one.labels for one in found]), f"{name}, K = {k}"))
+                    found = [_parts(draw(run), photo, n_clusters=k, size=size, random_state=run) for run in runs]
+                    cells.append((mean_color(photo, [one.labels for one in found]), f"{name}, K = {k}"))
                     rows.append({"photo": name_of(photo), "model": name, "K": k, "agreement": _agreement(found)})
                     count(1)
     return rows, cells
@@ -150,7 +150,9 @@ def fig5(request: EvaluationRequest) -> Report:
         for photo in shown:
             cells.append((displayable(photo), name_of(photo)))
             for encoder in found:
-                parts = _parts(encoder, photo, clusters=asked["clusters"], size=asked["size"], seed=request.seed)
+                parts = _parts(
+                    encoder, photo, n_clusters=asked["clusters"], size=asked["size"], random_state=request.seed
+                )
                 cells.append((overlay(photo, parts.labels), encoder.source))
                 rows.append(
                     {"photo": name_of(photo), "model": encoder.source}
@@ -175,7 +177,7 @@ def fig5(request: EvaluationRequest) -> Report:
 def fig8(request: EvaluationRequest) -> Report:
     """The number of clusters: K = 3, 5, 7, 10 on a convolutional network and a transformer."""
     return _ablation(
-        "nave-fig8", "The number of clusters", request, lambda _: {f"K = {k}": {"clusters": k} for k in (5, 3, 7, 10)}
+        "nave-fig8", "The number of clusters", request, lambda _: {f"K = {k}": {"n_clusters": k} for k in (5, 3, 7, 10)}
     )
 
 
@@ -219,7 +221,8 @@ def _ablation(name: str, title: str, request: EvaluationRequest, variants: Calla
             for photo in shown:
                 line = [(displayable(photo), encoder.source)]
                 parts = [
-                    _parts(encoder, photo, size=asked["size"], seed=request.seed, **more) for more in given.values()
+                    _parts(encoder, photo, size=asked["size"], random_state=request.seed, **more)
+                    for more in given.values()
                 ]
                 for caption, one in zip(given, parts, strict=True):
                     line.append((overlay(photo, one.labels), caption))
@@ -276,9 +279,7 @@ def _drawn(model: str, request: EvaluationRequest, redrawn: bool) -> Callable[[i
 def _parts(encoder: Encoder, photo: LoadedImage, **more: Any) -> Segmentation:
     if not encoder.resizable:
         more["size"] = "model"
-    found = segment(encoder, photo, **more)
-    assert isinstance(found, Segmentation)  # one photo, one number of clusters
-    return found
+    return segment(encoder, photo, **more)
 
 
 def _agreement(found: Sequence[Segmentation]) -> float | None:
