@@ -46,7 +46,7 @@ def test_presets_and_changes() -> None:
     ("preset", "changes", "message"),
     [
         ("papers", {}, "preset is one of default, paper, authors, not 'papers'"),
-        (None, {"raduis": 2}, "blur has no setting 'raduis' .nearest: radius"),
+        (None, {"raduis": 2}, r"blur has no setting 'raduis' .nearest: radius"),
         (None, {"radius": 0}, "radius is a number from 1 to 9, not 0"),
         (None, {"radius": True}, "radius is a number from 1 to 9, not True"),
         (None, {"radius": "3"}, "radius is a number from 1 to 9, not '3'"),
@@ -61,7 +61,7 @@ def test_refusals(preset, changes, message) -> None:
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     refuse_unknown("segment", ["size"], ["size"])
-    with pytest.raises(UsageError, match="segment has no setting 'n_cluster' .nearest: n_clusters"):
+    with pytest.raises(UsageError, match=r"segment has no setting 'n_cluster' .nearest: n_clusters"):
         refuse_unknown("segment", ["n_cluster"], ["n_clusters", "size"])
 
 

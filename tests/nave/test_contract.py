@@ -43,13 +43,13 @@ def test_fit_predict_is_fit_and_then_predict(encoder, photo_paths) -> None:
 
 
 def test_every_setting_is_an_explicit_argument() -> None:
-    named = [name for name in NaveSettings.infos()]
+    named = list(NaveSettings.infos())
     assert set(named) <= set(inspect.signature(segment).parameters)
     assert {*named, *JointSettings.infos()} <= set(inspect.signature(Nave).parameters)
 
 
 def test_a_typo_names_the_nearest(encoder, photo_paths) -> None:
-    with pytest.raises(UsageError, match="segment has no setting 'n_cluster' .nearest: n_clusters"):
+    with pytest.raises(UsageError, match=r"segment has no setting 'n_cluster' .nearest: n_clusters"):
         segment(encoder, photo_paths["chelsea"], n_cluster=3)  # pyright: ignore
 
 
