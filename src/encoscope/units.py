@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from encoscope.encoder import Activation, Encoder, Observation
@@ -49,6 +49,56 @@ class Unit:
         if len(self.channels) != 1:
             raise UsageError(f"{self.text} is not a single channel, feature or class")
         return self.channels[0]
+
+    @property
+    def space(self) -> str:
+        """The representation whose channels the unit is made of: "features", "logits", a layer's name, or LAYER@cls."""
+        if self.kind == "features":
+            return "features"
+        if self.kind == "class":
+            return "logits"
+        return f"{self.layer}@cls" if self.kind == "token" else str(self.layer)
+
+    @property
+    def unit_vector(self) -> Float32[np.ndarray, " channels"]:
+        """The direction, scaled to length 1; UsageError for a unit without one."""
+        if self.direction is None:
+            raise UsageError(f"{self.text} is no direction")
+        vector = np.asarray(self.direction, dtype=np.float32)
+        return vector / np.linalg.norm(vector)
+
+    @overload
+    def activation(
+        self, values: Float[np.ndarray, "_images _channels"], *, normalized: bool = False
+    ) -> Float[np.ndarray, " _images"]: ...
+    @overload
+    def activation(
+        self, values: Float[Tensor, "_images _channels"], *, normalized: bool = False
+    ) -> Float[Tensor, " _images"]: ...
+    def activation(self, values: Any, *, normalized: bool = False) -> Any:
+        """Compute the unit's value on images from the values of its space's channels.
+
+        Args:
+            values: ``[images, channels]``, an array or a tensor: every channel of the unit's ``space`` on each image.
+                The result of a tensor is differentiable.
+            normalized: Scale a direction to length 1, as FALCON does for values that have length 1 themselves. It
+                changes no other kind of unit.
+
+        Returns:
+            One value for each image: of a channel, feature or class its column; of a group the sum of its columns;
+            of a direction the dot product with it.
+
+        Example:
+            >>> Unit("layer4:0,2", "group", "layer4", (0, 2)).activation(np.array([[1.0, 2.0, 3.0]])).tolist()
+            [4.0]
+        """
+        if self.direction is None:
+            columns = values[:, list(self.channels)]
+            return columns.sum(1) if isinstance(columns, Tensor) else np.asarray(columns).sum(1)
+        vector = self.unit_vector if normalized else self.direction
+        if isinstance(values, Tensor):
+            return values @ torch.tensor(vector, dtype=values.dtype, device=values.device)
+        return np.asarray(values) @ np.asarray(vector, dtype=np.float32)
 
 
 def parse_unit(text: str | Unit, encoder: Encoder) -> Unit:
@@ -105,16 +155,6 @@ def unit_weights(unit: Unit, encoder: Encoder) -> Float[Tensor, " channels"]:
     return vector
 
 
-def space_of(unit: Unit) -> str:
-    """What a unit is a part of, as a probe names it: "features", "logits", a layer, or LAYER@cls."""
-    if unit.kind == "features":
-        return "features"
-    if unit.kind == "class":
-        return "logits"
-    assert unit.layer is not None
-    return f"{unit.layer}@cls" if unit.kind == "token" else unit.layer
-
-
 def required_outputs(units: Iterable[Unit]) -> dict[str, Any]:
     """What ``Encoder.observe`` has to be asked for to measure the units: its layers, features and logits."""
     units = list(units)
@@ -130,13 +170,12 @@ def compute_values(seen: Observation, units: Sequence[Unit]) -> Float[Tensor, "b
     channels; of a direction the mean dot product; of a token unit the class token's channel; of a feature its pooled
     value; of a class its logit. ``seen`` must hold what ``needs`` says.
     """
-    pooled: dict[tuple[UnitKind, str | None], Tensor] = {}
+    pooled: dict[str, Tensor] = {}
     columns = []
     for unit in units:
-        home = (unit.kind if unit.kind in ("token", "features", "class") else "channel", unit.layer)
-        if home not in pooled:
-            pooled[home] = _pooled(seen, unit)
-        columns.append(_reading(pooled[home], unit))
+        if unit.space not in pooled:
+            pooled[unit.space] = _pool(seen, unit)
+        columns.append(unit.activation(pooled[unit.space]))
     return torch.stack(columns, 1)
 
 
@@ -145,7 +184,7 @@ def measure_units(encoder: Encoder, images: Any, units: Sequence[Unit]) -> Float
     return compute_values(encoder.observe(images, **required_outputs(units)), units)
 
 
-def _pooled(seen: Observation, unit: Unit) -> Tensor:
+def _pool(seen: Observation, unit: Unit) -> Tensor:
     """[B, channels]: what a unit's kind reads its channels from."""
     if unit.kind == "class" or unit.kind == "features":
         found = seen.logits if unit.kind == "class" else seen.features
@@ -160,13 +199,6 @@ def _pooled(seen: Observation, unit: Unit) -> Tensor:
     if activation.prefix is None:
         raise UsageError(f"layer {unit.layer!r} has no class token")
     return activation.prefix[:, 0]
-
-
-def _reading(pooled: Tensor, unit: Unit) -> Tensor:
-    """[B]: one unit's value from [B, channels]."""
-    if unit.direction is not None:
-        return pooled @ torch.tensor(unit.direction, dtype=pooled.dtype, device=pooled.device)
-    return pooled[:, list(unit.channels)].sum(1)
 
 
 def _split(text: str) -> tuple[str, str, str]:

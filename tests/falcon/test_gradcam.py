@@ -7,7 +7,7 @@ from torch import nn
 import encoscope
 from encoscope import Encoder
 from encoscope.falcon.gradcam import GradCam, masks_of
-from encoscope.units import parse_unit, space_of
+from encoscope.units import parse_unit
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_masks_keep_the_upper_part_of_the_range():
 def test_spaces_are_named_as_probes_name_them():
     encoder = transformer()
     texts = {"features:1": "features", "class:1": "logits", "blocks.1:2": "blocks.1", "blocks.1@cls:2": "blocks.1@cls"}
-    assert {text: space_of(parse_unit(text, encoder)) for text in texts} == texts
+    assert {text: parse_unit(text, encoder).space for text in texts} == texts
 
 
 def test_a_head_that_is_no_mean_goes_by_gradients(photo_paths):

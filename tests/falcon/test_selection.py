@@ -8,7 +8,7 @@ import pytest
 from encoscope.errors import UsageError
 from encoscope.falcon.boxing import largest_boxes
 from encoscope.falcon.groups import find_groups
-from encoscope.falcon.selection import activation, select, thresholds
+from encoscope.falcon.selection import select, thresholds
 from encoscope.falcon.settings import FalconSettings
 from encoscope.probing import Probe
 from encoscope.units import Unit
@@ -98,7 +98,7 @@ def test_a_group_needs_all_its_members_and_exact_no_other():
     exact = FalconSettings.of(mode="exact", deviations=0.8)
     (single,) = select(h, [feature(1)], exact, limits, ids(len(h)))
     assert sorted(single.high) == np.flatnonzero(above[:, 1] & (above.sum(1) == 1)).tolist()
-    np.testing.assert_allclose(activation(h, feature(1, 4)), h[:, 1] + h[:, 4])
+    np.testing.assert_allclose(feature(1, 4).activation(h), h[:, 1] + h[:, 4])
 
 
 def test_a_direction_along_a_channel_is_that_channel():

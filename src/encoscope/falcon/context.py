@@ -20,7 +20,7 @@ from encoscope.falcon.selection import Selection
 from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
 from encoscope.progress import Progress
-from encoscope.units import Unit, space_of
+from encoscope.units import Unit
 from encoscope.vlm import VLM
 
 POOL = 1000
@@ -73,7 +73,7 @@ def gather_evidence(
     tests: dict[str, None] = {}
     paths: dict[str, str | None] = {}
     for unit in units:
-        made = spaces[space_of(unit)].made
+        made = spaces[unit.space].made
         crops[unit] = [made.ids[row] for row in chosen[unit].high]
         if tools.settings.contrast:
             wholes |= dict.fromkeys(made.ids[row] for row in chosen[unit].low)

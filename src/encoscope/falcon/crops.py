@@ -24,7 +24,7 @@ from encoscope.images import Batch, Geometry, LoadedImage, Preprocess, read_imag
 from encoscope.probing import prefetch
 from encoscope.progress import Progress, track_steps
 from encoscope.store.array_cache import Vectors
-from encoscope.units import Unit, space_of
+from encoscope.units import Unit
 from encoscope.vlm import VLM
 
 Box = tuple[int, int, int, int]
@@ -153,7 +153,7 @@ class Gallery:
         return self._wholes.get(images, "vectors") if images else np.zeros((0, self.vlm.width), np.float32)
 
     def _of(self, unit: Unit) -> Vectors:
-        space = space_of(unit)
+        space = unit.space
         if space not in self._crops:
             target = self.cam.target(unit)
             manifest = {

@@ -20,9 +20,8 @@ from encoscope.errors import UsageError
 from encoscope.falcon.concept_scores import ranked
 from encoscope.falcon.context import POOL, DescriptionContext, to_concepts
 from encoscope.falcon.description import Concept, Description
-from encoscope.falcon.selection import activation
 from encoscope.falcon.spaces import Space
-from encoscope.units import Unit, space_of
+from encoscope.units import Unit
 
 FIRST, LAST = 0.998, 0.97
 """The probability that the image of the first and of the last rank belongs to what the unit stands for."""
@@ -154,7 +153,7 @@ def label_by_dissection(
         made = space.made
         place = {image: row for row, image in enumerate(made.ids)}
         common = np.array([place[image] for image in (pool or sorted(place)[:POOL]) if image in place], np.int64)
-        mine = {unit: activation(made.h, unit) for unit in units if space_of(unit) == name}
+        mine = {unit: unit.activation(made.h, normalized=True) for unit in units if unit.space == name}
         if not mine:
             continue
         rows = {

@@ -25,7 +25,7 @@ from encoscope.falcon.pipeline import describe_units
 from encoscope.falcon.settings import FalconSettings, Mode
 from encoscope.falcon.spaces import Space, space, units_of
 from encoscope.progress import Progress
-from encoscope.units import Unit, space_of
+from encoscope.units import Unit
 from encoscope.vlm import VLM
 from encoscope.vlm import load as load_vlm
 
@@ -95,7 +95,7 @@ class Falcon:
     def space(self, unit: Unit) -> Space:
         """What the unit's space looks like on the probing set; probed when first asked for."""
         self._check()
-        name = space_of(unit)
+        name = unit.space
         if name not in self.spaces_:
             self.spaces_[name] = space(
                 self.encoder,
@@ -115,7 +115,7 @@ class Falcon:
         """
         self._check()
         wanted, single = units_of(units, self.encoder)
-        spaces = {space_of(unit): self.space(unit) for unit in wanted}
+        spaces = {unit.space: self.space(unit) for unit in wanted}
         found = describe_units(wanted, spaces, self.tools_, self.controls_)
         return found[0] if single else found
 

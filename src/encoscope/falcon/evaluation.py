@@ -22,11 +22,10 @@ from encoscope.falcon.heldout import (
     stratified_auc_interval,
     strong_images,
 )
-from encoscope.falcon.selection import activation
 from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
 from encoscope.metrics import Interval
-from encoscope.units import Unit, space_of
+from encoscope.units import Unit
 
 CONTROLS = ("permuted", "captions")
 _OTHERS = 20  # units whose images a description is held against in the permuted control
@@ -52,10 +51,10 @@ def checked(
     tests: dict[str, list[Tested]] = {}
     kept = {name: tools.gallery.wholes(space.test.ids) for name, space in spaces.items() if space.test is not None}
     for place, (unit, item) in enumerate(zip(units, found, strict=True)):
-        space = spaces[space_of(unit)]
+        space = spaces[unit.space]
         if space.test is None or not item.concepts:
             continue
-        strong = strong_images(activation(space.test.h, unit), space.limits.alpha)
+        strong = strong_images(unit.activation(space.test.h, normalized=True), space.limits.alpha)
         if strong is None:
             continue
         test = Tested(strong, kept[space.name])

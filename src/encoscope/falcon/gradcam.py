@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, removing_hooks
 from encoscope.errors import UsageError
-from encoscope.units import Unit, compute_values, required_outputs, space_of, unit_weights
+from encoscope.units import Unit, compute_values, required_outputs, unit_weights
 
 Method: TypeAlias = Literal["closed form", "gradient"]
 
@@ -50,7 +50,7 @@ class GradCam:
 
     def target(self, unit: Unit) -> GradCamTarget:
         """The layer and the method for a unit. UsageError where no layer's map has a gradient."""
-        space = space_of(unit)
+        space = unit.space
         if space not in self._targets:
             self._targets[space] = self._find(unit)
         return self._targets[space]

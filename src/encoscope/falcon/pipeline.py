@@ -17,8 +17,8 @@ from encoscope.falcon.dissect import NOTHING, label_unexplained
 from encoscope.falcon.evaluation import CONTROLS, checked, summary
 from encoscope.falcon.selection import Selection, select
 from encoscope.falcon.settings import FalconSettings
-from encoscope.falcon.spaces import Space, raw_activation
-from encoscope.units import Unit, space_of
+from encoscope.falcon.spaces import Space
+from encoscope.units import Unit
 
 
 def describe_units(
@@ -49,7 +49,7 @@ def describe_units(
     everywhere = [probe.means() if settings.rank == "specific" else None for probe in usual]
     found: list[Description] = []
     for unit in units:
-        space, selection = spaces[space_of(unit)], chosen[unit]
+        space, selection = spaces[unit.space], chosen[unit]
         low = evidence.rows([space.made.ids[row] for row in selection.low]) if settings.contrast else []
         kept, spurious = _concepts(words, evidence.crops[unit], low, limits[0], settings)
         kept_phrases, spurious_phrases = _concepts(phrases, evidence.crops[unit], low, limits[1], settings)
@@ -76,7 +76,7 @@ def selections(units: Sequence[Unit], spaces: Mapping[str, Space], settings: Fal
     """T_i and L_i of each unit, by space."""
     found: dict[Unit, Selection] = {}
     for name, space in spaces.items():
-        mine = [unit for unit in units if space_of(unit) == name]
+        mine = [unit for unit in units if unit.space == name]
         chosen = select(space.made.h, mine, settings, space.limits, space.made.ids)
         found |= dict(zip(mine, chosen, strict=True))
     return found
@@ -100,7 +100,7 @@ def _plain(
 ) -> Description:
     """A description's images and provenance, without concepts yet."""
     settings, made = tools.settings, space.made
-    raw = raw_activation(made.values, unit)
+    raw = unit.activation(made.values)
     crops = evidence.crops[unit]
     vectors = tools.gallery.vectors(unit, [made.ids[row] for row in selection.high])
     several = len(vectors) > 1

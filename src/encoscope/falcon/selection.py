@@ -63,16 +63,6 @@ def thresholds(h: Float[np.ndarray, "images channels"], settings: FalconSettings
     )
 
 
-def activation(h: Float[np.ndarray, "images channels"], unit: Unit) -> Float[np.ndarray, " images"]:
-    """A unit's value on normalised representations: its channel, the sum of its group, the product with its direction.
-
-    A direction counts with unit length.
-    """
-    if unit.direction is not None:
-        return h @ _direction(unit)
-    return h[:, list(unit.channels)].sum(1)
-
-
 def active(h: Float[np.ndarray, "images channels"], unit: Unit, alpha: float, mode: str) -> Bool[np.ndarray, " images"]:
     """The images of T_i: all members above alpha; in mode "exact" no other channel at or above it.
 
@@ -80,7 +70,7 @@ def active(h: Float[np.ndarray, "images channels"], unit: Unit, alpha: float, mo
     compared with alpha in both modes.
     """
     if unit.direction is not None:
-        return activation(h, unit) > alpha
+        return unit.activation(h, normalized=True) > alpha
     members = h[:, list(unit.channels)]
     if mode == "threshold":
         return np.all(members > alpha, axis=1)
@@ -90,7 +80,7 @@ def active(h: Float[np.ndarray, "images channels"], unit: Unit, alpha: float, mo
 def inactive(h: Float[np.ndarray, "images channels"], unit: Unit, epsilon: float) -> Bool[np.ndarray, " images"]:
     """The images that could be counterfactuals: all members (or the direction) below epsilon."""
     if unit.direction is not None:
-        return activation(h, unit) < epsilon
+        return unit.activation(h, normalized=True) < epsilon
     return np.all(h[:, list(unit.channels)] < epsilon, axis=1)
 
 
@@ -130,7 +120,7 @@ def select(
 def _high(
     h: np.ndarray, unit: Unit, settings: FalconSettings, limits: Thresholds, rank: np.ndarray, counts: np.ndarray | None
 ) -> tuple[np.ndarray, bool, bool]:
-    value = activation(h, unit)
+    value = unit.activation(h, normalized=True)
     none = np.zeros(0, dtype=np.int64)
     if value.max() == value.min():
         return none, False, False
@@ -150,15 +140,9 @@ def _high(
 def _own(h: np.ndarray, unit: Unit, mean: np.ndarray) -> np.ndarray:
     """The part of h . mean that the unit's own channels (or direction) make."""
     if unit.direction is not None:
-        direction = _direction(unit)
-        return (h @ direction) * float(mean @ direction)
+        return unit.activation(h, normalized=True) * float(mean @ unit.unit_vector)
     members = list(unit.channels)
     return h[:, members] @ mean[members]
-
-
-def _direction(unit: Unit) -> np.ndarray:
-    vector = np.asarray(unit.direction, dtype=np.float32)
-    return vector / np.linalg.norm(vector)
 
 
 def _strongest(candidates: np.ndarray, value: np.ndarray, rank: np.ndarray, count: int | None) -> np.ndarray:

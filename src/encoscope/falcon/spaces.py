@@ -118,13 +118,6 @@ def every(place: str, encoder: Encoder) -> list[Unit]:
     return [Unit(f"{place}:{i}", "channel", place, (i,)) for i in range(info.channels)]
 
 
-def raw_activation(values: Float[np.ndarray, "images channels"], unit: Unit) -> Float[np.ndarray, " images"]:
-    """A unit's value as the encoder gives it."""
-    if unit.direction is not None:
-        return np.asarray(values) @ np.asarray(unit.direction, dtype=np.float32)
-    return np.asarray(values[:, list(unit.channels)]).sum(1)
-
-
 def _probed(
     encoder: Encoder, name: str, dataset: Any, progress: Progress, cache: str | os.PathLike[str] | None
 ) -> Probe:

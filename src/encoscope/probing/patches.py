@@ -105,9 +105,7 @@ def _preselect(
     chosen: list[set[str]] = []
     files: dict[str, str] = {}
     for unit in units:
-        layer = {"features": "features", "class": "logits"}.get(unit.kind, unit.layer or "")
-        layer += "@cls" if unit.kind == "token" else ""
-        found = probe(encoder, dataset, layer, batch=batch, progress=progress, cache=cache)
+        found = probe(encoder, dataset, unit.space, batch=batch, progress=progress, cache=cache)
         values = found.values @ unit_weights(unit, encoder).numpy()
         order = np.lexsort((rank_ids(found.ids), -values))
         best: dict[str, None] = {}  # the same image again counts once

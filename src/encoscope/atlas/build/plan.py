@@ -190,13 +190,9 @@ def readings(made: BuildPlan, units: Sequence[Unit]) -> tuple[np.ndarray, np.nda
 
     rows = []
     for unit in units:
-        place = "logits" if unit.kind == "class" else "features" if unit.kind == "features" else unit.layer
-        if unit.kind == "token":
-            place = f"{unit.layer}@cls"
-        assert place is not None
-        if place not in made.probes:
-            made.probes[place] = probe(made.encoder, made.files, place, progress=made.progress)
-        values = made.probes[place].values
+        if unit.space not in made.probes:
+            made.probes[unit.space] = probe(made.encoder, made.files, unit.space, progress=made.progress)
+        values = made.probes[unit.space].values
         rows.append(
             values[:, unit.index] if len(unit.channels) == 1 else values @ unit_weights(unit, made.encoder).numpy()
         )

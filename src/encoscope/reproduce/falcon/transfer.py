@@ -13,7 +13,6 @@ from encoscope.evaluation.charts import BarRow, bars
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon import Concept, Description, Falcon, Transfer, transfer
 from encoscope.falcon.heldout import compute_auc, derangement, strong_images
-from encoscope.falcon.selection import activation
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.probing import probe
 from encoscope.reproduce.falcon.figures import TRUTH
@@ -119,7 +118,7 @@ def predicts(falcon: Falcon, feature: int, concepts: Sequence[Concept]) -> float
     if space.test is None or not concepts:
         return None
     unit = Unit(f"features:{feature}", "features", channels=(feature,))
-    strong = strong_images(activation(space.test.h, unit), space.limits.alpha)
+    strong = strong_images(unit.activation(space.test.h, normalized=True), space.limits.alpha)
     if strong is None:
         return None
     falcon.tools_.gallery.embed(wholes=space.test.ids, paths=dict(zip(space.test.ids, space.test.paths, strict=True)))

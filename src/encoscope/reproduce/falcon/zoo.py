@@ -26,13 +26,12 @@ from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.dissect import label_by_dissection
 from encoscope.falcon.heldout import compute_auc, mean_interval, strong_images
-from encoscope.falcon.selection import activation
 from encoscope.falcon.words import terms
 from encoscope.images import ImageListing, list_images
 from encoscope.images.caltech101 import caltech101
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits
 from encoscope.reproduce.falcon.zoo_page import markdown
-from encoscope.units import parse_unit, space_of
+from encoscope.units import parse_unit
 from encoscope.vlm import VLM
 from encoscope.zoo.attributes import attributes
 
@@ -112,12 +111,12 @@ def hidden_features(setup: Setup, count: int | None) -> dict[str, Any]:
     wanted = [parse_unit(text, setup.encoder) for text in units]
     space = falcon.space(wanted[0])
     vocabulary = dict.fromkeys(word for text in falcon.captions_ for word in terms(text).words)
-    labels = label_by_dissection(wanted, {space_of(wanted[0]): space}, falcon.tools_, list(vocabulary))
+    labels = label_by_dissection(wanted, {wanted[0].space: space}, falcon.tools_, list(vocabulary))
     pairs = []
     for unit, item in zip(wanted, found, strict=True):
         if item.truth is None or space.test is None or unit not in labels:
             continue
-        strong = strong_images(activation(space.test.h, unit), space.limits.alpha)
+        strong = strong_images(unit.activation(space.test.h, normalized=True), space.limits.alpha)
         assert strong is not None  # it has a truth
         images = falcon.tools_.gallery.wholes(space.test.ids)
         # soft-WPMI's scores are logarithms: its words count alike
