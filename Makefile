@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv demo demo-atlas test lint bench pictures
+.PHONY: venv demo demo-atlas test lint lint-js bench pictures
 
 venv: $(STAMP)
 
@@ -29,13 +29,31 @@ demo-atlas: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP)
+lint: $(STAMP) lint-js
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/check_words.py
 	$(BIN)/python tools/check_docstrings.py
+
+# The scripts of the pages: lines, lint and form (Biome), types from JSDoc (TypeScript). The last two need node and npm.
+PAGES := src/encoscope/atlas/pages src/encoscope/user_study/pages
+JS := tools/js/node_modules
+
+lint-js:
+	@! grep -nE '^.{121}' $(addsuffix /*.js,$(PAGES)) || { echo "lines of more than 120 columns" >&2; exit 1; }
+	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-js-tools; \
+	else echo "node or npm is missing: the JavaScript of the pages is not checked"; fi
+
+.PHONY: lint-js-tools
+lint-js-tools: $(JS)/.package-lock.json
+	$(JS)/.bin/biome ci --config-path=tools/js $(PAGES)
+	$(JS)/.bin/tsc --project tools/js
+
+$(JS)/.package-lock.json: tools/js/package.json tools/js/package-lock.json
+	npm --prefix tools/js ci --no-audit --no-fund
+	touch $@
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -25,7 +25,7 @@ def main(site: Path) -> None:
     there = atlas.open(site)
     image = next(name for name in there.images if there.image(name).name.startswith(IMAGE))
     pages = {
-        "features": "#/features?sort=truth&layer=layer4&pictures=1",
+        "features": "#/features?sort=heldout_auc&layer=layer4&visualized=1",
         "feature": f"#/feature/{FEATURE}",
         "class": f"#/class/{CLASS}",
         "image": f"#/image/{image}",

@@ -33,6 +33,9 @@ from encoscope.units import Unit, parse_unit
 CLASSES = ("cat", "cup", "temple")
 OPTIONS = BuildOptions(features=6, describe=False, visualize="none", cells=8, crops=4)
 
+IMPORTS = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+"""What a process of its own imports: this checkout's package, not the one that is installed."""
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +104,7 @@ def test_parts_are_naves_and_nested(site: Path, photos: Path) -> None:
     layers = found.manifest["layers"]
     assert len(ids) == 2 * (len(layers) + 1) and ids[0] == "+".join(layers) and ids[-1] == f"{layers[-1]} joint"
     (photo,) = [one for one in found.images if found.image(one).name == "cat/0.png"]
-    part = next(part for part in found.image(photo).parts if part.segmentation == layers[-1])
+    part = next(part for part in found.image(photo).segmentations if part.segmentation == layers[-1])
     labels = part.labels.array()
     for clusters in (2, 5, 20):
         theirs = segment(
@@ -118,7 +121,7 @@ def test_parts_are_naves_and_nested(site: Path, photos: Path) -> None:
     joint = found.segmentations[-1]
     shares = np.zeros(joint.leaves)
     for image in found.images:
-        mine = next(part for part in found.image(image).parts if part.segmentation == joint.id)
+        mine = next(part for part in found.image(image).segmentations if part.segmentation == joint.id)
         assert mine.merges == () and mine.labels.array().max() < joint.leaves
         shares += np.bincount(mine.labels.array().ravel(), minlength=joint.leaves)
     assert shares.tolist() == list(joint.sizes)
@@ -128,7 +131,7 @@ def test_features_of_a_region_are_those_that_stand_out_in_it(site: Path, photos:
     encoder, found = network(), atlas.open(site)
     layer = found.manifest["layers"][-1]
     image = next(found.image(one) for one in found.images if found.image(one).name == "cup/1.png")
-    part = next(part for part in image.parts if part.segmentation == layer)
+    part = next(part for part in image.segmentations if part.segmentation == layer)
     labels = part.labels.array()
     photo = read_image(photos / "cup" / "1.png")
     batch = encoder.prepare(photo, geometry="whole")
@@ -230,7 +233,7 @@ build(tests.network(), sys.argv[1], sys.argv[2], tests.OPTIONS, progress=False)
 def test_killed_by_force_it_goes_on(site: Path, photos: Path, tmp_path: Path) -> None:
     """SIGKILL in the midst of parting images: what is there is an atlas, and the next run ends with the same one."""
     (tmp_path / "run.py").write_text(KILLED)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "JAXTYPING_DISABLE": "1"}
+    environment = os.environ | {"PYTHONPATH": IMPORTS, "JAXTYPING_DISABLE": "1"}
     process = subprocess.Popen([sys.executable, tmp_path / "run.py", photos, tmp_path / "site"], env=environment)
     data, deadline = tmp_path / "site" / "data", time.monotonic() + 300
 

@@ -22,6 +22,9 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.nave.ward import ward_tree
 from support import atlas_records as synthetic
 
+IMPORTS = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+"""What a process of its own imports: this checkout's package, not the one that is installed."""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,11 +37,11 @@ def test_every_record_comes_back_as_it_was(site: Path) -> None:
     assert found.classes == synthetic.CLASSES and len(found.images) == 12 and found.comparisons == ("another",)
     record = found.feature("layer1:5")
     assert from_plain(atlas.FeatureRecord, json.loads(json.dumps(to_plain(record)))) == record
-    assert record.words is not None and record.words.concepts[0].text == synthetic.WORDS[35 % 20]
-    assert record.truth is not None and record.truth.control == 0.52 and len(record.activating) == 8
+    assert record.description is not None and record.description.concepts[0].text == synthetic.WORDS[35 % 20]
+    assert record.heldout_auc is not None and record.heldout_auc.control == 0.52 and len(record.activating) == 8
     image = found.image(synthetic.image_id(3)[:12])
-    np.testing.assert_array_equal(image.parts[0].labels.array(), synthetic.labels(3))
-    assert image.parts[0].merges == synthetic.chain(20, 3)
+    np.testing.assert_array_equal(image.segmentations[0].labels.array(), synthetic.labels(3))
+    assert image.segmentations[0].merges == synthetic.chain(20, 3)
     assert found.klass("sunflower").index == found.klass(2).index == 2
     assert found.comparison("another").pairs[0].other.unit == "stages.3:0"
     assert found.segmentations[1].scope == "joint"
@@ -47,8 +50,8 @@ def test_every_record_comes_back_as_it_was(site: Path) -> None:
 def test_the_table_and_the_activations_are_for_other_programs(site: Path) -> None:
     found = atlas.open(site)
     table = found.table().to_pydict()
-    assert table["unit"][2] == "layer1:2" and table["truth_control"][2] == 0.52
-    assert table["concepts"][2][0] == found.feature("layer1:2").words.concepts[0].text  # pyright: ignore
+    assert table["unit"][2] == "layer1:2" and table["heldout_auc_control"][2] == 0.52
+    assert table["concepts"][2][0] == found.feature("layer1:2").description.concepts[0].text  # pyright: ignore
     units, images, values = found.activations()
     assert units == found.features and set(images) == set(found.images)
     np.testing.assert_allclose(values, np.random.default_rng(0).random((12, 12)), atol=1e-3)
@@ -77,26 +80,26 @@ def test_shards_are_one_call_of_ascii_text(site: Path) -> None:
 def test_text_of_any_kind_survives(tmp_path: Path) -> None:
     odd = 'a </script><b>&"\\\u2028\ud83d\ude00 \u00e9'.encode("utf-16", "surrogatepass").decode("utf-16")
     with synthetic.writer(tmp_path) as made:
-        made.add(atlas.FeatureRecord("a:1", words=atlas.DescriptionRecord((atlas.Term(odd, 1.0),), "m", "s")))
-    assert atlas.open(tmp_path).feature("a:1").words.concepts[0].text == odd  # pyright: ignore
+        made.add(atlas.FeatureRecord("a:1", description=atlas.DescriptionRecord((atlas.Term(odd, 1.0),), "m", "s")))
+    assert atlas.open(tmp_path).feature("a:1").description.concepts[0].text == odd  # pyright: ignore
 
 
 def test_later_records_add_their_parts_to_earlier_ones(tmp_path: Path) -> None:
-    truth = atlas.Measure(0.9, "AUC", 0.5, "permuted")
+    auc = atlas.Measure(0.9, "AUC", 0.5, "permuted")
     with synthetic.writer(tmp_path) as made:
         for number in range(70):
             made.add(atlas.FeatureRecord(f"layer1:{number}", "layer1"))
     with synthetic.writer(tmp_path) as made:
         for number in range(70):
-            made.add(atlas.FeatureRecord(f"layer1:{number}", truth=truth))
-        assert made.get(atlas.FeatureRecord, "layer1:3") == atlas.FeatureRecord("layer1:3", "layer1", truth=truth)
+            made.add(atlas.FeatureRecord(f"layer1:{number}", heldout_auc=auc))
+        assert made.get(atlas.FeatureRecord, "layer1:3") == atlas.FeatureRecord("layer1:3", "layer1", heldout_auc=auc)
         assert made.get(atlas.FeatureRecord, "layer1:99") is None
     found = atlas.open(tmp_path)
     assert len(found.features) == 70
     assert {found.feature(unit) for unit in found.features} == {
-        atlas.FeatureRecord(f"layer1:{number}", "layer1", truth=truth) for number in range(70)
+        atlas.FeatureRecord(f"layer1:{number}", "layer1", heldout_auc=auc) for number in range(70)
     }
-    whole = atlas.FeatureRecord("a:1", "a", truth=truth)
+    whole = atlas.FeatureRecord("a:1", "a", heldout_auc=auc)
     assert merged(whole, atlas.FeatureRecord("a:1")) == whole
 
 
@@ -117,7 +120,7 @@ def test_killed_while_writing_it_is_valid_and_goes_on(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(KILLED)
     site = tmp_path / "site"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": IMPORTS}
     process = subprocess.Popen([sys.executable, script, site], env=environment)
     deadline = time.monotonic() + 60
     while not (site / "data" / "features-000004.js").exists() and time.monotonic() < deadline:

@@ -20,6 +20,9 @@ from support.atlas_browsing import Visit, served
 
 Open = Callable[..., Visit]
 
+IMPORTS = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+"""What a process of its own imports: this checkout's package, not the one that is installed."""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -109,16 +112,17 @@ def test_search_filter_sort_and_coming_back(visit: Open) -> None:
         unit
         for unit in found.features
         if any(
-            "brick" in term.text for term in (*found.feature(unit).words.concepts, *found.feature(unit).words.phrases)
+            "brick" in term.text
+            for term in (*found.feature(unit).description.concepts, *found.feature(unit).description.phrases)
         )  # pyright: ignore
     ]
     assert units == expected and 0 < len(units) < 12
     assert page.evaluate("location.hash") == "#/features?q=brick"
     page.select_option("select[name=method]", "falcon")
     assert all(int(unit.split(":")[1]) % 3 for unit in page.locator(".card .mono").all_inner_texts())
-    page.select_option("select[name=sort]", "truth")
-    truths = [float(text) for text in page.locator(".card-figure b").all_inner_texts()]
-    assert truths == sorted(truths, reverse=True)
+    page.select_option("select[name=sort]", "heldout_auc")
+    aucs = [float(text) for text in page.locator(".card-figure b").all_inner_texts()]
+    assert aucs == sorted(aucs, reverse=True)
     hash_ = page.evaluate("location.hash")
     page.locator(".card").first.click()
     window.wait("location.hash.startsWith('#/feature/')")
@@ -131,7 +135,7 @@ def test_search_filter_sort_and_coming_back(visit: Open) -> None:
     page.press("#search", "Escape")
     assert page.input_value("#search") == "" and page.locator(".card").count() > 0
     again = visit()  # the address alone brings another window to the same place
-    assert again.open(hash_).locator(".card").count() == len(truths)
+    assert again.open(hash_).locator(".card").count() == len(aucs)
 
 
 @pytest.mark.parametrize("route", ["#/feature/layer1:1", "#/class/Faces"])
@@ -142,11 +146,11 @@ def test_the_transparency_slider(visit: Open, route: str) -> None:
     page.focus("#transparency")
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    assert page.inner_text(".picture output") == "3 %" and float(page.evaluate(opacity)) == pytest.approx(0.97)
+    assert page.inner_text(".visualization output") == "3 %" and float(page.evaluate(opacity)) == pytest.approx(0.97)
     page.keyboard.press("End")
     assert page.evaluate(opacity) == "0" and page.locator(".faded").is_visible()
     if "class" in route:  # one picture: no choice between several; what is to be known of it is said
-        assert page.locator(".tabs").count() == 0 and "Few images stood behind it." in page.inner_text(".picture")
+        assert page.locator(".tabs").count() == 0 and "Few images stood behind it." in page.inner_text(".visualization")
         return
     page.get_by_role("button", name="fourier").click()
     assert page.locator(".faded").count() == 0 and not page.locator("#transparency").is_visible()
@@ -157,7 +161,7 @@ def test_an_image_at_every_granularity(visit: Open, site: Path) -> None:
     image = atlas.open(site).image(synthetic.image_id(2))
     page = window.open(f"#/image/{image.id}?s=layer2&k=4")
     assert page.locator(".regions > li").count() == 4 and page.input_value("#granularity") == "4"
-    part = image.parts[0]
+    part = image.segmentations[0]
     labels = part.labels.array()
     for regions in (2, 7, 20):
         page.fill("#granularity", str(regions))
@@ -169,9 +173,9 @@ def test_an_image_at_every_granularity(visit: Open, site: Path) -> None:
     assert page.evaluate("location.hash").endswith("k=20")
     # whatever the granularity, the browser's decoding and cutting are ours
     sides = page.evaluate(
-        """(place) => Atlas.record("images", place).then(({parts: [part]}) => ({
-            cells: [...Atlas.parts.decode(part.labels)],
-            cuts: Array.from({length: 20}, (_, k) => Atlas.parts.cut(part.merges, k + 1)),
+        """(place) => Atlas.record("images", place).then(({segmentations: [part]}) => ({
+            cells: [...Atlas.segmentation.decodeLabels(part.labels)],
+            cuts: Array.from({length: 20}, (_, k) => Atlas.segmentation.cutTree(part.merges, k + 1)),
         }))""",
         2,
     )
@@ -184,10 +188,10 @@ def test_the_same_cluster_in_other_images(visit: Open, site: Path) -> None:
     image = atlas.open(site).image(synthetic.image_id(2))
     page = window.open(f"#/image/{image.id}?s=layer2")
     assert page.locator(".elsewhere a").count() == 0
-    page.locator(".region").first.focus()  # parted alone: the cluster of all images that covers most of the region
+    page.locator(".region").first.focus()  # segmented alone: the cluster of all images that covers most of the region
     page.wait_for_selector(".elsewhere a")
-    alone, joint = (part.labels.array() for part in image.parts)
-    nodes = trees.cut(image.parts[0].merges, 20, 5)[alone]
+    alone, joint = (part.labels.array() for part in image.segmentations)
+    nodes = trees.cut(image.segmentations[0].merges, 20, 5)[alone]
     inside = np.bincount(joint[nodes == np.bincount(nodes.ravel()).argmax()])
     said = page.inner_text(".explorer .section .lead")
     assert "Of the 20 clusters of all images" in said
@@ -197,7 +201,7 @@ def test_the_same_cluster_in_other_images(visit: Open, site: Path) -> None:
     )
     page.select_option("#layer", "layer2-joint")
     page.wait_for_selector(".elsewhere:not(:has(a))", state="attached")
-    page.hover(".photo-stage >> nth=0")
+    page.hover(".image-stage >> nth=0")
     page.wait_for_selector(".elsewhere a")
     shares = [text.split(": ")[1] for text in page.locator(".other-name").all_inner_texts()]
     assert shares and [float(one.split()[0]) for one in shares] == sorted(
@@ -274,7 +278,7 @@ def test_about_names_models_digests_controls_and_papers(visit: Open) -> None:
 
 def test_numbers_keep_two_digits(visit: Open) -> None:
     page = visit().open("#/about")
-    shown = page.evaluate("[0.0099, 0.0354, 0.1, 0.456, 12.34, 1234.5, -0.4, 0, null].map(number)")
+    shown = page.evaluate("[0.0099, 0.0354, 0.1, 0.456, 12.34, 1234.5, -0.4, 0, null].map(formatNumber)")
     assert shown == ["0.0099", "0.035", "0.10", "0.46", "12.3", "1235", "\u22120.40", "0", "–"]
 
 
@@ -321,10 +325,10 @@ def test_a_partial_atlas_is_a_valid_one(visit: Open, tmp_path: Path) -> None:
     assert window.open().inner_text(".count") == "0 features"
     window.open("#/about")
     window = visit((tmp_path / "begun").as_uri())
-    assert "no words" in window.open().inner_text(".card")
-    assert "No words have been found" in window.open("#/feature/layer1:0").inner_text("main")
-    assert "not been parted" not in window.open("#/images").inner_text("main")
-    assert "not been parted" in window.open(f"#/image/{'ab' * 32}").inner_text("main")
+    assert "no description" in window.open().inner_text(".card")
+    assert "This feature has no description yet" in window.open("#/feature/layer1:0").inner_text("main")
+    assert "not been segmented" not in window.open("#/images").inner_text("main")
+    assert "not been segmented" in window.open(f"#/image/{'ab' * 32}").inner_text("main")
     assert "cat" in window.open("#/class/cat").inner_text("main")
     assert "1 of 2" in window.open("#/about").inner_text("main")
 
@@ -345,7 +349,7 @@ def test_words_are_never_markup(visit: Open, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     with synthetic.writer(tmp_path, title=evil) as made:
         words = atlas.DescriptionRecord((atlas.Term(evil, 1.0),), evil, evil)
-        made.add(atlas.FeatureRecord(f"layer1:{evil}", evil, words, truth=atlas.Measure(1.0, evil, 0.5, evil)))
+        made.add(atlas.FeatureRecord(f"layer1:{evil}", evil, words, heldout_auc=atlas.Measure(1.0, evil, 0.5, evil)))
     window = visit(tmp_path.as_uri())
     page = window.open()
     assert page.inner_text(".card-word") == evil
@@ -358,7 +362,7 @@ def test_words_are_never_markup(visit: Open, tmp_path: Path) -> None:
 def test_ten_thousand_features_stay_light(visit: Open, tmp_path: Path) -> None:
     # written by a process of its own, without the tests' checks of every type
     code = "import sys, pathlib; from support import atlas_records; atlas_records.large_site(pathlib.Path(sys.argv[1]))"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": IMPORTS}
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True, env=environment)
     window = visit(tmp_path.as_uri())
     page = window.open()

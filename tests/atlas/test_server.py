@@ -177,8 +177,10 @@ def test_an_image_is_parted_as_the_atlas_parts_its_own(base: str, site: Path, tm
     assert answer.status_code == 200, answer.text
     said = answer.json()
     assert (said["width"], said["height"]) == (80, 64)
-    assert [part["segmentation"] for part in said["parts"]] == [part.segmentation for part in image.parts]
-    for ours, theirs in zip(said["parts"], image.parts, strict=True):
+    assert [part["segmentation"] for part in said["segmentations"]] == [
+        part.segmentation for part in image.segmentations
+    ]
+    for ours, theirs in zip(said["segmentations"], image.segmentations, strict=True):
         assert ours["labels"]["runs"] == list(theirs.labels.runs)
         assert [tuple(pair) for pair in ours.get("merges", [])] == list(theirs.merges)
     assert [link["target"] for link in said["tops"]][:6] == [link.target for link in image.tops]
@@ -302,6 +304,6 @@ def test_dropping_an_image_in_the_browser(browser: Any, base: str, site: Path, t
 
 
 def test_cuts_of_an_upload_are_those_of_its_tree(base: str) -> None:
-    part = json.loads(post(base, picture(7)).text)["parts"][0]
+    part = json.loads(post(base, picture(7)).text)["segmentations"][0]
     merges = [tuple(pair) for pair in part["merges"]]
     assert [len(set(trees.cut(merges, 20, k).tolist())) for k in range(1, 21)] == list(range(1, 21))

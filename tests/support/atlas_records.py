@@ -19,15 +19,15 @@ from encoscope.atlas import (
     Failure,
     FeatureRecord,
     Histogram,
-    ImageParts,
     ImageRecord,
+    ImageSegmentation,
     LabelMap,
+    MatchedFeature,
     MatchedPair,
     Measure,
     NodeTop,
     Picture,
     SegmentationInfo,
-    Side,
     Term,
     VisualizationRecord,
     Writer,
@@ -97,7 +97,7 @@ def writer(path: Path, **changed: Any) -> Writer:
 def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = True) -> FeatureRecord:
     rng = np.random.default_rng(number)
     name = unit(number)
-    words = DescriptionRecord(
+    description = DescriptionRecord(
         concepts=tuple(
             Term(WORDS[(number * 7 + k * 3) % len(WORDS)], round(0.31 - 0.04 * k, 3)) for k in range(5 if rich else 3)
         ),
@@ -108,12 +108,12 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
         control=0.18,
         control_name="the same words for permuted features",
     )
-    truth = round(0.6 + 0.38 * rng.random(), 3)
+    auc = round(0.6 + 0.38 * rng.random(), 3)
     made = FeatureRecord(
         unit=name,
         layer=name.partition(":")[0],
-        words=words,
-        truth=Measure(truth, "AUC", 0.52, "permuted features", (truth - 0.04, truth + 0.02)),
+        description=description,
+        heldout_auc=Measure(auc, "AUC", 0.52, "permuted features", (auc - 0.04, auc + 0.02)),
         clarity=Measure(round(0.4 + 0.5 * rng.random(), 3), "mean cosine of crops", 0.41, "random crops"),
         sparsity=Measure(round(float(rng.random()), 3), "share of images below a tenth of the maximum", 0.5, "median"),
         visualizations=(VisualizationRecord("vital", pictures[number % len(pictures)]),),
@@ -179,7 +179,7 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
 
 
 def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> ImageRecord:
-    shown = made.picture(np.kron(pixels(500 + number, 60, "photo"), np.ones((4, 4, 1), dtype=np.uint8)))
+    shown = made.picture(np.kron(pixels(500 + number, 60, "image"), np.ones((4, 4, 1), dtype=np.uint8)))
     own = chain(LEAVES, number)
 
     def tops(merges: tuple[tuple[int, int], ...]) -> tuple[NodeTop, ...]:
@@ -198,7 +198,7 @@ def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> I
         id=image_id(number),
         name=f"{CLASSES[number % 4]}/image_{number:04d}.jpg",
         picture=shown,
-        thumbnail=made.picture(pixels(500 + number, 60, "photo")),
+        thumbnail=made.picture(pixels(500 + number, 60, "image")),
         label=CLASSES[number % 4],
         predictions=(
             CircuitLink(
@@ -208,9 +208,9 @@ def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> I
                 f"class:{CLASSES[(number + 1) % 4]}", Measure(0.05, "probability", 0.0099, "one of 101 at random")
             ),
         ),
-        parts=(
-            ImageParts("layer2", LabelMap.of(labels(number)), own, tops(own)),
-            ImageParts("layer2-joint", LabelMap.of(labels(number + 90)), (), tops(info.merges)),
+        segmentations=(
+            ImageSegmentation("layer2", LabelMap.of(labels(number)), own, tops(own)),
+            ImageSegmentation("layer2-joint", LabelMap.of(labels(number + 90)), (), tops(info.merges)),
         ),
         tops=(
             CircuitLink(unit(number % features), Measure(4.0, "standard deviations above its mean over the images")),
@@ -267,7 +267,7 @@ def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
         pairs = tuple(
             MatchedPair(
                 unit(number),
-                Side(f"stages.3:{number * 3}", ("petal", "leaf"), pictures[number % 10], tuple(pictures[:3])),
+                MatchedFeature(f"stages.3:{number * 3}", ("petal", "leaf"), pictures[number % 10], tuple(pictures[:3])),
                 Measure(round(0.9 - number / 20, 2), "correlation over shared images", 0.31, "images permuted"),
                 mutual=number % 2 == 0,
             )
@@ -295,8 +295,8 @@ def large_site(path: Path, features: int = 10_000) -> Path:
             record = feature(number, pictures, 12, rich=number < 8)
             if number == features - 3:
                 term = Term("quincunx", 0.5)
-                assert record.words is not None
-                words = DescriptionRecord((term, *record.words.concepts), "falcon", "cosine similarity")
-                record = FeatureRecord(**{**record.__dict__, "words": words})
+                assert record.description is not None
+                description = DescriptionRecord((term, *record.description.concepts), "falcon", "cosine similarity")
+                record = FeatureRecord(**{**record.__dict__, "description": description})
             made.add(record)
     return path

@@ -421,7 +421,7 @@ def test_narrow_windows_in_light_and_dark(browser: Any, study: Path, scheme: str
     home = f"study-{read_key(study).study}-A"
     page = window.page
     for place in range(sum(parts) + 3):
-        kept = json.dumps({"place": place, "answers": {}, "demographics": {"age": None, "gender": None}})
+        kept = json.dumps({"screen": place, "answers": {}, "demographics": {"age": None, "gender": None}})
         page = window.context.new_page()
         page.add_init_script(f"sessionStorage.setItem({json.dumps(home)}, {json.dumps(kept)})")
         page.goto(f"{window.base}/index.html#A")

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from encoscope import results
 from encoscope.atlas import layout
 from encoscope.atlas.reader import Atlas, open_atlas
-from encoscope.atlas.records import ComparisonRecord, FeatureRecord, MatchedPair, Measure, Picture, Side
+from encoscope.atlas.records import ComparisonRecord, FeatureRecord, MatchedFeature, MatchedPair, Measure, Picture
 from encoscope.atlas.writer import Writer
 from encoscope.errors import EncoscopeError, UsageError
 
@@ -75,14 +75,14 @@ def _standard(values: Float[np.ndarray, "units images"]) -> Float[np.ndarray, "u
     return np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
 
 
-def _side(site: Path, there: Atlas, unit: str) -> Side:
+def _side(site: Path, there: Atlas, unit: str) -> MatchedFeature:
     record: FeatureRecord = there.feature(unit)
     shown = next((one.picture for one in record.visualizations if one.stands), None)
     crops = [crop.picture for crop in record.activating[:4]]
-    words = () if record.words is None else tuple(term.text for term in record.words.concepts[:4])
+    concepts = () if record.description is None else tuple(term.text for term in record.description.concepts[:4])
     for picture in [*([] if shown is None else [shown]), *crops]:
         _copy(there, picture, site)
-    return Side(unit, words, shown, tuple(crops))
+    return MatchedFeature(unit, concepts, shown, tuple(crops))
 
 
 def _copy(there: Atlas, picture: Picture, site: Path) -> None:

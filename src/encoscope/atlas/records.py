@@ -158,8 +158,8 @@ class FeatureRecord:
 
     unit: str
     layer: str | None = None
-    words: DescriptionRecord | None = None
-    truth: Measure | None = None
+    description: DescriptionRecord | None = None
+    heldout_auc: Measure | None = None
     clarity: Measure | None = None
     sparsity: Measure | None = None
     visualizations: tuple[VisualizationRecord, ...] = ()
@@ -211,7 +211,7 @@ class NodeTop:
 
 
 @dataclass(frozen=True)
-class ImageParts:
+class ImageSegmentation:
     """How one image is parted, at every granularity.
 
     segmentation: the id of one of the atlas's segmentations. labels: the leaves, the finest cut's regions.
@@ -235,7 +235,7 @@ class ImageRecord:
     thumbnail: Picture | None = None
     label: str | None = None
     predictions: tuple[CircuitLink, ...] = ()
-    parts: tuple[ImageParts, ...] = ()
+    segmentations: tuple[ImageSegmentation, ...] = ()
     tops: tuple[CircuitLink, ...] = ()
 
     @property
@@ -283,11 +283,11 @@ class ClassRecord:
 
 
 @dataclass(frozen=True)
-class Side:
+class MatchedFeature:
     """A feature of another atlas, as much of it as the comparison shows."""
 
     unit: str
-    words: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
     picture: Picture | None = None
     crops: tuple[Picture, ...] = ()
 
@@ -297,7 +297,7 @@ class MatchedPair:
     """A feature here and the one most like it in the other atlas. mutual: each is the other's best match."""
 
     unit: str
-    other: Side
+    other: MatchedFeature
     similarity: Measure
     mutual: bool = False
 
@@ -323,7 +323,7 @@ class ComparisonRecord:
 class SegmentationInfo:
     """A way all images were parted: over which layers, one by one ("image") or jointly ("joint"), with which tree.
 
-    leaves: labels of the finest cut. merges, sizes: of the shared tree of a joint one: see ``ImageParts.merges``, and
+    leaves: labels of the finest cut. merges, sizes: of the shared tree of a joint one: see ``ImageSegmentation.merges``, and
     the cells of each leaf over all images.
     """
 

@@ -22,10 +22,10 @@ _PARQUET = {
     "concept_scores": _NUMBERS,
     "phrases": _TEXTS,
     "spurious": _TEXTS,
-    "truth": "double",
-    "truth_low": "double",
-    "truth_high": "double",
-    "truth_control": "double",
+    "heldout_auc": "double",
+    "heldout_auc_low": "double",
+    "heldout_auc_high": "double",
+    "heldout_auc_control": "double",
     "clarity": "double",
     "clarity_control": "double",
     "sparsity": "double",
@@ -37,8 +37,8 @@ _PARQUET = {
 }
 CARDS: dict[str, tuple[str, ...]] = {
     "features": (
-        *("unit", "layer", "method", "concepts", "phrases", "truth", "truth_control", "clarity", "clarity_control"),
-        *("sparsity", "sparsity_control", "picture", "crops"),
+        *("unit", "layer", "method", "concepts", "phrases", "heldout_auc", "heldout_auc_control"),
+        *("clarity", "clarity_control", "sparsity", "sparsity_control", "picture", "crops"),
     ),
     "images": ("id", "name", "label", "thumbnail", "predicted", "shares"),
     "classes": ("index", "name", "picture", "accuracy", "accuracy_control", "failures", "images"),
@@ -91,19 +91,19 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _feature(record: FeatureRecord) -> Row:
-    words, shown, histogram = record.words, record.visualizations, record.histogram
-    interval = None if record.truth is None else record.truth.interval
+    description, shown, histogram = record.description, record.visualizations, record.histogram
+    interval = None if record.heldout_auc is None else record.heldout_auc.interval
     return {
         "unit": record.unit,
         "layer": record.layer,
-        "method": None if words is None else words.method,
-        "concepts": [] if words is None else [term.text for term in words.concepts],
-        "concept_scores": [] if words is None else [term.score for term in words.concepts],
-        "phrases": [] if words is None else [term.text for term in words.phrases],
-        "spurious": [] if words is None else [term.text for term in words.spurious],
-        **_measure("truth", record.truth),
-        "truth_low": None if interval is None else interval[0],
-        "truth_high": None if interval is None else interval[1],
+        "method": None if description is None else description.method,
+        "concepts": [] if description is None else [term.text for term in description.concepts],
+        "concept_scores": [] if description is None else [term.score for term in description.concepts],
+        "phrases": [] if description is None else [term.text for term in description.phrases],
+        "spurious": [] if description is None else [term.text for term in description.spurious],
+        **_measure("heldout_auc", record.heldout_auc),
+        "heldout_auc_low": None if interval is None else interval[0],
+        "heldout_auc_high": None if interval is None else interval[1],
         **_measure("clarity", record.clarity),
         **_measure("sparsity", record.sparsity),
         "mean": None if histogram is None else histogram.mean,
@@ -118,10 +118,10 @@ def _feature(record: FeatureRecord) -> Row:
 def _image(record: ImageRecord) -> Row:
     thumbnail = record.thumbnail or record.picture
     shares: dict[str, list[int]] = {}
-    for parts in record.parts:
-        if not parts.merges:  # clusters that all images share: how much of this one each takes, in thousandths
-            counts = np.bincount(parts.labels.array().ravel())
-            shares[parts.segmentation] = np.round(1000 * counts / counts.sum()).astype(int).tolist()
+    for segmentation in record.segmentations:
+        if not segmentation.merges:  # clusters that all images share: how much of this one each takes, in thousandths
+            counts = np.bincount(segmentation.labels.array().ravel())
+            shares[segmentation.segmentation] = np.round(1000 * counts / counts.sum()).astype(int).tolist()
     return {
         "id": record.id,
         "name": record.name,

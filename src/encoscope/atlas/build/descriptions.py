@@ -21,7 +21,7 @@ from encoscope.units import Unit
 CHUNK = 64
 """Units that are described together: the captions are scanned once for them, and a kill costs no more."""
 
-_PERMUTED = "the same words held against other features' images"
+_PERMUTED = "the same description scored on other features' images"
 _UNLIKE = "crops of different features"
 
 
@@ -42,7 +42,7 @@ def add_words(
             seed=options.seed,
         ).fit(list(made.probes.values()))
         writer.method(
-            "words (FALCON)",
+            "description (FALCON)",
             **{
                 "image-text model": falcon.vlm_.source,
                 "its digest": falcon.vlm_.digest,
@@ -68,7 +68,9 @@ def add_words(
                 step(len(part))
                 writer.stage("describe", len(units) - len(todo) + start + len(part), len(units))
                 writer.flush()
-    writer.control(f"Truth: the AUC of a feature's words on images they were not made from, beside {_PERMUTED}.")
+    writer.control(
+        f"Held-out AUC: of a feature's description on images that were not used to find it, beside {_PERMUTED}."
+    )
     writer.control(f"Clarity: how alike the crops of one feature are, beside how alike {_UNLIKE} are.")
     writer.stage("describe", len(units), len(units))
 
@@ -86,10 +88,10 @@ def unlike(crops: Sequence[Float[np.ndarray, "_ width"]]) -> float | None:
 def _record(
     writer: Writer, unit: Unit, found: Description, mean: float, std: float, apart: float | None
 ) -> FeatureRecord:
-    truth = None
+    heldout = None
     if found.truth is not None:
         control = found.truth.controls.get("permuted")
-        truth = Measure(
+        heldout = Measure(
             _round(found.truth.auc.value),
             f"AUC on {found.truth.strong + found.truth.ordinary} other images",
             None if control is None else _round(control.value),
@@ -115,7 +117,7 @@ def _record(
     return FeatureRecord(
         unit.text,
         layer=unit.layer,
-        words=DescriptionRecord(
+        description=DescriptionRecord(
             concepts=_terms(found.concepts),
             phrases=_terms(found.phrases),
             spurious=_terms(found.spurious),
@@ -123,7 +125,7 @@ def _record(
             note=found.note,
             score="soft-WPMI" if found.method == "dissect" else f"{found.settings['score']} of its captions",
         ),
-        truth=truth,
+        heldout_auc=heldout,
         clarity=clarity,
         activating=active,
         counterfactuals=tuple(_whole(writer, example, mean, std) for example in found.low[:6]),
@@ -147,7 +149,7 @@ def _terms(found: Sequence[Concept]) -> tuple[Term, ...]:
 
 def _lacks(writer: Writer, unit: Unit) -> bool:
     record = writer.get(FeatureRecord, unit.text)
-    return record is None or record.words is None
+    return record is None or record.description is None
 
 
 def _round(value: float) -> float:

@@ -15,7 +15,15 @@ from jaxtyping import Float, Int
 from encoscope.atlas import trees
 from encoscope.atlas.build.images import SIGMA
 from encoscope.atlas.build.plan import BuildPlan
-from encoscope.atlas.records import CircuitLink, ImageParts, ImageRecord, LabelMap, Measure, NodeTop, SegmentationInfo
+from encoscope.atlas.records import (
+    CircuitLink,
+    ImageRecord,
+    ImageSegmentation,
+    LabelMap,
+    Measure,
+    NodeTop,
+    SegmentationInfo,
+)
 from encoscope.atlas.writer import Writer
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
@@ -124,7 +132,7 @@ def part_images(writer: Writer, made: BuildPlan, gauge: Gauge) -> None:
         else:
             parters.append((info, partial(_alone, made, info)))
         writer.segmentation(_described(info, made))
-    writer.method("parts (NAVE)", grouping="ward", weighting="equal", cells=made.options.cells, leaves=LEAVES)
+    writer.method("segmentation (NAVE)", grouping="ward", weighting="equal", cells=made.options.cells, leaves=LEAVES)
     names = {info.id for info, _ in parters}
     todo = [image for image in made.any.ids if _lacks(writer, image, names)]
     done = len(made.any) - len(todo)
@@ -133,16 +141,16 @@ def part_images(writer: Writer, made: BuildPlan, gauge: Gauge) -> None:
             part = todo[start : start + _CHUNK]
             there = [photo for photo in _photos(made, part) if isinstance(photo, LoadedImage)]
             planes: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
-            found: dict[str, list[ImageParts]] = {photo.id: [] for photo in there}
+            found: dict[str, list[ImageSegmentation]] = {photo.id: [] for photo in there}
             for info, parter in parters:
                 for photo, labels, merges in parter(there):
                     place = (photo.id, labels.shape)
                     if place not in planes:
                         planes[place] = gauge.planes(photo, (labels.shape[0], labels.shape[1]))
                     tops = gauge.tops(planes[place], labels, merges or info.merges, info.layers)
-                    found[photo.id].append(ImageParts(info.id, LabelMap.of(labels), merges, tops))
+                    found[photo.id].append(ImageSegmentation(info.id, LabelMap.of(labels), merges, tops))
             for image, parts in found.items():
-                writer.add(ImageRecord(image, parts=tuple(parts)))
+                writer.add(ImageRecord(image, segmentations=tuple(parts)))
             done += len(part)
             writer.stage("segment", done, len(made.any))
             step(len(part))
@@ -238,4 +246,4 @@ def _photos(made: BuildPlan, images: Sequence[str]) -> Iterator[LoadedImage | Sk
 
 def _lacks(writer: Writer, image: str, names: set[str]) -> bool:
     record = writer.get(ImageRecord, image)
-    return record is not None and {part.segmentation for part in record.parts} != names
+    return record is not None and {part.segmentation for part in record.segmentations} != names

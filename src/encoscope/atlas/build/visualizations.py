@@ -33,7 +33,7 @@ def add_pictures(writer: Writer, made: BuildPlan, units: Sequence[Unit], wanted:
     classes = [] if choice == "none" else [index for index in made.classes if _lacks_class(writer, index)]
     total = len(chosen) + (0 if choice == "none" else len(made.classes))
     done = total - len(todo) - len(classes)
-    writer.method("pictures (VITAL)", steps=made.options.steps)
+    writer.method("visualization (VITAL)", steps=made.options.steps)
     vital = Vital(made.encoder, steps=made.options.steps, random_state=made.options.seed)
     if todo:
         vital.fit(made.files, todo, progress=made.progress)

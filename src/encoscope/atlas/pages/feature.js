@@ -1,99 +1,162 @@
-// One feature: what it looks like, what it is called, where it fires, where it does not, and how far that can be trusted.
+// One feature: what it looks like, what it stands for, where it is active, where it is silent, and how far that can be
+// trusted.
 "use strict";
 
 (() => {
-  function words(record) {
-    const found = record.words;
-    if (!found) return h("p", { class: "notice" }, "No words have been found for this feature yet.");
-    return h("div", { class: "words" }, [
-      found.concepts.length ? Atlas.terms(found.concepts, found) : h("p", { class: "soft" }, "No concept passed the contrast with similar images."),
-      found.note ? h("p", { class: "note" }, sentence(found.note)) : null,
+  /** @param {DescriptionRecord | undefined} description */
+  function describe(description) {
+    if (!description) return h("p", { class: "notice" }, "This feature has no description yet.");
+    const { concepts, phrases, spurious, note, method, score, control, control_name } = description;
+    return h("div", { class: "description" }, [
+      concepts.length
+        ? Atlas.terms(concepts, description)
+        : h("p", { class: "soft" }, "No concept passed the contrast with similar images."),
+      note ? h("p", { class: "note" }, toSentence(note)) : null,
       h("p", { class: "note" }, [
-        `Found by ${found.method}; scores: ${found.score}`,
-        found.control !== null && found.control !== undefined ? `; the tick at ${number(found.control)}: ${found.control_name}` : "",
+        `Found by ${method}; scores: ${score}`,
+        isKnown(control) ? `; the tick at ${formatNumber(control)}: ${control_name}` : "",
         ".",
       ]),
-      (found.phrases || []).length ? [h("h3", {}, "Phrases"), Atlas.terms(found.phrases, found)] : null,
-      (found.spurious || []).length
+      phrases?.length ? [h("h3", {}, "Phrases"), Atlas.terms(phrases, description)] : null,
+      spurious?.length
         ? [
             h("h3", {}, "Removed as spurious"),
             h("p", { class: "note" }, "Said of its images, but just as much of similar images on which it is silent."),
-            Atlas.terms(found.spurious, found, { struck: true }),
+            Atlas.terms(spurious, description, { struck: true }),
           ]
         : null,
     ]);
   }
 
-  function crops(list, record, images) {
-    return h(
-      "div",
-      { class: "crops" },
-      list.map((crop) => Atlas.crop(crop, record.unit, { href: images.by.has(crop.image) ? Atlas.link("image", crop.image) : null })),
-    );
+  /** @param {FeatureRecord} record */
+  function measures({ heldout_auc, clarity, sparsity }) {
+    const shown = [
+      heldout_auc ? Atlas.measure(heldout_auc, { label: "Held-out AUC", low: 0, high: 1 }) : null,
+      clarity ? Atlas.measure(clarity, { label: "Clarity", low: 0, high: 1 }) : null,
+      sparsity ? Atlas.measure(sparsity, { label: "Sparsity", low: 0, high: 1 }) : null,
+    ];
+    return shown.some(Boolean) ? h("div", { class: "measures" }, shown) : null;
   }
 
-  // where the crops stand in the histogram: they are measured in its standard deviations
-  const marks = (list, { mean, std }) =>
-    list.filter((crop) => crop.value.unit.startsWith("standard deviations")).map((crop) => crop.value.value * std + mean);
+  /**
+   * @param {string} title
+   * @param {string} lead
+   * @param {CropRecord[] | undefined} crops
+   * @param {string} unit
+   * @param {Table<ImageRow>} images
+   */
+  function cropSection(title, lead, crops, unit, images) {
+    if (!crops?.length) return null;
+    const figures = crops.map((crop) =>
+      Atlas.crop(crop, unit, { href: images.by.has(crop.image) ? Atlas.link("image", crop.image) : null }),
+    );
+    return Atlas.section(title, lead, h("div", { class: "crops" }, figures), Atlas.legend(crops[0].value));
+  }
+
+  /**
+   * Where the crops stand in the histogram: they are measured in its standard deviations.
+   * @param {CropRecord[] | undefined} crops
+   * @param {Histogram} histogram
+   */
+  const positionsOf = (crops, { mean, std }) =>
+    (crops || [])
+      .filter((crop) => crop.value.unit.startsWith("standard deviations"))
+      .map((crop) => crop.value.value * std + mean);
+
+  /**
+   * The features and classes that it is tied to.
+   * @param {FeatureRecord} record
+   * @param {Table<FeatureRow>} features
+   * @param {Table<ClassRow>} classes
+   */
+  function links({ nearest, classes: fed }, features, classes) {
+    if (!nearest?.length && !fed?.length) return null;
+    return h("div", { class: "columns even" }, [
+      nearest?.length
+        ? Atlas.section(
+            "Nearest features",
+            "Those that rise and fall with it over the images.",
+            Atlas.chips(nearest, features, classes),
+          )
+        : null,
+      fed?.length
+        ? Atlas.section(
+            "Classes it feeds",
+            /^logit/.test(fed[0].measure.unit)
+              ? "What one standard deviation of it does to a class."
+              : "The classes whose logits rise and fall with it over the images.",
+            Atlas.chips(fed, features, classes),
+          )
+        : null,
+    ]);
+  }
+
+  /**
+   * @param {FeatureRow | undefined} row
+   * @param {string} title
+   */
+  const neighbour = (row, title) => (row ? { text: row.unit, href: Atlas.link("feature", row.unit), title } : null);
 
   Atlas.pages.feature = {
     title: "Feature",
     async render(main, unit) {
-      const [table, images, classes] = await Promise.all(["features", "images", "classes"].map(Atlas.table));
-      const row = table.by.get(unit);
+      const [features, images, classes] = await Promise.all([
+        Atlas.table("features"),
+        Atlas.table("images"),
+        Atlas.table("classes"),
+      ]);
+      const row = features.by.get(unit ?? "");
       if (!row) {
-        main.append(h("h1", {}, unit), Atlas.missing("This atlas has no such feature."), h("p", {}, h("a", { href: "#/features" }, "All features")));
+        main.append(
+          h("h1", {}, unit),
+          Atlas.missing("This atlas has no such feature."),
+          h("p", {}, h("a", { href: "#/features" }, "All features")),
+        );
         return null;
       }
-      const record = await Atlas.record("features", row.place);
-      const [before, after] = [table.rows[row.place - 1], table.rows[row.place + 1]];
-      const measures = [
-        record.truth ? Atlas.measure(record.truth, { label: "Truth", low: 0, high: 1 }) : null,
-        record.clarity ? Atlas.measure(record.clarity, { label: "Clarity", low: 0, high: 1 }) : null,
-        record.sparsity ? Atlas.measure(record.sparsity, { label: "Sparsity", low: 0, high: 1 }) : null,
-      ].filter(Boolean);
-      const title = record.words && record.words.concepts.length ? record.words.concepts[0].text : "unnamed";
-      const active = record.activating || [];
-      const silent = record.counterfactuals || [];
-      const shown = Atlas.pictures(record.visualizations, `What excites ${record.unit}`);
+      const record = await Atlas.record("features", row.position);
+      const { rows } = features;
+      const title = record.description?.concepts.length ? record.description.concepts[0].text : "unnamed";
+      const figure = Atlas.visualizations(record.visualizations, `What excites ${record.unit}`);
+      const sections = [
+        cropSection(
+          "Where it is active",
+          "The images on which it is strongest; the line surrounds what drives it.",
+          record.activating,
+          record.unit,
+          images,
+        ),
+        cropSection(
+          "Where it is silent",
+          "Images much like those above to the rest of the network, on which it is silent.",
+          record.counterfactuals,
+          record.unit,
+          images,
+        ),
+        record.histogram
+          ? Atlas.section(
+              "How often",
+              null,
+              Atlas.histogram(record.histogram, positionsOf(record.activating, record.histogram)),
+            )
+          : null,
+        links(record, features, classes),
+      ];
       main.append(
         h("div", { class: "page-head" }, [
-          h("nav", { class: "crumbs", "aria-label": "Neighbours" }, [
-            h("a", { href: "#/features" }, "Features"),
-            h("span", { class: "spacer" }),
-            before ? h("a", { href: Atlas.link("feature", before.unit), rel: "prev", title: "The feature before (k)" }, `← ${before.unit}`) : null,
-            after ? h("a", { href: Atlas.link("feature", after.unit), rel: "next", title: "The feature after (j)" }, `${after.unit} →`) : null,
-          ]),
+          Atlas.neighbours(
+            { text: "Features", href: "#/features" },
+            neighbour(rows[row.position - 1], "The feature before (k)"),
+            neighbour(rows[row.position + 1], "The feature after (j)"),
+          ),
           h("h1", {}, [h("span", { class: "mono unit-name" }, record.unit), " ", h("em", {}, title)]),
         ]),
-        Atlas.beside(shown, [
-          shown,
-          h("div", { class: "column" }, [words(record), measures.length ? h("div", { class: "measures" }, measures) : null]),
-        ]),
-        ...[
-          active.length
-            ? Atlas.section("Where it fires", "The images on which it is strongest; the line surrounds what drives it.", crops(active, record, images), Atlas.legend(active[0].value))
-            : null,
-          silent.length
-            ? Atlas.section("Where it does not", "Images much like those above to the rest of the network, on which it is silent.", crops(silent, record, images), Atlas.legend(silent[0].value))
-            : null,
-          record.histogram
-            ? Atlas.section("How often", null, Atlas.histogram(record.histogram, marks(active, record.histogram)))
-            : null,
-          (record.nearest || []).length || (record.classes || []).length
-            ? h("div", { class: "columns even" }, [
-                (record.nearest || []).length ? Atlas.section("Nearest features", "Those that rise and fall with it over the images.", Atlas.chips(record.nearest, table, classes)) : null,
-                (record.classes || []).length ? Atlas.section("Classes it feeds", /^logit/.test(record.classes[0].measure.unit) ? "What one standard deviation of it does to a class." : "The classes whose logits rise and fall with it over the images.", Atlas.chips(record.classes, table, classes)) : null,
-              ])
-            : null,
-        ].filter(Boolean),
+        Atlas.beside(figure, [figure, h("div", { class: "column" }, [describe(record.description), measures(record)])]),
+        ...sections.filter((section) => section !== null),
       );
       document.title = `${record.unit} ${title} · ${document.title}`;
       return null;
     },
-    keys: {
-      j: () => document.querySelector('a[rel="next"]'),
-      k: () => document.querySelector('a[rel="prev"]'),
-    },
+    keys: Atlas.neighbourKeys,
   };
 })();

@@ -18,7 +18,7 @@ from encoscope.atlas.build.images import SIGMA
 from encoscope.atlas.build.plan import class_text
 from encoscope.atlas.codec import to_plain
 from encoscope.atlas.reader import Atlas
-from encoscope.atlas.records import CircuitLink, ImageParts, LabelMap, Measure, SegmentationInfo
+from encoscope.atlas.records import CircuitLink, ImageSegmentation, LabelMap, Measure, SegmentationInfo
 from encoscope.atlas.serving.limits import FORMATS, Limits
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, UsageError
@@ -107,12 +107,12 @@ class Live:
             return {
                 "width": photo.width,
                 "height": photo.height,
-                "parts": to_plain(parts),
+                "segmentations": to_plain(parts),
                 "tops": to_plain(self._tops(photo)),
                 "predictions": to_plain(self._said(photo)),
             }
 
-    def _parts(self, photo: LoadedImage, info: SegmentationInfo) -> ImageParts:
+    def _parts(self, photo: LoadedImage, info: SegmentationInfo) -> ImageSegmentation:
         merges: trees.Merges = ()
         if info.scope == "joint":
             nave, leaves = self._fits[info.id]
@@ -131,7 +131,7 @@ class Live:
         whole = merges or info.merges
         planes = self._gauge[1].planes(photo, (labels.shape[0], labels.shape[1]))
         tops = self._gauge[1].tops(planes, labels, whole, info.layers)
-        return ImageParts(info.id, LabelMap.of(labels), merges, tops)
+        return ImageSegmentation(info.id, LabelMap.of(labels), merges, tops)
 
     def _tops(self, photo: LoadedImage) -> tuple[CircuitLink, ...]:
         units = self._gauge[0]
