@@ -38,7 +38,7 @@ PLACES = {
 def main() -> None:
     """Write every picture anew."""
     FOLDER.mkdir(exist_ok=True)
-    encoder, twin = encoscope.load(MODEL), encoscope.load(MODEL, untrained=True, seed=1)
+    encoder, twin = encoscope.load(MODEL), encoscope.load(MODEL, untrained=True, random_state=1)
     photos = {name: read_image(place(*where)) for name, where in PLACES.items()}
     overview(encoder, twin, photos)
     layers(encoder, photos["china"])

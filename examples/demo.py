@@ -81,7 +81,7 @@ def main() -> int:
         encoder, trained = encoscope.load(ZOO), True
     except MissingError:
         encoder, trained = encoscope.load(STAND_IN, untrained=True), False
-    twin = encoscope.load(encoder.source.partition("@")[0], untrained=True, seed=1)
+    twin = encoscope.load(encoder.source.partition("@")[0], untrained=True, random_state=1)
     photos = {name: read_image(path) for name, path in found_photos().items()}
     rows = [row(folder, name, photo, encoder, twin if trained else None) for name, photo in photos.items()]
     first = next(iter(photos))

@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 
 
-def cache_dir(*parts: str) -> Path:
+def get_cache_dir(*parts: str) -> Path:
     """A folder of the cache: under ENCOSCOPE_CACHE if that is set, else the user's own. It is not made here."""
     named = os.environ.get("ENCOSCOPE_CACHE")
     root = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("encoscope", appauthor=False))
@@ -25,4 +25,4 @@ def cache_folder(chosen: str | os.PathLike[str] | None, *parts: str) -> Path:
     Returns:
         The folder. It is not made here.
     """
-    return cache_dir(*parts) if chosen is None else Path(chosen).expanduser().joinpath(*parts)
+    return get_cache_dir(*parts) if chosen is None else Path(chosen).expanduser().joinpath(*parts)

@@ -31,7 +31,7 @@ class ImageError(EncoscopeError):
     """An image that cannot be read, or is larger than the limit. Exit code 1."""
 
 
-def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
+def suggest_nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     """The known names most like a wrong one, as the end of a message: ``" (nearest: layer3, layer4)"`` or ``""``."""
     found = difflib.get_close_matches(name, list(names), n=count, cutoff=0.4)
     return f" (nearest: {', '.join(found)})" if found else ""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 
 S = TypeVar("S", bound="Settings")
 
@@ -160,7 +160,7 @@ def refuse_unknown(method: str, names: Iterable[str], known: Iterable[str]) -> N
     known = list(known)
     for name in names:
         if name not in known:
-            raise UsageError(f"{method} has no setting {name!r}{nearest(name, known)}")
+            raise UsageError(f"{method} has no setting {name!r}{suggest_nearest(name, known)}")
 
 
 def parse_names(text: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from encoscope.encoder import Activation, Encoder, Observation
-from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 
 _IMAGENET = 1000  # classes
 _WORDNET = re.compile(r"n\d{8}")  # a noun's number in WordNet, as ImageNet's folders are called
@@ -272,7 +272,7 @@ def find_class_index(name: str, classes: Sequence[str]) -> int:
         index for index, known in enumerate(plain) if wanted in [part.strip() for part in known.split(",")]
     ]
     if not found:
-        raise UsageError(f"no class is called {name!r}{nearest(wanted, plain)}")
+        raise UsageError(f"no class is called {name!r}{suggest_nearest(wanted, plain)}")
     if len(found) > 1:
         raise UsageError(f"{len(found)} classes are called {name!r}: use an index, one of {', '.join(map(str, found))}")
     return found[0]

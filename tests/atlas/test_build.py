@@ -180,7 +180,9 @@ def test_classes_circuits_and_failures(site: Path, photos: Path) -> None:
 def test_going_on_makes_nothing_again(site: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {file.name: file.read_bytes() for file in (site / "data").glob("*.js")}
     monkeypatch.setattr(BuildPlan, "file", lambda self, image: pytest.fail("an image was opened again"))
-    monkeypatch.setattr("encoscope.atlas.build.classes.channel_relevance", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr(
+        "encoscope.atlas.build.classes.compute_channel_relevance", lambda *_, **__: pytest.fail("again")
+    )
     build(network(), str(photos), site, OPTIONS, progress=False)
     assert {file.name: file.read_bytes() for file in (site / "data").glob("*.js")} == before
     with pytest.raises(UsageError, match="another model, other images or other settings"):

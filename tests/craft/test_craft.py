@@ -24,7 +24,7 @@ from encoscope.craft import (
     total_indices,
 )
 from encoscope.craft import importance as importance_module
-from encoscope.encoder import substituted
+from encoscope.encoder import substitute_maps
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.units import parse_unit
 from oracles import concepts as oracle
@@ -227,13 +227,13 @@ def test_the_rest_of_a_network_from_other_maps(encoder, which) -> None:
     pixels = torch.randn(2, 3, *network.preprocess.size, generator=torch.Generator().manual_seed(0))
     maps = network.activations(pixels, layer)[layer].maps
     own = network.logits(pixels)
-    np.testing.assert_allclose(substituted(network, pixels, layer, maps), own, atol=1e-5)
-    swapped = substituted(network, pixels, layer, maps.flip(0))
+    np.testing.assert_allclose(substitute_maps(network, pixels, layer, maps), own, atol=1e-5)
+    swapped = substitute_maps(network, pixels, layer, maps.flip(0))
     if which != "tokens":  # nothing else goes on from the pixels
         np.testing.assert_allclose(swapped, own.flip(0), atol=1e-5)
     else:  # the class token is still the image's own
         assert not torch.allclose(swapped, own.flip(0), atol=1e-3)
         assert not torch.allclose(swapped, own, atol=1e-3)
     with pytest.raises(UsageError, match="cannot replace those of layer"):
-        substituted(network, pixels, layer, maps[:, :1])
+        substitute_maps(network, pixels, layer, maps[:, :1])
     assert not any(module._forward_hooks for module in network.module.modules())

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import encoscope
-from encoscope.discovery import METHODS, attention_keys, candidates, method
+from encoscope.discovery import METHODS, attention_keys, get_method, make_candidates
 from encoscope.discovery.lost import expanded_seed
 from encoscope.discovery.ncut import foreground, second_eigenvector
 from encoscope.discovery.patches import component, largest, objects, patches
@@ -140,12 +140,12 @@ def blank(side=64):
 
 def test_maskcut_finds_one_object_after_the_other():
     encoder = planted(np.s_[1:5, 1:4], np.s_[5:7, 5:7])
-    found = method("maskcut", layer="stage")(encoder, blank())
+    found = get_method("maskcut", layer="stage")(encoder, blank())
     assert len(found) >= 2
     boxes = {tuple(box) for box in found.boxes.tolist()}
     assert {(8.0, 8.0, 32.0, 40.0), (40.0, 40.0, 56.0, 56.0)} <= boxes
     assert (found.masks.sum(0) <= 1).all()
-    one = method("maskcut", layer="stage", number=1)(encoder, blank())
+    one = get_method("maskcut", layer="stage", n_objects=1)(encoder, blank())
     assert len(one) == 1
 
 
@@ -194,23 +194,23 @@ def test_boxes_end_at_the_outer_edge_of_the_last_patch_and_at_the_photos():
 def test_candidates_of_regions():
     labels = np.zeros((6, 8), dtype=np.int64)
     labels[2:4, 3:6] = 1
-    found = candidates(regions(labels), labels.shape)
+    found = make_candidates(regions(labels), labels.shape)
     assert found.area.tolist() == [42, 6] and found.contact.tolist() == [24, 0]
     np.testing.assert_array_equal(found.outer, [[0, 0, 7, 5], [3, 2, 5, 3]])
     assert localise(found, np.array([[0.0, 0, 7, 5]]), select="border").index == 1
-    assert len(candidates([], (4, 4))) == 0
+    assert len(make_candidates([], (4, 4))) == 0
 
 
 @pytest.mark.parametrize("name", ["lost", "tokencut", "maskcut", "dino-seg", "pca"])
 def test_methods_of_a_network(name, vit, photo):
     before = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in vit.module.modules()]
-    found = method(name)(vit, photo)
+    found = get_method(name)(vit, photo)
     assert len(found) >= 1 and (found.height, found.width) == (photo.height, photo.width)
     for box, mask in zip(found.boxes, found.masks, strict=True):
         assert (box >= 0).all() and box[2] <= photo.width and box[3] <= photo.height
         ys, xs = np.nonzero(mask)
         assert box[0] <= xs.min() and xs.max() < box[2] and box[1] <= ys.min() and ys.max() < box[3]
-    again = method(name)(vit, photo)
+    again = get_method(name)(vit, photo)
     np.testing.assert_array_equal(again.boxes, found.boxes)
     assert len(found.candidates) == len(found)
     assert before == [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in vit.module.modules()]
@@ -227,7 +227,7 @@ def test_methods_without_a_network_part_the_photo(name, photo):
         assert region.inner_box == inner_box(mask) and region.area == mask.sum()
     if name != "felzenszwalb":
         assert 2 <= len(found) <= 9
-        assert len(METHODS[name](None, photo, segments=20)) > len(found)
+        assert len(METHODS[name](None, photo, n_segments=20)) > len(found)
     else:
         assert len(METHODS[name](None, photo, scale=10.0)) > len(found)
 
@@ -236,22 +236,22 @@ def test_random_segments_depend_on_the_photo_and_the_seed_only(photo):
     one = METHODS["random"](None, photo)
     np.testing.assert_array_equal(METHODS["random"](None, photo).boxes, one.boxes)
     other = LoadedImage(photo.pixels, None, "f" * 64)
-    for changed in (METHODS["random"](None, photo, seed=1), METHODS["random"](None, other)):
+    for changed in (METHODS["random"](None, photo, random_state=1), METHODS["random"](None, other)):
         assert changed.boxes.shape != one.boxes.shape or (changed.boxes != one.boxes).any()
-    grid = METHODS["grid"](None, photo, segments=6)
+    grid = METHODS["grid"](None, photo, n_segments=6)
     assert sorted(region.area for region in grid.regions) == [990] * 6
 
 
 def test_refusals(vit, photo):
     with pytest.raises(UsageError, match=r"unknown method 'tokkencut' .nearest: tokencut"):
-        method("tokkencut")
+        get_method("tokkencut")
     with pytest.raises(UsageError, match=r"lost has no setting 'kk'.*it has layer, size, k"):
-        method("lost", kk=3)
+        get_method("lost", kk=3)
     with pytest.raises(UsageError, match="segments is how many"):
-        method("grid", segments=0)(vit, photo)
+        get_method("grid", n_segments=0)(vit, photo)
     with pytest.raises(UsageError, match="no attention"):
-        method("dino-seg")(encoscope.load("timm:resnet10t@untrained"), photo)
+        get_method("dino-seg")(encoscope.load("timm:resnet10t@untrained"), photo)
     with pytest.raises(UsageError, match=r"nearest: blocks.1"):
-        method("lost", layer="block.1")(vit, photo)
+        get_method("lost", layer="block.1")(vit, photo)
     with pytest.raises(UsageError, match="has 2, not one"):
         attention_keys(vit, vit.prepare(photo), "blocks")

@@ -14,9 +14,9 @@ from PIL import Image
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.cli.app import run as command
-from encoscope.discovery import DiscoveredObjects, method
+from encoscope.discovery import DiscoveredObjects, get_method
 from encoscope.discovery import sam as room
-from encoscope.discovery.sam import decoded, opened, suppressed
+from encoscope.discovery.sam import decode_mask, load_sam, suppress_overlapping
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.report import EvaluationRequest
@@ -98,7 +98,7 @@ def literally(weights: Path, photo: LoadedImage) -> list[tuple[np.ndarray, float
 
 
 def ask(weights: Path, photo: LoadedImage, points: int = 3, **settings: Any) -> DiscoveredObjects:
-    return method(f"sam:{weights}", points=points, **{**EVERYTHING, **settings})(None, photo)
+    return get_method(f"sam:{weights}", points=points, **{**EVERYTHING, **settings})(None, photo)
 
 
 def between(values: list[float]) -> float:
@@ -167,15 +167,15 @@ def shared(one: np.ndarray, two: np.ndarray) -> float:
 def test_suppression_of_planted_boxes():
     boxes = torch.tensor([[0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 9, 5], [4, 4, 4, 8], [4, 4, 4, 8], [20, 0, 29, 9]]).float()
     scores = torch.tensor([0.5, 0.9, 0.7, 0.8, 0.3, 0.1])
-    assert suppressed(boxes, scores, 0.7).tolist() == [1, 3, 2, 5]  # one pixel wide, too, and equal ones once
-    assert suppressed(boxes, scores, 0.5).tolist() == [1, 3, 5]
-    assert suppressed(boxes[:0], scores[:0], 0.5).tolist() == []
+    assert suppress_overlapping(boxes, scores, 0.7).tolist() == [1, 3, 2, 5]  # one pixel wide, too, and equal ones once
+    assert suppress_overlapping(boxes, scores, 0.5).tolist() == [1, 3, 5]
+    assert suppress_overlapping(boxes[:0], scores[:0], 0.5).tolist() == []
 
 
 def test_run_lengths():
     mask = np.array([[0, 1, 1], [0, 1, 0]], dtype=bool)
-    np.testing.assert_array_equal(decoded({"size": [2, 3], "counts": [2, 3, 1]}), mask)
-    np.testing.assert_array_equal(decoded({"size": [2, 3], "counts": [0, 2, 3, 1]})[:, 0], [True, True])
+    np.testing.assert_array_equal(decode_mask({"size": [2, 3], "counts": [2, 3, 1]}), mask)
+    np.testing.assert_array_equal(decode_mask({"size": [2, 3], "counts": [0, 2, 3, 1]})[:, 0], [True, True])
 
 
 def test_again_and_with_few_prompts_at_a_time(weights, photo, monkeypatch):
@@ -218,7 +218,7 @@ def test_results_are_kept_by_weights_and_settings(weights, tmp_path):
     settings = json.loads((copy / "processor_config.json").read_text())
     settings["image_processor"]["image_mean"] = [0.5, 0.5, 0.5]
     (copy / "processor_config.json").write_text(json.dumps(settings))
-    opened.cache_clear()
+    load_sam.cache_clear()
     assert Baseline(f"sam:{copy}", options={"points": 3}).manifest() != one.manifest()
 
 
@@ -286,23 +286,23 @@ def test_the_figure_with_and_without(weights, boxed):
 
 
 def test_weights_that_cannot_be_had(tmp_path, weights, monkeypatch):
-    monkeypatch.setattr("encoscope._offline.reachable", lambda host: False)
+    monkeypatch.setattr("encoscope._offline.is_reachable", lambda host: False)
     with pytest.raises(UsageError, match="sam needs weights: sam:FOLDER"):
-        method("sam")
+        get_method("sam")
     with pytest.raises(MissingError, match=r"no config.json in .*empty"):
         (tmp_path / "empty").mkdir()
-        method(f"sam:{tmp_path / 'empty'}")
+        get_method(f"sam:{tmp_path / 'empty'}")
     with pytest.raises(MissingError, match=r"somebody/sam-no-such is no folder, and no name of the hub"):
-        method("sam:somebody/sam-no-such")
+        get_method("sam:somebody/sam-no-such")
     partly = tmp_path / "partly"
     partly.mkdir()
     for name, message in (("config.json", "image processor"), ("processor_config.json", "weights of")):
         (partly / name).write_bytes((weights / name).read_bytes())
         with pytest.raises(MissingError, match=message):
-            method(f"sam:{partly}")
+            get_method(f"sam:{partly}")
     (partly / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(EncoscopeError, match="cannot be loaded"):
-        method(f"sam:{partly}")
+        get_method(f"sam:{partly}")
 
 
 def test_another_network_and_weights_that_lack_some(tmp_path, weights):
@@ -312,7 +312,7 @@ def test_another_network_and_weights_that_lack_some(tmp_path, weights):
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     transformers.ViTModel(transformers.ViTConfig(**shape, image_size=16, patch_size=8)).save_pretrained(other)
     with pytest.raises(UsageError, match="type 'vit', not Segment Anything"):
-        method(f"sam:{other}")
+        get_method(f"sam:{other}")
     lacking = tmp_path / "lacking"
     lacking.mkdir()
     for file in weights.iterdir():
@@ -321,7 +321,7 @@ def test_another_network_and_weights_that_lack_some(tmp_path, weights):
     tensors.pop(next(name for name in tensors if "iou_prediction_head" in name))
     safetensors.torch.save_file(tensors, lacking / "model.safetensors", {"format": "pt"})
     with pytest.raises(EncoscopeError, match=r"lack 1 tensors, mask_decoder.iou_prediction_head"):
-        method(f"sam:{lacking}")
+        get_method(f"sam:{lacking}")
 
 
 def test_without_transformers(tmp_path, monkeypatch):
@@ -334,7 +334,7 @@ def test_without_transformers(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingError, match=r"needs transformers.*encoscope\[hf\]"):
-        method(f"sam:{tmp_path}")
+        get_method(f"sam:{tmp_path}")
 
 
 def test_settings_out_of_range(weights, photo):
@@ -343,4 +343,4 @@ def test_settings_out_of_range(weights, photo):
     with pytest.raises(UsageError, match=r"stability lies in \[0, 1\], not 1.5"):
         ask(weights, photo, stability=1.5)
     with pytest.raises(UsageError, match=r"sam has no setting 'point' .nearest: points"):
-        method(f"sam:{weights}", point=3)
+        get_method(f"sam:{weights}", point=3)

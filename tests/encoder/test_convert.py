@@ -27,9 +27,9 @@ def test_a_module_gets_the_constructors_preprocessing() -> None:
 
 
 def test_a_source_string_is_loaded_with_the_given_arguments() -> None:
-    encoder = as_encoder("timm:resnet10t", untrained=True, seed=3, device="cpu")
+    encoder = as_encoder("timm:resnet10t", untrained=True, random_state=3, device="cpu")
     assert encoder.source == "timm:resnet10t@untrained"
-    same = as_encoder("timm:resnet10t@untrained", seed=3)
+    same = as_encoder("timm:resnet10t@untrained", random_state=3)
     for name, value in encoder.module.state_dict().items():
         assert torch.equal(value, same.module.state_dict()[name])
 
@@ -42,5 +42,5 @@ def test_other_types_are_named(model: Any, name: str) -> None:
 
 
 def test_loading_arguments_are_for_source_strings() -> None:
-    with pytest.raises(UsageError, match=r"seed.*Conv2d"):
-        as_encoder(nn.Conv2d(3, 4, 3), seed=1)
+    with pytest.raises(UsageError, match=r"random_state.*Conv2d"):
+        as_encoder(nn.Conv2d(3, 4, 3), random_state=1)

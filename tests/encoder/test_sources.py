@@ -130,7 +130,7 @@ def test_untrained_weights_follow_from_the_seed_alone() -> None:
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), after)
     assert load("timm:resnet10t", untrained=True).digest == first.digest
-    assert load("timm:resnet10t", untrained=True, seed=1).digest != first.digest
+    assert load("timm:resnet10t", untrained=True, random_state=1).digest != first.digest
     assert first.source == load("timm:resnet10t", untrained=True).source == "timm:resnet10t@untrained"
     assert not first.module.training
 

@@ -187,7 +187,7 @@ def test_save_and_load(encoder, paths, tmp_path):
         assert again.layers_ == fit.layers_ == ("layer2", "layer3", "layer4")
         assert [part.shape for part in again.centroids.values()] == [(4, 128), (4, 256), (4, 512)]
     with pytest.raises(EncoscopeError, match="other weights"):
-        Nave.load(tmp_path / "ward", encoscope.load("timm:resnet10t@untrained", seed=1))
+        Nave.load(tmp_path / "ward", encoscope.load("timm:resnet10t@untrained", random_state=1))
 
 
 def test_automatic_number(encoder, paths):

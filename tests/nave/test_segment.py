@@ -307,7 +307,7 @@ def test_agreement_and_mean_color():
 def test_controls(cnn, photo_paths):
     photo = read_image(photo_paths["chelsea"])
     seg = encoscope.segment(cnn, photo, n_clusters=3, size=64)
-    twin = untrained_copy(cnn, seed=5)
+    twin = untrained_copy(cnn, random_state=5)
     assert twin.digest != cnn.digest
     other = untrained_control(twin, photo, seg, size=64)
     assert other.labels.shape == seg.labels.shape

@@ -6,7 +6,7 @@ from torch import nn
 
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
-from encoscope.relevance import attribution, relevance
+from encoscope.relevance import compute_relevance, make_attributor
 from encoscope.relevance.targets import at_best
 from encoscope.units import direction_unit
 from oracles import lrp as oracle
@@ -73,7 +73,7 @@ def test_the_rules_are_the_literal_ones(kind, size):
     image = noise(1, size)
     channel = int(encoder.activations(image, "layer4")["layer4"].maps.mean((0, 2, 3)).argmax())
     expected = oracle.resnet(encoder.module, image[0], channel)
-    found = relevance(encoder, image, f"layer4:{channel}", [*LAYERS, "layer4"])
+    found = compute_relevance(encoder, image, f"layer4:{channel}", [*LAYERS, "layer4"])
     for name, maps in expected.items():
         assert maps.abs().sum() > 0
         torch.testing.assert_close(found[name][0], maps, rtol=1e-3, atol=1e-6 * float(maps.abs().max()))
@@ -83,7 +83,7 @@ def test_the_rules_are_the_literal_ones_on_trained_weights(zoo):
     image = noise(1, 64) * 0.5
     channel = int(zoo.activations(image, "layer4")["layer4"].maps.mean((0, 2, 3)).argmax())
     expected = oracle.resnet(zoo.module, image[0], channel)
-    found = relevance(zoo, image, f"layer4:{channel}", LAYERS)
+    found = compute_relevance(zoo, image, f"layer4:{channel}", LAYERS)
     for name in LAYERS:
         torch.testing.assert_close(
             found[name][0], expected[name], rtol=1e-3, atol=1e-6 * float(expected[name].abs().max())
@@ -127,7 +127,7 @@ def test_the_rules_are_zennits_where_there_is_no_residual():
     start[:, 2] = logits[:, 2]
     with LayerMapComposite(rules).context(module[2:]) as tail:
         (expected,) = torch.autograd.grad(tail(taken), taken, start)
-    found = relevance(encoder, images, "class:2", ["0", "1"])
+    found = compute_relevance(encoder, images, "class:2", ["0", "1"])
     torch.testing.assert_close(found["1"], expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found["0"], found["1"])  # a ReLU hands relevance on
 
@@ -135,7 +135,7 @@ def test_the_rules_are_zennits_where_there_is_no_residual():
 @pytest.mark.parametrize("unit", ["layer4:3", "layer4:3,7,100", "class:11", "features:40"])
 def test_relevance_is_conserved(zoo, unit):
     images = noise(2, 128) * 0.7
-    found = relevance(zoo, images, unit, [*LAYERS, "layer4"])
+    found = compute_relevance(zoo, images, unit, [*LAYERS, "layer4"])
     if unit.startswith("layer4"):
         channels = [int(number) for number in unit.partition(":")[2].split(",")]
         begun = zoo.activations(images, "layer4")["layer4"].maps[:, channels].sum((1, 2, 3))
@@ -153,16 +153,16 @@ def test_relevance_is_conserved(zoo, unit):
 def test_several_units_in_a_batch_are_each_as_if_alone(zoo):
     images = noise(4, 64)
     units = ["layer4:3", "layer4:77", "layer3:5", "layer4:1,2"]
-    together = relevance(zoo, images, units, ["conv1", "layer2"])
+    together = compute_relevance(zoo, images, units, ["conv1", "layer2"])
     for row, unit in enumerate(units):
-        alone = relevance(zoo, images[row : row + 1], unit, ["conv1", "layer2"])
+        alone = compute_relevance(zoo, images[row : row + 1], unit, ["conv1", "layer2"])
         for name, maps in alone.items():
             assert maps.abs().sum() > 0
             torch.testing.assert_close(together[name][row], maps[0], rtol=1e-4, atol=1e-5 * float(maps.abs().max()))
 
 
 def test_a_recorded_pass_gives_the_same_and_is_left_as_it_was(zoo):
-    attributor = attribution(zoo, ["layer4:3", "layer4:9"], LAYERS)
+    attributor = make_attributor(zoo, ["layer4:3", "layer4:9"], LAYERS)
     images = noise(2, 64)
 
     def step(watched):
@@ -187,7 +187,7 @@ def test_a_recorded_pass_gives_the_same_and_is_left_as_it_was(zoo):
 
 
 def test_a_recorded_pass_is_used_once_and_must_reach_the_unit(zoo):
-    attributor = attribution(zoo, "layer4:3", ["layer1"])
+    attributor = make_attributor(zoo, "layer4:3", ["layer1"])
     with pytest.raises(UsageError, match="no forward pass is recorded"):
         attributor.relevance()
     with attributor.recording():
@@ -204,12 +204,14 @@ def test_a_recorded_pass_is_used_once_and_must_reach_the_unit(zoo):
 def test_changed_weights_are_noticed():
     encoder = Encoder(NETWORKS["torchvision, BasicBlock"](), size=64)
     image = noise(1, 64)
-    attributor = attribution(encoder, "layer4:3", ["layer1"])
+    attributor = make_attributor(encoder, "layer4:3", ["layer1"])
     before = attributor(image)["layer1"]
     with torch.no_grad():
         encoder.module.get_submodule("layer3.0.conv2").weight.mul_(-1)
     after = attributor(image)["layer1"]
-    torch.testing.assert_close(after, relevance(encoder, image, "layer4:3", ["layer1"])["layer1"], rtol=0, atol=0)
+    torch.testing.assert_close(
+        after, compute_relevance(encoder, image, "layer4:3", ["layer1"])["layer1"], rtol=0, atol=0
+    )
     assert not torch.allclose(before, after)
 
 
@@ -218,7 +220,7 @@ def test_a_direction_starts_where_it_is_most_similar(zoo):
     maps = zoo.activations(images, "layer4")["layer4"].maps
     direction = torch.rand(512, generator=torch.Generator().manual_seed(3))
     unit = direction_unit("layer4", direction, "mine")
-    found = relevance(zoo, images, unit, ["layer3", "layer4"], start="argmax")
+    found = compute_relevance(zoo, images, unit, ["layer3", "layer4"], start="argmax")
     for image in range(2):
         cells = maps[image].flatten(1).T
         similarity = torch.stack([torch.dot(cell, direction) / cell.norm() for cell in cells])
@@ -227,7 +229,7 @@ def test_a_direction_starts_where_it_is_most_similar(zoo):
         expected[:, y, x] = direction
         torch.testing.assert_close(found["layer4"][image], expected)
     assert found["layer3"].abs().sum() > 0
-    everywhere = relevance(zoo, images, unit, ["layer4"])["layer4"]
+    everywhere = compute_relevance(zoo, images, unit, ["layer4"])["layer4"]
     torch.testing.assert_close(everywhere, maps * direction[:, None, None])
     assert at_best(torch.zeros(1, 2, 2, 2), torch.ones(1, 2)).sum() == 2  # nothing is similar: still one position
 
@@ -240,7 +242,7 @@ def test_networks_without_head_and_with_unpooled_output():
         torch.manual_seed(0)
         module = lived_in(timm.create_model("resnet10t", **settings))
         encoder = Encoder(module, size=64)
-        found = relevance(encoder, image, "features:9", ["layer4", "layer3"])
+        found = compute_relevance(encoder, image, "features:9", ["layer4", "layer3"])
         begun = encoder.features(image)[:, 9]
         for maps in found.values():
             torch.testing.assert_close(maps.sum((1, 2, 3)), begun, rtol=2e-3, atol=1e-5)
@@ -260,7 +262,7 @@ def test_networks_out_of_reach_are_refused_with_the_cure(name, settings):
 
     encoder = Encoder(timm.create_model(name, num_classes=3, **settings), size=64)
     with pytest.raises(UsageError, match=r"LRP has no rule for .*method='gradient-input'"):
-        attribution(encoder, "class:1", [encoder.layers[0].name])
+        make_attributor(encoder, "class:1", [encoder.layers[0].name])
     with pytest.raises(UsageError, match=r"use method='gradient-input'"):
-        attribution(encoder, f"{encoder.layers[-1].name}:0", [encoder.layers[0].name])
-    assert relevance(encoder, noise(1, 64), "class:1", [encoder.layers[0].name], "gradient-input")
+        make_attributor(encoder, f"{encoder.layers[-1].name}:0", [encoder.layers[0].name])
+    assert compute_relevance(encoder, noise(1, 64), "class:1", [encoder.layers[0].name], "gradient-input")

@@ -11,7 +11,7 @@ from torch import nn
 
 from encoscope.encoder import Encoder, load
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.relevance import METHODS, attribution, channel_relevance, default_method, relevance
+from encoscope.relevance import METHODS, choose_method, compute_channel_relevance, compute_relevance, make_attributor
 from encoscope.relevance.modes import Detached
 from encoscope.units import direction_unit, measure_units, parse_unit
 
@@ -65,7 +65,7 @@ def autograd(module, images, layer, value):
 def test_gradient_times_input_is_autograds_on_a_plain_network():
     module, images = plain(), noise(3, 16)
     encoder = Encoder(module, size=16)
-    found = relevance(encoder, images, ["5:2", "5:4", "class:1"], ["0", "3"], "gradient-input")
+    found = compute_relevance(encoder, images, ["5:2", "5:4", "class:1"], ["0", "3"], "gradient-input")
     for layer in (0, 3):
         for image, value in enumerate(
             (
@@ -82,7 +82,7 @@ def test_guided_backprop_is_captums():
     from captum.attr import GuidedBackprop
 
     module, images = plain(), noise(3, 16)
-    found = relevance(Encoder(module, size=16), images, "class:1", ["1", "2", "3"], "guided-backprop")
+    found = compute_relevance(Encoder(module, size=16), images, "class:1", ["1", "2", "3"], "guided-backprop")
     for layer in (1, 2, 3):
         taken = module[: layer + 1](images).detach().requires_grad_()
         with warnings.catch_warnings():
@@ -96,8 +96,8 @@ def test_guided_backprop_is_captums():
 def test_guided_backprop_sees_relus_that_are_functions():
     module, images = plain(), noise(2, 16)
     written = Functional(module).eval()
-    expected = relevance(Encoder(module, size=16), images, "class:3", ["0", "3"], "guided-backprop")
-    found = relevance(Encoder(written, size=16), images, "class:3", ["parts.0", "parts.2"], "guided-backprop")
+    expected = compute_relevance(Encoder(module, size=16), images, "class:3", ["0", "3"], "guided-backprop")
+    found = compute_relevance(Encoder(written, size=16), images, "class:3", ["parts.0", "parts.2"], "guided-backprop")
     torch.testing.assert_close(found["parts.0"], expected["0"])
     torch.testing.assert_close(found["parts.2"], expected["3"])
 
@@ -107,7 +107,7 @@ def test_guided_backprop_without_relus_is_refused():
 
     encoder = Encoder(timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=3), size=32)
     with pytest.raises(UsageError, match=r"works at ReLUs, and python passes none.*gradient-input"):
-        relevance(encoder, noise(1, 32), "class:1", ["blocks.0"], "guided-backprop")
+        compute_relevance(encoder, noise(1, 32), "class:1", ["blocks.0"], "guided-backprop")
 
 
 def test_gradient_times_input_is_conserved_through_norms_and_attention():
@@ -132,7 +132,7 @@ def test_gradient_times_input_is_conserved_through_norms_and_attention():
             elif parameter.ndim > 1:
                 parameter.mul_(5)
     encoder, images = Encoder(module, size=32), noise(2, 32)
-    found = relevance(encoder, images, "class:2", ["blocks.0", "blocks.1", "blocks.2"], "gradient-input")
+    found = compute_relevance(encoder, images, "class:2", ["blocks.0", "blocks.1", "blocks.2"], "gradient-input")
     logits = encoder.logits(images)[:, 2]
     assert logits.abs().min() > 1e-3
     for maps in found.values():
@@ -198,7 +198,7 @@ def test_every_image_is_as_if_alone_and_a_recorded_pass_gives_the_same(zoo, meth
     direction = torch.rand(512, generator=torch.Generator().manual_seed(3))
     units = ["layer4:3", direction_unit("layer4", direction, "mine"), "layer3:5"]
     layers = ["conv1", "layer2"]
-    attributor = attribution(zoo, units, layers, method, start=start)
+    attributor = make_attributor(zoo, units, layers, method, start=start)
     together = attributor(images)
     with attributor.recording():
         zoo.observe(images.clone().requires_grad_(), gradients=True, **attributor.needs)
@@ -207,7 +207,7 @@ def test_every_image_is_as_if_alone_and_a_recorded_pass_gives_the_same(zoo, meth
         torch.testing.assert_close(recorded[name], together[name], rtol=1e-6, atol=0)
         assert not recorded[name].requires_grad
     for row, unit in enumerate(units):
-        alone = relevance(zoo, images[row : row + 1], unit, layers, method, start=start)
+        alone = compute_relevance(zoo, images[row : row + 1], unit, layers, method, start=start)
         for name, maps in alone.items():
             assert maps.abs().sum() > 0
             torch.testing.assert_close(together[name][row], maps[0], rtol=1e-4, atol=1e-5 * float(maps.abs().max()))
@@ -219,11 +219,11 @@ def test_gradients_of_a_transformers_class_token():
     torch.manual_seed(0)
     module = timm.create_model("vit_tiny_patch16_224", depth=3, img_size=48, num_classes=3)
     encoder, images = Encoder(module, size=48), noise(2, 48)
-    found = relevance(encoder, images, "blocks.1@cls:4", ["blocks.0", "patch_embed"], "gradient-input")
+    found = compute_relevance(encoder, images, "blocks.1@cls:4", ["blocks.0", "patch_embed"], "gradient-input")
     assert {name: tuple(maps.shape) for name, maps in found.items()} == dict.fromkeys(found, (2, 192, 3, 3))
     assert all(maps.abs().sum() > 0 for maps in found.values())
     with pytest.raises(UsageError, match=r"does not reach class tokens \(blocks\.1@cls:4\)"):
-        attribution(encoder, "blocks.1@cls:4", ["blocks.0"])
+        make_attributor(encoder, "blocks.1@cls:4", ["blocks.0"])
 
 
 @pytest.mark.parametrize("method", [*METHODS, "callable"])
@@ -243,7 +243,7 @@ def test_nothing_is_left_behind(method):
 
     before, weights = state(), [value.clone() for value in module.state_dict().values()]
     how = (lambda _e, pixels, _u, _l: {"0": torch.ones(len(pixels), 8, 16, 16)}) if method == "callable" else method
-    attributor = attribution(encoder, "5:2", ["0"], how)
+    attributor = make_attributor(encoder, "5:2", ["0"], how)
     attributor(noise(2, 16))
     with pytest.raises(RuntimeError, match="mine"), attributor.recording():
         raise RuntimeError("mine")
@@ -268,35 +268,35 @@ def test_anyones_attribution_is_plugged_in_and_checked():
             found[name] = maps.expand(-1, encoder.layer(name).channels, -1, -1)
         return found
 
-    found = relevance(encoder, images, ["class:1", "class:2", "class:1"], ["3"], gradcam)["3"]
+    found = compute_relevance(encoder, images, ["class:1", "class:2", "class:1"], ["3"], gradcam)["3"]
     assert called == [("class:1", 2), ("class:2", 1)]
     expected = [LayerGradCam(module, module[3]).attribute(images[i : i + 1], target=t) for i, t in enumerate((1, 2, 1))]
     torch.testing.assert_close(found, torch.cat(expected).detach().expand(-1, 6, -1, -1))
     assert not found.requires_grad
     with pytest.raises(UsageError, match=r"gave \(3, 1, 8, 8\) for layer '3', whose maps are \(3, 6, 8, 8\)"):
-        relevance(encoder, images, "class:1", ["3"], lambda _e, x, _u, _l: {"3": torch.zeros(len(x), 1, 8, 8)})
+        compute_relevance(encoder, images, "class:1", ["3"], lambda _e, x, _u, _l: {"3": torch.zeros(len(x), 1, 8, 8)})
     with pytest.raises(UsageError, match=r"no relevance for layer '3' \(it gave 4\)"):
-        relevance(encoder, images, "class:1", ["3"], lambda _e, x, _u, _l: {"4": torch.zeros(len(x), 1, 8, 8)})
+        compute_relevance(encoder, images, "class:1", ["3"], lambda _e, x, _u, _l: {"4": torch.zeros(len(x), 1, 8, 8)})
 
 
 def test_wrong_arguments_say_what_to_do(zoo):
     image = noise(1, 64)
     with pytest.raises(UsageError, match=r"unknown relevance method 'lpr' \(nearest: lrp\)"):
-        relevance(zoo, image, "layer4:1", "layer1", "lpr")
+        compute_relevance(zoo, image, "layer4:1", "layer1", "lpr")
     with pytest.raises(UsageError, match="layer 'layer4' comes after layer3:1"):
-        relevance(zoo, image, ["layer3:1"], ["layer1", "layer4"])
+        compute_relevance(zoo, image, ["layer3:1"], ["layer1", "layer4"])
     with pytest.raises(UsageError, match=r"unknown layer 'layer9'"):
-        relevance(zoo, image, "layer4:1", ["layer9"])
+        compute_relevance(zoo, image, "layer4:1", ["layer9"])
     with pytest.raises(UsageError, match="out of range"):
-        relevance(zoo, image, "layer4:512", ["layer1"])
+        compute_relevance(zoo, image, "layer4:512", ["layer1"])
     with pytest.raises(UsageError, match="2 units were given for 1 images"):
-        relevance(zoo, image, ["layer4:1", "layer4:2"], ["layer1"])
+        compute_relevance(zoo, image, ["layer4:1", "layer4:2"], ["layer1"])
     with pytest.raises(UsageError, match="no layers given"):
-        relevance(zoo, image, "layer4:1", [])
+        compute_relevance(zoo, image, "layer4:1", [])
     with pytest.raises(UsageError, match="no units given"):
-        relevance(zoo, image, [], ["layer1"])
+        compute_relevance(zoo, image, [], ["layer1"])
     with pytest.raises(UsageError, match="class:1 has no positions"):
-        relevance(zoo, image, "class:1", ["layer1"], start="argmax")
+        compute_relevance(zoo, image, "class:1", ["layer1"], start="argmax")
 
 
 class Branches(nn.Module):
@@ -317,33 +317,35 @@ def test_a_layer_the_unit_is_not_computed_from_is_an_error(method):
     torch.manual_seed(0)
     encoder = Encoder(Branches(), size=8)
     with pytest.raises(EncoscopeError, match=r"no relevance gets from main:1 to layer 'side'|gives no gradient"):
-        relevance(encoder, noise(1, 8), "main:1", ["side"], method)
+        compute_relevance(encoder, noise(1, 8), "main:1", ["side"], method)
 
 
 def test_the_method_for_a_network_is_found_by_trying_it(zoo):
     import timm
 
-    assert default_method(zoo) == "lrp"
+    assert choose_method(zoo) == "lrp"
     for name, settings in (
         ("densenet121", {"block_config": (2, 2), "growth_rate": 8}),
         ("vit_tiny_patch16_224", {"depth": 2, "img_size": 32}),
     ):
         module = timm.create_model(name, num_classes=3, **settings)
-        assert default_method(Encoder(module, size=32)) == "gradient-input"
+        assert choose_method(Encoder(module, size=32)) == "gradient-input"
 
 
 def test_the_channels_that_matter_to_a_class(zoo, tmp_path, caplog):
     images = noise(5, 64)
-    found = channel_relevance(zoo, images, "class:9", batch=2)
-    maps = relevance(zoo, images, "class:9", ["layer4"])["layer4"]
+    found = compute_channel_relevance(zoo, images, "class:9", batch_size=2)
+    maps = compute_relevance(zoo, images, "class:9", ["layer4"])["layer4"]
     assert found.shape == (512,)
     torch.testing.assert_close(found, maps.sum((2, 3)).mean(0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
         found.sum(), measure_units(zoo, images, [parse_unit("class:9", zoo)])[:, 0].mean(), rtol=1e-3, atol=1e-5
     )
-    torch.testing.assert_close(channel_relevance(zoo, images, "class:9", batch=5), found, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        compute_channel_relevance(zoo, images, "class:9", batch_size=5), found, rtol=1e-5, atol=1e-7
+    )
     assert (
-        channel_relevance(zoo, images, "layer3:1").shape
+        compute_channel_relevance(zoo, images, "layer3:1").shape
         == zoo.activations(images[:1], "layer2")["layer2"].maps.shape[1:2]
     )
 
@@ -352,11 +354,11 @@ def test_the_channels_that_matter_to_a_class(zoo, tmp_path, caplog):
         Image.fromarray(value).save(tmp_path / f"{index}.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with caplog.at_level(logging.WARNING, "encoscope"):
-        from_files = channel_relevance(zoo, tmp_path, "class:9")
+        from_files = compute_channel_relevance(zoo, tmp_path, "class:9")
     assert "broken.png" in caplog.text
     pixels = zoo.prepare(sorted(tmp_path.glob("[01].png"))).pixels
-    torch.testing.assert_close(from_files, channel_relevance(zoo, pixels, "class:9"), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(from_files, compute_channel_relevance(zoo, pixels, "class:9"), rtol=1e-5, atol=1e-7)
     with pytest.raises(UsageError, match="no image"):
-        channel_relevance(zoo, tmp_path / "broken.png", "class:9")
+        compute_channel_relevance(zoo, tmp_path / "broken.png", "class:9")
     with pytest.raises(UsageError, match="no stage or block lies below conv1:1"):
-        channel_relevance(zoo, images, "conv1:1")
+        compute_channel_relevance(zoo, images, "conv1:1")

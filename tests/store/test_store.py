@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from pyarrow import parquet
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.store import Store, StoreRow, cache_dir, content_key
+from encoscope.store import Store, StoreRow, content_key, get_cache_dir
 
 MANIFEST = {"encoder": "abc", "layers": ["layer3", "layer4"], "settings": {"size": 224, "half": True}}
 
@@ -148,9 +148,9 @@ def test_the_name_of_a_manifest_is_its_content_in_any_order() -> None:
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path))
-    assert cache_dir("maps", "x") == tmp_path / "maps" / "x"
+    assert get_cache_dir("maps", "x") == tmp_path / "maps" / "x"
     monkeypatch.delenv("ENCOSCOPE_CACHE")
-    assert cache_dir("maps").parts[-2:] == ("encoscope", "maps")
+    assert get_cache_dir("maps").parts[-2:] == ("encoscope", "maps")
 
 
 def test_a_full_disk_at_any_step_leaves_what_was_there_and_goes_on(

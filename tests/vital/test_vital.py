@@ -16,7 +16,7 @@ from torch import nn
 from encoscope.encoder import Encoder, load
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import read_image
-from encoscope.relevance import relevance
+from encoscope.relevance import compute_relevance
 from encoscope.units import channel_unit, direction_unit
 from encoscope.vital import Vital, contact_sheet, visualize
 from encoscope.vital.features import FeatureReader
@@ -170,7 +170,7 @@ def test_a_channel_is_matched_with_relevance(resnet, photo_folder):
     (found,) = vital.fit({unit: statistics}, unit).synthesize()
 
     def scores(pixels):
-        maps = relevance(resnet, pixels, vital_unit(resnet, unit), made.layers, "lrp")
+        maps = compute_relevance(resnet, pixels, vital_unit(resnet, unit), made.layers, "lrp")
         return {name: each.flatten(2) for name, each in maps.items()}
 
     photos = [item.source for item in references.items]

@@ -107,7 +107,7 @@ def test_the_digest_knows_weights_and_words(clip, tmp_path) -> None:
     again = vlm.load(f"hf:{folder}")
     again.embed_texts(["a dog"])
     assert again.digest == model.digest
-    untrained = [vlm.load(f"hf:{folder}@untrained", seed=seed).digest for seed in (1, 1, 2)]
+    untrained = [vlm.load(f"hf:{folder}@untrained", random_state=seed).digest for seed in (1, 1, 2)]
     assert untrained[0] == untrained[1] != untrained[2] and model.digest not in untrained
     save(tmp_path, processor=CLIP_PROCESSOR)
     file = tmp_path / "tokenizer.json"
@@ -137,7 +137,7 @@ def test_what_is_not_there_is_told_in_a_line(clip, tmp_path, monkeypatch) -> Non
 
     refused("hf:", UsageError, "needs a name after it")
     refused(f"hf:{tmp_path}", MissingError, r"holds no config.json")
-    monkeypatch.setattr("encoscope._offline.reachable", lambda _: False)
+    monkeypatch.setattr("encoscope._offline.is_reachable", lambda _: False)
     transformers.ViTModel(transformers.ViTConfig(**VISION, **SMALL)).save_pretrained(tmp_path / "vit")
     refused(f"hf:{tmp_path / 'vit'}", UsageError, "is no image-text model but vit")
     save(tmp_path / "damaged")

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from encoscope import vlm
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.vlm.openclip import preprocess_of
+from encoscope.vlm.openclip import read_preprocess_settings
 
 MODEL = {
     "embed_dim": 16,
@@ -30,7 +30,7 @@ def saved(tmp_path_factory):
     """A folder with a config of our own and weights, as open_clip wants it."""
     folder = tmp_path_factory.mktemp("clip")
     source = write(folder)
-    model = vlm.load(source, untrained=True, seed=3)
+    model = vlm.load(source, untrained=True, random_state=3)
     assert isinstance(model, vlm.OpenClip)
     save_file(model.model.state_dict(), folder / "open_clip_model.safetensors")
     return folder, source, model
@@ -89,7 +89,7 @@ def test_squashed_models_see_the_whole_image(tmp_path):
 def test_untrained_weights_follow_from_the_seed(saved):
     _, source, _ = saved
     state = torch.random.get_rng_state()
-    digests = [vlm.load(f"{source}@untrained", seed=seed).digest for seed in (3, 3, 4)]
+    digests = [vlm.load(f"{source}@untrained", random_state=seed).digest for seed in (3, 3, 4)]
     assert digests[0] == digests[1] != digests[2]
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -123,4 +123,4 @@ def test_a_folder_without_weights_and_broken_weights_are_refused(tmp_path):
 
 def test_unknown_ways_of_resizing_are_refused():
     with pytest.raises(UsageError, match="'longest'"):
-        preprocess_of({"size": 32, "mean": [0.5], "std": [0.5], "resize_mode": "longest"})
+        read_preprocess_settings({"size": 32, "mean": [0.5], "std": [0.5], "resize_mode": "longest"})

@@ -194,7 +194,7 @@ def _finite(values: Float[np.ndarray, "first second"]) -> list[list[float | None
 
 def _twin(encoder: Encoder, seed: int) -> Encoder | None:
     try:
-        return untrained_copy(encoder, seed=seed)
+        return untrained_copy(encoder, random_state=seed)
     except UsageError:
         return None
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from encoscope.errors import EncoscopeError, MissingError, nearest
+from encoscope.errors import EncoscopeError, MissingError, suggest_nearest
 
 SEEN = ("box", "letter", "stripes", "disc")
 """Marks that were there when the audit's figures were chosen and tried out."""
@@ -41,7 +41,7 @@ def mark(kind: str | os.PathLike[str], side: int) -> Mark:
         return _DRAWN[name](side)
     file = Path(name).expanduser()
     if not file.exists():
-        raise MissingError(f"no mark {name!r}{nearest(name, KINDS)}: {', '.join(KINDS)}, or an image file")
+        raise MissingError(f"no mark {name!r}{suggest_nearest(name, KINDS)}: {', '.join(KINDS)}, or an image file")
     try:
         with Image.open(file) as image:
             scale = side / max(image.size)

@@ -23,7 +23,7 @@ from encoscope.atlas.records import (
     Record,
     SegmentationInfo,
 )
-from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
     import pyarrow
@@ -80,7 +80,7 @@ class Atlas:
     def klass(self, name: str | int) -> ClassRecord:
         """One class by its name or index."""
         if isinstance(name, str) and name not in self._names:
-            raise UsageError(f"the atlas has no class {name!r}{nearest(name, self._names)}")
+            raise UsageError(f"the atlas has no class {name!r}{suggest_nearest(name, self._names)}")
         return self._record(ClassRecord, "classes", str(self._names[name] if isinstance(name, str) else name))
 
     def comparison(self, name: str) -> ComparisonRecord:
@@ -120,7 +120,7 @@ class Atlas:
     def _record(self, kind: type[AnyRecord], name: str, key: str) -> AnyRecord:
         places = self._table(name)
         if key not in places:
-            raise UsageError(f"the atlas has no {key!r} among its {name}{nearest(key, places)}")
+            raise UsageError(f"the atlas has no {key!r} among its {name}{suggest_nearest(key, places)}")
         size = layout.SHARD[name]
         shard = self._shard(layout.shard_name(name, places[key] // size))
         return from_plain(kind, shard[places[key] % size])

@@ -43,7 +43,7 @@ class WordsFlags:
 
         store = None if self.captions is None else CaptionStore.load(self.captions)
         name = self.vlm or ("zoo:clip-caltech101" if store is None else store.vlm_source)
-        model = vlm.load(name, device=common.device, seed=common.seed)
+        model = vlm.load(name, device=common.device, random_state=common.seed)
         falcon = Falcon(encoder, model, store, preset=self.preset, seed=common.seed, **settings)
         return falcon.fit(probe)
 

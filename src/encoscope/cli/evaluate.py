@@ -253,15 +253,15 @@ def _nave(
 
 
 def _methods(text: str) -> list[str]:
-    from encoscope.discovery.methods import base
-    from encoscope.errors import nearest
+    from encoscope.discovery.methods import get_base_name
+    from encoscope.errors import suggest_nearest
     from encoscope.evaluation.baselines import METHODS
 
     found = names(text) or []
-    wrong = next((name for name in found if base(name) not in METHODS or name in ("sam", "sam:")), None)
+    wrong = next((name for name in found if get_base_name(name) not in METHODS or name in ("sam", "sam:")), None)
     if wrong is not None or not found:
         taken = ", ".join("sam:FOLDER" if name == "sam" else name for name in METHODS)
-        raise UsageError(f"--method takes {taken}, not {wrong or text!r}{nearest(wrong or '', METHODS)}")
+        raise UsageError(f"--method takes {taken}, not {wrong or text!r}{suggest_nearest(wrong or '', METHODS)}")
     return found
 
 

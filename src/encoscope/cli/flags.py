@@ -36,8 +36,8 @@ class Common:
 
     def loading(self) -> dict[str, Any]:
         """The flags as keyword arguments of ``encoscope.load``."""
-        taken = ("checkpoint", "untrained", "device", "precision", "seed", "trust")
-        return {name: getattr(self, name) for name in taken}
+        names = ("checkpoint", "untrained", "device", "precision", "trust")
+        return {name: getattr(self, name) for name in names} | {"random_state": self.seed}
 
     def load(self, model: str) -> Encoder:
         """The encoder that a model string and these flags name."""

@@ -30,7 +30,7 @@ class Extras:
     @cached_property
     def _twin(self) -> Encoder:
         return untrained_copy(
-            self._encoder, seed=self._settings["random_state"] + 1
+            self._encoder, random_state=self._settings["random_state"] + 1
         )  # other weights than --untrained would
 
     def control(self, name: str, photo: LoadedImage, segmentation: Segmentation) -> Segmentation:

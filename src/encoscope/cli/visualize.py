@@ -181,7 +181,7 @@ def _vital(
     vital = Vital(encoder, **chosen)
     vital.fit(load_shipped(encoder, units) if references is None else references, units, facets=facets)
     expect([target.name for target in vital.targets_])
-    other = Vital(untrained_copy(encoder, seed=chosen["random_state"] + 1), **chosen) if control else None
+    other = Vital(untrained_copy(encoder, random_state=chosen["random_state"] + 1), **chosen) if control else None
     for target, found in zip(vital.targets_, vital.stream(preview=preview, fresh=fresh), strict=True):
         if other is None or target.references is None:
             yield found, None

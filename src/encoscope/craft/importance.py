@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from encoscope.craft.factorise import check_non_negative, shares_of
 from encoscope.craft.sobol import designs, linear_indices, total_indices
-from encoscope.encoder import Encoder, Observation, substituted
+from encoscope.encoder import Encoder, Observation, substitute_maps
 
 
 def importances(
@@ -48,7 +48,7 @@ def importances(
             part = masks[start : start + batch]
             masked = np.einsum("khwc,cd->kdhw", shares[image][None] * part[:, None, None, :], directions)
             repeated = pixels[image : image + 1].expand(len(part), -1, -1, -1)
-            logits = substituted(encoder, repeated, layer, torch.from_numpy(masked).float())
+            logits = substitute_maps(encoder, repeated, layer, torch.from_numpy(masked).float())
             found[image, start : start + len(part)] = logits[:, index].double().cpu().numpy()
     return total_indices(found[:, : len(base)], found[:, len(base) :].reshape(count, len(directions), len(base)))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from encoscope.encoder import Encoder
-from encoscope.errors import MissingError, nearest
+from encoscope.errors import MissingError, suggest_nearest
 from encoscope.images import list_images
 from encoscope.probing import hash_files
 from encoscope.probing.ids import UNREADABLE
@@ -30,7 +30,9 @@ def class_files(source: Any, encoder: Encoder, unit: Unit, count: int, seed: int
         members = list(files.select(find_class_images(encoder, unit.index, files.labels)).paths)
         if not members:
             wanted = encoder.classes[unit.index] if encoder.classes else str(unit.index)
-            raise MissingError(f"no image of the references is labelled {wanted!r}{nearest(wanted, files.classes)}")
+            raise MissingError(
+                f"no image of the references is labelled {wanted!r}{suggest_nearest(wanted, files.classes)}"
+            )
     order = sorted(zip(hash_files(members), members, strict=True), key=lambda pair: (pair[0] == UNREADABLE, pair[0]))
     if len(order) > count:
         picked = np.random.default_rng(seed).choice(len(order), count, replace=False)

@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import removing_hooks
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Batch
 
 # query, key: timm and EVA, transformers 5 and CLIP; transformers 4 and BEiT
@@ -136,7 +136,7 @@ def _find(encoder: Encoder, layer: str | None) -> tuple[str, nn.Module]:
         return list(found.items())[-1]
     inside = [name for name in found if name == layer or name.startswith(f"{layer}.")]
     if len(inside) != 1:
-        which = f"has {len(inside)}, not one" if inside else f"is not among them{nearest(layer, found)}"
+        which = f"has {len(inside)}, not one" if inside else f"is not among them{suggest_nearest(layer, found)}"
         raise UsageError(f"layer {layer!r}: of the attention modules of {encoder.source} it {which}")
     return inside[0], found[inside[0]]
 

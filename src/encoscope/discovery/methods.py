@@ -10,16 +10,16 @@ from typing import Any, Protocol, runtime_checkable
 from encoscope.discovery.lost import lost
 from encoscope.discovery.ncut import maskcut, tokencut
 from encoscope.discovery.result import DiscoveredObjects
-from encoscope.discovery.sam import opened, sam
+from encoscope.discovery.sam import load_sam, sam
 from encoscope.discovery.segments import felzenszwalb, grid, random_segments, slic
 from encoscope.discovery.simple import dino_seg, pca
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import LoadedImage
 
 
 @runtime_checkable
-class Method(Protocol):
+class DiscoveryMethod(Protocol):
     """From an encoder and a photo to what is found there; methods without a network take None for the encoder."""
 
     def __call__(self, encoder: Encoder | None, photo: LoadedImage, /) -> DiscoveredObjects:
@@ -41,26 +41,26 @@ METHODS: Mapping[str, Callable[..., DiscoveredObjects]] = {
 }
 
 
-def base(name: str) -> str:
+def get_base_name(name: str) -> str:
     """A method's name in METHODS: "sam" of "sam:FOLDER", any other as it is."""
     return "sam" if name.startswith("sam:") else name
 
 
-def method(name: str, **settings: Any) -> Method:
+def get_method(name: str, **settings: Any) -> DiscoveryMethod:
     """A discovery method with its settings, ready to be called on an encoder and a photo.
 
     name: of METHODS; "sam:WEIGHTS" is "sam" with ``weights``, which are loaded now.
 
     Raises UsageError for an unknown name or a setting the method does not have; for sam, what its weights raise.
     """
-    if base(name) != name:
-        name, settings = base(name), {"weights": name.partition(":")[2], **settings}
+    if get_base_name(name) != name:
+        name, settings = get_base_name(name), {"weights": name.partition(":")[2], **settings}
     if name not in METHODS:
-        raise UsageError(f"unknown method {name!r}{nearest(name, METHODS)}; there are {', '.join(METHODS)}")
+        raise UsageError(f"unknown method {name!r}{suggest_nearest(name, METHODS)}; there are {', '.join(METHODS)}")
     known = list(inspect.signature(METHODS[name]).parameters)[2:]
     wrong = next((setting for setting in settings if setting not in known), None)
     if wrong is not None:
-        raise UsageError(f"{name} has no setting {wrong!r}{nearest(wrong, known)}; it has {', '.join(known)}")
+        raise UsageError(f"{name} has no setting {wrong!r}{suggest_nearest(wrong, known)}; it has {', '.join(known)}")
     if name == "sam":  # weights that cannot be had are told of before the first photo
-        opened(settings.get("weights", ""), settings.get("device", "cpu"))
+        load_sam(settings.get("weights", ""), settings.get("device", "cpu"))
     return partial(METHODS[name], **settings)

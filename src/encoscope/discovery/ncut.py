@@ -36,22 +36,22 @@ def maskcut(
     layer: str | None = None,
     size: Size = "native",
     tau: float = 0.15,
-    number: int = 3,
+    n_objects: int = 3,
     corners: int = 2,
 ) -> DiscoveredObjects:
-    """Up to ``number`` objects: normalized cuts again and again, each with the patches of the earlier ones taken out.
+    """Up to ``n_objects`` objects: normalized cuts in turn, each with the patches of the earlier ones taken out.
 
     tau 0.15 and three objects are the paper's. corners: a foreground that holds this many corners of the image or more
     is taken for the background (the paper's text; its authors' code takes 3). After that code, a cut that finds an
     object again (IoU above 0.5 with the one before), or at most 1 % of the image, ends the search. The paper resizes
     to 480 x 480 pixels and refines masks with a conditional random field; neither is done here.
     """
-    if number < 1:
-        raise UsageError(f"number is how many objects are looked for, at least 1, not {number}")
+    if n_objects < 1:
+        raise UsageError(f"n_objects is how many objects are looked for, at least 1, not {n_objects}")
     found = patches(encoder, photo, layer, size)
     features, masks = found.features, []
     taken = np.zeros(found.grid, dtype=bool)
-    for _ in range(number):
+    for _ in range(n_objects):
         vector = second_eigenvector(np.where(taken.reshape(-1, 1), 0.0, features), tau)
         side, seed = foreground(vector, found.grid, corners)
         mask = component(found.map(side), seed)

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from encoscope.discovery.attention import AttentionKeys, attention_keys
-from encoscope.discovery.result import DiscoveredObjects, from_masks
+from encoscope.discovery.result import DiscoveredObjects, objects_from_masks
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, LoadedImage
@@ -93,7 +93,7 @@ def objects(found: Sequence[Bool[np.ndarray, "rows columns"]], geometry: Geometr
         top, bottom = _edges(geometry, grid, 0, ys)
         left, right = _edges(geometry, grid, 1, xs)
         boxes.append((left, top, right, bottom))
-    return from_masks(masks, boxes, geometry.original)
+    return objects_from_masks(masks, boxes, geometry.original)
 
 
 def _cells(geometry: Geometry, grid: tuple[int, int], axis: int) -> np.ndarray:

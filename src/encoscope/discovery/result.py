@@ -43,10 +43,10 @@ class DiscoveredObjects:
     @property
     def candidates(self) -> Candidates:
         """Boxes, inner boxes, areas and contact with the border, for ``metrics.localise``."""
-        return candidates(self.regions, (self.height, self.width), self.boxes)
+        return make_candidates(self.regions, (self.height, self.width), self.boxes)
 
 
-def from_labels(labels: Integer[np.ndarray, "height width"]) -> DiscoveredObjects:
+def objects_from_labels(labels: Integer[np.ndarray, "height width"]) -> DiscoveredObjects:
     """One object a label, as the method made it: Felzenszwalb's segments hang together over corners, too."""
     _, dense = np.unique(labels, return_inverse=True)
     dense = dense.reshape(labels.shape) + 1
@@ -57,7 +57,7 @@ def from_labels(labels: Integer[np.ndarray, "height width"]) -> DiscoveredObject
     return _discovery(found, labels.shape, None)
 
 
-def from_masks(
+def objects_from_masks(
     masks: Sequence[Bool[np.ndarray, "height width"]],
     boxes: Sequence[Sequence[float]],
     shape: tuple[int, int],
@@ -71,7 +71,7 @@ def from_masks(
     return _discovery(found, shape, [box for _, box in kept])
 
 
-def candidates(
+def make_candidates(
     found: Sequence[Region], shape: tuple[int, int], boxes: Float[np.ndarray, "regions 4"] | None = None
 ) -> Candidates:
     """Regions of an image of this (height, width) for ``metrics.localise``; boxes stand for the outer ones if given."""

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 
-from encoscope._offline import hugging_face, pretrained, quiet
+from encoscope._offline import hugging_face_access, load_pretrained, quiet_libraries
 from encoscope._torchvision import ensure_torchvision
-from encoscope.discovery.result import DiscoveredObjects, from_masks
+from encoscope.discovery.result import DiscoveredObjects, objects_from_masks
 from encoscope.encoder import Encoder
 from encoscope.encoder.digest import compute_digest
 from encoscope.errors import MissingError, UsageError
@@ -66,15 +66,15 @@ def sam(
     Raises as ``opened``, and UsageError for settings out of range.
     """
     _check(points, predicted_iou=predicted_iou, stability=stability, overlap=overlap)
-    model = opened(weights, device)
-    with quiet():
+    model = load_sam(weights, device)
+    with quiet_libraries():
         found, scores, boxes = _answers(model, displayable(photo), points, predicted_iou, stability)
-    masks = [decoded(found[index]) for index in suppressed(boxes, scores, overlap)]
-    return from_masks(masks, [outer_box(mask) for mask in masks], (photo.height, photo.width))
+    masks = [decode_mask(found[index]) for index in suppress_overlapping(boxes, scores, overlap)]
+    return objects_from_masks(masks, [outer_box(mask) for mask in masks], (photo.height, photo.width))
 
 
 @lru_cache(maxsize=1)
-def opened(weights: str, device: str = "cpu") -> Sam:
+def load_sam(weights: str, device: str = "cpu") -> Sam:
     """The model of a folder or of a name on the hub, kept until another is asked for.
 
     Raises:
@@ -93,18 +93,18 @@ def opened(weights: str, device: str = "cpu") -> Sam:
         raise MissingError("sam needs transformers, which is not installed: pip install 'encoscope[hf]'") from None
     if Path(weights).is_dir() and not (Path(weights) / "config.json").is_file():
         raise MissingError(f"sam: no config.json in {weights}: it should be a folder that save_pretrained wrote")
-    with hugging_face():
+    with hugging_face_access():
         kind = _had(transformers.AutoConfig, weights, "configuration").model_type
         if kind != "sam":
             raise UsageError(f"sam: {weights} holds a network of type {kind!r}, not Segment Anything ('sam')")
         processor = _had(transformers.SamProcessor, weights, "image processor").image_processor
-        network = pretrained(transformers.SamModel, weights, f"sam:{weights}")
+        network = load_pretrained(transformers.SamModel, weights, f"sam:{weights}")
     settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)
     known = hashlib.sha256(f"{compute_digest(network, Preprocess())}{settings}".encode()).hexdigest()
     return Sam(network.eval().requires_grad_(False).to(device), processor, known)
 
 
-def suppressed(
+def suppress_overlapping(
     boxes: Float[Tensor, "masks 4"], scores: Float[Tensor, " masks"], overlap: float
 ) -> Int64[np.ndarray, " kept"]:
     """Which masks remain, best first: none whose box has an IoU above ``overlap`` with that of a better one.
@@ -125,7 +125,7 @@ def suppressed(
     return order.numpy()[np.array(kept, dtype=np.int64)]
 
 
-def decoded(runs: Mapping[str, Any]) -> Bool[np.ndarray, "height width"]:
+def decode_mask(runs: Mapping[str, Any]) -> Bool[np.ndarray, "height width"]:
     """The mask of COCO's run lengths: down the columns, in turn outside and inside."""
     height, width = runs["size"]
     inside = np.arange(len(runs["counts"])) % 2 == 1

@@ -12,25 +12,25 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from encoscope import plots
-from encoscope.discovery.result import DiscoveredObjects, from_labels
+from encoscope.discovery.result import DiscoveredObjects, objects_from_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import LoadedImage
 
 
 def slic(
-    encoder: Encoder | None, photo: LoadedImage, *, segments: int = 5, compactness: float = 10.0, sigma: float = 0.0
+    encoder: Encoder | None, photo: LoadedImage, *, n_segments: int = 5, compactness: float = 10.0, sigma: float = 0.0
 ) -> DiscoveredObjects:
-    """SLIC superpixels (Achanta et al., 2012), about ``segments`` of them.
+    """SLIC superpixels (Achanta et al., 2012), about ``n_segments`` of them.
 
     The NAVE paper does not say how many it took; the default is its number of clusters. Set it to the number of regions
     of the segmentation it is compared with.
     """
-    _check(segments)
+    _check(n_segments)
     labels = _skimage("slic")(
-        plots.displayable(photo.pixels), n_segments=segments, compactness=compactness, sigma=sigma, start_label=0
+        plots.displayable(photo.pixels), n_segments=n_segments, compactness=compactness, sigma=sigma, start_label=0
     )
-    return from_labels(labels.astype(np.int64))
+    return objects_from_labels(labels.astype(np.int64))
 
 
 def felzenszwalb(
@@ -41,33 +41,33 @@ def felzenszwalb(
     scale: the paper's k, for intensities up to 255. min_size: of a segment in pixels, which the paper leaves open.
     """
     labels = _skimage("felzenszwalb")(plots.displayable(photo.pixels), scale=scale, sigma=sigma, min_size=min_size)
-    return from_labels(labels.astype(np.int64))
+    return objects_from_labels(labels.astype(np.int64))
 
 
 def random_segments(
-    encoder: Encoder | None, photo: LoadedImage, *, segments: int = 5, seed: int = 0
+    encoder: Encoder | None, photo: LoadedImage, *, n_segments: int = 5, random_state: int = 0
 ) -> DiscoveredObjects:
     """Voronoi cells of points drawn evenly over the photo: what any segments of that number would score.
 
     The points depend on the seed and the photo's id, not on what else is looked at.
     """
-    _check(segments)
-    rng = np.random.default_rng([seed, int(photo.id[:16], 16)])
-    points = rng.random((segments, 2)) * (photo.height, photo.width)
+    _check(n_segments)
+    rng = np.random.default_rng([random_state, int(photo.id[:16], 16)])
+    points = rng.random((n_segments, 2)) * (photo.height, photo.width)
     rows, columns = np.indices((photo.height, photo.width)) + 0.5
     pixels = np.stack([rows, columns], axis=-1)
     labels = KDTree(points).query(pixels)[1]
-    return from_labels(np.asarray(labels, dtype=np.int64))
+    return objects_from_labels(np.asarray(labels, dtype=np.int64))
 
 
-def grid(encoder: Encoder | None, photo: LoadedImage, *, segments: int = 5) -> DiscoveredObjects:
-    """Rectangles: about ``segments`` of them, as square as that number allows."""
-    _check(segments)
-    rows = min(photo.height, max(1, round(np.sqrt(segments * photo.height / photo.width))))
-    columns = min(photo.width, max(1, round(segments / rows)))
+def grid(encoder: Encoder | None, photo: LoadedImage, *, n_segments: int = 5) -> DiscoveredObjects:
+    """Rectangles: about ``n_segments`` of them, as square as that number allows."""
+    _check(n_segments)
+    rows = min(photo.height, max(1, round(np.sqrt(n_segments * photo.height / photo.width))))
+    columns = min(photo.width, max(1, round(n_segments / rows)))
     y = np.arange(photo.height) * rows // photo.height
     x = np.arange(photo.width) * columns // photo.width
-    return from_labels(y[:, None] * columns + x[None])
+    return objects_from_labels(y[:, None] * columns + x[None])
 
 
 def _skimage(name: str) -> Callable[..., Any]:
@@ -78,6 +78,6 @@ def _skimage(name: str) -> Callable[..., Any]:
     return getattr(segmentation, name)
 
 
-def _check(segments: int) -> None:
-    if segments < 1:
-        raise UsageError(f"segments is how many are asked for, at least 1, not {segments}")
+def _check(n_segments: int) -> None:
+    if n_segments < 1:
+        raise UsageError(f"n_segments is how many are asked for, at least 1, not {n_segments}")

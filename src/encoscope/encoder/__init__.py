@@ -4,10 +4,19 @@ from encoscope._torchvision import ensure_torchvision
 from encoscope.encoder.convert import as_encoder
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
-from encoscope.encoder.substitute import substituted
+from encoscope.encoder.substitute import substitute_maps
 from encoscope.encoder.types import Activation, LayerInfo, Observation
 from encoscope.encoder.untrained_copy import untrained_copy
 
 ensure_torchvision()  # networks of any source, the user's own too, may import torchvision
 
-__all__ = ["Activation", "Encoder", "LayerInfo", "Observation", "as_encoder", "load", "substituted", "untrained_copy"]
+__all__ = [
+    "Activation",
+    "Encoder",
+    "LayerInfo",
+    "Observation",
+    "as_encoder",
+    "load",
+    "substitute_maps",
+    "untrained_copy",
+]

@@ -18,8 +18,8 @@ def as_encoder(model: Encoder | nn.Module | str, **loading: Any) -> Encoder:
         model: an ``Encoder``, which comes back as it is; a ``torch.nn.Module``, which becomes ``Encoder(model)`` with
             the constructor's default preprocessing (224 x 224 pixels, ImageNet's mean and standard deviation); or a
             source string such as ``"timm:resnet18"``, which is given to ``load``.
-        **loading: keyword arguments of ``load`` (``untrained``, ``checkpoint``, ``device``, ``seed``, ``trust``,
-            ``precision``). They are for source strings only.
+        **loading: keyword arguments of ``load`` (``untrained``, ``checkpoint``, ``device``, ``random_state``,
+            ``trust``, ``precision``). They are for source strings only.
 
     Returns:
         The encoder.

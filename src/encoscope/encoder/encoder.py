@@ -21,7 +21,7 @@ from encoscope.encoder.digest import compute_digest, fingerprint_parameters
 from encoscope.encoder.discovery import LayerDiscovery, discover, follows, output_tensor
 from encoscope.encoder.execution import guarded, in_halves
 from encoscope.encoder.types import Activation, LayerInfo, Observation
-from encoscope.errors import EncoscopeError, UsageError, nearest
+from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 from encoscope.images import Batch, GeometryKind, LoadedImage, Preprocess, make_batch, read_image
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -119,8 +119,8 @@ class Encoder:
         if found is not None:
             return found.info
         if name and name in dict(self.module.named_modules()):
-            raise UsageError(f"layer {name!r} gives no spatial map{nearest(name, self._discovery.layers)}")
-        raise UsageError(f"unknown layer {name!r}{nearest(name, self._discovery.layers)}")
+            raise UsageError(f"layer {name!r} gives no spatial map{suggest_nearest(name, self._discovery.layers)}")
+        raise UsageError(f"unknown layer {name!r}{suggest_nearest(name, self._discovery.layers)}")
 
     @property
     def depths(self) -> list[str]:

@@ -28,7 +28,7 @@ def load(
     untrained: bool = False,
     checkpoint: str | Path | None = None,
     device: str | torch.device = "auto",
-    seed: int = 0,
+    random_state: int = 0,
     trust: bool = False,
     precision: str = "fp32",
 ) -> Encoder:
@@ -37,7 +37,7 @@ def load(
     source: "timm:NAME", "torchvision:NAME", "hf:OWNER/NAME" or "hf:FOLDER", "openclip:ARCH[/TAG]",
         "hub:OWNER/REPO:ENTRY" or "hub:FOLDER:ENTRY", "zoo:NAME", "py:module:function"; it may end in "@untrained" or
         "@FILE" (a checkpoint).
-    untrained: random weights, from ``seed``. checkpoint: a .safetensors or torch file with the weights.
+    untrained: random weights, from ``random_state``. checkpoint: a .safetensors or torch file with the weights.
     device: "auto" is the GPU if there is one. trust: allow code from a "hub:" repository to run.
     precision: "fp32", or "bf16" or "fp16" by autocast.
 
@@ -53,7 +53,7 @@ def load(
     if untrained and checkpoint is not None:
         raise UsageError("untrained and a checkpoint contradict each other: give one of them")
     where = _device(device)
-    request = SourceRequest(name, untrained, None if checkpoint is None else Path(checkpoint), seed, trust)
+    request = SourceRequest(name, untrained, None if checkpoint is None else Path(checkpoint), random_state, trust)
     built = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build(request)
     encoder = built if isinstance(built, Encoder) else _encoder(built, precision)
     encoder.source = f"{scheme}:{name}" + ("@untrained" if untrained else f"@{checkpoint}" if checkpoint else "")

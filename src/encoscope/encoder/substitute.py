@@ -15,7 +15,7 @@ from encoscope.encoder.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 
 
-def substituted(
+def substitute_maps(
     encoder: Encoder,
     pixels: Float[Tensor, "batch channels height width"],
     layer: str,

@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from encoscope.discovery import METHODS as DISCOVERY
-from encoscope.discovery import DiscoveredObjects, method
-from encoscope.discovery import candidates as candidates_of
-from encoscope.discovery.methods import base
-from encoscope.discovery.result import from_labels, from_masks
-from encoscope.discovery.sam import opened
+from encoscope.discovery import DiscoveredObjects, get_method
+from encoscope.discovery import make_candidates as candidates_of
+from encoscope.discovery.methods import get_base_name
+from encoscope.discovery.result import objects_from_labels, objects_from_masks
+from encoscope.discovery.sam import load_sam
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import LoadedImage, resize_image
 from encoscope.metrics import Candidates
 from encoscope.nave import segment
@@ -86,16 +86,16 @@ class Baseline:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if base(self.method) not in METHODS:
+        if get_base_name(self.method) not in METHODS:
             raise UsageError(
-                f"unknown method {self.method!r}{nearest(self.method, METHODS)}; there are {', '.join(METHODS)}"
+                f"unknown method {self.method!r}{suggest_nearest(self.method, METHODS)}; there are {', '.join(METHODS)}"
             )
-        if self.encoder is None and base(self.method) not in ALONE:
+        if self.encoder is None and get_base_name(self.method) not in ALONE:
             raise UsageError(f"{self.method} needs an encoder")
         if self.method == "nave":  # a wrong setting fails before the first photo
             self._settings()
         else:
-            method(self.method, **self._finding(1))
+            get_method(self.method, **self._finding(1))
 
     @property
     def matched(self) -> bool:
@@ -105,7 +105,7 @@ class Baseline:
     @property
     def name(self) -> str:
         """The method for a table: of SAM's weights only the folder's own name."""
-        return f"sam:{Path(self._weights).absolute().name}" if base(self.method) == "sam" else self.method
+        return f"sam:{Path(self._weights).absolute().name}" if get_base_name(self.method) == "sam" else self.method
 
     @property
     def _weights(self) -> str:
@@ -117,10 +117,10 @@ class Baseline:
         if self.matched:
             sliver = {"sliver": _SLIVER} if self.method == "felzenszwalb" else {}
             return made | {"options": dict(self.options), "seed": self.seed} | sliver
-        if base(self.method) == "sam":  # its weights by what they are: not where they lie, nor where they run
+        if get_base_name(self.method) == "sam":  # its weights by what they are: not where they lie, nor where they run
             device = self.options.get("device", "cpu")
             options = {name: value for name, value in self.options.items() if name != "device"}
-            weights = opened(self._weights, device).digest
+            weights = load_sam(self._weights, device).digest
             return made | {"method": "sam", "weights": weights, "options": options}
         assert self.encoder is not None
         made |= {"encoder": self.encoder.digest, "precision": self.encoder.precision}
@@ -140,7 +140,7 @@ class Baseline:
         if self.method in _SEARCHED:
             found = _SEARCHED[self.method](photo, asked, self._finding(asked))
         else:
-            found = method(self.method, **self._finding(asked))(self.encoder, photo)
+            found = get_method(self.method, **self._finding(asked))(self.encoder, photo)
         if self.matched:
             return Parts(_labels(found), self._ruled(found).regions)
         return Parts(_labels(found) + 1, found.regions, found.boxes)
@@ -157,14 +157,14 @@ class Baseline:
 
     def _finding(self, parts: int) -> dict[str, Any]:
         """Keyword arguments of the discovery method."""
-        if base(self.method) == "sam":
+        if get_base_name(self.method) == "sam":
             return dict(self.options)
         if not self.matched:
             return {"size": self.size, **self.options}
         if self.method == "felzenszwalb":  # takes a scale; parts that are no candidates would take others' places
             return {"min_size": self.min_area + 1, **self.options}
-        seed = {"seed": self.seed} if self.method == "random" else {}
-        return {"segments": parts, **seed, **self.options}
+        seed = {"random_state": self.seed} if self.method == "random" else {}
+        return {"n_segments": parts, **seed, **self.options}
 
     def _ruled(self, found: DiscoveredObjects) -> DiscoveredObjects:
         """The parts that are large enough, each whole, without the frame."""
@@ -182,7 +182,7 @@ class Baseline:
                         edge[...] = False
                 masks.append(mask)
         masks = [mask for mask in masks if mask.any()]
-        return from_masks(masks, [outer_box(mask) for mask in masks], shape)
+        return objects_from_masks(masks, [outer_box(mask) for mask in masks], shape)
 
 
 def slic(photo: LoadedImage, parts: int, options: Mapping[str, Any]) -> DiscoveredObjects:
@@ -192,11 +192,11 @@ def slic(photo: LoadedImage, parts: int, options: Mapping[str, Any]) -> Discover
     """
     (small, _), asked = _shrunk(photo), parts
     for _ in range(_TRIES // 2):
-        made = len(DISCOVERY["slic"](None, small, **{**options, "segments": asked}))
+        made = len(DISCOVERY["slic"](None, small, **{**options, "n_segments": asked}))
         if made >= parts:
             break
         asked = max(asked + 1, round(asked * parts / made))
-    return DISCOVERY["slic"](None, photo, **{**options, "segments": asked})
+    return DISCOVERY["slic"](None, photo, **{**options, "n_segments": asked})
 
 
 def felzenszwalb(photo: LoadedImage, parts: int, options: Mapping[str, Any]) -> DiscoveredObjects:
@@ -221,7 +221,7 @@ def felzenszwalb(photo: LoadedImage, parts: int, options: Mapping[str, Any]) -> 
     assert best is not None
     rows = np.arange(photo.height) * best.height // photo.height
     columns = np.arange(photo.width) * best.width // photo.width
-    return from_labels(_labels(best)[np.ix_(rows, columns)])
+    return objects_from_labels(_labels(best)[np.ix_(rows, columns)])
 
 
 def _shrunk(photo: LoadedImage) -> tuple[LoadedImage, float]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from encoscope.discovery.methods import base
+from encoscope.discovery.methods import get_base_name
 from encoscope.errors import UsageError
 from encoscope.evaluation.baselines import ALONE, CONTROL, MATCHED, Baseline
 from encoscope.evaluation.report import Report
@@ -183,12 +183,12 @@ def lineup(
         for name in several
         for k in clusters
     ]
-    return made + [of(nave, name, **more.get(base(name), {})) for name in single]
+    return made + [of(nave, name, **more.get(get_base_name(name), {})) for name in single]
 
 
 def of(nave: Baseline, name: str, *, clusters: int | None = None, **options: Any) -> Baseline:
     """Another method with the same encoder (or device), size, seed and rules for candidates."""
-    encoder = None if base(name) in ALONE else nave.encoder
-    if base(name) == "sam" and nave.encoder is not None:
+    encoder = None if get_base_name(name) in ALONE else nave.encoder
+    if get_base_name(name) == "sam" and nave.encoder is not None:
         options = {"device": str(nave.encoder.device), **options}
     return replace(nave, method=name, encoder=encoder, clusters=clusters, options=options)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from encoscope.errors import EncoscopeError
-from encoscope.store import cache_dir, content_key
+from encoscope.store import content_key, get_cache_dir
 from encoscope.store.files import explain_os_errors
 
 
@@ -22,7 +22,7 @@ class MeasurementCache:
     """
 
     def __init__(self, manifest: Mapping[str, Any], *, fresh: bool = False) -> None:
-        self.path: Path = cache_dir("experiments") / f"{content_key(manifest)}.jsonl"
+        self.path: Path = get_cache_dir("experiments") / f"{content_key(manifest)}.jsonl"
         self._found: dict[str, dict[str, Any]] = {}
         self._file: TextIO | None = None
         with explain_os_errors(self.path.parent):

@@ -166,7 +166,7 @@ def with_untrained(contenders: Sequence[Baseline], seed: int) -> tuple[list[Base
     if not ours or ours[0].encoder is None or ours[0].encoder.source.endswith("@untrained"):
         return everyone, names, []
     try:
-        twin = untrained_copy(ours[0].encoder, seed=seed)
+        twin = untrained_copy(ours[0].encoder, random_state=seed)
     except UsageError as error:
         return everyone, names, [str(error)]
     everyone += [replace(one, encoder=twin) for one in ours]

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from encoscope import results
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import SkippedImage
 from encoscope.metrics import Interval
 from encoscope.progress import Progress
@@ -45,7 +45,7 @@ class EvaluationRequest:
         wrong = next((name for name in self.options if name not in defaults), None)
         if wrong is not None:
             known = f"there are {', '.join(defaults)}" if defaults else "this experiment has none"
-            raise UsageError(f"no setting {wrong!r}{nearest(wrong, defaults)}: {known}")
+            raise UsageError(f"no setting {wrong!r}{suggest_nearest(wrong, defaults)}: {known}")
         for name, value in self.options.items():
             kind = type(defaults[name])
             if kind in (int, float) and not isinstance(value, int if kind is int else int | float):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 
 Score: TypeAlias = Literal["cosine", "softmax"]
 Mode: TypeAlias = Literal["threshold", "exact"]
@@ -64,7 +64,7 @@ class FalconSettings:
         names = [field.name for field in fields(cls)]
         for name in changes:
             if name not in names:
-                raise UsageError(f"FALCON has no setting {name!r}{nearest(name, names)}")
+                raise UsageError(f"FALCON has no setting {name!r}{suggest_nearest(name, names)}")
         return replace(
             PRESETS[preset], **{name: value for name, value in changes.items() if value is not None}
         )._checked()

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from encoscope.errors import MissingError, UsageError, nearest
+from encoscope.errors import MissingError, UsageError, suggest_nearest
 from encoscope.images.sets import LabelledImages
 
 BACKGROUND = "BACKGROUND_Google"
@@ -18,7 +18,9 @@ SPLITS = ("train", "test")
 def listed(split: str) -> tuple[str, ...]:
     """The photos of a split as ``class/image_0001.jpg``, background included, as the shipped list orders them."""
     if split not in SPLITS:
-        raise UsageError(f"Caltech-101 has no split {split!r}; use one of {', '.join(SPLITS)}{nearest(split, SPLITS)}")
+        raise UsageError(
+            f"Caltech-101 has no split {split!r}; use one of {', '.join(SPLITS)}{suggest_nearest(split, SPLITS)}"
+        )
     text = (resources.files("encoscope.images") / "splits" / f"caltech101-{split}.txt").read_text(encoding="utf-8")
     return tuple(text.split())
 

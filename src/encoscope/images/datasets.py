@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from encoscope.errors import MissingError, UsageError, nearest
+from encoscope.errors import MissingError, UsageError, suggest_nearest
 from encoscope.images.caltech101 import caltech101
 from encoscope.images.coco import coco, coco20k
 from encoscope.images.folders import folder
@@ -54,7 +54,7 @@ def open_dataset(text: str | os.PathLike[str]) -> LabelledImages:
         raise MissingError(f"no such folder: {text}; a dataset is a folder or NAME:ROOT with {', '.join(_READERS)}")
     if name not in _READERS:
         raise UsageError(
-            f"unknown dataset {name!r}{nearest(name, _READERS)}: NAME:ROOT#SPLIT with {', '.join(_READERS)}"
+            f"unknown dataset {name!r}{suggest_nearest(name, _READERS)}: NAME:ROOT#SPLIT with {', '.join(_READERS)}"
         )
     root, _, after = rest.rpartition("#") if "#" in rest else (rest, "", "")
     if not root:

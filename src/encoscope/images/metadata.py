@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 
 _KEYS = ("path", "image", "file", "filename", "name")
 
@@ -47,7 +47,7 @@ def read_columns(file: str | os.PathLike[str], paths: Sequence[Path]) -> Mapping
     matches = [_find_row(table, path) for path in paths]
     if not any(matches):
         example = paths[0].name if paths else ""
-        raise UsageError(f"no row of {file} is about any of the images{nearest(example, table)}")
+        raise UsageError(f"no row of {file} is about any of the images{suggest_nearest(example, table)}")
     return {name: [(row.get(name) or None) if row else None for row in matches] for name in columns}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images.levels import Pixels
 
 _FILTERS = {
@@ -22,7 +22,7 @@ def resize_image(pixels: Pixels, size: tuple[int, int], interpolation: str = "bi
     """Resize to (height, width), dtype kept; floats are clipped to [0, 1], as bytes are to 0 and 255."""
     if interpolation not in _FILTERS:
         raise UsageError(
-            f"unknown interpolation {interpolation!r}{nearest(interpolation, _FILTERS)}: {', '.join(_FILTERS)}"
+            f"unknown interpolation {interpolation!r}{suggest_nearest(interpolation, _FILTERS)}: {', '.join(_FILTERS)}"
         )
     if pixels.shape[:2] == size:
         return pixels

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from encoscope.cache import cache_dir
-from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError, nearest
+from encoscope.cache import get_cache_dir
+from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError, suggest_nearest
 from encoscope.images.sets import LabelledImages
 
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -36,7 +36,9 @@ def stl10(root: str | Path, split: str = "train") -> LabelledImages:
         UsageError: unknown split. MissingError: a binary file is not there. ImageError: it is only a part of one.
     """
     if split not in SPLITS:
-        raise UsageError(f"STL-10 has no split {split!r}{nearest(split, SPLITS)}; use one of {', '.join(SPLITS)}")
+        raise UsageError(
+            f"STL-10 has no split {split!r}{suggest_nearest(split, SPLITS)}; use one of {', '.join(SPLITS)}"
+        )
     root = Path(root)
     home = next((place for place in (root, root / FOLDER) if (place / SPLITS[split][0]).is_file()), None)
     if home is None:
@@ -70,7 +72,7 @@ def _unpacked(source: Path, count: int) -> Path:
     """The folder of the PNG files: whole, because it gets its name only when the last file is written."""
     status = source.stat()
     content = f"{source.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
-    folder = cache_dir("stl10", f"{source.stem}-{hashlib.sha256(content.encode()).hexdigest()[:16]}")
+    folder = get_cache_dir("stl10", f"{source.stem}-{hashlib.sha256(content.encode()).hexdigest()[:16]}")
     if folder.is_dir():
         return folder
     aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from encoscope.errors import ImageError, MissingError, UsageError, nearest
+from encoscope.errors import ImageError, MissingError, UsageError, suggest_nearest
 from encoscope.images.folders import SUFFIXES
 from encoscope.images.image import SkippedImage
 from encoscope.images.sets import BoxedImages, Collection, Thing
@@ -125,7 +125,7 @@ def _listed(home: Path, split: str) -> list[str]:
         if not known:
             raise MissingError(f"{home} has no lists of images: there is nothing in {lists}")
         short = [stem for stem in known if "_" not in stem] or known
-        raise UsageError(f"{home} has no split {split!r}{nearest(split, known)}; there are {', '.join(short)}")
+        raise UsageError(f"{home} has no split {split!r}{suggest_nearest(split, known)}; there are {', '.join(short)}")
     lines = (line.split() for line in file.read_text(encoding="utf-8-sig").splitlines())
     return list(dict.fromkeys(parts[0] for parts in lines if parts))
 

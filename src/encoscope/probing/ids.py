@@ -14,7 +14,7 @@ from encoscope.errors import EncoscopeError
 from encoscope.probing.prefetch import prefetch
 from encoscope.progress import Progress, track
 from encoscope.results import atomic_write
-from encoscope.store import cache_dir
+from encoscope.store import get_cache_dir
 
 UNREADABLE = "unreadable"
 
@@ -25,7 +25,7 @@ def hash_files(paths: Sequence[Path], *, progress: Progress = None) -> list[str]
     Kept in the cache under the list of names: files whose size and time of change are the same are not read again.
     """
     names = "\0".join(os.path.abspath(path) for path in paths)  # noqa: PTH100 - symbolic links stay apart
-    file = cache_dir("ids", hashlib.sha256(os.fsencode(names)).hexdigest()[:16] + ".npz")
+    file = get_cache_dir("ids", hashlib.sha256(os.fsencode(names)).hexdigest()[:16] + ".npz")
     stamps = np.array([_stamp(path) for path in paths], dtype=np.int64).reshape(-1, 2)
     ids = [""] * len(paths)
     with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as kept:

@@ -23,7 +23,7 @@ from encoscope.probing.prefetch import prefetch
 from encoscope.probing.result import Probe, check_values
 from encoscope.probing.topk import TopK
 from encoscope.progress import Progress, track_steps
-from encoscope.store import Store, StoreRow, cache_dir, content_key
+from encoscope.store import Store, StoreRow, content_key, get_cache_dir
 
 KIND = "probe"
 TOP = 100
@@ -185,7 +185,7 @@ def _place(
         "images": len(ids),
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     }
-    return (cache_dir("probe") if cache is None else Path(cache)) / content_key(manifest), manifest
+    return (get_cache_dir("probe") if cache is None else Path(cache)) / content_key(manifest), manifest
 
 
 def _finished(folder: Path, manifest: dict[str, Any]) -> Store | None:

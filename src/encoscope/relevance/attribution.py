@@ -9,15 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.relevance.attributor import Attributor
 from encoscope.relevance.gradients import GradientInput, GuidedBackprop
 from encoscope.relevance.lrp import Lrp
-from encoscope.relevance.targets import Start, Targets, Units, targets
+from encoscope.relevance.targets import RelevanceStart, Targets, Units, targets
 from encoscope.units import Unit, channel_unit
 
-Function: TypeAlias = Callable[[Encoder, Tensor, Unit, list[str]], Mapping[str, Tensor]]
-Method: TypeAlias = str | Function
+AttributionFunction: TypeAlias = Callable[[Encoder, Tensor, Unit, list[str]], Mapping[str, Tensor]]
+RelevanceMethod: TypeAlias = str | AttributionFunction
 """A method's name, or a callable (encoder, pixels [B, C, H, W], unit, layers) -> {layer: [B, channels, h, w]}."""
 
 _METHODS: dict[str, type[Attributor]] = {
@@ -28,14 +28,14 @@ _METHODS: dict[str, type[Attributor]] = {
 METHODS = tuple(_METHODS)
 
 
-def relevance(
+def compute_relevance(
     encoder: Encoder,
     images: Any,
     unit: Units,
     layers: Sequence[str] | str,
-    method: Method = "lrp",
+    method: RelevanceMethod = "lrp",
     *,
-    start: Start = "all",
+    start: RelevanceStart = "all",
 ) -> dict[str, Float[Tensor, "batch channels height width"]]:
     """How much each activation of some layers matters to a unit, on each image: {layer: relevance}, detached.
 
@@ -53,13 +53,13 @@ def relevance(
     return _attributor(encoder, unit, layers, method, start)(pixels)
 
 
-def attribution(
+def make_attributor(
     encoder: Encoder,
     unit: Units,
     layers: Sequence[str] | str,
-    method: Method = "lrp",
+    method: RelevanceMethod = "lrp",
     *,
-    start: Start = "all",
+    start: RelevanceStart = "all",
 ) -> Attributor:
     """``relevance`` for a loop: an object with all that is costly prepared, to be called on normalised batches.
 
@@ -72,26 +72,29 @@ def attribution(
     return found
 
 
-def default_method(encoder: Encoder) -> str:
+def choose_method(encoder: Encoder) -> str:
     """The name of LRP where it reaches the network from its last layer to its first, else "gradient-input"."""
     main = [info for info in encoder.layers if info.role != "inner"] or encoder.layers
     if not main:
         raise UsageError(f"{encoder.source} has no layer with a spatial map")
     try:
-        attribution(encoder, channel_unit(main[-1].name, 0), [main[0].name], "lrp")
+        make_attributor(encoder, channel_unit(main[-1].name, 0), [main[0].name], "lrp")
     except UsageError:
         return "gradient-input"
     return "lrp"
 
 
-def _attributor(encoder: Encoder, unit: Units, layers: Sequence[str] | str, method: Method, start: Start) -> Attributor:
+def _attributor(
+    encoder: Encoder, unit: Units, layers: Sequence[str] | str, method: RelevanceMethod, start: RelevanceStart
+) -> Attributor:
     names = [layers] if isinstance(layers, str) else list(layers)
     aims = targets(encoder, unit, names, start)
     if not isinstance(method, str):
         return _Plugged(encoder, aims, names, method)
     if method not in _METHODS:
         raise UsageError(
-            f"unknown relevance method {method!r}{nearest(method, METHODS)}: one of {', '.join(METHODS)}, or a callable"
+            f"unknown relevance method {method!r}{suggest_nearest(method, METHODS)}: "
+            f"one of {', '.join(METHODS)}, or a callable"
         )
     return _METHODS[method](encoder, aims, names)
 
@@ -99,7 +102,9 @@ def _attributor(encoder: Encoder, unit: Units, layers: Sequence[str] | str, meth
 class _Plugged(Attributor):
     """Anyone's attribution, called once for each distinct unit of a batch; what it gives is checked."""
 
-    def __init__(self, encoder: Encoder, targets: Targets, layers: Sequence[str], function: Function) -> None:
+    def __init__(
+        self, encoder: Encoder, targets: Targets, layers: Sequence[str], function: AttributionFunction
+    ) -> None:
         super().__init__(encoder, targets, layers)
         if targets.start != "all":
             raise UsageError("start='argmax' is for the built-in methods: a callable starts where it likes")

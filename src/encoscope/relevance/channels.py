@@ -15,39 +15,39 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.progress import Progress, track_steps
-from encoscope.relevance.attribution import Method, attribution, default_method
+from encoscope.relevance.attribution import RelevanceMethod, choose_method, make_attributor
 from encoscope.units import Unit, parse_unit
 
 _log = logging.getLogger("encoscope")
 
 
-def channel_relevance(
+def compute_channel_relevance(
     encoder: Encoder,
     images: Any,
     unit: Unit | str,
     layer: str | None = None,
     *,
-    method: Method | None = None,
-    batch: int = 16,
+    method: RelevanceMethod | None = None,
+    batch_size: int = 16,
     progress: Progress = None,
 ) -> Float[Tensor, " channels"]:
     """How much each channel of a layer matters to a unit: relevance summed over space, its mean over the images.
 
     The largest are a class's small circuit (VITAL, Fig. 4). images: a normalised tensor [B, C, H, W], or paths,
-    folders, PIL images, ... as for ``images.photos``; one ``batch`` is in memory at a time, and what cannot be read is
-    left out with a warning. layer: the last stage or block below the unit if left out. method: ``default_method``'s if
-    left out.
+    folders, PIL images, ... as for ``images.read_images``; ``batch_size`` of them are in memory at a time, and what
+    cannot be read is left out with a warning. layer: the last stage or block below the unit if left out. method: as
+    ``choose_method`` says if left out.
 
-    Raises UsageError if no image can be read, and where ``relevance`` does.
+    Raises UsageError if no image can be read, and where ``compute_relevance`` does.
     """
-    if batch < 1:
-        raise UsageError(f"batch is a number of images, at least 1, not {batch}")
+    if batch_size < 1:
+        raise UsageError(f"batch_size is a number of images, at least 1, not {batch_size}")
     unit = parse_unit(unit, encoder)
     name = layer if layer is not None else _below(encoder, unit)
-    attributor = attribution(encoder, unit, [name], default_method(encoder) if method is None else method)
+    attributor = make_attributor(encoder, unit, [name], choose_method(encoder) if method is None else method)
     total, count = torch.zeros(encoder.layer(name).channels, dtype=torch.float64), 0
     with track_steps(None, "relevance", progress) as step:
-        for pixels in _batches(encoder, images, batch):
+        for pixels in _batches(encoder, images, batch_size):
             # In float64, so that the batches' size does not show.
             total += attributor(pixels)[name].double().sum((0, 2, 3)).cpu()
             count += len(pixels)

@@ -15,7 +15,7 @@ from encoscope.encoder import Encoder, Observation
 from encoscope.errors import UsageError
 from encoscope.units import Unit, compute_values, parse_unit, required_outputs, unit_weights
 
-Start: TypeAlias = Literal["all", "argmax"]
+RelevanceStart: TypeAlias = Literal["all", "argmax"]
 Units: TypeAlias = Unit | str | Sequence[Unit | str]
 Place: TypeAlias = str
 """Where a unit lives: a layer's name, FEATURES or LOGITS."""
@@ -33,7 +33,7 @@ class Targets:
 
     encoder: Encoder
     units: tuple[Unit, ...]
-    start: Start
+    start: RelevanceStart
 
     def of(self, batch: int) -> tuple[Unit, ...]:
         """The unit of each image of a batch."""
@@ -79,7 +79,7 @@ class Targets:
         return torch.stack(parts).sum()
 
 
-def targets(encoder: Encoder, units: Units, layers: Sequence[str], start: Start) -> Targets:
+def targets(encoder: Encoder, units: Units, layers: Sequence[str], start: RelevanceStart) -> Targets:
     """Units and layers checked against the encoder: relevance is there at the units' own layers and those below.
 
     Raises UsageError for unknown units and layers, and for layers above a unit's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.evaluation.report import EvaluationRequest
 from encoscope.images import LabelledImages
 from encoscope.reproduce.vital.published import STAND_INS, WEIGHTS
@@ -25,7 +25,7 @@ def networks(request: EvaluationRequest, names: Sequence[str]) -> dict[str, str]
     for text in request.models:
         name, equals, model = text.partition("=")
         if equals and name not in names:
-            raise UsageError(f"no network {name!r}{nearest(name, names)}: there are {', '.join(names)}")
+            raise UsageError(f"no network {name!r}{suggest_nearest(name, names)}: there are {', '.join(names)}")
         found |= {name: model} if equals else {}
     if "paper" in plain:
         found |= {name: WEIGHTS[name] for name in names if name not in found}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 
 if TYPE_CHECKING:
     from encoscope.evaluation.report import EvaluationRequest, Report
@@ -126,5 +126,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 def experiment(name: str) -> Experiment:
     """An experiment by name; UsageError names the nearest."""
     if name not in EXPERIMENTS:
-        raise UsageError(f"unknown experiment {name!r}{nearest(name, EXPERIMENTS)}: see encoscope reproduce list")
+        raise UsageError(
+            f"unknown experiment {name!r}{suggest_nearest(name, EXPERIMENTS)}: see encoscope reproduce list"
+        )
     return EXPERIMENTS[name]

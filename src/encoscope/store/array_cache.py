@@ -12,7 +12,7 @@ import numpy as np
 
 from encoscope._version import __version__
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.store import Store, StoreRow, cache_dir, content_key
+from encoscope.store import Store, StoreRow, content_key, get_cache_dir
 
 _FLUSH = 512  # rows; what a kill costs
 _PATIENCE = 20  # times a tenth of a second, while another process writes to the same store
@@ -27,7 +27,7 @@ class Vectors:
 
     def __init__(self, manifest: Mapping[str, Any], cache: str | os.PathLike[str] | None = None) -> None:
         self._manifest = {"kind": "vectors", "version": __version__, **manifest}
-        root = cache_dir("vectors") if cache is None else Path(cache)
+        root = get_cache_dir("vectors") if cache is None else Path(cache)
         self.path = root / content_key(self._manifest)
         self._found: dict[str, dict[str, np.ndarray]] = {}
         self._waiting: list[str] = []

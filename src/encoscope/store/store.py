@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.results import atomic_write
 from encoscope.store.compact import merge_shards
 from encoscope.store.files import explain_os_errors, file_stem, save_array, sync_folder
@@ -128,7 +128,7 @@ class Store:
         """An array of a shard, mapped into memory and read-only: nothing is read before it is used."""
         files = self._entry(shard).files
         if name not in files:
-            raise UsageError(f"shard {shard} of {self.path} has no array {name!r}{nearest(name, files)}")
+            raise UsageError(f"shard {shard} of {self.path} has no array {name!r}{suggest_nearest(name, files)}")
         file = self.path / files[name]
         try:
             return np.load(file, mmap_mode="r", allow_pickle=False)

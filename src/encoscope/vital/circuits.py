@@ -12,7 +12,7 @@ from encoscope.concise_repr import concise_repr
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.progress import Progress
-from encoscope.relevance import Method, channel_relevance, default_method
+from encoscope.relevance import RelevanceMethod, choose_method, compute_channel_relevance
 from encoscope.units import Unit, channel_unit, parse_unit
 from encoscope.vital.estimator import Vital
 from encoscope.vital.references.references import References, Source, class_references
@@ -97,7 +97,7 @@ def strongest(
     *,
     top: int = 3,
     layer: str | None = None,
-    method: Method | None = None,
+    method: RelevanceMethod | None = None,
     progress: Progress = None,
 ) -> tuple[str, str, list[Link]]:
     """The layer (the last hidden one if left out), the method's name, and the ``top`` channels by relevance.
@@ -111,9 +111,9 @@ def strongest(
     if top < 1:
         raise UsageError(f"a circuit has at least one channel, not {top}")
     name = layer or encoder.depths[-1]
-    how: Method = default_method(encoder) if method is None else method
+    how: RelevanceMethod = choose_method(encoder) if method is None else method
     sources = [item.source for item in references.items]
-    found = channel_relevance(encoder, sources, unit, name, method=how, progress=progress).double().numpy()
+    found = compute_channel_relevance(encoder, sources, unit, name, method=how, progress=progress).double().numpy()
     total = max(float(np.abs(found).sum()), 1e-30)
     order = np.argsort(-found, kind="stable")[:top]
     links = [Link(channel_unit(name, int(i)), float(found[i]), float(found[i]) / total) for i in order]
@@ -127,7 +127,7 @@ def circuit(
     *,
     top: int = 3,
     layer: str | None = None,
-    method: Method | None = None,
+    method: RelevanceMethod | None = None,
     progress: Progress = None,
     **settings: Any,
 ) -> Circuit:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.relevance import Attributor, attribution
-from encoscope.relevance.attribution import Method
-from encoscope.relevance.targets import Start
+from encoscope.relevance import Attributor, make_attributor
+from encoscope.relevance.attribution import RelevanceMethod
+from encoscope.relevance.targets import RelevanceStart
 from encoscope.units import Unit, compute_values, required_outputs
 from encoscope.vital.matching import Values, values_of
 
-Relevance: TypeAlias = Method
+Relevance: TypeAlias = RelevanceMethod
 """A method's name ("lrp", "guided-backprop", "gradient-input"), or a callable (encoder, pixels, unit, layers)."""
 
 
@@ -97,7 +97,7 @@ class FeatureReader:
     def _attributor(self, units: tuple[Unit, ...]) -> Attributor:
         distinct = units[:1] if len(set(units)) == 1 else units
         if distinct not in self._attributors:
-            self._attributors[distinct] = attribution(
+            self._attributors[distinct] = make_attributor(
                 self.encoder, distinct, self.layers, self.relevance or "lrp", start=_start(distinct)
             )
         return self._attributors[distinct]
@@ -106,13 +106,13 @@ class FeatureReader:
 def relevance_reaches(encoder: Encoder, unit: Unit, layers: Sequence[str], relevance: Relevance) -> bool:
     """Whether a relevance method gets from a unit to all of the layers of this network."""
     try:
-        attribution(encoder, unit, layers, relevance, start=_start([unit]))
+        make_attributor(encoder, unit, layers, relevance, start=_start([unit]))
     except UsageError:
         return False
     return True
 
 
-def _start(units: Sequence[Unit]) -> Start:
+def _start(units: Sequence[Unit]) -> RelevanceStart:
     """Concepts, directions in a layer's channel space, start where an image is most like them (appendix B.3)."""
     return "argmax" if all(unit.kind == "direction" for unit in units) else "all"
 

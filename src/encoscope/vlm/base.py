@@ -67,7 +67,7 @@ class TwoTowers(ABC):
 
     @cached_property
     def _digest(self) -> str:
-        return digest_of(self.model, self.preprocess, self._reading())
+        return compute_vlm_digest(self.model, self.preprocess, self._reading())
 
     @abstractmethod
     def _reading(self) -> str:
@@ -103,7 +103,7 @@ class TwoTowers(ABC):
         return torch.cat(rows)
 
 
-def digest_of(module: nn.Module, preprocess: Preprocess, text: str) -> str:
+def compute_vlm_digest(module: nn.Module, preprocess: Preprocess, text: str) -> str:
     """sha256 over the sorted parameters and buffers, the preprocessing, and what turns text into tokens."""
     sha = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):

@@ -6,7 +6,7 @@ import torch
 
 from encoscope.errors import UsageError
 from encoscope.vlm.base import VLM
-from encoscope.vlm.openclip import open_model
+from encoscope.vlm.openclip import load_open_clip
 from encoscope.zoo import registry
 
 FORMS = (
@@ -15,7 +15,7 @@ FORMS = (
 )
 
 
-def load(source: str, *, untrained: bool = False, device: str = "auto", seed: int = 0) -> VLM:
+def load(source: str, *, untrained: bool = False, device: str = "auto", random_state: int = 0) -> VLM:
     """Load an image-text model.
 
     source: ``zoo:NAME`` (ships with the package), or ``openclip:`` and what open_clip calls it: ``ARCHITECTURE/TAG`` or
@@ -39,17 +39,19 @@ def load(source: str, *, untrained: bool = False, device: str = "auto", seed: in
             raise UsageError(f"{source} is no image-text model; zoo:clip-caltech101 is")
         # the folder is given to open_clip, which reads the file itself: check the digest before
         folder = registry.verify(found).parent
-        return open_model(f"local-dir:{folder}", source=given, device=place, untrained=untrained, seed=seed)
+        return load_open_clip(
+            f"local-dir:{folder}", source=given, device=place, untrained=untrained, random_state=random_state
+        )
     if source.startswith("openclip:"):
         name = source.removeprefix("openclip:")
         if not name:
             raise UsageError("openclip: needs a name after it, as openclip:ViT-B-32/laion2b_s34b_b79k")
-        return open_model(name, source=given, device=place, untrained=untrained, seed=seed)
+        return load_open_clip(name, source=given, device=place, untrained=untrained, random_state=random_state)
     if source.startswith("hf:"):
-        from encoscope.vlm.transformers import open_transformers
+        from encoscope.vlm.transformers import load_transformers
 
         name = source.removeprefix("hf:")
         if not name:
             raise UsageError("hf: needs a name after it, as hf:openai/clip-vit-base-patch32")
-        return open_transformers(name, source=given, device=place, untrained=untrained, seed=seed)
+        return load_transformers(name, source=given, device=place, untrained=untrained, random_state=random_state)
     raise UsageError(f"{given!r} names no image-text model; use one of {FORMS}")

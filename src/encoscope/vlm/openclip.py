@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from encoscope._torchvision import ensure_torchvision
-from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.images import Preprocess
 from encoscope.vlm.base import TwoTowers
 
@@ -48,7 +48,7 @@ class OpenClip(TwoTowers):
         return self.model.encode_text(self.tokenizer(texts).to(self.device))
 
 
-def preprocess_of(settings: Mapping[str, Any]) -> tuple[Preprocess, bool]:
+def read_preprocess_settings(settings: Mapping[str, Any]) -> tuple[Preprocess, bool]:
     """open_clip's preprocessing settings as ours, and whether images are squashed.
 
     Raises:
@@ -80,8 +80,8 @@ def _quiet() -> Iterator[None]:
         root.setLevel(kept)
 
 
-def open_model(
-    name: str, *, source: str, device: torch.device | str = "cpu", untrained: bool = False, seed: int = 0
+def load_open_clip(
+    name: str, *, source: str, device: torch.device | str = "cpu", untrained: bool = False, random_state: int = 0
 ) -> OpenClip:
     """Load an open_clip model.
 
@@ -103,7 +103,7 @@ def open_model(
         _check(open_clip, architecture, weights, untrained)
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(random_state)
             model = open_clip.create_model(
                 architecture,
                 pretrained=None if untrained else weights or None,
@@ -117,14 +117,14 @@ def open_model(
         detail = " ".join(str(error).split())[:300]
         raise EncoscopeError(f"{source} cannot be loaded: {detail or type(error).__name__}") from error
     visual: Any = model.visual
-    preprocess, squash = preprocess_of(visual.preprocess_cfg)
+    preprocess, squash = read_preprocess_settings(visual.preprocess_cfg)
     return OpenClip(model, tokenizer, preprocess, source=source, squash=squash, device=device)
 
 
 def _check(open_clip: Any, architecture: str, weights: str, untrained: bool) -> None:
     known = open_clip.list_models()
     if architecture not in known:
-        raise UsageError(f"open_clip has no model {architecture!r}{nearest(architecture, known)}")
+        raise UsageError(f"open_clip has no model {architecture!r}{suggest_nearest(architecture, known)}")
     if not weights and not untrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
         raise UsageError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoscope._offline import hugging_face, pretrained
+from encoscope._offline import hugging_face_access, load_pretrained
 from encoscope._torchvision import ensure_torchvision
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import Preprocess
@@ -52,8 +52,8 @@ class Transformers(TwoTowers):
         return self.model.get_text_features(**tokens).pooler_output
 
 
-def open_transformers(
-    name: str, *, source: str, device: torch.device | str = "cpu", untrained: bool = False, seed: int = 0
+def load_transformers(
+    name: str, *, source: str, device: torch.device | str = "cpu", untrained: bool = False, random_state: int = 0
 ) -> Transformers:
     """Load a model by its name on the hub, or from a folder that ``save_pretrained`` wrote (model and tokenizer).
 
@@ -71,7 +71,7 @@ def open_transformers(
         ) from None
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise MissingError(f"{source}: the folder holds no config.json; it should be one that save_pretrained wrote")
-    with hugging_face():
+    with hugging_face_access():
         config = _had(transformers.AutoConfig, name, f"the configuration of {source}")
         if not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
             raise UsageError(f"{source} is no image-text model but {config.model_type}; CLIP and SigLIP are")
@@ -82,7 +82,7 @@ def open_transformers(
                 f"the tokenizer of {source} knows {known} tokens, the model {wanted}: are its files there, and its own?"
             )
         processor = load_processor(name, transformers)
-        model = _model(transformers, config, name, source, untrained, seed)
+        model = _model(transformers, config, name, source, untrained, random_state)
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
         raise UsageError(f"{source} ({config.model_type}) gives no vectors of images and texts; CLIP and SigLIP do")
     # an exact size and no crop: the processor gives up the aspect
@@ -91,12 +91,12 @@ def open_transformers(
     return Transformers(model, tokenizer, preprocess, source=source, squash=squash, device=device)
 
 
-def _model(transformers: Any, config: Any, name: str, source: str, untrained: bool, seed: int) -> Any:
+def _model(transformers: Any, config: Any, name: str, source: str, untrained: bool, random_state: int) -> Any:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(random_state)
         if untrained:
             return transformers.AutoModel.from_config(config)
-        return pretrained(transformers.AutoModel, name, source)
+        return load_pretrained(transformers.AutoModel, name, source)
 
 
 def _had(kind: Any, name: str, what: str) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ def entry(name: str) -> ZooEntry:
     """
     short = name.removeprefix("zoo:")
     if short not in NAMES:
-        raise UsageError(f"the zoo has no {short!r}; it has {', '.join(NAMES)}{nearest(short, NAMES)}")
+        raise UsageError(f"the zoo has no {short!r}; it has {', '.join(NAMES)}{suggest_nearest(short, NAMES)}")
     path = _record(short)
     if not path.is_file():
         raise MissingError(

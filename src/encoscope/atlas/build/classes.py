@@ -20,7 +20,7 @@ from encoscope.atlas.records import (
 )
 from encoscope.atlas.writer import Writer
 from encoscope.progress import track
-from encoscope.relevance import channel_relevance, default_method
+from encoscope.relevance import choose_method, compute_channel_relevance
 from encoscope.units import Unit, channel_unit, parse_unit
 
 _IMAGES, _CHANNELS, _FAILURES, _DRIVERS, _EXAMPLES = 6, 5, 4, 4, 4
@@ -97,7 +97,9 @@ def _circuit(writer: Writer, made: BuildPlan, index: int, rows: Sequence[int]) -
     files = [made.file(made.any.ids[row]) for row in rows[:_FOR_RELEVANCE]]
     found = []
     for layer in made.layers:
-        relevance = channel_relevance(made.encoder, files, unit, layer, progress=False).numpy().astype(np.float64)
+        relevance = (
+            compute_channel_relevance(made.encoder, files, unit, layer, progress=False).numpy().astype(np.float64)
+        )
         total = relevance.clip(min=0).sum()
         if total <= 0:
             continue
@@ -121,7 +123,7 @@ def _circuit(writer: Writer, made: BuildPlan, index: int, rows: Sequence[int]) -
 
 
 def _method(made: BuildPlan) -> str:
-    method = str(default_method(made.encoder))
+    method = str(choose_method(made.encoder))
     names = {"lrp": "layer-wise relevance propagation", "gradient-input": "gradient times input"}
     return f"{names.get(method, method)}, summed over space, mean over up to {_FOR_RELEVANCE} of the class's images"
 

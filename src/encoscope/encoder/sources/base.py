@@ -19,13 +19,14 @@ from encoscope.images import Preprocess
 class SourceRequest:
     """A network as asked for: ``name`` within its source, and how its weights are to be had.
 
-    untrained: random weights from ``seed``. checkpoint: a file with the weights. trust: code from elsewhere may run.
+    untrained: random weights from ``random_state``. checkpoint: a file with the weights.
+    trust: code from elsewhere may run.
     """
 
     name: str
     untrained: bool = False
     checkpoint: Path | None = None
-    seed: int = 0
+    random_state: int = 0
     trust: bool = False
 
     @property
@@ -49,10 +50,10 @@ class LoadedModel:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(random_state: int) -> Iterator[None]:
     """Random weights made inside follow from the seed; the global random state is as before afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(random_state)
         yield
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from encoscope._offline import hugging_face, no_weights, reason
+from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, needs, seeded
-from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.images.processors import load_processor, read_preprocess
 
 _log = logging.getLogger("encoscope")
@@ -30,7 +30,7 @@ def build(request: SourceRequest) -> LoadedModel:
     """The network with its image processor's preprocessing and, for a trained classifier, class names."""
     with needs("transformers", "hf:", "hf"):
         import transformers
-    with hugging_face():
+    with hugging_face_access():
         config = _config(request, transformers)
         cls = _class(config, transformers)
         vision = getattr(config, "vision_config", config) if cls.__name__ in _TOWERS.values() else config
@@ -39,7 +39,7 @@ def build(request: SourceRequest) -> LoadedModel:
                 options = {"trust_remote_code": request.trust, "output_loading_info": True}
                 module, info = cls.from_pretrained(request.name, **options)
             except (OSError, ValueError, RuntimeError) as error:
-                raise no_weights(f"hf:{request.name}", reason(error)) from error
+                raise missing_weights_error(f"hf:{request.name}", explain_hub_error(error)) from error
             _report(module, sorted(info["missing_keys"]), request.name)
         else:
             module = _make(cls, vision, request)
@@ -70,7 +70,7 @@ def _config(request: SourceRequest, transformers: Any) -> Any:
         if "trust_remote_code" in str(error):
             raise UsageError(f"hf:{name} runs Python code of its own: allow it with --trust (trust=True)") from error
         if "/" not in name:
-            raise UsageError(f"hf:{name}: no folder and no type of network{nearest(name, types)}") from error
+            raise UsageError(f"hf:{name}: no folder and no type of network{suggest_nearest(name, types)}") from error
         raise MissingError(
             f"hf:{name}: its configuration is not in the cache, and the hub cannot be reached or has no such model: "
             "give a folder that save_pretrained wrote"
@@ -88,7 +88,7 @@ def _class(config: Any, transformers: Any) -> Any:
 
 
 def _make(cls: Any, config: Any, request: SourceRequest) -> nn.Module:
-    with seeded(request.seed):
+    with seeded(request.random_state):
         try:
             return cls.from_config(config) if cls.__name__ == "AutoModel" else cls(config)
         except (ValueError, TypeError, ImportError) as error:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from encoscope._offline import no_weights, quiet, reachable
+from encoscope._offline import is_reachable, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
 from encoscope.errors import EncoscopeError, UsageError
@@ -22,14 +22,14 @@ def build(request: SourceRequest) -> LoadedModel:
     if not request.trust:
         raise UsageError(f"hub:{request.name} runs the Python code of {repository}: allow it with --trust (trust=True)")
     local = Path(repository).is_dir()
-    if not local and not _cached(repository) and not reachable("github.com"):
-        raise no_weights(
+    if not local and not _cached(repository) and not is_reachable("github.com"):
+        raise missing_weights_error(
             f"hub:{request.name}", "the repository is not in torch's cache, and github.com cannot be reached"
         )
     source: Literal["local", "github"] = "local" if local else "github"
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
-        with seeded(request.seed), quiet():
+        with seeded(request.random_state), quiet_libraries():
             made = _call(repository, entry, source, pretrained=request.pretrained)
         if not isinstance(made, nn.Module):
             raise UsageError(f"hub:{request.name} returned {type(made).__name__}, not a torch.nn.Module")
@@ -40,7 +40,7 @@ def build(request: SourceRequest) -> LoadedModel:
     except EncoscopeError:
         raise
     except OSError as error:
-        raise no_weights(f"hub:{request.name}", " ".join(str(error).split())[:200]) from error
+        raise missing_weights_error(f"hub:{request.name}", " ".join(str(error).split())[:200]) from error
     except Exception as error:  # the repository's own code
         said = " ".join(str(error).split())[:300]
         raise EncoscopeError(f"hub:{request.name} failed: {type(error).__name__}: {said}") from error

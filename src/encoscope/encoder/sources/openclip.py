@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from encoscope._offline import hugging_face, no_weights, quiet, reason
+from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, needs, seeded
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
 
 
@@ -23,7 +23,9 @@ def build(request: SourceRequest) -> LoadedModel:
     located = request.name.startswith(("local-dir:", "hf-hub:"))
     architecture, _, tag = (request.name, "", "") if located else request.name.partition("/")
     if not located and architecture not in open_clip.list_models():
-        raise UsageError(f"unknown open_clip model {architecture!r}{nearest(architecture, open_clip.list_models())}")
+        raise UsageError(
+            f"unknown open_clip model {architecture!r}{suggest_nearest(architecture, open_clip.list_models())}"
+        )
     if not located:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         if tag and tag not in tags:
@@ -32,27 +34,27 @@ def build(request: SourceRequest) -> LoadedModel:
             )
         if request.pretrained and not tag:
             if not tags:
-                raise no_weights(f"openclip:{architecture}", "open_clip has none for it")
+                raise missing_weights_error(f"openclip:{architecture}", "open_clip has none for it")
             raise UsageError(
                 f"openclip:{architecture} has several weights: add one, as openclip:{architecture}/{tags[0]}"
             )
 
-    with hugging_face():
+    with hugging_face_access():
         try:
-            model = create(architecture, seed=request.seed, tag=tag or None, weights=request.pretrained)
+            model = create(architecture, random_state=request.random_state, tag=tag or None, weights=request.pretrained)
         except (OSError, RuntimeError) as error:
-            raise no_weights(f"openclip:{request.name}", reason(error)) from error
+            raise missing_weights_error(f"openclip:{request.name}", explain_hub_error(error)) from error
     tower = model.visual
     if request.checkpoint is not None:
         tower = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: tower)
     return LoadedModel(tower, _preprocess(tower), classifier=False)
 
 
-def create(architecture: str, *, seed: int = 0, tag: str | None = None, weights: bool = False) -> Any:
+def create(architecture: str, *, random_state: int = 0, tag: str | None = None, weights: bool = False) -> Any:
     """The whole open_clip model, with seeded random weights unless ``weights``."""
     import open_clip
 
-    with seeded(seed), quiet():
+    with seeded(random_state), quiet_libraries():
         return open_clip.create_model(architecture, pretrained=tag if weights else None, load_weights=weights)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
-from encoscope.errors import EncoscopeError, UsageError, nearest
+from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 
 
 def build(request: SourceRequest) -> LoadedModel | Encoder:
@@ -39,9 +39,10 @@ def build(request: SourceRequest) -> LoadedModel | Encoder:
     function = getattr(found, function_name, None)
     if not callable(function):
         raise UsageError(
-            f"py:{request.name}: {module_name} has no function {function_name!r}{nearest(function_name, vars(found))}"
+            f"py:{request.name}: {module_name} has no function {function_name!r}"
+            f"{suggest_nearest(function_name, vars(found))}"
         )
-    with seeded(request.seed):
+    with seeded(request.random_state):
         try:
             made = _make(function, request)
         except EncoscopeError:

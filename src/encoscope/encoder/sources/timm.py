@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from encoscope._offline import hugging_face, no_weights, quiet, reason
+from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
 
 # Networks with position embeddings or windows for one size, made to take others; each class knows one of these.
@@ -22,38 +22,38 @@ def build(request: SourceRequest) -> LoadedModel:
 
     base, _, tag = request.name.partition(".")
     if not timm.is_model(base):
-        raise UsageError(f"unknown timm model {base!r}{nearest(base, timm.list_models())}")
+        raise UsageError(f"unknown timm model {base!r}{suggest_nearest(base, timm.list_models())}")
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
-        known = nearest(tag, tags) or f"; it has {', '.join(tags) or 'none'}"
+        known = suggest_nearest(tag, tags) or f"; it has {', '.join(tags) or 'none'}"
         raise UsageError(f"timm model {base!r} has no weights {tag!r}{known}")
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
-        return create(request.name, seed=request.seed, num_classes=classes, in_chans=channels)
+        return create(request.name, random_state=request.random_state, num_classes=classes, in_chans=channels)
 
     if request.checkpoint is not None:
         module = load_checkpoint(request.checkpoint, make, converter=_convert)
     elif request.untrained:
         module = make()
     elif not tags:
-        raise no_weights(f"timm:{request.name}", "timm has none for it")
+        raise missing_weights_error(f"timm:{request.name}", "timm has none for it")
     else:
-        with hugging_face():
+        with hugging_face_access():
             try:
-                module = create(request.name, seed=request.seed, pretrained=True)
+                module = create(request.name, random_state=request.random_state, pretrained=True)
             except (OSError, RuntimeError) as error:
-                raise no_weights(f"timm:{request.name}", reason(error)) from error
+                raise missing_weights_error(f"timm:{request.name}", explain_hub_error(error)) from error
     return LoadedModel(module, preprocess(module), None if request.untrained else _classes(module))
 
 
-def create(name: str, *, seed: int = 0, **arguments: Any) -> nn.Module:
+def create(name: str, *, random_state: int = 0, **arguments: Any) -> nn.Module:
     """``timm.create_model`` with seeded weights, for any input size where the network can do that."""
     import timm
 
     given = {key: value for key, value in arguments.items() if value is not None}
     for index, free in enumerate(_FREE_SIZE):
         try:
-            with seeded(seed), quiet():
+            with seeded(random_state), quiet_libraries():
                 return timm.create_model(name, **{**free, **given})
         except TypeError as error:
             if index == len(_FREE_SIZE) - 1 or not any(key in str(error) for key in free):

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from encoscope._offline import no_weights, quiet, torch_hub_file
+from encoscope._offline import missing_weights_error, quiet_libraries, torch_hub_file_available
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
 
 
@@ -20,7 +20,7 @@ def build(request: SourceRequest) -> LoadedModel:
     name, _, tag = request.name.partition(".")
     known = models.list_models(module=models)
     if name not in known:
-        raise UsageError(f"unknown torchvision model {name!r}{nearest(name, known)}")
+        raise UsageError(f"unknown torchvision model {name!r}{suggest_nearest(name, known)}")
     published = models.get_model_weights(name)
     if tag and tag not in published.__members__:
         raise UsageError(
@@ -29,7 +29,7 @@ def build(request: SourceRequest) -> LoadedModel:
     weights: Any = published[tag] if tag else published.__members__.get("DEFAULT") or next(iter(published), None)
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
-        with seeded(request.seed), quiet():
+        with seeded(request.random_state), quiet_libraries():
             module = models.get_model(name, weights=None, **({} if classes is None else {"num_classes": classes}))
             return module if channels is None else with_channels(module, channels)
 
@@ -38,15 +38,15 @@ def build(request: SourceRequest) -> LoadedModel:
     elif request.untrained:
         module = make()
     elif weights is None:
-        raise no_weights(f"torchvision:{name}", "torchvision has none for it")
-    elif not torch_hub_file(weights.url):
-        raise no_weights(f"torchvision:{name}", "not in the cache, and the server cannot be reached")
+        raise missing_weights_error(f"torchvision:{name}", "torchvision has none for it")
+    elif not torch_hub_file_available(weights.url):
+        raise missing_weights_error(f"torchvision:{name}", "not in the cache, and the server cannot be reached")
     else:
         try:
-            with quiet():
+            with quiet_libraries():
                 module = models.get_model(name, weights=weights)
         except (OSError, RuntimeError) as error:  # no connection, or a download that is not what it should be
-            raise no_weights(f"torchvision:{name}", " ".join(str(error).split())[:200]) from error
+            raise missing_weights_error(f"torchvision:{name}", " ".join(str(error).split())[:200]) from error
     return LoadedModel(module, _preprocess(weights, module), None if request.untrained else _classes(weights, module))
 
 
@@ -66,7 +66,7 @@ def _preprocess(weights: Any, module: nn.Module) -> Preprocess:
     channels = 3 if first is None else first.in_channels
     if weights is None:
         return Preprocess(interpolation="bilinear", crop=0.875, channels=channels)
-    with quiet():
+    with quiet_libraries():
         transform: Any = weights.transforms()
     size, resize = transform.crop_size[0], transform.resize_size[0]
     return Preprocess(

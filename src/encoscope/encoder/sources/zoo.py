@@ -18,9 +18,9 @@ def build(request: SourceRequest) -> LoadedModel:
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
         if entry.library == "open_clip":
-            return openclip.create(f"local-dir:{entry.file.parent}", seed=request.seed).visual
+            return openclip.create(f"local-dir:{entry.file.parent}", random_state=request.random_state).visual
         arguments = {**entry.kwargs, **({} if classes is None else {"num_classes": classes})}
-        return timm.create(entry.architecture, seed=request.seed, in_chans=channels, **arguments)
+        return timm.create(entry.architecture, random_state=request.random_state, in_chans=channels, **arguments)
 
     module = make() if request.checkpoint is None else load_checkpoint(request.checkpoint, make)
     if request.pretrained:

@@ -18,7 +18,7 @@ from encoscope.falcon.captions.readers import cleaned, read_captions
 from encoscope.falcon.captions.store import FORMAT, MANIFEST, CaptionStore, read_manifest
 from encoscope.progress import Progress, track_steps
 from encoscope.results import atomic_write
-from encoscope.store import cache_dir, content_key
+from encoscope.store import content_key, get_cache_dir
 from encoscope.store.files import explain_os_errors, save_array, sync_folder
 from encoscope.store.keys import first_difference
 from encoscope.store.lock import Lock
@@ -91,7 +91,7 @@ def default_store(vlm: VLM | None = None, *, progress: Progress = None) -> Capti
 
     vlm = vlm or load("zoo:clip-caltech101")
     captions = vocabulary()
-    folder = cache_dir("captions", content_key({"captions": _survey(iter(captions))[1], "vlm": vlm.digest}))
+    folder = get_cache_dir("captions", content_key({"captions": _survey(iter(captions))[1], "vlm": vlm.digest}))
     return build(captions, vlm, folder, progress=progress)
 
 

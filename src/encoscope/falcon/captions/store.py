@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from encoscope.errors import EncoscopeError, MissingError, UsageError, nearest
+from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
@@ -161,7 +161,9 @@ def pick_column(columns: Sequence[str], wanted: str | None, file: Path) -> str:
     """
     if wanted is not None:
         if wanted not in columns:
-            raise UsageError(f"{file} has no column {wanted!r}{nearest(wanted, columns)}; it has: {', '.join(columns)}")
+            raise UsageError(
+                f"{file} has no column {wanted!r}{suggest_nearest(wanted, columns)}; it has: {', '.join(columns)}"
+            )
         return wanted
     by_name = {column.lower(): column for column in reversed(columns)}
     for name in ("caption", "captions", "text", "title"):

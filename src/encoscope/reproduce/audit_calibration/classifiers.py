@@ -20,7 +20,7 @@ from encoscope.recipes.augment import MEAN, STD
 from encoscope.recipes.classify import mixed_cross_entropy
 from encoscope.recipes.photos import Photos, decode
 from encoscope.recipes.training import Phase, TrainingPlan, train
-from encoscope.store import cache_dir, content_key
+from encoscope.store import content_key, get_cache_dir
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def classifier(
     }
     if condition.mark is not None and condition.carried < 1:
         settings["carried"] = condition.carried
-    folder = cache_dir("studies", f"{plan.name}-{content_key(settings)}")
+    folder = get_cache_dir("studies", f"{plan.name}-{content_key(settings)}")
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     model = untrained(setting, found.photos.classes, condition.seed).module

@@ -104,7 +104,7 @@ def _untrained(
 ) -> tuple[dict[str, Float[np.ndarray, " features"]] | None, str]:
     """The same of the network with random weights; None, and why, where there is no such network."""
     try:
-        twin = untrained_copy(encoder, seed=request.seed)
+        twin = untrained_copy(encoder, random_state=request.seed)
     except UsageError as error:
         return None, f"{error}."
     return shares(fitted(request, asked, twin), units, asked), ""

@@ -38,7 +38,7 @@ def encoders(request: EvaluationRequest, paper: str | None, stand_ins: Sequence[
         if paper is None:
             raise UsageError(f"the paper's network, {SIMCLR}, has no public weights: give --model timm:resnet18@FILE")
         models = (paper,)
-    return [load(model, **{**request.load, "seed": request.seed}) for model in models]
+    return [load(model, **{**request.load, "random_state": request.seed}) for model in models]
 
 
 def fitted(request: EvaluationRequest, asked: Mapping[str, Any], encoder: Encoder, **settings: Any) -> Falcon:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from encoscope.encoder import Encoder, untrained_copy
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import short
 from encoscope.images import LabelledImages, LoadedImage, open_dataset, read_image
@@ -48,7 +48,7 @@ def fig3(request: EvaluationRequest) -> Report:
     """A class's photos clustered one by one and together, and one cluster uncovered."""
     asked = request.settings(DEFAULTS)
     found = class_clusters(request, asked)
-    twin = _jointly(untrained_copy(found.encoder, seed=request.seed), found.photos, asked, request)
+    twin = _jointly(untrained_copy(found.encoder, random_state=request.seed), found.photos, asked, request)
     cells, same, bare = [], [], []
     with track_steps(len(found.photos), "photos", request.progress) as count:
         for index, photo in enumerate(found.photos):
@@ -162,7 +162,9 @@ def _class(labelled: LabelledImages, name: str, text: str) -> str:
         raise UsageError(f"{text!r} has no labels: name a labelled dataset, such as caltech101:ROOT#train")
     name = name or next((known for known in CLASSES if known in labelled.classes), labelled.classes[0])
     if name not in labelled.classes:
-        raise UsageError(f"{text!r} has no class {name!r}{nearest(name, labelled.classes)}: see --set class=NAME")
+        raise UsageError(
+            f"{text!r} has no class {name!r}{suggest_nearest(name, labelled.classes)}: see --set class=NAME"
+        )
     return name
 
 

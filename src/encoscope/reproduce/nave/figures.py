@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from encoscope.discovery.methods import base
+from encoscope.discovery.methods import get_base_name
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.evaluation.baselines import Baseline
@@ -58,7 +58,7 @@ def fig1(request: EvaluationRequest) -> Report:
         for photo in shown:
             ours = nave(photo)
             large = [region for region in ours.regions if region.area > 0.001 * ours.labels.size]
-            found = {"nave": ours.labels} | {base(one.method): one(photo, len(large)).labels for one in others}
+            found = {"nave": ours.labels} | {get_base_name(one.method): one(photo, len(large)).labels for one in others}
             cells += [
                 (displayable(photo), ""),
                 *((overlay(photo, labels % 256), name) for name, labels in found.items()),
@@ -89,7 +89,7 @@ def fig1(request: EvaluationRequest) -> Report:
 
 def _said(last: Baseline) -> str:
     """What a reader of Fig. 1 must know of Segment Anything, which comes last if it is there."""
-    if base(last.method) != "sam":
+    if get_base_name(last.method) != "sam":
         return "Segment Anything is not drawn: no weights."
     return (
         f"{last.name} (Segment Anything) cannot be asked for a number: all masks it makes from "
@@ -247,7 +247,7 @@ def _ablation(name: str, title: str, request: EvaluationRequest, variants: Calla
 def encoders(request: EvaluationRequest, stand_ins: Sequence[str], paper: Sequence[str]) -> list[Encoder]:
     """The networks named, the paper's own for "paper", or the stand-ins."""
     models = paper if request.models == ("paper",) else request.models or stand_ins
-    return [load(model, **{**request.load, "seed": request.seed}) for model in models]
+    return [load(model, **{**request.load, "random_state": request.seed}) for model in models]
 
 
 def pictured(request: EvaluationRequest, count: int) -> list[LoadedImage]:
@@ -270,10 +270,10 @@ def name_of(photo: LoadedImage) -> str:
 
 def _drawn(model: str, request: EvaluationRequest, redrawn: bool) -> Callable[[int], Encoder]:
     """The network for a run: always the same, or, untrained, with weights of the run's own seed."""
-    first = load(model, **{**request.load, "seed": request.seed})
+    first = load(model, **{**request.load, "random_state": request.seed})
     if not (redrawn and first.source.endswith("@untrained")):
         return lambda run: first
-    return lambda run: load(model, **{**request.load, "seed": request.seed + run})
+    return lambda run: load(model, **{**request.load, "random_state": request.seed + run})
 
 
 def _parts(encoder: Encoder, photo: LoadedImage, **more: Any) -> Segmentation:

@@ -106,7 +106,7 @@ class _Bench:
         """The network that stands under a name."""
         model = self.models[feature]
         if model not in self._encoders:
-            self._encoders[model] = load(model, **{**self.request.load, "seed": self.request.seed})
+            self._encoders[model] = load(model, **{**self.request.load, "random_state": self.request.seed})
         return self._encoders[model]
 
     def contender(self, line: NaveLine, feature: str, method: str) -> Baseline:

@@ -50,7 +50,7 @@ def run(request: EvaluationRequest) -> Report:
     clusters = _numbers(str(asked["clusters"]))
     masked, with_boxes = _data(request)
     models = stages(request, str(asked["checkpoints"]))
-    encoders = {name: load(model, **{**request.load, "seed": request.seed}) for name, model in models.items()}
+    encoders = {name: load(model, **{**request.load, "random_state": request.seed}) for name, model in models.items()}
     boxes = {"size": asked["box_size"], "min_area": asked["min_area"], "border": asked["border"]}
     whole = {"size": asked["size"], "min_area": 0, "border": 0}
     regions = _measured(encoders, clusters, masked, overlap.TASK, whole, request)

@@ -27,7 +27,7 @@ from encoscope.reproduce.vital.image_cache import (
     steps_of,
 )
 from encoscope.reproduce.vital.judge import PROMPTS, Judge, Real, class_row, known_to, real_photos
-from encoscope.store import cache_dir
+from encoscope.store import get_cache_dir
 
 PARTS = ("classes", "untrained", "methods", "channels")
 _TOGETHER = 10  # pictures that DeepInversion makes at once
@@ -66,7 +66,7 @@ class ComparisonExperiment:
         if "#" in asked.data:
             raise UsageError(f"give {asked.data.partition('#')[0]} without a split: train makes pictures, test judges")
         self.asked = asked
-        self.folder = asked.folder or cache_dir("experiments", "vital-zoo")
+        self.folder = asked.folder or get_cache_dir("experiments", "vital-zoo")
         self.rows: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.pictures: dict[str, Image.Image] = {}

@@ -33,7 +33,7 @@ from encoscope.reproduce.vital.image_cache import (
 )
 from encoscope.reproduce.vital.judge import known_to
 from encoscope.reproduce.vital.published import WEIGHTS
-from encoscope.store import cache_dir, content_key
+from encoscope.store import content_key, get_cache_dir
 from encoscope.units import channel_unit, find_class_index, parse_unit
 from encoscope.vital import Vital
 from encoscope.vital.references.patches import patch_references
@@ -78,7 +78,7 @@ class Bench:
     @cached_property
     def how(self) -> tuple[tuple[str, Any], ...]:
         """How the network is loaded."""
-        return tuple(sorted({**self.request.load, "seed": self.request.seed}.items()))
+        return tuple(sorted({**self.request.load, "random_state": self.request.seed}.items()))
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -105,7 +105,7 @@ class Bench:
     def folder(self) -> Path:
         """Where pictures from these photos are kept."""
         about = {"first": str(self.photos.paths[0].resolve()), "count": len(self.photos)}
-        return cache_dir("experiments", "vital-paper", content_key(about))
+        return get_cache_dir("experiments", "vital-paper", content_key(about))
 
     def classes(self, count: int = _SHOWN, preferred: Iterable[str] = ()) -> list[int]:
         """The classes to picture: those named in the settings, else ``--limit`` of them (``count`` if not said).

@@ -16,7 +16,7 @@ from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.metrics import bootstrap
 from encoscope.probing import Patch
-from encoscope.relevance import relevance
+from encoscope.relevance import compute_relevance
 from encoscope.reproduce.vital.harness import Bench, figures
 from encoscope.reproduce.vital.judge import channel_figures
 from encoscope.reproduce.vital.report import report, sheet, shown
@@ -49,7 +49,9 @@ def fig2(request: EvaluationRequest) -> Report:
     assert isinstance(patch, Patch)  # top patches were searched
     batch = bench.encoder.prepare(patch.path)
     active = bench.encoder.activations(batch, below)[below].maps[0]
-    relevant = relevance(bench.encoder, batch, parse_unit(unit, bench.encoder), below, asked["relevance"])[below][0]
+    relevant = compute_relevance(bench.encoder, batch, parse_unit(unit, bench.encoder), below, asked["relevance"])[
+        below
+    ][0]
     found = two_channels(active, relevant)
     shares = shares_of(relevant)
     rows = [

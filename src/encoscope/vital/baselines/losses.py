@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoscope.encoder import Encoder, Observation
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.units import Unit, compute_values, required_outputs
 from encoscope.vital.baselines.registry import BaselineOptions
 from encoscope.vital.synthesis.loop import Losses
@@ -118,5 +118,7 @@ def own_settings(options: BaselineOptions, defaults: Mapping[str, Any], method: 
     """A method's own settings, its defaults where nothing else was asked for. UsageError for one it does not have."""
     for name in options.extra:
         if name not in defaults:
-            raise UsageError(f"{method} has no setting {name!r}{nearest(name, defaults)}; it has {', '.join(defaults)}")
+            raise UsageError(
+                f"{method} has no setting {name!r}{suggest_nearest(name, defaults)}; it has {', '.join(defaults)}"
+            )
     return {**defaults, **options.extra}

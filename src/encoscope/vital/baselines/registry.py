@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError, nearest
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.units import Unit
 from encoscope.vital.synthesis.loop import Objective, Stage
 
@@ -58,5 +58,5 @@ NAMES = ("vital", *METHODS)
 def find_planner(name: str) -> Planner:
     """A comparison method by name; UsageError for an unknown one."""
     if name not in METHODS:
-        raise UsageError(f"unknown method {name!r}{nearest(name, METHODS)}: one of {', '.join(NAMES)}")
+        raise UsageError(f"unknown method {name!r}{suggest_nearest(name, METHODS)}: one of {', '.join(NAMES)}")
     return importlib.import_module(METHODS[name]).plan

@@ -16,7 +16,7 @@ from encoscope.probing import Patch, find_top_patches, hash_files
 from encoscope.probing.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
 from encoscope.results import atomic_write
-from encoscope.store import cache_dir, content_key
+from encoscope.store import content_key, get_cache_dir
 from encoscope.units import Unit
 from encoscope.vital.references.references import Reference, References, Source
 
@@ -81,7 +81,7 @@ def _references(unit: Unit, patches: Sequence[Patch], count: int, whole: bool) -
 
 def _home(encoder: Encoder, unit: Unit, how: dict[str, object], contents: str) -> Path:
     what = [unit.kind, unit.layer, unit.channels, unit.direction]
-    return cache_dir(
+    return get_cache_dir(
         "patches", f"{content_key({'encoder': encoder.digest, 'unit': what, 'files': contents, **how})}.json"
     )
 

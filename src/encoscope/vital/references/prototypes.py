@@ -15,7 +15,7 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress, track
-from encoscope.store import cache_dir, content_key
+from encoscope.store import content_key, get_cache_dir
 from encoscope.store.tensors import opened, write
 from encoscope.units import Unit
 from encoscope.vital.features import FeatureReader
@@ -110,7 +110,7 @@ def _path(reader: FeatureReader, references: References, unit: Unit) -> Path:
         "relevance": reader.relevance,
         "scaled": reader.scaled,
     }
-    return cache_dir("prototypes", f"{content_key(manifest)}.safetensors")
+    return get_cache_dir("prototypes", f"{content_key(manifest)}.safetensors")
 
 
 def _read(

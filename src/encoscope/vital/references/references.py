@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.encoder import Encoder
-from encoscope.errors import MissingError, UsageError, nearest
+from encoscope.errors import MissingError, UsageError, suggest_nearest
 from encoscope.images import ImageListing, LoadedImage, list_images, read_images
 from encoscope.probing import Patch, hash_files, load_patches
 from encoscope.probing.ids import UNREADABLE
@@ -85,7 +85,8 @@ def class_references(
             name = normalize_name(encoder.classes[unit.index] if encoder.classes else f"class {unit.index}")
             known = sorted({normalize_name(label) for label in labels if label is not None})
             raise MissingError(
-                f"the references hold no image labelled {name!r}{nearest(name, known)}: they are needed for {unit.text}"
+                f"the references hold no image labelled {name!r}{suggest_nearest(name, known)}: "
+                f"they are needed for {unit.text}"
             )
     return picked(unit.text, _identified([files[index] for index in chosen]), count, seed, notes)
 

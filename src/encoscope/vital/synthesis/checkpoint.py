@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from encoscope.results import atomic_write
-from encoscope.store import cache_dir, content_key
+from encoscope.store import content_key, get_cache_dir
 
 State: TypeAlias = dict[str, Any]
 """Tensors, numbers, and lists and dictionaries of these."""
@@ -33,7 +33,7 @@ class Checkpoint:
     @classmethod
     def cached(cls, manifest: Mapping[str, Any]) -> Checkpoint:
         """The checkpoint of a run in the cache, named after its manifest."""
-        return cls(cache_dir("synthesis", f"{content_key(manifest)}.pt"), manifest)
+        return cls(get_cache_dir("synthesis", f"{content_key(manifest)}.pt"), manifest)
 
     def save(self, state: State) -> None:
         """Replace the file by this state, whole or not at all."""
