@@ -9,7 +9,14 @@ import platformdirs
 
 
 def get_cache_dir(*parts: str) -> Path:
-    """A folder of the cache: under ENCOSCOPE_CACHE if that is set, else the user's own. It is not made here."""
+    """Find a folder of the cache: under ENCOSCOPE_CACHE if that is set, else the user's own. It is not made here.
+
+    Args:
+        *parts: Subfolders.
+
+    Returns:
+        The folder.
+    """
     named = os.environ.get("ENCOSCOPE_CACHE")
     root = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("encoscope", appauthor=False))
     return root.joinpath(*parts)

@@ -144,11 +144,18 @@ def envelope(
     seed: int | None,
     skipped: Iterable[Any] = (),
 ) -> Document:
-    """A result document, ready for ``write`` or ``dumps``.
+    """Make a result document, ready for `write` or `dumps`.
 
-    kind: "segmentation", "visualization", "description", or another word, whose entries are then called "results".
-    entries: one mapping for each image, visualization, ... model: source, digest and layers; None where there is none.
-    skipped: what was left out, as mappings or objects with ``path`` and ``reason``.
+    Args:
+        kind: "segmentation", "visualization", "description", or another word, whose entries are then called "results".
+        entries: One mapping for each image, visualization, and so on.
+        model: The encoder's source, digest and layers; None where there is none.
+        settings: The settings that made it.
+        seed: The seed; None where nothing was random.
+        skipped: What was left out, as mappings or objects with ``path`` and ``reason``.
+
+    Returns:
+        The document.
     """
     left_out = [
         dict(item) if isinstance(item, Mapping) else {"path": item.path, "reason": item.reason} for item in skipped
@@ -166,26 +173,47 @@ def envelope(
 
 def versions() -> dict[str, str]:
     """The versions that shape a result's numbers, without importing anything."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            installed[package] = importlib.metadata.version(package)
+    return installed
 
 
 def dumps(document: Mapping[str, Any]) -> str:
-    """The document as strict JSON; EncoscopeError with the place of a number JSON cannot hold."""
+    """Write a document as strict JSON.
+
+    Args:
+        document: The document.
+
+    Returns:
+        Its text.
+
+    Raises:
+        EncoscopeError: With the place of a number that JSON cannot hold.
+    """
     plain = _plain(document, "$")
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
     except UnicodeEncodeError:  # a file's name that is no text: only escapes keep it
         text = json.dumps(plain, indent=2, allow_nan=False)
-    return _NUMBERS.sub(lambda found: f"[{', '.join(part.strip() for part in found[1].split(','))}]", text) + "\n"
+    return _NUMBERS.sub(lambda match: f"[{', '.join(part.strip() for part in match[1].split(','))}]", text) + "\n"
 
 
 def write(path: str | os.PathLike[str], document: Mapping[str, Any]) -> Path:
-    """Write a document, whole or not at all."""
+    """Write a document, whole or not at all.
+
+    Args:
+        path: The file.
+        document: The document.
+
+    Returns:
+        The file.
+
+    Raises:
+        EncoscopeError: When it cannot be written.
+    """
     text = dumps(document)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -193,7 +221,19 @@ def write(path: str | os.PathLike[str], document: Mapping[str, Any]) -> Path:
 
 
 def read(path: str | os.PathLike[str], kind: str) -> Document:
-    """Read a document of this kind back. MissingError when there is none, EncoscopeError when it is something else."""
+    """Read a document of one kind back.
+
+    Args:
+        path: The file.
+        kind: The kind, as for `envelope`.
+
+    Returns:
+        The document.
+
+    Raises:
+        MissingError: When there is no such file.
+        EncoscopeError: When it is something else, or was written by a newer version.
+    """
     path = Path(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -201,19 +241,27 @@ def read(path: str | os.PathLike[str], kind: str) -> Document:
         raise MissingError(f"no such file: {path}") from error
     except (OSError, ValueError) as error:
         raise EncoscopeError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    found = document.get("format") if isinstance(document, dict) else None
-    name, _, version = str(found).partition("/")
+    written = document.get("format") if isinstance(document, dict) else None
+    name, _, version = str(written).partition("/")
     if name != f"encoscope.{kind}" or not version.isdigit():
-        raise EncoscopeError(f"{path} is no {kind}: its format is {found!r}, not 'encoscope.{kind}/{VERSION}'")
+        raise EncoscopeError(f"{path} is no {kind}: its format is {written!r}, not 'encoscope.{kind}/{VERSION}'")
     if int(version) > VERSION:
         raise EncoscopeError(
-            f"{path} was written by a newer encoscope ({found}); this one reads up to /{VERSION}: update it"
+            f"{path} was written by a newer encoscope ({written}); this one reads up to /{VERSION}: update it"
         )
     return document
 
 
 def relative(path: str | os.PathLike[str], document: str | os.PathLike[str]) -> str:
-    """How a document names a file: relative to the document's folder, with forward slashes."""
+    """Name a file as a document does: relative to the document's folder, with forward slashes.
+
+    Args:
+        path: The file.
+        document: The document's file.
+
+    Returns:
+        The name.
+    """
     folder = os.path.abspath(Path(document).parent)  # noqa: PTH100 - symbolic links are not followed
     try:
         return Path(os.path.relpath(os.path.abspath(path), folder)).as_posix()  # noqa: PTH100
@@ -222,16 +270,32 @@ def relative(path: str | os.PathLike[str], document: str | os.PathLike[str]) -> 
 
 
 def resolve(name: str, document: str | os.PathLike[str]) -> Path:
-    """The file a document names."""
+    """Find a file that a document names.
+
+    Args:
+        name: The name in the document.
+        document: The document's file.
+
+    Returns:
+        The file.
+    """
     return Path(document).parent / name
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; what is written there is synced and renamed when the block ends well.
+    """Give a temporary path beside a file; what is written there is synced and renamed when the block ends well.
 
     Folders on the way are made. When the block fails, nothing of it is left and an older file stays as it was.
-    EncoscopeError for a full disk, a read-only folder and the like.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The temporary path.
+
+    Raises:
+        EncoscopeError: For a full disk, a read-only folder and the like.
     """
     path = Path(path)
     # the suffix stays last: Pillow and numpy go by it

@@ -75,6 +75,9 @@ class Settings:
 
     A subclass is a frozen dataclass whose fields are made by `setting`. It lists in ``PRESETS`` how each preset differs
     from the defaults, and may extend ``check``. Making one checks it.
+
+    Attributes:
+        preset: The preset that it was made from.
     """
 
     METHOD: ClassVar[str] = "a method"

@@ -40,7 +40,14 @@ class Common:
         return {name: getattr(self, name) for name in names} | {"random_state": self.seed}
 
     def load(self, model: str) -> Encoder:
-        """The encoder that a model string and these flags name."""
+        """Load the encoder that a model string and these flags name.
+
+        Args:
+            model: The model string.
+
+        Returns:
+            The encoder.
+        """
         from encoscope.encoder import load
 
         return load(model, **self.loading())

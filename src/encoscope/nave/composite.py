@@ -31,10 +31,20 @@ _REACH = 3  # two of the four taps of a bicubic kernel are at most this many cel
 
 
 def layer_weights(channels: Sequence[int], weighting: str | Sequence[float]) -> tuple[float, ...]:
-    """The factor on each layer's unit vectors.
+    """Compute the factor on each layer's unit vectors.
 
-    ``"paper"``: 1 / (1 + channels) (Algorithm 1, line 8). ``"equal"``: the same for all, with the squares summing to 1.
-    A sequence: these factors as they are. Raises UsageError for anything else.
+    Args:
+        channels: The channels of each layer.
+        weighting: "paper": 1 / (1 + channels). "equal": the same for all, with squares that sum to 1. A sequence: these
+            factors as they are, finite, not negative, and not all zero.
+
+    Returns:
+        One factor for each layer.
+
+    Raises:
+        UsageError: For anything else, and for another number of factors than layers.
+
+    Source: NAVE, Algorithm 1, line 8.
     """
     if weighting == "paper":
         return tuple(1 / (1 + c) for c in channels)
@@ -52,7 +62,13 @@ def layer_weights(channels: Sequence[int], weighting: str | Sequence[float]) -> 
 
 @dataclass(frozen=True)
 class PixelSubset:
-    """Chosen pixels of each image: their row-major positions on the grid, and these as rows and columns."""
+    """Chosen pixels of each image.
+
+    Attributes:
+        index: ``[B, m]``, their row-major positions on the grid.
+        row: ``[B, m]``, their rows.
+        column: ``[B, m]``, their columns.
+    """
 
     index: Int[Tensor, "batch m"]
     row: Int[Tensor, "batch m"]
@@ -63,7 +79,11 @@ class PixelSubset:
 class Factor:
     """One layer: its maps, the separable upsampling to the output grid, and D_i times the weight.
 
-    rows, columns: None where the maps are on the output grid already.
+    Attributes:
+        maps: ``[B, C, h, w]``, the layer's maps.
+        rows: ``[H, h]``, the interpolation along columns; None where the maps are on the output grid already.
+        columns: ``[W, w]``, the interpolation along rows; None likewise.
+        scale: ``[B, pixels]``, the factor of each pixel's vector.
     """
 
     maps: Float[Tensor, "batch channels height width"]
@@ -77,7 +97,14 @@ class Factor:
         return self.maps.shape[1]
 
     def select(self, images: Int[Tensor, " kept"]) -> Factor:
-        """The same for some images of the batch."""
+        """Take some images of the batch.
+
+        Args:
+            images: Their indices.
+
+        Returns:
+            The same factor for these images.
+        """
         return replace(self, maps=self.maps[images], scale=self.scale[images])
 
     # Views that are taken hundreds of times: on small grids they cost as much as the products.
@@ -102,20 +129,43 @@ class Factor:
         return self.scale.unsqueeze(1)
 
     def scores(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n pixels"]:
-        """U_i v, without D_i."""
+        """Compute U_i v, without D_i.
+
+        Args:
+            vectors: ``[B, n, dim]``, n vectors for each image.
+
+        Returns:
+            ``[B, n, pixels]``.
+        """
         return self.upsample(_product(vectors, self.flat))
 
     def sums(
-        self, weights: Float[Tensor, "batch n m"], some: PixelSubset | None, grid: tuple[int, int]
+        self, weights: Float[Tensor, "batch n m"], subset: PixelSubset | None, grid: tuple[int, int]
     ) -> Float[Tensor, "batch n dim"]:
-        """w^T U_i, for all pixels or some."""
-        if some is not None and self.rows is None:
-            few = self.flat.gather(2, some.index.unsqueeze(1).expand(-1, self.flat.shape[1], -1))
-            return torch.bmm(weights * self.scale.gather(1, some.index).unsqueeze(1), few.mT)
-        return _product(self.cells(weights, some, grid), self.flat_t)
+        """Compute w^T U_i.
+
+        Args:
+            weights: ``[B, n, m]``, n weightings of the pixels, or of the subset.
+            subset: The pixels that the weights are for; None for all.
+            grid: (rows, columns) of the output.
+
+        Returns:
+            ``[B, n, dim]``, n weighted sums.
+        """
+        if subset is not None and self.rows is None:
+            few = self.flat.gather(2, subset.index.unsqueeze(1).expand(-1, self.flat.shape[1], -1))
+            return torch.bmm(weights * self.scale.gather(1, subset.index).unsqueeze(1), few.mT)
+        return _product(self.cells(weights, subset, grid), self.flat_t)
 
     def upsample(self, small: Float[Tensor, "batch n cells"]) -> Float[Tensor, "batch n pixels"]:
-        """W_i on maps of the layer's own size."""
+        """Compute W_i on maps of the layer's own size.
+
+        Args:
+            small: ``[B, n, cells]``.
+
+        Returns:
+            ``[B, n, pixels]``.
+        """
         rows, columns_t = self.rows, self.columns_t
         if rows is None or columns_t is None:
             return small
@@ -125,22 +175,31 @@ class Factor:
         return torch.bmm(rows.expand(batch * n, -1, -1), wide).view(batch, n, -1)
 
     def cells(
-        self, weights: Float[Tensor, "batch n m"], some: PixelSubset | None, grid: tuple[int, int]
+        self, weights: Float[Tensor, "batch n m"], subset: PixelSubset | None, grid: tuple[int, int]
     ) -> Float[Tensor, "batch n cells"]:
-        """w^T D_i W_i: the weights of pixels (all, or some) as weights of the layer's own cells."""
+        """Compute w^T D_i W_i: weights of pixels as weights of the layer's own cells.
+
+        Args:
+            weights: ``[B, n, m]``, n weightings of the pixels, or of the subset.
+            subset: The pixels that the weights are for; None for all.
+            grid: (rows, columns) of the output.
+
+        Returns:
+            ``[B, n, cells]``.
+        """
         rows, columns, pixels = self.rows, self.columns, grid[0] * grid[1]
         batch, n = weights.shape[:2]
-        if some is None:
+        if subset is None:
             scaled = weights * self.scales
         else:
-            scaled = weights * self.scale.gather(1, some.index).unsqueeze(1)
-            if rows is not None and columns is not None and some.index.shape[1] * columns.shape[1] < pixels:
-                taps = (rows[some.row].unsqueeze(1) * scaled.unsqueeze(3)).flatten(0, 1).mT  # [batch n, height, m]
-                across = columns[some.column]  # [batch, m, width]
+            scaled = weights * self.scale.gather(1, subset.index).unsqueeze(1)
+            if rows is not None and columns is not None and subset.index.shape[1] * columns.shape[1] < pixels:
+                taps = (rows[subset.row].unsqueeze(1) * scaled.unsqueeze(3)).flatten(0, 1).mT  # [batch n, height, m]
+                across = columns[subset.column]  # [batch, m, width]
                 across = across.expand(n, -1, -1) if batch == 1 else across.repeat_interleave(n, 0)
                 return torch.bmm(taps, across).view(batch, n, -1)
             dense = scaled.new_zeros(batch, n, pixels)
-            scaled = dense.scatter_add_(2, some.index.unsqueeze(1).expand_as(scaled), scaled)
+            scaled = dense.scatter_add_(2, subset.index.unsqueeze(1).expand_as(scaled), scaled)
         if rows is None or columns is None:
             return scaled
         narrow = (scaled.reshape(-1, grid[1]) @ columns).view(batch * n, grid[0], -1)
@@ -150,8 +209,10 @@ class Factor:
 class Products:
     """The products with U of a batch of images that share one geometry, in whatever numbers its factors use.
 
-    factors: one a layer. grid: (rows, columns) of the output; ``pixels`` = their product.
-    squared_norms: ||u||^2 of every pixel, ``[batch, pixels]``.
+    Args:
+        factors: One for each layer.
+        grid: (rows, columns) of the output; ``pixels`` is their product.
+        squared_norms: ``[B, pixels]``, ||u||^2 of every pixel.
     """
 
     def __init__(
@@ -184,7 +245,14 @@ class Products:
         return self.factors[0].maps.device
 
     def scores(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n pixels"]:
-        """U v: the inner product of every pixel's composite vector with each of n vectors."""
+        """Compute U v: the inner product of every pixel's composite vector with each of n vectors.
+
+        Args:
+            vectors: ``[B, n, dim]``.
+
+        Returns:
+            ``[B, n, pixels]``.
+        """
         total: Tensor | None = None
         for factor, part in zip(self.factors, vectors.split(self._dims, dim=2), strict=True):
             up = factor.scores(part)
@@ -195,23 +263,50 @@ class Products:
     def sums(
         self, weights: Float[Tensor, "batch n _m"], index: Int[Tensor, "batch _m"] | None = None
     ) -> Float[Tensor, "batch n dim"]:
-        """w^T U: for each of n weightings of the pixels, the weighted sum of their composite vectors.
+        """Compute w^T U: for each of n weightings of the pixels, the weighted sum of their composite vectors.
 
-        index: the pixels that the weights are for; left out, all of them. With few pixels it is a fraction of the work.
+        Args:
+            weights: ``[B, n, m]``.
+            index: ``[B, m]``, the pixels that the weights are for; None for all. Few pixels take a fraction of the
+                work.
+
+        Returns:
+            ``[B, n, dim]``.
         """
-        some = None if index is None else PixelSubset(index, index // self.grid[1], index % self.grid[1])
-        return torch.cat([f.sums(weights, some, self.grid) for f in self.factors], dim=2)
+        subset = None if index is None else PixelSubset(index, index // self.grid[1], index % self.grid[1])
+        return torch.cat([f.sums(weights, subset, self.grid) for f in self.factors], dim=2)
 
     def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
-        """||v||^2 in composite space."""
+        """Compute ||v||^2 in composite space.
+
+        Args:
+            vectors: ``[B, n, dim]``.
+
+        Returns:
+            ``[B, n]``.
+        """
         return vectors.square().sum(2)
 
     def expand(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n _channels"]:
-        """Vectors as written here, in the layers' channels."""
+        """Write vectors in the layers' channels.
+
+        Args:
+            vectors: ``[B, n, dim]``, as they are written here.
+
+        Returns:
+            ``[B, n, channels of all layers]``.
+        """
         return vectors
 
     def select(self: AnyProducts, images: Int[Tensor, " kept"]) -> AnyProducts:
-        """The same products for some images of the batch."""
+        """Take some images of the batch.
+
+        Args:
+            images: Their indices.
+
+        Returns:
+            The same products for these images.
+        """
         return type(self)([f.select(images) for f in self.factors], self.grid, self.squared_norms[images])
 
 
@@ -224,7 +319,14 @@ class Composite(Products):
         return self._dims
 
     def rows(self, index: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n dim"]:
-        """The composite vectors of chosen pixels (row-major positions on the grid)."""
+        """Compute the composite vectors of chosen pixels.
+
+        Args:
+            index: ``[B, n]``, their row-major positions on the grid.
+
+        Returns:
+            ``[B, n, dim]``.
+        """
         parts = []
         for f in self.factors:
             scale = f.scale.gather(1, index).unsqueeze(2)
@@ -259,11 +361,21 @@ def compose_features(
     valid: tuple[int, int] | None = None,
     weighting: str | Sequence[float] = "paper",
 ) -> Composite:
-    """The composite features of a batch (Algorithm 1, lines 5-11) on an output grid.
+    """Compose the features of a batch on an output grid.
 
-    maps: one ``[B, C_i, h_i, w_i]`` a layer, all of the same images. grid: (H, W), the resolution that all are brought
-    to by bicubic interpolation (``align_corners=False``). valid: only the first rows and columns of that grid hold
-    image, the rest is padding and is left out. weighting: see ``layer_weights``.
+    Args:
+        maps: One ``[B, C_i, h_i, w_i]`` for each layer, all of the same images.
+        grid: (H, W), the resolution that all are brought to by bicubic interpolation (``align_corners=False``).
+        valid: Only the first (rows, columns) of that grid hold image; the rest is padding and is left out. None: all.
+        weighting: See `layer_weights`.
+
+    Returns:
+        The composite features.
+
+    Raises:
+        UsageError: For a weighting that cannot be.
+
+    Source: NAVE, Algorithm 1, lines 5 to 11.
     """
     weights = layer_weights([m.shape[1] for m in maps], weighting)
     valid = valid or grid
@@ -284,7 +396,14 @@ def compose_features(
 
 
 def features_from_vectors(vectors: Float[Tensor, "pixels dim"]) -> Composite:
-    """Composite vectors that are already there, one a row, as features to cluster."""
+    """Take composite vectors that are there already as features to cluster.
+
+    Args:
+        vectors: ``[pixels, dim]``, one in each row.
+
+    Returns:
+        The features of one "image" of that many pixels.
+    """
     maps = vectors.T[None, :, :, None]
     ones = torch.ones(1, len(vectors), dtype=vectors.dtype, device=vectors.device)
     return Composite([Factor(maps, None, None, ones)], (len(vectors), 1), vectors.square().sum(1)[None])

@@ -18,26 +18,53 @@ from encoscope.nave.composite import Composite, Factor, PixelSubset, Products
 
 @dataclass(frozen=True)
 class CellFactor(Factor):
-    """A layer whose vectors are written in cells. maps: G_i; whole: the layer's own maps F_i."""
+    """A layer whose vectors are written in cells; its ``maps`` are G_i.
+
+    Attributes:
+        whole: ``[B, C, h, w]``, the layer's own maps F_i.
+    """
 
     whole: Float[Tensor, "batch _channels height width"]
 
     def select(self, images: Int[Tensor, " kept"]) -> CellFactor:
-        """The same for some images of the batch."""
+        """Take some images of the batch.
+
+        Args:
+            images: Their indices.
+
+        Returns:
+            The same factor for these images.
+        """
         return replace(self, maps=self.maps[images], scale=self.scale[images], whole=self.whole[images])
 
     def sums(
-        self, weights: Float[Tensor, "batch n m"], some: PixelSubset | None, grid: tuple[int, int]
+        self, weights: Float[Tensor, "batch n m"], subset: PixelSubset | None, grid: tuple[int, int]
     ) -> Float[Tensor, "batch n dim"]:
-        """The coefficients of w^T U_i."""
-        return self.cells(weights, some, grid)
+        """Compute the coefficients of w^T U_i.
+
+        Args:
+            weights: ``[B, n, m]``, n weightings of the pixels, or of the subset.
+            subset: The pixels that the weights are for; None for all.
+            grid: (rows, columns) of the output.
+
+        Returns:
+            ``[B, n, cells]``.
+        """
+        return self.cells(weights, subset, grid)
 
 
 class Condensed(Products):
     """The products of a ``Composite``, for vectors in condensed form."""
 
     def norms(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n"]:
-        """||v||^2 in composite space."""
+        """Compute ||v||^2 in composite space.
+
+        Args:
+            vectors: ``[B, n, dim]``.
+
+        Returns:
+            ``[B, n]``.
+        """
         duals = [
             torch.bmm(part, f.flat) if isinstance(f, CellFactor) else part
             for f, part in zip(self.factors, vectors.split(self._dims, dim=2), strict=True)
@@ -45,7 +72,14 @@ class Condensed(Products):
         return (torch.cat(duals, dim=2) * vectors).sum(2).clamp_min(0)
 
     def expand(self, vectors: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n _channels"]:
-        """Vectors as written here, in the layers' channels."""
+        """Write vectors in the layers' channels.
+
+        Args:
+            vectors: ``[B, n, dim]``, as they are written here.
+
+        Returns:
+            ``[B, n, channels of all layers]``.
+        """
         parts = vectors.split(self._dims, dim=2)
         whole = [
             part @ f.whole.flatten(2).mT if isinstance(f, CellFactor) else part
@@ -55,7 +89,14 @@ class Condensed(Products):
 
 
 def condense(features: Composite) -> Condensed:
-    """The same features, with layers of at most half as many cells as channels written in cells."""
+    """Write layers of at most half as many cells as channels in cells.
+
+    Args:
+        features: The composite features.
+
+    Returns:
+        The same features, condensed.
+    """
     return Condensed([_condensed(f) for f in features.factors], features.grid, features.squared_norms)
 
 

@@ -25,8 +25,15 @@ _GEOMETRY = ("original", "resized", "offset", "valid", "canvas")
 class FeatureCache:
     """The maps of a stream of images in a store; images that an interrupted run left there are not encoded again.
 
-    precision: "fp16" or "fp32". Each map is divided by its largest value before it is stored, which composite features
-    do not notice and half precision needs. Iterating over ``features`` again and again is a pass each.
+    Each map is divided by its largest value before it is stored: composite features do not change by it, and half
+    precision needs it.
+
+    Args:
+        encoder: The encoder.
+        settings: The settings, from ``NaveSettings.of``.
+        precision: "fp16" or "fp32".
+        fresh: Throw away what an interrupted run left.
+        cache_dir: The user's own cache folder; None is the usual one.
     """
 
     def __init__(
@@ -50,41 +57,49 @@ class FeatureCache:
         self._encoder, self._settings, self._dtype = encoder, settings, _DTYPES[precision]
         self._rows: dict[int, list[int]] = {}  # of each shard, the rows that belong to the images of this run
 
-    def fill(self, photos: Iterable[LoadedImage], batch: int) -> Iterator[LoadedImage]:
-        """Encode a stream and store its maps, ``batch`` photos at a time; hands each photo on when its maps last."""
-        there: dict[str, deque[tuple[int, int]]] = defaultdict(deque)
+    def fill(self, images: Iterable[LoadedImage], batch: int) -> Iterator[LoadedImage]:
+        """Encode a stream and store its maps.
+
+        Args:
+            images: The images.
+            batch: Images at a time.
+
+        Yields:
+            Each image when its maps are stored.
+        """
+        stored: dict[str, deque[tuple[int, int]]] = defaultdict(deque)
         for shard in self.store.shards:
             for row, entry in enumerate(self.store.shard_rows(shard)):
-                there[entry.id].append((shard, row))
+                stored[entry.id].append((shard, row))
         used: dict[int, list[int]] = defaultdict(list)
-        for chunk in split_chunks(photos, batch):
+        for chunk in split_chunks(images, batch):
             new = []
-            for photo in chunk:
-                if there[photo.id]:
-                    shard, row = there[photo.id].popleft()
+            for image in chunk:
+                if stored[image.id]:
+                    shard, row = stored[image.id].popleft()
                     used[shard].append(row)
                 else:
-                    new.append(photo)
+                    new.append(image)
             for maps in encode_images(self._encoder, new, self._settings):
                 shard = self._append(maps, [new[position] for position in maps.positions])
                 used[shard] = list(range(len(maps.positions)))
             self._rows = dict(used)
             yield from chunk
 
-    def _append(self, maps: Maps, photos: list[LoadedImage]) -> int:
-        ways = [[getattr(way, name) for name in _GEOMETRY] for way in maps.geometries]
-        arrays = {"geometry": np.array(ways)}  # [images, 5, 2]
+    def _append(self, maps: Maps, images: list[LoadedImage]) -> int:
+        geometries = [[getattr(geometry, name) for name in _GEOMETRY] for geometry in maps.geometries]
+        arrays = {"geometry": np.array(geometries)}  # [images, 5, 2]
         for name, layer in zip(self._settings.layers, maps.layers, strict=True):
             largest = layer.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(layer.dtype).tiny)
             arrays[name] = (layer / largest).cpu().numpy().astype(self._dtype)
-        return self.store.append([StoreRow(photo.id, photo.path, None) for photo in photos], arrays)
+        return self.store.append([StoreRow(image.id, image.path, None) for image in images], arrays)
 
     def features(self) -> Iterator[tuple[Composite, list[str]]]:
-        """One pass: the composite features of every image, with the images' ids."""
+        """Make one pass: the composite features of every image, with the images' ids."""
         for shard, rows in sorted(self._rows.items()):
             entries = self.store.shard_rows(shard)
-            ways = self.store.read("geometry", shard)[rows].tolist()
-            geometries = tuple(Geometry(*(tuple(pair) for pair in way)) for way in ways)
+            geometries = self.store.read("geometry", shard)[rows].tolist()
+            geometries = tuple(Geometry(*(tuple(pair) for pair in geometry)) for geometry in geometries)
             layers = [
                 torch.from_numpy(self.store.read(name, shard)[rows]).to(self._encoder.device, torch.float32)
                 for name in self._settings.layers

@@ -1,4 +1,4 @@
-"""From photos to composite features: the whole image through the frozen encoder, padding left out."""
+"""From images to composite features: the whole image through the frozen encoder, padding left out."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """The maps of some images that share one geometry: one tensor a layer, in the network's order.
+    """The maps of some images that share one geometry: one tensor for each layer, in the network's order.
 
-    positions: of the images in the sequence that was encoded. geometries: one an image; canvas and valid part agree.
+    Attributes:
+        positions: The positions of the images in the sequence that was encoded.
+        geometries: One for each image; canvas and valid extent agree.
+        layers: ``[B, C, h, w]`` for each layer.
     """
 
     positions: list[int]
@@ -31,7 +34,14 @@ class Maps:
     layers: list[Float[Tensor, "batch _c _h _w"]]
 
     def grid(self, resolution: Resolution) -> tuple[int, int]:
-        """(rows, columns) of the grid to cluster, padding included: the first layer's, the canvas, or N on its side."""
+        """Compute the grid to cluster, padding included.
+
+        Args:
+            resolution: "first-layer", "image" (the canvas), or cells along the canvas's short side.
+
+        Returns:
+            (rows, columns).
+        """
         canvas = self.geometries[0].canvas
         if resolution == "first-layer":
             return int(self.layers[0].shape[2]), int(self.layers[0].shape[3])
@@ -41,33 +51,59 @@ class Maps:
         return max(1, round(canvas[0] * cells)), max(1, round(canvas[1] * cells))
 
     def features(self, settings: NaveSettings, *, dtype: torch.dtype | None = None) -> Composite:
-        """The composite features of these images, in a dtype of one's own or the maps'."""
+        """Compose the features of these images.
+
+        Args:
+            settings: The settings.
+            dtype: The type to compute in; None for the maps' own.
+
+        Returns:
+            The composite features.
+        """
         grid = self.grid(settings.resolution)
         maps = [layer.to(dtype=dtype) for layer in self.layers]
         return compose_features(maps, grid, valid=self.geometries[0].valid_cells(grid), weighting=settings.weighting)
 
 
-def encode_images(encoder: Encoder, photos: Sequence[LoadedImage], settings: NaveSettings) -> Iterator[Maps]:
-    """The photos through the encoder, those of one geometry together.
+def encode_images(encoder: Encoder, images: Sequence[LoadedImage], settings: NaveSettings) -> Iterator[Maps]:
+    """Run images through the encoder, those of one geometry together.
 
-    Only photos that need the same padding share a batch: a network sees its padding, so a batch of mixed shapes would
+    Only images that need the same padding share a batch: a network sees its padding, so a batch of mixed shapes would
     let one image change another's result.
+
+    Args:
+        encoder: The encoder.
+        images: The images.
+        settings: The settings, from ``NaveSettings.of``.
+
+    Yields:
+        The maps of each group of images.
     """
     size = cast('int | Literal["model", "native"]', settings.size)  # checked by Settings
     groups: dict[tuple, list[tuple[int, Batch]]] = {}
-    for position, photo in enumerate(photos):
-        prepared = encoder.prepare(photo, geometry="whole", size=size)
-        way = prepared.geometries[0]
-        groups.setdefault((way.canvas, way.valid), []).append((position, prepared))
+    for position, image in enumerate(images):
+        prepared = encoder.prepare(image, geometry="whole", size=size)
+        geometry = prepared.geometries[0]
+        groups.setdefault((geometry.canvas, geometry.valid), []).append((position, prepared))
     for members in groups.values():
         pixels = torch.cat([prepared.pixels for _, prepared in members])
-        ways = tuple(prepared.geometries[0] for _, prepared in members)
-        activations = encoder.activations(Batch(pixels, ways), settings.layers)
-        yield Maps([position for position, _ in members], ways, [activations[name].maps for name in settings.layers])
+        geometries = tuple(prepared.geometries[0] for _, prepared in members)
+        activations = encoder.activations(Batch(pixels, geometries), settings.layers)
+        yield Maps(
+            [position for position, _ in members], geometries, [activations[name].maps for name in settings.layers]
+        )
 
 
 def split_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Consecutive lists of up to ``size`` items."""
+    """Split items into consecutive lists.
+
+    Args:
+        items: The items.
+        size: The length of a list; the last may be shorter.
+
+    Yields:
+        The lists.
+    """
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk

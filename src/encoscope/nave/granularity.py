@@ -22,7 +22,7 @@ MICRO_CLUSTERS = 512
 """How many k-means micro-clusters stand in for more pixels than that."""
 
 AUTO = range(3, 11)
-"""The numbers of clusters that ``clusters="auto"`` chooses from."""
+"""The numbers of clusters that ``n_clusters="auto"`` chooses from."""
 
 
 @concise_repr
@@ -30,8 +30,10 @@ AUTO = range(3, 11)
 class Granularity:
     """A Ward tree of one image.
 
-    points: the tree's point of every pixel (row-major on the grid). within: the sum of squared distances of the pixels
-    to their points, 0 when the points are the pixels.
+    Attributes:
+        tree: The tree.
+        points: ``[pixels]``, the tree's point of every pixel (row-major on the grid).
+        within: The sum of squared distances of the pixels to their points; 0 when the points are the pixels.
     """
 
     tree: WardTree
@@ -44,18 +46,40 @@ class Granularity:
         return None if self.tree.points == len(self.points) else self.tree.points
 
     def cut(self, n_clusters: int) -> Int[np.ndarray, " pixels"]:
-        """The cluster of each pixel when n_clusters remain; nested over n_clusters. Numbered by first appearance."""
+        """Cut the tree.
+
+        Args:
+            n_clusters: K.
+
+        Returns:
+            ``[pixels]``, the cluster of each pixel, numbered by first appearance. Cuts at different K are nested.
+        """
         labels = self.tree.cut(n_clusters)[self.points]
         _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(first))[inverse]
 
     def inertia(self, n_clusters: int) -> float:
-        """The sum of squared distances of the pixels to the mean of their cluster in that cut."""
+        """Compute the inertia of a cut.
+
+        Args:
+            n_clusters: K.
+
+        Returns:
+            The sum of squared distances of the pixels to the mean of their cluster.
+        """
         return self.within + float(self.tree.costs[: self.tree.points - n_clusters].sum())
 
 
 def grow_granularity(features: Composite, *, seed: int = 0) -> Granularity:
-    """The Ward tree of one image (``features`` of a batch of one; give float64 maps: near pixels nearly cancel)."""
+    """Grow the Ward tree of one image.
+
+    Args:
+        features: Composite features of a batch of one; give float64 maps, as the vectors of near pixels nearly cancel.
+        seed: The seed of the micro-clusters that stand for more than 4,096 pixels.
+
+    Returns:
+        The tree, with the point of every pixel.
+    """
     if features.pixels <= PIXELS:
         gram = features.gram()[0].double()
         norms = gram.diagonal()
@@ -65,14 +89,22 @@ def grow_granularity(features: Composite, *, seed: int = 0) -> Granularity:
 
 
 def _over_micro_clusters(features: Composite, seed: int) -> Granularity:
-    found = find_micro_clusters(features, seed)
-    used, points, sizes = np.unique(found.labels[0].cpu().numpy(), return_inverse=True, return_counts=True)
-    tree = grow_tree(found.centroids[0].double().cpu().numpy()[used], sizes)
-    return Granularity(tree, points, float(found.inertia[0]))
+    clusters = find_micro_clusters(features, seed)
+    used, points, sizes = np.unique(clusters.labels[0].cpu().numpy(), return_inverse=True, return_counts=True)
+    tree = grow_tree(clusters.centroids[0].double().cpu().numpy()[used], sizes)
+    return Granularity(tree, points, float(clusters.inertia[0]))
 
 
 def find_micro_clusters(features: Composite, seed: int) -> KMeansResult:
-    """A fine k-means of one image or sample, from a random choice of pixels: at this number the start is no matter."""
+    """Run a fine k-means from a random choice of pixels; with so many clusters the start does not matter.
+
+    Args:
+        features: Composite features of one image or sample.
+        seed: The seed of the choice.
+
+    Returns:
+        Up to 512 clusters.
+    """
     count = min(MICRO_CLUSTERS, features.pixels)
     chosen = np.random.default_rng(seed).choice(features.pixels, count, replace=False)
     start = features.rows(torch.from_numpy(chosen)[None].to(features.device))
@@ -80,13 +112,29 @@ def find_micro_clusters(features: Composite, seed: int) -> KMeansResult:
 
 
 def grow_tree(means: Float[np.ndarray, "points dim"], weights: Num[np.ndarray, " points"]) -> WardTree:
-    """Ward's tree over the means of micro-clusters, each as heavy as its members."""
+    """Grow Ward's tree over the means of micro-clusters.
+
+    Args:
+        means: ``[points, dim]``.
+        weights: ``[points]``, the pixels of each.
+
+    Returns:
+        The tree.
+    """
     squared = np.square(means).sum(1)
     return ward_tree(np.maximum(squared[:, None] + squared[None, :] - 2 * means @ means.T, 0), weights)
 
 
 def compute_inertia(features: Composite, labels: Int[Tensor, "batch pixels"]) -> Float[Tensor, " batch"]:
-    """The sum of squared distances of every pixel's composite vector to the mean of its cluster."""
+    """Compute the sum of squared distances of every pixel's composite vector to the mean of its cluster.
+
+    Args:
+        features: Composite features of a batch.
+        labels: ``[B, pixels]``, the cluster of each pixel.
+
+    Returns:
+        ``[B]``, one for each image.
+    """
     k = int(labels.max()) + 1
     members = torch.zeros(features.batch, k, features.pixels, dtype=features.dtype, device=features.device)
     members.scatter_(1, labels.unsqueeze(1), 1)
@@ -96,11 +144,22 @@ def compute_inertia(features: Composite, labels: Int[Tensor, "batch pixels"]) ->
 
 
 def find_elbow(clusters: Sequence[int], inertias: Sequence[float]) -> int:
-    """The K where the curve of inertia over K bends most.
+    """Find the K where the curve of inertia over K bends most.
 
     With K and inertia I both scaled to [0, 1], it is the K farthest below the chord from the first to the last point:
     ``argmax_K (1 - x_K) - y_K``, ``x_K = (K - K_first) / (K_last - K_first)``,
     ``y_K = (I_K - I_last) / (I_first - I_last)``. A flat curve gives the first K.
+
+    Args:
+        clusters: The numbers of clusters, ascending.
+        inertias: The inertia at each.
+
+    Returns:
+        The K.
+
+    Example:
+        >>> find_elbow([3, 4, 5, 6], [10.0, 3.0, 2.5, 2.0])
+        4
     """
     k = np.asarray(clusters, dtype=np.float64)
     inertia = np.asarray(inertias, dtype=np.float64)

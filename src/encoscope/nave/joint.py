@@ -24,7 +24,8 @@ Pass: TypeAlias = Callable[[], Iterable[tuple[Composite, list[str]]]]
 class LloydSums:
     """One of Lloyd's iterations over a stream: ``partial_fit`` each batch, ``merge`` other workers, ``finalize``.
 
-    centroids: ``[K, dim]``, float64; those that pixels are assigned to in this iteration.
+    Args:
+        centroids: ``[K, dim]``, those that pixels are assigned to in this iteration.
     """
 
     def __init__(self, centroids: Float[Tensor, "k dim"]) -> None:
@@ -35,7 +36,14 @@ class LloydSums:
         self.squared_norms = 0.0
 
     def partial_fit(self, features: Composite) -> LloydSums:
-        """Add the pixels of a batch of images."""
+        """Add the pixels of a batch of images.
+
+        Args:
+            features: Their composite features.
+
+        Returns:
+            Itself.
+        """
         centroids = self.centroids.to(features.device, features.dtype)
         values = features.scores(centroids.expand(features.batch, -1, -1))
         values -= centroids.square().sum(1)[:, None] / 2
@@ -49,7 +57,17 @@ class LloydSums:
         return self
 
     def merge(self, other: LloydSums) -> LloydSums:
-        """Add another worker's sums over other images, for the same centroids."""
+        """Add another worker's sums over other images.
+
+        Args:
+            other: Sums for the same centroids.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: For sums of other centroids.
+        """
         if not torch.equal(self.centroids, other.centroids):
             raise ValueError("these sums belong to other centroids")
         self.sums += other.sums
@@ -59,7 +77,7 @@ class LloydSums:
         return self
 
     def finalize(self) -> Float[Tensor, "k dim"]:
-        """The mean composite vector of each cluster; a cluster without pixels keeps its centre."""
+        """Give the mean composite vector of each cluster; a cluster without pixels keeps its center."""
         means = self.sums / self.counts.clamp_min(1).unsqueeze(1)
         return torch.where(self.counts.unsqueeze(1) > 0, means, self.centroids)
 
@@ -73,7 +91,15 @@ class LloydSums:
 
 @dataclass(frozen=True)
 class JointState:
-    """Where a joint fit stands: the centroids to assign to next, what the last pass measured, and whether to stop."""
+    """The state of a joint fit.
+
+    Attributes:
+        centroids: ``[K, dim]``, what pixels are assigned to next.
+        counts: ``[K]``, the pixels of each cluster in the last pass.
+        inertia: The sum of squared distances in the last pass.
+        iteration: Passes so far.
+        converged: Whether the centers have stopped moving.
+    """
 
     centroids: Float[Tensor, "k dim"]
     counts: Float[Tensor, " k"]

@@ -2,7 +2,7 @@
 
 Several starts of several images run in one batch; each (image, start) stops on its own and is then left alone, so that
 a result does not depend on what shares the batch. As in scikit-learn: greedy k-means++, ``tol`` relative to the mean
-variance of the features, strict convergence first, an empty cluster takes the pixel farthest from its centre.
+variance of the features, strict convergence first, an empty cluster takes the pixel farthest from its center.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from encoscope.nave.condensed import condense
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """labels: of each pixel, in 0..K-1. centroids: in composite space. inertia: sum of squared distances to them."""
+    """What k-means gives for a batch of images.
+
+    Attributes:
+        labels: ``[B, pixels]``, the cluster of each pixel, in 0..K-1.
+        centroids: ``[B, K, dim]``, in composite space.
+        inertia: ``[B]``, the sum of squared distances of the pixels to their centroids.
+    """
 
     labels: Int[Tensor, "batch pixels"]
     centroids: Float[Tensor, "batch k dim"]
@@ -31,15 +37,42 @@ class KMeansResult:
 def kmeans(
     features: Composite, n_clusters: int, *, n_init: int = 4, max_iter: int = 300, tol: float = 1e-4, seed: int = 0
 ) -> KMeansResult:
-    """The best of ``n_init`` k-means++ starts for each image, by inertia (ties: the earlier start)."""
-    start = plus_plus(features, n_clusters, n_init, seed)
+    """Keep the best of several k-means++ starts for each image, by inertia (on a tie, the earlier start).
+
+    Args:
+        features: Composite features of a batch.
+        n_clusters: K.
+        n_init: Starts.
+        max_iter: Iterations at most.
+        tol: See `lloyd`.
+        seed: The seed of the starts; the same for every image.
+
+    Returns:
+        Labels, centroids and inertia of each image.
+
+    Source: NAVE, Algorithm 1, line 12.
+    """
+    start = kmeans_plusplus(features, n_clusters, n_init, seed)
     return lloyd(features, start, max_iter=max_iter, tol=tol)
 
 
-def plus_plus(features: Composite, n_clusters: int, n_init: int, seed: int) -> Float[Tensor, "batch n_init k dim"]:
-    """Greedy k-means++ (Arthur and Vassilvitskii, 2007): each next centre is the best of 2 + log K draws by D^2.
+def kmeans_plusplus(
+    features: Composite, n_clusters: int, n_init: int, seed: int
+) -> Float[Tensor, "batch n_init k dim"]:
+    """Choose starts by greedy k-means++: each next center is the best of 2 + log K draws by squared distance.
 
     Every image draws from its own generator with the same seed, so its start does not depend on the batch.
+
+    Args:
+        features: Composite features of a batch.
+        n_clusters: K.
+        n_init: Starts.
+        seed: The seed.
+
+    Returns:
+        ``[B, n_init, K, dim]``, the centers.
+
+    Source: Arthur and Vassilvitskii, 2007.
     """
     trials = 2 + int(math.log(n_clusters))
     draws = torch.as_tensor(
@@ -78,8 +111,8 @@ def _squared_distances(
 class _Runs:
     """Some starts of some images, in the middle of Lloyd's iterations.
 
-    labels: of each pixel, by the nearest of the centres before the present ones. sums, counts: of the composite
-    vectors of each label; sums are None where the present centres were made from something else.
+    labels: of each pixel, by the nearest of the centers before the present ones. sums, counts: of the composite
+    vectors of each label; sums are None where the present centers were made from something else.
     """
 
     centroids: Float[Tensor, "batch n k dim"]
@@ -95,14 +128,21 @@ class _Runs:
 def lloyd(
     features: Composite, start: Float[Tensor, "batch n_init k dim"], *, max_iter: int = 300, tol: float = 1e-4
 ) -> KMeansResult:
-    """Lloyd's iterations from given centres, for every image and start; the start of lowest inertia is kept.
+    """Run Lloyd's iterations from given centers, for every image and start; the start of lowest inertia is kept.
 
-    tol: an (image, start) stops when its centres moved by less than ``tol`` times the features' mean variance
-    (squared norm of the move); 0 waits until no pixel changes its cluster.
+    Args:
+        features: Composite features of a batch.
+        start: ``[B, n_init, K, dim]``, the centers.
+        max_iter: Iterations at most.
+        tol: An (image, start) stops when its centers moved by less than ``tol`` times the features' mean variance
+            (squared norm of the move); 0 waits until no pixel changes its cluster.
+
+    Returns:
+        Labels, centroids and inertia of each image.
     """
     with torch.inference_mode():
-        found = _lloyd(features, start, max_iter, tol)
-    return KMeansResult(found.labels.clone(), found.centroids.clone(), found.inertia.clone())
+        best = _lloyd(features, start, max_iter, tol)
+    return KMeansResult(best.labels.clone(), best.centroids.clone(), best.inertia.clone())
 
 
 def _lloyd(features: Composite, start: Float[Tensor, "batch n_init k dim"], max_iter: int, tol: float) -> KMeansResult:
@@ -125,7 +165,7 @@ def _lloyd(features: Composite, start: Float[Tensor, "batch n_init k dim"], max_
         image, run = (active & ~going).nonzero(as_tuple=True)
         centroids[images[image, 0], starts[image, run]] = _expanded(part, last)[image, run]
         active = going
-        # Only what still runs is gone on with: of each image as many starts as the busiest one has left.
+        # Only what still runs is resumed: of each image as many starts as the busiest one has left.
         kept = active.any(1).nonzero()
         if len(kept) == 0:
             break
@@ -150,11 +190,11 @@ def _total_variance(features: Composite) -> Float[Tensor, " batch"]:
 
 
 def _first(features: Composite, start: Float[Tensor, "batch n k _dim"]) -> tuple[Products, _Runs]:
-    """The iteration from given centres, which may lie anywhere; and the products for those after it."""
+    """The iteration from given centers, which may lie anywhere; and the products for those after it."""
     labels = _nearest(features, start)
     members, filled = _members(features, labels, start)
     counts = members.sum(3)
-    # A cluster that stays empty keeps its given centre, which no pixels add up to.
+    # A cluster that stays empty keeps its given center, which no pixels add up to.
     part = features if bool((counts == 0).any()) else condense(features)
     sums = _sums(part, members)
     centroids = _means(sums, counts, start if part is features else None)
@@ -162,7 +202,7 @@ def _first(features: Composite, start: Float[Tensor, "batch n k _dim"]) -> tuple
 
 
 def _step(features: Products, runs: _Runs) -> Bool[Tensor, "batch n"]:
-    """One iteration: pixels to their nearest centre, centres to their pixels' mean. True where a pixel changed."""
+    """One iteration: pixels to their nearest center, centers to their pixels' mean. True where a pixel changed."""
     labels = _nearest(features, runs.centroids)
     changed = labels != runs.labels
     sums, counts = (None, runs.counts) if runs.sums is None else _follow(features, runs, runs.sums, labels, changed)
@@ -176,21 +216,21 @@ def _step(features: Products, runs: _Runs) -> Bool[Tensor, "batch n"]:
 
 
 def _nearest(features: Products, centroids: Float[Tensor, "batch n k dim"]) -> Int[Tensor, "batch n pixels"]:
-    """The nearest centre of every pixel: by how much each is nearer than the first, which takes one product less."""
+    """The nearest center of every pixel: by how much each is nearer than the first, which takes one product less."""
     first, others = centroids.split([1, centroids.shape[2] - 1], dim=2)
     if others.shape[2] == 0:
         return torch.zeros(*centroids.shape[:2], features.pixels, dtype=torch.long, device=features.device)
     norms = _squared_norms(features, centroids)
-    ahead = features.scores((others - first).flatten(1, 2)).unflatten(1, others.shape[1:3])
-    ahead -= (norms[:, :, 1:] - norms[:, :, :1]).unsqueeze(3) / 2
-    best = ahead.max(dim=2)
+    nearer = features.scores((others - first).flatten(1, 2)).unflatten(1, others.shape[1:3])
+    nearer -= (norms[:, :, 1:] - norms[:, :, :1]).unsqueeze(3) / 2
+    best = nearer.max(dim=2)
     return torch.where(best.values > 0, best.indices + 1, 0)
 
 
 def _assign(
     features: Products, centroids: Float[Tensor, "batch n k dim"]
 ) -> tuple[Int[Tensor, "batch n pixels"], Float[Tensor, "batch n pixels"]]:
-    """The nearest centre of every pixel, and u . mu - ||mu||^2 / 2 there: the larger, the nearer."""
+    """The nearest center of every pixel, and u . mu - ||mu||^2 / 2 there: the larger, the nearer."""
     values = features.scores(centroids.flatten(1, 2)).unflatten(1, centroids.shape[1:3])
     values -= _squared_norms(features, centroids).unsqueeze(3) / 2
     best = values.max(dim=2)
@@ -214,7 +254,7 @@ def _means(
     counts: Float[Tensor, "batch n k"],
     otherwise: Float[Tensor, "batch n k dim"] | None,
 ) -> Float[Tensor, "batch n k dim"]:
-    """Sums over counts; where there are none, another centre."""
+    """Sums over counts; where there are none, another center."""
     means = (sums / counts.clamp_min(1).unsqueeze(3)).to(counts.dtype)
     return means if otherwise is None else torch.where(counts.unsqueeze(3) > 0, means, otherwise)
 
@@ -258,8 +298,8 @@ def _follow(
     if 4 * index.shape[1] > features.pixels:
         return None, runs.counts
     each = index.unsqueeze(1).expand(-1, sums.shape[1], -1)
-    one = torch.eye(sums.shape[2], dtype=features.dtype, device=features.device)
-    change = (one[labels.gather(2, each)] - one[runs.labels.gather(2, each)]).mT
+    identity = torch.eye(sums.shape[2], dtype=features.dtype, device=features.device)
+    change = (identity[labels.gather(2, each)] - identity[runs.labels.gather(2, each)]).mT
     added = features.sums(change.flatten(1, 2), index).unflatten(1, sums.shape[1:3])
     return sums + added, runs.counts + change.sum(3)
 
@@ -269,7 +309,7 @@ def _fill_empty(
     counts: Float[Tensor, "batch n k"],
     distances: Float[Tensor, "batch n pixels"],
 ) -> None:
-    """Move the farthest pixels, one each, into empty clusters; those that lie on their centre stay."""
+    """Move the farthest pixels, one each, into empty clusters; those that lie on their center stay."""
     for image, start in (counts == 0).any(2).nonzero().tolist():
         empty = (counts[image, start] == 0).nonzero().squeeze(1)
         far = distances[image, start].topk(min(len(empty), distances.shape[2]))

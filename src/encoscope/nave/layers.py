@@ -12,11 +12,18 @@ STAGES = 3
 
 
 def choose_layers(encoder: Encoder, layers: Sequence[str] | str | None = None) -> tuple[str, ...]:
-    """The layers to cluster, in the network's order.
+    """Choose the layers to cluster.
 
-    layers: names (a comma-separated string, or a sequence), checked; None takes the last three stages of a network
-    that has stages (CNN, Swin, ...) and the last block of one that keeps its grid (ViT; section 4.2). Raises
-    UsageError for an unknown or repeated layer, or a network without any spatial layer.
+    Args:
+        encoder: The encoder.
+        layers: Names, as a sequence or with commas; None takes the last three stages of a network that has stages (CNN,
+            Swin, ...; section 4.3) and the last block of one that keeps its grid (ViT; section 4.2).
+
+    Returns:
+        The layers, in the network's order.
+
+    Raises:
+        UsageError: For an unknown or repeated layer, and for a network without any spatial layer.
     """
     if layers is None:
         return _default(encoder.layers, encoder.source)
@@ -26,8 +33,8 @@ def choose_layers(encoder: Encoder, layers: Sequence[str] | str | None = None) -
         raise UsageError(f"layer given twice: {', '.join(repeated)}")
     if not names or not all(names):
         raise UsageError(f"no layer name in {layers!r}")
-    wanted = {encoder.layer(name).name for name in names}
-    return tuple(info.name for info in encoder.layers if info.name in wanted)
+    requested = {encoder.layer(name).name for name in names}
+    return tuple(info.name for info in encoder.layers if info.name in requested)
 
 
 def _default(layers: Sequence[LayerInfo], source: str) -> tuple[str, ...]:

@@ -15,10 +15,21 @@ _DENSE = 64
 
 
 def pca_labels(features: Composite, n_components: int) -> Int[torch.Tensor, "batch pixels"]:
-    """argmax_k |score_k| over the first principal components of each image's composite features.
+    """Assign each pixel to the principal component that it scores highest on: argmax_k |score_k|.
 
-    Components are ordered by explained variance; their sign does not matter. Raises UsageError when there are fewer
-    pixels or dimensions than components.
+    Components are ordered by explained variance; their sign does not matter.
+
+    Args:
+        features: Composite features of a batch.
+        n_components: K.
+
+    Returns:
+        ``[B, pixels]``, the component of each pixel.
+
+    Raises:
+        UsageError: When there are fewer pixels or dimensions than components.
+
+    Source: NAVE, appendix F.
     """
     if n_components > min(features.pixels, features.dim):
         raise UsageError(
@@ -31,22 +42,22 @@ def pca_labels(features: Composite, n_components: int) -> Int[torch.Tensor, "bat
 
 
 def _scores(features: Composite, n_components: int) -> Float[np.ndarray, "pixels k"]:
-    """The centred features projected on their first right singular vectors: left singular vectors times values."""
+    """The centered features projected on their first right singular vectors: left singular vectors times values."""
     if min(features.pixels, features.dim) <= max(_DENSE, 2 * n_components):
         dense = features.dense()[0].double().cpu().numpy()
         left, values, _ = np.linalg.svd(dense - dense.mean(0), full_matrices=False)
         return left[:, :n_components] * values[:n_components]
     shape = (features.pixels, features.dim)
     mean = _sums(features, np.full((shape[0], 1), 1 / shape[0]))  # [dim, 1]
-    centred = _Centred(features, mean)
+    centered = _Centered(features, mean)
     start = np.random.default_rng(0).standard_normal(min(shape))  # ARPACK's start; the result does not depend on it
-    left, values, _ = svds(centred, k=n_components, v0=start)
+    left, values, _ = svds(centered, k=n_components, v0=start)
     assert left is not None
     order = np.argsort(-values)
     return left[:, order] * values[order]
 
 
-class _Centred(LinearOperator):
+class _Centered(LinearOperator):
     """U minus its mean row, as products."""
 
     def __init__(self, features: Composite, mean: Float[np.ndarray, "dim 1"]) -> None:
@@ -61,10 +72,10 @@ class _Centred(LinearOperator):
 
 
 def _products(features: Composite, vectors: Float[np.ndarray, "dim n"]) -> Float[np.ndarray, "pixels n"]:
-    given = torch.from_numpy(vectors.T[None]).to(features.device, features.dtype)
-    return features.scores(given)[0].T.double().cpu().numpy()
+    tensor = torch.from_numpy(vectors.T[None]).to(features.device, features.dtype)
+    return features.scores(tensor)[0].T.double().cpu().numpy()
 
 
 def _sums(features: Composite, weights: Float[np.ndarray, "pixels n"]) -> Float[np.ndarray, "dim n"]:
-    given = torch.from_numpy(weights.T[None]).to(features.device, features.dtype)
-    return features.sums(given)[0].T.double().cpu().numpy()
+    tensor = torch.from_numpy(weights.T[None]).to(features.device, features.dtype)
+    return features.sums(tensor)[0].T.double().cpu().numpy()

@@ -20,8 +20,12 @@ _BLOCK = 4096  # vectors made at a time: of a first, large image there may be mo
 class PixelSample:
     """The pixels with the smallest random keys; every image draws its keys from (seed, image id).
 
-    pixels: how many are kept, fewer when their vectors would pass 128 MB. ``partial_fit`` adds images, ``merge``
-    another worker's sample, ``finalize`` gives the vectors, in the order of their keys.
+    ``partial_fit`` adds images, ``merge`` another worker's sample, ``finalize`` gives the vectors in the order of their
+    keys.
+
+    Args:
+        pixels: How many are kept; fewer when their vectors would take more than 128 MB.
+        seed: The seed.
     """
 
     def __init__(self, pixels: int = PIXELS, *, seed: int = 0) -> None:
@@ -30,10 +34,18 @@ class PixelSample:
         self._vectors = torch.empty(0, 0)  # room for as many rows as the sample may hold; the first len(_keys) are used
 
     def partial_fit(self, features: Composite, ids: list[str]) -> PixelSample:
-        """Add the pixels of a batch of images, by their ids (hex)."""
+        """Add the pixels of a batch of images.
+
+        Args:
+            features: Their composite features.
+            ids: The id of each image (hexadecimal).
+
+        Returns:
+            Itself.
+        """
         for image, name in enumerate(ids):
-            one = features.select(torch.tensor([image], device=features.device))
-            keys = np.random.default_rng([self.seed, int(name[:16], 16)]).random(one.pixels)
+            selection = features.select(torch.tensor([image], device=features.device))
+            keys = np.random.default_rng([self.seed, int(name[:16], 16)]).random(selection.pixels)
             order = np.argsort(keys)
             for start in range(0, len(order), _BLOCK):
                 block = order[start : start + _BLOCK]
@@ -41,11 +53,18 @@ class PixelSample:
                 if len(block) == 0:
                     break
                 index = torch.from_numpy(block)[None].to(features.device)
-                self._add(keys[block], one.rows(index)[0].float().cpu())
+                self._add(keys[block], selection.rows(index)[0].float().cpu())
         return self
 
     def merge(self, other: PixelSample) -> PixelSample:
-        """Add what another sample holds."""
+        """Add what another sample holds.
+
+        Args:
+            other: The sample of another worker.
+
+        Returns:
+            Itself.
+        """
         if len(other._keys):
             self._add(other._keys, other._vectors[: len(other._keys)])
         return self
@@ -55,7 +74,17 @@ class PixelSample:
         return len(self._keys)
 
     def finalize(self, device: torch.device | str = "cpu") -> Composite:
-        """The sampled composite vectors, as features to cluster. Raises ValueError when nothing was added."""
+        """Give the sampled composite vectors as features to cluster.
+
+        Args:
+            device: Where they are put.
+
+        Returns:
+            The features of one "image".
+
+        Raises:
+            ValueError: When nothing was added.
+        """
         if not len(self):
             raise ValueError("an empty sample")
         order = np.argsort(self._keys, kind="stable")

@@ -35,12 +35,18 @@ KIND = "segmentation"
 @concise_repr
 @dataclass(frozen=True, eq=False)
 class Segmentation(Result):
-    """The parts of one image that an encoder treats alike.
+    """What an encoder treats alike in one image.
 
-    labels: ``[height, width]``, the cluster of every pixel of the original image, in 0..n_clusters-1.
-    grid_labels: ``[rows, columns]``, the same on the grid that was clustered, without padding.
-    inertia: sum of squared distances of the grid's composite vectors to their cluster's mean.
-    geometry: how the image came into the network. settings, seed: what made it.
+    Attributes:
+        labels: ``[height, width]``, the cluster of every pixel of the original image, in 0..n_clusters-1.
+        grid_labels: ``[rows, columns]``, the same on the grid that was clustered, without padding.
+        n_clusters: K.
+        inertia: The sum of squared distances of the grid's composite vectors to their cluster's mean.
+        geometry: How the image came into the network.
+        grid: (rows, columns) of the grid, padding included.
+        settings: The settings that made it.
+        seed: The seed.
+        path: The file, where there is one.
     """
 
     labels: UInt8[np.ndarray, "height width"]
@@ -79,10 +85,18 @@ class Segmentation(Result):
         return self._granularity() if callable(self._granularity) else self._granularity
 
     def at(self, n_clusters: int) -> Segmentation:
-        """The same image at another granularity, cut from one Ward tree: a region at k + 1 lies inside one at k.
+        """Give the same image at another granularity, cut from one Ward tree: a region at k + 1 lies inside one at k.
 
-        Equal to ``labels`` at their own number of clusters only for ``grouping="ward"``. Raises UsageError when there
-        are fewer points than clusters.
+        Its labels equal ``labels`` at their own number of clusters only for ``grouping="ward"``.
+
+        Args:
+            n_clusters: K.
+
+        Returns:
+            Another segmentation.
+
+        Raises:
+            UsageError: When there are fewer points than clusters.
         """
         tree = self.granularity
         most = min(tree.tree.points, MAX_CLUSTERS)
@@ -90,13 +104,22 @@ class Segmentation(Result):
             raise UsageError(f"this image can be cut into 1 to {most} clusters, not {n_clusters}")
         cells = renumber_by_size(tree.cut(n_clusters)).astype(np.uint8).reshape(self.grid_labels.shape)
         changed = {"n_clusters": n_clusters, "grouping": "ward", "micro_clusters": tree.micro_clusters}
-        found = self.relabelled(cells, inertia=tree.inertia(n_clusters), settings=self.settings | changed)
-        return replace(found, n_clusters=n_clusters, _granularity=tree, _model=self._model)
+        cut = self.relabelled(cells, inertia=tree.inertia(n_clusters), settings=self.settings | changed)
+        return replace(cut, n_clusters=n_clusters, _granularity=tree, _model=self._model)
 
     def relabelled(
         self, cells: UInt8[np.ndarray, "rows columns"], *, inertia: float, settings: dict[str, Any]
     ) -> Segmentation:
-        """Another labelling of the same cells of the same image, not (or not only) by this model."""
+        """Give another labelling of the same cells of the same image, not (or not only) by this model.
+
+        Args:
+            cells: ``[rows, columns]``, the labels on the grid.
+            inertia: Its inertia.
+            settings: The settings that made it.
+
+        Returns:
+            Another segmentation.
+        """
         return replace(
             self,
             labels=self.geometry.to_original(cells, self.grid),
@@ -108,15 +131,32 @@ class Segmentation(Result):
         )
 
     def regions(self, *, min_area: int = 0, border: int = 0) -> list[Region]:
-        """Connected components (4-connectivity) with both boxes; see ``encoscope.regions``."""
+        """Find the connected components (4-connectivity), with both boxes.
+
+        Args:
+            min_area: Leave out regions of at most so many pixels.
+            border: Leave out regions that lie within so many pixels of the image's border; see ``encoscope.regions``.
+
+        Returns:
+            The regions, the largest first.
+
+        Source: NAVE, appendix A.
+        """
         return connected_regions(self.labels, min_area=min_area, border=border)
 
     def overlay(self, *, alpha: float = 0.5) -> Image.Image:
-        """The clusters' colours and outlines on the photo (on grey where the photo is not at hand)."""
+        """Draw the clusters' colors and outlines on the image (on grey where the image is not at hand).
+
+        Args:
+            alpha: The opacity of the colors, 0 to 1.
+
+        Returns:
+            The picture, of the image's own size.
+        """
         return Image.fromarray(plots.overlay(self._pixels(), self.labels, alpha=alpha))
 
     def plot(self) -> Figure:
-        """A matplotlib figure: the photo, and the overlay with each cluster's colour and share of the image."""
+        """A matplotlib figure: the image, and the overlay with each cluster's color and share of the image."""
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
 
@@ -127,9 +167,9 @@ class Segmentation(Result):
         right.imshow(self.overlay())
         right.set_title(f"K = {self.n_clusters}")
         share = np.bincount(self.labels.ravel(), minlength=self.n_clusters) / self.labels.size
-        colours = plots.palette(self.n_clusters) / 255
+        colors = plots.palette(self.n_clusters) / 255
         if self.n_clusters <= 20:
-            handles = [Patch(color=colours[k], label=f"{k}: {share[k]:.0%}") for k in range(self.n_clusters)]
+            handles = [Patch(color=colors[k], label=f"{k}: {share[k]:.0%}") for k in range(self.n_clusters)]
             right.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
         for axes in (left, right):
             axes.set_axis_off()
@@ -144,7 +184,7 @@ class Segmentation(Result):
                 if pixels.shape[:2] == self.labels.shape:
                     return pixels
             except EncoscopeError:
-                pass  # the photo has moved: the labels alone are still worth a picture
+                pass  # the image has moved: the labels alone are still worth a picture
         return np.full((*self.labels.shape, 3), 128, dtype=np.uint8)
 
     def entry(self) -> dict[str, Any]:
@@ -162,7 +202,14 @@ class Segmentation(Result):
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write ``result.json`` and ``arrays.npz`` (labels, tree) into a folder; ``load`` reads them back."""
+        """Write ``result.json`` and ``arrays.npz`` (labels, tree) into a folder; ``load`` reads them back.
+
+        Args:
+            path: The folder; it is made if it is not there.
+
+        Returns:
+            The folder.
+        """
         folder = Path(path)
         tree = self.granularity if self._granularity is not None else None
         arrays = {"labels": self.labels, "grid_labels": self.grid_labels}
@@ -193,7 +240,18 @@ class Segmentation(Result):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Segmentation:
-        """Read what ``save`` wrote. Raises MissingError when there is nothing, EncoscopeError when it is another."""
+        """Read what ``save`` wrote.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The segmentation.
+
+        Raises:
+            MissingError: When nothing is there.
+            EncoscopeError: When it is another kind of result.
+        """
         folder = Path(path)
         document = results.read(folder / "result.json", KIND)
         image = document["images"][0] if len(document["images"]) == 1 else {}
@@ -224,14 +282,30 @@ class Segmentation(Result):
 
 
 def model_of(encoder: Encoder, layers: tuple[str, ...]) -> Callable[[], ModelRecord]:
-    """The provenance of a result, its digest computed when first asked for."""
+    """Prepare the record of the encoder behind a result.
+
+    Args:
+        encoder: The encoder.
+        layers: The layers that were read.
+
+    Returns:
+        A function that gives the record; the digest is computed when it is first called.
+    """
     return lambda: record_model(encoder, layers)
 
 
 def renumber_by_size(
     labels: Integer[np.ndarray, " n"], weights: Num[np.ndarray, " n"] | None = None
 ) -> Integer[np.ndarray, " n"]:
-    """Labels renumbered: 0 is the largest cluster (by weight); of equal ones, the first to appear comes first."""
+    """Renumber labels: 0 is the largest cluster; of equal ones, the first to appear comes first.
+
+    Args:
+        labels: ``[n]``.
+        weights: ``[n]``, how much each counts; None for all alike.
+
+    Returns:
+        ``[n]``, the new labels.
+    """
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     order = np.lexsort((first, -np.bincount(inverse, weights=weights)))
     rank = np.empty_like(order)

@@ -40,7 +40,6 @@ class NaveSettings(Settings):
     """What decides a segmentation.
 
     Attributes:
-        preset: "default", "paper" or "authors"; today the three are the same.
         n_clusters: K, from 1 to 256; several give nested cuts of one Ward tree, a result each; "auto" takes the elbow
             of the inertia over 3 to 10.
         layers: Names from ``encoder.layers``; empty takes the last three stages of a network that has stages (section
@@ -146,7 +145,6 @@ class JointSettings(Settings):
     """What decides how the clusters of many images are fitted, beside `NaveSettings`.
 
     Attributes:
-        preset: "default", "paper" or "authors"; today the three are the same.
         max_iter: Passes of k-means over all pixels; None is 300, and 18 without a feature cache.
         tol: K-means stops when its centers move by less than this share of the features' variance.
         n_sample: Pixels of the uniform sample that the start is found on.

@@ -26,9 +26,12 @@ CROP = 0.8
 class Stability:
     """Agreement of segmentations that ought to be the same, as adjusted Rand indices: 1 the same, 0 chance.
 
-    starts: every pair of ``runs`` segmentations from different seeds. flip: of the mirrored image, mirrored back.
-    crops: of each corner's crop, with the same part of the whole image's segmentation.
-    mean_color: ``[height, width, 3]``, every pixel the mean colour of its segment, averaged over the runs (Fig. 4).
+    Attributes:
+        runs: Segmentations from different seeds.
+        starts: Of every pair of runs.
+        flip: Of the mirrored image, mirrored back.
+        crops: Of each corner's crop, with the same place of the whole image's segmentation.
+        mean_color: ``[height, width, 3]``, every pixel the mean color of its cluster, averaged over the runs (Fig. 4).
     """
 
     runs: int
@@ -50,65 +53,93 @@ class Stability:
 def measure_stability(
     encoder: Encoder, image: Any, *, runs: int = 20, random_state: int = 0, **settings: Any
 ) -> Stability:
-    """Segment one image ``runs`` times with seeds from ``seed`` on, mirrored, and in four crops, and compare.
+    """Segment one image with several seeds, mirrored, and in four crops, and compare.
 
-    settings: as for ``segment``; one number of clusters. Agreement is measured on the original image's pixels. Raises
-    UsageError for fewer than two runs.
+    Args:
+        encoder: The encoder.
+        image: The image.
+        runs: Seeds, from ``random_state`` on; at least 2.
+        random_state: The first seed.
+        **settings: As for ``segment``, with one number of clusters.
+
+    Returns:
+        The agreement, measured on the original image's pixels.
+
+    Raises:
+        UsageError: For fewer than two runs, and for several numbers of clusters.
     """
     if runs < 2:
         raise UsageError(f"agreement needs at least two runs, not {runs}")
     if not isinstance(settings.get("n_clusters") or 1, int):
         raise UsageError(f"agreement is measured for one number of clusters, not {settings['n_clusters']!r}")
-    photo = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.channels)
-    found = [_segment(encoder, [photo], random_state=random_state + run, **settings)[0] for run in range(runs)]
-    whole = found[0].labels
+    image = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.channels)
+    segmentations = [_segment(encoder, [image], random_state=random_state + run, **settings)[0] for run in range(runs)]
+    whole = segmentations[0].labels
     mirrored, *crops = _segment(
-        encoder, [_part(photo, np.s_[:, ::-1]), *_crops(photo)], random_state=random_state, **settings
+        encoder, [_part(image, np.s_[:, ::-1]), *_crops(image)], random_state=random_state, **settings
     )
     return Stability(
         runs=runs,
-        starts=np.array([compute_agreement(a.grid_labels, b.grid_labels) for a, b in combinations(found, 2)]),
+        starts=np.array([compute_agreement(a.grid_labels, b.grid_labels) for a, b in combinations(segmentations, 2)]),
         flip=compute_agreement(whole, mirrored.labels[:, ::-1]),
         crops=np.array(
-            [compute_agreement(whole[part], c.labels) for part, c in zip(_corners(photo), crops, strict=True)]
+            [compute_agreement(whole[part], c.labels) for part, c in zip(_corners(image), crops, strict=True)]
         ),
-        mean_color=mean_color(photo, [one.labels for one in found]),
+        mean_color=mean_color(image, [segmentation.labels for segmentation in segmentations]),
     )
 
 
 def compute_agreement(first: Integer[np.ndarray, ...], second: Integer[np.ndarray, ...]) -> float:
-    """The adjusted Rand index of two labellings of the same pixels: 1 the same up to names, about 0 by chance."""
+    """Compute the adjusted Rand index of two labellings of the same pixels.
+
+    Args:
+        first: Labels of any shape.
+        second: Labels of the same shape.
+
+    Returns:
+        1 where they are the same up to names, about 0 by chance.
+    """
     return float(adjusted_rand_score(first.ravel(), second.ravel()))
 
 
 def mean_color(
-    photo: LoadedImage, segmentations: Sequence[Integer[np.ndarray, "height width"]]
+    image: LoadedImage, segmentations: Sequence[Integer[np.ndarray, "height width"]]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Every pixel the mean colour of its segment, averaged over several segmentations of one photo (Fig. 4)."""
-    pixels = plots.displayable(photo.pixels).reshape(-1, 3).astype(np.float64)
+    """Give every pixel the mean color of its cluster, averaged over several segmentations of one image.
+
+    Args:
+        image: The image.
+        segmentations: ``[height, width]`` each.
+
+    Returns:
+        ``[height, width, 3]``.
+
+    Source: NAVE, Fig. 4.
+    """
+    pixels = plots.displayable(image.pixels).reshape(-1, 3).astype(np.float64)
     total = np.zeros_like(pixels)
     for labels in segmentations:
         flat = labels.ravel()
         counts = np.maximum(np.bincount(flat), 1)
-        colours = np.stack([np.bincount(flat, weights=channel) / counts for channel in pixels.T], axis=1)
-        total += colours[flat]
-    return (total / len(segmentations)).round().astype(np.uint8).reshape(photo.height, photo.width, 3)
+        colors = np.stack([np.bincount(flat, weights=channel) / counts for channel in pixels.T], axis=1)
+        total += colors[flat]
+    return (total / len(segmentations)).round().astype(np.uint8).reshape(image.height, image.width, 3)
 
 
-def _segment(encoder: Encoder, photos: Sequence[LoadedImage], **settings: Any) -> list[Segmentation]:
-    return [result[1] for result in segment_stream(encoder, photos, **settings) if isinstance(result, tuple)]
+def _segment(encoder: Encoder, images: Sequence[LoadedImage], **settings: Any) -> list[Segmentation]:
+    return [result[1] for result in segment_stream(encoder, images, **settings) if isinstance(result, tuple)]
 
 
-def _corners(photo: LoadedImage) -> Iterator[tuple[slice, slice]]:
-    height, width = max(1, round(CROP * photo.height)), max(1, round(CROP * photo.width))
-    for top in (0, photo.height - height):
-        for left in (0, photo.width - width):
+def _corners(image: LoadedImage) -> Iterator[tuple[slice, slice]]:
+    height, width = max(1, round(CROP * image.height)), max(1, round(CROP * image.width))
+    for top in (0, image.height - height):
+        for left in (0, image.width - width):
             yield np.s_[top : top + height, left : left + width]
 
 
-def _crops(photo: LoadedImage) -> list[LoadedImage]:
-    return [_part(photo, corner) for corner in _corners(photo)]
+def _crops(image: LoadedImage) -> list[LoadedImage]:
+    return [_part(image, corner) for corner in _corners(image)]
 
 
-def _part(photo: LoadedImage, part: Any) -> LoadedImage:
-    return replace(photo, pixels=np.ascontiguousarray(photo.pixels[part]))
+def _part(image: LoadedImage, part: Any) -> LoadedImage:
+    return replace(image, pixels=np.ascontiguousarray(image.pixels[part]))

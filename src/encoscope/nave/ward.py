@@ -18,8 +18,10 @@ from encoscope.errors import UsageError
 class WardTree:
     """A full binary tree over n points, cut anywhere.
 
-    merges: ``[n - 1, 2]``, the two nodes joined at each step, in order of cost; points are nodes 0..n-1, step i makes
-    node n + i. costs: the increase of the within-cluster sum of squares at each step, not decreasing.
+    Attributes:
+        merges: ``[n - 1, 2]``, the two nodes joined at each step, in order of cost; points are nodes 0..n-1, step i
+            makes node n + i.
+        costs: ``[n - 1]``, the increase of the within-cluster sum of squares at each step, not decreasing.
     """
 
     merges: Int[np.ndarray, "steps 2"]
@@ -31,10 +33,16 @@ class WardTree:
         return len(self.merges) + 1
 
     def cut(self, n_clusters: int) -> Int[np.ndarray, " points"]:
-        """The cluster of each point when n_clusters remain; clusters are numbered by their first point.
+        """Cut the tree. A cluster of ``cut(k + 1)`` lies inside one of ``cut(k)``.
 
-        Cuts are nested: a cluster of ``cut(k + 1)`` lies inside one of ``cut(k)``. Raises UsageError when there are
-        fewer points than clusters.
+        Args:
+            n_clusters: K.
+
+        Returns:
+            ``[points]``, the cluster of each point, numbered by their first point.
+
+        Raises:
+            UsageError: When there are fewer points than clusters.
         """
         if not 1 <= n_clusters <= self.points:
             raise UsageError(f"cannot cut a tree of {self.points} points into {n_clusters} clusters")
@@ -50,11 +58,20 @@ class WardTree:
 def ward_tree(
     squared_distances: Float[np.ndarray, "points points"], weights: Num[np.ndarray, " points"] | None = None
 ) -> WardTree:
-    """Ward's hierarchy by nearest-neighbour chains (Murtagh, 1983), O(points^2) time and memory.
+    """Grow Ward's hierarchy by nearest-neighbor chains, in O(points^2) time and memory.
 
-    squared_distances: squared Euclidean distances between points; where rounding made the two of a pair unlike, the
-    smaller counts. weights: how many observations each point stands for (default 1). Merging A and B costs
-    |A||B| / (|A| + |B|) ||mean_A - mean_B||^2, kept up to date with the formula of Lance and Williams.
+    Merging A and B costs |A||B| / (|A| + |B|) ||mean_A - mean_B||^2, kept up to date with the formula of Lance and
+    Williams.
+
+    Args:
+        squared_distances: ``[points, points]``, squared Euclidean distances; where rounding made the two of a pair
+            unlike, the smaller counts.
+        weights: ``[points]``, how many observations each point stands for; None for 1 each.
+
+    Returns:
+        The tree.
+
+    Source: Murtagh, 1983.
     """
     n = len(squared_distances)
     size = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64).copy()
