@@ -20,7 +20,7 @@ from sklearn.datasets import load_sample_image
 import encoscope
 from benchmarks.measure import apart, in_process, report_peak, report_seconds
 from encoscope.nave.composite import compose_features
-from encoscope.nave.kmeans import lloyd, plus_plus
+from encoscope.nave.kmeans import lloyd, kmeans_plusplus
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles import nave as oracle
@@ -43,7 +43,7 @@ def maps_of_a_photo() -> list[torch.Tensor]:
 
 def ways(maps: list[torch.Tensor], side: int) -> dict[str, Callable[[], Any]]:
     """Both ways to labels and inertia, from the same centres."""
-    start = plus_plus(compose_features(maps, (side, side)), 5, n_init=1, seed=0)
+    start = kmeans_plusplus(compose_features(maps, (side, side)), 5, n_init=1, seed=0)
     centres = start[0, 0].numpy()
 
     def ours() -> Any:

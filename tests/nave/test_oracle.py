@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 import encoscope
 from encoscope.nave.composite import compose_features, layer_weights
 from encoscope.nave.granularity import compute_inertia, grow_granularity
-from encoscope.nave.kmeans import kmeans, lloyd, plus_plus
+from encoscope.nave.kmeans import kmeans, lloyd, kmeans_plusplus
 from encoscope.nave.pca import pca_labels
 from encoscope.nave.ward import ward_tree
 from oracles import nave as oracle
@@ -62,7 +62,7 @@ def test_the_operator_equals_the_matrix(maps):
 def test_kmeans_from_the_same_centres_equals_scikit_learn(maps, clusters):
     for grid in at_grids(maps)[:2]:
         matrix = oracle.composite_matrix([m[0].double() for m in maps], grid)
-        start = plus_plus(compose_features([m.double() for m in maps], grid), clusters, n_init=1, seed=3)
+        start = kmeans_plusplus(compose_features([m.double() for m in maps], grid), clusters, n_init=1, seed=3)
         labels, inertia = oracle.kmeans_from(matrix, start[0, 0].numpy())
         exact = lloyd(compose_features([m.double() for m in maps], grid), start, tol=0, max_iter=1000)
         np.testing.assert_array_equal(exact.labels[0].numpy(), labels)
