@@ -29,7 +29,7 @@ app = App(
 app.command(
     "encoscope.cli.segment:segment",
     name="segment",
-    help="Part images into the regions an encoder treats alike (NAVE).",
+    help="Segment images into the regions that an encoder treats alike (NAVE).",
 )
 app.command(
     "encoscope.cli.layers:layers",
@@ -44,7 +44,7 @@ app.command(
 app.command(
     "encoscope.cli.audit:audit",
     name="audit",
-    help="See whether an encoder fixates on a mark, or on where images come from.",
+    help="See whether an encoder relies on a shortcut cue, or on where images come from.",
 )
 app.command(
     "encoscope.cli.reproduce:reproduce",
@@ -59,7 +59,7 @@ app.command(
 app.command(
     "encoscope.cli.probe:probe",
     name="probe",
-    help="Run a dataset through a model once and keep what a layer says.",
+    help="Run a dataset through a model once and keep the activations of a layer.",
 )
 app.command(
     "encoscope.cli.captions:captions",
@@ -69,7 +69,7 @@ app.command(
 app.command(
     "encoscope.cli.concepts:concepts",
     name="concepts",
-    help="Find what a network makes up a class of, and show each concept (CRAFT).",
+    help="Find the concepts that a network composes a class of, and show each (CRAFT).",
 )
 app.command(
     "encoscope.cli.describe:describe",
@@ -89,12 +89,12 @@ app.command(
 app.command(
     "encoscope.cli.visualize:visualize",
     name="visualize",
-    help="Picture what units of an encoder respond to (VITAL).",
+    help="Show what units of an encoder respond to (VITAL).",
 )
 app.command(
     "encoscope.cli.circuit:circuit",
     name="circuit",
-    help="Picture the channels that a class rests on.",
+    help="Show the channels that a class rests on.",
 )
 app.command(
     "encoscope.cli.atlas:app",
@@ -104,12 +104,17 @@ app.command(
 app.command(
     "encoscope.cli.study:app",
     name="study",
-    help="Ask people how well they understand pictures of units.",
+    help="Ask people how well they understand visualizations of units.",
 )
 app.command(
     "encoscope.cli.zoo:app",
     name="zoo",
     help="List the trained networks that ship with encoscope.",
+)
+app.command(
+    "encoscope.cli.completion:install_completion",
+    name="--install-completion",
+    help="Let your shell complete commands and flags.",
 )
 
 
