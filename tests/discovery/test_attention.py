@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from encoscope._torchvision import ensure_torchvision
-from encoscope.discovery import attention_keys
+from encoscope.discovery import read_attention_keys
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 
@@ -38,7 +38,7 @@ def test_timm(norm):
         if norm:
             nn.init.normal_(block.attn.k_norm.weight)
     encoder = Encoder(network, size=32)
-    found = attention_keys(encoder, pixels(), "blocks.0")
+    found = read_attention_keys(encoder, pixels(), "blocks.0")
     assert (found.name, found.prefix, found.grid) == ("blocks.0.attn", 2, (4, 4))
     assert found.keys.shape == (2, 3, 18, 64)
     inside = inputs_of(network.blocks[0].attn.attn_drop, network, pixels())
@@ -48,7 +48,7 @@ def test_timm(norm):
     tokens = inputs_of(network.blocks[0].attn, network, pixels())
     keys = network.blocks[0].attn.qkv(tokens)[..., 192:384].reshape(2, 18, 3, 64).transpose(1, 2)
     torch.testing.assert_close(found.keys, network.blocks[0].attn.k_norm(keys).detach())
-    assert attention_keys(encoder, pixels()).name == "blocks.1.attn"
+    assert read_attention_keys(encoder, pixels()).name == "blocks.1.attn"
 
 
 class HubAttention(nn.Module):
@@ -96,13 +96,13 @@ class HubViT(nn.Module):
 def test_torch_hub():
     torch.manual_seed(0)
     network = HubViT()
-    found = attention_keys(Encoder(network, size=32), pixels())
+    found = read_attention_keys(Encoder(network, size=32), pixels())
     assert (found.name, found.prefix, found.grid) == ("blocks.1.attn", 1, (4, 4))
     inside = inputs_of(network.blocks[1].attn.attn_drop, network, pixels())
     assert found.attention is not None
     torch.testing.assert_close(found.attention, inside)
     oblong = torch.randn(1, 3, 24, 48)
-    assert attention_keys(Encoder(network, size=32), oblong).grid == (3, 6)
+    assert read_attention_keys(Encoder(network, size=32), oblong).grid == (3, 6)
 
 
 def test_transformers():
@@ -113,7 +113,7 @@ def test_transformers():
         config = getattr(transformers, f"{kind}Config")(**size, image_size=32, patch_size=patch)
         config._attn_implementation = "eager"
         network = getattr(transformers, f"{kind}Model")(config)
-        found = attention_keys(Encoder(network, size=32), pixels())
+        found = read_attention_keys(Encoder(network, size=32), pixels())
         with torch.no_grad():
             expected = network.eval()(pixels(), output_attentions=True).attentions[-1]
         assert found.prefix == 1 and found.grid == (4, 4) and found.keys.shape == (2, 3, 17, 8)
@@ -126,7 +126,7 @@ def test_torchs_own_attention():
 
     torch.manual_seed(0)
     network = VisionTransformer(32, 8, 2, 3, 24, 32).eval()
-    found = attention_keys(Encoder(network, size=32), pixels())
+    found = read_attention_keys(Encoder(network, size=32), pixels())
     assert found.name.endswith("encoder_layer_1.self_attention") and found.prefix == 1 and found.grid == (4, 4)
     attention = network.get_submodule(found.name)
     tokens = inputs_of(attention, network, pixels())
@@ -142,9 +142,9 @@ def test_positions_that_turn_keys_leave_no_attention():
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=1)
     encoder = Encoder(network, size=32)
-    assert attention_keys(encoder, pixels()).attention is not None
+    assert read_attention_keys(encoder, pixels()).attention is not None
     network.blocks[0].attn.register_buffer("relative_position_index", torch.zeros(1))
-    assert attention_keys(encoder, pixels()).attention is None
+    assert read_attention_keys(encoder, pixels()).attention is None
 
 
 def test_windows_are_refused():
@@ -153,4 +153,4 @@ def test_windows_are_refused():
     torch.manual_seed(0)
     network = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=4, depths=(1, 1), embed_dim=24)
     with pytest.raises(UsageError, match="does not attend over all patches"):
-        attention_keys(Encoder(network, size=64), pixels(64), "layers.0.blocks.0")
+        read_attention_keys(Encoder(network, size=64), pixels(64), "layers.0.blocks.0")

@@ -8,11 +8,16 @@ import torch
 from torch import nn
 
 import encoscope
-from encoscope.discovery import METHODS, attention_keys, get_method, make_candidates
-from encoscope.discovery.lost import expanded_seed
-from encoscope.discovery.ncut import foreground, second_eigenvector
-from encoscope.discovery.patches import component, largest, objects, patches
-from encoscope.discovery.simple import heaviest
+from encoscope.discovery import METHODS, get_method, make_candidates, read_attention_keys
+from encoscope.discovery.lost import expand_seed
+from encoscope.discovery.ncut import compute_second_eigenvector, select_foreground
+from encoscope.discovery.patches import (
+    extract_patches,
+    objects_from_patches,
+    select_component,
+    select_largest_component,
+)
+from encoscope.discovery.simple import select_heaviest
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, LoadedImage, read_image
@@ -51,7 +56,7 @@ def features(seed, count=40, channels=6):
 def test_lost_is_the_papers(seed):
     values, grid = features(seed), (5, 8)
     for k in (1, 7, 100):
-        mask, start = expanded_seed(values, grid, k)
+        mask, start = expand_seed(values, grid, k)
         expected, expected_start = literal.lost(values, grid, k)
         assert start == expected_start
         np.testing.assert_array_equal(mask, expected)
@@ -60,23 +65,25 @@ def test_lost_is_the_papers(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_tokencut_is_the_papers(seed):
     values, grid = features(seed), (5, 8)
-    side, start = foreground(second_eigenvector(values, 0.2))
+    side, start = select_foreground(compute_second_eigenvector(values, 0.2))
     expected, expected_start = literal.tokencut(values, grid, 0.2)
     assert start == expected_start
-    np.testing.assert_array_equal(component(side.reshape(grid), start), expected)
+    np.testing.assert_array_equal(select_component(side.reshape(grid), start), expected)
 
 
 def _agree_on(encoder, photo, size):
-    found = patches(encoder, photo, size=size)
+    found = extract_patches(encoder, photo, size=size)
     centred = found.features - found.features.mean(0)  # untrained keys are all alike; without their mean they are not
     for values in (found.features, centred):
-        mask, _ = expanded_seed(values, found.grid)
+        mask, _ = expand_seed(values, found.grid)
         np.testing.assert_array_equal(mask, literal.lost(values, found.grid, 100)[0])
         # the cosine of the median pair, so that the graph is neither empty nor full
         unit = values / np.linalg.norm(values, axis=1, keepdims=True)
         tau = float(np.median(unit @ unit.T))
-        side, seed = foreground(second_eigenvector(values, tau))
-        np.testing.assert_array_equal(component(found.map(side), seed), literal.tokencut(values, found.grid, tau)[0])
+        side, seed = select_foreground(compute_second_eigenvector(values, tau))
+        np.testing.assert_array_equal(
+            select_component(found.map(side), seed), literal.tokencut(values, found.grid, tau)[0]
+        )
 
 
 def test_lost_and_tokencut_agree_on_an_untrained_vit(vit, photo):
@@ -94,7 +101,7 @@ def test_the_literal_forms_find_a_planted_object():
     inside = np.zeros((6, 8), dtype=bool)
     inside[2:5, 3:6] = True
     values[inside.ravel()] = (-0.2, 1, 0.1)
-    for mask, seed in (expanded_seed(values, (6, 8)), literal.tokencut(values, (6, 8), 0.2)):
+    for mask, seed in (expand_seed(values, (6, 8)), literal.tokencut(values, (6, 8), 0.2)):
         np.testing.assert_array_equal(mask, inside)
         assert inside.ravel()[seed]
 
@@ -155,25 +162,25 @@ def test_a_foreground_in_the_corners_is_the_background():
     inside[2:4, 2:4] = True
     vector[inside.ravel()] = 0.05
     vector[0] = -0.9  # the largest entry lies in the frame
-    side, seed = foreground(vector)
+    side, seed = select_foreground(vector)
     assert not side.reshape(6, 6)[inside].any() and seed == 0
-    side, seed = foreground(vector, (6, 6), 2)
+    side, seed = select_foreground(vector, (6, 6), 2)
     np.testing.assert_array_equal(side.reshape(6, 6), inside)
     assert inside.ravel()[seed]
 
 
 def test_the_heaviest_patches_hold_the_mass():
     weights = np.array([0.1, 0.4, 0.05, 0.3, 0.15])
-    np.testing.assert_array_equal(heaviest(weights, 0.6), [False, True, False, True, False])
-    assert heaviest(weights, 1.0).all()
-    np.testing.assert_array_equal(heaviest(3 * weights, 0.05), [False, True, False, False, False])
+    np.testing.assert_array_equal(select_heaviest(weights, 0.6), [False, True, False, True, False])
+    assert select_heaviest(weights, 1.0).all()
+    np.testing.assert_array_equal(select_heaviest(3 * weights, 0.05), [False, True, False, False, False])
 
 
 def test_parts_of_a_mask():
     mask = np.array([[1, 1, 0, 1], [0, 0, 1, 1], [1, 0, 0, 0]], dtype=bool)
-    assert largest(mask).sum() == 3 and largest(mask)[1, 2]
-    assert component(mask, 0).sum() == 2 and not component(mask, 2).any()
-    assert not largest(np.zeros((2, 2), bool)).any()
+    assert select_largest_component(mask).sum() == 3 and select_largest_component(mask)[1, 2]
+    assert select_component(mask, 0).sum() == 2 and not select_component(mask, 2).any()
+    assert not select_largest_component(np.zeros((2, 2), bool)).any()
 
 
 # Back on the photo
@@ -183,12 +190,12 @@ def test_boxes_end_at_the_outer_edge_of_the_last_patch_and_at_the_photos():
     cells = np.zeros((3, 4), dtype=bool)
     cells[1:, 2:] = True
     native = Geometry((40, 60), (40, 60), (0, 0), (40, 60), (48, 64))  # padded to patches of 16
-    found = objects([cells, np.zeros_like(cells)], native)
+    found = objects_from_patches([cells, np.zeros_like(cells)], native)
     np.testing.assert_array_equal(found.boxes, [[32, 16, 60, 40]])
     assert found.regions[0].outer_box == (32, 16, 59, 39)
     assert found.masks.shape == (1, 40, 60) and found.masks[0, 16:, 32:].all() and found.masks.sum() == 24 * 28
     squashed = Geometry((90, 60), (48, 64), (0, 0), (48, 64), (48, 64))
-    np.testing.assert_allclose(objects([cells], squashed).boxes, [[30, 30, 60, 90]])
+    np.testing.assert_allclose(objects_from_patches([cells], squashed).boxes, [[30, 30, 60, 90]])
 
 
 def test_candidates_of_regions():
@@ -254,4 +261,4 @@ def test_refusals(vit, photo):
     with pytest.raises(UsageError, match=r"nearest: blocks.1"):
         get_method("lost", layer="block.1")(vit, photo)
     with pytest.raises(UsageError, match="has 2, not one"):
-        attention_keys(vit, vit.prepare(photo), "blocks")
+        read_attention_keys(vit, vit.prepare(photo), "blocks")

@@ -133,7 +133,7 @@ def test_without_a_head(net: Net, pixels: Tensor) -> None:
 def test_unknown_layers_name_the_nearest(encoder: Encoder, pixels: Tensor) -> None:
     with pytest.raises(UsageError, match=r"unknown layer 'stag1' \(nearest: stage1"):
         encoder.activations(pixels, ["stag1"])
-    with pytest.raises(UsageError, match="layer 'fc' gives no spatial map"):
+    with pytest.raises(UsageError, match="layer 'fc' has no spatial output"):
         encoder.layer("fc")
     with pytest.raises(UsageError, match="no layers"):
         encoder.activations(pixels, [])
@@ -373,5 +373,29 @@ def test_observe_keeps_the_graph_to_the_input_on_request(encoder: Encoder, net: 
     (expected,) = torch.autograd.grad(net.stage1(again).sum() + net(again).sum(), again)
     torch.testing.assert_close(gradient, expected)
     assert all(parameter.grad is None for parameter in net.parameters())
-    with pytest.raises(UsageError, match="gradients need a normalised tensor"):
+    with pytest.raises(UsageError, match="gradients need a normalized tensor"):
         encoder.observe(np.zeros((32, 32, 3), np.uint8), "stage1", gradients=True)
+
+
+def test_a_notebook_shows_source_preprocessing_and_layers_and_computes_no_digest(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder.source = "py:<nets>:net"
+    monkeypatch.setattr("encoscope.encoder.encoder.compute_digest", lambda *_: pytest.fail("a digest was computed"))
+    page = encoder._repr_html_()
+    monkeypatch.undo()
+    for text in ("py:&lt;nets&gt;:net", "32 x 32 pixels", "<td>5</td>", "<code>stage2</code>", "8 x 8", "stage"):
+        assert text in page
+    assert "digest" not in page
+    known = encoder.digest
+    assert known[:12] in encoder._repr_html_()
+    assert known[:13] not in encoder._repr_html_()
+    with torch.no_grad():
+        encoder.module.get_parameter("fc.bias").add_(1)
+    assert known[:12] not in encoder._repr_html_()
+
+
+def test_a_notebook_shows_a_network_whose_forward_pass_fails() -> None:
+    page = Encoder(nn.Linear(3, 4), size=32, source="broken")._repr_html_()
+    assert "broken" in page
+    assert "the forward pass of broken failed" in page

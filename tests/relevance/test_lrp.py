@@ -7,7 +7,7 @@ from torch import nn
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.relevance import compute_relevance, make_attributor
-from encoscope.relevance.targets import at_best
+from encoscope.relevance.targets import place_at_best_position
 from encoscope.units import direction_unit
 from oracles import lrp as oracle
 
@@ -231,7 +231,9 @@ def test_a_direction_starts_where_it_is_most_similar(zoo):
     assert found["layer3"].abs().sum() > 0
     everywhere = compute_relevance(zoo, images, unit, ["layer4"])["layer4"]
     torch.testing.assert_close(everywhere, maps * direction[:, None, None])
-    assert at_best(torch.zeros(1, 2, 2, 2), torch.ones(1, 2)).sum() == 2  # nothing is similar: still one position
+    assert (
+        place_at_best_position(torch.zeros(1, 2, 2, 2), torch.ones(1, 2)).sum() == 2
+    )  # nothing is similar: still one position
 
 
 def test_networks_without_head_and_with_unpooled_output():

@@ -12,7 +12,7 @@ from torch import nn
 from encoscope.encoder import Encoder, load
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.relevance import METHODS, choose_method, compute_channel_relevance, compute_relevance, make_attributor
-from encoscope.relevance.modes import Detached
+from encoscope.relevance.modes import DetachedMode
 from encoscope.units import direction_unit, measure_units, parse_unit
 
 
@@ -182,7 +182,7 @@ def test_with_statistics_held_the_value_stays_and_is_its_gradient_times_input(pa
             else:
                 parameter.uniform_(0.5, 2) if parameter.ndim == 1 else parameter.mul_(2)
     x = torch.randn(3, 5, 8, requires_grad=True)
-    with Detached():
+    with DetachedMode():
         held = module(x)
     torch.testing.assert_close(held, module(x), rtol=1e-5, atol=1e-6)
     (gradient,) = torch.autograd.grad(held.square().sum() / 2, x)  # y is linear in x without its biases

@@ -1,6 +1,6 @@
 """Object discovery: what a segmentation is compared with, from an encoder and a photo to boxes and masks."""
 
-from encoscope.discovery.attention import AttentionKeys, attention_keys
+from encoscope.discovery.attention import AttentionKeys, read_attention_keys
 from encoscope.discovery.methods import METHODS, DiscoveryMethod, get_method
 from encoscope.discovery.result import DiscoveredObjects, make_candidates
 

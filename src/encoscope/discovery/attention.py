@@ -39,7 +39,7 @@ class AttentionKeys:
     grid: tuple[int, int]
 
 
-def attention_keys(encoder: Encoder, batch: Batch | Tensor, layer: str | None = None) -> AttentionKeys:
+def read_attention_keys(encoder: Encoder, batch: Batch | Tensor, layer: str | None = None) -> AttentionKeys:
     """Keys and attention of a block of a vision transformer.
 
     batch: from ``encoder.prepare``, or a normalised tensor [B, C, H, W]. layer: an attention module or the block

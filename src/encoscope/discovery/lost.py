@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from encoscope.discovery.patches import Size, component, objects, patches
+from encoscope.discovery.patches import CanvasSize, extract_patches, objects_from_patches, select_component
 from encoscope.discovery.result import DiscoveredObjects
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
@@ -13,7 +13,7 @@ from encoscope.images import LoadedImage
 
 
 def lost(
-    encoder: Encoder, photo: LoadedImage, *, layer: str | None = None, size: Size = "native", k: int = 100
+    encoder: Encoder, photo: LoadedImage, *, layer: str | None = None, size: CanvasSize = "native", k: int = 100
 ) -> DiscoveredObjects:
     """One object: the patches that agree with the patch least like all others.
 
@@ -21,12 +21,12 @@ def lost(
     """
     if k < 1:
         raise UsageError(f"k is a number of patches, at least 1, not {k}")
-    found = patches(encoder, photo, layer, size)
-    mask, _ = expanded_seed(found.features, found.grid, k)
-    return objects([mask], found.geometry)
+    found = extract_patches(encoder, photo, layer, size)
+    mask, _ = expand_seed(found.features, found.grid, k)
+    return objects_from_patches([mask], found.geometry)
 
 
-def expanded_seed(
+def expand_seed(
     features: Float[np.ndarray, "patches channels"], grid: tuple[int, int], k: int = 100
 ) -> tuple[Bool[np.ndarray, "rows columns"], int]:
     """The object's patches, and the seed. Of equal degrees the first patch comes first."""
@@ -40,4 +40,4 @@ def expanded_seed(
     similar = low[similarity[seed, low] >= 0]
     # the mask: positively correlated with them on the whole; of it, the connected part that holds the seed
     mask = (similarity[:, similar].sum(1) >= 0).reshape(grid)
-    return component(mask, seed), seed
+    return select_component(mask, seed), seed

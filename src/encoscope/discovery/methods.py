@@ -11,7 +11,7 @@ from encoscope.discovery.lost import lost
 from encoscope.discovery.ncut import maskcut, tokencut
 from encoscope.discovery.result import DiscoveredObjects
 from encoscope.discovery.sam import load_sam, sam
-from encoscope.discovery.segments import felzenszwalb, grid, random_segments, slic
+from encoscope.discovery.segments import felzenszwalb, segment_by_grid, segment_randomly, slic
 from encoscope.discovery.simple import dino_seg, pca
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, suggest_nearest
@@ -30,8 +30,8 @@ class DiscoveryMethod(Protocol):
 METHODS: Mapping[str, Callable[..., DiscoveredObjects]] = {
     "slic": slic,
     "felzenszwalb": felzenszwalb,
-    "random": random_segments,
-    "grid": grid,
+    "random": segment_randomly,
+    "grid": segment_by_grid,
     "pca": pca,
     "dino-seg": dino_seg,
     "lost": lost,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.linalg import eigh
 
-from encoscope.discovery.patches import Size, component, objects, patches
+from encoscope.discovery.patches import CanvasSize, extract_patches, objects_from_patches, select_component
 from encoscope.discovery.result import DiscoveredObjects
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
@@ -17,16 +17,16 @@ EPSILON = 1e-5
 
 
 def tokencut(
-    encoder: Encoder, photo: LoadedImage, *, layer: str | None = None, size: Size = "native", tau: float = 0.2
+    encoder: Encoder, photo: LoadedImage, *, layer: str | None = None, size: CanvasSize = "native", tau: float = 0.2
 ) -> DiscoveredObjects:
     """One object: the side of the graph's normalized cut that holds the patch with the largest eigenvector entry.
 
     tau: cosine from which two patches are alike (the paper's 0.2).
     """
-    found = patches(encoder, photo, layer, size)
-    vector = second_eigenvector(found.features, tau)
-    side, seed = foreground(vector)
-    return objects([component(found.map(side), seed)], found.geometry)
+    found = extract_patches(encoder, photo, layer, size)
+    vector = compute_second_eigenvector(found.features, tau)
+    side, seed = select_foreground(vector)
+    return objects_from_patches([select_component(found.map(side), seed)], found.geometry)
 
 
 def maskcut(
@@ -34,7 +34,7 @@ def maskcut(
     photo: LoadedImage,
     *,
     layer: str | None = None,
-    size: Size = "native",
+    size: CanvasSize = "native",
     tau: float = 0.15,
     n_objects: int = 3,
     corners: int = 2,
@@ -48,23 +48,25 @@ def maskcut(
     """
     if n_objects < 1:
         raise UsageError(f"n_objects is how many objects are looked for, at least 1, not {n_objects}")
-    found = patches(encoder, photo, layer, size)
+    found = extract_patches(encoder, photo, layer, size)
     features, masks = found.features, []
     taken = np.zeros(found.grid, dtype=bool)
     for _ in range(n_objects):
-        vector = second_eigenvector(np.where(taken.reshape(-1, 1), 0.0, features), tau)
-        side, seed = foreground(vector, found.grid, corners)
-        mask = component(found.map(side), seed)
+        vector = compute_second_eigenvector(np.where(taken.reshape(-1, 1), 0.0, features), tau)
+        side, seed = select_foreground(vector, found.grid, corners)
+        mask = select_component(found.map(side), seed)
         if masks and (_iou(mask, masks[-1]) > 0.5 or mask.mean() <= 0.01):
             break
         masks.append(mask)
         taken |= mask
-    return objects(
+    return objects_from_patches(
         [mask & ~np.any(masks[:place], axis=0) if place else mask for place, mask in enumerate(masks)], found.geometry
     )
 
 
-def second_eigenvector(features: Float[np.ndarray, "patches channels"], tau: float) -> Float[np.ndarray, " patches"]:
+def compute_second_eigenvector(
+    features: Float[np.ndarray, "patches channels"], tau: float
+) -> Float[np.ndarray, " patches"]:
     """The eigenvector y of (D - E) y = l D y with the second smallest l (TokenCut, eqs. 3 to 5).
 
     E: 1 between patches of cosine above ``tau``, 1e-5 else; D: its row sums. Found as D^(-1/2) z, z being an
@@ -81,7 +83,7 @@ def second_eigenvector(features: Float[np.ndarray, "patches channels"], tau: flo
     return vectors[:, 0] * root
 
 
-def foreground(
+def select_foreground(
     vector: Float[np.ndarray, " patches"], grid: tuple[int, int] | None = None, corners: int = 4
 ) -> tuple[Bool[np.ndarray, " patches"], int]:
     """The side of the cut at the vector's mean that is the object, and its seed.

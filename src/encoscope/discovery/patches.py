@@ -11,17 +11,17 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
-from encoscope.discovery.attention import AttentionKeys, attention_keys
+from encoscope.discovery.attention import AttentionKeys, read_attention_keys
 from encoscope.discovery.result import DiscoveredObjects, objects_from_masks
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, LoadedImage
 
-Size: TypeAlias = int | Literal["native", "model"]
+CanvasSize: TypeAlias = int | Literal["native", "model"]
 
 
 @dataclass(frozen=True, eq=False)
-class Patches:
+class PatchFeatures:
     """features: a vector per patch, row by row over ``grid``. geometry: the photo's way onto the network's canvas."""
 
     features: Float[np.ndarray, "patches channels"]
@@ -33,7 +33,9 @@ class Patches:
         return values.reshape(self.grid)
 
 
-def patches(encoder: Encoder, photo: LoadedImage, layer: str | None = None, size: Size = "native") -> Patches:
+def extract_patches(
+    encoder: Encoder, photo: LoadedImage, layer: str | None = None, size: CanvasSize = "native"
+) -> PatchFeatures:
     """The last block's keys, all heads in one vector (LOST, section 3.1); for a CNN the last stage's map.
 
     layer: the block, or the layer of a CNN. size: "native" pads the photo to whole patches, as the protocol of LOST
@@ -42,28 +44,30 @@ def patches(encoder: Encoder, photo: LoadedImage, layer: str | None = None, size
     batch = encoder.prepare(photo, geometry="whole", size=size if encoder.resizable else "model")
     geometry = batch.geometries[0]
     if any(info.kind == "tokens" for info in encoder.layers):
-        found = attention_keys(encoder, batch, layer)
+        found = read_attention_keys(encoder, batch, layer)
         keys = found.keys[0, :, found.prefix :].transpose(0, 1).flatten(1)
-        return Patches(_array(keys), found.grid, geometry)
+        return PatchFeatures(_array(keys), found.grid, geometry)
     name = layer or encoder.depths[-1]
     maps = encoder.activations(batch, name)[encoder.layer(name).name].maps[0]
-    return Patches(_array(maps.flatten(1).T), (maps.shape[1], maps.shape[2]), geometry)
+    return PatchFeatures(_array(maps.flatten(1).T), (maps.shape[1], maps.shape[2]), geometry)
 
 
-def class_attention(
-    encoder: Encoder, photo: LoadedImage, layer: str | None = None, size: Size = "native"
-) -> tuple[Float[np.ndarray, "heads patches"], Patches]:
+def read_class_attention(
+    encoder: Encoder, photo: LoadedImage, layer: str | None = None, size: CanvasSize = "native"
+) -> tuple[Float[np.ndarray, "heads patches"], PatchFeatures]:
     """The class token's attention to each patch, by head, and the patches. UsageError without either."""
     batch = encoder.prepare(photo, geometry="whole", size=size if encoder.resizable else "model")
-    found: AttentionKeys = attention_keys(encoder, batch, layer)
+    found: AttentionKeys = read_attention_keys(encoder, batch, layer)
     if found.attention is None or not found.prefix:
         lack = "class token" if not found.prefix else "attention that queries and keys alone determine"
         raise UsageError(f"{encoder.source} has no {lack}, so a class token's attention cannot be read")
     keys = found.keys[0, :, found.prefix :].transpose(0, 1).flatten(1)
-    return _array(found.attention[0, :, 0, found.prefix :]), Patches(_array(keys), found.grid, batch.geometries[0])
+    return _array(found.attention[0, :, 0, found.prefix :]), PatchFeatures(
+        _array(keys), found.grid, batch.geometries[0]
+    )
 
 
-def component(mask: Bool[np.ndarray, "rows columns"], seed: int) -> Bool[np.ndarray, "rows columns"]:
+def select_component(mask: Bool[np.ndarray, "rows columns"], seed: int) -> Bool[np.ndarray, "rows columns"]:
     """The 4-connected part of a mask that holds a patch (numbered row by row); empty where the mask does not."""
     numbers = np.zeros(mask.shape, dtype=np.int32)
     ndimage.label(mask, output=numbers)
@@ -71,7 +75,7 @@ def component(mask: Bool[np.ndarray, "rows columns"], seed: int) -> Bool[np.ndar
     return (numbers == number) & (number > 0)
 
 
-def largest(mask: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
+def select_largest_component(mask: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
     """The 4-connected part of a mask with the most patches, the first at a tie; empty for an empty mask."""
     numbers = np.zeros(mask.shape, dtype=np.int32)
     ndimage.label(mask, output=numbers)
@@ -80,7 +84,7 @@ def largest(mask: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows co
     return (numbers == counts.argmax()) & (counts.max(initial=0) > 0)
 
 
-def objects(found: Sequence[Bool[np.ndarray, "rows columns"]], geometry: Geometry) -> DiscoveredObjects:
+def objects_from_patches(found: Sequence[Bool[np.ndarray, "rows columns"]], geometry: Geometry) -> DiscoveredObjects:
     """Masks of patches as objects of the photo: boxes end at the patches' outer edges, clipped to the photo."""
     masks, boxes = [], []
     for cells in found:

@@ -44,7 +44,7 @@ def felzenszwalb(
     return objects_from_labels(labels.astype(np.int64))
 
 
-def random_segments(
+def segment_randomly(
     encoder: Encoder | None, photo: LoadedImage, *, n_segments: int = 5, random_state: int = 0
 ) -> DiscoveredObjects:
     """Voronoi cells of points drawn evenly over the photo: what any segments of that number would score.
@@ -60,7 +60,7 @@ def random_segments(
     return objects_from_labels(np.asarray(labels, dtype=np.int64))
 
 
-def grid(encoder: Encoder | None, photo: LoadedImage, *, n_segments: int = 5) -> DiscoveredObjects:
+def segment_by_grid(encoder: Encoder | None, photo: LoadedImage, *, n_segments: int = 5) -> DiscoveredObjects:
     """Rectangles: about ``n_segments`` of them, as square as that number allows."""
     _check(n_segments)
     rows = min(photo.height, max(1, round(np.sqrt(n_segments * photo.height / photo.width))))

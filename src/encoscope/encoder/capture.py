@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Output = Any  # whatever a module's forward returns
+ModuleOutput = Any  # whatever a module's forward returns
 
 
 class _Stop(BaseException):
@@ -17,7 +17,7 @@ class _Stop(BaseException):
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, every submodule's own training flag again afterwards."""
     flags = [(child, child.training) for child in module.modules()]
     module.eval()
@@ -38,7 +38,7 @@ def removing_hooks(handles: list[Any]) -> Iterator[list[Any]]:
             handle.remove()
 
 
-def find_first_tensor(output: Output) -> Tensor | None:
+def find_first_tensor(output: ModuleOutput) -> Tensor | None:
     """The tensor that carries a module's output: itself, ``last_hidden_state``, or a tuple's or mapping's first."""
     if isinstance(output, Tensor):
         return output
@@ -56,8 +56,8 @@ def capture(
     calls: Mapping[str, int],
     *,
     stop: bool = True,
-    forward: Callable[[Tensor], Output] | None = None,
-) -> tuple[dict[str, Tensor], Output]:
+    forward: Callable[[Tensor], ModuleOutput] | None = None,
+) -> tuple[dict[str, Tensor], ModuleOutput]:
     """Run ``module(pixels)`` and keep the outputs of some of its modules.
 
     calls: for each wanted module's name, how often the network calls it in one forward pass; the last call counts.
@@ -71,8 +71,8 @@ def capture(
     kept: dict[str, Tensor] = {}
     seen = dict.fromkeys(calls, 0)
 
-    def keep(name: str) -> Callable[..., Output]:
-        def hook(_module: nn.Module, _args: Any, output: Output) -> Output:
+    def keep(name: str) -> Callable[..., ModuleOutput]:
+        def hook(_module: nn.Module, _args: Any, output: ModuleOutput) -> ModuleOutput:
             tensor = find_first_tensor(output)
             if tensor is None:
                 return None

@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from encoscope.encoder.weights_file import State, read_file, tables
-from encoscope.encoder.weights_match import ENOUGH, Converter, Reading, best_reading
+from encoscope.encoder.weights_file import StateDict, find_state_dicts, read_weights_file
+from encoscope.encoder.weights_match import MIN_MATCHED_SHARE, StateCandidate, StateConverter, find_best_candidate
 from encoscope.errors import EncoscopeError
 
 _log = logging.getLogger("encoscope")
@@ -30,7 +30,7 @@ _PROJECTIONS = (
 
 
 @runtime_checkable
-class Maker(Protocol):
+class NetworkBuilder(Protocol):
     """Builds the network, with another number of classes or input channels when asked; 0 classes: without its head."""
 
     def __call__(self, classes: int | None = None, channels: int | None = None) -> nn.Module:
@@ -38,7 +38,7 @@ class Maker(Protocol):
         ...
 
 
-def load_checkpoint(path: Path, make: Maker, converter: Converter | None = None) -> nn.Module:
+def load_checkpoint(path: Path, make: NetworkBuilder, converter: StateConverter | None = None) -> nn.Module:
     """The network ``make`` builds, with the weights of the file.
 
     Wrappers ("state_dict", "teacher", ...) and prefixes ("module.", "backbone.", "encoder_q.", ...) are found by
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path, make: Maker, converter: Converter | None = None)
     Raises MissingError when there is no file, EncoscopeError when it cannot be read safely or does not fit.
     """
     module = make()
-    chosen = best_reading(list(tables(read_file(path))), module, converter)
+    chosen = find_best_candidate(list(find_state_dicts(read_weights_file(path))), module, converter)
     if chosen is None or not chosen.state:
         raise EncoscopeError(f"checkpoint {path}: no table of weights in it matches this network")
     if chosen.label:
@@ -59,7 +59,7 @@ def load_checkpoint(path: Path, make: Maker, converter: Converter | None = None)
     return module
 
 
-def _remake(module: nn.Module, chosen: Reading, make: Maker, path: Path) -> nn.Module:
+def _remake(module: nn.Module, chosen: StateCandidate, make: NetworkBuilder, path: Path) -> nn.Module:
     """The network with the checkpoint's number of classes and channels, or without a head where it has none."""
     unlike = _unlike(module, chosen.state)
     channels = _channels(module, unlike)
@@ -91,7 +91,7 @@ def _channels(module: nn.Module, unlike: Mapping[str, tuple[int, ...]]) -> int |
     return found[1] if len(found) == 4 and (found[0], *found[2:]) == (outputs, *kernel) else None
 
 
-def _unlike(module: nn.Module, state: State) -> dict[str, tuple[int, ...]]:
+def _unlike(module: nn.Module, state: StateDict) -> dict[str, tuple[int, ...]]:
     """The file's shapes that differ from the network's, in the network's order."""
     own = module.state_dict().items()
     return {name: tuple(state[name].shape) for name, value in own if name in state and state[name].shape != value.shape}
@@ -112,7 +112,7 @@ def _head(module: nn.Module) -> str | None:
     return weighted[-1][0] if weighted and _is_head(weighted[-1][1]) else None
 
 
-def _drop_heads(module: nn.Module, state: State) -> None:
+def _drop_heads(module: nn.Module, state: StateDict) -> None:
     """Replaces the linear layers the checkpoint has nothing for, from the end of the network on, by nothing."""
     for name, child in reversed(_weighted(module)):
         if not _is_head(child) or f"{name}.weight" in state:
@@ -122,7 +122,7 @@ def _drop_heads(module: nn.Module, state: State) -> None:
         setattr(module, "num_classes", 0)  # noqa: B010
 
 
-def _fill(module: nn.Module, chosen: Reading, path: Path) -> None:
+def _fill(module: nn.Module, chosen: StateCandidate, path: Path) -> None:
     own = module.state_dict()
     for name, shape in _unlike(module, chosen.state).items():
         raise EncoscopeError(
@@ -130,7 +130,7 @@ def _fill(module: nn.Module, chosen: Reading, path: Path) -> None:
             f"{_shape(own[name].shape)} in the network"
         )
     known = own.keys() & chosen.state.keys()
-    if len(known) < ENOUGH * len(own):
+    if len(known) < MIN_MATCHED_SHARE * len(own):
         raise EncoscopeError(
             f"checkpoint {path} does not fit this network: only {len(known)} of its {len(own)} tensors are in the file"
             f" (the file has {_some(chosen.state)}; the network has {_some(own)})"

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encoscope.encoder.capture import capture, draw_random_pixels, evaluating, find_first_tensor, removing_hooks
-from encoscope.encoder.layouts import Layout, Size, find_layout, read
+from encoscope.encoder.capture import capture, draw_random_pixels, evaluation_mode, find_first_tensor, removing_hooks
+from encoscope.encoder.layouts import Layout, Size, find_layout, read_activation
 from encoscope.encoder.roles import assign_roles
 from encoscope.encoder.types import LayerInfo
 
@@ -19,7 +19,7 @@ _BATCH = 2  # in the trial run; tells the batch axis from windows, heads and tok
 
 
 @dataclass(frozen=True)
-class Layer:
+class SpatialLayer:
     """A spatial layer: what users see of it, how to read its output, and how often a forward pass calls it."""
 
     info: LayerInfo
@@ -36,12 +36,12 @@ class LayerDiscovery:
     outputs: width K of the network's output if that is [B, K], else None.
     """
 
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, SpatialLayer]
     head: str | None
     outputs: int | None
 
 
-def discover(
+def discover_layers(
     module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None = None
 ) -> LayerDiscovery:
     """Run the network on a seeded batch of its own input size and read off its layers."""
@@ -69,16 +69,16 @@ class _Run:
     outputs: int | None
 
 
-def follows(
-    module: nn.Module, layer: Layer, channels: int, canvas: Size, forward: Callable[[Tensor], Any] | None = None
+def follows_input_size(
+    module: nn.Module, layer: SpatialLayer, channels: int, canvas: Size, forward: Callable[[Tensor], Any] | None = None
 ) -> bool:
     """Whether the network takes images of another size, and the layer's grid changes with it."""
     pixels = draw_random_pixels(1, channels, canvas, next(module.parameters(), None))
     name = layer.info.name
     try:
-        with evaluating(module), torch.no_grad():
+        with evaluation_mode(module), torch.no_grad():
             kept, _ = capture(module, pixels, {name: layer.calls}, forward=forward)
-        found = read(kept[name], layer.layout, canvas)
+        found = read_activation(kept[name], layer.layout, canvas)
     except Exception:  # whatever the network raises, it does not take this size
         return False
     return found is not None and tuple(found.maps.shape[2:]) != layer.info.grid
@@ -105,17 +105,17 @@ def _run(
 
     pixels = draw_random_pixels(_BATCH, channels, size, next(module.parameters(), None))
     output = None
-    with evaluating(module), torch.no_grad(), removing_hooks([]) as handles:
+    with evaluation_mode(module), torch.no_grad(), removing_hooks([]) as handles:
         handles.extend(child.register_forward_hook(note) for child in names)
         with suppress(Exception) if lenient else nullcontext():
-            output = output_tensor((forward or module)(pixels))
+            output = find_output_tensor((forward or module)(pixels))
 
     wide = output is not None and output.ndim == 2 and output.shape[0] == _BATCH
     head = next((name for name, tensor in linear.items() if wide and _same_memory(tensor, output)), None)
     return _Run(shapes, calls, head, output.shape[1] if output is not None and wide else None)
 
 
-def output_tensor(output: Any) -> Tensor | None:
+def find_output_tensor(output: Any) -> Tensor | None:
     """The network's answer: ``logits`` where an output object has them, else its first tensor."""
     if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
         return output["logits"]
@@ -142,8 +142,8 @@ def _layers(
     layouts: Mapping[str, Layout],
     calls: Mapping[str, int],
     unwinders: Mapping[str, Callable[[Tensor], Tensor] | None],
-) -> dict[str, Layer]:
-    layers: dict[str, Layer] = {}
+) -> dict[str, SpatialLayer]:
+    layers: dict[str, SpatialLayer] = {}
     for name, layout in layouts.items():
         kind = "tokens" if layout.form == "tokens" else "map"
         if kind == "tokens" and name in unwinders:
@@ -151,7 +151,9 @@ def _layers(
             if unwind is None:
                 continue
             layout = replace(layout, unwind=unwind)
-        layers[name] = Layer(LayerInfo(name, kind, layout.channels, layout.grid, layout.prefix), layout, calls[name])
+        layers[name] = SpatialLayer(
+            LayerInfo(name, kind, layout.channels, layout.grid, layout.prefix), layout, calls[name]
+        )
     return layers
 
 

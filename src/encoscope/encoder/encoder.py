@@ -1,4 +1,4 @@
-"""A frozen network as named layers of feature maps."""
+"""An encoder: a frozen network with named layers, whose outputs are read as feature maps."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import layouts
-from encoscope.encoder.capture import Output, capture, draw_random_pixels, find_first_tensor, removing_hooks
+from encoscope.encoder.capture import ModuleOutput, capture, draw_random_pixels, find_first_tensor, removing_hooks
 from encoscope.encoder.digest import compute_digest, fingerprint_parameters
-from encoscope.encoder.discovery import LayerDiscovery, discover, follows, output_tensor
-from encoscope.encoder.execution import guarded, in_halves
+from encoscope.encoder.discovery import LayerDiscovery, discover_layers, find_output_tensor, follows_input_size
+from encoscope.encoder.display import encoder_to_html
+from encoscope.encoder.execution import run_guarded, run_in_halves
 from encoscope.encoder.types import Activation, LayerInfo, Observation
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 from encoscope.images import Batch, GeometryKind, LoadedImage, Preprocess, make_batch, read_image
@@ -28,23 +29,42 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# A Batch, a normalised tensor [B, C, H, W], one image, or several (paths, arrays, PIL images, Photos).
 Images: TypeAlias = Any
+"""A Batch, a normalized tensor [B, C, H, W], one image, or several (paths, arrays, PIL images, LoadedImages)."""
 
 
 class Encoder:
-    """Any ``nn.Module`` that maps a batch of images to features, with its preprocessing, layers and head.
+    """A network that maps a batch of images to features, with its preprocessing, its layers and its head.
 
-    module: the network; it is only read: training flags, gradient flags and hooks are as before after every call.
-    size: side, or (height, width), of the network's own input in pixels.
-    mean, std: per channel, for values in [0, 1]; ImageNet's if left out.
-    interpolation, crop: how images get to ``size``, see ``Preprocess``.
-    channels: of the input. classes: names of the head's outputs, in order.
-    device: where to run ("cpu", "cuda", ...); left out, where the module is. precision: "bf16" and "fp16" use autocast.
-    forward: what to call instead of ``module(pixels)``, for networks whose own ``forward`` needs more than the pixels.
-    classifier: False where a linear layer at the end is a projection (image-text towers), not a classifier.
+    The network is not run before a result is needed. Its layers are found by one trial run on random pixels. Its
+    training flags, gradient flags and hooks are the same after every call as before it.
 
-    Nothing is run until it is needed; layers are found by one trial run.
+    Args:
+        module: The network.
+        size: The side, or (height, width), of the network's own input in pixels. 224 is the usual size of networks
+            trained on ImageNet.
+        mean: The mean of each channel, for values in [0, 1]; None takes ImageNet's.
+        std: The standard deviation of each channel, for values in [0, 1]; None takes ImageNet's.
+        interpolation: How images are resized: "bicubic", "bilinear", "nearest" or "lanczos".
+        crop: The share of the resized image's short side that the centre crop keeps, in (0, 1]; see ``Preprocess``.
+        channels: Number of channels of the input.
+        classes: The names of the head's outputs, in order; None if they have no names.
+        source: Where the network comes from, as results and messages name it.
+        device: Where the network runs ("cpu", "cuda", ...); None leaves it where it is.
+        precision: Of the forward pass: "fp32", or "bf16" or "fp16", which use autocast.
+        forward: A function to call in place of ``module(pixels)``, for a network whose own ``forward`` needs more than
+            the pixels.
+        classifier: False if a linear layer at the end is a projection, as in image-text models, and not a classifier.
+
+    Raises:
+        UsageError: For an unknown precision, and for ``mean`` or ``std`` of another length than ``channels``.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+        >>> encoder = Encoder(network, size=32)
+        >>> [(layer.name, layer.channels, layer.grid) for layer in encoder.layers]
+        [('0', 8, (8, 8)), ('1', 8, (8, 8))]
     """
 
     def __init__(
@@ -61,7 +81,7 @@ class Encoder:
         source: str = "python",
         device: torch.device | str | None = None,
         precision: str = "fp32",
-        forward: Callable[[Tensor], Output] | None = None,
+        forward: Callable[[Tensor], ModuleOutput] | None = None,
         classifier: bool = True,
     ) -> None:
         if precision not in ("fp32", *_AUTOCAST):
@@ -86,45 +106,71 @@ class Encoder:
         height, width = self.preprocess.size
         return f"Encoder({self.source}, {type(self.module).__name__}, {height}x{width}, {self.device})"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: source, digest if it is known already, preprocessing, and the layers but the inner ones."""
+        return encoder_to_html(self, self._known_digest())
+
     @property
     def device(self) -> torch.device:
-        """Where the network's weights are."""
+        """The device that holds the network's weights."""
         first = next(self.module.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of weights and preprocessing; the same on any device; follows changes made to the weights."""
-        state = (fingerprint_parameters(self.module), self.preprocess)
-        if self._digest is None or self._digest[0] != state:
-            self._digest = (state, compute_digest(self.module, self.preprocess))
-        return self._digest[1]
+        """The sha256 (hex) of weights and preprocessing; the same on any device, another one for changed weights."""
+        digest = self._known_digest()
+        if digest is None:
+            digest = compute_digest(self.module, self.preprocess)
+            self._digest = (self._digest_state(), digest)
+        return digest
+
+    def _digest_state(self) -> tuple[Any, Preprocess]:
+        """Changes with whatever changes the digest, and costs little."""
+        return fingerprint_parameters(self.module), self.preprocess
+
+    def _known_digest(self) -> str | None:
+        """The digest if it was computed for the present weights, else None."""
+        return self._digest[1] if self._digest is not None and self._digest[0] == self._digest_state() else None
 
     @cached_property
     def _discovery(self) -> LayerDiscovery:
         size, channels = self.preprocess.size, self.preprocess.channels
-        found = guarded(self.module, self.source, lambda: discover(self.module, size, channels, self._call))
-        if self.classes is not None and found.outputs not in (None, len(self.classes)):
-            raise UsageError(f"{len(self.classes)} class names were given for a network of {found.outputs} outputs")
-        return found if self._classifier else replace(found, head=None)
+        result = run_guarded(self.module, self.source, lambda: discover_layers(self.module, size, channels, self._call))
+        if self.classes is not None and result.outputs not in (None, len(self.classes)):
+            raise UsageError(f"{len(self.classes)} class names were given for a network of {result.outputs} outputs")
+        return result if self._classifier else replace(result, head=None)
 
     @property
     def layers(self) -> list[LayerInfo]:
-        """All modules with a spatial output, in the network's order."""
+        """All modules with a spatial output, in the order in which the network runs them."""
         return [layer.info for layer in self._discovery.layers.values()]
 
     def layer(self, name: str) -> LayerInfo:
-        """One layer by its ``named_modules()`` name; UsageError names the nearest ones."""
-        found = self._discovery.layers.get(name)
-        if found is not None:
-            return found.info
+        """Describe one layer.
+
+        Args:
+            name: Its name in ``module.named_modules()``.
+
+        Returns:
+            The layer's name, kind, channels, grid, prefix tokens and role.
+
+        Raises:
+            UsageError: For an unknown layer, and for one without a spatial output. The message names similar layers.
+        """
+        layer = self._discovery.layers.get(name)
+        if layer is not None:
+            return layer.info
         if name and name in dict(self.module.named_modules()):
-            raise UsageError(f"layer {name!r} gives no spatial map{suggest_nearest(name, self._discovery.layers)}")
+            raise UsageError(f"layer {name!r} has no spatial output{suggest_nearest(name, self._discovery.layers)}")
         raise UsageError(f"unknown layer {name!r}{suggest_nearest(name, self._discovery.layers)}")
 
     @property
     def depths(self) -> list[str]:
-        """The layers that stand for its depths: the stages; the blocks where it keeps one grid; or the last layer."""
+        """The names of the layers that stand for the network's depths.
+
+        They are its stages; its blocks, if it has one grid throughout; or else its last layer.
+        """
         for role in ("stage", "block"):
             names = [info.name for info in self.layers if info.role == role]
             if names:
@@ -133,10 +179,10 @@ class Encoder:
 
     @property
     def head(self) -> nn.Linear | None:
-        """The linear layer whose output is the network's output, if there is one."""
+        """The linear layer whose output is the network's output; None if there is no such layer."""
         name = self._discovery.head
-        found = None if name is None else self.module.get_submodule(name)
-        return found if isinstance(found, nn.Linear) else None
+        module = None if name is None else self.module.get_submodule(name)
+        return module if isinstance(module, nn.Linear) else None
 
     @property
     def outputs(self) -> int | None:
@@ -145,7 +191,7 @@ class Encoder:
 
     @cached_property
     def width(self) -> int:
-        """Number of pooled features, the width of what ``features`` gives."""
+        """Number of pooled features: the second axis of what ``features`` returns."""
         if self.head is not None:
             return self.head.in_features
         noise = draw_random_pixels(
@@ -155,7 +201,7 @@ class Encoder:
 
     @cached_property
     def stride(self) -> int:
-        """Sides of inputs of free size should be multiples of this: the patch size, or the coarsest stage's stride."""
+        """The patch size, or the coarsest stage's stride; sides of inputs of free size should be multiples of it."""
         main = [layer for layer in self.layers if layer.role in ("stage", "block")] or self.layers
         strides = [side / cells for info in main for side, cells in zip(self.preprocess.size, info.grid, strict=True)]
         coarsest = max(strides, default=1.0)
@@ -163,13 +209,15 @@ class Encoder:
 
     @cached_property
     def resizable(self) -> bool:
-        """Whether the network takes other sizes than its own, found by one trial run on an oblong input."""
+        """Whether the network takes inputs of other sizes than its own; one trial run on an oblong input tells."""
         if not self.layers:
             return False
         last = [info for info in self.layers if info.role in ("stage", "block")][-1:] or self.layers[-1:]
         height, width = (_round_up(side, self.stride) for side in self.preprocess.size)
         layer = self._discovery.layers[last[0].name]
-        return follows(self.module, layer, self.preprocess.channels, (height, width + self.stride), self._call)
+        return follows_input_size(
+            self.module, layer, self.preprocess.channels, (height, width + self.stride), self._call
+        )
 
     def prepare(
         self,
@@ -177,19 +225,31 @@ class Encoder:
         geometry: GeometryKind = "model",
         size: int | Literal["model", "native"] = "model",
     ) -> Batch:
-        """The normalised batch of one or several images (paths, PIL images, arrays, tensors, Photos).
+        """Read images and bring them to the network's input size.
 
-        geometry: "model", the network's own resize and centre crop; "whole", nothing cropped: the short side resized
-            to ``size``, the aspect kept, sides padded to ``stride``; for networks that take one size only, squashed.
+        Args:
+            images: One or several images: paths, PIL images, arrays, tensors or LoadedImages. A Batch is returned
+                unchanged.
+            geometry: "model" is the network's own resize and centre crop. "whole" crops nothing: the short side
+                becomes ``size``, the aspect ratio is kept, and the sides are padded to multiples of ``stride``; for a
+                network that takes one size only, the image is squashed to that size.
+            size: The short side in pixels; "model" is the network's own, "native" keeps the image's own size.
+
+        Returns:
+            The normalized pixels, and for each image how its pixels lie on the network's input.
+
+        Raises:
+            UsageError: If there is no image.
+            ImageError: If an image cannot be read.
         """
         if isinstance(images, Batch):
             return images
-        photos = [self._photo(image) for image in _as_list(images)]
-        if not photos:
-            raise UsageError("no images given")
+        loaded = [self._load_image(image) for image in _as_list(images)]
+        if not loaded:
+            raise UsageError("no images were given")
         free = geometry == "whole" or size != "model"
         return make_batch(
-            photos,
+            loaded,
             self.preprocess,
             geometry=geometry,
             size=size,
@@ -206,67 +266,115 @@ class Encoder:
         logits: bool = False,
         gradients: bool = False,
     ) -> Observation:
-        """What one forward pass shows: the outputs of some layers, the pooled features, the logits.
+        """Run one forward pass and return outputs of layers, the pooled features and the logits.
 
-        images: a Batch, a normalised tensor [B, C, H, W], or what ``prepare`` takes. layers: names, in any order.
-        gradients: keep the graph, so that what is returned can be differentiated with respect to ``images``, a
-            normalised tensor; the whole batch must then fit the memory.
-        The pass ends after the last layer if neither features nor logits are asked for. Raises UsageError for unknown
-        layers, and for logits of a network without a classification head; EncoscopeError for NaN or infinite
-        activations and for a forward pass that fails.
+        The pass stops after the last of the layers if neither features nor logits are requested.
+
+        Args:
+            images: A Batch, a normalized tensor ``[batch, channels, height, width]``, or what ``prepare`` takes.
+            layers: Names of layers, in any order.
+            features: Return the pooled features, too.
+            logits: Return the logits, too.
+            gradients: Keep the graph, so that the result can be differentiated with respect to ``images``, which must
+                then be a normalized tensor. The whole batch must fit the memory.
+
+        Returns:
+            The layers' outputs in the network's order, and the features and logits if requested.
+
+        Raises:
+            UsageError: For unknown layers, and for logits of a network without a classification head.
+            EncoscopeError: For NaN or infinite activations, and for a forward pass that fails.
         """
-        wanted = {self.layer(name).name for name in ([layers] if isinstance(layers, str) else layers)}
-        if not (wanted or features or logits):
-            raise UsageError("no layers given")
+        requested = {self.layer(name).name for name in ([layers] if isinstance(layers, str) else layers)}
+        if not (requested or features or logits):
+            raise UsageError("no layers were given")
         if logits and not self._classifies:
-            raise UsageError(f"{self.source} has no classification head, so there are no logits: use features")
+            raise UsageError(f"{self.source} has no classification head, so there are no logits: use features instead")
         if gradients and not (isinstance(images, Tensor) and images.ndim == 4):
-            raise UsageError("gradients need a normalised tensor [batch, channels, height, width]: see prepare")
-        found = {name: layer for name, layer in self._discovery.layers.items() if name in wanted}
-        calls = {name: layer.calls for name, layer in found.items()}
+            raise UsageError(
+                "gradients need a normalized tensor [batch, channels, height, width], such as prepare(images).pixels"
+            )
+        selection = {name: layer for name, layer in self._discovery.layers.items() if name in requested}
+        calls = {name: layer.calls for name, layer in selection.items()}
 
         def run(pixels: Tensor) -> Observation:
-            with self._head_input(features) as taken:
+            with self._record_head_input(features) as head_inputs:
                 kept, output = capture(self.module, pixels, calls, stop=not (features or logits), forward=self._call)
             canvas = (pixels.shape[2], pixels.shape[3])
-            answer = output_tensor(output) if logits else None
+            outputs = find_output_tensor(output) if logits else None
             return Observation(
-                {name: self._read(name, kept.get(name), canvas) for name in found},
-                _full(taken[-1].flatten(1) if taken else _pooled(output)) if features else None,
-                None if answer is None else _full(answer),
+                {name: self._read(name, kept.get(name), canvas) for name in selection},
+                _to_float(head_inputs[-1].flatten(1) if head_inputs else _pool_output(output)) if features else None,
+                None if outputs is None else _to_float(outputs),
             )
 
         pixels = self._pixels(images)
         if gradients:
-            return guarded(self.module, self.source, lambda: run(pixels), gradients=True)
-        return _join(in_halves(lambda part: guarded(self.module, self.source, lambda: run(part)), pixels))
+            return run_guarded(self.module, self.source, lambda: run(pixels), gradients=True)
+        return _join(run_in_halves(lambda part: run_guarded(self.module, self.source, lambda: run(part)), pixels))
 
     def activations(self, images: Images, layers: Sequence[str] | str) -> dict[str, Activation]:
-        """The outputs of some layers, as {name: Activation} in the network's order; see ``observe``."""
+        """Compute the outputs of layers.
+
+        Args:
+            images: As for ``observe``.
+            layers: Names of layers, in any order.
+
+        Returns:
+            ``{name: Activation}`` in the network's order.
+
+        Raises:
+            UsageError: For unknown layers.
+            EncoscopeError: As ``observe``.
+        """
         return self.observe(images, layers).activations
 
     def features(self, images: Images) -> Float[Tensor, "batch features"]:
-        """The pooled representation: what the linear head takes; without a head, the output, or its mean over space."""
-        found = self.observe(images, features=True).features
-        assert found is not None  # asked for
-        return found
+        """Compute the pooled representation of images.
+
+        Args:
+            images: As for ``observe``.
+
+        Returns:
+            The input of the linear head. For a network without one: its output if that is 2-D, the pooler's output of
+            transformers, the class token, or the mean over space.
+
+        Raises:
+            EncoscopeError: As ``observe``.
+        """
+        features = self.observe(images, features=True).features
+        if features is None:
+            raise EncoscopeError(f"{self.source} gave no features")
+        return features
 
     def logits(self, images: Images) -> Float[Tensor, "batch classes"]:
-        """The head's outputs, before any softmax. Raises UsageError when the network has no classification head."""
-        found = self.observe(images, logits=True).logits
-        assert found is not None  # a classifying network's output, seen in the trial run
-        return found
+        """Compute the outputs of the classification head, before any softmax.
+
+        Args:
+            images: As for ``observe``.
+
+        Returns:
+            The logits.
+
+        Raises:
+            UsageError: If the network has no classification head.
+            EncoscopeError: As ``observe``.
+        """
+        logits = self.observe(images, logits=True).logits
+        if logits is None:
+            raise EncoscopeError(f"{self.source} gave no logits")
+        return logits
 
     @contextmanager
-    def _head_input(self, wanted: bool) -> Iterator[list[Tensor]]:
-        """Keeps what goes into the linear head during the block; nothing for a network without one."""
-        taken: list[Tensor] = []
+    def _record_head_input(self, requested: bool) -> Iterator[list[Tensor]]:
+        """Record the inputs of the linear head during the block; none for a network without a head."""
+        inputs: list[Tensor] = []
         name = self._discovery.head
         with removing_hooks([]) as handles:
-            if wanted and name is not None:
+            if requested and name is not None:
                 head = self.module.get_submodule(name)
-                handles.append(head.register_forward_pre_hook(lambda _module, args: taken.append(args[0])))
-            yield taken
+                handles.append(head.register_forward_pre_hook(lambda _module, args: inputs.append(args[0])))
+            yield inputs
 
     @property
     def _classifies(self) -> bool:
@@ -280,14 +388,14 @@ class Encoder:
             or (self.classes is not None and len(self.classes) == outputs)
         )
 
-    def _call(self, pixels: Tensor) -> Output:
+    def _call(self, pixels: Tensor) -> ModuleOutput:
         forward = self._forward or self.module
         if self.precision == "fp32":
             return forward(pixels)
         with torch.autocast(pixels.device.type, dtype=_AUTOCAST[self.precision]):
             return forward(pixels)
 
-    def _photo(self, image: Any) -> LoadedImage:
+    def _load_image(self, image: Any) -> LoadedImage:
         return image if isinstance(image, LoadedImage) else read_image(image, channels=self.preprocess.channels)
 
     def _pixels(self, images: Images) -> Tensor:
@@ -297,27 +405,41 @@ class Encoder:
         return pixels if first is None else pixels.to(first.device, first.dtype if first.is_floating_point() else None)
 
     def as_activation(self, layer: str, output: Tensor, canvas: tuple[int, int]) -> Activation:
-        """A layer's raw output, or a gradient of its shape, for images of ``canvas`` (height, width) pixels."""
+        """Read the raw output of a layer, or a gradient of the same shape, as an Activation.
+
+        Args:
+            layer: The layer's name.
+            output: The tensor in the network's own layout.
+            canvas: (height, width) of the network's input in pixels.
+
+        Returns:
+            The maps ``[batch, channels, height, width]``, and the prefix tokens if the layer has them.
+
+        Raises:
+            UsageError: For an unknown layer, and for a tensor that holds no map of this layer.
+            EncoscopeError: For NaN or infinite values.
+        """
         return self._read(self.layer(layer).name, output, canvas)
 
     def _read(self, name: str, output: Tensor | None, canvas: tuple[int, int]) -> Activation:
         layer = self._discovery.layers[name]
-        found = None if output is None else layouts.read(output, layer.layout, canvas)
-        if found is None:
+        activation = None if output is None else layouts.read_activation(output, layer.layout, canvas)
+        if activation is None:
             shape = "nothing" if output is None else f"shape {tuple(output.shape)}"
             raise UsageError(
-                f"layer {name!r} gives no spatial map for input of {canvas[0]}x{canvas[1]} (it put out {shape})"
+                f"layer {name!r} has no spatial output for an input of {canvas[0]}x{canvas[1]} pixels (it gave {shape})"
             )
-        found = Activation(_full(found.maps), None if found.prefix is None else _full(found.prefix))
-        if not torch.isfinite(found.maps.detach().sum()) and not torch.isfinite(found.maps).all():
+        prefix = None if activation.prefix is None else _to_float(activation.prefix)
+        activation = Activation(_to_float(activation.maps), prefix)
+        if not torch.isfinite(activation.maps.detach().sum()) and not torch.isfinite(activation.maps).all():
             raise EncoscopeError(
                 f"layer {name!r} gives NaN or infinite activations: check the weights, or use precision fp32"
             )
-        return found
+        return activation
 
 
-def _full(values: Tensor) -> Tensor:
-    """In single precision, or in double where the network computes in that."""
+def _to_float(values: Tensor) -> Tensor:
+    """The values in single precision, or in double precision if the network computes in that."""
     return values if values.dtype == torch.float64 else values.float()
 
 
@@ -333,7 +455,7 @@ def _as_list(images: Images) -> list[Any]:
 
 
 def _join(parts: list[Observation]) -> Observation:
-    """The observations of a batch's parts as one."""
+    """Join the observations of consecutive pieces of a batch."""
     if len(parts) == 1:
         return parts[0]
     activations = {}
@@ -346,16 +468,16 @@ def _join(parts: list[Observation]) -> Observation:
 
 
 def _cat(parts: list[Tensor | None]) -> Tensor | None:
-    there = [part for part in parts if part is not None]
-    return torch.cat(there) if there else None
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
 
 
-def _pooled(output: Output) -> Tensor:
-    """[B, r] of a network without a head: its 2-D output, the pooler's, the class token, or the mean over space."""
+def _pool_output(output: ModuleOutput) -> Tensor:
+    """[B, features] of a network without a head: 2-D output, pooler output, class token, or mean over space."""
     pooled = output.get("pooler_output") if isinstance(output, dict) else None
     tensor = pooled if isinstance(pooled, Tensor) else find_first_tensor(output)
     if tensor is None:
-        raise EncoscopeError(f"the network's output, {type(output).__name__}, holds no tensor")
+        raise EncoscopeError(f"the network's output ({type(output).__name__}) holds no tensor")
     if tensor.ndim == 4:
         return tensor.mean((2, 3))
     if tensor.ndim == 3:
@@ -366,7 +488,7 @@ def _pooled(output: Output) -> Tensor:
 def _per_channel(
     values: Sequence[float] | None, imagenet: tuple[float, ...], channels: int, name: str
 ) -> tuple[float, ...]:
-    """One number a channel; ImageNet's three, or their mean for any other number of channels, if none were given."""
+    """One number for each channel; by default ImageNet's three, or their mean for another number of channels."""
     if values is None or (len(values) == 3 and channels != 3):
         values = imagenet if values is None else values
         return tuple(values) if channels == 3 else (round(sum(values) / 3, 6),) * channels

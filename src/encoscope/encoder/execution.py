@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from encoscope.encoder.capture import evaluating
+from encoscope.encoder.capture import evaluation_mode
 from encoscope.errors import EncoscopeError
 
 _log = logging.getLogger("encoscope")
@@ -17,10 +17,10 @@ _log = logging.getLogger("encoscope")
 Result = TypeVar("Result")
 
 
-def guarded(module: nn.Module, source: str, run: Callable[[], Result], *, gradients: bool = False) -> Result:
+def run_guarded(module: nn.Module, source: str, run: Callable[[], Result], *, gradients: bool = False) -> Result:
     """``run()`` with the network in evaluation mode, with or without gradients; errors become an EncoscopeError."""
     try:
-        with evaluating(module), torch.set_grad_enabled(gradients):
+        with evaluation_mode(module), torch.set_grad_enabled(gradients):
             return run()
     except (EncoscopeError, torch.OutOfMemoryError):
         raise
@@ -29,7 +29,7 @@ def guarded(module: nn.Module, source: str, run: Callable[[], Result], *, gradie
         raise EncoscopeError(f"the forward pass of {source} failed: {type(error).__name__}: {said}") from error
 
 
-def in_halves(run: Callable[[Tensor], Result], pixels: Tensor) -> list[Result]:
+def run_in_halves(run: Callable[[Tensor], Result], pixels: Tensor) -> list[Result]:
     """[run(pixels)]; where the GPU's memory does not suffice, the results for its halves in order, and so on."""
     try:
         return [run(pixels)]
@@ -44,4 +44,4 @@ def in_halves(run: Callable[[Tensor], Result], pixels: Tensor) -> list[Result]:
     _log.warning("out of memory on %s with %d images at once: going on with %d", pixels.device, len(pixels), half)
     if pixels.device.type == "cuda":
         torch.cuda.empty_cache()
-    return [*in_halves(run, pixels[:half]), *in_halves(run, pixels[half:])]
+    return [*run_in_halves(run, pixels[:half]), *run_in_halves(run, pixels[half:])]

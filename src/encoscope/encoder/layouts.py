@@ -61,13 +61,13 @@ def find_layout(
         if not batch_first and shape[1] != batch:
             return None
         count = shape[1] if batch_first else shape[0]
-        grid = token_grid(count, size, grids)
+        grid = find_token_grid(count, size, grids)
         if grid is not None:
             return Layout("tokens", shape[2], grid, size, count - grid[0] * grid[1], batch_first)
     return None
 
 
-def token_grid(count: int, size: Size, grids: Iterable[Size]) -> Size | None:
+def find_token_grid(count: int, size: Size, grids: Iterable[Size]) -> Size | None:
     """The patch grid of a sequence of ``count`` tokens: the largest that fits and leaves at most 16 prefix tokens."""
     known = set(grids)
     if known:
@@ -82,7 +82,7 @@ def token_grid(count: int, size: Size, grids: Iterable[Size]) -> Size | None:
     return max(fitting, key=lambda grid: grid[0] * grid[1], default=None)
 
 
-def read(output: Tensor, layout: Layout, canvas: Size) -> Activation | None:
+def read_activation(output: Tensor, layout: Layout, canvas: Size) -> Activation | None:
     """A module's output for images on ``canvas`` as an Activation; None when it does not hold the layout's map."""
     if layout.form != "tokens":
         if output.ndim != 4:
@@ -99,7 +99,7 @@ def read(output: Tensor, layout: Layout, canvas: Size) -> Activation | None:
     return Activation(cells.permute(0, 3, 1, 2), prefix if layout.prefix else None)
 
 
-def write(output: Tensor, layout: Layout, maps: Tensor) -> Tensor | None:
+def write_maps(output: Tensor, layout: Layout, maps: Tensor) -> Tensor | None:
     """A module's output with other maps [B, C, H, W] in place of its own, prefix tokens kept.
 
     None where that cannot be: for tokens in an order of the network's own.

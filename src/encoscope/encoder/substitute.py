@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import layouts
-from encoscope.encoder.capture import Output, find_first_tensor, removing_hooks
+from encoscope.encoder.capture import ModuleOutput, find_first_tensor, removing_hooks
 from encoscope.encoder.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 
@@ -30,17 +30,17 @@ def substitute_maps(
     canvas = (pixels.shape[2], pixels.shape[3])
     calls = 0
 
-    def hook(_module: nn.Module, _inputs: Any, output: Output) -> Output:
+    def hook(_module: nn.Module, _inputs: Any, output: ModuleOutput) -> ModuleOutput:
         nonlocal calls
         calls += 1
         tensor = find_first_tensor(output)
         if calls < found.calls or tensor is None:
             return None
-        own = layouts.read(tensor, found.layout, canvas)
+        own = layouts.read_activation(tensor, found.layout, canvas)
         if own is None or own.maps.shape != maps.shape:
             shape = "none" if own is None else tuple(own.maps.shape)
             raise UsageError(f"maps of shape {tuple(maps.shape)} cannot replace those of layer {layer!r}: {shape}")
-        written = layouts.write(tensor, found.layout, maps)
+        written = layouts.write_maps(tensor, found.layout, maps)
         if written is None:
             raise UsageError(f"layer {layer!r} keeps its tokens in an order of its own: choose another layer")
         return _with(output, tensor, written)
@@ -53,7 +53,7 @@ def substitute_maps(
     return logits
 
 
-def _with(output: Output, old: Tensor, new: Tensor) -> Output:
+def _with(output: ModuleOutput, old: Tensor, new: Tensor) -> ModuleOutput:
     """The same output with one of its tensors exchanged."""
     if output is old:
         return new

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from encoscope.errors import EncoscopeError, MissingError
 
-State: TypeAlias = dict[str, Tensor]
+StateDict: TypeAlias = dict[str, Tensor]
 
 
-def read_file(path: Path) -> Any:
+def read_weights_file(path: Path) -> Any:
     """The contents of a .safetensors or torch file; a torch file may hold weights and plain data, but no code."""
     if not path.is_file():
         raise MissingError(f"there is no checkpoint file {path}")
@@ -49,7 +49,7 @@ def _plain_data() -> list[Any]:
     return [argparse.Namespace, np.dtype, np.ndarray, *dtypes, scalar, (scalar, "numpy.core.multiarray.scalar")]
 
 
-def tables(node: Any, label: str = "", depth: int = 3) -> Iterator[tuple[str, State]]:
+def find_state_dicts(node: Any, label: str = "", depth: int = 3) -> Iterator[tuple[str, StateDict]]:
     """Every table of tensors by name in nested dictionaries, with where it was."""
     if isinstance(node, nn.Module) or not isinstance(node, Mapping):
         return
@@ -58,4 +58,4 @@ def tables(node: Any, label: str = "", depth: int = 3) -> Iterator[tuple[str, St
         yield label, tensors
     if depth:
         for key, value in node.items():
-            yield from tables(value, f"{label}/{key}" if label else str(key), depth - 1)
+            yield from find_state_dicts(value, f"{label}/{key}" if label else str(key), depth - 1)

@@ -9,24 +9,24 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from encoscope.encoder.weights_file import State
+from encoscope.encoder.weights_file import StateDict
 
-Converter: TypeAlias = Callable[[State, nn.Module], State]
+StateConverter: TypeAlias = Callable[[StateDict, nn.Module], StateDict]
 
-ENOUGH = 0.5  # share of a network's tensors that weights for it must bring
+MIN_MATCHED_SHARE = 0.5  # share of a network's tensors that weights for it must bring
 # Where a file holds several networks, the one that is meant: the averaged or key-less one, as each scheme evaluates.
 _PREFERRED = ("ema", "teacher", "encoder_q", "online", "query")
 
 
 @dataclass(frozen=True)
-class Reading:
+class StateCandidate:
     """One way to read a file: one of its tables, with a prefix taken off the names.
 
     state: the tensors by their new names. label: the table and prefix, as "teacher/backbone". others: names in the
     table that do not begin with the prefix.
     """
 
-    state: State
+    state: StateDict
     label: str
     others: tuple[str, ...]
 
@@ -40,26 +40,26 @@ class Reading:
         return next((index for index, word in enumerate(_PREFERRED) if word in self.label), len(_PREFERRED))
 
 
-def best_reading(
-    tables: Sequence[tuple[str, State]], module: nn.Module, converter: Converter | None = None
-) -> Reading | None:
+def find_best_candidate(
+    tables: Sequence[tuple[str, StateDict]], module: nn.Module, converter: StateConverter | None = None
+) -> StateCandidate | None:
     """The reading of the file that matches the network best; among equals the preferred network of the scheme."""
     readings = [reading for label, table in tables for reading in _readings(label, table, module)]
     best = _best(readings, module)
     if converter is None:
         return best
-    enough = best is not None and best.score(module) >= ENOUGH * len(module.state_dict())
+    enough = best is not None and best.score(module) >= MIN_MATCHED_SHARE * len(module.state_dict())
     if not enough:  # names are not the network's own: every reading is worth a conversion
         readings = [_stripped(label, table, prefix) for label, table in tables for prefix in _leading(table)]
     converted = [_converted(reading, module, converter) for reading in ([best] if enough and best else readings)]
     return _best(converted, module)
 
 
-def _best(readings: Iterable[Reading], module: nn.Module) -> Reading | None:
+def _best(readings: Iterable[StateCandidate], module: nn.Module) -> StateCandidate | None:
     return max(readings, key=lambda reading: (reading.score(module), -reading.rank), default=None)
 
 
-def _readings(label: str, table: State, module: nn.Module) -> list[Reading]:
+def _readings(label: str, table: StateDict, module: nn.Module) -> list[StateCandidate]:
     """The table with each prefix taken off, or put before, after which some names are the network's."""
     names = set(module.state_dict())
     off: Counter[str] = Counter()
@@ -70,14 +70,14 @@ def _readings(label: str, table: State, module: nn.Module) -> list[Reading]:
         before.update(name[: -len(tail)] for tail in _tails(name) if tail != name and tail in table)
     found = [_stripped(label, table, prefix) for prefix, _ in off.most_common(4)]
     for prefix, _ in before.most_common(1):
-        found.append(Reading({prefix + key: value for key, value in table.items()}, label, ()))
+        found.append(StateCandidate({prefix + key: value for key, value in table.items()}, label, ()))
     return found
 
 
-def _stripped(label: str, table: State, prefix: str) -> Reading:
+def _stripped(label: str, table: StateDict, prefix: str) -> StateCandidate:
     state = {key[len(prefix) :]: value for key, value in table.items() if key.startswith(prefix)}
     others = tuple(key for key in table if not key.startswith(prefix))
-    return Reading(state, "/".join(part for part in (label, prefix.rstrip(".")) if part), others)
+    return StateCandidate(state, "/".join(part for part in (label, prefix.rstrip(".")) if part), others)
 
 
 def _tails(name: str) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _tails(name: str) -> Iterator[str]:
         yield name
 
 
-def _leading(table: State) -> set[str]:
+def _leading(table: StateDict) -> set[str]:
     """Prefixes that at least a quarter of the names share."""
     count: Counter[str] = Counter()
     for key in table:
@@ -97,10 +97,10 @@ def _leading(table: State) -> set[str]:
     return {prefix for prefix, times in count.items() if times * 4 >= len(table)}
 
 
-def _converted(reading: Reading, module: nn.Module, converter: Converter) -> Reading:
+def _converted(reading: StateCandidate, module: nn.Module, converter: StateConverter) -> StateCandidate:
     try:
         state = converter(dict(reading.state), module)
     except Exception:  # a conversion is for names of one kind; others break it in any way
         return reading
     state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    return Reading(state, reading.label, reading.others)
+    return StateCandidate(state, reading.label, reading.others)

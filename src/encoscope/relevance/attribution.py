@@ -13,7 +13,7 @@ from encoscope.errors import UsageError, suggest_nearest
 from encoscope.relevance.attributor import Attributor
 from encoscope.relevance.gradients import GradientInput, GuidedBackprop
 from encoscope.relevance.lrp import Lrp
-from encoscope.relevance.targets import RelevanceStart, Targets, Units, targets
+from encoscope.relevance.targets import RelevanceStart, Targets, Units, resolve_targets
 from encoscope.units import Unit, channel_unit
 
 AttributionFunction: TypeAlias = Callable[[Encoder, Tensor, Unit, list[str]], Mapping[str, Tensor]]
@@ -88,7 +88,7 @@ def _attributor(
     encoder: Encoder, unit: Units, layers: Sequence[str] | str, method: RelevanceMethod, start: RelevanceStart
 ) -> Attributor:
     names = [layers] if isinstance(layers, str) else list(layers)
-    aims = targets(encoder, unit, names, start)
+    aims = resolve_targets(encoder, unit, names, start)
     if not isinstance(method, str):
         return _Plugged(encoder, aims, names, method)
     if method not in _METHODS:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encoscope.encoder.capture import Output, find_first_tensor, removing_hooks
+from encoscope.encoder.capture import ModuleOutput, find_first_tensor, removing_hooks
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.relevance.attributor import Attributor
-from encoscope.relevance.modes import Detached, Guided
+from encoscope.relevance.modes import DetachedMode, GuidedMode
 
 
 class GuidedBackprop(Attributor):
@@ -22,7 +22,7 @@ class GuidedBackprop(Attributor):
     """
 
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
-        mode = Guided()
+        mode = GuidedMode()
         found = _gradients(self, pixels, mode)
         if not mode.count:
             raise UsageError(
@@ -42,7 +42,7 @@ class GradientInput(Attributor):
     """
 
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
-        found = _gradients(self, pixels, Detached())
+        found = _gradients(self, pixels, DetachedMode())
         return {name: maps * gradient for name, (maps, gradient) in found.items()}
 
 
@@ -51,8 +51,8 @@ def _gradients(attributor: Attributor, pixels: Tensor, mode: Any = None) -> dict
     encoder = attributor.encoder
     kept: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[..., Output]:
-        def hook(_module: nn.Module, _args: Any, output: Output) -> Output:
+    def keep(name: str) -> Callable[..., ModuleOutput]:
+        def hook(_module: nn.Module, _args: Any, output: ModuleOutput) -> ModuleOutput:
             tensor = find_first_tensor(output)
             if tensor is None:
                 return None

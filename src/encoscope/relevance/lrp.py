@@ -13,12 +13,12 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, removing_hooks
-from encoscope.encoder.discovery import output_tensor
+from encoscope.encoder.discovery import find_output_tensor
 from encoscope.errors import UsageError
 from encoscope.relevance.attributor import Attributor
-from encoscope.relevance.rules import Kept, PositiveWeights, through
+from encoscope.relevance.rules import PositiveWeights, SavedTensor, propagate_through
 from encoscope.relevance.tape import Tape
-from encoscope.relevance.targets import FEATURES, LOGITS, Place, Targets, at_best, place
+from encoscope.relevance.targets import FEATURES, LOGITS, Targets, UnitLocation, locate_unit, place_at_best_position
 
 
 class Lrp(Attributor):
@@ -39,12 +39,12 @@ class Lrp(Attributor):
                 raise UsageError(f"LRP does not reach class tokens ({unit.text}): use method='gradient-input'")
         self._positive = PositiveWeights()
         self._tape: Tape | None = None
-        self._seen: dict[Place, tuple[int, Kept]] = {}
+        self._seen: dict[UnitLocation, tuple[int, SavedTensor]] = {}
 
     def prepare(self) -> None:
         """Compute the positive weights, and find out whether the rules reach the network, by a small trial run."""
         trial = Lrp(self.encoder, self.targets, self.layers)
-        homes = {place(unit): unit for unit in self.targets.distinct}
+        homes = {locate_unit(unit): unit for unit in self.targets.distinct}
         trial.targets = replace(self.targets, units=tuple(homes.values()))
         trial._positive = self._positive
         own = self.encoder.preprocess
@@ -70,13 +70,13 @@ class Lrp(Attributor):
             yield
         self._tape = tape
 
-    def _watch(self, name: Place, tape: Tape) -> Any:
+    def _watch(self, name: UnitLocation, tape: Tape) -> Any:
         """A hook that notes the value of a layer, of the features, or of the logits; the last call counts."""
         module, head = self.encoder.module, self.encoder._discovery.head
 
         def note(tensor: Tensor | None) -> None:
             if tensor is not None:
-                self._seen[name] = (tape.number(tensor), Kept(tensor, name))
+                self._seen[name] = (tape.number(tensor), SavedTensor(tensor, name))
 
         def after(read: Callable[[Any], Tensor | None]) -> Callable[..., None]:
             return lambda _module, _args, output: note(read(output))
@@ -84,7 +84,7 @@ class Lrp(Attributor):
         if name == FEATURES and head is not None:
             return module.get_submodule(head).register_forward_pre_hook(lambda _module, args: note(args[0]))
         if name == LOGITS:
-            return module.get_submodule(head or "").register_forward_hook(after(output_tensor))
+            return module.get_submodule(head or "").register_forward_hook(after(find_output_tensor))
         return module.get_submodule("" if name == FEATURES else name).register_forward_hook(after(find_first_tensor))
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class Lrp(Attributor):
         canvas = (pixels.shape[2], pixels.shape[3])
         return {name: self.encoder.as_activation(name, maps, canvas).maps for name, maps in found.items()}
 
-    def _start(self, home: Place, raw: Tensor) -> Float[Tensor, "batch ..."]:
+    def _start(self, home: UnitLocation, raw: Tensor) -> Float[Tensor, "batch ..."]:
         """The relevance to start with, in the shape of the network's own tensor at a unit's place."""
         layer = self.encoder._discovery.layers.get(home)
         if layer is not None and layer.layout.form != "nchw":
@@ -114,11 +114,11 @@ class Lrp(Attributor):
         raw = raw.float()
         rows = self.targets.rows(home, len(raw)).to(raw)
         if self.targets.start == "argmax":
-            return at_best(raw, rows)
+            return place_at_best_position(raw, rows)
         if home == FEATURES and raw.ndim == 4 and self.encoder._discovery.head is None:  # the features are its mean
 
             def mean(maps: Tensor) -> Tensor:
                 return maps.mean((2, 3))
 
-            return through(mean, raw, rows * mean(raw))
+            return propagate_through(mean, raw, rows * mean(raw))
         return rows.reshape(*rows.shape, *[1] * (raw.ndim - 2)) * raw

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
-class Guided(TorchFunctionMode):
+class GuidedMode(TorchFunctionMode):
     """Inside, the gradient that gets to a ReLU's output goes on only where it is positive (guided backprop).
 
     Modules' and functional ReLUs alike; ``count`` is how many were passed.
@@ -36,7 +36,7 @@ class Guided(TorchFunctionMode):
         return output
 
 
-class Detached(TorchFunctionMode):
+class DetachedMode(TorchFunctionMode):
     """Inside, normalisation divides by, and attention weighs by, what counts as constant in the gradient.
 
     The gradient then sees each such step as the linear map it is on the given input, centring included, so that

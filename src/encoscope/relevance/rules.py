@@ -21,7 +21,7 @@ from encoscope.errors import EncoscopeError
 
 EPSILON = 1e-5
 
-Back: TypeAlias = Callable[[Tensor], tuple[Tensor, ...]]
+RelevanceRule: TypeAlias = Callable[[Tensor], tuple[Tensor, ...]]
 """The relevance of an operation's output to that of each of its inputs."""
 
 
@@ -44,7 +44,7 @@ class PositiveWeights:
 
 
 @dataclass(frozen=True)
-class Call:
+class TorchCall:
     """A torch function about to be called, as a rule sees it."""
 
     name: str
@@ -57,7 +57,7 @@ class Call:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
 
-def through(
+def propagate_through(
     linear: Callable[[Tensor], Tensor], inputs: Float[Tensor, "batch ..."], relevance: Float[Tensor, "batch ..."]
 ) -> Float[Tensor, "batch ..."]:
     """``inputs * W^T(relevance / (W inputs + 1e-5))`` for a linear map W that is given as a function."""
@@ -69,7 +69,7 @@ def through(
     return leaf.detach() * transposed
 
 
-def rule(call: Call, positive: PositiveWeights) -> tuple[tuple[Tensor, ...], Back] | None:
+def find_rule(call: TorchCall, positive: PositiveWeights) -> tuple[tuple[Tensor, ...], RelevanceRule] | None:
     """The operation's inputs and its rule; None when LRP has none for it. To be asked before the call is made."""
     first = call.argument(0, "input")
     if not isinstance(first, Tensor):
@@ -77,12 +77,12 @@ def rule(call: Call, positive: PositiveWeights) -> tuple[tuple[Tensor, ...], Bac
     if call.name in ("conv2d", "linear"):
         return _weighted(call, first, positive)
     if call.name in ("avg_pool2d", "adaptive_avg_pool2d", "mean"):
-        kept = Kept(first, call.name)
+        kept = SavedTensor(first, call.name)
         rest, named = call.args[1:], {key: value for key, value in call.kwargs.items() if key != "input"}
-        return (first,), lambda r: (through(lambda a: call.function(a, *rest, **named), kept(), r),)
+        return (first,), lambda r: (propagate_through(lambda a: call.function(a, *rest, **named), kept(), r),)
     if call.name == "max_pool2d":
-        kept = Kept(first, call.name)
-        return (first,), lambda r: (through(_max_pooling_as_average(call, kept(), r), kept(), r),)
+        kept = SavedTensor(first, call.name)
+        return (first,), lambda r: (propagate_through(_max_pooling_as_average(call, kept(), r), kept(), r),)
     if call.name in ("add", "add_", "__add__", "__radd__", "__iadd__"):
         return _residual(call, first)
     if call.name in _SHAPES:
@@ -97,7 +97,7 @@ _PASSED = frozenset({"batch_norm", "relu", "relu_", "clone", "contiguous", "floa
 _SHAPES = frozenset({"flatten", "reshape", "view", "squeeze", "unsqueeze"})
 
 
-class Kept:
+class SavedTensor:
     """A tensor held without its graph, to be had again as long as nothing changed it in place."""
 
     def __init__(self, tensor: Tensor, name: str) -> None:
@@ -113,10 +113,10 @@ class Kept:
         return self._tensor
 
 
-def _weighted(call: Call, first: Tensor, positive: PositiveWeights) -> tuple[tuple[Tensor, ...], Back]:
-    kept, weight = Kept(first, call.name), call.argument(1, "weight")
+def _weighted(call: TorchCall, first: Tensor, positive: PositiveWeights) -> tuple[tuple[Tensor, ...], RelevanceRule]:
+    kept, weight = SavedTensor(first, call.name), call.argument(1, "weight")
     if call.name == "linear":
-        return (first,), lambda r: (through(lambda a: F.linear(a, positive(weight)), kept(), r),)
+        return (first,), lambda r: (propagate_through(lambda a: F.linear(a, positive(weight)), kept(), r),)
     stride, padding, dilation, groups = (
         call.argument(position, name, default)
         for position, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1), (6, "groups", 1))
@@ -125,10 +125,10 @@ def _weighted(call: Call, first: Tensor, positive: PositiveWeights) -> tuple[tup
     def convolve(a: Tensor) -> Tensor:
         return F.conv2d(a, positive(weight), None, stride, padding, dilation, groups)
 
-    return (first,), lambda r: (through(convolve, kept(), r),)
+    return (first,), lambda r: (propagate_through(convolve, kept(), r),)
 
 
-def _max_pooling_as_average(call: Call, inputs: Tensor, relevance: Tensor) -> Callable[[Tensor], Tensor]:
+def _max_pooling_as_average(call: TorchCall, inputs: Tensor, relevance: Tensor) -> Callable[[Tensor], Tensor]:
     """Average pooling 2 x 2 where it gives the same map (odd sides: a partial last window), else the pooling's own."""
     wanted, sides = relevance.shape[2:], inputs.shape[2:]
     for ceil in (False, True):
@@ -140,7 +140,7 @@ def _max_pooling_as_average(call: Call, inputs: Tensor, relevance: Tensor) -> Ca
     return lambda a: F.avg_pool2d(a, kernel, stride or kernel, padding, ceil_mode=ceil_mode)
 
 
-def _residual(call: Call, first: Tensor) -> tuple[tuple[Tensor, ...], Back] | None:
+def _residual(call: TorchCall, first: Tensor) -> tuple[tuple[Tensor, ...], RelevanceRule] | None:
     other = call.argument(1, "other")
     if not isinstance(other, Tensor) or other.shape != first.shape or call.kwargs.get("alpha", 1) != 1:
         return None

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from encoscope.errors import UsageError
-from encoscope.relevance.rules import Back, Call, PositiveWeights, rule
+from encoscope.relevance.rules import PositiveWeights, RelevanceRule, TorchCall, find_rule
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class TapeStep:
     name: str
     inputs: tuple[int, ...]
     output: int
-    back: Back | None
+    back: RelevanceRule | None
 
 
 class Tape(TorchFunctionMode):
@@ -56,7 +56,7 @@ class Tape(TorchFunctionMode):
         name = getattr(func, "__name__", "an unnamed operation")
         if name == "__get__":  # .shape, .dtype, ...: asked all the time
             return func(*args, **kwargs)
-        known = rule(Call(name, func, args, kwargs), self._positive)
+        known = find_rule(TorchCall(name, func, args, kwargs), self._positive)
         sources, back = known if known is not None else (tuple(_tensors((args, kwargs))), None)
         inputs = tuple(self.number(tensor) for tensor in sources)
         output = func(*args, **kwargs)

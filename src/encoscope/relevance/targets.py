@@ -17,10 +17,10 @@ from encoscope.units import Unit, compute_values, parse_unit, required_outputs, 
 
 RelevanceStart: TypeAlias = Literal["all", "argmax"]
 Units: TypeAlias = Unit | str | Sequence[Unit | str]
-Place: TypeAlias = str
+UnitLocation: TypeAlias = str
 """Where a unit lives: a layer's name, FEATURES or LOGITS."""
-FEATURES: Place = ":features"  # no module's name holds a colon
-LOGITS: Place = ":class"
+FEATURES: UnitLocation = ":features"  # no module's name holds a colon
+LOGITS: UnitLocation = ":class"
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Targets:
         return required_outputs(self.distinct)
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[UnitLocation, ...]:
         """Where the units live."""
-        return tuple(dict.fromkeys(place(unit) for unit in self.units))
+        return tuple(dict.fromkeys(locate_unit(unit) for unit in self.units))
 
-    def rows(self, where: Place, batch: int) -> Float[Tensor, "batch channels"]:
+    def rows(self, where: UnitLocation, batch: int) -> Float[Tensor, "batch channels"]:
         """Each image's unit as a vector over the channels of a place; zeros for units that live elsewhere."""
         chosen = self.of(batch)
-        vectors = {unit: unit_weights(unit, self.encoder) for unit in self.distinct if place(unit) == where}
+        vectors = {unit: unit_weights(unit, self.encoder) for unit in self.distinct if locate_unit(unit) == where}
         nothing = torch.zeros_like(next(iter(vectors.values())))
         return torch.stack([vectors.get(unit, nothing) for unit in chosen])
 
@@ -75,11 +75,11 @@ class Targets:
         for where in self.places:
             maps = seen.activations[where].maps
             rows = self.rows(where, len(maps)).to(maps)
-            parts.append((maps * at_best(maps.detach(), rows)).sum())
+            parts.append((maps * place_at_best_position(maps.detach(), rows)).sum())
         return torch.stack(parts).sum()
 
 
-def targets(encoder: Encoder, units: Units, layers: Sequence[str], start: RelevanceStart) -> Targets:
+def resolve_targets(encoder: Encoder, units: Units, layers: Sequence[str], start: RelevanceStart) -> Targets:
     """Units and layers checked against the encoder: relevance is there at the units' own layers and those below.
 
     Raises UsageError for unknown units and layers, and for layers above a unit's.
@@ -105,14 +105,14 @@ def targets(encoder: Encoder, units: Units, layers: Sequence[str], start: Releva
     return found
 
 
-def place(unit: Unit) -> Place:
+def locate_unit(unit: Unit) -> UnitLocation:
     """Where a unit lives: its layer, FEATURES or LOGITS."""
     if unit.layer is not None:
         return unit.layer
     return LOGITS if unit.kind == "class" else FEATURES
 
 
-def at_best(
+def place_at_best_position(
     maps: Float[Tensor, "batch channels height width"], rows: Float[Tensor, "batch channels"]
 ) -> Float[Tensor, "batch channels height width"]:
     """Each row at the position of its image where the map has the highest cosine similarity with it, else zeros."""

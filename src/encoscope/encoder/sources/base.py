@@ -50,7 +50,7 @@ class LoadedModel:
 
 
 @contextmanager
-def seeded(random_state: int) -> Iterator[None]:
+def fixed_seed(random_state: int) -> Iterator[None]:
     """Random weights made inside follow from the seed; the global random state is as before afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_state)
@@ -58,7 +58,7 @@ def seeded(random_state: int) -> Iterator[None]:
 
 
 @contextmanager
-def needs(package: str, what: str, extra: str) -> Iterator[None]:
+def require_package(package: str, what: str, extra: str) -> Iterator[None]:
     """Imports of an optional package inside fail with the way to install it."""
     try:
         yield

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, needs, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, require_package
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.images.processors import load_processor, read_preprocess
 
@@ -28,7 +28,7 @@ _TOWERS = {
 
 def build(request: SourceRequest) -> LoadedModel:
     """The network with its image processor's preprocessing and, for a trained classifier, class names."""
-    with needs("transformers", "hf:", "hf"):
+    with require_package("transformers", "hf:", "hf"):
         import transformers
     with hugging_face_access():
         config = _config(request, transformers)
@@ -88,7 +88,7 @@ def _class(config: Any, transformers: Any) -> Any:
 
 
 def _make(cls: Any, config: Any, request: SourceRequest) -> nn.Module:
-    with seeded(request.random_state):
+    with fixed_seed(request.random_state):
         try:
             return cls.from_config(config) if cls.__name__ == "AutoModel" else cls(config)
         except (ValueError, TypeError, ImportError) as error:

@@ -10,7 +10,7 @@ from torch import nn
 
 from encoscope._offline import is_reachable, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import EncoscopeError, UsageError
 
 
@@ -29,7 +29,7 @@ def build(request: SourceRequest) -> LoadedModel:
     source: Literal["local", "github"] = "local" if local else "github"
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
-        with seeded(request.random_state), quiet_libraries():
+        with fixed_seed(request.random_state), quiet_libraries():
             made = _call(repository, entry, source, pretrained=request.pretrained)
         if not isinstance(made, nn.Module):
             raise UsageError(f"hub:{request.name} returned {type(made).__name__}, not a torch.nn.Module")

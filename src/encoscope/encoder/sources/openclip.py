@@ -8,7 +8,7 @@ from torch import nn
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, needs, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, require_package
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
 
@@ -18,7 +18,7 @@ def build(request: SourceRequest) -> LoadedModel:
 
     Besides open_clip's built-in names, ``local-dir:FOLDER`` and ``hf-hub:OWNER/REPO`` are understood.
     """
-    with needs("open_clip", "openclip:", "clip"):
+    with require_package("open_clip", "openclip:", "clip"):
         import open_clip
     located = request.name.startswith(("local-dir:", "hf-hub:"))
     architecture, _, tag = (request.name, "", "") if located else request.name.partition("/")
@@ -41,7 +41,9 @@ def build(request: SourceRequest) -> LoadedModel:
 
     with hugging_face_access():
         try:
-            model = create(architecture, random_state=request.random_state, tag=tag or None, weights=request.pretrained)
+            model = create_open_clip(
+                architecture, random_state=request.random_state, tag=tag or None, weights=request.pretrained
+            )
         except (OSError, RuntimeError) as error:
             raise missing_weights_error(f"openclip:{request.name}", explain_hub_error(error)) from error
     tower = model.visual
@@ -50,11 +52,11 @@ def build(request: SourceRequest) -> LoadedModel:
     return LoadedModel(tower, _preprocess(tower), classifier=False)
 
 
-def create(architecture: str, *, random_state: int = 0, tag: str | None = None, weights: bool = False) -> Any:
+def create_open_clip(architecture: str, *, random_state: int = 0, tag: str | None = None, weights: bool = False) -> Any:
     """The whole open_clip model, with seeded random weights unless ``weights``."""
     import open_clip
 
-    with seeded(random_state), quiet_libraries():
+    with fixed_seed(random_state), quiet_libraries():
         return open_clip.create_model(architecture, pretrained=tag if weights else None, load_weights=weights)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.encoder import Encoder
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 
 
@@ -42,7 +42,7 @@ def build(request: SourceRequest) -> LoadedModel | Encoder:
             f"py:{request.name}: {module_name} has no function {function_name!r}"
             f"{suggest_nearest(function_name, vars(found))}"
         )
-    with seeded(request.random_state):
+    with fixed_seed(request.random_state):
         try:
             made = _make(function, request)
         except EncoscopeError:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
 
@@ -29,7 +29,7 @@ def build(request: SourceRequest) -> LoadedModel:
         raise UsageError(f"timm model {base!r} has no weights {tag!r}{known}")
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
-        return create(request.name, random_state=request.random_state, num_classes=classes, in_chans=channels)
+        return create_network(request.name, random_state=request.random_state, num_classes=classes, in_chans=channels)
 
     if request.checkpoint is not None:
         module = load_checkpoint(request.checkpoint, make, converter=_convert)
@@ -40,20 +40,20 @@ def build(request: SourceRequest) -> LoadedModel:
     else:
         with hugging_face_access():
             try:
-                module = create(request.name, random_state=request.random_state, pretrained=True)
+                module = create_network(request.name, random_state=request.random_state, pretrained=True)
             except (OSError, RuntimeError) as error:
                 raise missing_weights_error(f"timm:{request.name}", explain_hub_error(error)) from error
-    return LoadedModel(module, preprocess(module), None if request.untrained else _classes(module))
+    return LoadedModel(module, read_timm_preprocess(module), None if request.untrained else _classes(module))
 
 
-def create(name: str, *, random_state: int = 0, **arguments: Any) -> nn.Module:
+def create_network(name: str, *, random_state: int = 0, **arguments: Any) -> nn.Module:
     """``timm.create_model`` with seeded weights, for any input size where the network can do that."""
     import timm
 
     given = {key: value for key, value in arguments.items() if value is not None}
     for index, free in enumerate(_FREE_SIZE):
         try:
-            with seeded(random_state), quiet_libraries():
+            with fixed_seed(random_state), quiet_libraries():
                 return timm.create_model(name, **{**free, **given})
         except TypeError as error:
             if index == len(_FREE_SIZE) - 1 or not any(key in str(error) for key in free):
@@ -61,7 +61,7 @@ def create(name: str, *, random_state: int = 0, **arguments: Any) -> nn.Module:
     raise AssertionError("unreachable")
 
 
-def preprocess(module: nn.Module) -> Preprocess:
+def read_timm_preprocess(module: nn.Module) -> Preprocess:
     """timm's evaluation settings of a network."""
     from timm.data.config import resolve_model_data_config
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from encoscope._offline import missing_weights_error, quiet_libraries, torch_hub_file_available
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, seeded
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
 
@@ -29,9 +29,9 @@ def build(request: SourceRequest) -> LoadedModel:
     weights: Any = published[tag] if tag else published.__members__.get("DEFAULT") or next(iter(published), None)
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
-        with seeded(request.random_state), quiet_libraries():
+        with fixed_seed(request.random_state), quiet_libraries():
             module = models.get_model(name, weights=None, **({} if classes is None else {"num_classes": classes}))
-            return module if channels is None else with_channels(module, channels)
+            return module if channels is None else set_input_channels(module, channels)
 
     if request.checkpoint is not None:
         module = load_checkpoint(request.checkpoint, make)
@@ -50,7 +50,7 @@ def build(request: SourceRequest) -> LoadedModel:
     return LoadedModel(module, _preprocess(weights, module), None if request.untrained else _classes(weights, module))
 
 
-def with_channels(module: nn.Module, channels: int) -> nn.Module:
+def set_input_channels(module: nn.Module, channels: int) -> nn.Module:
     """The network with its first convolution remade for another number of input channels."""
     for name, child in module.named_modules():
         if isinstance(child, nn.Conv2d):

@@ -18,9 +18,11 @@ def build(request: SourceRequest) -> LoadedModel:
 
     def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
         if entry.library == "open_clip":
-            return openclip.create(f"local-dir:{entry.file.parent}", random_state=request.random_state).visual
+            return openclip.create_open_clip(f"local-dir:{entry.file.parent}", random_state=request.random_state).visual
         arguments = {**entry.kwargs, **({} if classes is None else {"num_classes": classes})}
-        return timm.create(entry.architecture, random_state=request.random_state, in_chans=channels, **arguments)
+        return timm.create_network(
+            entry.architecture, random_state=request.random_state, in_chans=channels, **arguments
+        )
 
     module = make() if request.checkpoint is None else load_checkpoint(request.checkpoint, make)
     if request.pretrained:
