@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.falcon.captions.build import build, default_store
 from encoscope.falcon.captions.laion import is_laion, link
 from encoscope.falcon.captions.readers import cleaned, read_captions
-from encoscope.falcon.captions.store import CaptionStore
+from encoscope.falcon.captions.store import CaptionFolder, CaptionStore
 from encoscope.vlm import VLM
 from support.caption_stores import WordVectors
 
@@ -68,7 +67,7 @@ def test_another_model_is_refused_by_digest_and_so_are_other_captions(tmp_path: 
     assert list(again) == CAPTIONS[:2] and again.vlm_digest == other.digest
     build(CAPTIONS[:1], other, tmp_path / "store", fresh=True)
     shards = {"text_emb/text_emb_0000.npy", "metadata/metadata_0000.parquet"}
-    assert files(tmp_path / "store") == {"manifest.json", "lock", *shards}
+    assert files(tmp_path / "store") == {"manifest.json", "journal.jsonl", "lock", *shards}
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "tsv", "parquet"])
@@ -135,16 +134,16 @@ def test_parquet_columns_that_hold_no_text_or_no_utf8(tmp_path: Path) -> None:
 
 
 def test_folders_of_something_else_are_not_touched(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"no captions at .*: make them with"):
+    with pytest.raises(MissingError, match=r"no caption store at .*: make one with"):
         CaptionStore.load(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(EncoscopeError, match="is not empty and holds no captions"):
+    with pytest.raises(EncoscopeError, match=r"is not a caption store .* and not an empty folder"):
         build(CAPTIONS, WordVectors(), tmp_path)
-    with pytest.raises(EncoscopeError, match="is a file"):
+    with pytest.raises(EncoscopeError, match=r"is not a caption store .* and not an empty folder"):
         build(CAPTIONS, WordVectors(), tmp_path / "notes.txt")
     (tmp_path / "manifest.json").write_text("{}")
     for call in (lambda: build(CAPTIONS, WordVectors(), tmp_path, fresh=True), lambda: CaptionStore.load(tmp_path)):
-        with pytest.raises(EncoscopeError, match=r"not of the format encoscope.caption-store/1"):
+        with pytest.raises(EncoscopeError, match=r"is not a caption store .encoscope.caption-store/2"):
             call()
     assert files(tmp_path) == {"notes.txt", "manifest.json"}
 
@@ -182,7 +181,7 @@ def test_killed_at_any_step_and_run_again_it_holds_the_same(tmp_path: Path) -> N
     for kill in (2, 7, 16, 25):
         folder = tmp_path / str(kill)
         assert run(folder, kill) == -signal.SIGKILL
-        with pytest.raises((EncoscopeError, MissingError), match=r"not all embedded|no captions at"):
+        with pytest.raises((EncoscopeError, MissingError), match=r"not all embedded|no caption store at"):
             CaptionStore.load(folder)
         vlm = WordVectors()
         store = build(captions, vlm, folder, shard=4)
@@ -205,7 +204,7 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(EncoscopeError, match="the disk is full; what was stored before is safe"):
         build(CAPTIONS, vlm, folder, shard=5)
     monkeypatch.undo()
-    assert json.loads((folder / "manifest.json").read_text())["complete"] is False
+    assert not CaptionFolder.load(folder).complete
     before = vlm.embedded
     assert list(build(CAPTIONS, vlm, folder, shard=5)) == CAPTIONS and vlm.embedded == before + 2
 
@@ -245,7 +244,9 @@ def test_laions_shards_are_used_where_they_lie(tmp_path: Path) -> None:
     before = files(tmp_path / "laion")
     assert is_laion(tmp_path / "laion") and not is_laion(tmp_path)
     store = link(tmp_path / "laion", vlm, tmp_path / "store")
-    assert files(tmp_path / "store") == {"manifest.json", "lock"} and files(tmp_path / "laion") == before
+    assert (
+        files(tmp_path / "store") == {"manifest.json", "journal.jsonl", "lock"} and files(tmp_path / "laion") == before
+    )
     assert list(store) == texts and store.normalised  # shard 10 after shard 9, not after 1
     assert store.texts([60, 5, 3]) == [texts[60], texts[5], texts[3]]
     assert np.array_equal(vectors(store), vlm.embed_texts(texts).numpy().astype(np.float16))

@@ -79,7 +79,7 @@ def test_an_index_of_other_captions_and_small_stores_are_refused(indexed, tmp_pa
     with pytest.raises(UsageError, match="300 captions need no index"):
         build_index(make(tmp_path / "small", 300))
     copy = make(tmp_path / "copy")
-    (copy.path / "index.json").write_bytes((indexed.path / "index.json").read_bytes())
+    build_index(copy)
     (copy.path / "index.faiss").write_bytes(b"nothing")
     with pytest.raises(EncoscopeError, match="is damaged"):
         likely_captions(query, copy)

@@ -144,7 +144,7 @@ def test_killed_it_goes_on_to_the_same_result(plates: Path, tmp_path: Path, monk
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    (journal,) = (other / "experiments").glob("*.jsonl")
+    (journal,) = (other / "experiments").glob("*/journal.jsonl")
     assert 1 <= journal.read_text().count('"id"') < 4
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(other))
     resumed = calibrated(plates)

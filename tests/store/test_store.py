@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from pyarrow import parquet
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.store import Store, StoreRow, content_key, get_cache_dir
+from encoscope.store import JournaledFolder, Store, StoreRow, content_key, get_cache_dir
 
 MANIFEST = {"encoder": "abc", "layers": ["layer3", "layer4"], "settings": {"size": 224, "half": True}}
 
@@ -28,7 +28,7 @@ WRITER = textwrap.dedent(
     """
     import os, signal, sys, pathlib
     import numpy as np
-    from encoscope.store import Row, Store
+    from encoscope.store import Store, StoreRow
     folder, kill = sys.argv[1], int(sys.argv[2])
     calls = 0
     def counted(function):
@@ -43,7 +43,7 @@ WRITER = textwrap.dedent(
         os.fsync = counted(os.fsync)
         pathlib.Path.replace = counted(pathlib.Path.replace)
         for shard in range(6):
-            rows = [Row(f"{shard}/{i}", f"{i}.jpg", "cat") for i in range(3)]
+            rows = [StoreRow(f"{shard}/{i}", f"{i}.jpg", "cat") for i in range(3)]
             if rows[0].id in store:
                 continue
             values = np.arange(3 * 500, dtype=np.float32).reshape(3, 500) + 1000 * shard
@@ -138,7 +138,7 @@ def test_a_manifest_that_differs_is_named_and_fresh_starts_over(tmp_path: Path, 
         assert "a" in store and store.complete
     with Store.open(tmp_path / "s", MANIFEST | change, fresh=True) as store:
         assert len(store) == 0 and not store.complete and store.state("centres") is None
-    assert {f.name for f in (tmp_path / "s").iterdir()} == {"manifest.json", "lock"}
+    assert {f.name for f in (tmp_path / "s").iterdir()} == {"manifest.json", "journal.jsonl", "lock"}
 
 
 def test_the_name_of_a_manifest_is_its_content_in_any_order() -> None:
@@ -374,3 +374,87 @@ def test_shards_become_one_file_or_stay_as_they_were(tmp_path: Path, monkeypatch
         assert store.read("values", 0)[:, 0].tolist() == [1, 2, 3, 4]
     names = {file.name for file in (tmp_path / "s").iterdir()}
     assert names == {"manifest.json", "journal.jsonl", "lock", "values-all-6.npy"}
+
+
+def test_a_store_says_which_of_its_files_are_damaged(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s", MANIFEST) as store:
+        for shard in range(3):
+            store.append(rows(str(shard)), {"x": small(shard, 1)})
+        store.save_state("first", {"c": small(1)})
+        store.save_state("first", {"c": small(2)})
+        store.save_state("second", {"c": small(3)})
+        store.finish()
+        assert store.verify() == []
+        assert set(store.journal.checksums) == {f.name for f in store.path.iterdir()} - {"journal.jsonl", "lock"}
+    shard, state, index = (tmp_path / "s" / n for n in ("x-000001.npy", "state-first.npz", "index.parquet"))
+    for file in (shard, state):
+        data = bytearray(file.read_bytes())
+        data[-3] ^= 1  # one bit of a value
+        file.write_bytes(data)
+    index.unlink()
+    store = Store.load(tmp_path / "s")
+    assert store.read("x", 1).shape == (1, 4)  # a shard is not read whole to be mapped
+    with pytest.raises(EncoscopeError, match=r"state-first.npz is damaged.*--fresh"):
+        store.state("first")
+    assert sorted(store.verify()) == sorted([shard, state, index])
+    (tmp_path / "s" / "manifest.json").write_text((tmp_path / "s" / "manifest.json").read_text().replace("224", "225"))
+    with pytest.raises(EncoscopeError, match=r"manifest.json is damaged"):
+        Store.load(tmp_path / "s")
+
+
+def test_merged_shards_and_states_keep_their_checksums(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s", MANIFEST) as store:
+        store.append(rows("a"), {"x": small(1, 1)})
+        store.append(rows("b"), {"x": small(2, 1)})
+        store.save_state("c", {"c": small(1)})
+        store.finish()
+        store.compact()
+        assert store.complete and store.verify() == [] and store.state("c") is not None
+        assert "x-all-2.npy" in store.journal.checksums and "x-000000.npy" not in store.journal.checksums
+
+
+def test_a_store_of_another_format_is_started_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "manifest.json").write_text('{"format": "encoscope.store/1", "complete": true, "manifest": {}}')
+    np.save(tmp_path / "x-000000.npy", small(1))
+    with pytest.raises(MissingError, match=r"written by another version of encoscope .encoscope.store/1, not"):
+        Store.load(tmp_path)
+    with Store.open(tmp_path, MANIFEST) as store:
+        assert len(store) == 0 and not (tmp_path / "x-000000.npy").exists()
+    assert "starting over" in caplog.text
+
+
+# Writes one file again and again; the parent kills it.
+FILES = textwrap.dedent(
+    """
+    import sys
+    from encoscope.store import JournaledFolder
+    name, count = sys.argv[2], int(sys.argv[3])
+    for number in range(count):
+        with JournaledFolder(sys.argv[1], {"what": "a test"}).write(name) as temporary:
+            temporary.write_text(f"{name} {number}\\n" * 1000)
+    """
+)
+
+
+def test_files_that_several_processes_write_stay_whole(tmp_path: Path) -> None:
+    def start(name: str, count: int) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", FILES, str(tmp_path / "f"), name, str(count)])
+
+    writers = [start("a.txt", 20), start("a.txt", 20), start("b.txt", 20)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    folder = JournaledFolder(tmp_path / "f")
+    assert folder.verify() == [] and set(folder.journal.checksums) == {"a.txt", "b.txt"}
+    assert folder.check("a.txt").read_text() == "a.txt 19\n" * 1000
+    assert sum("sha256" in entry for entry in folder.journal.entries) == 60
+    killed = start("c.txt", 10_000)
+    while not (tmp_path / "f" / "c.txt").exists():
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait(60)
+    folder = JournaledFolder(tmp_path / "f")
+    assert folder.verify() == [] and folder.check("c.txt").is_file()
+    folder.delete("c.txt")
+    with pytest.raises(MissingError, match=r"no such file: .*c.txt"):
+        folder.check("c.txt")
+    (tmp_path / "f" / "a.txt").write_text("damage")
+    assert JournaledFolder(tmp_path / "f").verify() == [tmp_path / "f" / "a.txt"]

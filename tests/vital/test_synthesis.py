@@ -98,7 +98,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(network, tmp_path, stop):
     names = ["a", "b"]
     whole = synthesize(stages, objective(network), names)
 
-    kept = Checkpoint(tmp_path / "run.pt", {"unit": names})
+    kept = Checkpoint(tmp_path / "run", {"unit": names})
     seen = []
 
     def interrupt(done, total):
@@ -121,11 +121,11 @@ def test_a_stopped_run_goes_on_to_the_same_result(network, tmp_path, stop):
 
 
 def test_a_checkpoint_of_another_run_is_not_taken(network, tmp_path):
-    path = tmp_path / "run.pt"
+    path = tmp_path / "run"
     synthesize([stage(3)], objective(network), ["a"], checkpoint=Checkpoint(path, {"seed": 0}))
     other = synthesize([stage(3)], objective(network), ["a"], seed=1, checkpoint=Checkpoint(path, {"seed": 1}))
     assert torch.equal(other.images, synthesize([stage(3)], objective(network), ["a"], seed=1).images)
-    path.write_bytes(b"half")
+    (path / "state.pt").write_bytes(b"half")
     assert Checkpoint(path, {"seed": 1}).load() is None
 
 
@@ -143,7 +143,7 @@ def test_ctrl_c_finishes_the_step(network, tmp_path):
         return inner(images, rows)
 
     before = signal.getsignal(signal.SIGINT)
-    kept = Checkpoint(tmp_path / "run.pt", {})
+    kept = Checkpoint(tmp_path / "run", {})
     with pytest.raises(KeyboardInterrupt):
         synthesize([stage()], losses, ["a"], checkpoint=kept)
     state = kept.load()

@@ -1,57 +1,67 @@
-"""What was measured on each image, kept line by line, so that a run that is killed goes on where it stopped."""
+"""What was measured on each image, kept entry by entry, so that a run that is killed resumes where it stopped."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from encoscope.errors import EncoscopeError
-from encoscope.store import content_key, get_cache_dir
-from encoscope.store.files import explain_os_errors
+from encoscope.store import JournaledFolder
 
 
 class MeasurementCache:
-    """Values of images by the images' identity, in a file of the cache that is named after what made them.
+    """Measured values of images by the images' ids, in a folder of the cache that is named after what made them.
 
-    manifest: all that shapes the values (digests, method, settings), of what JSON can hold. fresh: forget what is
-    there. A line is written whole or not read again; lines written twice, by two runs at once, say the same.
+    Two runs may write to it at once: what is written twice is the same.
+
+    Args:
+        manifest: All that shapes the values (digests, method, settings), of values that JSON can hold.
+        fresh: Forget what an earlier run measured.
+
+    Attributes:
+        path: The file that holds the values.
+
+    Raises:
+        EncoscopeError: the file is damaged; a folder that cannot be written.
     """
 
     def __init__(self, manifest: Mapping[str, Any], *, fresh: bool = False) -> None:
-        self.path: Path = get_cache_dir("experiments") / f"{content_key(manifest)}.jsonl"
-        self._found: dict[str, dict[str, Any]] = {}
-        self._file: TextIO | None = None
-        with explain_os_errors(self.path.parent):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if fresh:
-                self.path.unlink(missing_ok=True)
-            if self.path.is_file():
-                self._read(self.path.read_text(encoding="utf-8"))
-            else:  # the first line is for people: what this file is about
-                self.path.write_text(json.dumps({"manifest": dict(manifest)}) + "\n", encoding="utf-8")
+        self._folder = JournaledFolder.keyed("experiments", manifest, fresh=fresh)
+        self.path: Path = self._folder.journal.path
+        self._values = {entry["id"]: entry["values"] for entry in self._folder.journal.entries if "id" in entry}
 
     def __len__(self) -> int:
-        """Number of images."""
-        return len(self._found)
+        """Count the images."""
+        return len(self._values)
 
     def get(self, identity: str) -> dict[str, Any] | None:
-        """What was written for an image; a number that did not exist is NaN."""
-        return self._found.get(identity)
+        """Read what was measured on an image.
+
+        Args:
+            identity: The image's id.
+
+        Returns:
+            The values by name, NaN for a number that does not exist; None for an image that was not measured.
+        """
+        values = self._values.get(identity)
+        return None if values is None else {name: _from_json(value) for name, value in values.items()}
 
     def put(self, identity: str, values: Mapping[str, Any]) -> None:
-        """Write an image's values; when this returns, they outlive the process."""
-        plain = {name: _plain(value) for name, value in values.items()}
-        line = json.dumps({"id": identity, "values": plain}, allow_nan=False)
-        with explain_os_errors(self.path.parent):
-            if self._file is None:
-                self._file = self.path.open("a", encoding="utf-8")
-            self._file.write(line + "\n")
-            self._file.flush()
-        self._found[identity] = {name: _number(value) for name, value in plain.items()}
+        """Write what was measured on an image; when this returns, it outlives the process.
+
+        Args:
+            identity: The image's id.
+            values: By name: numbers, texts, and lists of these.
+
+        Raises:
+            EncoscopeError: an infinite value, a full disk, a folder that cannot be written.
+        """
+        plain = {name: _to_json(value) for name, value in values.items()}
+        self._folder.append_entry({"id": identity, "values": plain})
+        self._values[identity] = plain
 
     def __enter__(self) -> MeasurementCache:
         return self
@@ -59,23 +69,10 @@ class MeasurementCache:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _read(self, text: str) -> None:
-        for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-                if "id" in entry:
-                    self._found[entry["id"]] = {name: _number(value) for name, value in entry["values"].items()}
-            except (ValueError, TypeError, AttributeError):
-                continue  # torn by a crash: that image is measured again
-        if text and not text.endswith("\n"):
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n")
+        """End the block; every value is on disk already."""
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
             return None
@@ -83,5 +80,5 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _number(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
     return math.nan if value is None else value

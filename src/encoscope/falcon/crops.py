@@ -23,7 +23,7 @@ from encoscope.falcon.gradcam import GradCam, masks_of
 from encoscope.images import Batch, Geometry, LoadedImage, Preprocess, read_image, resize_image
 from encoscope.probing import prefetch
 from encoscope.progress import Progress, track_steps
-from encoscope.store.array_cache import Vectors
+from encoscope.store.array_cache import ArrayCache
 from encoscope.units import Unit
 from encoscope.vlm import VLM
 
@@ -104,8 +104,8 @@ class Gallery:
         self.encoder, self.vlm, self.share, self.progress = encoder, vlm, share, progress
         self.cam = GradCam(encoder)
         self._cache = cache
-        self._wholes = Vectors({"what": "image", "vlm": vlm.digest}, cache)
-        self._crops: dict[str, Vectors] = {}
+        self._wholes = ArrayCache({"what": "image", "vlm": vlm.digest}, cache)
+        self._crops: dict[str, ArrayCache] = {}
 
     def embed(
         self,
@@ -140,19 +140,19 @@ class Gallery:
         """The vectors of a unit's crops of some images that were embedded."""
         if not images:
             return np.zeros((0, self.vlm.width), np.float32)
-        return self._of(unit).get([_key(unit, image) for image in images], "vectors")
+        return self._of(unit).stack([_key(unit, image) for image in images], "vectors")
 
     def crop(self, unit: Unit, image: str) -> Crop:
         """A unit's crop of an image that was embedded."""
-        found = self._of(unit).one(_key(unit, image))
+        found = self._of(unit).read(_key(unit, image))
         x0, y0, x1, y1 = found["boxes"].tolist()
         return Crop((x0, y0, x1, y1), np.array(found["cams"]))
 
     def wholes(self, images: Sequence[str]) -> Float[np.ndarray, "images width"]:
         """The vectors of some whole images that were embedded."""
-        return self._wholes.get(images, "vectors") if images else np.zeros((0, self.vlm.width), np.float32)
+        return self._wholes.stack(images, "vectors") if images else np.zeros((0, self.vlm.width), np.float32)
 
-    def _of(self, unit: Unit) -> Vectors:
+    def _of(self, unit: Unit) -> ArrayCache:
         space = unit.space
         if space not in self._crops:
             target = self.cam.target(unit)
@@ -163,7 +163,7 @@ class Gallery:
                 "space": space,
                 "gradcam": [target.layer, target.method, self.share],
             }
-            self._crops[space] = Vectors(manifest, self._cache)
+            self._crops[space] = ArrayCache(manifest, self._cache)
         return self._crops[space]
 
     def _load(self, work: _Work, paths: Mapping[str, str | None]) -> tuple[_Work, LoadedImage, Batch | None]:

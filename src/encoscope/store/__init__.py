@@ -1,8 +1,8 @@
-"""Arrays on disk that survive being killed: shards to map into memory, a journal that says what is done, an index."""
+"""Arrays and files on disk that survive a kill: whole or absent, named by content, with checksums in a journal."""
 
 from encoscope.cache import get_cache_dir
-from encoscope.store.journal import StoreRow
+from encoscope.store.folder import JournaledFolder
 from encoscope.store.keys import content_key
-from encoscope.store.store import Store
+from encoscope.store.store import Store, StoreRow
 
-__all__ = ["Store", "StoreRow", "content_key", "get_cache_dir"]
+__all__ = ["JournaledFolder", "Store", "StoreRow", "content_key", "get_cache_dir"]

@@ -1,4 +1,4 @@
-"""Vectors of images that are kept on disk, so that a run that is killed, or asked again, embeds nothing twice."""
+"""Arrays kept on disk by key, such as vectors of images, so that a run that is killed computes none of them twice."""
 
 from __future__ import annotations
 
@@ -11,84 +11,120 @@ from typing import Any
 import numpy as np
 
 from encoscope._version import __version__
-from encoscope.errors import EncoscopeError, MissingError
+from encoscope.errors import MissingError
 from encoscope.store import Store, StoreRow, content_key, get_cache_dir
+from encoscope.store.lock import FolderLockedError
 
-_FLUSH = 512  # rows; what a kill costs
-_PATIENCE = 20  # times a tenth of a second, while another process writes to the same store
+_FLUSH = 512  # keys; a killed run computes at most so many again
+_PATIENCE = 20  # attempts, a tenth of a second apart, while another process writes to the same store
 
 
-class Vectors:
-    """Named arrays by key: what is known is read from a store, what is new goes there, some hundreds at a time.
+class ArrayCache:
+    """Named arrays by key: known ones are read from a store, new ones are written to it, some hundreds at a time.
 
-    manifest: what shapes the arrays (digests, settings); the store's folder is named after it. cache: the folder of
-    stores; by default the user's cache. Several processes may add to one store in turn.
+    Several processes may add to one store in turn.
+
+    Args:
+        manifest: What shapes the arrays (digests, settings); the store's folder is named after it.
+        cache: The folder of stores; by default the user's cache.
+
+    Attributes:
+        path: The store's folder.
     """
 
     def __init__(self, manifest: Mapping[str, Any], cache: str | os.PathLike[str] | None = None) -> None:
         self._manifest = {"kind": "vectors", "version": __version__, **manifest}
         root = get_cache_dir("vectors") if cache is None else Path(cache)
         self.path = root / content_key(self._manifest)
-        self._found: dict[str, dict[str, np.ndarray]] = {}
-        self._waiting: list[str] = []
+        self._known: dict[str, dict[str, np.ndarray]] = {}
+        self._unwritten: list[str] = []
         self._store: Store | None = None
         try:
             self._store = Store.load(self.path)
         except MissingError:
             self._store = None
 
-    def __contains__(self, name: object) -> bool:
-        """Whether the arrays of this key are known."""
-        return name in self._found or (
-            self._store is not None and isinstance(name, str) and self._store.position(name) is not None
+    def __contains__(self, key: object) -> bool:
+        """Say whether the arrays of this key are known."""
+        return key in self._known or (
+            self._store is not None and isinstance(key, str) and self._store.position(key) is not None
         )
 
-    def get(self, names: Sequence[str], array: str) -> np.ndarray:
-        """One of the arrays for keys that are all known, stacked."""
-        return np.stack([self.one(name)[array] for name in names])
+    def stack(self, keys: Sequence[str], array: str) -> np.ndarray:
+        """Stack one of the arrays of several keys, all of them known.
 
-    def one(self, name: str) -> dict[str, np.ndarray]:
-        """All arrays of a key that is known."""
-        if name not in self._found:
-            place = None if self._store is None else self._store.position(name)
-            if self._store is None or place is None:
-                raise KeyError(name)
-            shard, row = place
-            self._read(self._store, shard)
-            if name not in self._found:  # a key that was stored twice counts where it was first
-                self._found[name] = {array: self._store.read(array, shard)[row] for array in self._store.names}
-        return self._found[name]
+        Args:
+            keys: In the order of the result.
+            array: Its name.
 
-    def add(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Enter arrays under a new key; shapes and types are the same for all keys."""
-        self._found[name] = dict(arrays)
-        self._waiting.append(name)
-        if len(self._waiting) >= _FLUSH:
+        Returns:
+            ``[keys, ...]``
+
+        Raises:
+            KeyError: a key that is not known.
+        """
+        return np.stack([self.read(key)[array] for key in keys])
+
+    def read(self, key: str) -> dict[str, np.ndarray]:
+        """Give all arrays of a key that is known.
+
+        Args:
+            key: As given to ``add``.
+
+        Returns:
+            The arrays by name.
+
+        Raises:
+            KeyError: the key is not known.
+        """
+        if key not in self._known:
+            position = None if self._store is None else self._store.position(key)
+            if self._store is None or position is None:
+                raise KeyError(key)
+            shard, row = position
+            self._read_shard(self._store, shard)
+            if key not in self._known:  # of a key that was stored twice the first counts
+                self._known[key] = {array: self._store.read(array, shard)[row] for array in self._store.names}
+        return self._known[key]
+
+    def add(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add the arrays of a new key.
+
+        Args:
+            key: Any text.
+            arrays: By name; names, shapes and types are the same for all keys.
+
+        Raises:
+            EncoscopeError: a full disk; what was written before stays.
+        """
+        self._known[key] = dict(arrays)
+        self._unwritten.append(key)
+        if len(self._unwritten) >= _FLUSH:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added. EncoscopeError for a full disk: what was written before stays."""
-        if not self._waiting:
+        """Write what was added. Raises EncoscopeError for a full disk: what was written before stays."""
+        if not self._unwritten:
             return
-        rows = [StoreRow(name) for name in self._waiting]
+        rows = [StoreRow(key) for key in self._unwritten]
         arrays = {
-            array: np.stack([self._found[name][array] for name in self._waiting])
-            for array in self._found[self._waiting[0]]
+            array: np.stack([self._known[key][array] for key in self._unwritten])
+            for array in self._known[self._unwritten[0]]
         }
-        for turn in range(_PATIENCE):
+        for attempt in range(_PATIENCE):
             try:
                 with Store.open(self.path, self._manifest) as store:
                     store.append(rows, arrays)
                 break
-            except EncoscopeError as error:
-                if "another process" not in str(error) or turn == _PATIENCE - 1:
+            except FolderLockedError:
+                if attempt == _PATIENCE - 1:
                     raise
                 time.sleep(0.1)
-        self._waiting = []
+        self._unwritten = []
 
-    def _read(self, store: Store, shard: int) -> None:
-        """Take over a shard whole: its other keys are likely to be asked for next."""
+    def _read_shard(self, store: Store, shard: int) -> None:
+        """Read a whole shard: its other keys are likely to be used next."""
         arrays = {array: np.array(store.read(array, shard)) for array in store.names}
         for row, item in enumerate(store.shard_rows(shard)):
             if store.position(item.id) == (shard, row):
-                self._found.setdefault(item.id, {array: values[row] for array, values in arrays.items()})
+                self._known.setdefault(item.id, {array: values[row] for array, values in arrays.items()})

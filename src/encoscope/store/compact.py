@@ -1,4 +1,4 @@
-"""A finished store's shards made one, so that each array is one file to map."""
+"""Merge the shards of a finished store, so that each array is one file to map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from encoscope.errors import EncoscopeError
 from encoscope.results import atomic_write
-from encoscope.store.files import file_stem, sync_folder
+from encoscope.store.files import file_stem, hash_file, sync_folder
 from encoscope.store.journal import Journal
 
 
@@ -17,40 +17,60 @@ def merge_shards(folder: Path, journal: Journal) -> Journal:
     """Copy every array's shards into one file, enter that in a new journal, and only then delete the shards.
 
     Stopped anywhere, the folder holds the old store or the new one. Every shard must have the same arrays.
+
+    Args:
+        folder: The store's.
+        journal: Its journal.
+
+    Returns:
+        The new journal; the old one if there is one shard already.
+
+    Raises:
+        EncoscopeError: shards that do not fit together, or that are missing or damaged.
     """
-    entries = [entry for entry in journal.entries if entry.files]
-    if len(entries) < 2 and len(journal.entries) < 2:
+    shards = [entry for entry in journal.entries if "rows" in entry]
+    full = [entry for entry in shards if entry["files"]]
+    if len(shards) < 2:
         return journal
-    rows = [row for entry in journal.entries for row in entry.rows]
+    rows = [row for entry in shards for row in entry["rows"]]
+    old_files = {file for entry in full for file in entry["files"].values()}
     files = {}
-    for name in dict.fromkeys(name for entry in entries for name in entry.files):
-        # the number of rows only grows: the file never takes the place of one that an older journal names
+    for name in dict.fromkeys(name for entry in full for name in entry["files"]):
+        # the number of rows only grows: the file never takes the name of one in an older journal
         files[name] = f"{file_stem(name)}-all-{len(rows)}.npy"
-        _concatenate(folder, [entry.files[name] for entry in entries], folder / files[name])
+    checksums = {
+        file: _concatenate(folder, [entry["files"][name] for entry in full], folder / file)
+        for name, file in files.items()
+    }
+    kept = [(file, checksum) for file in journal.checksums.keys() - old_files for checksum in journal.checksums[file]]
     sync_folder(folder)
     with atomic_write(journal.path) as temporary:
-        Journal(temporary).append(rows, files)
+        merged = Journal(temporary)
+        for file, checksum in kept:
+            merged.append({"sha256": {file: checksum}})
+        merged.append({"rows": rows, "files": files, "sha256": checksums})
     sync_folder(folder)
-    kept = set(files.values())
-    for file in (file for entry in entries for file in entry.files.values() if file not in kept):
+    for file in old_files - set(files.values()):
         (folder / file).unlink(missing_ok=True)
     return Journal(journal.path)
 
 
-def _concatenate(folder: Path, parts: Sequence[str], target: Path) -> None:
-    """The arrays of files one after the other; one of them is in memory at a time."""
-    first = _load(folder / parts[0])
+def _concatenate(folder: Path, files: Sequence[str], target: Path) -> str:
+    """Write the arrays of files one after the other, with one of them in memory at a time; the sha256 of the result."""
+    first = _load(folder / files[0])
     kind, shape, length = first.dtype, first.shape[1:], 0
-    for part in parts:
-        array = _load(folder / part)
+    for file in files:
+        array = _load(folder / file)
         if array.dtype != kind or array.shape[1:] != shape:
             raise EncoscopeError(f"the shards of {folder} do not fit together: start over with --fresh")
         length += len(array)
-    with atomic_write(target) as temporary, temporary.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (length, *shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(_load(folder / part)).data)
+    with atomic_write(target) as temporary:
+        with temporary.open("wb") as output:
+            header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (length, *shape)}
+            np.lib.format.write_array_header_1_0(output, header)
+            for file in files:
+                output.write(np.ascontiguousarray(_load(folder / file)).data)
+        return hash_file(temporary)
 
 
 def _load(file: Path) -> np.ndarray:

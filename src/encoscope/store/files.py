@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what the operating system says in one line."""
+"""Files that are whole or absent, and error messages of the operating system in one line."""
 
 from __future__ import annotations
 
@@ -22,11 +22,21 @@ _LONGEST = 120
 
 @contextmanager
 def explain_os_errors(folder: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into an EncoscopeError of one line."""
+    """Turn an error of the operating system while writing into an EncoscopeError of one line.
+
+    Args:
+        folder: What is being written to, for the message.
+
+    Yields:
+        Nothing: the block is what writes.
+
+    Raises:
+        EncoscopeError: the disk is full, the folder cannot be written, or another error of the operating system.
+    """
     try:
         yield
     except (OSError, EncoscopeError) as raised:
-        error = raised if isinstance(raised, OSError) else raised.__cause__  # ``aside`` says it in its own words
+        error = raised if isinstance(raised, OSError) else raised.__cause__  # atomic_write has a message of its own
         if not isinstance(error, OSError):
             raise
         # numpy reports a short write ("8192 requested and 4064 written") without the reason.
@@ -39,14 +49,40 @@ def explain_os_errors(folder: Path) -> Iterator[None]:
         raise EncoscopeError(f"cannot write to {folder}: {why}") from error
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy, aside, synced and renamed. The folder's own entry is not synced: see ``sync``."""
+def hash_file(path: Path) -> str:
+    """Compute the checksum of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The sha256 of its bytes, in hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_array(path: Path, array: np.ndarray) -> str:
+    """Write an array as a .npy file, whole or not at all. The folder's own entry is not synced: see ``sync_folder``.
+
+    Args:
+        path: The file.
+        array: Plain numbers or text.
+
+    Returns:
+        The sha256 of the file.
+    """
     with atomic_write(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
+        return hash_file(temporary)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power cut, where the system can do that."""
+    """Make renames in a folder outlive a power cut, where the operating system can do that.
+
+    Args:
+        folder: The folder whose files were renamed.
+    """
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -57,7 +93,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def file_stem(name: str) -> str:
-    """A name of an array or a state as part of a file name: never hidden, no separators, unlike for unlike names."""
+    """Turn any text into a part of a file name: never hidden, without separators, different for different texts.
+
+    Args:
+        name: Of an array or a state, such as a layer's name.
+
+    Returns:
+        At most 133 characters: letters, digits and ``_ . - ~ %``.
+
+    Example:
+        >>> file_stem("layer3/0")
+        'layer3%2F0'
+    """
     safe = quote(name, safe="")  # leaves letters, digits and _ . - ~
     if safe.startswith("."):
         safe = "%2E" + safe[1:]

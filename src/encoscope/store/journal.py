@@ -1,69 +1,70 @@
-"""The journal: one line of JSON for each shard that is whole on disk. What it does not name is not there."""
+"""The journal of a store: one line of JSON for everything that is done. What it does not name does not count.
+
+An entry is a mapping of plain JSON values. ``sha256`` in it maps files to their checksums; all else belongs to the
+store that wrote the entry. Each line ends with a checksum of its own.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+import re
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from encoscope.errors import EncoscopeError
 
-DONE = "done"
+try:
+    import fcntl
+except ImportError:  # Windows: two processes that append to one journal must take turns
+    fcntl = None
 
-
-@dataclass(frozen=True)
-class StoreRow:
-    """One item. id: what it is (of an image, the sha256 of its file). status: "done", or why it has no arrays."""
-
-    id: str
-    path: str | None = None
-    label: str | None = None
-    status: str = DONE
-
-    @property
-    def done(self) -> bool:
-        """Whether the arrays hold a row for it."""
-        return self.status == DONE
-
-
-@dataclass(frozen=True)
-class JournalEntry:
-    """One shard: its rows, and the file of each array by the array's name."""
-
-    rows: tuple[StoreRow, ...]
-    files: dict[str, str]
+_CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"\}$')
 
 
 class Journal:
-    """Reads what was done; appends what is done. A last line that a crash has torn counts for nothing."""
+    """Append-only entries on disk. A last line that a crash cut short counts for nothing and is written over.
+
+    Several processes may append to one journal; each entry that another process wrote is read before the next append.
+
+    Args:
+        path: The file. It is made by the first ``append``.
+
+    Attributes:
+        entries: All entries, in the order in which they were appended.
+        checksums: For each file the checksums under which it was entered; a file is whole if it has one of them.
+
+    Raises:
+        EncoscopeError: a line before the last is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.entries: list[JournalEntry] = []
-        self._end = 0
-        data = path.read_bytes() if path.exists() else b""
-        lines = data.split(b"\n")
-        for number, line in enumerate(lines[:-1]):  # the last piece is empty, or torn before its line end
-            try:
-                self.entries.append(_parse(line, number))
-            except (ValueError, TypeError, KeyError) as error:
-                if number == len(lines) - 2 and lines[-1] == b"":
-                    break  # after a power cut a last line may be as long as it should be and hold anything
-                raise EncoscopeError(
-                    f"line {number + 1} of {path} is damaged: start over with --fresh, or use another folder"
-                ) from error
-            self._end += len(line) + 1
+        self.entries: list[dict[str, Any]] = []
+        self.checksums: dict[str, list[str]] = {}
+        self._end = 0  # of the last whole line
+        if path.exists():
+            with path.open("rb") as file:
+                self._read(file)
 
-    def append(self, rows: Sequence[StoreRow], files: dict[str, str]) -> int:
-        """Enter a shard whose files are on disk, and return its number. When this raises, nothing was entered."""
-        shard = len(self.entries)
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Add an entry; when this returns, it outlives the process and a power cut. When it raises, nothing was added.
+
+        Args:
+            entry: Plain JSON values, at least one.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        line = _to_line(entry)
         self.path.touch()
-        content = {"shard": shard, "rows": [astuple(row) for row in rows], "files": files}
-        line = json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
         with self.path.open("r+b", buffering=0) as file:
-            file.truncate(self._end)  # what a crash or a full disk has left
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+            self._read(file)
+            file.truncate(self._end)  # removes what a crash or a full disk has left
             file.seek(self._end)
             try:
                 written = 0
@@ -74,12 +75,42 @@ class Journal:
                 file.truncate(self._end)
                 raise
         self._end += len(line)
-        self.entries.append(JournalEntry(tuple(rows), files))
-        return shard
+        self._take(json.loads(line))
+
+    def _read(self, file: BinaryIO) -> None:
+        """Take over the whole lines from the last known one on."""
+        file.seek(self._end)
+        lines = file.read().split(b"\n")
+        for index, line in enumerate(lines[:-1]):  # the last piece is empty, or was cut short before its line end
+            try:
+                entry = _from_line(line)
+            except ValueError as error:
+                if index == len(lines) - 2 and lines[-1] == b"":
+                    break  # after a power cut a last line may have its full length and any content
+                raise EncoscopeError(
+                    f"line {len(self.entries) + 1} of {self.path} is damaged: start over with --fresh, "
+                    "or use another folder"
+                ) from error
+            self._end += len(line) + 1
+            self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        entry.pop("crc32")
+        self.entries.append(entry)
+        for file, checksum in entry.get("sha256", {}).items():
+            if checksum is None:
+                self.checksums.pop(file, None)
+            else:
+                self.checksums.setdefault(file, []).append(checksum)
 
 
-def _parse(line: bytes, number: int) -> JournalEntry:
-    content = json.loads(line)
-    if content["shard"] != number:
-        raise ValueError(f"shard {content['shard']} on line {number + 1}")
-    return JournalEntry(tuple(StoreRow(*row) for row in content["rows"]), dict(content["files"]))
+def _to_line(entry: Mapping[str, Any]) -> bytes:
+    text = json.dumps(dict(entry), ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    return text[:-1] + b',"crc32":"%08x"}\n' % zlib.crc32(text)
+
+
+def _from_line(line: bytes) -> dict[str, Any]:
+    checksum = _CHECKSUM.search(line)
+    if checksum is None or zlib.crc32(line[: checksum.start()] + b"}") != int(checksum[1], 16):
+        raise ValueError("the line and its checksum differ")
+    return json.loads(line)

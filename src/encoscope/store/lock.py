@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that the system gives back when its owner ends, however it ends."""
+"""One writer at a time: a lock that the operating system releases when its owner ends, however it ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ except ImportError:  # Windows: two writers are not noticed there
     fcntl = None
 
 
+class FolderLockedError(EncoscopeError):
+    """Another process writes to the folder."""
+
+
 class Lock:
-    """Held from its making until ``release``. EncoscopeError, naming the other process, if it is held already."""
+    """An exclusive lock on a file, held from construction until ``release``.
+
+    Args:
+        path: The file; it is made if it is absent.
+
+    Raises:
+        FolderLockedError: another process, which the message names, holds the lock.
+        OSError: the file cannot be opened or locked.
+    """
 
     def __init__(self, path: Path) -> None:
         self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -24,7 +36,7 @@ class Lock:
         except BlockingIOError:
             owner = os.read(self._handle, 32).decode(errors="replace").strip() or "unknown"
             self.release()
-            raise EncoscopeError(
+            raise FolderLockedError(
                 f"{path.parent} is being written by another process (pid {owner}): wait for it, or stop it"
             ) from None
         except OSError:
@@ -37,7 +49,7 @@ class Lock:
         os.write(self._handle, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
-        """Give it back. The file stays: removing it would let two processes lock two files of one name."""
+        """Release the lock. The file stays: without it, two processes could lock two files of one name."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

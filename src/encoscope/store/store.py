@@ -1,132 +1,165 @@
 """A folder of ``.npy`` shards with a journal, a manifest of what made them and, when finished, a Parquet index.
 
 The layout is LAION's for embeddings: ``NAME-000012.npy``, one row an item, mapped into memory when read. A shard is
-written aside, synced, renamed and then entered in ``journal.jsonl``: a run that is killed at any moment goes on with
-the shard that it was writing.
+written to a temporary file, synced, renamed and then entered in ``journal.jsonl`` with its checksum: a run that is
+killed at any moment resumes with the shard that it was writing.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
-from encoscope.results import atomic_write
 from encoscope.store.compact import merge_shards
 from encoscope.store.files import explain_os_errors, file_stem, save_array, sync_folder
-from encoscope.store.journal import Journal, StoreRow
-from encoscope.store.keys import first_difference, to_plain_json
+from encoscope.store.folder import StoreFolder
 from encoscope.store.lock import Lock
 
-FORMAT = "encoscope.store/1"
-_MANIFEST, _JOURNAL, _INDEX, _LOCK = "manifest.json", "journal.jsonl", "index.parquet", "lock"
+DONE = "done"
+_INDEX = "index.parquet"
 
 
-class Store:
-    """Arrays on disk, appended shard by shard. Made by ``open`` (to write and read) or ``load`` (to read).
+@dataclass(frozen=True)
+class StoreRow:
+    """One item of a store.
 
-    path: the folder. manifest: what made the content. complete: whether ``finish`` was reached. Used as a context
-    manager, or closed with ``close``; leaving it open in a process that dies harms nothing.
+    Attributes:
+        id: What it is; of an image, the sha256 of its file.
+        path: Where it was read.
+        label: Its label, if it has one.
+        status: "done", or why it has no arrays.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], complete: bool, lock: Lock | None) -> None:
-        self.path = path
-        self.manifest = manifest
-        self.complete = complete
-        self._lock = lock
-        self._journal = Journal(path / _JOURNAL)
+    id: str
+    path: str | None = None
+    label: str | None = None
+    status: str = DONE
+
+    @property
+    def done(self) -> bool:
+        """Whether the arrays hold a row for it."""
+        return self.status == DONE
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the journal says of one ``append``.
+
+    Attributes:
+        rows: The items.
+        files: The file of each array, by the array's name; empty when no item is done.
+    """
+
+    rows: tuple[StoreRow, ...]
+    files: Mapping[str, str]
+
+
+class Store(StoreFolder):
+    """Arrays on disk, appended shard by shard. Made by ``open`` (to write and read) or ``load`` (to read).
+
+    Used as a context manager, or closed with ``close``; leaving it open in a process that dies harms nothing.
+
+    Attributes:
+        path: The folder.
+        manifest: What made the content.
+        complete: Whether ``finish`` was reached, and nothing was appended since.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> with Store.open(folder, {"made": "by hand"}) as store:
+        ...     shard = store.append([StoreRow("a"), StoreRow("b")], {"values": np.zeros((2, 3))})
+        ...     store.finish()
+        >>> Store.load(folder).read("values", 0).shape
+        (2, 3)
+        >>> Store.load(folder).verify()
+        []
+    """
+
+    SHARDS = ("*.npy",)
+    FILES = ("state-*.npz", _INDEX)
+
+    def __init__(self, path: Path, document: Mapping[str, Any], lock: Lock | None = None) -> None:
+        super().__init__(path, document, lock)
+        self._read_shards()
+
+    def _read_shards(self) -> None:
+        self._shards: list[Shard] = []
         self._positions: dict[str, tuple[int, int] | None] = {}
-        for shard, entry in enumerate(self._journal.entries):
-            self._place(shard, entry.rows)
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str], manifest: Mapping[str, Any], *, fresh: bool = False) -> Store:
-        """Make a store, or go on with one that was made from the same manifest. Only one process at a time.
-
-        manifest: what shapes the content (digests, layers, settings, version), of what JSON can hold. fresh: throw away
-        what is there. Raises EncoscopeError when the folder holds something else, was made from another manifest, is
-        being written by another process, or cannot be written to.
-        """
-        path, wanted = Path(path), to_plain_json(manifest)
-        with explain_os_errors(path):
-            _inspect(path)  # a folder of something else is not touched at all
-            path.mkdir(parents=True, exist_ok=True)
-            lock = Lock(path / _LOCK)
-            try:
-                found = _inspect(path)
-                if found is not None and fresh:
-                    _clear(path)
-                    found = None
-                if found is None:
-                    _write_manifest(path, wanted, complete=False)
-                    return cls(path, wanted, False, lock)
-                differs = first_difference(found["manifest"], wanted)
-                if differs:
-                    where, old, new = differs
-                    raise EncoscopeError(
-                        f"{path} was made with {where} = {old}, not {new}: start over (--fresh), or use another folder"
-                    )
-                store = cls(path, wanted, bool(found["complete"]), lock)
-                store._sweep()
-                return store
-            except BaseException:
-                lock.release()
-                raise
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Store:
-        """Read a store as far as it is done, also while another process writes it.
-
-        Raises MissingError when there is none, EncoscopeError when the folder holds something else.
-        """
-        path = Path(path)
-        found = _inspect(path)
-        if found is None:
-            raise MissingError(f"no store at {path}")
-        return cls(path, found["manifest"], bool(found["complete"]), None)
+        for entry in self.journal.entries:
+            if "rows" in entry:
+                self._add_shard(Shard(tuple(StoreRow(*row) for row in entry["rows"]), entry["files"]))
 
     # Reading
 
     def __len__(self) -> int:
-        """Rows, those without arrays too."""
-        return sum(len(entry.rows) for entry in self._journal.entries)
+        """Count the rows, those without arrays too."""
+        return sum(len(shard.rows) for shard in self._shards)
 
     def __contains__(self, identity: object) -> bool:
-        """Whether there is a row of this id, done or not."""
+        """Say whether there is a row of this id, done or not."""
         return identity in self._positions
 
     @property
     def rows(self) -> list[StoreRow]:
         """All rows, in the order in which they were appended."""
-        return [row for entry in self._journal.entries for row in entry.rows]
+        return [row for shard in self._shards for row in shard.rows]
 
     @property
     def shards(self) -> list[int]:
         """The numbers of the shards that hold arrays, in order."""
-        return [number for number, entry in enumerate(self._journal.entries) if entry.files]
+        return [number for number, shard in enumerate(self._shards) if shard.files]
 
     @property
     def names(self) -> list[str]:
         """The names of the arrays, in the order of their first shard."""
-        return list(dict.fromkeys(name for entry in self._journal.entries for name in entry.files))
+        return list(dict.fromkeys(name for shard in self._shards for name in shard.files))
 
     def shard_rows(self, shard: int) -> list[StoreRow]:
-        """The rows that a shard's arrays hold, one for each row of the arrays."""
-        return [row for row in self._entry(shard).rows if row.done]
+        """List the rows that a shard's arrays hold.
+
+        Args:
+            shard: Its number.
+
+        Returns:
+            The items that are done, one for each row of the arrays.
+
+        Raises:
+            UsageError: there is no such shard.
+        """
+        return [row for row in self._shard(shard).rows if row.done]
 
     def position(self, identity: str) -> tuple[int, int] | None:
-        """(shard, row in its arrays) of the first done row of this id; None where there is none."""
+        """Find the arrays of an item.
+
+        Args:
+            identity: The item's id.
+
+        Returns:
+            (shard, row in its arrays) of the first done row of this id; None where there is none.
+        """
         return self._positions.get(identity)
 
     def read(self, name: str, shard: int) -> np.ndarray:
-        """An array of a shard, mapped into memory and read-only: nothing is read before it is used."""
-        files = self._entry(shard).files
+        """Map an array of a shard into memory; nothing is read before it is used. ``verify`` compares its checksum.
+
+        Args:
+            name: Of the array.
+            shard: Its number.
+
+        Returns:
+            The array, read-only.
+
+        Raises:
+            UsageError: there is no such shard or array.
+            EncoscopeError: the file is missing or damaged.
+        """
+        files = self._shard(shard).files
         if name not in files:
             raise UsageError(f"shard {shard} of {self.path} has no array {name!r}{suggest_nearest(name, files)}")
         file = self.path / files[name]
@@ -139,13 +172,21 @@ class Store:
     # Writing
 
     def append(self, rows: Sequence[StoreRow], arrays: Mapping[str, np.ndarray]) -> int:
-        """Write one shard and return its number; when this returns, the shard lasts.
+        """Write one shard; when this returns, the shard lasts.
 
-        arrays: by name (any text, such as a layer's), each with one leading entry for each of ``rows`` whose status is
-        "done", in their order; rows that were skipped have none. Raises EncoscopeError when it cannot be written:
-        nothing of the shard then counts, and the store can go on.
+        Args:
+            rows: The items. Those that were skipped have no row in the arrays.
+            arrays: By name (any text, such as a layer's), each with one leading entry for each of ``rows`` whose status
+                is "done", in their order.
+
+        Returns:
+            The shard's number.
+
+        Raises:
+            UsageError: arrays that do not fit the rows, or hold objects.
+            EncoscopeError: the shard cannot be written: nothing of it counts then, and the store can be used on.
         """
-        self._writable()
+        self._require_writable()
         done = sum(row.done for row in rows)
         for name, array in arrays.items():
             if array.ndim == 0 or len(array) != done:
@@ -154,160 +195,96 @@ class Store:
                 raise UsageError(f"array {name!r} has dtype {array.dtype}: only plain numbers and text can be stored")
         if done and not arrays:
             raise UsageError(f"{done} rows are done, but there is no array for them")
-        number = len(self._journal.entries)
+        number = len(self._shards)
         files = {name: f"{file_stem(name)}-{number:06d}.npy" for name in arrays} if done else {}
         with explain_os_errors(self.path):
-            if self.complete:
-                _write_manifest(self.path, self.manifest, complete=False)
-                self.complete = False
-            for name, file in files.items():
-                save_array(self.path / file, arrays[name])
-            if files or not number:  # the first line makes the journal itself
-                self._journal.path.touch()
+            checksums = {file: save_array(self.path / file, arrays[name]) for name, file in files.items()}
+            if files:
                 sync_folder(self.path)
-            self._journal.append(rows, files)
-        self._place(number, self._journal.entries[number].rows)
+            self.journal.append({"rows": [astuple(row) for row in rows], "files": files, "sha256": checksums})
+        self._add_shard(Shard(tuple(rows), files))
         return number
 
     def finish(self) -> None:
-        """Say that all is there: mark the manifest, write ``index.parquet`` (id, path, label, status, shard, row)."""
+        """Mark the store as complete, and write ``index.parquet`` (id, path, label, status, shard, row)."""
         import pyarrow
         from pyarrow import parquet
 
-        self._writable()
+        self._require_writable()
         columns: dict[str, list[Any]] = {name: [] for name in ("id", "path", "label", "status", "shard", "row")}
-        for shard, entry in enumerate(self._journal.entries):
-            place = 0
-            for row in entry.rows:
-                values = (row.id, row.path, row.label, row.status, shard, place if row.done else None)
-                place += row.done
+        for number, shard in enumerate(self._shards):
+            index = 0
+            for row in shard.rows:
+                values = (row.id, row.path, row.label, row.status, number, index if row.done else None)
+                index += row.done
                 for column, value in zip(columns.values(), values, strict=True):
                     column.append(value)
-        text, number = pyarrow.string(), pyarrow.int64()
-        table = pyarrow.table(columns, pyarrow.schema(zip(columns, [text] * 4 + [number] * 2, strict=True)))
-        with explain_os_errors(self.path):
-            with atomic_write(self.path / _INDEX) as temporary:
-                parquet.write_table(table, temporary)
-            _write_manifest(self.path, self.manifest, complete=True)
-        self.complete = True
+        text, integer = pyarrow.string(), pyarrow.int64()
+        table = pyarrow.table(columns, pyarrow.schema(zip(columns, [text] * 4 + [integer] * 2, strict=True)))
+        with self.write(_INDEX) as temporary:
+            parquet.write_table(table, temporary)
+        self.append_entry({"complete": True})
 
     def compact(self) -> None:
-        """Make all shards one, so that ``read`` maps an array whole; needs the room of the largest array meanwhile.
+        """Merge all shards into one, so that ``read`` maps an array whole; needs room for the largest array meanwhile.
 
         Every shard must have the same arrays. Readers that opened the store before must open it again.
         """
-        self._writable()
+        self._require_writable()
+        complete = self.complete
         with explain_os_errors(self.path):
-            self._journal = merge_shards(self.path, self._journal)
-        self._positions = {}
-        for shard, entry in enumerate(self._journal.entries):
-            self._place(shard, entry.rows)
+            self.journal = merge_shards(self.path, self.journal)
+        if complete and not self.complete:
+            self.append_entry({"complete": True})
+        self._read_shards()
 
     def state(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays last saved under a name with ``save_state``, in memory; None if there are none."""
-        file = self._state_file(name)
+        """Read the arrays last saved under a name with ``save_state``, after their checksum was compared.
+
+        Args:
+            name: Of the state.
+
+        Returns:
+            The arrays, in memory; None if there are none.
+
+        Raises:
+            EncoscopeError: the file is damaged.
+        """
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except FileNotFoundError:
+            file = self.check(_state_file(name))
+        except MissingError:
             return None
-        except (OSError, ValueError, KeyError) as error:
-            raise EncoscopeError(f"{file} is damaged: start over with --fresh") from error
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
 
     def save_state(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep a few small arrays (the centroids of a fit that goes on), in place of those saved before; atomic."""
-        self._writable()
-        with explain_os_errors(self.path):
-            with atomic_write(self._state_file(name)) as temporary:
-                np.savez(temporary, allow_pickle=False, **arrays)
-            sync_folder(self.path)
+        """Save a few small arrays (such as the centroids of a fit in progress) in place of those saved before.
 
-    def remove(self) -> None:
-        """Delete all that the store has written, and the folder if nothing else is in it."""
-        self._writable()
-        with explain_os_errors(self.path):
-            _clear(self.path)
-            (self.path / _MANIFEST).unlink()
-            (self.path / _LOCK).unlink()
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
-        self.close()
+        Args:
+            name: Of the state.
+            arrays: By name.
 
-    def close(self) -> None:
-        """Let others write. Reading goes on working."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        Raises:
+            EncoscopeError: they cannot be written; those saved before then stay.
+        """
+        self._require_writable()
+        with self.write(_state_file(name)) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
 
-    def __enter__(self) -> Store:
-        return self
+    def _shard(self, number: int) -> Shard:
+        if not 0 <= number < len(self._shards):
+            raise UsageError(f"{self.path} has {len(self._shards)} shards: there is no shard {number}")
+        return self._shards[number]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _writable(self) -> None:
-        if self._lock is None:
-            raise UsageError(f"{self.path} is open for reading only: use Store.open to write")
-
-    def _entry(self, shard: int) -> Any:
-        if not 0 <= shard < len(self._journal.entries):
-            raise UsageError(f"{self.path} has {len(self._journal.entries)} shards: there is no shard {shard}")
-        return self._journal.entries[shard]
-
-    def _place(self, shard: int, rows: Sequence[StoreRow]) -> None:
-        place = 0
-        for row in rows:
+    def _add_shard(self, shard: Shard) -> None:
+        number, index = len(self._shards), 0
+        self._shards.append(shard)
+        for row in shard.rows:
             if row.done and self._positions.get(row.id) is None:
-                self._positions[row.id] = (shard, place)
+                self._positions[row.id] = (number, index)
             self._positions.setdefault(row.id, None)
-            place += row.done
-
-    def _state_file(self, name: str) -> Path:
-        return self.path / f"state-{file_stem(name)}.npz"
-
-    def _sweep(self) -> None:
-        """Remove what a killed writer left: files aside, and shards that never reached the journal."""
-        known = {file for entry in self._journal.entries for file in entry.files.values()}
-        for file in self.path.iterdir():
-            if _is_aside(file) or (file.suffix == ".npy" and file.name not in known):
-                file.unlink()
+            index += row.done
 
 
-def _inspect(path: Path) -> dict[str, Any] | None:
-    """The manifest file of a store; None where a store can be made; EncoscopeError for anything else."""
-    if not path.exists():
-        return None
-    file = path / _MANIFEST
-    try:
-        if not file.exists() and all(item.name == _LOCK or _is_aside(item) for item in path.iterdir()):
-            return None
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found["format"] == FORMAT and isinstance(found["manifest"], dict) and "complete" in found:
-            return found
-    except PermissionError as error:
-        raise EncoscopeError(f"cannot read {path}: {error.strerror}") from error
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    raise EncoscopeError(f"{path} is not a store ({FORMAT}) and not an empty folder: use another folder")
-
-
-def _is_aside(file: Path) -> bool:
-    return file.name.startswith(".") and file.suffix in (".npy", ".npz", ".json", ".jsonl", ".parquet")
-
-
-def _write_manifest(path: Path, manifest: dict[str, Any], *, complete: bool) -> None:
-    text = json.dumps({"format": FORMAT, "complete": complete, "manifest": manifest}, indent=2)
-    with atomic_write(path / _MANIFEST) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    sync_folder(path)
-
-
-def _clear(path: Path) -> None:
-    """Empty a store, journal first and manifest not at all: stopped halfway, it is a store with nothing in it."""
-    (path / _JOURNAL).unlink(missing_ok=True)
-    sync_folder(path)
-    for file in path.iterdir():
-        if _is_aside(file) or file.suffix in (".npy", ".npz") or file.name == _INDEX:
-            file.unlink()
+def _state_file(name: str) -> str:
+    return f"state-{file_stem(name)}.npz"

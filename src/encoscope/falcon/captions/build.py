@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoscope.errors import EncoscopeError, UsageError
+from encoscope.errors import UsageError
 from encoscope.falcon.captions.readers import cleaned, read_captions
-from encoscope.falcon.captions.store import FORMAT, MANIFEST, CaptionStore, read_manifest
+from encoscope.falcon.captions.store import CaptionFolder, CaptionStore
 from encoscope.progress import Progress, track_steps
 from encoscope.results import atomic_write
 from encoscope.store import content_key, get_cache_dir
-from encoscope.store.files import explain_os_errors, save_array, sync_folder
-from encoscope.store.keys import first_difference
-from encoscope.store.lock import Lock
+from encoscope.store.files import explain_os_errors, hash_file, save_array, sync_folder
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
 
 SHARD = 16_384  # captions; what a run that is killed does again at most
 _GROUP = 4096  # rows of a Parquet file that are read together
-_FOLDERS = {"embeddings": "text_emb", "captions": "metadata"}
-_LOCK = "lock"
-_ASIDE = ".manifest.*.json"  # what is left of a manifest that was being written
 
 
 def build(
@@ -69,19 +62,19 @@ def build(
     if not total:
         where = captions if isinstance(captions, str | os.PathLike) else "the list"
         raise UsageError(f"{where} holds no captions: give at least one line of text")
-    with claimed(path, vlm, {"captions": content, "shard": shard}, fresh) as manifest:
-        if manifest["complete"]:
-            return CaptionStore(path, manifest)
-        done = sum(item["rows"] for item in manifest["shards"])
-        rest = islice(stream(), done, None)
-        with track_steps(total, "captions", progress) as step:
-            step(done)
-            while texts := list(islice(rest, shard)):
-                vectors = vlm.embed_texts(texts).numpy().astype(np.float16)
-                manifest["shards"].append(_write_shard(path, len(manifest["shards"]), texts, vectors))
-                write_manifest(path, manifest)
-                step(len(texts))
-        return finish(path, manifest)
+    with open_folder(path, vlm, {"captions": content, "shard": shard}, fresh) as folder:
+        if not folder.complete:
+            shards = folder.shards
+            done = sum(item["rows"] for item in shards)
+            rest = islice(stream(), done, None)
+            with track_steps(total, "captions", progress) as step:
+                step(done)
+                while texts := list(islice(rest, shard)):
+                    vectors = vlm.embed_texts(texts).numpy().astype(np.float16)
+                    shards.append(_write_shard(folder, len(shards), texts, vectors))
+                    step(len(texts))
+            finish(folder, normalised=True)
+        return CaptionStore(path, folder.description)
 
 
 def default_store(vlm: VLM | None = None, *, progress: Progress = None) -> CaptionStore:
@@ -95,54 +88,35 @@ def default_store(vlm: VLM | None = None, *, progress: Progress = None) -> Capti
     return build(captions, vlm, folder, progress=progress)
 
 
-@contextmanager
-def claimed(path: Path, vlm: VLM, made_from: Mapping[str, Any], fresh: bool) -> Iterator[dict[str, Any]]:
-    """The manifest of a store of our own to write in, new or to go on with, while nobody else writes there."""
-    identity = {
-        "vlm": {"source": vlm.source, "digest": vlm.digest},
-        "width": vlm.width,
-        "made_from": dict(made_from),
-    }
-    _refuse_others(path)
-    with explain_os_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-        lock = Lock(path / _LOCK)
-    try:
-        found = None if fresh else read_manifest(path)
-        if found is not None:
-            differs = _difference(found, identity)
-            if differs:
-                raise EncoscopeError(
-                    f"{path} was made with {differs[0]} = {differs[1]}, not {differs[2]}: "
-                    "start over (--fresh), or use another folder"
-                )
-        else:
-            found = {"format": FORMAT, "complete": False, **identity}
-            found |= {"normalised": True, "rows": 0, "hash": "", "shards": []}
-            with explain_os_errors(path):
-                write_manifest(path, found)
-        _sweep(path, found)
-        yield found
-    finally:
-        lock.release()
+def open_folder(path: Path, vlm: VLM, made_from: Mapping[str, Any], fresh: bool) -> CaptionFolder:
+    """Open a store to write in, new or to continue, while nobody else writes there.
+
+    Args:
+        path: The store's folder.
+        vlm: The image-text model of its vectors. Its digest must be that of an earlier run; its name may differ.
+        made_from: What the store is made from.
+        fresh: Start over.
+
+    Returns:
+        The store's files; close them, or use them as a context manager.
+
+    Raises:
+        EncoscopeError: a folder that holds something else, or was made from something else.
+    """
+    manifest = {"vlm": {"digest": vlm.digest}, "width": vlm.width, "made_from": dict(made_from)}
+    return CaptionFolder.open(path, manifest, about={"source": vlm.source}, fresh=fresh)
 
 
-def finish(path: Path, manifest: dict[str, Any]) -> CaptionStore:
-    """Say that all is there, and read it."""
-    marks = "".join(item["hash"] for item in manifest["shards"])
-    manifest["rows"] = sum(item["rows"] for item in manifest["shards"])
-    manifest["hash"] = hashlib.sha256(f"{manifest['vlm']['digest']}{marks}".encode()).hexdigest()
-    manifest["complete"] = True
-    write_manifest(path, manifest)
-    return CaptionStore(path, manifest)
+def finish(folder: CaptionFolder, *, normalised: bool) -> None:
+    """Mark a store as complete.
 
-
-def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Put the manifest in place of the one before, whole or not at all."""
-    with explain_os_errors(path):
-        with atomic_write(path / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        sync_folder(path)
+    Args:
+        folder: The store's files.
+        normalised: Whether its vectors have unit length.
+    """
+    hashes = "".join(item["hash"] for item in folder.shards)
+    digest = hashlib.sha256(f"{folder.manifest['vlm']['digest']}{hashes}".encode()).hexdigest()
+    folder.append_entry({"complete": True, "normalised": normalised, "hash": digest})
 
 
 def _survey(captions: Iterator[str]) -> tuple[int, str]:
@@ -154,48 +128,22 @@ def _survey(captions: Iterator[str]) -> tuple[int, str]:
     return count, sha.hexdigest()
 
 
-def _write_shard(path: Path, number: int, texts: list[str], vectors: np.ndarray) -> dict[str, Any]:
-    """Write a shard's two files, and what the manifest says of them."""
+def _write_shard(folder: CaptionFolder, number: int, texts: list[str], vectors: np.ndarray) -> dict[str, Any]:
+    """Write a shard's two files and enter them in the journal; what it says of them."""
     import pyarrow
     from pyarrow import parquet
 
-    files = {
-        "embeddings": f"{_FOLDERS['embeddings']}/text_emb_{number:04d}.npy",
-        "captions": f"{_FOLDERS['captions']}/metadata_{number:04d}.parquet",
-    }
-    with explain_os_errors(path):
-        save_array(path / files["embeddings"], vectors)
-        with atomic_write(path / files["captions"]) as temporary:
-            parquet.write_table(pyarrow.table({"caption": texts}), temporary, row_group_size=_GROUP)
-        for folder in _FOLDERS.values():
-            sync_folder(path / folder)
+    embeddings, captions = f"text_emb/text_emb_{number:04d}.npy", f"metadata/metadata_{number:04d}.parquet"
     sha = hashlib.sha256(np.ascontiguousarray(vectors).data)
     sha.update("\n".join(texts).encode())
-    return {**files, "column": "caption", "rows": len(texts), "hash": sha.hexdigest()}
-
-
-def _difference(found: Mapping[str, Any], identity: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Where a store was made from something else. What a model is called does not matter, what it is does."""
-    old, new = ({name: each.get(name) for name in identity} for each in (found, identity))
-    for each in (old, new):
-        each["vlm"] = {"digest": (each["vlm"] or {}).get("digest")}
-    return first_difference(old, new)
-
-
-def _refuse_others(path: Path) -> None:
-    """A folder with anything in it but a store, or the lock of one, is not touched."""
-    if path.is_dir():
-        ours = read_manifest(path) is not None
-        if not ours and any(item.name != _LOCK and not item.match(_ASIDE) for item in path.iterdir()):
-            raise EncoscopeError(f"{path} is not empty and holds no captions: use another folder")
-    elif path.exists():
-        raise EncoscopeError(f"{path} is a file: captions are kept in a folder")
-
-
-def _sweep(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Remove what the manifest does not name: shards of a killed or an earlier run, and files aside."""
-    known = {item[name] for item in manifest["shards"] for name in _FOLDERS}
-    with explain_os_errors(path):
-        for file in [*path.glob(_ASIDE), *(file for folder in _FOLDERS.values() for file in (path / folder).glob("*"))]:
-            if file.relative_to(path).as_posix() not in known and file.suffix in (".npy", ".parquet", ".json"):
-                file.unlink()
+    about = {"embeddings": embeddings, "captions": captions, "column": "caption", "rows": len(texts)}
+    about["hash"] = sha.hexdigest()
+    with explain_os_errors(folder.path):
+        checksums = {embeddings: save_array(folder.path / embeddings, vectors)}
+        with atomic_write(folder.path / captions) as temporary:
+            parquet.write_table(pyarrow.table({"caption": texts}), temporary, row_group_size=_GROUP)
+            checksums[captions] = hash_file(temporary)
+        for file in checksums:
+            sync_folder((folder.path / file).parent)
+    folder.append_entry({"first": number, "shards": [about], "sha256": checksums})
+    return about

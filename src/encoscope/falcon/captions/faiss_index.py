@@ -22,8 +22,7 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.falcon.captions.search import chunks, top_captions, unit_queries
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.progress import Progress, track_steps
-from encoscope.results import atomic_write
-from encoscope.store.files import explain_os_errors
+from encoscope.store import JournaledFolder
 
 FEWEST = 10_000
 """Captions that an index can be trained on; fewer are scanned faster than they are indexed."""
@@ -76,13 +75,14 @@ def build_index(store: CaptionStore, *, lists: int | None = None, seed: int = 0,
         for _, part in chunks(store, 8192, torch.device("cpu")):
             index.add(part.numpy())
             step(len(part))
-    with explain_os_errors(store.path), atomic_write(store.path / _FILE) as temporary:
+    folder = JournaledFolder(store.path)
+    with folder.write(_FILE) as temporary:
         faiss.write_index(index, str(temporary))
     chosen = _vectors(store, rng.choice(len(store), 100, replace=False))
     noise = torch.from_numpy(rng.standard_normal(chosen.shape, dtype=np.float32)) / sqrt(store.width)
     noisy = chosen + 0.5 * noise
     about = Index(store.digest, lists, codes, len(noisy), _recall(noisy, store, index, 5))
-    with explain_os_errors(store.path), atomic_write(store.path / _ABOUT) as temporary:
+    with folder.write(_ABOUT) as temporary:
         temporary.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
     return about
 
@@ -161,8 +161,9 @@ def _vectors(store: CaptionStore, indices: np.ndarray) -> Tensor:
 def _about(store: CaptionStore) -> Index | None:
     """What is known of the store's index; None where there is none, or one of other captions."""
     try:
-        known = Index(**json.loads((store.path / _ABOUT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        file = JournaledFolder(store.path).check(_ABOUT)
+        known = Index(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, EncoscopeError, ValueError, TypeError):
         return None
     return known if known.store == store.digest and (store.path / _FILE).is_file() else None
 

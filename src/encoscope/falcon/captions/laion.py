@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.falcon.captions.build import claimed, finish
-from encoscope.falcon.captions.store import CaptionStore, Shard, parquet, pick_column
+from encoscope.falcon.captions.build import finish, open_folder
+from encoscope.falcon.captions.store import CaptionShard, CaptionStore, parquet, pick_column
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
@@ -50,11 +50,12 @@ def link(
     pairs = _pairs(folder, "img_emb" if kind == "image" else "text_emb")
     shards = [_measure(*pair, vlm, column) for pair in pairs]
     made_from = {"folder": str(folder), "kind": kind}
-    with claimed(path, vlm, made_from, fresh) as manifest:
-        manifest["shards"] = shards
-        store = CaptionStore(path, manifest)
-        manifest["normalised"] = _examine(store, vlm, kind)
-        return finish(path, manifest)
+    with open_folder(path, vlm, made_from, fresh) as files:
+        normalised = _examine(CaptionStore(path, files.description | {"shards": shards}), vlm, kind)
+        if not files.complete or files.shards != shards:
+            files.append_entry({"first": 0, "shards": shards})
+            finish(files, normalised=normalised)
+        return CaptionStore(path, files.description)
 
 
 def is_laion(folder: Path) -> bool:
@@ -124,7 +125,7 @@ def _mark(file: Path) -> str:
 
 def _examine(store: CaptionStore, vlm: VLM, kind: str) -> bool:
     """Whether the vectors have unit length; EncoscopeError unless some of the captions are embedded to the same."""
-    first: Shard = store.shards[0]
+    first: CaptionShard = store.shards[0]
     rows = np.unique(np.linspace(0, first.rows - 1, _SAMPLE).astype(np.int64))
     vectors = store.embeddings(first)[rows].astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1)

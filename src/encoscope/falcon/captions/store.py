@@ -1,13 +1,12 @@
 """Captions with their embeddings on disk: half-precision ``.npy`` shards mapped into memory, texts in Parquet beside.
 
 This is how LAION-400M is published (``text_emb_0.npy``, ``metadata_0.parquet``), and such a folder is used as it is.
-``manifest.json`` says which shards belong to a store and which model made them: a store that another model made is
-refused, because its numbers would look right and mean nothing.
+``manifest.json`` says which model made a store, and ``journal.jsonl`` which shards belong to it: a store that another
+model made is refused, because its numbers would look right and mean nothing.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,16 +17,45 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
+from encoscope.store.folder import StoreFolder
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
 
-FORMAT = "encoscope.caption-store/1"
-MANIFEST = "manifest.json"
+
+class CaptionFolder(StoreFolder):
+    """The files of a caption store.
+
+    A journal's entry with ``shards`` puts them in place of those from number ``first`` on; the one with ``complete``
+    holds what is known when all are there: ``hash``, ``normalised``.
+    """
+
+    FORMAT = "encoscope.caption-store/2"
+    CONTENT = "caption store"
+    SHARDS = ("text_emb/*.npy", "metadata/*.parquet")
+    FILES = ("index.faiss", "index.json")
+
+    @property
+    def shards(self) -> list[dict[str, Any]]:
+        """What the journal says of each shard, in order."""
+        shards: list[dict[str, Any]] = []
+        for entry in self.journal.entries:
+            if "shards" in entry:
+                shards[entry["first"] :] = entry["shards"]
+        return shards
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """All that ``CaptionStore`` needs to know of the store."""
+        facts = {"normalised": True, "hash": ""}
+        for entry in self.journal.entries:
+            facts |= {name: entry[name] for name in facts if name in entry}
+        model = {"source": self.about["source"], "digest": self.manifest["vlm"]["digest"]}
+        return {"vlm": model, "width": self.manifest["width"], "shards": self.shards, **facts}
 
 
 @dataclass(frozen=True)
-class Shard:
+class CaptionShard:
     """Some of a store's captions: index of the first, how many, the files of their vectors and of their texts."""
 
     first: int
@@ -56,7 +84,7 @@ class CaptionStore:
         shards, first = [], 0
         for item in manifest["shards"]:
             place = Path(item["embeddings"]), Path(item["captions"])
-            shards.append(Shard(first, int(item["rows"]), path / place[0], path / place[1], item["column"]))
+            shards.append(CaptionShard(first, int(item["rows"]), path / place[0], path / place[1], item["column"]))
             first += int(item["rows"])
         self.shards = tuple(shards)
         self._rows = first
@@ -70,18 +98,25 @@ class CaptionStore:
             EncoscopeError: the folder holds something else, or a store that was never finished.
         """
         path = Path(path)
-        manifest = read_manifest(path)
-        if manifest is None:
-            raise MissingError(
-                f"no captions at {path}: make them with encoscope captions FILE --vlm VLM --store {path}"
-            )
-        if not manifest["complete"]:
+        try:
+            folder = CaptionFolder.load(path)
+        except MissingError as error:
+            raise MissingError(f"{error}: make one with encoscope captions FILE --vlm VLM --store {path}") from error
+        if not folder.complete:
             raise EncoscopeError(f"the captions at {path} are not all embedded: run encoscope captions again to go on")
-        return cls(path, manifest)
+        return cls(path, folder.description)
 
     def __len__(self) -> int:
         """Number of captions."""
         return self._rows
+
+    def verify(self) -> list[Path]:
+        """Read every file that was written here, and compare it with its checksum; files of a linked folder are not.
+
+        Returns:
+            The files that are damaged or missing; empty for a store in order.
+        """
+        return CaptionFolder.load(self.path).verify()
 
     def check(self, vlm: VLM) -> None:
         """Raise EncoscopeError unless the vectors are this image-text model's own."""
@@ -93,7 +128,7 @@ class CaptionStore:
         if vlm.width != self.width:
             raise EncoscopeError(f"the captions at {self.path} have {self.width} numbers, {vlm.source} has {vlm.width}")
 
-    def embeddings(self, shard: Shard) -> Float[np.ndarray, "rows width"]:
+    def embeddings(self, shard: CaptionShard) -> Float[np.ndarray, "rows width"]:
         """A shard's vectors, mapped into memory and read-only: nothing is read before it is used."""
         try:
             array = np.load(shard.embeddings, mmap_mode="r", allow_pickle=False)
@@ -129,7 +164,7 @@ class CaptionStore:
                     yield from (text or "" for text in batch.column(0).to_pylist())
 
 
-def _texts(shard: Shard, rows: np.ndarray) -> list[str]:
+def _texts(shard: CaptionShard, rows: np.ndarray) -> list[str]:
     with parquet(shard.captions) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -170,17 +205,3 @@ def pick_column(columns: Sequence[str], wanted: str | None, file: Path) -> str:
         if name in by_name:
             return by_name[name]
     raise UsageError(f"which column of {file} holds the captions? name it (--column); it has: {', '.join(columns)}")
-
-
-def read_manifest(path: Path) -> dict[str, Any] | None:
-    """What a store's manifest says; None where there is no folder, or one without a manifest."""
-    file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise EncoscopeError(f"cannot read {file}: {' '.join(str(error).split())[:120]}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise EncoscopeError(f"{path} holds no captions: its {MANIFEST} is not of the format {FORMAT}")
-    return manifest

@@ -20,7 +20,7 @@ from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.progress import Progress
 from encoscope.progress import track_steps as progress_steps
-from encoscope.store import content_key
+from encoscope.store import JournaledFolder, content_key
 from encoscope.units import parse_unit
 from encoscope.vital import Visualization, Vital
 from encoscope.vital.baselines.maco import mean_magnitude
@@ -111,12 +111,14 @@ def make(trial: Trial) -> None:
     start = time.process_time()
     found = produced(encoder, trial)
     seconds = (time.process_time() - start) / len(found)
+    folder = JournaledFolder(trial.home)
     for made in found:
         path = trial.picture(made.unit)
-        with results.atomic_write(path) as temporary:
+        with folder.write(path.name) as temporary:
             made.picture.save(temporary)
         about = {"seconds": seconds, "steps": made.steps, "activation": made.activation, "settings": made.settings}
-        results.write(path.with_suffix(".json"), about)
+        with folder.write(path.with_suffix(".json").name) as temporary:
+            results.write(temporary, about)
 
 
 def make_all(trials: Sequence[Trial], *, workers: int = 1, label: str = "pictures", progress: Progress = None) -> None:

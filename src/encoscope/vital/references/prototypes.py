@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress, track
-from encoscope.store import content_key, get_cache_dir
+from encoscope.store import JournaledFolder
 from encoscope.store.tensors import opened, write
 from encoscope.units import Unit
 from encoscope.vital.features import FeatureReader
@@ -23,6 +24,7 @@ from encoscope.vital.references.references import Reference, References
 from encoscope.vital.references.statistics import Prototype, PrototypeSums
 
 FORMAT = "encoscope.prototype/1"
+_FILE = "prototype.safetensors"
 _log = logging.getLogger("encoscope")
 
 
@@ -43,12 +45,15 @@ def prototype(
 
     Raises MissingError when none of the references can be read.
     """
-    path = _path(reader, references, unit) if cache and not callable(reader.relevance) else None
-    if path is not None and path.exists():
+    manifest = _manifest(reader, references, unit) if cache and not callable(reader.relevance) else None
+    if manifest is not None:
         try:
-            return replace(load(path), notes=references.notes)
+            return replace(load(JournaledFolder.keyed("prototypes", manifest).check(_FILE)), notes=references.notes)
+        except MissingError:
+            pass
         except EncoscopeError as error:
             _log.warning("%s: computing the statistics again", error)
+            JournaledFolder.keyed("prototypes", manifest, fresh=True)
     sums, skipped, names = PrototypeSums(), [], []
     for group in _batches(_read(references, reader.encoder, skipped, progress), batch):
         pixels = torch.cat([pixels for _, pixels in group])
@@ -63,8 +68,9 @@ def prototype(
     if not names:
         raise MissingError(f"none of the {len(references)} references of {unit.text} can be read")
     found = sums.finalize(names, notes)
-    if path is not None and not skipped:
-        save(found, path)
+    if manifest is not None and not skipped:
+        with JournaledFolder.keyed("prototypes", manifest).write(_FILE) as temporary:
+            save(found, temporary)
     return found
 
 
@@ -99,8 +105,8 @@ def load(path: str | os.PathLike[str]) -> Prototype:
         )
 
 
-def _path(reader: FeatureReader, references: References, unit: Unit) -> Path:
-    manifest = {
+def _manifest(reader: FeatureReader, references: References, unit: Unit) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "encoder": reader.encoder.digest,
         "precision": reader.encoder.precision,
@@ -110,7 +116,6 @@ def _path(reader: FeatureReader, references: References, unit: Unit) -> Path:
         "relevance": reader.relevance,
         "scaled": reader.scaled,
     }
-    return get_cache_dir("prototypes", f"{content_key(manifest)}.safetensors")
 
 
 def _read(

@@ -1,4 +1,4 @@
-"""The state of a synthesis run on disk: whole or not there, named after what makes the run."""
+"""The state of a synthesis run on disk: whole or absent, named after what makes the run."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from typing import Any, TypeAlias
 
 import torch
 
-from encoscope.results import atomic_write
-from encoscope.store import content_key, get_cache_dir
+from encoscope.errors import EncoscopeError, MissingError
+from encoscope.store import JournaledFolder, content_key, get_cache_dir
 
 State: TypeAlias = dict[str, Any]
 """Tensors, numbers, and lists and dictionaries of these."""
 
+_FILE = "state.pt"
 _log = logging.getLogger("encoscope")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file with the state of a run, and the manifest of what makes it: another manifest is another run.
+    """The saved state of one run; another manifest is another run.
 
-    manifest: plain values for JSON: network's digest, units, method, settings, seed.
+    Attributes:
+        path: The folder that holds the state.
+        manifest: What makes the run, as plain values for JSON: the network's digest, units, method, settings, seed.
     """
 
     path: Path
@@ -32,29 +35,59 @@ class Checkpoint:
 
     @classmethod
     def cached(cls, manifest: Mapping[str, Any]) -> Checkpoint:
-        """The checkpoint of a run in the cache, named after its manifest."""
-        return cls(get_cache_dir("synthesis", f"{content_key(manifest)}.pt"), manifest)
+        """Name the checkpoint of a run in the cache after its manifest.
+
+        Args:
+            manifest: What makes the run.
+
+        Returns:
+            The checkpoint; nothing is on disk before ``save``.
+        """
+        return cls(get_cache_dir("synthesis", content_key(manifest)), manifest)
 
     def save(self, state: State) -> None:
-        """Replace the file by this state, whole or not at all."""
-        with atomic_write(self.path) as temporary:
+        """Replace the saved state, whole or not at all.
+
+        Args:
+            state: What ``load`` gives back.
+
+        Raises:
+            EncoscopeError: a full disk, a folder that cannot be written; the state saved before then stays.
+        """
+        with JournaledFolder(self.path, self.manifest).write(_FILE) as temporary:
             torch.save({"manifest": content_key(self.manifest), "state": state}, temporary)
 
     def load(self) -> State | None:
-        """The state kept here; None if there is none, or (with a warning) one that is damaged or of another run."""
-        if not self.path.exists():
-            return None
+        """Read the saved state, after its checksum was compared.
+
+        Returns:
+            The state, with tensors on the CPU; None if there is none, or (with a warning) one that is damaged or of
+            another run.
+        """
         try:
-            with self.path.open("rb") as file:
-                kept = torch.load(file, map_location="cpu", weights_only=True)
-            if kept["manifest"] == content_key(self.manifest):
-                return kept["state"]
+            file = JournaledFolder(self.path).check(_FILE)
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+            if saved["manifest"] == content_key(self.manifest):
+                return saved["state"]
             why = "is of another run"
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError):
+        except MissingError:
+            return None
+        except (
+            EncoscopeError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+            EOFError,
+            pickle.UnpicklingError,
+        ):
             why = "is damaged"
         _log.warning("%s %s: starting over", self.path, why)
+        self.delete()
         return None
 
     def delete(self) -> None:
         """Forget the run."""
-        self.path.unlink(missing_ok=True)
+        JournaledFolder(self.path, fresh=True)
+        (self.path / _FILE).unlink(missing_ok=True)
