@@ -74,9 +74,9 @@ def run() -> list[dict[str, Any]]:
 
 def _caltech(root: Path) -> list[Path]:
     """Real photos, as many of each class: features fire on them as they do in use."""
-    from encoscope.images.caltech101 import caltech101
+    from encoscope.images.caltech101 import read_caltech101
 
-    found = caltech101(root, "train").paths
+    found = read_caltech101(root, "train").paths
     return list(found[:: max(1, len(found) // PHOTOS)])
 
 

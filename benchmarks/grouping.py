@@ -20,7 +20,7 @@ from sklearn.datasets import load_sample_image
 import encoscope
 from benchmarks.measure import apart, in_process, report_peak, report_seconds
 from encoscope.nave.composite import compose_features
-from encoscope.nave.kmeans import lloyd, kmeans_plusplus
+from encoscope.nave.kmeans import kmeans_plusplus, lloyd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles import nave as oracle

@@ -69,13 +69,13 @@ def overview(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[s
     panels, captions = [], []
     for photo in photos.values():
         seg = parts(encoder, photo)
-        panels += [photo, plots.overlay(photo, seg.labels)]
+        panels += [photo, plots.draw_overlay(photo, seg.labels)]
         captions += ["photo", "trained"]
         for name, other in {
             "random weights": untrained_control(twin, photo, seg, **SETTINGS),
             "color + position": color_control(photo, seg),
         }.items():
-            panels.append(plots.overlay(photo, other.labels))
+            panels.append(plots.draw_overlay(photo, other.labels))
             captions.append(f"{name}, ARI {compute_agreement(seg.labels, other.labels):.2f}")
     save("overview.jpg", panels, captions, 4)
 
@@ -84,7 +84,7 @@ def layers(encoder: encoscope.Encoder, photo: LoadedImage) -> None:
     """Each stage by itself, and the default."""
     panels, captions = [photo], ["photo"]
     for chosen in ("layer1", "layer2", "layer3", "layer4", "layer2,layer3,layer4"):
-        panels.append(plots.overlay(photo, parts(encoder, photo, layers=chosen).labels))
+        panels.append(plots.draw_overlay(photo, parts(encoder, photo, layers=chosen).labels))
         captions.append(chosen.replace(",", ", "))
     save("layers.jpg", panels, captions, 3)
 
@@ -95,7 +95,7 @@ def weighting(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[
     for name in ("astronaut", "china"):
         for who, network in (("trained", encoder), ("random weights", twin)):
             for how in ("paper", "equal"):
-                panels.append(plots.overlay(photos[name], parts(network, photos[name], weighting=how).labels))
+                panels.append(plots.draw_overlay(photos[name], parts(network, photos[name], weighting=how).labels))
                 captions.append(f"{who}, {how}")
     save("weighting.jpg", panels, captions, 4)
 
@@ -104,7 +104,12 @@ def granularity(encoder: encoscope.Encoder, photo: LoadedImage) -> None:
     """Nested parts."""
     seg = parts(encoder, photo)
     numbers = (2, 3, 5, 8, 12, 20)
-    save("granularity.jpg", [plots.overlay(photo, seg.at(k).labels) for k in numbers], [f"K = {k}" for k in numbers], 3)
+    save(
+        "granularity.jpg",
+        [plots.draw_overlay(photo, seg.at(k).labels) for k in numbers],
+        [f"K = {k}" for k in numbers],
+        3,
+    )
 
 
 def classes(encoder: encoscope.Encoder, twin: encoscope.Encoder, references: str) -> None:
@@ -147,7 +152,7 @@ def words(encoder: encoscope.Encoder, references: str) -> None:
 
 def save(name: str, panels: list, captions: list[str], columns: int) -> None:
     """A contact sheet as a small file."""
-    sheet: np.ndarray = plots.contact_sheet(panels, captions, columns, cell=300)
+    sheet: np.ndarray = plots.draw_contact_sheet(panels, captions, columns, cell=300)
     Image.fromarray(sheet).save(FOLDER / name, quality=82, optimize=True)
 
 

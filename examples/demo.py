@@ -87,7 +87,9 @@ def main() -> int:
     first = next(iter(photos))
     cuts = encoscope.segment(encoder, photos[first], **{**SETTINGS, "n_clusters": GRANULARITIES})
     shown = [
-        figure(folder, f"{first}.k{cut.n_clusters}", plots.overlay(photos[first], cut.labels), f"K = {cut.n_clusters}")
+        figure(
+            folder, f"{first}.k{cut.n_clusters}", plots.draw_overlay(photos[first], cut.labels), f"K = {cut.n_clusters}"
+        )
         for cut in cuts
     ]
     page = PAGE.format(
@@ -141,14 +143,14 @@ def row(folder: Path, name: str, photo: LoadedImage, encoder: encoscope.Encoder,
     seg = encoscope.segment(encoder, photo, **SETTINGS)
     figures = [
         figure(folder, name, photo.pixels, name),
-        figure(folder, f"{name}.overlay", plots.overlay(photo, seg.labels), f"K = {seg.n_clusters}"),
+        figure(folder, f"{name}.overlay", plots.draw_overlay(photo, seg.labels), f"K = {seg.n_clusters}"),
     ]
     others = {"color and position alone": color_control(photo, seg)}
     if twin is not None:
         others = {"random weights": untrained_control(twin, photo, seg, **SETTINGS)} | others
     for kind, other in others.items():
         caption = f"control: {kind} (ARI {compute_agreement(seg.labels, other.labels):.2f})"
-        figures.append(figure(folder, f"{name}.{kind.split()[0]}", plots.overlay(photo, other.labels), caption))
+        figures.append(figure(folder, f"{name}.{kind.split()[0]}", plots.draw_overlay(photo, other.labels), caption))
     return f'<div class="row">{"".join(figures)}</div>'
 
 

@@ -44,12 +44,12 @@ def _palette() -> UInt8[np.ndarray, "256 3"]:
     """256 colours of a grid of neither dark nor bright ones, each the one farthest from all before it."""
     axis = np.linspace(0, 255, 18).round()
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    lightness = perceived(grid)[:, 0]
+    lightness = to_oklab(grid)[:, 0]
     first = np.array([ImageColor.getrgb(name) for name in _FIRST], dtype=np.float64)
     colours = np.concatenate([first, grid[(lightness > 0.32) & (lightness < 0.93)]])
-    ordinary = perceived(colours)[None]
+    ordinary = to_oklab(colours)[None]
     # blind eyes see two dimensions, with less room for distances: twice theirs counts
-    blind = 2 * np.stack([perceived(colours, matrix) for matrix in _BLIND])
+    blind = 2 * np.stack([to_oklab(colours, matrix) for matrix in _BLIND])
     chosen = list(range(len(first)))
     for views, until in ((np.concatenate([ordinary, blind]), _CAREFUL), (ordinary, 256)):
         room = np.min([_distance(views, index) for index in chosen], axis=0)
@@ -71,7 +71,7 @@ def palette(count: int) -> UInt8[np.ndarray, "count 3"]:
     return _palette()[:count]
 
 
-def perceived(
+def to_oklab(
     colours: Float[np.ndarray, "... 3"], blind: Float[np.ndarray, "3 3"] | None = None
 ) -> Float[np.ndarray, "... 3"]:
     """sRGB colours, 0 to 255, in OKLab, as ordinary eyes see them or through a simulation of colour blindness."""
@@ -82,7 +82,7 @@ def perceived(
     return np.cbrt(linear @ _LMS.T) @ _LAB.T
 
 
-def overlay(
+def draw_overlay(
     photo: Any, labels: Integer[np.ndarray, "height width"], alpha: float = 0.5, *, outlines: bool = True
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The colours of labels 0 to 255 laid over a photo, and a white line with black sides around every region.
@@ -90,7 +90,7 @@ def overlay(
     photo: a Photo or its pixels ``[height, width, channels]``. alpha: share of the colour, 0 to 1. Negative labels
     leave the photo as it is.
     """
-    base = displayable(photo)
+    base = to_rgb(photo)
     if base.shape[:2] != labels.shape:
         raise UsageError(f"labels of shape {labels.shape} do not fit a photo of shape {base.shape[:2]}")
     _check_labels(labels)
@@ -100,13 +100,13 @@ def overlay(
     picture = np.where((labels >= 0)[:, :, None], mixed.round(), base).astype(np.uint8)
     if outlines:
         width = max(1, round(min(labels.shape) / 400))
-        edges = boundaries(labels)
+        edges = find_boundaries(labels)
         picture[_thicker(edges, 2 * width)] = 0
         picture[_thicker(edges, width - 1)] = 255
     return picture
 
 
-def boundaries(labels: Integer[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+def find_boundaries(labels: Integer[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
     """Pixels whose right or lower neighbour has another label."""
     edges = np.zeros(labels.shape, dtype=bool)
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
@@ -114,7 +114,7 @@ def boundaries(labels: Integer[np.ndarray, "height width"]) -> Bool[np.ndarray, 
     return edges
 
 
-def label_image(labels: Integer[np.ndarray, "height width"], *, coloured: bool = False) -> Image.Image:
+def draw_label_image(labels: Integer[np.ndarray, "height width"], *, coloured: bool = False) -> Image.Image:
     """Labels 0 to 255 as a one-channel image: grey values are the labels (mode L), or palette indices (mode P)."""
     _check_labels(labels, lowest=0)
     image = Image.fromarray(labels.astype(np.uint8))
@@ -123,7 +123,7 @@ def label_image(labels: Integer[np.ndarray, "height width"], *, coloured: bool =
     return image
 
 
-def contact_sheet(
+def draw_contact_sheet(
     images: Sequence[Any],
     captions: Sequence[str] | None = None,
     columns: int = 4,
@@ -165,7 +165,7 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
-def displayable(photo: Any) -> UInt8[np.ndarray, "height width 3"]:
+def to_rgb(photo: Any) -> UInt8[np.ndarray, "height width 3"]:
     """A Photo or its pixels (uint8, or floats in [0, 1]) as 8-bit colour; of many channels the first three."""
     pixels = np.asarray(getattr(photo, "pixels", photo))
     if pixels.ndim != 3:
@@ -199,7 +199,7 @@ def _thicker(mask: np.ndarray, by: int) -> np.ndarray:
 
 
 def _fitted(image: Any, cell: int) -> Image.Image:
-    picture = image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(displayable(image))
+    picture = image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(to_rgb(image))
     scale = cell / max(picture.size)
     size = tuple(max(1, round(side * scale)) for side in picture.size)
     return picture.resize((size[0], size[1]), Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)

@@ -21,8 +21,8 @@ from encoscope.discovery.simple import select_heaviest
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, LoadedImage, read_image
-from encoscope.metrics import localise
-from encoscope.regions import inner_box, outer_box, regions
+from encoscope.metrics import localize
+from encoscope.regions import compute_inner_box, compute_outer_box, find_regions
 from oracles import discovery as literal
 
 
@@ -201,10 +201,10 @@ def test_boxes_end_at_the_outer_edge_of_the_last_patch_and_at_the_photos():
 def test_candidates_of_regions():
     labels = np.zeros((6, 8), dtype=np.int64)
     labels[2:4, 3:6] = 1
-    found = make_candidates(regions(labels), labels.shape)
+    found = make_candidates(find_regions(labels), labels.shape)
     assert found.area.tolist() == [42, 6] and found.contact.tolist() == [24, 0]
     np.testing.assert_array_equal(found.outer, [[0, 0, 7, 5], [3, 2, 5, 3]])
-    assert localise(found, np.array([[0.0, 0, 7, 5]]), select="border").index == 1
+    assert localize(found, np.array([[0.0, 0, 7, 5]]), select="border").index == 1
     assert len(make_candidates([], (4, 4))) == 0
 
 
@@ -229,9 +229,9 @@ def test_methods_without_a_network_part_the_photo(name, photo):
         pytest.importorskip("skimage")
     found = METHODS[name](None, photo)
     assert (found.masks.sum(0) == 1).all()
-    np.testing.assert_array_equal(found.boxes, [outer_box(mask) for mask in found.masks])
+    np.testing.assert_array_equal(found.boxes, [compute_outer_box(mask) for mask in found.masks])
     for region, mask in zip(found.regions, found.masks, strict=True):
-        assert region.inner_box == inner_box(mask) and region.area == mask.sum()
+        assert region.inner_box == compute_inner_box(mask) and region.area == mask.sum()
     if name != "felzenszwalb":
         assert 2 <= len(found) <= 9
         assert len(METHODS[name](None, photo, n_segments=20)) > len(found)

@@ -21,7 +21,7 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.report import EvaluationRequest
 from encoscope.images import LoadedImage, read_image
-from encoscope.regions import outer_box
+from encoscope.regions import compute_outer_box
 from encoscope.reproduce.nave import figures
 
 ensure_torchvision()
@@ -124,7 +124,7 @@ def test_every_answer_to_every_point_in_the_photos_own_pixels(weights, photo, li
     found = ask(weights, photo)
     same(found, [mask for mask, _, _ in literally if mask.any()])
     assert (found.height, found.width) == (70, 100)
-    np.testing.assert_array_equal(found.boxes, [outer_box(mask) for mask in found.masks])
+    np.testing.assert_array_equal(found.boxes, [compute_outer_box(mask) for mask in found.masks])
     assert len(ask(weights, photo, points=2)) <= 12 < len(found)
 
 

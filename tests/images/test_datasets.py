@@ -8,7 +8,7 @@ import encoscope
 from encoscope.cli.app import run
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import collect_files, is_dataset, open_dataset
-from encoscope.images.caltech101 import class_names, listed
+from encoscope.images.caltech101 import list_classes, read_split
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def root(tmp_path, photo_paths, monkeypatch):
         target = tmp_path / "data" / "101_ObjectCategories" / photo
         target.parent.mkdir(parents=True)
         target.write_bytes(photo_paths["chelsea"].read_bytes())
-    monkeypatch.setattr("encoscope.images.caltech101.listed", lambda split: photos)
+    monkeypatch.setattr("encoscope.images.caltech101.read_split", lambda split: photos)
     monkeypatch.chdir(tmp_path)
-    class_names.cache_clear()
+    list_classes.cache_clear()
     yield tmp_path / "data"
-    class_names.cache_clear()
+    list_classes.cache_clear()
 
 
 def test_a_dataset_is_named_by_a_string(root):
@@ -56,5 +56,5 @@ def test_refusals(tmp_path):
 
 def test_the_whole_lists_are_there(data_root):
     found = open_dataset(f"caltech101:{data_root / 'caltech101'}#test")
-    assert len(found) == len([photo for photo in listed("test") if not photo.startswith("BACKGROUND")])
+    assert len(found) == len([photo for photo in read_split("test") if not photo.startswith("BACKGROUND")])
     assert len(found.classes) == 101

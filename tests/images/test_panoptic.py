@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from encoscope.errors import ImageError, MissingError, UsageError
-from encoscope.images.panoptic import panoptic, segment_ids
+from encoscope.images.panoptic import read_panoptic, read_segment_ids
 
 
 @pytest.fixture
@@ -37,38 +37,38 @@ def annotated(tmp_path):
 
 
 def test_categories_join_segments_and_unlabelled_is_void(annotated):
-    (image,) = panoptic(annotated / "images", annotated / "panoptic.json")
+    (image,) = read_panoptic(annotated / "images", annotated / "panoptic.json")
     assert image.path == annotated / "images" / "1.jpg"
     np.testing.assert_array_equal(image.labels, [[18, 18, 184], [-1, 18, 184]])
     assert image.names == {18: "dog", 184: "tree"}
 
 
 def test_segments_stay_apart(annotated):
-    (image,) = panoptic(annotated / "images", annotated / "panoptic.json", "segment")
+    (image,) = read_panoptic(annotated / "images", annotated / "panoptic.json", "segment")
     np.testing.assert_array_equal(image.labels, [[0, 0, 2], [-1, 1, 2]])
     assert image.names == {0: "dog", 1: "dog", 2: "tree"}
 
 
 def test_errors_say_what_to_do(annotated, tmp_path):
     with pytest.raises(UsageError, match="'category' or 'segment'"):
-        panoptic(annotated, annotated / "panoptic.json", "things")
+        read_panoptic(annotated, annotated / "panoptic.json", "things")
     with pytest.raises(MissingError, match="panoptic JSON"):
-        panoptic(annotated, tmp_path / "none.json")
+        read_panoptic(annotated, tmp_path / "none.json")
     (tmp_path / "broken.json").write_text('{"images": []}')
     with pytest.raises(ImageError, match="no COCO panoptic JSON"):
-        panoptic(annotated, tmp_path / "broken.json")
+        read_panoptic(annotated, tmp_path / "broken.json")
     (annotated / "panoptic" / "1.png").unlink()
     with pytest.raises(MissingError, match="beside its JSON"):
-        list(panoptic(annotated, annotated / "panoptic.json"))
+        list(read_panoptic(annotated, annotated / "panoptic.json"))
     Image.new("L", (2, 2)).save(annotated / "panoptic" / "1.png")
     with pytest.raises(ImageError, match="mode is L"):
-        segment_ids(annotated / "panoptic" / "1.png")
+        read_segment_ids(annotated / "panoptic" / "1.png")
 
 
 def test_real_masks_have_the_areas_that_their_json_states(data_root):
     source = data_root / "coco128" / "annotations" / "panoptic_train2017.json"
     entries = json.loads(source.read_text())["annotations"]
-    images = panoptic(data_root / "coco128" / "train2017", source, "segment")
+    images = read_panoptic(data_root / "coco128" / "train2017", source, "segment")
     for _, image, entry in zip(range(5), images, entries, strict=False):
         counts = np.bincount(image.labels[image.labels >= 0])
         assert counts.tolist() == [segment["area"] for segment in entry["segments_info"]]

@@ -14,20 +14,20 @@ from encoscope.metrics import (
     LinearCKA,
     auc_interval,
     auc_mad,
+    build_zero_shot_weights,
     clarity,
     curve_auc,
     explained_variance,
     frechet_distance,
     frechet_from_moments,
-    halves,
     kernel_distance,
     linear_cka,
+    load_templates,
     polysemanticity,
     redundancy,
+    split_halves,
     squared_mmd,
-    templates,
     zero_shot_accuracy,
-    zero_shot_weights,
 )
 
 ensure_torchvision()  # torchmetrics and open_clip import it
@@ -113,14 +113,14 @@ def test_kernel_distance_agrees_with_torchmetrics(rng):
 
 def test_kernel_distance_is_unbiased_and_tells_sets_apart(rng):
     photos = samples(rng, 400, 6)
-    real = kernel_distance(*halves(photos), subsets=40, size=50)
+    real = kernel_distance(*split_halves(photos), subsets=40, size=50)
     made = kernel_distance(photos, samples(rng, 60, 6, 0.8), subsets=40, size=50)
     assert abs(real.value) < 3 * real.std / np.sqrt(40) + 0.1 * made.value
     assert made.value > 5 * abs(real.value)
-    again = kernel_distance(*halves(photos), subsets=40, size=50)
+    again = kernel_distance(*split_halves(photos), subsets=40, size=50)
     assert again == real
-    assert kernel_distance(*halves(photos), subsets=40, size=50, seed=1) != real
-    one, two = halves(photos[:9])
+    assert kernel_distance(*split_halves(photos), subsets=40, size=50, seed=1) != real
+    one, two = split_halves(photos[:9])
     assert len(one) == 4 and sorted(map(tuple, np.vstack([one, two]))) == sorted(map(tuple, photos[:9]))
 
 
@@ -128,7 +128,7 @@ def test_kernel_distance_refuses(rng):
     with pytest.raises(UsageError, match="2 to 6 images, as the smaller set has, not 7"):
         kernel_distance(samples(rng, 9), samples(rng, 6), size=7)
     with pytest.raises(UsageError, match="at least 4 images"):
-        halves(samples(rng, 3))
+        split_halves(samples(rng, 3))
 
 
 # AUC and MAD
@@ -177,8 +177,8 @@ def test_the_interval_of_an_auc_holds_each_auc_that_the_values_do_not_rule_out(r
 def test_the_templates_are_clips():
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-    assert templates() == tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
-    assert len(set(templates())) == 80
+    assert load_templates() == tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+    assert len(set(load_templates())) == 80
 
 
 def test_zero_shot_weights_are_means_of_unit_vectors():
@@ -189,14 +189,14 @@ def test_zero_shot_weights_are_means_of_unit_vectors():
         generator = torch.Generator().manual_seed(len(asked))
         return torch.randn(len(texts), 8, generator=generator) * torch.arange(1, len(texts) + 1)[:, None]
 
-    found = zero_shot_weights(embed, ["sea_horse", "crab"], ["a {}.", "the {}, a {}."])
+    found = build_zero_shot_weights(embed, ["sea_horse", "crab"], ["a {}.", "the {}, a {}."])
     assert asked == [["a sea horse.", "the sea horse, a sea horse."], ["a crab.", "the crab, a crab."]]
     vectors = torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
     mean = (vectors / vectors.norm(dim=1, keepdim=True)).mean(0)
     torch.testing.assert_close(found[0], mean / mean.norm())
-    assert zero_shot_weights(embed, ["crab"]).shape == (1, 8) and len(asked[-1]) == 80
+    assert build_zero_shot_weights(embed, ["crab"]).shape == (1, 8) and len(asked[-1]) == 80
     with pytest.raises(UsageError, match=r"'a photo' has no \{\}"):
-        zero_shot_weights(embed, ["crab"], ["a photo"])
+        build_zero_shot_weights(embed, ["crab"], ["a photo"])
 
 
 def test_zero_shot_accuracy_agrees_with_torchmetrics():

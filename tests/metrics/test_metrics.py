@@ -7,13 +7,13 @@ import pytest
 
 from encoscope.errors import UsageError
 from encoscope.metrics import (
+    assign_hungarian,
+    assign_many_to_one,
     bootstrap,
     bootstrap_difference,
-    hungarian,
+    compute_ious,
+    count_overlap,
     image_miou,
-    ious,
-    many_to_one,
-    overlap,
 )
 
 
@@ -77,17 +77,17 @@ def test_many_to_one_forgives_splitting_and_hungarian_does_not():
 def test_tables_of_images_add_up_to_the_table_of_both():
     rng = np.random.default_rng(0)
     clusters, labels = rng.integers(3, size=(2, 5, 5)), rng.integers(4, size=(2, 5, 5))
-    both = overlap(np.hstack(clusters), np.hstack(labels), sizes=(3, 4))
-    added = sum(overlap(clusters[k], labels[k], sizes=(3, 4)) for k in range(2))
+    both = count_overlap(np.hstack(clusters), np.hstack(labels), sizes=(3, 4))
+    added = sum(count_overlap(clusters[k], labels[k], sizes=(3, 4)) for k in range(2))
     np.testing.assert_array_equal(both, added)
     assert both.sum() == 50
 
 
 def test_labels_without_pixels_do_not_count():
     table = np.array([[5, 0, 0], [0, 0, 5]])
-    found = ious(table, many_to_one(table))
+    found = compute_ious(table, assign_many_to_one(table))
     assert found[0] == found[2] == 1 and np.isnan(found[1])
-    np.testing.assert_array_equal(hungarian(np.array([[0, 0], [3, 1]])), [-1, 0])
+    np.testing.assert_array_equal(assign_hungarian(np.array([[0, 0], [3, 1]])), [-1, 0])
 
 
 def test_an_image_without_labels_has_no_score():
@@ -97,11 +97,11 @@ def test_an_image_without_labels_has_no_score():
 def test_overlap_refuses_what_it_cannot_count():
     square = np.zeros((2, 2), int)
     with pytest.raises(UsageError, match="bring them to one size"):
-        overlap(square, np.zeros((2, 3), int))
+        count_overlap(square, np.zeros((2, 3), int))
     with pytest.raises(UsageError, match="label -3 is negative"):
-        overlap(square, square - 3)
+        count_overlap(square, square - 3)
     with pytest.raises(UsageError, match="cluster 4"):
-        overlap(square + 4, square, sizes=(3, 3))
+        count_overlap(square + 4, square, sizes=(3, 3))
     with pytest.raises(UsageError, match="'greedy'"):
         image_miou(square, square, "greedy")
 

@@ -13,13 +13,13 @@ from encoscope.metrics import (
     ari,
     boundaries,
     boundary_score,
-    box_ious,
+    compute_box_ious,
+    compute_hits,
     corloc,
+    count_overlap,
     foreground_ari,
-    hits,
-    localise,
+    localize,
     nmi,
-    overlap,
     table_ari,
     undersegmentation_error,
 )
@@ -59,7 +59,7 @@ def test_partitions_of_one_part_and_of_none():
 def test_tables_of_images_give_the_ari_of_both():
     (a, x), (b, y) = maps(0), maps(1)
     a, b = abs(a), abs(b)
-    both = overlap(a, x, (4, 3)) + overlap(b, y, (4, 3))
+    both = count_overlap(a, x, (4, 3)) + count_overlap(b, y, (4, 3))
     assert table_ari(both) == pytest.approx(adjusted_rand_score(np.r_[x, y].ravel(), np.r_[a, b].ravel()))
 
 
@@ -151,11 +151,11 @@ def test_box_ious_are_the_literal_ones():
     from torchvision.ops import box_iou
 
     one, two = boxes(0, 6), boxes(1, 5)
-    found = box_ious(one, two)
+    found = compute_box_ious(one, two)
     np.testing.assert_allclose(found, [[literal_iou(a, b) for b in two] for a in one])
     np.testing.assert_allclose(found, box_iou(torch.from_numpy(one), torch.from_numpy(two)).numpy())
     point = np.array([[3.0, 3.0, 3.0, 3.0]])
-    assert box_ious(point, point) == 0
+    assert compute_box_ious(point, point) == 0
 
 
 @pytest.fixture
@@ -171,31 +171,31 @@ def candidates():
 
 def test_selection_and_score_are_apart(candidates):
     truth = np.array([[0, 0, 10, 10], [90, 90, 99, 99]], dtype=float)
-    outer = localise(candidates, truth)
+    outer = localize(candidates, truth)
     assert (outer.index, outer.iou, outer.candidates) == (0, 1.0, 3)
-    inner = localise(candidates, truth, select="inner", score="inner")
+    inner = localize(candidates, truth, select="inner", score="inner")
     assert inner.index == 1 and inner.iou == pytest.approx(10 / 11)
-    authors = localise(candidates, truth, select="inner", score="outer")
+    authors = localize(candidates, truth, select="inner", score="outer")
     assert authors.index == 1 and authors.iou == pytest.approx(100 / 1600)
-    border = localise(candidates, truth, select="border")
+    border = localize(candidates, truth, select="border")
     assert (border.index, border.iou) == (2, 0.0)
     with pytest.raises(UsageError, match="'median' and 'outer'"):
-        localise(candidates, truth, select="median")
+        localize(candidates, truth, select="median")
 
 
 def test_ties_go_to_the_larger_region(candidates):
     nowhere = np.array([[70, 0, 80, 10]], dtype=float)
-    assert localise(candidates, nowhere).index == 1
+    assert localize(candidates, nowhere).index == 1
 
 
 def test_corloc_counts_images_with_objects(candidates):
     none = Candidates(np.zeros((0, 4)), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, int))
     truth = np.array([[0, 0, 10, 10]], dtype=float)
-    assert localise(none, truth).iou == 0 and localise(none, truth).index is None
-    unlabelled = localise(candidates, np.zeros((0, 4)))
+    assert localize(none, truth).iou == 0 and localize(none, truth).index is None
+    unlabelled = localize(candidates, np.zeros((0, 4)))
     assert np.isnan(unlabelled.iou) and unlabelled.candidates == 3
     values = [1.0, 0.5, 0.2, unlabelled.iou]
     assert corloc(values) == pytest.approx(1 / 3)
     assert corloc(values, strict=False) == pytest.approx(2 / 3)
-    np.testing.assert_array_equal(hits(values), [1, 0, 0, np.nan])
+    np.testing.assert_array_equal(compute_hits(values), [1, 0, 0, np.nan])
     assert np.isnan(corloc([np.nan]))

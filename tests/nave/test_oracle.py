@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 import encoscope
 from encoscope.nave.composite import compose_features, layer_weights
 from encoscope.nave.granularity import compute_inertia, grow_granularity
-from encoscope.nave.kmeans import kmeans, lloyd, kmeans_plusplus
+from encoscope.nave.kmeans import kmeans, kmeans_plusplus, lloyd
 from encoscope.nave.pca import pca_labels
 from encoscope.nave.ward import ward_tree
 from oracles import nave as oracle

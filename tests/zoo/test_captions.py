@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from encoscope.images.caltech101 import class_names
+from encoscope.images.caltech101 import list_classes
 from encoscope.zoo.attributes import HELD_OUT, attributes
 from encoscope.zoo.captions import FILE, article, captions_of, packed, shipped, vocabulary
 
@@ -21,7 +21,7 @@ HIDDEN = re.compile(
 
 def test_the_table_has_a_full_row_for_each_class_in_order():
     rows = attributes()
-    assert tuple(row.folder for row in rows) == class_names()
+    assert tuple(row.folder for row in rows) == list_classes()
     for row in rows:
         lists = (row.kind, row.material, row.texture, row.colour, row.place, row.doing)
         assert all(lists) and len(row.parts) >= 3, row.folder
@@ -43,12 +43,12 @@ def test_names_are_distinct_and_attributes_are_shared():
 def test_there_are_enough_distinct_captions_and_each_class_has_some():
     captions = vocabulary()
     assert len(captions) >= 5000 and len(set(captions)) == len(captions)
-    assert {folder for folder, _ in shipped()} == set(class_names())
+    assert {folder for folder, _ in shipped()} == set(list_classes())
     assert set(Counter(folder for folder, _ in shipped()).values()) == {64}
 
 
 def test_held_out_names_are_in_no_caption():
-    assert len(HELD_OUT) == 10 and set(HELD_OUT) < set(class_names())
+    assert len(HELD_OUT) == 10 and set(HELD_OUT) < set(list_classes())
     assert not [caption for caption in vocabulary() if HIDDEN.search(caption.lower())]
     by_folder = {row.folder: row for row in attributes()}
     hidden = [name for folder in HELD_OUT for name in by_folder[folder].names]

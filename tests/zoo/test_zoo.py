@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.images.caltech101 import caltech101, class_names
+from encoscope.images.caltech101 import list_classes, read_caltech101
 from encoscope.zoo import registry
 
 
@@ -98,7 +98,7 @@ LIMITS = {"resnet-caltech101": 12e6, "vit-caltech101": 12e6, "clip-caltech101": 
 def test_what_ships_is_whole_and_small(name):
     entry = shipped(name)
     assert registry.verify(entry).stat().st_size <= LIMITS[name]
-    assert entry.classes == class_names()
+    assert entry.classes == list_classes()
     cards = registry.FOLDER.parent / "cards"
     card = (cards / f"{name}.md").read_text()
     assert entry.sha256 in card and all(f"| {folder} |" in card for folder in entry.classes)
@@ -113,7 +113,7 @@ def test_classifiers_are_as_accurate_as_their_cards_say(name, least, data_root):
 
     entry = shipped(name)
     assert entry.accuracy["top1"] >= least
-    test = caltech101(data_root / "caltech101", "test")
+    test = read_caltech101(data_root / "caltech101", "test")
     encoder, right = load(f"zoo:{name}", device="cpu"), 0
     places = sample(len(test))
     for start in range(0, len(places), 50):
@@ -134,7 +134,7 @@ def test_the_image_text_model_is_as_accurate_as_its_card_says(data_root):
     entry = shipped("clip-caltech101")
     assert entry.accuracy["known"] >= 0.6
     model = vlm.load("zoo:clip-caltech101", device="cpu")
-    test = caltech101(data_root / "caltech101", "test")
+    test = read_caltech101(data_root / "caltech101", "test")
     places = sample(len(test))
     images = model.embed_images([test.paths[i] for i in places]).numpy()
     names = name_embeddings(model.embed_texts, attributes())

@@ -24,7 +24,7 @@ from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, read_image
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.nave import Nave, segment
-from encoscope.plots import contact_sheet, displayable, overlay
+from encoscope.plots import draw_contact_sheet, draw_overlay, to_rgb
 from encoscope.progress import Progress, track_steps
 
 CLUSTERS = 10
@@ -91,7 +91,7 @@ def respond(
         raise UsageError(f"an audit needs at least 4 images, not {len(photos)}")
     if not 0 < share < 1:
         raise UsageError(f"a mark's share of the short side lies between 0 and 1, not {share}")
-    clean = [displayable(photo) for photo in photos]
+    clean = [to_rgb(photo) for photo in photos]
     marks = [mark(kind, max(2, round(share * min(image.shape[:2])))) for image in clean]
     with track_steps(4, "audit", progress) as count:
         marked, masks = pasted(clean, marks, seed)
@@ -258,16 +258,16 @@ def mark_sheet(
     seed: int = 0,
 ) -> Image.Image:
     """Photos without and with the mark, each beside how the encoder parts it."""
-    clean = [displayable(photo) for photo in photos]
+    clean = [to_rgb(photo) for photo in photos]
     marks = [mark(kind, max(2, round(share * min(image.shape[:2])))) for image in clean]
     marked, _ = pasted(clean, marks, seed)
     pictures, captions = [], []
     for pair in zip(clean, marked, strict=True):
         for image, how in zip(pair, ("without", f"with {kind}"), strict=True):
             found = segment(encoder, image, n_clusters=clusters, random_state=seed)
-            pictures += [image, overlay(image, found.labels)]
+            pictures += [image, draw_overlay(image, found.labels)]
             captions += [how, f"{how}, K = {clusters}"]
-    return Image.fromarray(contact_sheet(pictures, captions, columns=4))
+    return Image.fromarray(draw_contact_sheet(pictures, captions, columns=4))
 
 
 def association_sheet(
@@ -279,11 +279,11 @@ def association_sheet(
     for item in [item for item in ranked if item.kind == "cluster"][:3]:
         covers = [float((part == item.index).mean()) for part in parts]
         for index in np.argsort(covers, kind="stable")[::-1][:shown]:
-            picture = displayable(photos[index])
+            picture = to_rgb(photos[index])
             inside = (parts[index] == item.index)[:, :, None]
             pictures.append(np.where(inside, picture, picture // 4))
             captions.append(f"cluster {item.index}, p = {item.p:.3f}: {labels[index]}")
-    return Image.fromarray(contact_sheet(pictures, captions, columns=shown))
+    return Image.fromarray(draw_contact_sheet(pictures, captions, columns=shown))
 
 
 def pasted(images: Sequence[Any], marks: Sequence[Mark], seed: int) -> tuple[list[Any], list[Any]]:

@@ -23,7 +23,7 @@ from encoscope.metrics import Interval, ari, bootstrap
 from encoscope.metrics.layer_cka import LayerCKA
 from encoscope.metrics.matching import Correlation, match_units
 from encoscope.nave import Segmentation, segment_stream
-from encoscope.plots import contact_sheet, overlay
+from encoscope.plots import draw_contact_sheet, draw_overlay
 from encoscope.progress import Progress, track
 
 CLUSTERS = (2, 3, 5, 8, 12)
@@ -257,7 +257,7 @@ def _keep(
     if len(shown) == SHOWN and score >= shown[-1][0]:
         return shown
     middle = len(one) // 2
-    pictures = (overlay(photo, one[middle].labels), overlay(photo, two[middle].labels))
+    pictures = (draw_overlay(photo, one[middle].labels), draw_overlay(photo, two[middle].labels))
     return sorted([*shown, (score, photo.path, photo.pixels, *pictures)], key=lambda item: item[0])[:SHOWN]
 
 
@@ -270,4 +270,4 @@ def _sheet(shown: Sequence[Any], names: tuple[str, str], clusters: int) -> Image
             f"{names[0]}, K = {clusters}",
             names[1],
         ]
-    return Image.fromarray(contact_sheet(images, captions, columns=6))
+    return Image.fromarray(draw_contact_sheet(images, captions, columns=6))

@@ -51,4 +51,4 @@ def _from_pixels(image: Any) -> Image.Image:
         return Image.fromarray(pixels, "RGBA")
     if pixels.ndim != 3:
         raise UsageError(f"a picture has shape [height, width, channels], not {pixels.shape}")
-    return Image.fromarray(plots.displayable(pixels))
+    return Image.fromarray(plots.to_rgb(pixels))

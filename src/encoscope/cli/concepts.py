@@ -137,9 +137,9 @@ def _sheet(bank: ConceptBank, pictures: list[Image.Image | None], crops: int, pa
             row.append(picture)
         for patch in patches:
             x0, y0, x1, y1 = patch.box
-            row.append(plots.displayable(read_image(patch.path))[y0 : y1 + 1, x0 : x1 + 1])
+            row.append(plots.to_rgb(read_image(patch.path))[y0 : y1 + 1, x0 : x1 + 1])
         row += [Image.new("RGB", (8, 8), "white")] * (columns - len(row))
         cells += row
         captions += [title] + [""] * (columns - 1)
     with results.atomic_write(path) as temporary:
-        Image.fromarray(np.asarray(plots.contact_sheet(cells, captions, columns, cell=120))).save(temporary)
+        Image.fromarray(np.asarray(plots.draw_contact_sheet(cells, captions, columns, cell=120))).save(temporary)

@@ -92,8 +92,8 @@ def write(
     entry = segmentation.entry()
     regions = entry.pop("regions")
     entry["path"] = results.relative(image.path or "", document)
-    overlay = plots.overlay(image, segmentation.labels)
-    entry["labels"] = save("labels", plots.label_image(segmentation.labels))
+    overlay = plots.draw_overlay(image, segmentation.labels)
+    entry["labels"] = save("labels", plots.draw_label_image(segmentation.labels))
     entry["overlay"] = save("overlay", overlay)
     if extras is not None and extras.controls:
         panels, captions = [image, overlay], ["image", "this encoder"]
@@ -101,10 +101,10 @@ def write(
         for name in extras.controls:
             other = extras.control(name, image, segmentation)
             figure = compute_agreement(segmentation.labels, other.labels)
-            panels.append(plots.overlay(image, other.labels))
+            panels.append(plots.draw_overlay(image, other.labels))
             captions.append(f"control: {name}, agreement (ARI) {figure:.2f}")
             entry["controls"].append({"control": name, "agreement": figure})
-        entry["comparison"] = save("controls", plots.contact_sheet(panels, captions, len(panels), cell=320))
+        entry["comparison"] = save("controls", plots.draw_contact_sheet(panels, captions, len(panels), cell=320))
     if extras is not None and extras.runs:
         stability = extras.stability(image)
         entry["stability"] = stability.as_dict() | {"picture": save("runs", stability.mean_color)}
@@ -126,7 +126,7 @@ class Sheet:
             segmentation: Its segmentation.
         """
         if len(self._overlays) < SHEET:
-            overlay = Image.fromarray(plots.overlay(image, segmentation.labels))
+            overlay = Image.fromarray(plots.draw_overlay(image, segmentation.labels))
             overlay.thumbnail((480, 480))
             self._overlays.append(overlay)
             self._captions.append(f"{Path(image.path or '').name}, K = {segmentation.n_clusters}")
@@ -139,4 +139,4 @@ class Sheet:
         """
         if self._overlays:
             with results.atomic_write(path) as temporary:
-                Image.fromarray(plots.contact_sheet(self._overlays, self._captions, columns=4)).save(temporary)
+                Image.fromarray(plots.draw_contact_sheet(self._overlays, self._captions, columns=4)).save(temporary)

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from encoscope.concise_repr import concise_repr
 from encoscope.metrics import Candidates
-from encoscope.regions import Region, inner_box, outer_box
+from encoscope.regions import Region, compute_inner_box, compute_outer_box
 
 
 @concise_repr
@@ -42,7 +42,7 @@ class DiscoveredObjects:
 
     @property
     def candidates(self) -> Candidates:
-        """Boxes, inner boxes, areas and contact with the border, for ``metrics.localise``."""
+        """Boxes, inner boxes, areas and contact with the border, for ``metrics.localize``."""
         return make_candidates(self.regions, (self.height, self.width), self.boxes)
 
 
@@ -66,7 +66,7 @@ def objects_from_masks(
     kept = [(mask, box) for mask, box in zip(masks, boxes, strict=True) if mask.any()]
     found = []
     for number, (mask, _) in enumerate(kept):
-        x0, y0, x1, y1 = outer_box(mask)
+        x0, y0, x1, y1 = compute_outer_box(mask)
         found.append(_region(number, mask[y0 : y1 + 1, x0 : x1 + 1].copy(), y0, x0))
     return _discovery(found, shape, [box for _, box in kept])
 
@@ -74,7 +74,7 @@ def objects_from_masks(
 def make_candidates(
     found: Sequence[Region], shape: tuple[int, int], boxes: Float[np.ndarray, "regions 4"] | None = None
 ) -> Candidates:
-    """Regions of an image of this (height, width) for ``metrics.localise``; boxes stand for the outer ones if given."""
+    """Regions of an image of this (height, width) for ``metrics.localize``; boxes stand for the outer ones if given."""
     return Candidates(
         outer=_array(region.outer_box for region in found) if boxes is None else boxes,
         inner=_array(region.inner_box for region in found),
@@ -85,7 +85,7 @@ def make_candidates(
 
 def _region(number: int, crop: Bool[np.ndarray, "rows columns"], top: int, left: int) -> Region:
     """A mask given by its smallest crop and where that lies."""
-    x0, y0, x1, y1 = inner_box(crop)
+    x0, y0, x1, y1 = compute_inner_box(crop)
     outer = (left, top, left + crop.shape[1] - 1, top + crop.shape[0] - 1)
     return Region(number, int(crop.sum()), outer, (x0 + left, y0 + top, x1 + left, y1 + top), crop)
 

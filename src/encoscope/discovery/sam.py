@@ -23,8 +23,8 @@ from encoscope.encoder import Encoder
 from encoscope.encoder.digest import compute_digest
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import LoadedImage, Preprocess
-from encoscope.plots import displayable
-from encoscope.regions import outer_box
+from encoscope.plots import to_rgb
+from encoscope.regions import compute_outer_box
 
 _TOGETHER = 64  # prompts that the network answers at a time
 _VALUES = 2**27  # of masks in the photo's own pixels held at a time: fewer prompts at a time for large photos
@@ -68,9 +68,9 @@ def sam(
     _check(points, predicted_iou=predicted_iou, stability=stability, overlap=overlap)
     model = load_sam(weights, device)
     with quiet_libraries():
-        found, scores, boxes = _answers(model, displayable(photo), points, predicted_iou, stability)
+        found, scores, boxes = _answers(model, to_rgb(photo), points, predicted_iou, stability)
     masks = [decode_mask(found[index]) for index in suppress_overlapping(boxes, scores, overlap)]
-    return objects_from_masks(masks, [outer_box(mask) for mask in masks], (photo.height, photo.width))
+    return objects_from_masks(masks, [compute_outer_box(mask) for mask in masks], (photo.height, photo.width))
 
 
 @lru_cache(maxsize=1)

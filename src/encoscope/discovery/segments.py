@@ -1,6 +1,6 @@
 """Segments without a network: superpixels, and the controls that do not look at the photo at all.
 
-A segment a region; which of them is the object is another question (see ``metrics.localise``).
+A segment a region; which of them is the object is another question (see ``metrics.localize``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def slic(
     """
     _check(n_segments)
     labels = _skimage("slic")(
-        plots.displayable(photo.pixels), n_segments=n_segments, compactness=compactness, sigma=sigma, start_label=0
+        plots.to_rgb(photo.pixels), n_segments=n_segments, compactness=compactness, sigma=sigma, start_label=0
     )
     return objects_from_labels(labels.astype(np.int64))
 
@@ -40,7 +40,7 @@ def felzenszwalb(
 
     scale: the paper's k, for intensities up to 255. min_size: of a segment in pixels, which the paper leaves open.
     """
-    labels = _skimage("felzenszwalb")(plots.displayable(photo.pixels), scale=scale, sigma=sigma, min_size=min_size)
+    labels = _skimage("felzenszwalb")(plots.to_rgb(photo.pixels), scale=scale, sigma=sigma, min_size=min_size)
     return objects_from_labels(labels.astype(np.int64))
 
 

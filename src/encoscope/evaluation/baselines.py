@@ -27,8 +27,8 @@ from encoscope.images import LoadedImage, resize_image
 from encoscope.metrics import Candidates
 from encoscope.nave import segment
 from encoscope.nave.settings import NaveSettings
-from encoscope.plots import displayable
-from encoscope.regions import Region, outer_box
+from encoscope.plots import to_rgb
+from encoscope.regions import Region, compute_outer_box
 
 METHODS = ("nave", *DISCOVERY)
 MATCHED = ("slic", "felzenszwalb", "random", "grid")
@@ -58,7 +58,7 @@ class Parts:
 
     @property
     def candidates(self) -> Candidates:
-        """The regions as ``metrics.localise`` takes them."""
+        """The regions as ``metrics.localize`` takes them."""
         return candidates_of(self.regions, (self.labels.shape[0], self.labels.shape[1]), self.boxes)
 
     @property
@@ -182,7 +182,7 @@ class Baseline:
                         edge[...] = False
                 masks.append(mask)
         masks = [mask for mask in masks if mask.any()]
-        return objects_from_masks(masks, [outer_box(mask) for mask in masks], shape)
+        return objects_from_masks(masks, [compute_outer_box(mask) for mask in masks], shape)
 
 
 def slic(photo: LoadedImage, parts: int, options: Mapping[str, Any]) -> DiscoveredObjects:
@@ -228,7 +228,7 @@ def _shrunk(photo: LoadedImage) -> tuple[LoadedImage, float]:
     """A copy that takes a fraction of the time, and its sides over the photo's."""
     shrink = min(1.0, _SMALL / min(photo.height, photo.width))
     side = (max(1, round(photo.height * shrink)), max(1, round(photo.width * shrink)))
-    return replace(photo, pixels=resize_image(displayable(photo.pixels), side, "box")), shrink
+    return replace(photo, pixels=resize_image(to_rgb(photo.pixels), side, "box")), shrink
 
 
 def _labels(found: DiscoveredObjects) -> Int64[np.ndarray, "height width"]:

@@ -29,7 +29,7 @@ from encoscope.evaluation.runner import (
     unique,
 )
 from encoscope.images import BoxedImages, LoadedImage, SkippedImage
-from encoscope.metrics import hits, localise
+from encoscope.metrics import compute_hits, localize
 from encoscope.progress import Progress
 
 SELECT, SCORE = ("outer", "inner", "border"), ("outer", "inner")
@@ -47,7 +47,7 @@ def look(contender: Baseline, photo: LoadedImage, truth: np.ndarray, parts: int 
     """IoU of the chosen box for every way to choose and to score, NaN without true boxes; and how many candidates."""
     found = contender(photo, parts).candidates
     ious = {
-        f"{select} {score}": localise(found, truth, select=select, score=score).iou
+        f"{select} {score}": localize(found, truth, select=select, score=score).iou
         for select, score in product(SELECT, SCORE)
     }
     return {"candidates": len(found), **ious}
@@ -64,7 +64,7 @@ def examples(found: BoxedImages, limit: int | None = None) -> list[AnnotatedImag
 
 def corloc_of(measured: MeasuredExample, select: str, score: str) -> np.ndarray:
     """1 for every image whose chosen box finds an object ("larger than 50 %"), 0 for the others."""
-    return hits(measured.array(f"{select} {score}"))
+    return compute_hits(measured.array(f"{select} {score}"))
 
 
 def evaluate(

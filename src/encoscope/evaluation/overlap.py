@@ -24,19 +24,19 @@ from encoscope.evaluation.localization import beside, measure
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.runner import AnnotatedImage, Examples, Task, difference, short, unique
 from encoscope.images import LoadedImage, SkippedImage, read_images
-from encoscope.images.panoptic import VOID, panoptic
+from encoscope.images.panoptic import VOID, read_panoptic
 from encoscope.metrics import (
     Interval,
     ari,
+    assign_hungarian,
+    assign_many_to_one,
     bootstrap,
     boundary_score,
+    compute_ious,
+    count_overlap,
     foreground_ari,
-    hungarian,
     image_miou,
-    ious,
-    many_to_one,
     nmi,
-    overlap,
     undersegmentation_error,
 )
 from encoscope.nave import Nave
@@ -79,7 +79,7 @@ class Masks:
         return count if self.limit is None else min(count, self.limit)
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
-        readers = (panoptic(self.images, self.annotations, kind) for kind in ("category", "segment"))
+        readers = (read_panoptic(self.images, self.annotations, kind) for kind in ("category", "segment"))
         for whole, parts in islice(zip(*readers, strict=True), self.limit):
             things = np.where(np.isin(parts.labels, list(parts.things)), parts.labels + 1, 0)
             things[parts.labels == VOID] = VOID
@@ -209,8 +209,8 @@ def jointly(
             counted = np.stack(tables)
             row: dict[str, Any] = {"method": f"{name}, joint", "clusters": k}
             row |= {
-                "miou": _over_dataset(counted, many_to_one, seed),
-                "hungarian": _over_dataset(counted, hungarian, seed),
+                "miou": _over_dataset(counted, assign_many_to_one, seed),
+                "hungarian": _over_dataset(counted, assign_hungarian, seed),
                 "images": len(tables),
             }
             rows.append(row)
@@ -225,13 +225,13 @@ def jointly(
 
 def _table(labels: np.ndarray, truth: np.ndarray, categories: np.ndarray, k: int) -> Int64[np.ndarray, "k categories"]:
     dense = np.where(truth == VOID, VOID, np.searchsorted(categories, truth))
-    return overlap(labels.astype(np.int64), dense, sizes=(k, len(categories)), void=VOID)
+    return count_overlap(labels.astype(np.int64), dense, sizes=(k, len(categories)), void=VOID)
 
 
 def _over_dataset(tables: np.ndarray, assign: Any, seed: int) -> Interval:
     def miou(drawn: np.ndarray) -> float:
         table = tables[drawn.astype(np.int64)].sum(0)
-        return float(np.nanmean(ious(table, assign(table))))
+        return float(np.nanmean(compute_ious(table, assign(table))))
 
     return bootstrap(np.arange(len(tables), dtype=np.float64), miou, resamples=200, seed=seed)
 

@@ -57,7 +57,7 @@ class Example:
     def pixels(self) -> UInt8[np.ndarray, "height width 3"]:
         """The whole photo; grey where its file is gone."""
         try:
-            return plots.displayable(read_again(self.id, self.path))
+            return plots.to_rgb(read_again(self.id, self.path))
         except EncoscopeError:
             return np.full((96, 96, 3), _GREY, dtype=np.uint8)
 
@@ -168,7 +168,7 @@ class Description:
             texts.append(f"low: {example.activation:.3g}")
         if not pictures:
             pictures, texts = [np.full((cell, cell, 3), 255, dtype=np.uint8)], [self.note or "no images"]
-        return plots.contact_sheet(pictures, texts, columns, cell=cell, title=self._title())
+        return plots.draw_contact_sheet(pictures, texts, columns, cell=cell, title=self._title())
 
     def plot(self) -> Figure:
         """The contact sheet as a matplotlib figure."""

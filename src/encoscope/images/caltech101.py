@@ -15,7 +15,7 @@ SPLITS = ("train", "test")
 
 
 @cache
-def listed(split: str) -> tuple[str, ...]:
+def read_split(split: str) -> tuple[str, ...]:
     """The photos of a split as ``class/image_0001.jpg``, background included, as the shipped list orders them."""
     if split not in SPLITS:
         raise UsageError(
@@ -26,13 +26,13 @@ def listed(split: str) -> tuple[str, ...]:
 
 
 @cache
-def class_names() -> tuple[str, ...]:
+def list_classes() -> tuple[str, ...]:
     """The 101 folder names, sorted bytewise, background excluded: a class's index is its place here."""
-    names = {entry.split("/")[0] for split in SPLITS for entry in listed(split)} - {BACKGROUND}
+    names = {entry.split("/")[0] for split in SPLITS for entry in read_split(split)} - {BACKGROUND}
     return tuple(sorted(names, key=str.encode))
 
 
-def caltech101(root: str | Path, split: str = "train") -> LabelledImages:
+def read_caltech101(root: str | Path, split: str = "train") -> LabelledImages:
     """The photos of a split of Caltech-101, without the background class.
 
     root: the folder that holds ``101_ObjectCategories`` (as torchvision's ``Caltech101`` leaves it), or that one.
@@ -42,7 +42,7 @@ def caltech101(root: str | Path, split: str = "train") -> LabelledImages:
         UsageError: unknown split.
         MissingError: the folder, or a listed photo, is not there.
     """
-    entries = [entry for entry in listed(split) if not entry.startswith(f"{BACKGROUND}/")]
+    entries = [entry for entry in read_split(split) if not entry.startswith(f"{BACKGROUND}/")]
     root = Path(root)
     folder = root if root.name == FOLDER else root / FOLDER
     if not folder.is_dir():
@@ -51,5 +51,5 @@ def caltech101(root: str | Path, split: str = "train") -> LabelledImages:
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
         raise MissingError(f"Caltech-101 at {root} is incomplete: {missing} is not there; fetch the dataset again")
-    index = {name: place for place, name in enumerate(class_names())}
-    return LabelledImages(paths, tuple(index[entry.split("/")[0]] for entry in entries), class_names())
+    index = {name: place for place, name in enumerate(list_classes())}
+    return LabelledImages(paths, tuple(index[entry.split("/")[0]] for entry in entries), list_classes())

@@ -11,13 +11,13 @@ from typing import Any
 
 from encoscope.errors import ImageError, MissingError, UsageError
 from encoscope.images.image import SkippedImage
-from encoscope.images.sets import BoxedImages, Collection, Thing
+from encoscope.images.sets import AnnotatedObject, BoxedImages, BoxedImagesBuilder
 
 LIST = "coco_20k_filenames.txt"
 LISTED = 19_817
 
 
-def coco(images: str | Path, annotations: str | Path | None = None) -> BoxedImages:
+def read_coco(images: str | Path, annotations: str | Path | None = None) -> BoxedImages:
     """The annotated images of a COCO-style JSON, in its order.
 
     images: the folder of the photos; a file name in the JSON may carry folders that are not there. annotations: the
@@ -36,7 +36,7 @@ def coco(images: str | Path, annotations: str | Path | None = None) -> BoxedImag
     return _collect(folder, Path(annotations), document, document["images"], [])
 
 
-def coco20k(root: str | Path, listed: str | Path | None = None) -> BoxedImages:
+def read_coco20k(root: str | Path, listed: str | Path | None = None) -> BoxedImages:
     """COCO20k: the 19,817 photos of train2014 that LOST and its successors evaluate on.
 
     root: holds ``train2014`` (or ``images/train2014``) and ``annotations/instances_train2014.json``. listed: the list
@@ -100,8 +100,8 @@ def _collect(
 ) -> BoxedImages:
     try:
         names = {entry["id"]: str(entry["name"]) for entry in document.get("categories", [])}
-        by_image: dict[Any, list[Thing]] = defaultdict(list)
-        found = Collection()
+        by_image: dict[Any, list[AnnotatedObject]] = defaultdict(list)
+        found = BoxedImagesBuilder()
         for entry in document["annotations"]:
             box = entry.get("bbox")
             if not box:
@@ -109,7 +109,7 @@ def _collect(
                 continue
             x, y, width, height = (_finite(value) for value in box)
             name = names.setdefault(entry["category_id"], f"category {entry['category_id']}")
-            thing = Thing(name, (x, y, x + width, y + height), crowd=bool(entry.get("iscrowd", 0)))
+            thing = AnnotatedObject(name, (x, y, x + width, y + height), crowd=bool(entry.get("iscrowd", 0)))
             by_image[entry["image_id"]].append(thing)
         known = {entry["id"] for entry in document["images"]}
         strangers = sum(len(things) for image, things in by_image.items() if image not in known)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.images.datasets import is_dataset, open_dataset
-from encoscope.images.folders import below
+from encoscope.images.folders import find_image_files
 from encoscope.images.image import LoadedImage, SkippedImage
 from encoscope.images.levels import Color, Window
 from encoscope.images.read import MAX_PIXELS, read_image
@@ -32,7 +32,7 @@ def collect_files(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[st
         if is_dataset(path):
             files = list(open_dataset(path).paths)
         elif path.is_dir():
-            files = below(path)
+            files = find_image_files(path)
         elif path.exists():
             files = [path]
         else:

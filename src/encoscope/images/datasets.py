@@ -7,21 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from encoscope.errors import MissingError, UsageError, suggest_nearest
-from encoscope.images.caltech101 import caltech101
-from encoscope.images.coco import coco, coco20k
-from encoscope.images.folders import folder
+from encoscope.images.caltech101 import read_caltech101
+from encoscope.images.coco import read_coco, read_coco20k
+from encoscope.images.folders import read_folder
 from encoscope.images.sets import BoxedImages, LabelledImages
-from encoscope.images.stl10 import stl10
-from encoscope.images.voc import voc, voc07, voc12
+from encoscope.images.stl10 import read_stl10
+from encoscope.images.voc import read_voc, read_voc07, read_voc12
 
 _READERS: dict[str, Callable[..., LabelledImages]] = {
-    "caltech101": caltech101,
-    "coco": coco,
-    "coco20k": coco20k,
-    "stl10": stl10,
-    "voc": voc,
-    "voc07": voc07,
-    "voc12": voc12,
+    "caltech101": read_caltech101,
+    "coco": read_coco,
+    "coco20k": read_coco20k,
+    "stl10": read_stl10,
+    "voc": read_voc,
+    "voc07": read_voc07,
+    "voc12": read_voc12,
 }
 _AFTER = {"coco": "ANNOTATIONS.json", "coco20k": "LIST"}
 
@@ -48,7 +48,7 @@ def open_dataset(text: str | os.PathLike[str]) -> LabelledImages:
     root that does not hold the data, or only a part of it.
     """
     if Path(text).is_dir():
-        return folder(Path(text))
+        return read_folder(Path(text))
     name, colon, rest = os.fspath(text).partition(":")
     if not colon:
         raise MissingError(f"no such folder: {text}; a dataset is a folder or NAME:ROOT with {', '.join(_READERS)}")

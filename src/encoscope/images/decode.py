@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from encoscope.errors import EncoscopeError, ImageError
-from encoscope.images.levels import Raw, check_size
+from encoscope.images.levels import RawPixels, check_size
 
 # Pillow logs some oddities of files; without a handler Python would print them.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -37,7 +37,7 @@ _inside = 0
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_decoders() -> Iterator[None]:
     """No decoder's warning and no Pillow limit inside; several threads may be inside at once."""
     global _inside
     with _lock:
@@ -58,13 +58,13 @@ def quiet() -> Iterator[None]:
                 caught.__exit__(None, None, None)
 
 
-def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> Raw:
+def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> RawPixels:
     """An open file to its stored values. Any failure of a decoder is an ImageError with the reason alone.
 
     A file is refused by the size in its header, before anything is decoded. Of several frames the first counts.
     """
     try:
-        with quiet():
+        with silence_decoders():
             return _decode(data, max_pixels, window)
     except UnidentifiedImageError as error:
         raise ImageError("not an image in a known format") from error
@@ -76,7 +76,7 @@ def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None)
         raise ImageError(_one_line(error)) from error
 
 
-def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> Raw:
+def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> RawPixels:
     head = data.read(132)
     data.seek(0)
     if not head:
@@ -87,7 +87,7 @@ def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None
         return decode_dicom(data, max_pixels, window)
     try:
         with Image.open(data) as image:
-            return from_pil(image, max_pixels)
+            return decode_pil(image, max_pixels)
     except (UnidentifiedImageError, ValueError):  # ValueError: known by its header, but not how its bands are laid out
         if head[:4] not in _TIFF:
             raise
@@ -97,7 +97,7 @@ def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None
         return decode_tiff(data, max_pixels)
 
 
-def from_pil(image: Image.Image, max_pixels: int) -> Raw:
+def decode_pil(image: Image.Image, max_pixels: int) -> RawPixels:
     """A PIL image of any mode, turned as its EXIF orientation says, to its stored values."""
     check_size(image.width, image.height, max_pixels)
     tags = getattr(image, "tag_v2", {})
@@ -108,12 +108,12 @@ def from_pil(image: Image.Image, max_pixels: int) -> Raw:
     if image.mode.startswith("I;16"):
         white = float(2 ** max(tags.get(_BITS, (16,))) - 1)  # 12-bit TIFFs come in 16-bit words
         values = np.asarray(image).astype(np.uint16)[:, :, None]
-        return Raw(np.uint16(white) - values if tags.get(_PHOTOMETRIC) == 0 else values, white)
+        return RawPixels(np.uint16(white) - values if tags.get(_PHOTOMETRIC) == 0 else values, white)
     if image.mode == "I":
         values = np.asarray(image)[:, :, None]
-        return Raw(values.astype(np.uint16), 65535.0) if image.format == "PPM" else Raw(values, np.inf)
+        return RawPixels(values.astype(np.uint16), 65535.0) if image.format == "PPM" else RawPixels(values, np.inf)
     if image.mode == "F":
-        return Raw(np.asarray(image)[:, :, None], 1.0)
+        return RawPixels(np.asarray(image)[:, :, None], 1.0)
     if image.has_transparency_data:
         values, alpha = np.asarray(image.convert("RGBA")), True
     elif image.mode in ("1", "L"):
@@ -121,8 +121,8 @@ def from_pil(image: Image.Image, max_pixels: int) -> Raw:
     else:
         values, alpha = np.asarray(image if image.mode == "RGB" else image.convert("RGB")), False
     if ";16" in rawmode:  # Pillow keeps the high byte of 16-bit colour; a window is still given in 16-bit values
-        return Raw(values.astype(np.uint16) * 257, 65535.0, alpha)
-    return Raw(values, 255.0, alpha)
+        return RawPixels(values.astype(np.uint16) * 257, 65535.0, alpha)
+    return RawPixels(values, 255.0, alpha)
 
 
 def _upright(image: Image.Image) -> Image.Image:

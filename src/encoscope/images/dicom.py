@@ -7,10 +7,10 @@ from typing import IO
 import numpy as np
 
 from encoscope.errors import ImageError, MissingError
-from encoscope.images.levels import Raw, check_size
+from encoscope.images.levels import RawPixels, check_size
 
 
-def decode_dicom(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> Raw:
+def decode_dicom(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> RawPixels:
     """The first frame of a DICOM file.
 
     Colour comes as it is stored. Grey is rescaled (slope and intercept: Hounsfield units in CT); without a
@@ -28,7 +28,7 @@ def decode_dicom(data: IO[bytes], max_pixels: int, window: tuple[float, float] |
     check_size(int(dataset.Columns), int(dataset.Rows), max_pixels)
     stored = np.asarray(pixel_array(dataset, index=0))
     if stored.ndim == 3:
-        return Raw(stored, float(2 ** int(dataset.BitsStored) - 1))
+        return RawPixels(stored, float(2 ** int(dataset.BitsStored) - 1))
     slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
     values = stored.astype(np.float32) * slope + intercept
     bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
@@ -41,7 +41,7 @@ def decode_dicom(data: IO[bytes], max_pixels: int, window: tuple[float, float] |
         ends = window
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         values = sum(ends) - values  # swaps the window's ends
-    return Raw(values[:, :, None], 1.0)
+    return RawPixels(values[:, :, None], 1.0)
 
 
 def _by_own_window(values: np.ndarray, dataset) -> np.ndarray:

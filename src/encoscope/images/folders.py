@@ -14,7 +14,7 @@ SUFFIXES = frozenset(
 )
 
 
-def below(folder: Path) -> list[Path]:
+def find_image_files(folder: Path) -> list[Path]:
     """All files below a folder with a known suffix, sorted, hidden ones left out. MissingError when there are none."""
 
     def refuse(error: OSError) -> None:
@@ -31,7 +31,7 @@ def below(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.as_posix())
 
 
-def folder(root: str | Path) -> LabelledImages:
+def read_folder(root: str | Path) -> LabelledImages:
     """The images below a folder, labelled by its subfolders (ImageFolder) when all of them lie in subfolders.
 
     A class is a folder directly below ``root``, whatever lies deeper; without subfolders, or with images beside them,
@@ -40,7 +40,7 @@ def folder(root: str | Path) -> LabelledImages:
     root = Path(root)
     if not root.is_dir():
         raise MissingError(f"no such folder: {root}")
-    files = below(root)
+    files = find_image_files(root)
     places = [file.relative_to(root).parts for file in files]
     if any(len(parts) == 1 for parts in places):
         return LabelledImages(tuple(files), (), ())

@@ -21,7 +21,7 @@ _SLACK = 1e-4  # floats that resizing or compression left a hair outside [0, 1] 
 
 
 @dataclass(frozen=True, eq=False)
-class Raw:
+class RawPixels:
     """Values as a file or an array holds them.
 
     values: ``[height, width, channels]``, any real dtype. white: the stored value that means 1.0, for integers.
@@ -42,7 +42,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def to_pixels(raw: Raw, channels: int, window: Window | None, background: Color) -> Pixels:
+def to_pixels(raw: RawPixels, channels: int, window: Window | None, background: Color) -> Pixels:
     """Stored values to the pixels of a Photo with ``channels`` channels.
 
     8-bit values stay as they are; other unsigned integers are divided by the value of white; floats must lie in
@@ -101,7 +101,7 @@ def _scaled(values: np.ndarray, white: float, window: Window | None) -> Pixels:
 
 
 def _composited(pixels: Pixels, alpha: Float32[np.ndarray, "height width"], background: Color) -> Pixels:
-    colour = rgb(background)
+    colour = parse_color(background)
     if pixels.dtype == np.uint8:
         colours = as_channels(pixels, 3)
         canvas = Image.new("RGB", colours.shape[1::-1], colour)
@@ -112,7 +112,7 @@ def _composited(pixels: Pixels, alpha: Float32[np.ndarray, "height width"], back
     return colours * share + np.asarray(colour, dtype=np.float32) / 255 * (1 - share)
 
 
-def rgb(colour: Color) -> tuple[int, int, int]:
+def parse_color(colour: Color) -> tuple[int, int, int]:
     """A colour's name, ``#rrggbb`` or (red, green, blue) in 0 to 255, as the latter; UsageError when it is none."""
     try:
         if isinstance(colour, str):

@@ -33,7 +33,7 @@ class Panoptic:
     things: frozenset[int] = field(default_factory=frozenset)
 
 
-def segment_ids(png: Path) -> Int64[np.ndarray, "height width"]:
+def read_segment_ids(png: Path) -> Int64[np.ndarray, "height width"]:
     """The segment ids of a panoptic PNG: red + 256 green + 256² blue; 0 is unlabelled.
 
     Raises:
@@ -53,7 +53,7 @@ def segment_ids(png: Path) -> Int64[np.ndarray, "height width"]:
     return colours @ np.array([1, 256, 256**2])
 
 
-def panoptic(images: str | Path, annotations: str | Path, labels: Labels | str = "category") -> Iterator[Panoptic]:
+def read_panoptic(images: str | Path, annotations: str | Path, labels: Labels | str = "category") -> Iterator[Panoptic]:
     """The annotated images of a COCO panoptic file, in its order.
 
     images: the folder of the photos. annotations: the JSON; the PNGs lie in the folder of the same name without suffix.
@@ -88,7 +88,7 @@ def _read(
     labels: str,
 ) -> Iterator[Panoptic]:
     for entry in entries:
-        ids = segment_ids(masks / entry["file_name"])
+        ids = read_segment_ids(masks / entry["file_name"])
         numbered = np.full(ids.shape, VOID, dtype=np.int64)
         names: dict[int, str] = {}
         things: set[int] = set()

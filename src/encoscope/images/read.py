@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from encoscope.errors import EncoscopeError, ImageError, MissingError
-from encoscope.images.decode import decode, from_pil, quiet
+from encoscope.images.decode import decode, decode_pil, silence_decoders
 from encoscope.images.image import LoadedImage, hash_pixels
-from encoscope.images.levels import Color, Raw, Window, as_channels, check_window, to_pixels
+from encoscope.images.levels import Color, RawPixels, Window, as_channels, check_window, to_pixels
 
 MAX_PIXELS = 100_000_000
 
@@ -47,8 +47,8 @@ def read_image(
         return _read_file(Path(source), channels, max_pixels, window, background)
     try:
         if isinstance(source, Image.Image):
-            with quiet():
-                raw = from_pil(source, max_pixels)
+            with silence_decoders():
+                raw = decode_pil(source, max_pixels)
         elif isinstance(source, Tensor):
             raw = _from_tensor(source, channels)
         elif isinstance(source, np.ndarray):
@@ -87,14 +87,14 @@ def _read_file(path: Path, channels: int, max_pixels: int, window: Window | None
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _from_tensor(tensor: Tensor, channels: int) -> Raw:
+def _from_tensor(tensor: Tensor, channels: int) -> RawPixels:
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         tensor = tensor.float()  # numpy has no bfloat16
     return _from_array(tensor.numpy(), channels, first=True)
 
 
-def _from_array(values: np.ndarray, channels: int, first: bool) -> Raw:
+def _from_array(values: np.ndarray, channels: int, first: bool) -> RawPixels:
     """``first``: whether ``[C, H, W]`` wins where both layouts are possible (tensors)."""
     shape = values.shape
     if values.ndim == 2:
@@ -114,4 +114,4 @@ def _from_array(values: np.ndarray, channels: int, first: bool) -> Raw:
     if values.dtype.kind not in "uif":
         raise ImageError(f"an image holds real numbers, not {values.dtype}")
     white = float(np.iinfo(values.dtype).max) if values.dtype.kind in "ui" else 1.0
-    return Raw(values, white, alpha=values.shape[2] == 4 and channels in (1, 3))
+    return RawPixels(values, white, alpha=values.shape[2] == 4 and channels in (1, 3))

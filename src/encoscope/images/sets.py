@@ -66,7 +66,7 @@ class BoxedImages(LabelledImages):
 
 
 @dataclass(frozen=True)
-class Thing:
+class AnnotatedObject:
     """One annotated object, as it was read: a box that may be anywhere, and a class name."""
 
     name: str
@@ -77,21 +77,21 @@ class Thing:
 
 
 @dataclass
-class Collection:
+class BoxedImagesBuilder:
     """Builds BoxedPhotos photo by photo, and counts what was odd."""
 
-    things: dict[Path, list[Thing]] = field(default_factory=dict)
+    things: dict[Path, list[AnnotatedObject]] = field(default_factory=dict)
     skipped: list[SkippedImage] = field(default_factory=list)
     clipped: int = 0
     dropped: int = 0
     boxless: int = 0  # objects annotated without a box
 
-    def add(self, path: Path, things: Iterable[Thing], size: tuple[int, int] | None) -> None:
+    def add(self, path: Path, things: Iterable[AnnotatedObject], size: tuple[int, int] | None) -> None:
         """Add a photo. size: (width, height) as the annotation has it; the file is asked where it seems wrong."""
         things = list(things)
         if things and (size is None or _outside(things, size)):
             try:
-                size = image_size(path)
+                size = read_image_size(path)
             except ImageError as error:
                 self.skipped.append(SkippedImage(str(path), str(error)))
                 return
@@ -153,7 +153,7 @@ class Collection:
         return [f"{count} {what}" for count, what in found if count]
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def read_image_size(path: Path) -> tuple[int, int]:
     """(width, height) of an image file, upright, from its header. ImageError when it is not there or no image."""
     try:
         with Image.open(path) as image:
@@ -163,5 +163,5 @@ def image_size(path: Path) -> tuple[int, int]:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _outside(things: Sequence[Thing], size: tuple[int, int]) -> bool:
+def _outside(things: Sequence[AnnotatedObject], size: tuple[int, int]) -> bool:
     return any(max(t.box[::2]) > size[0] or max(t.box[1::2]) > size[1] for t in things)

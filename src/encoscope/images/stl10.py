@@ -26,7 +26,7 @@ SIDE = 96
 _BYTES = 3 * SIDE * SIDE
 
 
-def stl10(root: str | Path, split: str = "train") -> LabelledImages:
+def read_stl10(root: str | Path, split: str = "train") -> LabelledImages:
     """The photos of a split of STL-10 as PNG files in the cache (``ENCOSCOPE_CACHE``), unpacked when first asked for.
 
     root: the folder that holds ``stl10_binary``, or that one. split: "train" (5,000 photos), "test" (8,000), or

@@ -7,10 +7,10 @@ from typing import IO
 import numpy as np
 
 from encoscope.errors import ImageError, MissingError
-from encoscope.images.levels import Raw, check_size
+from encoscope.images.levels import RawPixels, check_size
 
 
-def decode_tiff(data: IO[bytes], max_pixels: int) -> Raw:
+def decode_tiff(data: IO[bytes], max_pixels: int) -> RawPixels:
     """The first image of a TIFF to its stored values; MissingError when tifffile is not installed."""
     try:
         import tifffile
@@ -28,4 +28,4 @@ def decode_tiff(data: IO[bytes], max_pixels: int) -> Raw:
     rest = [axis for axis in range(values.ndim) if axis not in order]
     values = np.transpose(values, order + rest).reshape(sides["Y"], sides["X"], -1)
     white = float(np.iinfo(values.dtype).max) if values.dtype.kind in "iu" else 1.0
-    return Raw(values, white)
+    return RawPixels(values, white)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from encoscope.errors import ImageError, MissingError, UsageError, suggest_nearest
 from encoscope.images.folders import SUFFIXES
 from encoscope.images.image import SkippedImage
-from encoscope.images.sets import BoxedImages, Collection, Thing
+from encoscope.images.sets import AnnotatedObject, BoxedImages, BoxedImagesBuilder
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -25,17 +25,17 @@ _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)""")
 _TRUE = {"1", "true", "yes"}
 
 
-def voc07(root: str | Path, split: str = "trainval") -> BoxedImages:
+def read_voc07(root: str | Path, split: str = "trainval") -> BoxedImages:
     """PASCAL VOC 2007: 5,011 photos in trainval, 20 classes; ``root`` holds ``VOC2007``, ``VOCdevkit`` or is either."""
     return _official(Path(root), split, "2007")
 
 
-def voc12(root: str | Path, split: str = "trainval") -> BoxedImages:
+def read_voc12(root: str | Path, split: str = "trainval") -> BoxedImages:
     """PASCAL VOC 2012: 11,540 photos in trainval, 20 classes."""
     return _official(Path(root), split, "2012")
 
 
-def voc(root: str | Path, split: str | None = None) -> BoxedImages:
+def read_voc(root: str | Path, split: str | None = None) -> BoxedImages:
     """Any folder in VOC's layout: ``Annotations`` and ``JPEGImages`` (or ``images``), or XML files beside the images.
 
     split: a list in ``ImageSets/Main``; left out, ``trainval`` if there is one, else every annotation. Coordinates are
@@ -56,12 +56,12 @@ def voc(root: str | Path, split: str | None = None) -> BoxedImages:
         split = "trainval" if (root / "ImageSets" / "Main" / "trainval.txt").is_file() else None
     stems = sorted(file.stem for file in annotations.glob("*.xml")) if split is None else _listed(root, split)
     files = _images(images)
-    read: dict[Path, tuple[list[Thing], tuple[int, int] | None]] = {}
-    found = Collection()
+    read: dict[Path, tuple[list[AnnotatedObject], tuple[int, int] | None]] = {}
+    found = BoxedImagesBuilder()
     for stem in stems:
         xml = annotations / f"{stem}.xml"
         try:
-            things, size, named, boxless = parse(xml)
+            things, size, named, boxless = parse_annotation(xml)
         except (ImageError, MissingError) as error:
             found.skipped.append(SkippedImage(str(xml), str(error)))
             continue
@@ -99,9 +99,9 @@ def _official(root: Path, split: str, year: str) -> BoxedImages:
     paths = [home / "JPEGImages" / f"{stem}.jpg" for stem in stems]
     _whole(name, home, paths)
     _whole(name, home, [home / "Annotations" / f"{stem}.xml" for stem in stems])
-    found = Collection()
+    found = BoxedImagesBuilder()
     for stem, path in zip(stems, paths, strict=True):
-        things, size, _, boxless = parse(home / "Annotations" / f"{stem}.xml")
+        things, size, _, boxless = parse_annotation(home / "Annotations" / f"{stem}.xml")
         found.boxless += boxless
         found.add(path, _from_zero(things, 1), size)
     return found.finish(CLASSES)
@@ -134,7 +134,7 @@ def _images(folder: Path) -> Mapping[str, Path]:
     return {file.stem: file for file in sorted(folder.iterdir(), reverse=True) if file.suffix.lower() in SUFFIXES}
 
 
-def _from_zero(things: list[Thing], first: int) -> Iterator[Thing]:
+def _from_zero(things: list[AnnotatedObject], first: int) -> Iterator[AnnotatedObject]:
     """Pixel numbers from 1, both ends counted, as edges from 0: (1, width) becomes (0, width), as LOST does.
 
     Tools that count from 0 write edges already.
@@ -144,7 +144,7 @@ def _from_zero(things: list[Thing], first: int) -> Iterator[Thing]:
         yield replace(thing, box=(x0 - first, y0 - first, x1, y1))
 
 
-def parse(xml: Path) -> tuple[list[Thing], tuple[int, int] | None, str, int]:
+def parse_annotation(xml: Path) -> tuple[list[AnnotatedObject], tuple[int, int] | None, str, int]:
     """The objects of an annotation, the image's (width, height) if said, its file name, and how many had no box.
 
     Coordinates are as written. Raises MissingError when there is no such file, ImageError when it is damaged.
@@ -168,7 +168,7 @@ def parse(xml: Path) -> tuple[list[Thing], tuple[int, int] | None, str, int]:
         name = (entry.findtext("name") or "").strip() or "object"
         difficult, truncated = (_flag(entry, flag) for flag in ("difficult", "truncated"))
         (x0, x1), (y0, y1) = sorted(corners[::2]), sorted(corners[1::2])  # a box may have been drawn from any corner
-        things.append(Thing(name, (x0, y0, x1, y1), difficult, truncated))
+        things.append(AnnotatedObject(name, (x0, y0, x1, y1), difficult, truncated))
     return things, _size(root), (root.findtext("filename") or "").strip(), boxless
 
 

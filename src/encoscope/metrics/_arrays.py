@@ -15,7 +15,7 @@ Features: TypeAlias = Float[np.ndarray, "_images _channels"] | Float[Tensor, "_i
 Scores: TypeAlias = Float[np.ndarray, " _images"] | Float[Tensor, " _images"]
 
 
-def float64(values: np.ndarray | Tensor, name: str = "the values") -> Float64[np.ndarray, ...]:
+def as_float64(values: np.ndarray | Tensor, name: str = "the values") -> Float64[np.ndarray, ...]:
     """The values in double precision on the CPU. UsageError when some are NaN or infinite."""
     array = values.detach().to("cpu", torch.float64).numpy() if isinstance(values, Tensor) else np.asarray(values)
     array = array.astype(np.float64, copy=False)
@@ -24,7 +24,7 @@ def float64(values: np.ndarray | Tensor, name: str = "the values") -> Float64[np
     return array
 
 
-def same_width(first: np.ndarray, second: np.ndarray) -> None:
+def check_same_width(first: np.ndarray, second: np.ndarray) -> None:
     """UsageError unless both have as many channels."""
     if first.shape[1] != second.shape[1]:
         raise UsageError(
@@ -32,7 +32,7 @@ def same_width(first: np.ndarray, second: np.ndarray) -> None:
         )
 
 
-def at_least(values: np.ndarray, count: int, what: str) -> None:
+def check_count(values: np.ndarray, count: int, what: str) -> None:
     """UsageError for fewer rows than that."""
     if len(values) < count:
         raise UsageError(f"{what} needs at least {count} images, not {len(values)}")

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Integer
 from scipy.ndimage import distance_transform_edt
 
 from encoscope.errors import UsageError
-from encoscope.metrics.miou import overlap
+from encoscope.metrics.miou import count_overlap
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class BoundaryScore:
     f: float
 
 
-def boundaries(labels: Integer[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+def find_boundaries(labels: Integer[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
     """The pixels whose right, lower or lower right neighbour has another label: lines one pixel wide."""
     found = np.zeros(labels.shape, dtype=bool)
     found[:, :-1] |= labels[:, :-1] != labels[:, 1:]
@@ -51,7 +51,7 @@ def boundary_score(
         raise UsageError(f"the segmentation is {clusters.shape} pixels and the labels {labels.shape}")
     if tolerance < 0:
         raise UsageError(f"tolerance is a distance in pixels, at least 0, not {tolerance}")
-    found, true = boundaries(clusters), boundaries(labels)
+    found, true = find_boundaries(clusters), find_boundaries(labels)
     if void is not None:
         clear = ~_near(labels == void, tolerance + 1.5)  # a line drawn on the neighbour's side counts as around it
         found, true = found & clear, true & clear
@@ -68,7 +68,7 @@ def undersegmentation_error(
     For each label, every segment that touches it leaks by the smaller of its parts inside and outside; over the number
     of pixels. Meant for segments smaller than objects. NaN where no labelled pixel is left.
     """
-    table = overlap(clusters, labels, void=void)
+    table = count_overlap(clusters, labels, void=void)
     if not table.sum():
         return float("nan")
     return float(np.minimum(table, table.sum(1, keepdims=True) - table).sum() / table.sum())

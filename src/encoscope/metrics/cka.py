@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from encoscope.errors import UsageError
-from encoscope.metrics._arrays import Features, float64
+from encoscope.metrics._arrays import Features, as_float64
 
 
 def linear_cka(first: Features, second: Features, *, unbiased: bool = False) -> float:
@@ -33,7 +33,7 @@ class LinearCKA:
 
     def partial_fit(self, first: Features, second: Features) -> LinearCKA:
         """Take a batch: both networks' features of the same images, in the same order."""
-        x, y = float64(first, "first features"), float64(second, "second features")
+        x, y = as_float64(first, "first features"), as_float64(second, "second features")
         if len(x) != len(y):
             raise UsageError(f"CKA compares features of the same images: {len(x)} and {len(y)} rows")
         self.count += len(x)

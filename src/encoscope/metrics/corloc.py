@@ -39,7 +39,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Localised:
+class Localization:
     """What was chosen in one image.
 
     index: of the candidate; None without candidates. iou: of its scored box with the best true box, 0 without
@@ -51,7 +51,7 @@ class Localised:
     candidates: int
 
 
-def box_ious(
+def compute_box_ious(
     boxes: Float[np.ndarray, "boxes 4"], truth: Float[np.ndarray, "objects 4"]
 ) -> Float[np.ndarray, "boxes objects"]:
     """Intersection over union of every pair, areas being (x1 - x0)(y1 - y0) as in the evaluation code of the papers.
@@ -65,13 +65,13 @@ def box_ious(
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def localise(
+def localize(
     candidates: Candidates,
     truth: Float[np.ndarray, "objects 4"],
     *,
     select: Select | str = "outer",
     score: Score | str = "outer",
-) -> Localised:
+) -> Localization:
     """Choose one candidate of an image and score its box.
 
     select: "outer" and "inner", with the truth at hand, the candidate whose outer (inner) box has the highest IoU with
@@ -86,13 +86,13 @@ def localise(
     if select not in get_args(Select) or score not in get_args(Score):
         raise UsageError(f"select is outer, inner or border and score is outer or inner, not {select!r} and {score!r}")
     if not len(truth):
-        return Localised(None, float("nan"), len(candidates))
+        return Localization(None, float("nan"), len(candidates))
     if not len(candidates):
-        return Localised(None, 0.0, 0)
-    scores = {kind: box_ious(getattr(candidates, kind), truth).max(1) for kind in ORACLES}
+        return Localization(None, 0.0, 0)
+    scores = {kind: compute_box_ious(getattr(candidates, kind), truth).max(1) for kind in ORACLES}
     order = candidates.contact if select == "border" else -scores[select]
     index = int(np.lexsort((-candidates.area, order))[0])
-    return Localised(index, float(scores[score][index]), len(candidates))
+    return Localization(index, float(scores[score][index]), len(candidates))
 
 
 def corloc(
@@ -103,10 +103,10 @@ def corloc(
     strict: "larger than 50 %", as NAVE's paper says; False counts exactly 0.5 as well, as LOST's code does. NaN where
     no image has an object.
     """
-    return float(np.nanmean(hits(ious, threshold, strict=strict))) if not np.isnan(ious).all() else float("nan")
+    return float(np.nanmean(compute_hits(ious, threshold, strict=strict))) if not np.isnan(ious).all() else float("nan")
 
 
-def hits(
+def compute_hits(
     ious: Sequence[float] | Float[np.ndarray, " images"], threshold: float = 0.5, *, strict: bool = True
 ) -> Float[np.ndarray, " images"]:
     """1 for each image found, 0 for the others, NaN for those without objects: what intervals are drawn over."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from sklearn.cluster import KMeans
 
 from encoscope.errors import UsageError
-from encoscope.metrics._arrays import Features, at_least, float64
+from encoscope.metrics._arrays import Features, as_float64, check_count
 
 
 def clarity(embeddings: Features) -> float:
@@ -17,7 +17,7 @@ def clarity(embeddings: Features) -> float:
     UsageError for fewer than two images or a vector of zeros.
     """
     unit = _unit(embeddings)
-    at_least(unit, 2, "a mean over pairs")
+    check_count(unit, 2, "a mean over pairs")
     count = len(unit)
     return float(((unit.sum(0) ** 2).sum() - count) / (count * (count - 1)))
 
@@ -28,7 +28,7 @@ def redundancy(concepts: Features) -> Float[np.ndarray, " units"]:
     concepts: one vector per unit, such as the mean embedding of its images. Raises UsageError for fewer than two units.
     """
     unit = _unit(concepts)
-    at_least(unit, 2, "redundancy")
+    check_count(unit, 2, "redundancy")
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -np.inf)
     return cosines.max(1)
@@ -40,7 +40,7 @@ def polysemanticity(embeddings: Features, *, seed: int = 0) -> float:
     Raises UsageError for fewer than two images. Of images that are all alike, 0.
     """
     unit = _unit(embeddings)
-    at_least(unit, 2, "two clusters")
+    check_count(unit, 2, "two clusters")
     if np.allclose(unit, unit[0]):
         return 0.0
     fitted = KMeans(2, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
@@ -50,7 +50,7 @@ def polysemanticity(embeddings: Features, *, seed: int = 0) -> float:
 
 
 def _unit(embeddings: Features) -> np.ndarray:
-    array = float64(embeddings, "embeddings")
+    array = as_float64(embeddings, "embeddings")
     lengths = np.linalg.norm(array, axis=1, keepdims=True)
     if not lengths.all():
         raise UsageError(f"embedding {int(np.flatnonzero(lengths == 0)[0])} is all zeros: it has no direction")

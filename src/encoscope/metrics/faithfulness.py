@@ -9,7 +9,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from encoscope.errors import UsageError
-from encoscope.metrics._arrays import float64
+from encoscope.metrics._arrays import as_float64
 
 
 def curve_auc(
@@ -28,7 +28,7 @@ def curve_auc(
     For deletion lower is better, for insertion higher. Raises UsageError for fewer than two scores, fractions that do
     not rise from 0 to 1, and a whole image's score of 0 or less with ``relative``.
     """
-    values = float64(np.asarray(scores, dtype=np.float64), "scores")
+    values = as_float64(np.asarray(scores, dtype=np.float64), "scores")
     at = np.linspace(0, 1, len(values)) if fractions is None else np.asarray(fractions, dtype=np.float64)
     if len(values) < 2 or at.shape != values.shape:
         raise UsageError(f"a curve has at least two scores and as many fractions, not {len(values)} and {len(at)}")
@@ -50,7 +50,7 @@ def explained_variance(
     values: a feature vector per pixel or cell; labels: its segment. NaN when the features do not vary. More segments
     always explain more: compare with a control of as many. Raises UsageError for other numbers of labels.
     """
-    data = float64(values, "features")
+    data = as_float64(values, "features")
     if len(data) != len(labels):
         raise UsageError(f"{len(labels)} labels for {len(data)} feature vectors")
     if not len(data):

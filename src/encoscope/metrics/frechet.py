@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope.errors import UsageError
-from encoscope.metrics._arrays import Features, at_least, float64, same_width
+from encoscope.metrics._arrays import Features, as_float64, check_count, check_same_width
 
 
 def frechet_distance(real: Features, made: Features) -> float:
@@ -22,10 +22,10 @@ def frechet_distance(real: Features, made: Features) -> float:
     Raises:
         UsageError: fewer than two images in a set, different numbers of channels, NaN.
     """
-    one, two = float64(real, "real features"), float64(made, "features of made images")
-    same_width(one, two)
-    at_least(one, 2, "a covariance")
-    at_least(two, 2, "a covariance")
+    one, two = as_float64(real, "real features"), as_float64(made, "features of made images")
+    check_same_width(one, two)
+    check_count(one, 2, "a covariance")
+    check_count(two, 2, "a covariance")
     (mean1, root1), (mean2, root2) = _moments(one), _moments(two)
     shared = np.linalg.svd(root1 @ root2.T, compute_uv=False).sum()
     return _distance(mean1, mean2, float((root1**2).sum()), float((root2**2).sum()), shared)
@@ -41,10 +41,10 @@ def frechet_from_moments(
 
     Raises UsageError for covariances that are not symmetric or not positive semidefinite.
     """
-    root1, root2 = _root(float64(covariance1, "covariance1")), _root(float64(covariance2, "covariance2"))
+    root1, root2 = _root(as_float64(covariance1, "covariance1")), _root(as_float64(covariance2, "covariance2"))
     shared = np.linalg.svd(root1.T @ root2, compute_uv=False).sum()
     traces = float(np.trace(covariance1)), float(np.trace(covariance2))
-    return _distance(float64(mean1, "mean1"), float64(mean2, "mean2"), *traces, shared)
+    return _distance(as_float64(mean1, "mean1"), as_float64(mean2, "mean2"), *traces, shared)
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

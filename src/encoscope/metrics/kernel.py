@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope.errors import UsageError
-from encoscope.metrics._arrays import Features, at_least, float64, same_width
+from encoscope.metrics._arrays import Features, as_float64, check_count, check_same_width
 
 
 @dataclass(frozen=True)
@@ -68,22 +68,22 @@ def kernel_distance(
     return KernelDistance(float(np.mean(values)), float(np.std(values)), subsets, size)
 
 
-def halves(
+def split_halves(
     features: Features, seed: int = 0
 ) -> tuple[Float[np.ndarray, "half channels"], Float[np.ndarray, "rest channels"]]:
     """Two random halves of a set of features, for the distance of real photos from real photos."""
-    array = float64(features, "features")
-    at_least(array, 4, "a split into halves")
+    array = as_float64(features, "features")
+    check_count(array, 4, "a split into halves")
     order = np.random.default_rng(seed).permutation(len(array))
     middle = len(array) // 2
     return array[order[:middle]], array[order[middle:]]
 
 
 def _checked(first: Features, second: Features) -> tuple[np.ndarray, np.ndarray]:
-    one, two = float64(first, "first features"), float64(second, "second features")
-    same_width(one, two)
-    at_least(one, 2, "the kernel distance")
-    at_least(two, 2, "the kernel distance")
+    one, two = as_float64(first, "first features"), as_float64(second, "second features")
+    check_same_width(one, two)
+    check_count(one, 2, "the kernel distance")
+    check_count(two, 2, "the kernel distance")
     return one, two
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope.errors import UsageError
-from encoscope.metrics._arrays import Features, float64
+from encoscope.metrics._arrays import Features, as_float64
 
 MINIBATCH = 128
 
@@ -34,7 +34,7 @@ class LayerCKA:
 
     def partial_fit(self, first: Sequence[Features], second: Sequence[Features]) -> LayerCKA:
         """Take a batch: the features of each layer of both networks, for the same images in the same order."""
-        layers = [float64(values, "a layer's features") for values in (*first, *second)]
+        layers = [as_float64(values, "a layer's features") for values in (*first, *second)]
         if len(layers) != len(self._waiting) or len({len(values) for values in layers}) > 1:
             raise UsageError("CKA needs every layer's features of the same images")
         for held, values in zip(self._waiting, layers, strict=True):

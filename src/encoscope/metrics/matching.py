@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from encoscope.errors import UsageError
-from encoscope.metrics._arrays import Features, float64
+from encoscope.metrics._arrays import Features, as_float64
 
 
 @dataclass(eq=False)
@@ -26,7 +26,7 @@ class Correlation:
 
     def partial_fit(self, first: Features, second: Features) -> Correlation:
         """Take a batch: both networks' features of the same images, in the same order."""
-        x, y = float64(first, "first features"), float64(second, "second features")
+        x, y = as_float64(first, "first features"), as_float64(second, "second features")
         if len(x) != len(y):
             raise UsageError(f"features of the same images are needed: {len(x)} and {len(y)} rows")
         if not len(x):

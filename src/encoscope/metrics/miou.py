@@ -18,7 +18,7 @@ from encoscope.errors import UsageError
 Assignment: TypeAlias = Literal["many-to-one", "hungarian"]
 
 
-def overlap(
+def count_overlap(
     clusters: Integer[np.ndarray, "height width"],
     labels: Integer[np.ndarray, "rows columns"],
     sizes: tuple[int, int] | None = None,
@@ -50,12 +50,12 @@ def overlap(
     return table if (found < 0).any() else table[:rows]
 
 
-def many_to_one(table: Integer[np.ndarray, "clusters labels"]) -> Int64[np.ndarray, " clusters"]:
+def assign_many_to_one(table: Integer[np.ndarray, "clusters labels"]) -> Int64[np.ndarray, " clusters"]:
     """The label that each cluster shares most pixels with (the lower at a tie); -1 for an empty cluster."""
     return np.where(table.sum(1) > 0, table.argmax(1), -1).astype(np.int64)
 
 
-def hungarian(table: Integer[np.ndarray, "clusters labels"]) -> Int64[np.ndarray, " clusters"]:
+def assign_hungarian(table: Integer[np.ndarray, "clusters labels"]) -> Int64[np.ndarray, " clusters"]:
     """The one-to-one assignment with the largest sum of IoUs; -1 for a cluster left over or without overlap."""
     union = table.sum(1, keepdims=True) + table.sum(0, keepdims=True) - table
     iou = table / np.maximum(union, 1)
@@ -66,7 +66,7 @@ def hungarian(table: Integer[np.ndarray, "clusters labels"]) -> Int64[np.ndarray
     return chosen
 
 
-def ious(
+def compute_ious(
     table: Integer[np.ndarray, "clusters labels"], assigned: Int64[np.ndarray, " clusters"]
 ) -> Float[np.ndarray, " labels"]:
     """IoU of each label with the union of the clusters assigned to it; NaN for a label that has no pixel."""
@@ -95,10 +95,10 @@ def image_miou(
         return float("nan")
     dense = np.full(labels.shape, -1, dtype=np.int64)
     dense[counted] = compact
-    table = overlap(clusters, dense, void=-1)
+    table = count_overlap(clusters, dense, void=-1)
     named = table[: int(clusters[counted].max(initial=-1)) + 1]
     if assignment not in ("many-to-one", "hungarian"):
         raise UsageError(f"assignment is 'many-to-one' or 'hungarian', not {assignment!r}")
-    chosen = many_to_one(named) if assignment == "many-to-one" else hungarian(named)
+    chosen = assign_many_to_one(named) if assignment == "many-to-one" else assign_hungarian(named)
     rest = np.full(len(table) - len(named), -1, dtype=np.int64)
-    return float(np.nanmean(ious(table, np.concatenate([chosen, rest]))))
+    return float(np.nanmean(compute_ious(table, np.concatenate([chosen, rest]))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Integer
 
-from encoscope.metrics.miou import overlap
+from encoscope.metrics.miou import count_overlap
 
 
 def ari(
@@ -15,7 +15,7 @@ def ari(
 
     A negative cluster is a part of its own; pixels labelled ``void`` do not count. NaN where no pixel is left.
     """
-    return table_ari(overlap(clusters, labels, void=void))
+    return table_ari(count_overlap(clusters, labels, void=void))
 
 
 def foreground_ari(
@@ -32,14 +32,14 @@ def foreground_ari(
     left_out = labels == background
     if void is not None:
         left_out |= labels == void
-    return table_ari(overlap(clusters, np.where(left_out, -1, labels), void=-1))
+    return table_ari(count_overlap(clusters, np.where(left_out, -1, labels), void=-1))
 
 
 def nmi(
     clusters: Integer[np.ndarray, "height width"], labels: Integer[np.ndarray, "rows columns"], void: int | None = None
 ) -> float:
     """Mutual information over the mean of the two entropies, in [0, 1]; not adjusted for chance. NaN without pixels."""
-    return table_nmi(overlap(clusters, labels, void=void))
+    return table_nmi(count_overlap(clusters, labels, void=void))
 
 
 def table_ari(table: Integer[np.ndarray, "clusters labels"]) -> float:

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.stats import mannwhitneyu, norm
 
 from encoscope.errors import UsageError
-from encoscope.metrics._arrays import Scores, at_least, float64
+from encoscope.metrics._arrays import Scores, as_float64, check_count
 from encoscope.metrics.bootstrap import Interval
 
 Alternative: TypeAlias = Literal["two-sided", "less", "greater"]
@@ -38,9 +38,9 @@ def auc_mad(made: Scores, control: Scores, *, alternative: Alternative = "two-si
     Raises:
         UsageError: an empty set, or NaN.
     """
-    one, zero = float64(made, "made images"), float64(control, "control images")
-    at_least(one, 1, "AUC")
-    at_least(zero, 1, "AUC")
+    one, zero = as_float64(made, "made images"), as_float64(control, "control images")
+    check_count(one, 1, "AUC")
+    check_count(zero, 1, "AUC")
     test = mannwhitneyu(one, zero, alternative=alternative)
     p = 1.0 if np.isnan(test.pvalue) else float(test.pvalue)  # all values equal: nothing tells them apart
     # a spread of zero is seen from the values: rounding in the mean would make it 1e-17, and MAD huge
@@ -59,9 +59,9 @@ def auc_interval(positive: Scores, negative: Scores, *, level: float = 0.95) -> 
     Raises:
         UsageError: an empty set, NaN, or a level outside (0, 1).
     """
-    one, zero = float64(positive, "positive values"), float64(negative, "negative values")
-    at_least(one, 1, "AUC")
-    at_least(zero, 1, "AUC")
+    one, zero = as_float64(positive, "positive values"), as_float64(negative, "negative values")
+    check_count(one, 1, "AUC")
+    check_count(zero, 1, "AUC")
     if not 0 < level < 1:
         raise UsageError(f"level lies between 0 and 1, not {level}")
     signs = np.sign(one[:, None] - zero[None])

@@ -15,13 +15,13 @@ from encoscope.errors import UsageError
 
 
 @cache
-def templates() -> tuple[str, ...]:
+def load_templates() -> tuple[str, ...]:
     """The 80 prompts of CLIP's ImageNet evaluation, ``{}`` standing for the class."""
     text = (resources.files("encoscope.metrics") / "clip-imagenet-templates.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
 
 
-def zero_shot_weights(
+def build_zero_shot_weights(
     embed_texts: Callable[[Sequence[str]], Float[Tensor, "texts width"]],
     classes: Sequence[str],
     prompts: Sequence[str] | None = None,
@@ -34,7 +34,7 @@ def zero_shot_weights(
     Raises:
         UsageError: no classes or prompts, or a prompt without ``{}``.
     """
-    prompts = templates() if prompts is None else tuple(prompts)
+    prompts = load_templates() if prompts is None else tuple(prompts)
     if not classes or not prompts:
         raise UsageError(f"zero-shot weights need classes and prompts, not {len(classes)} and {len(prompts)}")
     bare = next((prompt for prompt in prompts if "{}" not in prompt), None)
@@ -61,13 +61,13 @@ def zero_shot_accuracy(
     Raises:
         UsageError: no images, labels that do not fit, or a k below 1.
     """
-    hits = ranks(images, weights, labels)
+    hits = rank_classes(images, weights, labels)
     if min(top, default=1) < 1:
         raise UsageError(f"top holds numbers of classes, at least 1, not {min(top)}")
     return {k: float((hits < k).double().mean()) for k in top}
 
 
-def ranks(
+def rank_classes(
     images: Float[Tensor, "images width"],
     weights: Float[Tensor, "classes width"],
     labels: Sequence[int] | Int[Tensor, " images"],

@@ -55,7 +55,7 @@ def color_control(image: LoadedImage, segmentation: Segmentation) -> Segmentatio
         The control.
     """
     rows, columns = segmentation.grid_labels.shape
-    small = Image.fromarray(plots.displayable(image.pixels)).resize((columns, rows), Image.Resampling.BOX)
+    small = Image.fromarray(plots.to_rgb(image.pixels)).resize((columns, rows), Image.Resampling.BOX)
     y, x = np.mgrid[:rows, :columns]
     values = np.concatenate([np.asarray(small, dtype=np.float64), np.stack([y, x], axis=2)], axis=2).reshape(-1, 5)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-9)

@@ -21,7 +21,7 @@ from encoscope.nave.granularity import Granularity
 from encoscope.nave.settings import MAX_CLUSTERS
 from encoscope.nave.ward import WardTree
 from encoscope.regions import Region
-from encoscope.regions import regions as connected_regions
+from encoscope.regions import find_regions as connected_regions
 from encoscope.results import Document, ModelRecord, Result, record_model
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Segmentation(Result):
         Returns:
             The picture, of the image's own size.
         """
-        return Image.fromarray(plots.overlay(self._pixels(), self.labels, alpha=alpha))
+        return Image.fromarray(plots.draw_overlay(self._pixels(), self.labels, alpha=alpha))
 
     def plot(self) -> Figure:
         """A matplotlib figure: the image, and the overlay with each cluster's color and share of the image."""
@@ -177,10 +177,10 @@ class Segmentation(Result):
 
     def _pixels(self) -> np.ndarray:
         if self._image is not None:
-            return plots.displayable(self._image.pixels)
+            return plots.to_rgb(self._image.pixels)
         if self.path is not None:
             try:
-                pixels = plots.displayable(read_image(self.path).pixels)
+                pixels = plots.to_rgb(read_image(self.path).pixels)
                 if pixels.shape[:2] == self.labels.shape:
                     return pixels
             except EncoscopeError:

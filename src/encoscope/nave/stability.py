@@ -116,7 +116,7 @@ def mean_color(
 
     Source: NAVE, Fig. 4.
     """
-    pixels = plots.displayable(image.pixels).reshape(-1, 3).astype(np.float64)
+    pixels = plots.to_rgb(image.pixels).reshape(-1, 3).astype(np.float64)
     total = np.zeros_like(pixels)
     for labels in segmentations:
         flat = labels.ravel()

@@ -78,7 +78,7 @@ class Probe:
         for what, given in (("ids", ids), ("paths", places), ("labels", names)):
             if len(given) != count:
                 raise UsageError(f"{len(given)} {what} for {count} rows of values")
-        mean, std = moments_of(values).finalize()
+        mean, std = compute_moments(values).finalize()
         return cls(values, tuple(ids), tuple(places), tuple(names), tuple(skipped), layer, encoder_digest, mean, std)
 
     def normalised(self) -> Float[np.ndarray, "images channels"]:
@@ -123,7 +123,7 @@ class Probe:
             )
 
 
-def moments_of(values: Float[np.ndarray, "images channels"]) -> Moments:
+def compute_moments(values: Float[np.ndarray, "images channels"]) -> Moments:
     """The moments of mapped values, some rows at a time."""
     found = Moments(values.shape[1])
     for start in range(0, len(values), _ROWS):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from encoscope._torchvision import ensure_torchvision
-from encoscope.images.caltech101 import caltech101
+from encoscope.images.caltech101 import read_caltech101
 from encoscope.recipes.classify import predict, predict_as_shipped
 from encoscope.recipes.commandline import arguments, device, logger, run
 from encoscope.recipes.contrast import contrastive, name_accuracies, name_embeddings
@@ -73,7 +73,7 @@ def main() -> None:
     chosen = arguments(__doc__ or "")
     model, tokenizer = build()
     tokens = torch.stack([tokenizer(captions_of(words)) for words in attributes()])
-    photos = decode(caltech101(chosen.data, "train"), DECODED)
+    photos = decode(read_caltech101(chosen.data, "train"), DECODED)
     folder, target = chosen.state or PLAN.folder(), device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
@@ -102,7 +102,7 @@ def main() -> None:
     )
     if chosen.tune or len(history) < PLAN.epochs:
         return
-    test = caltech101(chosen.data, "test")
+    test = read_caltech101(chosen.data, "test")
     images = predict_as_shipped(_image(halve(model)), test.paths, preprocess(SIDE), target)
     labels, names = np.asarray(test.labels), _names(model, tokenizer, target)
     accuracy, each = name_accuracies(images, labels, names, test.classes)

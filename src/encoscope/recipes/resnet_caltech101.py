@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from encoscope._torchvision import ensure_torchvision
-from encoscope.images.caltech101 import caltech101, class_names
+from encoscope.images.caltech101 import list_classes, read_caltech101
 from encoscope.recipes.classify import accuracies, mixed_cross_entropy, predict
 from encoscope.recipes.commandline import arguments, device, logger, run
 from encoscope.recipes.export import halve, measure_and_export
@@ -45,13 +45,13 @@ def build(seed: int = PLAN.seed) -> nn.Module:
     import timm
 
     torch.manual_seed(seed)
-    return timm.create_model(ARCHITECTURE, num_classes=len(class_names()), drop_rate=0.1)
+    return timm.create_model(ARCHITECTURE, num_classes=len(list_classes()), drop_rate=0.1)
 
 
 def main() -> None:
     """Train (or go on), then measure on the test list and write weights, log and card."""
     chosen = arguments(__doc__ or "")
-    photos = decode(caltech101(chosen.data, "train"), DECODED)
+    photos = decode(read_caltech101(chosen.data, "train"), DECODED)
     folder, target = chosen.state or PLAN.folder(), device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
@@ -85,10 +85,10 @@ def main() -> None:
         halve(model),
         PLAN,
         history,
-        caltech101(chosen.data, "test"),
+        read_caltech101(chosen.data, "test"),
         output=chosen.output or folder,
         architecture=ARCHITECTURE,
-        kwargs={"num_classes": len(class_names())},
+        kwargs={"num_classes": len(list_classes())},
         side=SIDE,
         about=ABOUT,
         limits=LIMITS,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from encoscope._torchvision import ensure_torchvision
-from encoscope.images.caltech101 import caltech101, class_names
+from encoscope.images.caltech101 import list_classes, read_caltech101
 from encoscope.recipes.classify import accuracies, mixed, predict
 from encoscope.recipes.commandline import arguments, device, logger, run
 from encoscope.recipes.export import halve, measure_and_export
@@ -111,7 +111,7 @@ def distillation(master: Any, classes: int, temperature: float = 2.0) -> Callabl
 def main() -> None:
     """Train (or go on), then measure on the test list and write weights, log and card."""
     chosen = arguments(__doc__ or "")
-    photos = decode(caltech101(chosen.data, "train"), DECODED)
+    photos = decode(read_caltech101(chosen.data, "train"), DECODED)
     folder, target = chosen.state or PLAN.folder(), device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
@@ -133,7 +133,7 @@ def main() -> None:
         PLAN,
         Student(channels=256),
         photos,
-        distillation(master, len(class_names())),
+        distillation(master, len(list_classes())),
         folder=folder,
         device=target,
         stop_epoch=chosen.stop_epoch,
@@ -148,7 +148,7 @@ def main() -> None:
         halve(vit),
         PLAN,
         history,
-        caltech101(chosen.data, "test"),
+        read_caltech101(chosen.data, "test"),
         output=chosen.output or folder,
         architecture=ARCHITECTURE,
         kwargs=KWARGS,

@@ -16,14 +16,14 @@ OuterBox: TypeAlias = tuple[int, int, int, int]
 InnerBox: TypeAlias = tuple[float, float, float, float]
 
 
-def outer_box(mask: Bool[np.ndarray, "height width"]) -> OuterBox:
+def compute_outer_box(mask: Bool[np.ndarray, "height width"]) -> OuterBox:
     """The extremes of a region (Algorithm 2), without a +1. UsageError for an empty mask."""
     rows, columns = _profiles(mask)
     ys, xs = np.flatnonzero(rows), np.flatnonzero(columns)
     return int(xs[0]), int(ys[0]), int(xs[-1]), int(ys[-1])
 
 
-def inner_box(mask: Bool[np.ndarray, "height width"]) -> InnerBox:
+def compute_inner_box(mask: Bool[np.ndarray, "height width"]) -> InnerBox:
     """The box about a region's median column and row (Algorithm 3). UsageError for an empty mask.
 
     Along each axis it reaches from the median as far as the nearer extreme, so it lies inside the outer box and, with

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
-from encoscope.regions.boxes import InnerBox, OuterBox, inner_box
+from encoscope.regions.boxes import InnerBox, OuterBox, compute_inner_box
 
 
 @concise_repr
@@ -36,7 +36,7 @@ class Region:
         return full
 
 
-def regions(labels: Integer[np.ndarray, "height width"], *, min_area: int = 0, border: int = 0) -> list[Region]:
+def find_regions(labels: Integer[np.ndarray, "height width"], *, min_area: int = 0, border: int = 0) -> list[Region]:
     """The connected components (4-connectivity) of every cluster, by cluster, then by size, largest first.
 
     min_area: components of no more than this many pixels are left out; 0 keeps all.
@@ -64,7 +64,7 @@ def regions(labels: Integer[np.ndarray, "height width"], *, min_area: int = 0, b
 
 def _region(cluster: int, crop: np.ndarray, place: tuple[slice, slice]) -> Region:
     top, left = place[0].start, place[1].start
-    x0, y0, x1, y1 = inner_box(crop)
+    x0, y0, x1, y1 = compute_inner_box(crop)
     outer = (left, top, place[1].stop - 1, place[0].stop - 1)
     inner = (x0 + left, y0 + top, x1 + left, y1 + top)
     return Region(cluster, int(np.count_nonzero(crop)), outer, inner, crop)

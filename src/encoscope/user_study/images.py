@@ -75,7 +75,7 @@ def opened(made: Mapping[str, Path], units: Sequence[str], method: str) -> dict[
     missing = [unit for unit in units if unit not in made]
     if missing:
         raise MissingError(f"no picture by {method} of {', '.join(missing)}: make them with encoscope visualize")
-    return {unit: Image.fromarray(plots.displayable(read_image(made[unit]))) for unit in units}
+    return {unit: Image.fromarray(plots.to_rgb(read_image(made[unit]))) for unit in units}
 
 
 def _made(

@@ -139,7 +139,7 @@ def patches_of(references: References) -> list[Patch]:
 
 def crop(patch: Patch) -> Image.Image:
     """A patch as it is in its photo."""
-    pixels = plots.displayable(read_image(patch.path))
+    pixels = plots.to_rgb(read_image(patch.path))
     x0, y0, x1, y1 = patch.box
     return Image.fromarray(pixels[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1])
 

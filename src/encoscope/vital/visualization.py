@@ -63,12 +63,12 @@ class Visualization:
     @property
     def picture(self) -> Image.Image:
         """The picture as it is, 8 bits a channel; of many channels the first three."""
-        return Image.fromarray(plots.displayable(self.image))
+        return Image.fromarray(plots.to_rgb(self.image))
 
     @property
     def rgba(self) -> UInt8[np.ndarray, "height width 4"]:
         """The picture with its transparency, colours spread for display."""
-        shown = plots.displayable(colours(torch.from_numpy(self.image).permute(2, 0, 1)))
+        shown = plots.to_rgb(colours(torch.from_numpy(self.image).permute(2, 0, 1)))
         alpha = (self.transparency * 255).round().astype(np.uint8)
         return np.concatenate([shown, alpha[:, :, None]], 2)
 
@@ -171,7 +171,7 @@ def contact_sheet(found: Sequence[Visualization], columns: int = 4, *, cell: int
         f"{visualization.caption} ({visualization.control})" if visualization.control else visualization.caption
         for visualization in found
     ]
-    return Image.fromarray(plots.contact_sheet(pictures, captions, columns, cell=cell))
+    return Image.fromarray(plots.draw_contact_sheet(pictures, captions, columns, cell=cell))
 
 
 def file_name(unit: str) -> str:

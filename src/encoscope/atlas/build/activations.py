@@ -140,7 +140,7 @@ def crop_of(writer: Writer, image: str, photo: LoadedImage, geometry: Geometry, 
     """The part of a photo around the high part of a map on the network's canvas, with its outline."""
     width, height = photo.width, photo.height
     left, top, right, bottom = _window(geometry, heat, width, height)
-    shown = Image.fromarray(plots.displayable(photo.pixels[top:bottom, left:right]))
+    shown = Image.fromarray(plots.to_rgb(photo.pixels[top:bottom, left:right]))
     lines: tuple[tuple[Point, ...], ...] = ()
     if heat is not None:
         tall, wide = geometry.canvas

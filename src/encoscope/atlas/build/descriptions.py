@@ -139,7 +139,7 @@ def _whole(writer: Writer, example: Example, mean: float, std: float) -> CropRec
     known = writer.get(ImageRecord, example.id)
     picture = None if known is None else known.thumbnail
     if picture is None:
-        picture = writer.picture(plots.displayable(example.pixels), side=176)
+        picture = writer.picture(plots.to_rgb(example.pixels), side=176)
     return CropRecord(example.id, picture, Measure(_round((example.activation - mean) / (std or 1)), SIGMA))
 
 

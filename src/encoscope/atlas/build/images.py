@@ -92,9 +92,7 @@ def _said(made: BuildPlan, image: str) -> tuple[CircuitLink, ...]:
 
 def _load(made: BuildPlan, image: str) -> Image.Image | None:
     try:
-        return Image.fromarray(
-            plots.displayable(read_image(made.file(image), channels=made.encoder.preprocess.channels))
-        )
+        return Image.fromarray(plots.to_rgb(read_image(made.file(image), channels=made.encoder.preprocess.channels)))
     except (ImageError, MissingError):
         return None
 

@@ -28,7 +28,7 @@ from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import short
 from encoscope.images import open_dataset
 from encoscope.metrics import bootstrap, bootstrap_difference
-from encoscope.plots import contact_sheet
+from encoscope.plots import draw_contact_sheet
 from encoscope.progress import track_steps
 from encoscope.reproduce.audit_calibration.classifiers import Samples, Setting, classifier, samples, untrained
 from encoscope.reproduce.audit_calibration.metrics import FIGURES, LeftOut, leave_out
@@ -239,4 +239,4 @@ def _sheet(
                 captions.append(f"flagged, {words}")
     if not pictures:  # no audited image carries a mark
         return {}
-    return {NAME: Image.fromarray(contact_sheet(pictures, captions, columns=3 * SHOWN, cell=150))}
+    return {NAME: Image.fromarray(draw_contact_sheet(pictures, captions, columns=3 * SHOWN, cell=150))}

@@ -15,7 +15,7 @@ from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon import FailureExplanation, explain_failure
 from encoscope.images import open_dataset
-from encoscope.plots import contact_sheet
+from encoscope.plots import draw_contact_sheet
 from encoscope.progress import track, track_steps
 from encoscope.reproduce.falcon.harness import DEFAULTS, encoders, fitted, report, words
 from encoscope.reproduce.inputs import held_out, of_the_network
@@ -146,4 +146,4 @@ def _pictured(found: FailureExplanation, path: Path, top: int) -> list[tuple[Any
 
 
 def _sheet(cells: Sequence[tuple[Any, str]], columns: int) -> np.ndarray:
-    return contact_sheet([picture for picture, _ in cells], [caption for _, caption in cells], columns, cell=220)
+    return draw_contact_sheet([picture for picture, _ in cells], [caption for _, caption in cells], columns, cell=220)

@@ -28,7 +28,7 @@ from encoscope.falcon.dissect import label_by_dissection
 from encoscope.falcon.heldout import compute_auc, mean_interval, strong_images
 from encoscope.falcon.words import terms
 from encoscope.images import ImageListing, list_images
-from encoscope.images.caltech101 import caltech101
+from encoscope.images.caltech101 import read_caltech101
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits
 from encoscope.reproduce.falcon.zoo_page import markdown
 from encoscope.units import parse_unit
@@ -77,7 +77,7 @@ class Setup:
 
 def photos(root: Path, split: str, limit: int | None) -> ImageListing:
     """A split's photos; of ``limit`` per class, the first ones of each."""
-    return list_images(caltech101(root, split)).take_each(limit)
+    return list_images(read_caltech101(root, split)).take_each(limit)
 
 
 def class_neurons(setup: Setup) -> dict[str, Any]:

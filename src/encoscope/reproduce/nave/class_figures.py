@@ -23,7 +23,7 @@ from encoscope.images import LabelledImages, LoadedImage, open_dataset, read_ima
 from encoscope.metrics import bootstrap
 from encoscope.nave import Nave, Segmentation, segment
 from encoscope.nave.stability import compute_agreement
-from encoscope.plots import contact_sheet, displayable, overlay
+from encoscope.plots import draw_contact_sheet, draw_overlay, to_rgb
 from encoscope.progress import track_steps
 from encoscope.reproduce.nave.figures import STAND_INS, encoders
 
@@ -64,9 +64,9 @@ def fig3(request: EvaluationRequest) -> Report:
             bare.append(compute_agreement(alone.labels, twin.predict([photo])[0].labels))
             if index < SHOWN["nave-fig3"]:
                 cells += [
-                    (displayable(photo), ""),
-                    (overlay(photo, alone.labels), "alone"),
-                    (overlay(photo, found.parts[index].labels), "together"),
+                    (to_rgb(photo), ""),
+                    (draw_overlay(photo, alone.labels), "alone"),
+                    (draw_overlay(photo, found.parts[index].labels), "together"),
                     (only(photo, found.parts[index], found.uncovered), f"cluster {found.uncovered}"),
                 ]
             count(1)
@@ -107,7 +107,7 @@ def _tested(name: str, request: EvaluationRequest, *, right: bool) -> Report:
         )
         if how == right:
             for photo, one in zip(kept, parts, strict=True):
-                cells += [(overlay(photo, one.labels), ""), (only(photo, one, found.uncovered), "")]
+                cells += [(draw_overlay(photo, one.labels), ""), (only(photo, one, found.uncovered), "")]
     how = "rightly" if right else "wrongly"
     notes = [] if cells else [f"No test photo of {found.name} is classified {how}: there is no picture."]
     return _report(name, f"test photos classified {how}", found, cells, rows, notes, asked, request)
@@ -133,7 +133,7 @@ def class_clusters(request: EvaluationRequest, asked: dict[str, Any]) -> ClassCl
 
 def only(photo: LoadedImage, parts: Segmentation, cluster: int) -> np.ndarray:
     """The photo where it belongs to a cluster, pale elsewhere."""
-    pixels = displayable(photo)
+    pixels = to_rgb(photo)
     pale = (255 - (255 - pixels.mean(2, keepdims=True)) * 0.15).astype(np.uint8)
     return np.where((parts.labels == cluster)[..., None], pixels, pale)
 
@@ -222,7 +222,7 @@ def _report(
     if cells:
         images, captions = zip(*cells, strict=True)
         columns = 4 if name == "nave-fig3" else 8
-        pictures = {name: Image.fromarray(contact_sheet(images, captions, columns, cell=160))}
+        pictures = {name: Image.fromarray(draw_contact_sheet(images, captions, columns, cell=160))}
     said = [
         f"{found.name}: {len(found.photos)} photos of {short(request.datasets[0])}, {found.encoder.source}, Ward, K = "
         f"{asked['clusters']} together; the paper has STL-10's birds and a ResNet-18 trained on STL-10. Uncovered: "

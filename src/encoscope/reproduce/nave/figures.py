@@ -24,7 +24,7 @@ from encoscope.metrics import bootstrap
 from encoscope.nave import Segmentation, segment
 from encoscope.nave.layers import choose_layers
 from encoscope.nave.stability import compute_agreement, mean_color
-from encoscope.plots import contact_sheet, displayable, overlay
+from encoscope.plots import draw_contact_sheet, draw_overlay, to_rgb
 from encoscope.progress import track_steps
 from encoscope.reproduce.nave.published import WEIGHTS
 
@@ -60,8 +60,8 @@ def fig1(request: EvaluationRequest) -> Report:
             large = [region for region in ours.regions if region.area > 0.001 * ours.labels.size]
             found = {"nave": ours.labels} | {get_base_name(one.method): one(photo, len(large)).labels for one in others}
             cells += [
-                (displayable(photo), ""),
-                *((overlay(photo, labels % 256), name) for name, labels in found.items()),
+                (to_rgb(photo), ""),
+                *((draw_overlay(photo, labels % 256), name) for name, labels in found.items()),
             ]
             rows += [
                 {
@@ -128,7 +128,7 @@ def mean_colours(
     rows, cells = [], []
     with track_steps(len(shown) * len(models) * 2, "explanations", request.progress) as count:
         for photo in shown:
-            cells.append((displayable(photo), name_of(photo)))
+            cells.append((to_rgb(photo), name_of(photo)))
             for name, model in models.items():
                 draw = _drawn(model, request, bool(asked["redrawn"]))
                 for k in (5, 10):
@@ -148,12 +148,12 @@ def fig5(request: EvaluationRequest) -> Report:
     shown = pictured(request, 4)
     with track_steps(len(shown), "photos", request.progress) as count:
         for photo in shown:
-            cells.append((displayable(photo), name_of(photo)))
+            cells.append((to_rgb(photo), name_of(photo)))
             for encoder in found:
                 parts = _parts(
                     encoder, photo, n_clusters=asked["clusters"], size=asked["size"], random_state=request.seed
                 )
-                cells.append((overlay(photo, parts.labels), encoder.source))
+                cells.append((draw_overlay(photo, parts.labels), encoder.source))
                 rows.append(
                     {"photo": name_of(photo), "model": encoder.source}
                     | {
@@ -219,13 +219,13 @@ def _ablation(name: str, title: str, request: EvaluationRequest, variants: Calla
             columns = max(columns, 1 + len(given))
             agreements: dict[str, list[float]] = {caption: [] for caption in given}
             for photo in shown:
-                line = [(displayable(photo), encoder.source)]
+                line = [(to_rgb(photo), encoder.source)]
                 parts = [
                     _parts(encoder, photo, size=asked["size"], random_state=request.seed, **more)
                     for more in given.values()
                 ]
                 for caption, one in zip(given, parts, strict=True):
-                    line.append((overlay(photo, one.labels), caption))
+                    line.append((draw_overlay(photo, one.labels), caption))
                     agreements[caption].append(compute_agreement(one.labels, parts[0].labels))
                 cells.append(line)
                 count(1)
@@ -312,7 +312,7 @@ def _report(
     asked: Mapping[str, Any],
     notes: Sequence[str],
 ) -> Report:
-    sheet = contact_sheet([picture for picture, _ in cells], [caption for _, caption in cells], columns)
+    sheet = draw_contact_sheet([picture for picture, _ in cells], [caption for _, caption in cells], columns)
     stands = [] if request.models else ["The zoo's networks stand in for the paper's; --model names others."]
     return Report(
         name,

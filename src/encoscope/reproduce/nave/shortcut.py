@@ -22,7 +22,7 @@ from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.images import LoadedImage, open_dataset, read_image
 from encoscope.metrics import Interval, bootstrap
 from encoscope.nave import Nave
-from encoscope.plots import contact_sheet, overlay
+from encoscope.plots import draw_contact_sheet, draw_overlay
 from encoscope.progress import track_steps
 from encoscope.reproduce.audit_calibration.classifiers import (
     Condition,
@@ -76,7 +76,7 @@ def run(request: EvaluationRequest) -> Report:
             )
             for index in range(min(SHOWN, len(own.clean))):
                 for photo, how in ((own.clean[index], "without"), (own.marked[index], "with the mark")):
-                    pictures.append(overlay(photo, labels_of(nave, photo)))
+                    pictures.append(draw_overlay(photo, labels_of(nave, photo)))
                     captions.append(f"{name}: {how}")
             count(1)
     marked = found.photos.classes[0]
@@ -90,7 +90,7 @@ def run(request: EvaluationRequest) -> Report:
             f"Network: {setting.architecture} at {setting.pixels} px, a stand-in for the paper's ResNet-50. "
             f"Joint NAVE, last two stages, K = {CLUSTERS}, {len(found.test)} test images, [95 % bootstrap interval].",
         ),
-        pictures={"nave-fig6": Image.fromarray(contact_sheet(pictures, captions, columns=2 * SHOWN))},
+        pictures={"nave-fig6": Image.fromarray(draw_contact_sheet(pictures, captions, columns=2 * SHOWN))},
         settings={"dataset": request.datasets[0], **asdict(setting), "clusters": CLUSTERS, "limit": request.limit},
         seed=request.seed,
     )

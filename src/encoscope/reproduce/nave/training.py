@@ -21,7 +21,7 @@ from encoscope.evaluation.localization import corloc_of
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import Examples, MeasuredExample, Task, difference, interval, short, unique
 from encoscope.images import LoadedImage, SkippedImage, open_boxed_dataset, read_images
-from encoscope.plots import contact_sheet
+from encoscope.plots import draw_contact_sheet
 from encoscope.recipes.training import kept
 from encoscope.reproduce.nave.figures import RUNS, mean_colours
 from encoscope.reproduce.nave.tables import ZOO_SIZE
@@ -71,7 +71,7 @@ def run(request: EvaluationRequest) -> Report:
     shown = _pictured([example.path for example in masked or with_boxes or ()], asked["photos"])
     colours, cells = mean_colours(models, shown, {**asked, "redrawn": 0}, request)
     cells = _by_clusters(cells, len(models))
-    sheet = contact_sheet([cell for cell, _ in cells], [words for _, words in cells], 1 + len(models), cell=200)
+    sheet = draw_contact_sheet([cell for cell, _ in cells], [words for _, words in cells], 1 + len(models), cell=200)
     return Report(
         NAME,
         "What training adds, step by step: NAVE's parts and objects",

@@ -196,7 +196,7 @@ class ComparisonExperiment:
     def sheet(self, name: str, pictures: Sequence[Path], captions: Sequence[str], columns: int) -> None:
         """Keep a contact sheet for the report."""
         found = [np.asarray(Image.open(path)) for path in pictures]
-        self.pictures[name] = Image.fromarray(plots.contact_sheet(found, captions, columns, cell=128))
+        self.pictures[name] = Image.fromarray(plots.draw_contact_sheet(found, captions, columns, cell=128))
 
     def report(self) -> Report:
         """The table so far."""

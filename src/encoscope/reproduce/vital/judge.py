@@ -15,7 +15,15 @@ from torch import Tensor
 from encoscope import vlm
 from encoscope.encoder import Encoder
 from encoscope.images.sets import LabelledImages
-from encoscope.metrics import Interval, auc_mad, bootstrap, halves, kernel_distance, ranks, zero_shot_weights
+from encoscope.metrics import (
+    Interval,
+    auc_mad,
+    bootstrap,
+    build_zero_shot_weights,
+    kernel_distance,
+    rank_classes,
+    split_halves,
+)
 from encoscope.units import measure_units, parse_unit
 from encoscope.vlm import VLM
 from encoscope.zoo.attributes import HELD_OUT, attributes
@@ -43,7 +51,7 @@ class Judge:
     ) -> Judge:
         """names: of all of the network's classes, as they stand in a sentence after the prompts (None: the 80)."""
         chosen = tuple(sorted(classes))
-        return cls(vlm, chosen, zero_shot_weights(vlm.embed_texts, [names[index] for index in chosen], prompts))
+        return cls(vlm, chosen, build_zero_shot_weights(vlm.embed_texts, [names[index] for index in chosen], prompts))
 
     @classmethod
     def load(
@@ -76,7 +84,7 @@ class Judge:
     def ranks(self, images: Sequence[Any], labels: Sequence[int]) -> Int[np.ndarray, " images"]:
         """The place, from 0, of each image's class among the classes by similarity."""
         places = [self.classes.index(label) for label in labels]
-        return ranks(self.vlm.embed_images(images), self.weights, places).numpy()
+        return rank_classes(self.vlm.embed_images(images), self.weights, places).numpy()
 
     def certainty(self, images: Sequence[Any], labels: Sequence[int]) -> float:
         """The mean log-probability of the images' classes, with CLIP's temperature of 0.01: what settings go by."""
@@ -173,7 +181,7 @@ def real_row(real: Real, classes: Sequence[int], size: int, seed: int = 0) -> di
     among = real.of(classes)
     row = {"pictures": len(among.labels), "own top-1": bootstrap(among.own, seed=seed), "KID": None, "KID spread": None}
     if len(among.labels) >= 4:
-        one, two = halves(among.features, seed)
+        one, two = split_halves(among.features, seed)
         distance = kernel_distance(one, two, size=max(2, min(size, len(one), len(two))), seed=seed)
         row |= {"KID": distance.value, "KID spread": distance.std}
     rates = np.array([among.rate(label) for label in classes])

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from encoscope.errors import MissingError
-from encoscope.metrics import Interval, KernelDistance, bootstrap, frechet_distance, halves, kernel_distance
+from encoscope.metrics import Interval, KernelDistance, bootstrap, frechet_distance, kernel_distance, split_halves
 from encoscope.reproduce.vital.harness import Bench, Draws
 from encoscope.reproduce.vital.judge import Judge, first_of_each, known_to, looked_at
 from encoscope.reproduce.vital.published import ACCURACY, OWN, RESNET, TOP1, TOP5
@@ -43,7 +43,7 @@ def real_measures(bench: Bench, judge: Judge | None, labels: Sequence[int]) -> t
     seed = bench.request.seed
     found: Values = {ACCURACY: bootstrap(own, seed=seed)}
     if len(features) >= 4:
-        one, two = halves(features, seed)
+        one, two = split_halves(features, seed)
         found |= {OWN: _distance(one, two), KID: _kid(one, two, seed)}
     right = [place for place, is_right in enumerate(own) if is_right]
     kept = Draws([[paths[place] for place in right]])

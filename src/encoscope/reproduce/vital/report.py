@@ -11,7 +11,7 @@ from PIL import Image
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.runner import short
 from encoscope.images import LoadedImage
-from encoscope.plots import contact_sheet, displayable
+from encoscope.plots import draw_contact_sheet, to_rgb
 from encoscope.probing import Patch
 from encoscope.reproduce.inputs import held_out
 from encoscope.reproduce.vital.harness import Bench
@@ -28,7 +28,7 @@ def shown(reference: Reference) -> Image.Image:
             return photo.convert("RGB").crop((x0, y0, x1 + 1, y1 + 1))
     pixels = source.pixels if isinstance(source, LoadedImage) else None
     if pixels is not None:
-        return Image.fromarray(displayable(pixels))
+        return Image.fromarray(to_rgb(pixels))
     with Image.open(str(source)) as photo:
         return photo.convert("RGB")
 
@@ -36,7 +36,7 @@ def shown(reference: Reference) -> Image.Image:
 def sheet(cells: Sequence[tuple[Any, str]], columns: int, cell: int = 180) -> Image.Image:
     """Pictures (files, images, arrays) in rows with their captions."""
     opened = [Image.open(picture) if isinstance(picture, Path) else picture for picture, _ in cells]
-    return Image.fromarray(contact_sheet(opened, [caption for _, caption in cells], columns, cell=cell))
+    return Image.fromarray(draw_contact_sheet(opened, [caption for _, caption in cells], columns, cell=cell))
 
 
 def report(
