@@ -18,10 +18,10 @@ import encoscope
 from benchmarks.probing import make_photos
 from encoscope import vlm
 from encoscope.falcon import Falcon
-from encoscope.falcon.captions.build import default_store
-from encoscope.falcon.crops import cut, read_again, vlm_input
-from encoscope.falcon.selection import select
-from encoscope.falcon.spaces import every
+from encoscope.falcon.captions.build import load_default_captions
+from encoscope.falcon.crops import cut_box, find_vlm_input, reread_image
+from encoscope.falcon.selection import select_images
+from encoscope.falcon.spaces import list_units
 from encoscope.probing import probe
 
 PHOTOS = 6000
@@ -35,7 +35,7 @@ def run() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ENCOSCOPE_CACHE"] = str(Path(folder, "captions"))
         reader = vlm.load("zoo:clip-caltech101")
-        captions = default_store(reader, progress=False)
+        captions = load_default_captions(reader, progress=False)
         encoder = encoscope.load("zoo:resnet-caltech101")
         caltech = None if root is None else Path(root, "caltech101")
         files = (
@@ -82,14 +82,14 @@ def _caltech(root: Path) -> list[Path]:
 
 def _pictures(falcon: Falcon) -> list[np.ndarray]:
     """The crops that were described from, cut and decoded already: embedding alone is what they cost at least."""
-    units = every("features", falcon.encoder)
+    units = list_units("features", falcon.encoder)
     space = falcon.space(units[0])
-    size, how = vlm_input(falcon.vlm_)
+    size, how = find_vlm_input(falcon.vlm_)
     found = []
-    chosen = select(space.made.h, units, falcon.settings_, space.limits, space.made.ids)
+    chosen = select_images(space.fit.h, units, falcon.settings_, space.thresholds, space.fit.ids)
     for unit, selection in zip(units, chosen, strict=True):
         for row in selection.high:
-            image = space.made.ids[row]
-            crop = falcon.tools_.gallery.crop(unit, image)
-            found.append(cut(read_again(image, space.made.paths[row]), crop.box, size, how))
+            image = space.fit.ids[row]
+            crop = falcon.context_.embedder.get_crop(unit, image)
+            found.append(cut_box(reread_image(image, space.fit.paths[row]), crop.box, size, how))
     return found

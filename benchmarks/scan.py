@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import in_process, interleaved
-from encoscope.falcon.captions.search import top_captions
+from encoscope.falcon.captions.search import find_top_captions
 from encoscope.falcon.captions.store import CaptionStore
 
 CAPTIONS, QUERIES, WIDTH, SHARDS = 1_000_000, 1000, 512, 4
@@ -68,8 +68,8 @@ def ways(store: CaptionStore, queries: int) -> dict[str, Callable[[], Any]]:
             torch.mm(crops, chunk.T, out=products)
 
     return {
-        "cosine": lambda: top_captions(crops, store, chunk=CHUNK),
-        "softmax": lambda: top_captions(crops, store, score="softmax", chunk=CHUNK),
+        "cosine": lambda: find_top_captions(crops, store, chunk=CHUNK),
+        "softmax": lambda: find_top_captions(crops, store, score="softmax", chunk=CHUNK),
         "product": product,
     }
 
@@ -82,7 +82,7 @@ def peak(store: CaptionStore, queries: int) -> float:
         nonlocal highest
         highest = max(highest, _own() - before)
 
-    top_captions(torch.randn(queries, WIDTH), store, score="softmax", progress=look)
+    find_top_captions(torch.randn(queries, WIDTH), store, score="softmax", progress=look)
     return highest
 
 

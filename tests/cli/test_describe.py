@@ -7,7 +7,7 @@ import pytest
 
 from encoscope import vlm
 from encoscope.cli.app import run
-from encoscope.falcon.captions.build import build
+from encoscope.falcon.captions.build import embed_captions
 from support import described_network as world
 
 MODEL = "py:support.described_network:encoder"
@@ -17,7 +17,7 @@ MODEL = "py:support.described_network:encoder"
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     world.write_photos(folder / "photos", 60)
-    build(world.CAPTIONS, world.Reader(), folder / "store")
+    embed_captions(world.CAPTIONS, world.Reader(), folder / "store")
     return folder
 
 

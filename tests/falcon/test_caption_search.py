@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from encoscope.errors import UsageError
-from encoscope.falcon.captions.search import top_captions
+from encoscope.falcon.captions.search import find_top_captions
 from encoscope.falcon.captions.store import CaptionStore
 from oracles import captions as oracle
 
@@ -49,7 +49,7 @@ def halves(rows: int, width: int = 32, seed: int = 0) -> np.ndarray:
 def test_it_is_the_full_sort(chunk, block, score) -> None:
     store = Arrays(random(150, seed=1), random(1, seed=2), random(83, seed=3))
     queries = np.random.default_rng(4).standard_normal((20, 32)).astype(np.float32)
-    scores, indices = top_captions(queries, store, 5, score, chunk=chunk, block=block)
+    scores, indices = find_top_captions(queries, store, 5, score, chunk=chunk, block=block)
     everything = np.concatenate(store.arrays).astype(np.float32)
     expected = oracle.top(queries, everything, 5, softmax=score == "softmax")
     assert np.array_equal(indices, expected[1])
@@ -64,7 +64,7 @@ def test_ties_come_in_the_order_of_the_captions(chunk, width) -> None:
     queries = halves(9, width, seed=3).astype(np.float32)
     everything = np.concatenate(store.arrays).astype(np.float32)
     for k in (1, 5, 40):
-        scores, indices = top_captions(queries, store, k, chunk=chunk, block=4)
+        scores, indices = find_top_captions(queries, store, k, chunk=chunk, block=4)
         expected = oracle.top(queries, everything, k)
         assert np.array_equal(indices, expected[1]) and np.array_equal(scores, expected[0])
     assert len(np.unique(everything @ queries[0])) < 10  # there were ties to break
@@ -72,50 +72,50 @@ def test_ties_come_in_the_order_of_the_captions(chunk, width) -> None:
 
 def test_each_shard_is_read_once_however_many_queries() -> None:
     store = Arrays(random(50), random(50, seed=1))
-    top_captions(random(64).astype(np.float32), store, chunk=8, block=5)
+    find_top_captions(random(64).astype(np.float32), store, chunk=8, block=5)
     assert store.read == 2
 
 
 def test_fewer_captions_than_asked_for_and_no_queries() -> None:
     store = Arrays(random(3))
-    scores, indices = top_captions(torch.randn(2, 32), store, 5, "softmax")
+    scores, indices = find_top_captions(torch.randn(2, 32), store, 5, "softmax")
     assert indices.shape == (2, 3) and sorted(indices[0].tolist()) == [0, 1, 2]
     assert np.allclose(scores.sum(1), 1, atol=1e-5)
-    scores, indices = top_captions(np.zeros((0, 32), np.float32), store)
+    scores, indices = find_top_captions(np.zeros((0, 32), np.float32), store)
     assert scores.shape == indices.shape == (0, 3)
 
 
 def test_lengths_do_not_matter_for_a_cosine() -> None:
     values, queries = random(40), np.random.default_rng(5).standard_normal((6, 32))
     long = Arrays((values * np.linspace(0.5, 4, 40)[:, None]).astype(np.float16), normalised=False)
-    found = top_captions(queries, long)
+    found = find_top_captions(queries, long)
     expected = oracle.top(queries, values.astype(np.float32), 5)
     assert np.array_equal(found[1], expected[1]) and np.allclose(found[0], expected[0], atol=2e-3)
-    again = top_captions(1e3 * queries, long)
+    again = find_top_captions(1e3 * queries, long)
     assert np.array_equal(found[1], again[1]) and np.allclose(found[0], again[0], atol=1e-6)
 
 
 def test_softmax_over_a_store_of_one_sided_shards_stays_finite() -> None:
     query = np.eye(1, 32, dtype=np.float32)
     store = Arrays(np.repeat(-query, 1000, 0).astype(np.float16), np.repeat(query, 2, 0).astype(np.float16))
-    scores, indices = top_captions(query, store, 3, "softmax", chunk=100)
+    scores, indices = find_top_captions(query, store, 3, "softmax", chunk=100)
     assert indices.tolist() == [[1000, 1001, 0]] and np.allclose(scores, [[0.5, 0.5, 0]])
 
 
 def test_a_caption_without_numbers_hides_no_other() -> None:
     values = random(30)
-    expected = top_captions(values[7:8].astype(np.float32), Arrays(values.copy()), 1)
+    expected = find_top_captions(values[7:8].astype(np.float32), Arrays(values.copy()), 1)
     values[3], values[4, 5] = np.nan, np.inf
-    found = top_captions(values[7:8].astype(np.float32), Arrays(values), 1)
+    found = find_top_captions(values[7:8].astype(np.float32), Arrays(values), 1)
     assert found[1].tolist() == expected[1].tolist() == [[7]]
 
 
 def test_vectors_that_cannot_be_compared_are_refused() -> None:
     store = Arrays(random(3))
     with pytest.raises(UsageError, match=r"vectors of 8 numbers .* captions of 32"):
-        top_captions(np.ones((2, 8)), store)
+        find_top_captions(np.ones((2, 8)), store)
     for wrong in (0.0, np.nan):
         with pytest.raises(UsageError, match="of length 0, or that are no numbers"):
-            top_captions(np.full((2, 32), wrong), store)
+            find_top_captions(np.full((2, 32), wrong), store)
     with pytest.raises(UsageError, match="the best 0 captions"):
-        top_captions(np.ones((2, 32)), store, 0)
+        find_top_captions(np.ones((2, 32)), store, 0)

@@ -15,9 +15,9 @@ import pytest
 from pyarrow import parquet
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.falcon.captions.build import build, default_store
-from encoscope.falcon.captions.laion import is_laion, link
-from encoscope.falcon.captions.readers import cleaned, read_captions
+from encoscope.falcon.captions.build import embed_captions, load_default_captions
+from encoscope.falcon.captions.laion import is_laion, link_laion
+from encoscope.falcon.captions.readers import clean_captions, read_captions
 from encoscope.falcon.captions.store import CaptionFolder, CaptionStore
 from encoscope.vlm import VLM
 from support.caption_stores import WordVectors
@@ -36,7 +36,7 @@ def files(folder: Path) -> set[str]:
 def test_a_store_holds_captions_and_their_vectors(tmp_path: Path) -> None:
     vlm = WordVectors()
     assert isinstance(vlm, VLM)
-    built = build(CAPTIONS, vlm, tmp_path / "store", shard=5)
+    built = embed_captions(CAPTIONS, vlm, tmp_path / "store", shard=5)
     store = CaptionStore.load(tmp_path / "store")
     assert len(store) == 12 and list(store) == CAPTIONS and [shard.rows for shard in store.shards] == [5, 5, 2]
     assert store.width == 16 and store.normalised and store.digest == built.digest
@@ -48,24 +48,24 @@ def test_a_store_holds_captions_and_their_vectors(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="captions 0 to 11"):
             store.texts([wrong])
     embedded = vlm.embedded
-    assert build(CAPTIONS, vlm, tmp_path / "store", shard=5).digest == store.digest
+    assert embed_captions(CAPTIONS, vlm, tmp_path / "store", shard=5).digest == store.digest
     assert vlm.embedded == embedded  # all there already
 
 
 def test_another_model_is_refused_by_digest_and_so_are_other_captions(tmp_path: Path) -> None:
     vlm, other = WordVectors(), WordVectors(name="other")
-    store = build(CAPTIONS, vlm, tmp_path / "store")
+    store = embed_captions(CAPTIONS, vlm, tmp_path / "store")
     store.check(vlm)
     with pytest.raises(EncoscopeError, match=r"embedded with test:words \(\w{12}\), not with test:other"):
         store.check(other)
     with pytest.raises(EncoscopeError, match=r"made with vlm.digest = .*--fresh"):
-        build(CAPTIONS, other, tmp_path / "store")
+        embed_captions(CAPTIONS, other, tmp_path / "store")
     with pytest.raises(EncoscopeError, match=r"made with made_from.captions = "):
-        build(CAPTIONS[:-1], vlm, tmp_path / "store")
+        embed_captions(CAPTIONS[:-1], vlm, tmp_path / "store")
     assert list(CaptionStore.load(tmp_path / "store")) == CAPTIONS
-    again = build(CAPTIONS[:2], other, tmp_path / "store", fresh=True, shard=1)
+    again = embed_captions(CAPTIONS[:2], other, tmp_path / "store", fresh=True, shard=1)
     assert list(again) == CAPTIONS[:2] and again.vlm_digest == other.digest
-    build(CAPTIONS[:1], other, tmp_path / "store", fresh=True)
+    embed_captions(CAPTIONS[:1], other, tmp_path / "store", fresh=True)
     shards = {"text_emb/text_emb_0000.npy", "metadata/metadata_0000.parquet"}
     assert files(tmp_path / "store") == {"manifest.json", "journal.jsonl", "lock", *shards}
 
@@ -84,13 +84,13 @@ def test_each_kind_of_file_gives_the_same_captions(tmp_path: Path, suffix: str) 
         cells = ['"' + text.replace('"', '""') + '"' for text in given]
         lines = [mark.join(["id", "Caption"]), *(mark.join(["1", cell]) for cell in cells), "7"]
         file.write_text("\n".join(lines), encoding="utf-8")
-    assert list(cleaned(read_captions(file))) == expected
-    assert list(build(file, WordVectors(), tmp_path / "store")) == expected
+    assert list(clean_captions(read_captions(file))) == expected
+    assert list(embed_captions(file, WordVectors(), tmp_path / "store")) == expected
 
 
 def test_one_caption_is_enough_and_a_line_without_an_end_is_a_caption(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("a dog")
-    store = build(tmp_path / "one.txt", WordVectors(), tmp_path / "store")
+    store = embed_captions(tmp_path / "one.txt", WordVectors(), tmp_path / "store")
     assert list(store) == ["a dog"] and len(store) == 1
 
 
@@ -114,7 +114,7 @@ def test_one_caption_is_enough_and_a_line_without_an_end_is_a_caption(tmp_path: 
 def test_bad_input_leaves_nothing_behind(tmp_path: Path, name, content, column, error, message) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=message) as raised:
-        build(tmp_path / name, WordVectors(), tmp_path / "store", column=column)
+        embed_captions(tmp_path / name, WordVectors(), tmp_path / "store", column=column)
     assert "\n" not in str(raised.value) and type(raised.value) is error
     assert not (tmp_path / "store").exists()
 
@@ -122,15 +122,15 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path, name, content, column, 
 def test_parquet_columns_that_hold_no_text_or_no_utf8(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"caption": [1, 2]}), tmp_path / "numbers.parquet")
     with pytest.raises(UsageError, match="holds int64, not text"):
-        build(tmp_path / "numbers.parquet", WordVectors(), tmp_path / "store")
+        embed_captions(tmp_path / "numbers.parquet", WordVectors(), tmp_path / "store")
     wrong = pyarrow.array([b"caf\xe9"]).view(pyarrow.string())
     parquet.write_table(pyarrow.table({"caption": wrong}), tmp_path / "latin.parquet")
     with pytest.raises(EncoscopeError, match=r"not UTF-8: a caption holds b'\\xe9'"):
-        build(tmp_path / "latin.parquet", WordVectors(), tmp_path / "store")
+        embed_captions(tmp_path / "latin.parquet", WordVectors(), tmp_path / "store")
     with pytest.raises(MissingError, match=r"no such file: .*nowhere.parquet"):
-        build(tmp_path / "nowhere.parquet", WordVectors(), tmp_path / "store")
+        embed_captions(tmp_path / "nowhere.parquet", WordVectors(), tmp_path / "store")
     with pytest.raises(MissingError, match=r"no such file: .*nowhere.txt"):
-        build(tmp_path / "nowhere.txt", WordVectors(), tmp_path / "store")
+        embed_captions(tmp_path / "nowhere.txt", WordVectors(), tmp_path / "store")
 
 
 def test_folders_of_something_else_are_not_touched(tmp_path: Path) -> None:
@@ -138,11 +138,14 @@ def test_folders_of_something_else_are_not_touched(tmp_path: Path) -> None:
         CaptionStore.load(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(EncoscopeError, match=r"is not a caption store .* and not an empty folder"):
-        build(CAPTIONS, WordVectors(), tmp_path)
+        embed_captions(CAPTIONS, WordVectors(), tmp_path)
     with pytest.raises(EncoscopeError, match=r"is not a caption store .* and not an empty folder"):
-        build(CAPTIONS, WordVectors(), tmp_path / "notes.txt")
+        embed_captions(CAPTIONS, WordVectors(), tmp_path / "notes.txt")
     (tmp_path / "manifest.json").write_text("{}")
-    for call in (lambda: build(CAPTIONS, WordVectors(), tmp_path, fresh=True), lambda: CaptionStore.load(tmp_path)):
+    for call in (
+        lambda: embed_captions(CAPTIONS, WordVectors(), tmp_path, fresh=True),
+        lambda: CaptionStore.load(tmp_path),
+    ):
         with pytest.raises(EncoscopeError, match=r"is not a caption store .encoscope.caption-store/2"):
             call()
     assert files(tmp_path) == {"notes.txt", "manifest.json"}
@@ -154,7 +157,7 @@ BUILDER = textwrap.dedent(
     import os, signal, sys, pathlib
     sys.path.insert(0, {tests!r})
     from support.caption_stores import WordVectors
-    from encoscope.falcon.captions.build import build
+    from encoscope.falcon.captions.build import embed_captions
     folder, kills = sys.argv[1], int(sys.argv[2])
     calls = 0
     def counted(function):
@@ -166,7 +169,7 @@ BUILDER = textwrap.dedent(
             return function(*args, **kwargs)
         return call
     os.fsync, pathlib.Path.replace = counted(os.fsync), counted(pathlib.Path.replace)
-    build([f"a caption of {{i}}" for i in range(10)], WordVectors(), folder, shard=4)
+    embed_captions([f"a caption of {{i}}" for i in range(10)], WordVectors(), folder, shard=4)
     """
 ).format(tests=str(Path(__file__).parents[1]))
 
@@ -176,7 +179,7 @@ def test_killed_at_any_step_and_run_again_it_holds_the_same(tmp_path: Path) -> N
         return subprocess.run([sys.executable, "-c", BUILDER, str(folder), str(kill)], timeout=60).returncode
 
     captions = [f"a caption of {i}" for i in range(10)]
-    whole = build(captions, WordVectors(), tmp_path / "whole", shard=4)
+    whole = embed_captions(captions, WordVectors(), tmp_path / "whole", shard=4)
     # 1-3 the first manifest; then nine steps a shard: both files, both folders, the manifest
     for kill in (2, 7, 16, 25):
         folder = tmp_path / str(kill)
@@ -184,7 +187,7 @@ def test_killed_at_any_step_and_run_again_it_holds_the_same(tmp_path: Path) -> N
         with pytest.raises((EncoscopeError, MissingError), match=r"not all embedded|no caption store at"):
             CaptionStore.load(folder)
         vlm = WordVectors()
-        store = build(captions, vlm, folder, shard=4)
+        store = embed_captions(captions, vlm, folder, shard=4)
         assert vlm.embedded == 10 - 4 * max(0, (kill - 4) // 9)  # what was done is not done again
         assert store.digest == whole.digest and list(store) == captions
         assert np.array_equal(vectors(store), vectors(whole)) and files(folder) == files(tmp_path / "whole")
@@ -202,15 +205,15 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(EncoscopeError, match="the disk is full; what was stored before is safe"):
-        build(CAPTIONS, vlm, folder, shard=5)
+        embed_captions(CAPTIONS, vlm, folder, shard=5)
     monkeypatch.undo()
     assert not CaptionFolder.load(folder).complete
     before = vlm.embedded
-    assert list(build(CAPTIONS, vlm, folder, shard=5)) == CAPTIONS and vlm.embedded == before + 2
+    assert list(embed_captions(CAPTIONS, vlm, folder, shard=5)) == CAPTIONS and vlm.embedded == before + 2
 
 
 def test_missing_and_damaged_shards_are_told(tmp_path: Path) -> None:
-    store = build(CAPTIONS, WordVectors(), tmp_path / "store")
+    store = embed_captions(CAPTIONS, WordVectors(), tmp_path / "store")
     place = tmp_path / "store" / "text_emb" / "text_emb_0000.npy"
     np.save(place, np.zeros((3, 16), np.float16))
     with pytest.raises(EncoscopeError, match=r"is float16 of shape \(3, 16\), not float16 of \(12, 16\)"):
@@ -243,7 +246,7 @@ def test_laions_shards_are_used_where_they_lie(tmp_path: Path) -> None:
     texts = laion(tmp_path / "laion", vlm, shards=11)
     before = files(tmp_path / "laion")
     assert is_laion(tmp_path / "laion") and not is_laion(tmp_path)
-    store = link(tmp_path / "laion", vlm, tmp_path / "store")
+    store = link_laion(tmp_path / "laion", vlm, tmp_path / "store")
     assert (
         files(tmp_path / "store") == {"manifest.json", "journal.jsonl", "lock"} and files(tmp_path / "laion") == before
     )
@@ -251,32 +254,32 @@ def test_laions_shards_are_used_where_they_lie(tmp_path: Path) -> None:
     assert store.texts([60, 5, 3]) == [texts[60], texts[5], texts[3]]
     assert np.array_equal(vectors(store), vlm.embed_texts(texts).numpy().astype(np.float16))
     assert CaptionStore.load(tmp_path / "store").digest == store.digest
-    images = link(tmp_path / "laion", vlm, tmp_path / "images", kind="image")
+    images = link_laion(tmp_path / "laion", vlm, tmp_path / "images", kind="image")
     assert np.array_equal(vectors(images), -vectors(store)) and images.digest != store.digest
     with pytest.raises(EncoscopeError, match=r"made_from.kind"):
-        link(tmp_path / "laion", vlm, tmp_path / "store", kind="image")
+        link_laion(tmp_path / "laion", vlm, tmp_path / "store", kind="image")
 
 
 def test_laions_shards_of_another_length_or_another_model(tmp_path: Path) -> None:
     vlm = WordVectors()
     laion(tmp_path / "long", vlm, factor=3.0)
-    assert not link(tmp_path / "long", vlm, tmp_path / "store").normalised
+    assert not link_laion(tmp_path / "long", vlm, tmp_path / "store").normalised
     with pytest.raises(EncoscopeError, match="was not made with test:other: captions embedded again are"):
-        link(tmp_path / "long", WordVectors(name="other"), tmp_path / "others")
+        link_laion(tmp_path / "long", WordVectors(name="other"), tmp_path / "others")
     with pytest.raises(EncoscopeError, match="makes vectors of 8 numbers"):
-        link(tmp_path / "long", WordVectors(8), tmp_path / "others")
+        link_laion(tmp_path / "long", WordVectors(8), tmp_path / "others")
     with pytest.raises(UsageError, match=r"no column 'captions' .nearest: caption"):
-        link(tmp_path / "long", vlm, tmp_path / "others", column="captions")
+        link_laion(tmp_path / "long", vlm, tmp_path / "others", column="captions")
     np.save(tmp_path / "long" / "text_emb" / "text_emb_1.npy", np.ones((5, 16), np.float16))
     with pytest.raises(EncoscopeError, match=r"has 5 rows, .* has 6"):
-        link(tmp_path / "long", vlm, tmp_path / "others")
+        link_laion(tmp_path / "long", vlm, tmp_path / "others")
     (tmp_path / "long" / "text_emb" / "text_emb_1.npy").unlink()
     with pytest.raises(MissingError, match=r"metadata_1.parquet has no text_emb file"):
-        link(tmp_path / "long", vlm, tmp_path / "others")
+        link_laion(tmp_path / "long", vlm, tmp_path / "others")
     with pytest.raises(MissingError, match=r"holds no text_emb_\*.npy files"):
-        link(tmp_path / "long" / "metadata", vlm, tmp_path / "others")
+        link_laion(tmp_path / "long" / "metadata", vlm, tmp_path / "others")
     with pytest.raises(MissingError, match="no such folder"):
-        link(tmp_path / "nowhere", vlm, tmp_path / "others")
+        link_laion(tmp_path / "nowhere", vlm, tmp_path / "others")
     with pytest.raises(EncoscopeError):
         CaptionStore.load(tmp_path / "others")
 
@@ -286,8 +289,8 @@ def test_the_default_store_is_made_once_for_a_model(tmp_path: Path, monkeypatch:
 
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path))
     vlm = WordVectors()
-    store = default_store(vlm)
+    store = load_default_captions(vlm)
     assert list(store) == list(vocabulary()) and tmp_path in store.path.parents
     embedded = vlm.embedded
-    assert default_store(vlm).digest == store.digest and vlm.embedded == embedded
-    assert default_store(WordVectors(8)).path != store.path
+    assert load_default_captions(vlm).digest == store.digest and vlm.embedded == embedded
+    assert load_default_captions(WordVectors(8)).path != store.path

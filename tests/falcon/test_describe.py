@@ -12,8 +12,8 @@ from pyarrow import parquet
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.falcon import Description, Descriptions, Falcon, describe
-from encoscope.falcon.captions.build import build
-from encoscope.falcon.crops import Gallery, original_box
+from encoscope.falcon.captions.build import embed_captions
+from encoscope.falcon.crops import ImageEmbedder, to_original_box
 from encoscope.falcon.gradcam import GradCam
 from encoscope.images import Geometry, read_image
 from encoscope.probing import Probe, probe
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return build(world.CAPTIONS, world.Reader(), tmp_path_factory.mktemp("captions") / "store")
+    return embed_captions(world.CAPTIONS, world.Reader(), tmp_path_factory.mktemp("captions") / "store")
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +64,16 @@ def test_features_of_colours_are_described_by_them(fitted):
         assert {example.path.split("/")[-2] for example in description.high} == {colour}
         assert all(example.path.split("/")[-2] != colour for example in description.low) and description.low
         assert description.clarity > 0.95 and description.interpretable
-        assert description.truth.auc.value > 0.9 and description.truth.controls["permuted"].value < 0.8
-        assert description.truth.controls["captions"].value < 1
+        assert description.heldout.auc.value > 0.9 and description.heldout.controls["permuted"].value < 0.8
+        assert description.heldout.controls["captions"].value < 1
         assert description.high[0].captions[0][0].split()[1] == colour
 
 
 def test_a_feature_that_never_fires_is_told(fitted):
     _, found = fitted
     dead = found[4]
-    assert dead.method == "none" and dead.concepts == () and dead.truth is None and dead.high == ()
-    assert dead.note == f"it never fires: one value on all {found[0].settings['images']['made']} images"
+    assert dead.method == "none" and dead.concepts == () and dead.heldout is None and dead.high == ()
+    assert dead.note == f"it never fires: one value on all {found[0].settings['images']['fit']} images"
     assert found.summary["units"] == 6 and found.summary["labelled"] >= 4 / 6
     assert found.summary["constant"]["auc"] < found.summary["auc"]["mean"]
     assert "never fires" in str(dead)
@@ -82,8 +82,8 @@ def test_a_feature_that_never_fires_is_told(fitted):
 def test_the_test_images_are_not_those_it_was_made_from(fitted):
     falcon, _ = fitted
     space = falcon.space(parse_unit("features:0", falcon.encoder))
-    assert not set(space.made.ids) & set(space.test.ids)
-    assert len(space.made.ids) + len(space.test.ids) == 150 and 15 < len(space.test.ids) < 45
+    assert not set(space.fit.ids) & set(space.heldout.ids)
+    assert len(space.fit.ids) + len(space.heldout.ids) == 150 and 15 < len(space.heldout.ids) < 45
 
 
 def test_concepts_are_those_of_the_method_written_out(fitted, folder):
@@ -91,8 +91,8 @@ def test_concepts_are_those_of_the_method_written_out(fitted, folder):
     falcon, found = fitted
     encoder, reader = falcon.encoder, world.Reader()
     space = falcon.space(parse_unit("features:0", encoder))
-    h, paths = space.made.h, space.made.paths
-    order = sorted(range(len(paths)), key=lambda row: space.made.ids[row])
+    h, paths = space.fit.h, space.fit.paths
+    order = sorted(range(len(paths)), key=lambda row: space.fit.ids[row])
     for feature in (0, 2):
         literal = oracle.describe(
             h,
@@ -151,13 +151,13 @@ def test_a_unit_alone_is_the_same_as_among_others(fitted, folder, store, tmp_pat
 
 def test_nothing_is_embedded_twice_and_images_once(folder, store, tmp_path, monkeypatch):
     reads: list[str] = []
-    plain = Gallery._load
+    plain = ImageEmbedder._load
 
     def counted(self, work, paths):
         reads.append(work.image)
         return plain(self, work, paths)
 
-    monkeypatch.setattr(Gallery, "_load", counted)
+    monkeypatch.setattr(ImageEmbedder, "_load", counted)
     first, second = world.Reader(), world.Reader()
     before = describe(world.encoder(), "all", probe=folder, captions=store, vlm=first, cache=tmp_path, **SETTINGS)
     assert len(reads) == len(set(reads)) and first.images > 150
@@ -219,9 +219,9 @@ def test_a_saved_description_is_whole(fitted, tmp_path):
     document = json.loads((folder / "result.json").read_text())
     assert document["format"] == "encoscope.description/1" and len(document["descriptions"]) == 6
     entry = document["descriptions"][0]
-    wanted = ["unit", "concepts", "phrases", "spurious", "method", "interpretability", "truth", "high", "low"]
+    wanted = ["unit", "concepts", "phrases", "spurious", "method", "interpretability", "heldout", "high", "low"]
     assert all(name in entry for name in wanted)
-    assert set(entry["truth"]) >= {"auc", "interval"} and entry["concepts"][0]["word"] == "red"
+    assert set(entry["heldout"]) >= {"auc", "interval"} and entry["concepts"][0]["word"] == "red"
     with Image.open(folder / entry["high"][0]["crop"]) as crop:
         assert crop.format == "WEBP" and np.asarray(crop)[..., 0].mean() > 150
     assert (folder / entry["high"][0]["path"]).resolve().is_file()
@@ -240,8 +240,8 @@ def test_a_saved_description_is_whole(fitted, tmp_path):
 
 def test_boxes_come_back_to_the_original_pixels():
     way = Geometry(original=(40, 80), resized=(20, 40), offset=(0, 10), valid=(20, 20), canvas=(20, 20))
-    assert original_box((0, 0, 19, 19), way) == (20, 0, 59, 39)
-    assert original_box((5, 5, 5, 5), way) == (30, 10, 31, 11)
+    assert to_original_box((0, 0, 19, 19), way) == (20, 0, 59, 39)
+    assert to_original_box((5, 5, 5, 5), way) == (30, 10, 31, 11)
 
 
 def test_what_does_not_fit_is_refused(folder, store, tmp_path):
@@ -282,11 +282,14 @@ def test_a_holdout_of_its_own_is_used_whole(folder, store, tmp_path):
     found = describe(
         world.encoder(), "features:1", probe=folder, holdout=other, captions=store, vlm=world.Reader(), **SETTINGS
     )
-    assert found.truth.strong + found.truth.ordinary == 45 and found.settings["images"] == {"made": 150, "test": 45}
+    assert found.heldout.strong + found.heldout.ordinary == 45 and found.settings["images"] == {
+        "fit": 150,
+        "heldout": 45,
+    }
     bare = describe(
         world.encoder(), "features:1", probe=folder, holdout=0, captions=store, vlm=world.Reader(), **SETTINGS
     )
-    assert bare.truth is None and bare.settings["images"] == {"made": 150, "test": 0}
+    assert bare.heldout is None and bare.settings["images"] == {"fit": 150, "heldout": 0}
 
 
 def test_files_that_are_gone_leave_grey_pictures(fitted, tmp_path):

@@ -8,7 +8,7 @@ from sklearn.metrics import r2_score
 import encoscope
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.falcon import Concept, Description, explain_failure, transfer
+from encoscope.falcon import Concept, Description, explain_failure, fit_transfer
 from encoscope.probing import Probe
 from support import described_network as world
 
@@ -51,7 +51,7 @@ def probes(images: int = 400, noise: float = 0.1):
 
 def test_the_map_is_scikit_learns_ridge_and_its_r2_that_of_images_left_out():
     source, target, x, y, _ = probes()
-    found = transfer(source, target, penalties=(0.1,))
+    found = fit_transfer(source, target, penalties=(0.1,))
     from encoscope.falcon.heldout import choose_heldout
 
     test = choose_heldout(source.ids, 0.2)
@@ -62,13 +62,13 @@ def test_the_map_is_scikit_learns_ridge_and_its_r2_that_of_images_left_out():
     wanted = [r2_score(y[test][:, i], ridge.predict(x[test])[:, i]) for i in range(3)]
     np.testing.assert_allclose(found.r2[:3], wanted, atol=1e-4)
     assert np.isnan(found.r2[3]) and 0.9 < found.explained <= 1
-    best = transfer(source, target)
+    best = fit_transfer(source, target)
     assert best.penalty == 1e-3 and best.explained > found.explained
 
 
 def test_concepts_are_carried_by_their_share_in_the_map():
     source, target, _, _, _ = probes()
-    found = transfer(source, target)
+    found = fit_transfer(source, target)
     words = {i: Description(f"features:{i}", (Concept(f"word{i}", 1.0),), (), (), "falcon", 5) for i in range(6)}
     carried = found.carry(words, 1, top=6)
     shares = np.maximum(found.weights[:, 1] * found.spread, 0)
@@ -82,4 +82,4 @@ def test_probes_without_common_images_are_refused():
     source, target, *_ = probes()
     other = Probe.from_arrays(np.asarray(target.values), ids=[f"x{i}" for i in range(400)])
     with pytest.raises(EncoscopeError, match="0 images in common"):
-        transfer(source, other)
+        fit_transfer(source, other)

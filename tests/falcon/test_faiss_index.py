@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.falcon.captions.faiss_index import build_index, likely_captions, recall
-from encoscope.falcon.captions.search import top_captions
+from encoscope.falcon.captions.faiss_index import build_index, find_likely_captions, measure_recall
+from encoscope.falcon.captions.search import find_top_captions
 from encoscope.falcon.captions.store import CaptionStore
 
 pytest.importorskip("faiss")
@@ -41,23 +41,23 @@ def indexed(tmp_path_factory) -> CaptionStore:
 
 def test_it_finds_most_of_the_best_with_exact_scores(indexed) -> None:
     queries = np.random.default_rng(7).standard_normal((90, 16)).astype(np.float32)
-    scores, indices = likely_captions(queries, indexed)
-    exact = top_captions(queries, indexed)
+    scores, indices = find_likely_captions(queries, indexed)
+    exact = find_top_captions(queries, indexed)
     share = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(indices.tolist(), exact[1].tolist(), strict=True)])
-    assert share == pytest.approx(recall(queries, indexed)) and share > 0.9
+    assert share == pytest.approx(measure_recall(queries, indexed)) and share > 0.9
     same = indices == exact[1]
     assert np.allclose(scores[same], exact[0][same], atol=1e-6)
     assert (np.diff(scores, axis=1) <= 0).all()
-    assert recall(queries, indexed, probes=1, candidates=5) < share
-    assert recall(queries, indexed, probes=40, candidates=12_000) == 1.0  # everything is a candidate
+    assert measure_recall(queries, indexed, probes=1, candidates=5) < share
+    assert measure_recall(queries, indexed, probes=40, candidates=12_000) == 1.0  # everything is a candidate
 
 
 def test_few_candidates_leave_gaps(indexed) -> None:
-    scores, indices = likely_captions(np.eye(1, 16, dtype=np.float32), indexed, 3000, probes=1, candidates=3000)
+    scores, indices = find_likely_captions(np.eye(1, 16, dtype=np.float32), indexed, 3000, probes=1, candidates=3000)
     held = indices[0] >= 0
     assert 0 < held.sum() < 3000 and np.isfinite(scores[0][held]).all() and (scores[0][~held] == -np.inf).all()
     with pytest.raises(UsageError, match="best 5 of 3 candidates"):
-        likely_captions(np.eye(1, 16, dtype=np.float32), indexed, candidates=3)
+        find_likely_captions(np.eye(1, 16, dtype=np.float32), indexed, candidates=3)
 
 
 def test_the_index_says_what_it_is_and_is_kept(indexed, tmp_path) -> None:
@@ -75,14 +75,14 @@ def test_an_index_of_other_captions_and_small_stores_are_refused(indexed, tmp_pa
     query = np.eye(1, 16, dtype=np.float32)
     other = CaptionStore(indexed.path, {**indexed.manifest, "hash": "1"})
     with pytest.raises(MissingError, match="no index that fits them"):
-        likely_captions(query, other)
+        find_likely_captions(query, other)
     with pytest.raises(UsageError, match="300 captions need no index"):
         build_index(make(tmp_path / "small", 300))
     copy = make(tmp_path / "copy")
     build_index(copy)
     (copy.path / "index.faiss").write_bytes(b"nothing")
     with pytest.raises(EncoscopeError, match="is damaged"):
-        likely_captions(query, copy)
+        find_likely_captions(query, copy)
     importing = builtins.__import__
 
     def without(name, *rest, **more):
@@ -92,4 +92,4 @@ def test_an_index_of_other_captions_and_small_stores_are_refused(indexed, tmp_pa
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingError, match=r"pip install 'encoscope\[faiss\]'"):
-        likely_captions(query, indexed)
+        find_likely_captions(query, indexed)

@@ -6,7 +6,7 @@ from torch import nn
 
 import encoscope
 from encoscope import Encoder
-from encoscope.falcon.gradcam import GradCam, masks_of
+from encoscope.falcon.gradcam import GradCam, compute_masks
 from encoscope.units import parse_unit
 
 
@@ -128,13 +128,13 @@ def test_nothing_is_left_behind(zoo, photo_paths):
 
 def test_masks_keep_the_upper_part_of_the_range():
     ramp = torch.linspace(1, 2, 5).repeat(5, 1)
-    found = masks_of([ramp, torch.zeros(5, 5), torch.ones(5, 5)], (5, 5), 0.6)
+    found = compute_masks([ramp, torch.zeros(5, 5), torch.ones(5, 5)], (5, 5), 0.6)
     assert found[0].tolist() == [[False, False, False, True, True]] * 5
     assert not found[1:].any()
-    assert masks_of([ramp], (10, 10))[0].sum() == 40
-    assert masks_of([], (4, 4)).shape == (0, 4, 4)
-    mixed = masks_of([ramp, torch.eye(2)], (10, 10))  # units of layers of other sizes
-    assert torch.equal(mixed[0], masks_of([ramp], (10, 10))[0]) and 0 < mixed[1].sum() < 100
+    assert compute_masks([ramp], (10, 10))[0].sum() == 40
+    assert compute_masks([], (4, 4)).shape == (0, 4, 4)
+    mixed = compute_masks([ramp, torch.eye(2)], (10, 10))  # units of layers of other sizes
+    assert torch.equal(mixed[0], compute_masks([ramp], (10, 10))[0]) and 0 < mixed[1].sum() < 100
 
 
 def test_spaces_are_named_as_probes_name_them():

@@ -7,13 +7,13 @@ from sklearn.metrics import roc_auc_score
 
 from encoscope.errors import UsageError
 from encoscope.falcon.heldout import (
-    Texts,
+    TextVectors,
     choose_heldout,
     compute_auc,
+    compute_auc_interval,
     compute_aucs,
-    derangement,
-    stratified_auc_interval,
-    strong_images,
+    draw_derangement,
+    find_strong_images,
 )
 from encoscope.metrics import bootstrap
 
@@ -27,7 +27,7 @@ def sample(images: int = 300, seed: int = 0):
 def test_auc_is_scikit_learns():
     scores, strong = sample()
     assert compute_auc(scores, strong) == pytest.approx(roc_auc_score(strong, scores), abs=1e-12)
-    assert stratified_auc_interval(scores, strong).value == pytest.approx(roc_auc_score(strong, scores), abs=1e-6)
+    assert compute_auc_interval(scores, strong).value == pytest.approx(roc_auc_score(strong, scores), abs=1e-6)
     labels = np.stack([scores, -scores, sample(seed=1)[0]], axis=1)
     units = np.stack([strong, sample(seed=2)[1]], axis=1)
     wanted = [[roc_auc_score(units[:, u], labels[:, w]) for w in range(3)] for u in range(2)]
@@ -36,16 +36,16 @@ def test_auc_is_scikit_learns():
 
 def test_the_interval_is_that_of_the_plain_bootstrap():
     scores, strong = sample()
-    found = stratified_auc_interval(scores, strong, resamples=4000, seed=3)
+    found = compute_auc_interval(scores, strong, resamples=4000, seed=3)
 
     def of_rows(rows):
         return compute_auc(scores[rows.astype(int)], strong[rows.astype(int)])
 
     plain = bootstrap(np.arange(300.0), of_rows, resamples=500)
     assert found.low == pytest.approx(plain.low, abs=0.02) and found.high == pytest.approx(plain.high, abs=0.02)
-    assert stratified_auc_interval(scores, strong, seed=3) == stratified_auc_interval(scores, strong, seed=3)
+    assert compute_auc_interval(scores, strong, seed=3) == compute_auc_interval(scores, strong, seed=3)
     with pytest.raises(UsageError, match="0 and 300"):
-        stratified_auc_interval(scores, np.zeros(300, dtype=bool))
+        compute_auc_interval(scores, np.zeros(300, dtype=bool))
 
 
 def test_images_are_held_out_by_their_ids_alone():
@@ -60,10 +60,10 @@ def test_images_are_held_out_by_their_ids_alone():
 
 def test_strong_images_pass_alpha_or_are_the_strongest():
     values = np.linspace(0, 1, 200)
-    assert strong_images(values, 0.95).sum() == 10
-    assert np.flatnonzero(strong_images(values, 0.99)).tolist() == list(range(190, 200))  # two pass: too few
-    assert strong_images(values, 0.1).sum() == 10  # most pass
-    assert strong_images(values[:9], 0.5) is None and strong_images(np.ones(50), 0.5) is None
+    assert find_strong_images(values, 0.95).sum() == 10
+    assert np.flatnonzero(find_strong_images(values, 0.99)).tolist() == list(range(190, 200))  # two pass: too few
+    assert find_strong_images(values, 0.1).sum() == 10  # most pass
+    assert find_strong_images(values[:9], 0.5) is None and find_strong_images(np.ones(50), 0.5) is None
 
 
 def test_a_description_is_the_weighted_mean_of_its_words():
@@ -76,14 +76,14 @@ def test_a_description_is_the_weighted_mean_of_its_words():
         def embed_images(self, images):
             raise AssertionError
 
-    texts = Texts(Stub())
-    np.testing.assert_allclose(texts.description({"cat": 0.3, "dog": 0.1}), [0.75, 0.25, 0])
-    np.testing.assert_allclose(texts.description({"cat": -0.3, "dog": -0.1}), [0.5, 0.5, 0])
+    texts = TextVectors(Stub())
+    np.testing.assert_allclose(texts.embed_description({"cat": 0.3, "dog": 0.1}), [0.75, 0.25, 0])
+    np.testing.assert_allclose(texts.embed_description({"cat": -0.3, "dog": -0.1}), [0.5, 0.5, 0])
 
 
 def test_a_derangement_moves_everything():
     for count in (2, 3, 50):
-        found = derangement(count, seed=count)
+        found = draw_derangement(count, seed=count)
         assert sorted(found) == list(range(count)) and not (found == np.arange(count)).any()
     with pytest.raises(UsageError):
-        derangement(1)
+        draw_derangement(1)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from encoscope.errors import UsageError
-from encoscope.falcon.boxing import largest_boxes
+from encoscope.falcon.boxing import find_largest_boxes
 from encoscope.falcon.groups import find_groups
-from encoscope.falcon.selection import select, thresholds
+from encoscope.falcon.selection import compute_thresholds, select_images
 from encoscope.falcon.settings import FalconSettings
 from encoscope.probing import Probe
 from encoscope.units import Unit
@@ -37,9 +37,9 @@ TOGETHER = FalconSettings.of(deviations=0.8)  # low enough for several features 
 
 def test_highs_and_lows_are_those_of_equation_2():
     h = representation()
-    limits = thresholds(h, SETTINGS)
+    limits = compute_thresholds(h, SETTINGS)
     assert limits.alpha == pytest.approx(h.mean() + 2 * h.std(ddof=1), rel=1e-5)
-    found = select(h, [feature(i) for i in range(h.shape[1])], SETTINGS, limits, ids(len(h)))
+    found = select_images(h, [feature(i) for i in range(h.shape[1])], SETTINGS, limits, ids(len(h)))
     counts = set()
     for i, selection in enumerate(found):
         high = oracle.highs(h, i, limits.alpha)
@@ -55,9 +55,9 @@ def test_the_order_of_the_images_does_not_matter_even_for_ties():
     names = ids(len(h))
     order = np.random.default_rng(1).permutation(len(h))
     settings = FalconSettings.of(deviations=2.0, most=4, lows=4)
-    limits = thresholds(h, settings)
-    before = select(h, [feature(2)], settings, limits, names)[0]
-    after = select(h[order], [feature(2)], settings, limits, [names[i] for i in order])[0]
+    limits = compute_thresholds(h, settings)
+    before = select_images(h, [feature(2)], settings, limits, names)[0]
+    after = select_images(h[order], [feature(2)], settings, limits, [names[i] for i in order])[0]
     assert [names[i] for i in before.high] == [names[order[i]] for i in after.high]
     assert [names[i] for i in before.low] == [names[order[i]] for i in after.low]
 
@@ -68,50 +68,50 @@ def test_an_empty_set_is_replaced_by_the_strongest_and_a_dead_feature_is_told():
     h[:5, 4] = h[:5, 4] * 0 + 0.01
     h[5:, 4] = 0
     h[:, 5] = np.linspace(0.1, 0.2, len(h))
-    limits = thresholds(h, FalconSettings())
-    dead, rare, weak = select(h, [feature(3), feature(4), feature(5)], FalconSettings(), limits, ids(len(h)))
+    limits = compute_thresholds(h, FalconSettings())
+    dead, rare, weak = select_images(h, [feature(3), feature(4), feature(5)], FalconSettings(), limits, ids(len(h)))
     assert not dead.fires and len(dead.high) == 0 and len(dead.low) == 0
     assert rare.adaptive and sorted(rare.high) == [0, 1, 2, 3, 4]  # not the images where it is off
     assert weak.adaptive and list(weak.high) == list(range(79, 69, -1))
-    (strict,) = select(h, [feature(5)], FalconSettings.of(adaptive=0), limits, ids(len(h)))
+    (strict,) = select_images(h, [feature(5)], FalconSettings.of(adaptive=0), limits, ids(len(h)))
     assert strict.fires and not strict.adaptive and len(strict.high) == 0
 
 
 def test_a_set_of_too_few_images_counts_as_empty():
     h = representation()
-    limits = thresholds(h, SETTINGS)
+    limits = compute_thresholds(h, SETTINGS)
     sizes = [int((h[:, i] > limits.alpha).sum()) for i in range(h.shape[1])]
     needed = sorted(sizes)[6]
     strict = FalconSettings.of(deviations=2.0, least=needed)
-    found = select(h, [feature(i) for i in range(h.shape[1])], strict, limits, ids(len(h)))
+    found = select_images(h, [feature(i) for i in range(h.shape[1])], strict, limits, ids(len(h)))
     assert [selection.adaptive for selection in found] == [size < needed for size in sizes]
     assert FalconSettings.of("authors").least == 11 and FalconSettings.of("paper").least == 1
 
 
 def test_a_group_needs_all_its_members_and_exact_no_other():
     h = representation(400, 8)
-    limits = thresholds(h, TOGETHER)
+    limits = compute_thresholds(h, TOGETHER)
     above = h > limits.alpha
-    (both,) = select(h, [feature(1, 4)], TOGETHER, limits, ids(len(h)))
+    (both,) = select_images(h, [feature(1, 4)], TOGETHER, limits, ids(len(h)))
     assert sorted(both.high) == np.flatnonzero(above[:, 1] & above[:, 4]).tolist() != []
     assert (h[both.low][:, [1, 4]] < limits.epsilon).all()
     exact = FalconSettings.of(mode="exact", deviations=0.8)
-    (single,) = select(h, [feature(1)], exact, limits, ids(len(h)))
+    (single,) = select_images(h, [feature(1)], exact, limits, ids(len(h)))
     assert sorted(single.high) == np.flatnonzero(above[:, 1] & (above.sum(1) == 1)).tolist()
     np.testing.assert_allclose(feature(1, 4).activation(h), h[:, 1] + h[:, 4])
 
 
 def test_a_direction_along_a_channel_is_that_channel():
     h = representation()
-    limits = thresholds(h, SETTINGS)
+    limits = compute_thresholds(h, SETTINGS)
     along = Unit("features@d.npy", "features", direction=tuple(3.0 * np.eye(12)[6]))
-    one, other = select(h, [feature(6), along], SETTINGS, limits, ids(len(h)))
+    one, other = select_images(h, [feature(6), along], SETTINGS, limits, ids(len(h)))
     assert list(one.high) == list(other.high) and list(one.low) == list(other.low)
 
 
 def test_exact_groups_are_the_identical_sets():
     h = representation(500, 6, seed=2)
-    alpha = thresholds(h, TOGETHER).alpha
+    alpha = compute_thresholds(h, TOGETHER).alpha
     wanted = oracle.exact_groups(h, alpha, 3)
     found = {group.members: group.images.tolist() for group in find_groups(h, alpha, mode="exact", more_than=3)}
     assert found == wanted and any(len(members) > 1 for members in found)
@@ -121,7 +121,7 @@ def test_exact_groups_are_the_identical_sets():
 def test_threshold_groups_are_all_sets_that_enough_images_share(closed):
     h = representation(500, 7, seed=3)
     h[:40, [0, 2, 5]] = 0.9  # always together
-    alpha = thresholds(h, TOGETHER).alpha
+    alpha = compute_thresholds(h, TOGETHER).alpha
     above = h > alpha
     wanted = {
         members: np.flatnonzero(above[:, members].all(1)).tolist()
@@ -161,6 +161,6 @@ def test_boxes_are_those_of_the_literal_passes(density):
     blobs = rng.random((20, 5, 4)) < density
     masks[40:, 2:7, 4:8] = blobs
     masks[40:, :2] = masks[40:, 7:] = masks[40:, :, :4] = masks[40:, :, 8:] = False
-    found = largest_boxes(masks)
+    found = find_largest_boxes(masks)
     for mask, box in zip(masks, found, strict=True):
         assert (None if box[0] < 0 else box.tolist()) == oracle.downright_box(mask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from encoscope.falcon.words import Terms, lemma, terms
+from encoscope.falcon.words import Terms, extract_terms, lemmatize
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ from encoscope.falcon.words import Terms, lemma, terms
     ],
 )
 def test_terms(caption: str, words: str, phrases: list[str] | None) -> None:
-    found = terms(caption)
+    found = extract_terms(caption)
     assert " ".join(found.words) == words
     if phrases is not None:
         assert list(found.phrases) == phrases
@@ -50,13 +50,13 @@ def test_terms(caption: str, words: str, phrases: list[str] | None) -> None:
 )  # fmt: skip
 def test_lemmas_are_those_of_nouns(pair: str) -> None:
     word, expected = pair.split()
-    assert lemma(word) == expected
+    assert lemmatize(word) == expected
 
 
 def test_every_term_is_lower_case_and_long_enough_on_the_shipped_captions() -> None:
     from encoscope.zoo.captions import vocabulary
 
-    everything = [terms(caption) for caption in vocabulary()]
+    everything = [extract_terms(caption) for caption in vocabulary()]
     assert isinstance(everything[0], Terms)
     words = {word for found in everything for word in found.words}
     assert {"komondor", "photo", "the", "made", "close"}.isdisjoint(words)
@@ -66,4 +66,4 @@ def test_every_term_is_lower_case_and_long_enough_on_the_shipped_captions() -> N
     assert {"electric guitar", "joshua tree", "musical instrument"} <= phrases
     assert {len(phrase.split()) for phrase in phrases} == {2, 3}
     for found in everything:  # a phrase's words are words too, but for lemmas inside
-        assert all(lemma(part) in found.words for phrase in found.phrases for part in phrase.split())
+        assert all(lemmatize(part) in found.words for phrase in found.phrases for part in phrase.split())

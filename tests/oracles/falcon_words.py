@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from encoscope.falcon.words import terms
+from encoscope.falcon.words import extract_terms
 
 
 def word_score(term: str, scores, captions, kind: str = "words") -> float:
@@ -12,7 +12,9 @@ def word_score(term: str, scores, captions, kind: str = "words") -> float:
     total = 0.0
     for image in range(len(captions)):
         held = [
-            scores[image][p] for p in range(len(captions[image])) if term in getattr(terms(captions[image][p]), kind)
+            scores[image][p]
+            for p in range(len(captions[image]))
+            if term in getattr(extract_terms(captions[image][p]), kind)
         ]
         total += max(held) if held else 0.0
     return total / len(captions)
@@ -20,7 +22,7 @@ def word_score(term: str, scores, captions, kind: str = "words") -> float:
 
 def all_scores(scores, captions, kind: str = "words") -> dict[str, float]:
     """Every term of every caption with its score."""
-    found = {term for texts in captions for text in texts for term in getattr(terms(text), kind)}
+    found = {term for texts in captions for text in texts for term in getattr(extract_terms(text), kind)}
     return {term: word_score(term, scores, captions, kind) for term in found}
 
 

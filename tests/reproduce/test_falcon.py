@@ -11,7 +11,7 @@ import torch
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.falcon.captions.build import build
+from encoscope.falcon.captions.build import embed_captions
 from encoscope.metrics import Interval, auc_mad
 from encoscope.reproduce.falcon import coverage, failure, harness, transfer
 from encoscope.reproduce.registry import EXPERIMENTS, experiment
@@ -37,7 +37,7 @@ def squares(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "load", lambda model, **_: networks[model]())
     monkeypatch.setattr(coverage, "untrained_copy", lambda encoder, seed: other())
     monkeypatch.setattr(harness.vlm, "load", lambda *_, **__: world.Reader())
-    build(world.CAPTIONS, world.Reader(), tmp_path / "store")
+    embed_captions(world.CAPTIONS, world.Reader(), tmp_path / "store")
     world.write_photos(tmp_path / "made", 60)
     world.write_photos(tmp_path / "test", 45, seed=5)
     return tmp_path
@@ -122,13 +122,13 @@ def test_carried_concepts_are_held_against_the_photos(squares) -> None:
     number = int(features[0]["feature"].rpartition(":")[2])
     (concept, *_) = falcon.describe([f"features:{number}"])[0].concepts
     ours = transfer.predicts(falcon, number, [concept])
-    values = space.test.h[:, number]
-    strong = values > space.limits.alpha
+    values = space.heldout.h[:, number]
+    strong = values > space.thresholds.alpha
     if not 5 <= strong.sum() <= len(strong) // 2:
         strong = np.isin(
             np.arange(len(values)), np.argsort(-values, kind="stable")[: max(5, round(0.05 * len(values)))]
         )
-    similar = world.Reader().embed_images(list(space.test.paths)).numpy() @ falcon.tools_.texts([concept.word])[0]
+    similar = world.Reader().embed_images(list(space.heldout.paths)).numpy() @ falcon.context_.texts([concept.word])[0]
     assert ours == pytest.approx(auc_mad(similar[strong], similar[~strong]).auc)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from encoscope.falcon import Concept, Description
-from encoscope.falcon.captions.build import build
+from encoscope.falcon.captions.build import embed_captions
 from encoscope.probing import listing
 from encoscope.reproduce.falcon import zoo
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits, precision_at, words_of
@@ -71,7 +71,7 @@ def test_the_whole_evaluation_on_a_small_world(tmp_path, monkeypatch):
     setup = zoo.Setup(
         encoder=world.encoder(),
         vlm=world.Reader(),
-        captions=build(world.CAPTIONS, world.Reader(), tmp_path / "store"),
+        captions=embed_captions(world.CAPTIONS, world.Reader(), tmp_path / "store"),
         made=listing(world.write_photos(tmp_path / "made", 60)),
         test=listing(world.write_photos(tmp_path / "test", 45, seed=5)),
     )

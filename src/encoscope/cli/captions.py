@@ -40,9 +40,9 @@ def captions(
     model's own.
     """
     from encoscope import results
-    from encoscope.falcon.captions.build import build
+    from encoscope.falcon.captions.build import embed_captions
     from encoscope.falcon.captions.faiss_index import build_index
-    from encoscope.falcon.captions.laion import is_laion, link
+    from encoscope.falcon.captions.laion import is_laion, link_laion
     from encoscope.vlm import load
 
     if not source.exists():
@@ -54,9 +54,9 @@ def captions(
         raise UsageError("--kind image goes with a folder of LAION's shards")
     model = load(vlm, device=device)
     if shards:
-        made = link(source, model, store, kind=kind, column=column, fresh=fresh)
+        made = link_laion(source, model, store, kind=kind, column=column, fresh=fresh)
     else:
-        made = build(source, model, store, column=column, fresh=fresh)
+        made = embed_captions(source, model, store, column=column, fresh=fresh)
     built = build_index(made) if index else None
     if json:
         entry = {"store": store, "captions": len(made), "width": made.width, "digest": made.digest, "kind": kind}

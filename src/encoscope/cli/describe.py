@@ -146,9 +146,9 @@ def line(item: Description) -> str:
     """A description in one line."""
     words = ", ".join(f"{concept.word} {concept.score:.2f}" for concept in item.concepts) or item.note
     method = "" if item.method in ("falcon", "none") else f" ({item.method})"
-    tested = "" if item.truth is None else f"; AUC {item.truth.auc}"
+    tested = "" if item.heldout is None else f"; AUC {item.heldout.auc}"
     controls = (
-        "" if item.truth is None else "".join(f", {name} {c.value:.3f}" for name, c in item.truth.controls.items())
+        "" if item.heldout is None else "".join(f", {name} {c.value:.3f}" for name, c in item.heldout.controls.items())
     )
     return f"{item.unit}{method}: {words}{tested}{controls}"
 

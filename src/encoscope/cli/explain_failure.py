@@ -37,15 +37,19 @@ def explain_failure(
     common, words = common or Common(), words or WordsFlags()
 
     from encoscope import results
-    from encoscope.falcon.failure import described, document
+    from encoscope.falcon.failure import build_failure_document, describe_contributions
     from encoscope.falcon.failure import explain_failure as explain
 
     encoder = common.load(model)
     found = explain(encoder, image, label=label, top=top)  # what is wrong with the image is said before any probing
     falcon = words.falcon(encoder, probe, common)
-    found = described(found, falcon)
+    found = describe_contributions(found, falcon)
     if common.json:
-        say(results.dumps(document(found, encoder, falcon.settings_.as_dict() | {"top_features": top}, common.seed)))
+        say(
+            results.dumps(
+                build_failure_document(found, encoder, falcon.settings_.as_dict() | {"top_features": top}, common.seed)
+            )
+        )
         return 0
     told = "" if found.actual is None else f", it is {found.actual}"
     say(f"{image}: taken for {found.predicted} ({found.probability:.0%}){told}")

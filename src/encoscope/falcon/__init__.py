@@ -6,7 +6,7 @@ from encoscope.falcon.failure import Contribution, FailureExplanation, explain_f
 from encoscope.falcon.groups import DescribedGroup, Group, find_groups
 from encoscope.falcon.heldout import HeldoutTest
 from encoscope.falcon.settings import FalconSettings
-from encoscope.falcon.transfer import Transfer, transfer
+from encoscope.falcon.transfer import Transfer, fit_transfer
 
 __all__ = [
     "Concept",
@@ -24,5 +24,5 @@ __all__ = [
     "describe",
     "explain_failure",
     "find_groups",
-    "transfer",
+    "fit_transfer",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 
-def largest_boxes(masks: Bool[np.ndarray, "masks height width"]) -> Int[np.ndarray, "masks 4"]:
+def find_largest_boxes(masks: Bool[np.ndarray, "masks height width"]) -> Int[np.ndarray, "masks 4"]:
     """[x0, y0, x1, y1] (inclusive extremes) of each mask's largest box; -1 for a mask without a true pixel.
 
     A pixel is active when it is true, or when both its left and its upper neighbour are active. Each active pixel

@@ -17,14 +17,14 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from encoscope.errors import UsageError
-from encoscope.falcon.words import terms
+from encoscope.falcon.words import extract_terms
 
 Kind: TypeAlias = Literal["words", "phrases"]
 
 _RARE = 1e-3  # what a term that the probe does not hold counts as scoring there
 _MARGIN = 1e-9  # sums in another order differ in their last digits
 
-SPURIOUS = 0.1
+SPURIOUS_THRESHOLD = 0.1
 """The authors' threshold for softmax scores: a term that scores more over lowly activating images is spurious."""
 
 
@@ -56,10 +56,10 @@ class Confidences:
             return {}
         held = np.unique(rows.indices)
         totals = np.asarray(rows.sum(axis=0), dtype=np.float64)
-        return ranked({self.terms[column]: float(totals[column]) / count for column in held})
+        return rank_terms({self.terms[column]: float(totals[column]) / count for column in held})
 
 
-def confidences(
+def compute_confidences(
     scores: Float[np.ndarray, "images captions"], captions: Sequence[Sequence[str]], kind: Kind = "words"
 ) -> Confidences:
     """Each image's confidence in each term of its captions.
@@ -75,7 +75,7 @@ def confidences(
     for image, (confidence, texts) in enumerate(zip(scores.tolist(), captions, strict=True)):
         best: dict[str, float] = {}
         for score, text in zip(confidence, texts, strict=True):
-            for term in getattr(terms(text), kind):
+            for term in getattr(extract_terms(text), kind):
                 best[term] = max(score, best.get(term, score))
         rows += [image] * len(best)
         places += [columns.setdefault(term, len(columns)) for term in best]
@@ -84,17 +84,17 @@ def confidences(
     return Confidences(matrix, tuple(columns))
 
 
-def word_scores(
+def score_terms(
     scores: Float[np.ndarray, "images captions"], captions: Sequence[Sequence[str]], kind: Kind = "words"
 ) -> dict[str, float]:
     """Equation 1: the mean over images of the highest score of an image's captions that hold the term; best first.
 
     An image none of whose captions holds a term counts as 0. Terms of equal score stand in alphabetical order.
     """
-    return confidences(scores, captions, kind).means()
+    return compute_confidences(scores, captions, kind).means()
 
 
-def ranked(
+def rank_terms(
     scores: Mapping[str, float], top: int | None = None, usual: Mapping[str, float] | None = None
 ) -> dict[str, float]:
     """The best terms with their scores, best first; equals in alphabetical order.
@@ -112,8 +112,8 @@ def ranked(
     return dict(sorted(scores.items(), key=order)[:top])
 
 
-def contrast(
-    high: Mapping[str, float], low: Mapping[str, float], threshold: float | Mapping[str, float] = SPURIOUS
+def contrast_terms(
+    high: Mapping[str, float], low: Mapping[str, float], threshold: float | Mapping[str, float] = SPURIOUS_THRESHOLD
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The terms of highly activating images without and with those also found in lowly activating ones (section 2.3).
 
@@ -165,7 +165,7 @@ class Calibration:
         return {term: float(found[columns[term]]) for term in terms if term in columns}
 
 
-def _percentiles(values: sparse.csr_array, percentile: float) -> Float[np.ndarray, terms]:
+def _percentiles(values: sparse.csr_array, percentile: float) -> Float[np.ndarray, extract_terms]:
     """The percentile of each column, a slice of columns at a time: sets by terms need not fit in memory as numbers."""
     columns = values.tocsc()
     height, total = _shape(values)

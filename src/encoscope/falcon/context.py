@@ -11,11 +11,11 @@ from jaxtyping import Float
 
 from encoscope.encoder import Encoder
 from encoscope.falcon.captions.search import Score as ScanScore
-from encoscope.falcon.captions.search import top_captions
+from encoscope.falcon.captions.search import find_top_captions
 from encoscope.falcon.captions.store import CaptionStore
-from encoscope.falcon.crops import Gallery
+from encoscope.falcon.crops import ImageEmbedder
 from encoscope.falcon.description import Concept
-from encoscope.falcon.heldout import Texts
+from encoscope.falcon.heldout import TextVectors
 from encoscope.falcon.selection import Selection
 from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
@@ -34,9 +34,9 @@ class DescriptionContext:
     encoder: Encoder
     vlm: VLM
     store: CaptionStore
-    gallery: Gallery
+    embedder: ImageEmbedder
     settings: FalconSettings
-    texts: Texts
+    texts: TextVectors
     holdout: float | str = 0.0
     progress: Progress = None
 
@@ -73,22 +73,22 @@ def gather_evidence(
     tests: dict[str, None] = {}
     paths: dict[str, str | None] = {}
     for unit in units:
-        made = spaces[unit.space].made
+        made = spaces[unit.space].fit
         crops[unit] = [made.ids[row] for row in chosen[unit].high]
         if tools.settings.contrast:
             wholes |= dict.fromkeys(made.ids[row] for row in chosen[unit].low)
     for space in spaces.values():
-        paths |= dict(zip(space.made.ids, space.made.paths, strict=True))
-        if space.test is not None:
-            paths |= dict(zip(space.test.ids, space.test.paths, strict=True))
-            tests |= dict.fromkeys(space.test.ids)
+        paths |= dict(zip(space.fit.ids, space.fit.paths, strict=True))
+        if space.heldout is not None:
+            paths |= dict(zip(space.heldout.ids, space.heldout.paths, strict=True))
+            tests |= dict.fromkeys(space.heldout.ids)
     pairs = [(unit, image) for unit, images in crops.items() for image in images]
-    tools.gallery.embed(pairs, [*wholes, *tests], paths=paths)
-    parts = [tools.gallery.vectors(unit, images) for unit, images in crops.items()]
-    parts.append(tools.gallery.wholes(list(wholes)))
+    tools.embedder.embed(pairs, [*wholes, *tests], paths=paths)
+    parts = [tools.embedder.get_crop_vectors(unit, images) for unit, images in crops.items()]
+    parts.append(tools.embedder.get_image_vectors(list(wholes)))
     queries = np.concatenate(parts)
     settings = tools.settings
-    scores, indices = top_captions(
+    scores, indices = find_top_captions(
         queries, tools.store, settings.captions, cast("ScanScore", settings.score), progress=tools.progress
     )
     distinct, inverse = np.unique(indices, return_inverse=True)

@@ -18,8 +18,8 @@ from torch import Tensor
 from encoscope.concise_repr import concise_repr
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError
-from encoscope.falcon.boxing import largest_boxes
-from encoscope.falcon.gradcam import GradCam, masks_of
+from encoscope.falcon.boxing import find_largest_boxes
+from encoscope.falcon.gradcam import GradCam, compute_masks
 from encoscope.images import Batch, Geometry, LoadedImage, Preprocess, read_image, resize_image
 from encoscope.probing import prefetch
 from encoscope.progress import Progress, track_steps
@@ -45,7 +45,7 @@ class Crop:
     cam: np.ndarray
 
 
-def original_box(box: Sequence[int], geometry: Geometry) -> Box:
+def to_original_box(box: Sequence[int], geometry: Geometry) -> Box:
     """A box of the network's canvas (inclusive extremes) in the original image: every pixel that it touches."""
     height, width = geometry.original
     (tall, wide), (top, left) = geometry.resized, geometry.offset
@@ -58,22 +58,22 @@ def original_box(box: Sequence[int], geometry: Geometry) -> Box:
     )
 
 
-def cut(photo: LoadedImage, box: Box, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
+def cut_box(photo: LoadedImage, box: Box, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
     """The pixels inside a box, brought to (height, width) without keeping the aspect (section 2.2, as the authors)."""
     x0, y0, x1, y1 = box
     return resize_image(photo.pixels[y0 : y1 + 1, x0 : x1 + 1], size, interpolation)
 
 
-def crops_of(cams: Sequence[Float[Tensor, "rows columns"]], geometry: Geometry, share: float) -> list[Crop]:
+def compute_crops(cams: Sequence[Float[Tensor, "rows columns"]], geometry: Geometry, share: float) -> list[Crop]:
     """The crops that some maps of one image ask for."""
-    boxes = largest_boxes(masks_of(cams, geometry.canvas, share).numpy())
+    boxes = find_largest_boxes(compute_masks(cams, geometry.canvas, share).numpy())
     height, width = geometry.original
     found = []
     for cam, box in zip(cams, boxes.tolist(), strict=True):
         whole = (0, 0, width - 1, height - 1)
         high = float(cam.max())
         levels = (cam / high * 255).round() if high > 0 else torch.zeros_like(cam)
-        found.append(Crop(whole if box[0] < 0 else original_box(box, geometry), levels.numpy().astype(np.uint8)))
+        found.append(Crop(whole if box[0] < 0 else to_original_box(box, geometry), levels.numpy().astype(np.uint8)))
     return found
 
 
@@ -86,7 +86,7 @@ class _Work:
     whole: bool
 
 
-class Gallery:
+class ImageEmbedder:
     """Embeds images, whole or as units' crops, and keeps the vectors.
 
     vlm: embeds. share: part of a GradCAM map's range that is kept. cache: where vectors are kept.
@@ -110,7 +110,7 @@ class Gallery:
     def embed(
         self,
         crops: Iterable[tuple[Unit, str]] = (),
-        wholes: Iterable[str] = (),
+        images: Iterable[str] = (),
         *,
         paths: Mapping[str, str | None],
         batch: int = _BATCH,
@@ -124,7 +124,7 @@ class Gallery:
         for unit, image in dict.fromkeys(crops):
             if _key(unit, image) not in self._of(unit):
                 todo.setdefault(image, ([], False))[0].append(unit)
-        for image in dict.fromkeys(wholes):
+        for image in dict.fromkeys(images):
             if image not in self._wholes:
                 todo[image] = (todo.get(image, ([], False))[0], True)
         work = [_Work(image, units, whole) for image, (units, whole) in todo.items()]
@@ -136,19 +136,19 @@ class Gallery:
         for vectors in (self._wholes, *self._crops.values()):
             vectors.flush()
 
-    def vectors(self, unit: Unit, images: Sequence[str]) -> Float[np.ndarray, "images width"]:
+    def get_crop_vectors(self, unit: Unit, images: Sequence[str]) -> Float[np.ndarray, "images width"]:
         """The vectors of a unit's crops of some images that were embedded."""
         if not images:
             return np.zeros((0, self.vlm.width), np.float32)
         return self._of(unit).stack([_key(unit, image) for image in images], "vectors")
 
-    def crop(self, unit: Unit, image: str) -> Crop:
+    def get_crop(self, unit: Unit, image: str) -> Crop:
         """A unit's crop of an image that was embedded."""
         found = self._of(unit).read(_key(unit, image))
         x0, y0, x1, y1 = found["boxes"].tolist()
         return Crop((x0, y0, x1, y1), np.array(found["cams"]))
 
-    def wholes(self, images: Sequence[str]) -> Float[np.ndarray, "images width"]:
+    def get_image_vectors(self, images: Sequence[str]) -> Float[np.ndarray, "images width"]:
         """The vectors of some whole images that were embedded."""
         return self._wholes.stack(images, "vectors") if images else np.zeros((0, self.vlm.width), np.float32)
 
@@ -167,7 +167,7 @@ class Gallery:
         return self._crops[space]
 
     def _load(self, work: _Work, paths: Mapping[str, str | None]) -> tuple[_Work, LoadedImage, Batch | None]:
-        photo = read_again(work.image, paths.get(work.image), self.encoder.preprocess.channels)
+        photo = reread_image(work.image, paths.get(work.image), self.encoder.preprocess.channels)
         return work, photo, self.encoder.prepare(photo) if work.units else None
 
     def _pass(self, part: Sequence[tuple[_Work, LoadedImage, Batch | None]]) -> None:
@@ -177,11 +177,11 @@ class Gallery:
         if prepared:
             cams = self.cam(torch.cat([batch.pixels for _, batch in prepared]), [units for units, _ in prepared])
             ways = iter(zip(cams, (batch.geometries[0] for _, batch in prepared), strict=True))
-            crops = [crops_of(*next(ways), self.share) if batch is not None else [] for _, _, batch in part]
-        size, how = vlm_input(self.vlm)
+            crops = [compute_crops(*next(ways), self.share) if batch is not None else [] for _, _, batch in part]
+        size, how = find_vlm_input(self.vlm)
         pictures: list[Any] = []
         for (work, photo, _), found in zip(part, crops, strict=True):
-            pictures += [cut(photo, crop.box, size, how) for crop in found]
+            pictures += [cut_box(photo, crop.box, size, how) for crop in found]
             pictures += [photo] if work.whole else []
         vectors = iter(self.vlm.embed_images(pictures).numpy())
         for (work, _, _), found in zip(part, crops, strict=True):
@@ -192,7 +192,7 @@ class Gallery:
                 self._wholes.add(work.image, {"vectors": next(vectors)})
 
 
-def read_again(image: str, path: str | None, channels: int = 3) -> LoadedImage:
+def reread_image(image: str, path: str | None, channels: int = 3) -> LoadedImage:
     """A probe's image by its id; EncoscopeError when its file is gone or is another one now."""
     if path is None:
         raise EncoscopeError("this probe was made without files, and crops are cut from images: give a dataset")
@@ -205,7 +205,7 @@ def read_again(image: str, path: str | None, channels: int = 3) -> LoadedImage:
     return photo
 
 
-def vlm_input(vlm: VLM) -> tuple[tuple[int, int], str]:
+def find_vlm_input(vlm: VLM) -> tuple[tuple[int, int], str]:
     """(height, width) of a VLM's input, and how it resizes; CLIP's own where it does not say."""
     preprocess = getattr(vlm, "preprocess", None)
     if isinstance(preprocess, Preprocess):

@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from encoscope import plots
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import EncoscopeError
-from encoscope.falcon.crops import Box, read_again
+from encoscope.falcon.crops import Box, reread_image
 from encoscope.falcon.heldout import HeldoutTest
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Example:
     def pixels(self) -> UInt8[np.ndarray, "height width 3"]:
         """The whole photo; grey where its file is gone."""
         try:
-            return plots.to_rgb(read_again(self.id, self.path))
+            return plots.to_rgb(reread_image(self.id, self.path))
         except EncoscopeError:
             return np.full((96, 96, 3), _GREY, dtype=np.uint8)
 
@@ -103,7 +103,7 @@ class Description:
     activations of each image are brought to unit length.
     interpretability: mean cosine over all pairs of crops as the authors compute it, each with itself too; clarity: over
     pairs of different ones; None for fewer than two crops. interpretable: clarity is above the settings' ``clear``.
-    truth: the test on images that were not used; None where none was made.
+    heldout: the test on images that were not used; None where none was made.
     """
 
     unit: str
@@ -116,7 +116,7 @@ class Description:
     interpretability: float | None = None
     clarity: float | None = None
     interpretable: bool = False
-    truth: HeldoutTest | None = None
+    heldout: HeldoutTest | None = None
     high: tuple[Example, ...] = ()
     low: tuple[Example, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -150,7 +150,7 @@ class Description:
             "interpretability": self.interpretability,
             "clarity": self.clarity,
             "interpretable": self.interpretable,
-            "truth": None if self.truth is None else self.truth.as_dict(),
+            "heldout": None if self.heldout is None else self.heldout.as_dict(),
             "high": [example.as_dict() for example in self.high],
             "low": [example.as_dict() for example in self.low],
         }
@@ -187,9 +187,9 @@ class Description:
         lines = [f"{self.unit}{method}: {words or self.note or 'nothing found'}"]
         if self.spurious:
             lines.append(f"also true of images that do not activate it: {', '.join(c.word for c in self.spurious)}")
-        if self.truth is not None:
-            controls = "".join(f", {name} {found.value:.3f}" for name, found in self.truth.controls.items())
-            lines.append(f"AUC on images it was not made from: {self.truth.auc}{controls}")
+        if self.heldout is not None:
+            controls = "".join(f", {name} {found.value:.3f}" for name, found in self.heldout.controls.items())
+            lines.append(f"AUC on images it was not made from: {self.heldout.auc}{controls}")
         return lines
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.errors import UsageError
-from encoscope.falcon.concept_scores import ranked
+from encoscope.falcon.concept_scores import rank_terms
 from encoscope.falcon.context import POOL, DescriptionContext, to_concepts
 from encoscope.falcon.description import Concept, Description
 from encoscope.falcon.spaces import Space
@@ -29,7 +29,7 @@ FIRST, LAST = 0.998, 0.97
 _LEAST = 1e-7  # added to a probability before its logarithm
 
 
-def soft_wpmi(
+def compute_soft_wpmi(
     similarity: np.ndarray,
     activations: np.ndarray,
     top_k: int = 100,
@@ -61,7 +61,7 @@ def soft_wpmi(
     return scores[0] if activations.ndim == 1 else scores
 
 
-def background(
+def compute_background(
     similarity: Float[np.ndarray, "images concepts"],
     activations: Float[np.ndarray, "images units"],
     top_k: int = 100,
@@ -150,7 +150,7 @@ def label_by_dissection(
     texts = tools.texts(words)
     found: dict[Unit, tuple[Concept, ...]] = {}
     for name, space in spaces.items():
-        made = space.made
+        made = space.fit
         place = {image: row for row, image in enumerate(made.ids)}
         common = np.array([place[image] for image in (pool or sorted(place)[:POOL]) if image in place], np.int64)
         mine = {unit: unit.activation(made.h, normalized=True) for unit in units if unit.space == name}
@@ -161,15 +161,17 @@ def label_by_dissection(
         }
         every = np.unique(np.concatenate([common, *rows.values()]))
         paths = dict(zip(made.ids, made.paths, strict=True))
-        tools.gallery.embed(wholes=[made.ids[row] for row in every], paths=paths)
-        vectors = tools.gallery.wholes([made.ids[row] for row in every])
+        tools.embedder.embed(images=[made.ids[row] for row in every], paths=paths)
+        vectors = tools.embedder.get_image_vectors([made.ids[row] for row in every])
         similarity = np.zeros((len(made.ids), len(words)), np.float32)
         similarity[every] = vectors @ texts.T
         # of all the space's channels on the common images, so that a unit's label depends on no other unit asked for
-        usual = background(similarity[common], made.h[common])
+        usual = compute_background(similarity[common], made.h[common])
         for unit, value in mine.items():
             chosen = rows[unit]
-            scores = np.asarray(soft_wpmi(similarity[chosen], value[chosen], background=usual), dtype=np.float64)
+            scores = np.asarray(
+                compute_soft_wpmi(similarity[chosen], value[chosen], background=usual), dtype=np.float64
+            )
             best = dict(zip(words, scores.tolist(), strict=True))
-            found[unit] = to_concepts(ranked(best, tools.settings.top))
+            found[unit] = to_concepts(rank_terms(best, tools.settings.top))
     return found

@@ -13,17 +13,17 @@ import numpy as np
 from encoscope import metrics
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.falcon.captions.build import default_store
+from encoscope.falcon.captions.build import load_default_captions
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.context import DescriptionContext
-from encoscope.falcon.crops import Gallery
+from encoscope.falcon.crops import ImageEmbedder
 from encoscope.falcon.description import Description, Descriptions
 from encoscope.falcon.evaluation import CONTROLS
 from encoscope.falcon.groups import DescribedGroup, find_groups
-from encoscope.falcon.heldout import Texts
+from encoscope.falcon.heldout import TextVectors
 from encoscope.falcon.pipeline import describe_units
 from encoscope.falcon.settings import FalconSettings, Mode
-from encoscope.falcon.spaces import Space, space, units_of
+from encoscope.falcon.spaces import Space, build_space, parse_units
 from encoscope.progress import Progress
 from encoscope.units import Unit
 from encoscope.vlm import VLM
@@ -80,13 +80,15 @@ class Falcon:
         cache = None if self.cache is None else Path(self.cache)
         self.probe_ = probe
         self.spaces_: dict[str, Space] = {}
-        self.tools_ = DescriptionContext(
+        self.context_ = DescriptionContext(
             encoder=self.encoder,
             vlm=self.vlm_,
             store=self.captions_,
-            gallery=Gallery(self.encoder, self.vlm_, share=self.settings_.mask, cache=cache, progress=self.progress),
+            embedder=ImageEmbedder(
+                self.encoder, self.vlm_, share=self.settings_.mask, cache=cache, progress=self.progress
+            ),
             settings=self.settings_,
-            texts=Texts(self.vlm_),
+            texts=TextVectors(self.vlm_),
             holdout=_named(self.holdout),
             progress=self.progress,
         )
@@ -97,7 +99,7 @@ class Falcon:
         self._check()
         name = unit.space
         if name not in self.spaces_:
-            self.spaces_[name] = space(
+            self.spaces_[name] = build_space(
                 self.encoder,
                 name,
                 self.probe_,
@@ -114,9 +116,9 @@ class Falcon:
         Captions are scanned once for all units together, and each image is decoded and passed once.
         """
         self._check()
-        wanted, single = units_of(units, self.encoder)
+        wanted, single = parse_units(units, self.encoder)
         spaces = {unit.space: self.space(unit) for unit in wanted}
-        found = describe_units(wanted, spaces, self.tools_, self.controls_)
+        found = describe_units(wanted, spaces, self.context_, self.controls_)
         return found[0] if single else found
 
     def groups(
@@ -135,18 +137,18 @@ class Falcon:
         """
         self._check()
         mode = mode or self.settings_.mode
-        unit = units_of(f"{place}:all", self.encoder)[0][0]
+        unit = parse_units(f"{place}:all", self.encoder)[0][0]
         found = self.space(unit)
-        groups = find_groups(found.made.h, found.limits.alpha, mode=mode, more_than=more_than, largest=largest)
+        groups = find_groups(found.fit.h, found.thresholds.alpha, mode=mode, more_than=more_than, largest=largest)
         units = [group_unit(unit, group.members) for group in groups]
-        images = [[found.made.ids[row] for row in group.images] for group in groups]
+        images = [[found.fit.ids[row] for row in group.images] for group in groups]
         if embed:
             pairs = [(member, image) for member, ids in zip(units, images, strict=True) for image in ids]
-            paths = dict(zip(found.made.ids, found.made.paths, strict=True))
-            self.tools_.gallery.embed(pairs, paths=paths)
+            paths = dict(zip(found.fit.ids, found.fit.paths, strict=True))
+            self.context_.embedder.embed(pairs, paths=paths)
         result = []
         for group, member, ids in zip(groups, units, images, strict=True):
-            vectors = self.tools_.gallery.vectors(member, ids) if embed else np.zeros((0, 1), np.float32)
+            vectors = self.context_.embedder.get_crop_vectors(member, ids) if embed else np.zeros((0, 1), np.float32)
             clarity = metrics.clarity(vectors) if len(vectors) > 1 else None
             result.append(
                 DescribedGroup(
@@ -160,7 +162,7 @@ class Falcon:
         return result
 
     def _check(self) -> None:
-        if not hasattr(self, "tools_"):
+        if not hasattr(self, "context_"):
             raise UsageError("this Falcon has no probing set yet: call fit with a dataset or a Probe")
 
 
@@ -225,7 +227,7 @@ def _matching(
     store = captions if captions is None or isinstance(captions, CaptionStore) else CaptionStore.load(captions)
     if store is None:
         model = load_vlm(vlm) if isinstance(vlm, str) else vlm
-        store = default_store(model, progress=progress)
+        store = load_default_captions(model, progress=progress)
         return model or load_vlm(store.vlm_source), store
     model = load_vlm(vlm or store.vlm_source) if vlm is None or isinstance(vlm, str) else vlm
     store.check(model)

@@ -11,16 +11,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from encoscope.errors import UsageError
-from encoscope.falcon.concept_scores import confidences, ranked
+from encoscope.falcon.concept_scores import compute_confidences, rank_terms
 from encoscope.falcon.context import CaptionEvidence, DescriptionContext
 from encoscope.falcon.description import Description
 from encoscope.falcon.heldout import (
     HeldoutTest,
     compute_auc,
+    compute_auc_interval,
     compute_aucs,
-    mean_interval,
-    stratified_auc_interval,
-    strong_images,
+    compute_mean_interval,
+    find_strong_images,
 )
 from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
@@ -49,16 +49,20 @@ def checked(
     """Each description with its truth, and what the tested units of each space were tested on, for the summary."""
     result = list(found)
     tests: dict[str, list[Tested]] = {}
-    kept = {name: tools.gallery.wholes(space.test.ids) for name, space in spaces.items() if space.test is not None}
+    kept = {
+        name: tools.embedder.get_image_vectors(space.heldout.ids)
+        for name, space in spaces.items()
+        if space.heldout is not None
+    }
     for place, (unit, item) in enumerate(zip(units, found, strict=True)):
         space = spaces[unit.space]
-        if space.test is None or not item.concepts:
+        if space.heldout is None or not item.concepts:
             continue
-        strong = strong_images(unit.activation(space.test.h, normalized=True), space.limits.alpha)
+        strong = find_strong_images(unit.activation(space.heldout.h, normalized=True), space.thresholds.alpha)
         if strong is None:
             continue
         test = Tested(strong, kept[space.name])
-        result[place] = replace(item, truth=_truth(unit, item, space, test, tools, controls, evidence))
+        result[place] = replace(item, heldout=_truth(unit, item, space, test, tools, controls, evidence))
         tests.setdefault(space.name, []).append(test)
     return result, tests
 
@@ -74,36 +78,34 @@ def _truth(
 ) -> HeldoutTest:
     """A description's AUC on the test images, beside the controls that were asked for."""
     seed = tools.settings.seed
-    scores = test.images @ tools.texts.description({concept.word: concept.score for concept in item.concepts})
+    scores = test.images @ tools.texts.embed_description({concept.word: concept.score for concept in item.concepts})
     beside: dict[str, Interval] = {}
     if "permuted" in controls:
         beside["permuted"] = _permuted(unit, scores, space, tools.settings)
     other = _random_captions(unit, evidence, tools) if "captions" in controls else {}
     if other:
-        beside["captions"] = stratified_auc_interval(
-            test.images @ tools.texts.description(other), test.strong, seed=seed
+        beside["captions"] = compute_auc_interval(
+            test.images @ tools.texts.embed_description(other), test.strong, seed=seed
         )
     strong = int(test.strong.sum())
-    return HeldoutTest(
-        stratified_auc_interval(scores, test.strong, seed=seed), strong, len(test.strong) - strong, beside
-    )
+    return HeldoutTest(compute_auc_interval(scores, test.strong, seed=seed), strong, len(test.strong) - strong, beside)
 
 
 def _permuted(unit: Unit, scores: np.ndarray, space: Space, settings: FalconSettings) -> Interval:
     """The description held against other units' images: their mean AUC, with its interval over those units."""
-    assert space.test is not None
+    assert space.heldout is not None
     rng = np.random.default_rng(_seed(unit, settings.seed))
     others = [channel for channel in rng.permutation(space.width).tolist() if channel not in unit.channels]
     found: list[float] = []
     for channel in others:
-        strong = strong_images(space.test.h[:, channel], space.limits.alpha)
+        strong = find_strong_images(space.heldout.h[:, channel], space.thresholds.alpha)
         if strong is not None:
             found.append(compute_auc(scores, strong))
         if len(found) == _OTHERS:
             break
     if not found:
         raise UsageError(f"{unit.text} is the only unit of its layer that fires: there is none to permute it with")
-    return mean_interval(found, seed=settings.seed)
+    return compute_mean_interval(found, seed=settings.seed)
 
 
 def _random_captions(unit: Unit, evidence: CaptionEvidence, tools: DescriptionContext) -> dict[str, float]:
@@ -116,7 +118,7 @@ def _random_captions(unit: Unit, evidence: CaptionEvidence, tools: DescriptionCo
     drawn = rng.integers(len(tools.store), size=scores.shape)
     texts = tools.store.texts(drawn.ravel())
     captions = [texts[start : start + scores.shape[1]] for start in range(0, len(texts), scores.shape[1])]
-    return ranked(confidences(scores, captions, "words").means(), tools.settings.top)
+    return rank_terms(compute_confidences(scores, captions, "words").means(), tools.settings.top)
 
 
 def _seed(unit: Unit, seed: int) -> int:
@@ -140,7 +142,7 @@ def summary(
         "methods": {name: sum(item.method == name for item in found) for name in methods},
         "clarity": float(np.mean(clarities)) if clarities else None,
     }
-    tested = [item.truth for item in found if item.truth is not None]
+    tested = [item.heldout for item in found if item.heldout is not None]
     if tested:
         result["auc"] = _mean([truth.auc.value for truth in tested], tools.settings.seed)
         names = sorted({name for truth in tested for name in truth.controls})
@@ -160,5 +162,5 @@ def summary(
 
 
 def _mean(values: Sequence[float], seed: int) -> dict[str, Any]:
-    found = mean_interval(values, seed=seed)
+    found = compute_mean_interval(values, seed=seed)
     return {"mean": found.value, "interval": [found.low, found.high]}

@@ -94,10 +94,10 @@ def explain_failure(
         features=_largest(h, weight[predicted], top),
         against=() if actual in (None, predicted) else _largest(h, weight[actual] - weight[predicted], top),
     )
-    return found if falcon is None else described(found, falcon)
+    return found if falcon is None else describe_contributions(found, falcon)
 
 
-def described(found: FailureExplanation, falcon: Falcon) -> FailureExplanation:
+def describe_contributions(found: FailureExplanation, falcon: Falcon) -> FailureExplanation:
     """The same with its features in words; all are described together."""
     items = [*found.features, *found.against]
     units = [Unit(f"features:{item.feature}", "features", channels=(item.feature,)) for item in items]
@@ -110,7 +110,9 @@ def described(found: FailureExplanation, falcon: Falcon) -> FailureExplanation:
     return replace(found, features=with_words(found.features), against=with_words(found.against))
 
 
-def document(found: FailureExplanation, encoder: Encoder, settings: Mapping[str, Any], seed: int) -> results.Document:
+def build_failure_document(
+    found: FailureExplanation, encoder: Encoder, settings: Mapping[str, Any], seed: int
+) -> results.Document:
     """The explanation as a result document: the features' descriptions, each with its part in the prediction."""
     entries = []
     for role, items in (("for", found.features), ("against", found.against)):

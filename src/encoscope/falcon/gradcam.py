@@ -185,7 +185,7 @@ class GradCam:
         return draw_random_pixels(1, preprocess.channels, preprocess.size, first)
 
 
-def masks_of(
+def compute_masks(
     cams: Sequence[Float[Tensor, "_rows _columns"]], canvas: tuple[int, int], share: float = 0.6
 ) -> Bool[Tensor, "cams height width"]:
     """The part of each map at or above ``share`` of its range, on a canvas of that many (rows, columns) of pixels.

@@ -55,7 +55,7 @@ def choose_heldout(ids: Sequence[str], share: float) -> Bool[np.ndarray, " image
     return np.array(marks, dtype=np.float64) < share * 2**48
 
 
-def strong_images(activation: Float[np.ndarray, " images"], alpha: float) -> Bool[np.ndarray, " images"] | None:
+def find_strong_images(activation: Float[np.ndarray, " images"], alpha: float) -> Bool[np.ndarray, " images"] | None:
     """The strong images of a unit: above alpha, as T_i, if those are at least 5 and at most half; else the top 5 %.
 
     None where no figure can be had: fewer than 10 images, or a unit that is the same on all.
@@ -78,7 +78,7 @@ def compute_auc(scores: Float[np.ndarray, " images"], strong: Bool[np.ndarray, "
     return float((ranks[strong].sum() - positives * (positives + 1) / 2) / (positives * (len(scores) - positives)))
 
 
-def stratified_auc_interval(
+def compute_auc_interval(
     scores: Float[np.ndarray, " images"],
     strong: Bool[np.ndarray, " images"],
     *,
@@ -107,7 +107,7 @@ def stratified_auc_interval(
     return Interval(float(wins.mean(dtype=np.float64)), float(low), float(high), level)
 
 
-def mean_interval(
+def compute_mean_interval(
     values: Sequence[float], *, resamples: int = _RESAMPLES, level: float = 0.95, seed: int = 0
 ) -> Interval:
     """The mean with its percentile bootstrap interval, all resamples at once: for the many means of many units."""
@@ -130,7 +130,7 @@ def compute_aucs(
     )
 
 
-class Texts:
+class TextVectors:
     """Text vectors of words and phrases, each embedded once, as a photo of it and by itself."""
 
     def __init__(self, vlm: VLM) -> None:
@@ -146,14 +146,14 @@ class Texts:
             self._known |= dict(zip(new, means / np.linalg.norm(means, axis=1, keepdims=True), strict=True))
         return np.stack([self._known[word] for word in words]) if words else np.zeros((0, self.vlm.width), np.float32)
 
-    def description(self, concepts: Mapping[str, float]) -> Float[np.ndarray, " width"]:
+    def embed_description(self, concepts: Mapping[str, float]) -> Float[np.ndarray, " width"]:
         """One vector of a description: its concepts' mean, weighed by their scores; not negative ones only."""
         weights = np.maximum(np.fromiter(concepts.values(), dtype=np.float32, count=len(concepts)), 0)
         weights = weights if weights.any() else np.ones_like(weights)
         return weights / weights.sum() @ self(list(concepts))
 
 
-def derangement(count: int, seed: int = 0) -> Int[np.ndarray, " units"]:
+def draw_derangement(count: int, seed: int = 0) -> Int[np.ndarray, " units"]:
     """A random order in which nothing stays in its place. UsageError for fewer than two."""
     if count < 2:
         raise UsageError("units can only be permuted if there are at least two of them")

@@ -10,12 +10,19 @@ import numpy as np
 
 from encoscope import metrics
 from encoscope.errors import UsageError
-from encoscope.falcon.concept_scores import SPURIOUS, Calibration, Confidences, confidences, contrast, ranked
+from encoscope.falcon.concept_scores import (
+    SPURIOUS_THRESHOLD,
+    Calibration,
+    Confidences,
+    compute_confidences,
+    contrast_terms,
+    rank_terms,
+)
 from encoscope.falcon.context import POOL, CaptionEvidence, DescriptionContext, gather_evidence, to_concepts
 from encoscope.falcon.description import Description, Descriptions, Example
 from encoscope.falcon.dissect import NOTHING, label_unexplained
 from encoscope.falcon.evaluation import CONTROLS, checked, summary
-from encoscope.falcon.selection import Selection, select
+from encoscope.falcon.selection import Selection, select_images
 from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
 from encoscope.units import Unit
@@ -32,10 +39,10 @@ def describe_units(
     chosen = selections(units, spaces, settings)
     some = next(iter(spaces.values()))
     calibrated = settings.contrast and settings.spurious is None and settings.score == "cosine"
-    pool = sorted(set(some.made.ids))[:POOL] if calibrated or settings.rank == "specific" else []
+    pool = sorted(set(some.fit.ids))[:POOL] if calibrated or settings.rank == "specific" else []
     evidence = gather_evidence(units, chosen, spaces, tools, pool)
-    words = confidences(evidence.scores, evidence.captions, "words")
-    phrases = confidences(evidence.scores, evidence.captions, "phrases")
+    words = compute_confidences(evidence.scores, evidence.captions, "words")
+    phrases = compute_confidences(evidence.scores, evidence.captions, "phrases")
     usual = [
         Confidences(found.values[np.array(evidence.rows(pool), dtype=np.int64)], found.terms)
         for found in (words, phrases)
@@ -50,16 +57,16 @@ def describe_units(
     found: list[Description] = []
     for unit in units:
         space, selection = spaces[unit.space], chosen[unit]
-        low = evidence.rows([space.made.ids[row] for row in selection.low]) if settings.contrast else []
+        low = evidence.rows([space.fit.ids[row] for row in selection.low]) if settings.contrast else []
         kept, spurious = _concepts(words, evidence.crops[unit], low, limits[0], settings)
         kept_phrases, spurious_phrases = _concepts(phrases, evidence.crops[unit], low, limits[1], settings)
         description = _plain(unit, space, selection, evidence, tools)
         found.append(
             replace(
                 description,
-                concepts=to_concepts(ranked(kept, settings.top, everywhere[0])),
-                phrases=to_concepts(ranked(kept_phrases, settings.top, everywhere[1])),
-                spurious=to_concepts(ranked({**spurious, **spurious_phrases}, 2 * settings.top)),
+                concepts=to_concepts(rank_terms(kept, settings.top, everywhere[0])),
+                phrases=to_concepts(rank_terms(kept_phrases, settings.top, everywhere[1])),
+                spurious=to_concepts(rank_terms({**spurious, **spurious_phrases}, 2 * settings.top)),
             )
         )
     if settings.fallback == "dissect":
@@ -77,7 +84,7 @@ def selections(units: Sequence[Unit], spaces: Mapping[str, Space], settings: Fal
     found: dict[Unit, Selection] = {}
     for name, space in spaces.items():
         mine = [unit for unit in units if unit.space == name]
-        chosen = select(space.made.h, mine, settings, space.limits, space.made.ids)
+        chosen = select_images(space.fit.h, mine, settings, space.thresholds, space.fit.ids)
         found |= dict(zip(mine, chosen, strict=True))
     return found
 
@@ -91,23 +98,23 @@ def _concepts(
         return high, {}
     shared = found.means(list(low))
     if calibration is None:
-        return contrast(high, shared, SPURIOUS if settings.spurious is None else settings.spurious)
-    return contrast(high, shared, calibration.thresholds(min(len(low), calibration.confidences.images), shared))
+        return contrast_terms(high, shared, SPURIOUS_THRESHOLD if settings.spurious is None else settings.spurious)
+    return contrast_terms(high, shared, calibration.thresholds(min(len(low), calibration.confidences.images), shared))
 
 
 def _plain(
     unit: Unit, space: Space, selection: Selection, evidence: CaptionEvidence, tools: DescriptionContext
 ) -> Description:
     """A description's images and provenance, without concepts yet."""
-    settings, made = tools.settings, space.made
+    settings, made = tools.settings, space.fit
     raw = unit.activation(made.values)
     crops = evidence.crops[unit]
-    vectors = tools.gallery.vectors(unit, [made.ids[row] for row in selection.high])
+    vectors = tools.embedder.get_crop_vectors(unit, [made.ids[row] for row in selection.high])
     several = len(vectors) > 1
     clarity = metrics.clarity(vectors) if several else None
     high = []
     for place, row in list(zip(crops, selection.high.tolist(), strict=True))[: settings.top]:
-        crop = tools.gallery.crop(unit, made.ids[row])
+        crop = tools.embedder.get_crop(unit, made.ids[row])
         high.append(_example(made, row, raw, evidence, place, box=crop.box, cam=crop.cam))
     low = [
         _example(made, row, raw, evidence, evidence.wholes.get(made.ids[row]))
@@ -118,9 +125,9 @@ def _plain(
         method, note = "none", f"it never fires: one value on all {len(made.ids)} images"
     elif selection.adaptive:
         method = "falcon, top-k"
-        note = f"{_few(settings)} alpha ({space.limits.alpha:.3g}): its {len(selection.high)} strongest stand in"
+        note = f"{_few(settings)} alpha ({space.thresholds.alpha:.3g}): its {len(selection.high)} strongest stand in"
     elif not len(selection.high):
-        method, note = "none", f"{_few(settings)} alpha ({space.limits.alpha:.3g})"
+        method, note = "none", f"{_few(settings)} alpha ({space.thresholds.alpha:.3g})"
     return Description(
         unit=unit.text,
         concepts=(),
@@ -155,10 +162,10 @@ def _example(
 
 def _provenance(space: Space, tools: DescriptionContext) -> dict[str, Any]:
     return tools.settings.as_dict() | {
-        "alpha": space.limits.alpha,
-        "epsilon": space.limits.epsilon,
+        "alpha": space.thresholds.alpha,
+        "epsilon": space.thresholds.epsilon,
         "holdout": tools.holdout,
-        "images": {"made": len(space.made.ids), "test": 0 if space.test is None else len(space.test.ids)},
+        "images": {"fit": len(space.fit.ids), "heldout": 0 if space.heldout is None else len(space.heldout.ids)},
         "vlm": {"source": tools.vlm.source, "digest": tools.vlm.digest},
         "store": {"captions": len(tools.store), "digest": tools.store.digest},
     }

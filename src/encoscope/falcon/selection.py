@@ -43,7 +43,7 @@ class Selection:
     fires: bool
 
 
-def thresholds(h: Float[np.ndarray, "images channels"], settings: FalconSettings) -> Thresholds:
+def compute_thresholds(h: Float[np.ndarray, "images channels"], settings: FalconSettings) -> Thresholds:
     """alpha = mean + 5 standard deviations and epsilon = mean over all entries, where the settings do not say them."""
     if not h.size:
         raise UsageError("no images to choose from: give a probe with at least one readable image")
@@ -63,7 +63,9 @@ def thresholds(h: Float[np.ndarray, "images channels"], settings: FalconSettings
     )
 
 
-def active(h: Float[np.ndarray, "images channels"], unit: Unit, alpha: float, mode: str) -> Bool[np.ndarray, " images"]:
+def find_active(
+    h: Float[np.ndarray, "images channels"], unit: Unit, alpha: float, mode: str
+) -> Bool[np.ndarray, " images"]:
     """The images of T_i: all members above alpha; in mode "exact" no other channel at or above it.
 
     The authors' sets hold features at alpha too (>=), the paper's T_i does not (>). A direction has no set: it is
@@ -77,14 +79,14 @@ def active(h: Float[np.ndarray, "images channels"], unit: Unit, alpha: float, mo
     return np.all(members >= alpha, axis=1) & (np.count_nonzero(h >= alpha, axis=1) == len(unit.channels))
 
 
-def inactive(h: Float[np.ndarray, "images channels"], unit: Unit, epsilon: float) -> Bool[np.ndarray, " images"]:
+def find_inactive(h: Float[np.ndarray, "images channels"], unit: Unit, epsilon: float) -> Bool[np.ndarray, " images"]:
     """The images that could be counterfactuals: all members (or the direction) below epsilon."""
     if unit.direction is not None:
         return unit.activation(h, normalized=True) < epsilon
     return np.all(h[:, list(unit.channels)] < epsilon, axis=1)
 
 
-def select(
+def select_images(
     h: Float[np.ndarray, "images channels"],
     units: Sequence[Unit],
     settings: FalconSettings,
@@ -111,7 +113,7 @@ def select(
             low = np.zeros(0, dtype=np.int64)
             if len(high) and settings.lows:
                 rest = similarity[:, column] - _own(h, unit, means[column])
-                candidates = np.flatnonzero(inactive(h, unit, limits.epsilon) & (rest >= settings.beta))
+                candidates = np.flatnonzero(find_inactive(h, unit, limits.epsilon) & (rest >= settings.beta))
                 low = _strongest(candidates, rest, rank, settings.lows)
             found.append(Selection(high, low, adaptive, fires))
     return found
@@ -125,7 +127,7 @@ def _high(
     if value.max() == value.min():
         return none, False, False
     if counts is None or unit.direction is not None:
-        above = active(h, unit, limits.alpha, "threshold")
+        above = find_active(h, unit, limits.alpha, "threshold")
     else:
         above = (h[:, list(unit.channels)] >= limits.alpha).all(1) & (counts == len(unit.channels))
     candidates = np.flatnonzero(above)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.heldout import choose_heldout
-from encoscope.falcon.selection import Thresholds, thresholds
+from encoscope.falcon.selection import Thresholds, compute_thresholds
 from encoscope.falcon.settings import FalconSettings
 from encoscope.images import SkippedImage
 from encoscope.probing import Probe
@@ -26,7 +26,7 @@ LEAST = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class ProbedImages:
     """Some rows of a probe. h: their normalised representations. values: as the encoder gives them."""
 
     h: Float[np.ndarray, "images channels"]
@@ -39,23 +39,23 @@ class Images:
 class Space:
     """One space of an encoder ("features", "logits", a layer, LAYER@cls) on a probing set.
 
-    made: the images that descriptions are made from. test: those kept to test them; None where there are none.
-    limits: alpha and epsilon. skipped: files that could not be read.
+    fit: the images that descriptions are made from. heldout: those kept to test them; None where there are none.
+    thresholds: alpha and epsilon. skipped: files that could not be read.
     """
 
     name: str
-    made: Images
-    test: Images | None
-    limits: Thresholds
+    fit: ProbedImages
+    heldout: ProbedImages | None
+    thresholds: Thresholds
     skipped: tuple[SkippedImage, ...]
 
     @property
     def width(self) -> int:
         """Its channels."""
-        return self.made.h.shape[1]
+        return self.fit.h.shape[1]
 
 
-def space(
+def build_space(
     encoder: Encoder,
     name: str,
     dataset: Any,
@@ -88,26 +88,26 @@ def space(
         raise EncoscopeError(
             f"descriptions are made from at least {LEAST} images, and the probe has {len(probe)}{left}: give more"
         )
-    limits = thresholds(made.h, settings)
+    limits = compute_thresholds(made.h, settings)
     return Space(name, made, test if test.ids else None, limits, probe.skipped)
 
 
-def units_of(units: Any, encoder: Encoder) -> tuple[list[Unit], bool]:
+def parse_units(units: Any, encoder: Encoder) -> tuple[list[Unit], bool]:
     """The units that texts and Units name, and whether it is a single one.
 
     "all" is every pooled feature; LAYER:all, features:all and class:all every one of theirs.
     """
     if isinstance(units, str | Unit):
         if isinstance(units, str) and (units == "all" or units.endswith(":all")):
-            return every(units.removesuffix("all").removesuffix(":") or "features", encoder), False
+            return list_units(units.removesuffix("all").removesuffix(":") or "features", encoder), False
         return [parse_unit(units, encoder)], True
-    found = [unit for item in units for unit in units_of(item, encoder)[0]]
+    found = [unit for item in units for unit in parse_units(item, encoder)[0]]
     if not found:
         raise UsageError('no units were given: name some, such as features:31, or "all"')
     return list(dict.fromkeys(found)), False
 
 
-def every(place: str, encoder: Encoder) -> list[Unit]:
+def list_units(place: str, encoder: Encoder) -> list[Unit]:
     """All features, classes, or channels of a layer, as units."""
     if place == "features":
         return [Unit(f"features:{i}", "features", channels=(i,)) for i in range(encoder.width)]
@@ -126,10 +126,10 @@ def _probed(
     return probe_dataset(encoder, dataset, name, progress=progress, cache=cache)
 
 
-def _images(probe: Probe, rows: Int[np.ndarray, " rows"]) -> Images:
+def _images(probe: Probe, rows: Int[np.ndarray, " rows"]) -> ProbedImages:
     values = probe.values if len(rows) == len(probe) else np.asarray(probe.values[rows])
     part = Probe.from_arrays(values, ids=[probe.ids[row] for row in rows]) if len(rows) else None
-    return Images(
+    return ProbedImages(
         h=np.zeros((0, probe.values.shape[1]), np.float32) if part is None else part.normalised(),
         values=values,
         ids=tuple(probe.ids[row] for row in rows),

@@ -68,7 +68,9 @@ class Transfer:
         return tuple(Concept(word, score) for word, score in best)
 
 
-def transfer(source: Probe, target: Probe, *, holdout: float = 0.2, penalties: Sequence[float] = PENALTIES) -> Transfer:
+def fit_transfer(
+    source: Probe, target: Probe, *, holdout: float = 0.2, penalties: Sequence[float] = PENALTIES
+) -> Transfer:
     """Fit the map on the images that both probes hold, and test it on ``holdout`` of them, by the images' ids.
 
     penalties: ridge penalties to try, shares of the features' mean squared singular value; the one that predicts best

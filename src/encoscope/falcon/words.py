@@ -31,7 +31,7 @@ class Terms:
 
 
 @lru_cache(maxsize=1 << 17)
-def terms(caption: str) -> Terms:
+def extract_terms(caption: str) -> Terms:
     """The words and noun phrases of a caption.
 
     Words: lower case, as nouns' lemmas ("dogs" is "dog"; "corded", "running" and "striped" stay), more than two
@@ -45,21 +45,21 @@ def terms(caption: str) -> Terms:
     words: dict[str, None] = {}
     phrases: dict[str, None] = {}
     for chunk in _chunks(caption):
-        words.update(dict.fromkeys(map(lemma, chunk)))
+        words.update(dict.fromkeys(map(lemmatize, chunk)))
         for run in _runs(chunk):
             phrases.update(dict.fromkeys(_phrases(run)))
     return Terms(tuple(word for word in words if word not in _left_out()), tuple(phrases))
 
 
 @lru_cache(maxsize=1 << 17)
-def lemma(word: str) -> str:
+def lemmatize(word: str) -> str:
     """A lower-case word as a noun's lemma; a word that is no known plural of a noun stays as it is."""
     exceptions = _exceptions()
     if word in exceptions:
         return exceptions[word]
     if "-" in word:  # "tree-lined streets" have no dictionary entry, but their last part may
         before, _, last = word.rpartition("-")
-        return f"{before}-{lemma(last)}"
+        return f"{before}-{lemmatize(last)}"
     known = _nouns(word, rules=False)
     # its rules for unknown words would make "bonsaus" of "bonsai"
     plural = word.endswith("s") and not word.endswith(("ss", "us", "is", "as"))
@@ -107,7 +107,7 @@ def _phrases(run: list[str]) -> Iterator[str]:
         noun = not kinds or "NOUN" in kinds or "PROPN" in kinds
         if noun and (last == len(run) - 1 or "ADJ" not in kinds):
             for first in range(max(0, last - LONGEST + 1), last):
-                yield " ".join((*run[first:last], lemma(run[last])))
+                yield " ".join((*run[first:last], lemmatize(run[last])))
 
 
 @lru_cache(maxsize=1 << 17)

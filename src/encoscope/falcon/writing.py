@@ -86,9 +86,9 @@ def table(descriptions: Sequence[Description], path: str | os.PathLike[str]) -> 
         "images": [item.images for item in descriptions],
         "clarity": [item.clarity for item in descriptions],
         "interpretability": [item.interpretability for item in descriptions],
-        "auc": [None if item.truth is None else item.truth.auc.value for item in descriptions],
-        "auc_low": [None if item.truth is None else item.truth.auc.low for item in descriptions],
-        "auc_high": [None if item.truth is None else item.truth.auc.high for item in descriptions],
+        "auc": [None if item.heldout is None else item.heldout.auc.value for item in descriptions],
+        "auc_low": [None if item.heldout is None else item.heldout.auc.low for item in descriptions],
+        "auc_high": [None if item.heldout is None else item.heldout.auc.high for item in descriptions],
         "note": [item.note for item in descriptions],
     }
     words, number = pyarrow.list_(pyarrow.string()), pyarrow.float64()

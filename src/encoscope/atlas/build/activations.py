@@ -15,8 +15,8 @@ from encoscope.atlas.outlines import outline
 from encoscope.atlas.records import Box, CircuitLink, CropRecord, FeatureRecord, Histogram, Measure, Point
 from encoscope.atlas.writer import Writer
 from encoscope.errors import ImageError, MissingError, UsageError
-from encoscope.falcon.crops import original_box
-from encoscope.falcon.gradcam import GradCam, masks_of
+from encoscope.falcon.crops import to_original_box
+from encoscope.falcon.gradcam import GradCam, compute_masks
 from encoscope.images import Geometry, LoadedImage, read_image
 from encoscope.progress import track
 from encoscope.units import Unit
@@ -165,10 +165,10 @@ def _window(geometry: Geometry, heat: np.ndarray | None, width: int, height: int
 
     box = (0, 0, width - 1, height - 1)
     if heat is not None and heat.max() > 0:
-        mask = masks_of([torch.from_numpy(heat)], geometry.canvas, MASK)[0].numpy()
+        mask = compute_masks([torch.from_numpy(heat)], geometry.canvas, MASK)[0].numpy()
         if mask.any():
             rows, columns = np.flatnonzero(mask.any(1)).tolist(), np.flatnonzero(mask.any(0)).tolist()
-            box = original_box((columns[0], rows[0], columns[-1], rows[-1]), geometry)
+            box = to_original_box((columns[0], rows[0], columns[-1], rows[-1]), geometry)
     x0, y0, x1, y1 = box
     side = max(1.25 * (x1 + 1 - x0), 1.25 * (y1 + 1 - y0), _LEAST * min(width, height))
     side = int(min(side, min(width, height)))

@@ -57,9 +57,9 @@ def add_words(
                 part = todo[start : start + CHUNK]
                 described = falcon.describe([units[place] for place in part])
                 assert isinstance(described, Descriptions)  # a list was asked for
-                gallery = falcon.tools_.gallery
+                embedder = falcon.context_.embedder
                 crops = [
-                    gallery.vectors(units[place], [example.id for example in found.high])
+                    embedder.get_crop_vectors(units[place], [example.id for example in found.high])
                     for place, found in zip(part, described, strict=True)
                 ]
                 control = unlike(crops)
@@ -89,14 +89,14 @@ def _record(
     writer: Writer, unit: Unit, found: Description, mean: float, std: float, apart: float | None
 ) -> FeatureRecord:
     heldout = None
-    if found.truth is not None:
-        control = found.truth.controls.get("permuted")
+    if found.heldout is not None:
+        control = found.heldout.controls.get("permuted")
         heldout = Measure(
-            _round(found.truth.auc.value),
-            f"AUC on {found.truth.strong + found.truth.ordinary} other images",
+            _round(found.heldout.auc.value),
+            f"AUC on {found.heldout.strong + found.heldout.ordinary} other images",
             None if control is None else _round(control.value),
             "" if control is None else _PERMUTED,
-            (_round(found.truth.auc.low), _round(found.truth.auc.high)),
+            (_round(found.heldout.auc.low), _round(found.heldout.auc.high)),
         )
     clarity = None
     if found.clarity is not None:

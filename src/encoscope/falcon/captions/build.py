@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from encoscope.errors import UsageError
-from encoscope.falcon.captions.readers import cleaned, read_captions
+from encoscope.falcon.captions.readers import clean_captions, read_captions
 from encoscope.falcon.captions.store import CaptionFolder, CaptionStore
 from encoscope.progress import Progress, track_steps
 from encoscope.results import atomic_write
@@ -26,7 +26,7 @@ SHARD = 16_384  # captions; what a run that is killed does again at most
 _GROUP = 4096  # rows of a Parquet file that are read together
 
 
-def build(
+def embed_captions(
     captions: str | os.PathLike[str] | Sequence[str],
     vlm: VLM,
     path: str | os.PathLike[str],
@@ -53,7 +53,7 @@ def build(
 
     def stream() -> Iterator[str]:
         given = read_captions(Path(captions), column) if isinstance(captions, str | os.PathLike) else captions
-        return cleaned(given)
+        return clean_captions(given)
 
     if shard < 1:
         raise UsageError(f"a shard takes a number of captions from 1 on, not {shard}")
@@ -73,11 +73,11 @@ def build(
                     vectors = vlm.embed_texts(texts).numpy().astype(np.float16)
                     shards.append(_write_shard(folder, len(shards), texts, vectors))
                     step(len(texts))
-            finish(folder, normalised=True)
+            finish_store(folder, normalised=True)
         return CaptionStore(path, folder.description)
 
 
-def default_store(vlm: VLM | None = None, *, progress: Progress = None) -> CaptionStore:
+def load_default_captions(vlm: VLM | None = None, *, progress: Progress = None) -> CaptionStore:
     """The zoo's captions, embedded once for a model and kept in the cache; by default for ``zoo:clip-caltech101``."""
     from encoscope.vlm import load
     from encoscope.zoo.captions import vocabulary
@@ -85,7 +85,7 @@ def default_store(vlm: VLM | None = None, *, progress: Progress = None) -> Capti
     vlm = vlm or load("zoo:clip-caltech101")
     captions = vocabulary()
     folder = get_cache_dir("captions", content_key({"captions": _survey(iter(captions))[1], "vlm": vlm.digest}))
-    return build(captions, vlm, folder, progress=progress)
+    return embed_captions(captions, vlm, folder, progress=progress)
 
 
 def open_folder(path: Path, vlm: VLM, made_from: Mapping[str, Any], fresh: bool) -> CaptionFolder:
@@ -107,7 +107,7 @@ def open_folder(path: Path, vlm: VLM, made_from: Mapping[str, Any], fresh: bool)
     return CaptionFolder.open(path, manifest, about={"source": vlm.source}, fresh=fresh)
 
 
-def finish(folder: CaptionFolder, *, normalised: bool) -> None:
+def finish_store(folder: CaptionFolder, *, normalised: bool) -> None:
     """Mark a store as complete.
 
     Args:

@@ -2,7 +2,7 @@
 
 FAISS (``pip install 'encoscope[faiss]'``) keeps a few dozen bytes of each caption in lists around centroids (IVF-PQ).
 A search looks through the nearest lists for candidates, which are then compared exactly, with their vectors from the
-shards. What it misses is measured, not promised: see `recall`.
+shards. What it misses is measured, not promised: see `measure_recall`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.falcon.captions.search import chunks, top_captions, unit_queries
+from encoscope.falcon.captions.search import find_top_captions, iterate_chunks, normalize_queries
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.progress import Progress, track_steps
 from encoscope.store import JournaledFolder
 
-FEWEST = 10_000
+MIN_CAPTIONS = 10_000
 """Captions that an index can be trained on; fewer are scanned faster than they are indexed."""
 
 _FILE, _ABOUT = "index.faiss", "index.json"
@@ -34,11 +34,11 @@ _BLOCK = 64  # queries whose candidates' vectors are in memory at once
 
 
 @dataclass(frozen=True)
-class Index:
+class CaptionIndex:
     """What an index is: lists and bytes a caption, and its measured recall of the best five.
 
     recall: share of the exact best five that a search with the default ``probes`` and ``candidates`` finds, over
-    ``queries`` captions of the store with noise added. Crops are other queries: measure theirs with `recall`.
+    ``queries`` captions of the store with noise added. Crops are other queries: measure theirs with `measure_recall`.
     """
 
     store: str
@@ -48,7 +48,9 @@ class Index:
     recall: float
 
 
-def build_index(store: CaptionStore, *, lists: int | None = None, seed: int = 0, progress: Progress = None) -> Index:
+def build_index(
+    store: CaptionStore, *, lists: int | None = None, seed: int = 0, progress: Progress = None
+) -> CaptionIndex:
     """Index a store's captions, in the store's own folder; an index that fits the store is kept as it is.
 
     lists: inverted lists, by default four times the square root of the number of captions.
@@ -59,8 +61,8 @@ def build_index(store: CaptionStore, *, lists: int | None = None, seed: int = 0,
         EncoscopeError: a full disk.
     """
     faiss = _faiss()
-    if len(store) < FEWEST:
-        raise UsageError(f"{len(store)} captions need no index: from {FEWEST} on, one can be trained")
+    if len(store) < MIN_CAPTIONS:
+        raise UsageError(f"{len(store)} captions need no index: from {MIN_CAPTIONS} on, one can be trained")
     known = _about(store)
     if known is not None and (lists is None or known.lists == lists):
         return known
@@ -69,10 +71,10 @@ def build_index(store: CaptionStore, *, lists: int | None = None, seed: int = 0,
     index = faiss.IndexIVFPQ(faiss.IndexFlatIP(store.width), store.width, lists, codes, 8, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = index.pq.cp.seed = seed + 1
     rng = np.random.default_rng(seed)
-    sample = np.sort(rng.choice(len(store), min(len(store), max(_TRAINING * lists, FEWEST)), replace=False))
+    sample = np.sort(rng.choice(len(store), min(len(store), max(_TRAINING * lists, MIN_CAPTIONS)), replace=False))
     index.train(_vectors(store, sample).numpy())
     with track_steps(len(store), "index", progress) as step:
-        for _, part in chunks(store, 8192, torch.device("cpu")):
+        for _, part in iterate_chunks(store, 8192, torch.device("cpu")):
             index.add(part.numpy())
             step(len(part))
     folder = JournaledFolder(store.path)
@@ -81,13 +83,13 @@ def build_index(store: CaptionStore, *, lists: int | None = None, seed: int = 0,
     chosen = _vectors(store, rng.choice(len(store), 100, replace=False))
     noise = torch.from_numpy(rng.standard_normal(chosen.shape, dtype=np.float32)) / sqrt(store.width)
     noisy = chosen + 0.5 * noise
-    about = Index(store.digest, lists, codes, len(noisy), _recall(noisy, store, index, 5))
+    about = CaptionIndex(store.digest, lists, codes, len(noisy), _recall(noisy, store, index, 5))
     with folder.write(_ABOUT) as temporary:
         temporary.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
     return about
 
 
-def likely_captions(
+def find_likely_captions(
     queries: Float[np.ndarray, "queries width"] | Float[Tensor, "queries width"],
     store: CaptionStore,
     k: int = 5,
@@ -95,7 +97,7 @@ def likely_captions(
     probes: int = 32,
     candidates: int = 200,
 ) -> tuple[Float[np.ndarray, "queries best"], Int[np.ndarray, "queries best"]]:
-    """As `scan.top_captions` with cosine scores, from the index: exact scores, but some of the best may be missed.
+    """As `search.find_top_captions` from the index: exact cosines, but some of the best may be missed.
 
     probes: lists that are looked through. candidates: captions of each query that are compared exactly. Where fewer
     than ``k`` are found, the rest are of index -1 and score -inf.
@@ -104,10 +106,10 @@ def likely_captions(
         MissingError: the store has no index, or FAISS is not installed.
         EncoscopeError: an index of other captions.
     """
-    return _search(unit_queries(queries, store.width).cpu(), store, _read(store), k, probes, candidates)
+    return _search(normalize_queries(queries, store.width).cpu(), store, _read(store), k, probes, candidates)
 
 
-def recall(
+def measure_recall(
     queries: Float[np.ndarray, "queries width"] | Float[Tensor, "queries width"],
     store: CaptionStore,
     k: int = 5,
@@ -115,12 +117,12 @@ def recall(
     probes: int = 32,
     candidates: int = 200,
 ) -> float:
-    """The share of these queries' exact best ``k`` captions that `likely_captions` finds; costs one scan."""
-    return _recall(unit_queries(queries, store.width).cpu(), store, _read(store), k, probes, candidates)
+    """The share of these queries' exact best ``k`` captions that `find_likely_captions` finds; costs one scan."""
+    return _recall(normalize_queries(queries, store.width).cpu(), store, _read(store), k, probes, candidates)
 
 
 def _recall(queries: Tensor, store: CaptionStore, index: Any, k: int, probes: int = 32, candidates: int = 200) -> float:
-    exact = top_captions(queries, store, k, progress=False)[1]
+    exact = find_top_captions(queries, store, k, progress=False)[1]
     found = _search(queries / queries.norm(dim=1, keepdim=True), store, index, k, probes, candidates)[1]
     return float(np.mean([np.isin(true, some).mean() for true, some in zip(exact, found, strict=True)]))
 
@@ -158,11 +160,11 @@ def _vectors(store: CaptionStore, indices: np.ndarray) -> Tensor:
     return found if store.normalised else functional.normalize(found, dim=1)
 
 
-def _about(store: CaptionStore) -> Index | None:
+def _about(store: CaptionStore) -> CaptionIndex | None:
     """What is known of the store's index; None where there is none, or one of other captions."""
     try:
         file = JournaledFolder(store.path).check(_ABOUT)
-        known = Index(**json.loads(file.read_text(encoding="utf-8")))
+        known = CaptionIndex(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, EncoscopeError, ValueError, TypeError):
         return None
     return known if known.store == store.digest and (store.path / _FILE).is_file() else None

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.falcon.captions.build import finish, open_folder
-from encoscope.falcon.captions.store import CaptionShard, CaptionStore, parquet, pick_column
+from encoscope.falcon.captions.build import finish_store, open_folder
+from encoscope.falcon.captions.store import CaptionShard, CaptionStore, open_parquet, pick_column
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
@@ -26,7 +26,7 @@ _AGREE = 0.95
 _UNIT = 0.01  # how far from 1 the length of a half-precision unit vector may be
 
 
-def link(
+def link_laion(
     folder: str | os.PathLike[str],
     vlm: VLM,
     path: str | os.PathLike[str],
@@ -54,7 +54,7 @@ def link(
         normalised = _examine(CaptionStore(path, files.description | {"shards": shards}), vlm, kind)
         if not files.complete or files.shards != shards:
             files.append_entry({"first": 0, "shards": shards})
-            finish(files, normalised=normalised)
+            finish_store(files, normalised=normalised)
         return CaptionStore(path, files.description)
 
 
@@ -99,7 +99,7 @@ def _measure(vectors: Path, texts: Path, vlm: VLM, column: str | None) -> dict[s
         raise EncoscopeError(
             f"{vectors} is {array.dtype} of shape {array.shape}, but {vlm.source} makes vectors of {vlm.width} numbers"
         )
-    with parquet(texts) as table:
+    with open_parquet(texts) as table:
         rows, name = table.metadata.num_rows, pick_column(table.schema_arrow.names, column, texts)
     if rows != len(array):
         raise EncoscopeError(f"{vectors} has {len(array)} rows, {texts} has {rows}: they are not of the same shard")

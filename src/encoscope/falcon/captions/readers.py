@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.falcon.captions.store import parquet, pick_column
+from encoscope.falcon.captions.store import open_parquet, pick_column
 
 if TYPE_CHECKING:
     import pyarrow
@@ -44,7 +44,7 @@ def read_captions(file: Path, column: str | None = None) -> Iterator[str]:
     return _lines(file)
 
 
-def cleaned(captions: Iterable[str]) -> Iterator[str]:
+def clean_captions(captions: Iterable[str]) -> Iterator[str]:
     """Captions on one line each, line breaks and runs of spaces as one space; blank and repeated ones left out."""
     seen: set[bytes] = set()  # digests: a million captions take a tenth of a gigabyte less than their texts
     for caption in captions:
@@ -88,7 +88,7 @@ def _from_table(file: Path, column: str | None, delimiter: str) -> Iterator[str]
 def _from_parquet(file: Path, column: str | None) -> Iterator[str]:
     from pyarrow import ArrowException, types
 
-    with parquet(file) as table:
+    with open_parquet(file) as table:
         schema: pyarrow.Schema = table.schema_arrow
         name = pick_column(schema.names, column, file)
         kind = schema.field(name).type

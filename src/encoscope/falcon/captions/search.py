@@ -24,7 +24,7 @@ _CHUNK = 8192  # captions turned to float32 at a time
 _BLOCK = 1024  # queries multiplied with them at a time
 
 
-def top_captions(
+def find_top_captions(
     queries: Float[np.ndarray, "queries width"] | Float[Tensor, "queries width"],
     store: CaptionStore,
     k: int = 5,
@@ -47,7 +47,7 @@ def top_captions(
     Raises:
         UsageError: vectors of another width or of length 0, ``k`` below 1.
     """
-    vectors = unit_queries(queries, store.width)
+    vectors = normalize_queries(queries, store.width)
     if k < 1:
         raise UsageError(f"the best {k} captions cannot be found: ask for 1 or more")
     best = _Best(len(vectors), min(k, len(store)), vectors.device)
@@ -55,7 +55,7 @@ def top_captions(
     block, chunk = min(block, max(1, len(vectors))), min(chunk, max(1, len(store)))
     products = torch.empty(block * chunk, device=vectors.device)
     with torch.inference_mode(), track_steps(len(store), "captions", progress) as step:
-        for first, captions in chunks(store, chunk, vectors.device):
+        for first, captions in iterate_chunks(store, chunk, vectors.device):
             for start in range(0, len(vectors), block):
                 some = slice(start, min(start + block, len(vectors)))
                 shape = some.stop - some.start, len(captions)
@@ -106,7 +106,7 @@ class _Best:
         self.scores[queries], self.indices[queries] = values[chosen], captions[chosen]
 
 
-def chunks(store: CaptionStore, chunk: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+def iterate_chunks(store: CaptionStore, chunk: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
     """Parts of the store as float32 vectors of unit length, each with its first caption's index; each is read once."""
     for shard in store.shards:
         array = store.embeddings(shard)
@@ -116,7 +116,7 @@ def chunks(store: CaptionStore, chunk: int, device: torch.device) -> Iterator[tu
             yield shard.first + start, part if store.normalised else functional.normalize(part, dim=1)
 
 
-def unit_queries(queries: np.ndarray | Tensor, width: int) -> Tensor:
+def normalize_queries(queries: np.ndarray | Tensor, width: int) -> Tensor:
     """Queries as float32 vectors of unit length, on their device; UsageError for what no caption is like."""
     vectors = torch.as_tensor(queries).detach().float()
     if vectors.shape[1] != width:

@@ -159,13 +159,13 @@ class CaptionStore:
     def __iter__(self) -> Iterator[str]:
         """All captions, in order, a few thousand of them in memory at a time."""
         for shard in self.shards:
-            with parquet(shard.captions) as file:
+            with open_parquet(shard.captions) as file:
                 for batch in file.iter_batches(batch_size=8192, columns=[shard.column]):
                     yield from (text or "" for text in batch.column(0).to_pylist())
 
 
 def _texts(shard: CaptionShard, rows: np.ndarray) -> list[str]:
-    with parquet(shard.captions) as file:
+    with open_parquet(shard.captions) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         groups = np.searchsorted(starts, rows, side="right") - 1
@@ -176,7 +176,7 @@ def _texts(shard: CaptionShard, rows: np.ndarray) -> list[str]:
     return [text or "" for text in texts]
 
 
-def parquet(file: Path) -> Any:
+def open_parquet(file: Path) -> Any:
     """A Parquet file, open, to be closed by ``with``; MissingError and EncoscopeError where there is none."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile

@@ -78,7 +78,7 @@ def shares(falcon: Falcon, units: Sequence[str], asked: Mapping[str, Any]) -> di
     found = described(falcon, units)
     space = features(falcon)
     numbers = [parse_unit(text, falcon.encoder).index for text in units]
-    above = (space.made.h[:, numbers] > space.limits.alpha).any(0)
+    above = (space.fit.h[:, numbers] > space.thresholds.alpha).any(0)
     together = falcon.groups(more_than=asked["more_than"], largest=asked["largest"], embed=False)[: asked["groups"]]
     clear = {unit for item in _clear_groups(falcon, [group.unit for group in together]) for unit in item}
     explained = np.array([item.explained for item in found])
@@ -87,7 +87,7 @@ def shares(falcon: Falcon, units: Sequence[str], asked: Mapping[str, Any]) -> di
         "alone: it has concepts": explained,
         _ALIKE: explained & np.array([item.interpretable for item in found]),
         "alone: and its concepts predict (AUC above 0.5)": explained
-        & np.array([item.truth is not None and item.truth.auc.low > 0.5 for item in found]),
+        & np.array([item.heldout is not None and item.heldout.auc.low > 0.5 for item in found]),
         "in a group whose crops are alike": np.array([number in clear for number in numbers]),
     }
     return {what: np.asarray(values, dtype=np.float64) for what, values in tests.items()}

@@ -44,7 +44,7 @@ def fig2(request: EvaluationRequest) -> Report:
             "spurious": ", ".join(concept.word for concept in item.spurious[:5]),
             "clarity": item.clarity,
             "AUC": auc_of(item),
-            "permuted": None if item.truth is None else item.truth.controls.get("permuted"),
+            "permuted": None if item.heldout is None else item.heldout.controls.get("permuted"),
         }
         for item in found
     ]
@@ -163,9 +163,9 @@ def _gains(found: list[tuple[Description, list[Description]]], seed: int) -> lis
         if whole.clarity is not None and any(part.clarity is not None for part in parts)
     ]
     true = [
-        (whole.truth.auc.value, max(part.truth.auc.value for part in parts if part.truth is not None))
+        (whole.heldout.auc.value, max(part.heldout.auc.value for part in parts if part.heldout is not None))
         for whole, parts in found
-        if whole.truth is not None and any(part.truth is not None for part in parts)
+        if whole.heldout is not None and any(part.heldout is not None for part in parts)
     ]
     if not clear:
         return []
@@ -175,16 +175,16 @@ def _gains(found: list[tuple[Description, list[Description]]], seed: int) -> lis
 
 
 def _gain(ours: Description, other: Description) -> float | None:
-    if ours.truth is None or other.truth is None:
+    if ours.heldout is None or other.heldout is None:
         return None
-    return ours.truth.auc.value - other.truth.auc.value
+    return ours.heldout.auc.value - other.heldout.auc.value
 
 
 def _means(pairs: list[tuple[Description, Description]], seed: int) -> dict[str, Interval | None]:
     tested = [
-        (ours.truth.auc.value, other.truth.auc.value)
+        (ours.heldout.auc.value, other.heldout.auc.value)
         for ours, other in pairs
-        if ours.truth is not None and other.truth is not None
+        if ours.heldout is not None and other.heldout is not None
     ]
     if not tested:
         return {}

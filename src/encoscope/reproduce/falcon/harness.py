@@ -15,7 +15,7 @@ from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import short
 from encoscope.falcon import Description, Descriptions, Falcon
-from encoscope.falcon.selection import active
+from encoscope.falcon.selection import find_active
 from encoscope.falcon.spaces import Space
 from encoscope.metrics import Interval
 from encoscope.reproduce.inputs import held_out
@@ -73,9 +73,9 @@ def drawn(request: EvaluationRequest, width: int, count: int | None) -> list[str
 
 def firing(falcon: Falcon, request: EvaluationRequest, count: int, least: int) -> list[str]:
     """Features at random among those that at least so many images activate highly; without any, among all that vary."""
-    h, limits = features(falcon).made.h, features(falcon).limits
+    h, limits = features(falcon).fit.h, features(falcon).thresholds
     units = [parse_unit(f"features:{index}", falcon.encoder) for index in range(h.shape[1])]
-    often = [unit.index for unit in units if active(h, unit, limits.alpha, falcon.settings_.mode).sum() >= least]
+    often = [unit.index for unit in units if find_active(h, unit, limits.alpha, falcon.settings_.mode).sum() >= least]
     often = often or np.flatnonzero(h.max(0) > h.min(0)).tolist()
     order = np.random.default_rng(request.seed).permutation(often)[: request.limit or count]
     return [f"features:{index}" for index in sorted(order.tolist())]
@@ -90,7 +90,7 @@ def described(falcon: Falcon, units: Sequence[str]) -> Descriptions:
 
 def auc_of(item: Description) -> Interval | None:
     """A description's AUC on photos it was not made from; None where it could not be tested."""
-    return None if item.truth is None else item.truth.auc
+    return None if item.heldout is None else item.heldout.auc
 
 
 def words(item: Description, most: int = 5) -> str:
@@ -120,7 +120,7 @@ def report(
     """The report of an experiment. paper: what the paper ran it on, told where ours is another network."""
     other = held_out(request.datasets)
     tested = f"tested on {short(other)}" if other else "tested on a fifth of them"
-    made = features(falcon).made
+    made = features(falcon).fit
     said = [
         f"{falcon.encoder.source}; {len(made.ids)} photos of {short(request.datasets[0])}, {tested}; images and "
         f"{len(falcon.captions_):,} captions by {falcon.vlm_.source}; preset {asked['preset']}.",

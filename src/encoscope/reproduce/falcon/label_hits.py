@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from encoscope.falcon import Description
-from encoscope.falcon.heldout import mean_interval
-from encoscope.falcon.words import terms
+from encoscope.falcon.heldout import compute_mean_interval
+from encoscope.falcon.words import extract_terms
 from encoscope.metrics import Interval
 from encoscope.zoo.attributes import HELD_OUT, ClassWords
 
@@ -55,7 +55,7 @@ def words_of(entry: ClassWords) -> frozenset[str]:
     """The words, as concepts are written, of a class's names and attributes."""
     lists = (entry.kind, entry.parts, entry.material, entry.texture, entry.colour, entry.place, entry.doing)
     texts = [*entry.names, *(text for texts in lists for text in texts)]
-    return frozenset(word for text in texts for word in terms(text).words)
+    return frozenset(word for text in texts for word in extract_terms(text).words)
 
 
 def hits(descriptions: Sequence[Description], table: Sequence[ClassWords], seed: int = 0) -> Hits:
@@ -75,12 +75,12 @@ def hits(descriptions: Sequence[Description], table: Sequence[ClassWords], seed:
     named = [_named(descriptions[place], (table[place].name,)) for place in known]
     any_name = [_named(descriptions[place], table[place].names) for place in known]
     return Hits(
-        precision=mean_interval(own.tolist(), seed=seed),
+        precision=compute_mean_interval(own.tolist(), seed=seed),
         permuted=float(others.mean()),
         constant=float(always.mean()),
         constant_words=constant,
-        lift=mean_interval((own - others).tolist(), seed=seed),
-        over_constant=mean_interval((own - always).tolist(), seed=seed),
+        lift=compute_mean_interval((own - others).tolist(), seed=seed),
+        over_constant=compute_mean_interval((own - always).tolist(), seed=seed),
         any=float((own > 0).mean()),
         named=float(np.mean(named)) if named else float("nan"),
         named_or_synonym=float(np.mean(any_name)) if any_name else float("nan"),
@@ -137,7 +137,7 @@ def _named(description: Description, names: Sequence[str]) -> bool:
     top = set(description.words[:TOP])
     phrases = {concept.word for concept in description.phrases[:TOP]}
     for name in names:
-        found = terms(name)
+        found = extract_terms(name)
         if found.words and (set(found.words) <= top or phrases & set(found.phrases[-1:])):
             return True
     return False

@@ -11,8 +11,8 @@ from PIL import Image
 from encoscope.errors import UsageError
 from encoscope.evaluation.charts import BarRow, bars
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.falcon import Concept, Description, Falcon, Transfer, transfer
-from encoscope.falcon.heldout import compute_auc, derangement, strong_images
+from encoscope.falcon import Concept, Description, Falcon, Transfer, fit_transfer
+from encoscope.falcon.heldout import compute_auc, draw_derangement, find_strong_images
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.probing import probe
 from encoscope.reproduce.falcon.figures import TRUTH
@@ -41,7 +41,7 @@ def carried(request: EvaluationRequest) -> Report:
     ours, theirs = (
         probe(encoder, request.datasets[0], "features", progress=request.progress) for encoder in (source, target)
     )
-    found = transfer(ours, theirs)
+    found = fit_transfer(ours, theirs)
     units = drawn(request, target.width, 10)
     numbers = [parse_unit(text, target).index for text in units]
     needed = sorted({part for number in numbers for part in strongest_parts(found, number, asked["parts"])})
@@ -82,11 +82,11 @@ def transferred(
 ) -> list[dict[str, Any]]:
     """A row for each of the target's features, and their mean: carried concepts beside its own and another's."""
     numbers = list(brought)
-    swap = derangement(len(numbers), seed) if len(numbers) > 1 else None
+    swap = draw_derangement(len(numbers), seed) if len(numbers) > 1 else None
     rows = []
     for place, number in enumerate(numbers):
         other = None if swap is None else brought[numbers[int(swap[place])]]
-        truth = own[number].truth
+        truth = own[number].heldout
         rows.append(
             {
                 "feature": f"features:{number}",
@@ -115,15 +115,17 @@ def transferred(
 def predicts(falcon: Falcon, feature: int, concepts: Sequence[Concept]) -> float | None:
     """The AUC of concepts for a feature on the photos kept for the test; None where there is nothing to test."""
     space = features(falcon)
-    if space.test is None or not concepts:
+    if space.heldout is None or not concepts:
         return None
     unit = Unit(f"features:{feature}", "features", channels=(feature,))
-    strong = strong_images(unit.activation(space.test.h, normalized=True), space.limits.alpha)
+    strong = find_strong_images(unit.activation(space.heldout.h, normalized=True), space.thresholds.alpha)
     if strong is None:
         return None
-    falcon.tools_.gallery.embed(wholes=space.test.ids, paths=dict(zip(space.test.ids, space.test.paths, strict=True)))
-    text = falcon.tools_.texts.description({concept.word: concept.score for concept in concepts})
-    return compute_auc(falcon.tools_.gallery.wholes(space.test.ids) @ text, strong)
+    falcon.context_.embedder.embed(
+        images=space.heldout.ids, paths=dict(zip(space.heldout.ids, space.heldout.paths, strict=True))
+    )
+    text = falcon.context_.texts.embed_description({concept.word: concept.score for concept in concepts})
+    return compute_auc(falcon.context_.embedder.get_image_vectors(space.heldout.ids) @ text, strong)
 
 
 def predictions(rows: Sequence[Mapping[str, Any]]) -> Image.Image:

@@ -25,8 +25,8 @@ from encoscope.errors import EncoscopeError
 from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.dissect import label_by_dissection
-from encoscope.falcon.heldout import compute_auc, mean_interval, strong_images
-from encoscope.falcon.words import terms
+from encoscope.falcon.heldout import compute_auc, compute_mean_interval, find_strong_images
+from encoscope.falcon.words import extract_terms
 from encoscope.images import ImageListing, list_images
 from encoscope.images.caltech101 import read_caltech101
 from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits
@@ -110,18 +110,18 @@ def hidden_features(setup: Setup, count: int | None) -> dict[str, Any]:
     found = _all(falcon.describe(units))
     wanted = [parse_unit(text, setup.encoder) for text in units]
     space = falcon.space(wanted[0])
-    vocabulary = dict.fromkeys(word for text in falcon.captions_ for word in terms(text).words)
-    labels = label_by_dissection(wanted, {wanted[0].space: space}, falcon.tools_, list(vocabulary))
+    vocabulary = dict.fromkeys(word for text in falcon.captions_ for word in extract_terms(text).words)
+    labels = label_by_dissection(wanted, {wanted[0].space: space}, falcon.context_, list(vocabulary))
     pairs = []
     for unit, item in zip(wanted, found, strict=True):
-        if item.truth is None or space.test is None or unit not in labels:
+        if item.heldout is None or space.heldout is None or unit not in labels:
             continue
-        strong = strong_images(unit.activation(space.test.h, normalized=True), space.limits.alpha)
+        strong = find_strong_images(unit.activation(space.heldout.h, normalized=True), space.thresholds.alpha)
         assert strong is not None  # it has a truth
-        images = falcon.tools_.gallery.wholes(space.test.ids)
+        images = falcon.context_.embedder.get_image_vectors(space.heldout.ids)
         # soft-WPMI's scores are logarithms: its words count alike
-        other = falcon.tools_.texts.description({concept.word: 1.0 for concept in labels[unit]})
-        pairs.append((item.truth.auc.value, compute_auc(images @ other, strong)))
+        other = falcon.context_.texts.embed_description({concept.word: 1.0 for concept in labels[unit]})
+        pairs.append((item.heldout.auc.value, compute_auc(images @ other, strong)))
     values = np.array(pairs).reshape(-1, 2)
     compared = {}
     if len(values):
@@ -130,7 +130,7 @@ def hidden_features(setup: Setup, count: int | None) -> dict[str, Any]:
             ("dissect", values[:, 1]),
             ("difference", values[:, 0] - values[:, 1]),
         ):
-            interval = mean_interval(column.tolist(), seed=setup.seed)
+            interval = compute_mean_interval(column.tolist(), seed=setup.seed)
             compared[name] = {"value": interval.value, "interval": [interval.low, interval.high]}
     ways = {name: _all(setup.falcon(**options).describe(units)).summary for name, options in HIDDEN.items() if options}
     return {
@@ -253,7 +253,7 @@ def _clarity(item: Description) -> float:
 
 
 def _auc(item: Description) -> float:
-    return 0.5 if item.truth is None else item.truth.auc.value
+    return 0.5 if item.heldout is None else item.heldout.auc.value
 
 
 if __name__ == "__main__":
