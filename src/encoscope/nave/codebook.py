@@ -12,9 +12,10 @@ from torch import Tensor
 from encoscope.errors import UsageError
 from encoscope.nave.composite import Composite
 from encoscope.nave.granularity import find_micro_clusters, grow_tree
-from encoscope.nave.joint import JointState, LloydSums, Pass
+from encoscope.nave.joint import FeatureSource, JointState, LloydSums
 from encoscope.nave.segmentation import renumber_by_size
 from encoscope.nave.ward import WardTree
+from encoscope.store.passes import run_pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +50,11 @@ class Codebook:
         return cls(state.centroids[order].numpy(), state.counts[order].numpy(), np.arange(len(order)), state.inertia)
 
     @classmethod
-    def of_ward(cls, features: Pass, sample: Composite, n_clusters: int, seed: int) -> Codebook:
+    def of_ward(cls, source: FeatureSource, sample: Composite, n_clusters: int, seed: int) -> Codebook:
         """Fill micro-clusters of a sample by one pass over all pixels, and cut Ward's tree over their means at K.
 
         Args:
-            features: Makes a pass over all images' composite features.
+            source: Gives the composite features of a shard of the images.
             sample: Composite vectors of a sample of pixels.
             n_clusters: K.
             seed: The seed of the micro-clusters' start.
@@ -61,9 +62,7 @@ class Codebook:
         Returns:
             The codebook.
         """
-        sums = LloydSums(find_micro_clusters(sample, seed).centroids[0])
-        for batch, _ in features():
-            sums.partial_fit(batch)
+        sums = run_pass(source, LloydSums(find_micro_clusters(sample, seed).centroids[0]))
         used = (sums.counts > 0).numpy()
         means, counts = sums.finalize().numpy()[used], sums.counts.numpy()[used]
         within = max(0.0, sums.squared_norms - float(counts @ np.square(means).sum(1)))

@@ -25,7 +25,7 @@ from encoscope.nave.composite import Composite
 from encoscope.nave.feature_cache import FeatureCache
 from encoscope.nave.features import Maps, encode_images, split_chunks
 from encoscope.nave.granularity import AUTO, find_elbow
-from encoscope.nave.joint import JointState, Pass, lloyd_passes
+from encoscope.nave.joint import FeatureSource, JointState, lloyd_passes
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.sample import PixelSample
 from encoscope.nave.segmentation import Segmentation, model_of
@@ -34,6 +34,7 @@ from encoscope.nave.ward import WardTree
 from encoscope.progress import Progress, track
 from encoscope.results import ResultList
 from encoscope.store import Store, content_key
+from encoscope.store.passes import Shard, run_pass
 
 KIND = "nave"
 MAX_ITER = 300
@@ -150,7 +151,7 @@ class Nave(Estimator):
         if joint.feature_cache == "none":
             if hasattr(X, "__next__"):
                 raise UsageError("a one-shot iterator cannot be read again: give a list, or a cache to read it once")
-            self._fit(lambda: self._encode_images(X, settings, seen), settings, joint, seen, None)
+            self._fit(lambda shard: self._encode_images(X, settings, seen, shard), settings, joint, seen, None)
         else:
             cache = FeatureCache(self.encoder_, settings, joint.feature_cache, fresh=fresh, cache_dir=self.cache_dir)
             with cache.store:
@@ -180,11 +181,9 @@ class Nave(Estimator):
         return self.fit(X).predict(X)
 
     def _fit(
-        self, features: Pass, settings: NaveSettings, joint: JointSettings, seen: _Seen, store: Store | None
+        self, source: FeatureSource, settings: NaveSettings, joint: JointSettings, seen: _Seen, store: Store | None
     ) -> None:
-        sample = PixelSample(joint.n_sample, seed=settings.random_state)
-        for batch, ids in features():
-            sample.partial_fit(batch, ids)
+        sample = run_pass(source, PixelSample(joint.n_sample, seed=settings.random_state))
         if not len(sample):
             raise ImageError("no image could be read, so there is nothing to cluster")
         pixels = sample.finalize(self.encoder_.device)
@@ -193,16 +192,16 @@ class Nave(Estimator):
         self.n_images_, self.skipped_ = seen.count, seen.skipped
         self.layers_ = settings.layers
         if settings.grouping == "ward" and isinstance(settings.n_clusters, int):
-            self.codebook_ = Codebook.of_ward(features, pixels, settings.n_clusters, settings.random_state)
+            self.codebook_ = Codebook.of_ward(source, pixels, settings.n_clusters, settings.random_state)
             self.n_iter_ = 1
         else:
-            state = self._lloyd(features, pixels, settings, joint, seen, store)
+            state = self._lloyd(source, pixels, settings, joint, seen, store)
             self.codebook_ = Codebook.of_kmeans(state)
             self.n_iter_ = state.iteration
 
     def _lloyd(
         self,
-        features: Pass,
+        source: FeatureSource,
         sample: Composite,
         settings: NaveSettings,
         joint: JointSettings,
@@ -223,7 +222,7 @@ class Nave(Estimator):
             state = JointState.initial(self._find_start(sample, settings, joint.tol))
         else:
             state = JointState.from_arrays(saved)
-        passes = lloyd_passes(features, state, max_iter=max_iter, tol=joint.tol)
+        passes = lloyd_passes(source, state, max_iter=max_iter, tol=joint.tol)
         for state in track(passes, None, "clustering", self.progress):
             if store is not None:
                 store.save_state(name, state.arrays())
@@ -450,11 +449,13 @@ class Nave(Estimator):
     def _read_images(self, images: Any) -> Iterator[LoadedImage | SkippedImage]:
         return read_images(images, channels=self.encoder_.preprocess.channels)
 
-    def _encode_images(self, images: Any, settings: NaveSettings, seen: _Seen) -> Iterator[tuple[Composite, list[str]]]:
-        """A pass through the encoder."""
+    def _encode_images(
+        self, images: Any, settings: NaveSettings, seen: _Seen, shard: Shard
+    ) -> Iterator[tuple[Composite, list[str]]]:
+        """A pass through the encoder. Every shard reads all images, so that batches do not depend on their number."""
         seen.clear()
         stream = track(seen.note(self._read_images(images)), _length(images), "encoding", self.progress)
-        for chunk in split_chunks(stream, self.batch_size):
+        for chunk in shard.select(split_chunks(stream, self.batch_size)):
             for maps in encode_images(self.encoder_, chunk, settings):
                 yield maps.features(settings), [chunk[position].id for position in maps.positions]
 

@@ -17,6 +17,7 @@ from encoscope.nave.composite import Composite
 from encoscope.nave.features import Maps, encode_images, split_chunks
 from encoscope.nave.settings import NaveSettings
 from encoscope.store import Store, StoreRow, content_key
+from encoscope.store.passes import WHOLE, Shard
 
 _DTYPES = {"fp16": np.float16, "fp32": np.float32}
 _GEOMETRY = ("original", "resized", "offset", "valid", "canvas")
@@ -94,9 +95,16 @@ class FeatureCache:
             arrays[name] = (layer / largest).cpu().numpy().astype(self._dtype)
         return self.store.append([StoreRow(image.id, image.path, None) for image in images], arrays)
 
-    def features(self) -> Iterator[tuple[Composite, list[str]]]:
-        """Make one pass: the composite features of every image, with the images' ids."""
-        for shard, rows in sorted(self._rows.items()):
+    def features(self, part: Shard = WHOLE) -> Iterator[tuple[Composite, list[str]]]:
+        """Make one pass: the composite features of the images, with the images' ids.
+
+        Args:
+            part: The share of the images.
+
+        Yields:
+            The features and ids of a batch of images.
+        """
+        for shard, rows in part.select(sorted(self._rows.items())):
             entries = self.store.shard_rows(shard)
             geometries = self.store.read("geometry", shard)[rows].tolist()
             geometries = tuple(Geometry(*(tuple(pair) for pair in geometry)) for geometry in geometries)

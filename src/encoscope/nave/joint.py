@@ -6,7 +6,7 @@ several workers add up to what one would have found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,9 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.nave.composite import Composite
+from encoscope.store.passes import Shard, run_pass
 
-Pass: TypeAlias = Callable[[], Iterable[tuple[Composite, list[str]]]]
-"""One pass over all images: their composite features in batches, with the images' ids."""
+FeatureSource: TypeAlias = Callable[[Shard], Iterable[tuple[Composite, list[str]]]]
+"""One pass over a shard of the images: their composite features in batches, with the images' ids."""
 
 
 class LloydSums:
@@ -35,11 +36,12 @@ class LloydSums:
         self.inertia = 0.0
         self.squared_norms = 0.0
 
-    def partial_fit(self, features: Composite) -> LloydSums:
+    def partial_fit(self, features: Composite, ids: Sequence[str] = ()) -> LloydSums:
         """Add the pixels of a batch of images.
 
         Args:
             features: Their composite features.
+            ids: Not used: sums do not depend on the images' names.
 
         Returns:
             Itself.
@@ -137,11 +139,11 @@ class JointState:
         return cls(centroids, counts, float(arrays["inertia"]), int(arrays["iteration"]), bool(arrays["converged"]))
 
 
-def lloyd_passes(features: Pass, state: JointState, *, max_iter: int, tol: float) -> Iterator[JointState]:
+def lloyd_passes(source: FeatureSource, state: JointState, *, max_iter: int, tol: float) -> Iterator[JointState]:
     """Run Lloyd's iterations, each of them one pass over the images.
 
     Args:
-        features: Makes a pass over all images' composite features.
+        source: Gives the composite features of a shard of the images.
         state: Where to begin: ``JointState.initial``, or the state at which a fit was interrupted.
         max_iter: Passes at most.
         tol: Stop when the centers move by no more than this share of the features' mean variance (squared norm of the
@@ -151,9 +153,7 @@ def lloyd_passes(features: Pass, state: JointState, *, max_iter: int, tol: float
         The state after every pass. The last one holds the centroids that its counts and inertia were measured with.
     """
     while not state.converged and state.iteration < max_iter:
-        sums = LloydSums(state.centroids)
-        for batch, _ in features():
-            sums.partial_fit(batch)
+        sums = run_pass(source, LloydSums(state.centroids))
         moved = sums.finalize()
         iteration = state.iteration + 1
         still = float((moved - state.centroids).square().sum()) <= tol * sums.variance

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from encoscope._version import __version__
@@ -24,6 +25,7 @@ from encoscope.probing.result import Probe, check_values
 from encoscope.probing.topk import TopK
 from encoscope.progress import Progress, track_steps
 from encoscope.store import Store, StoreRow, content_key, get_cache_dir
+from encoscope.store.passes import Shard, run_pass
 
 KIND = "probe"
 TOP = 100
@@ -254,22 +256,69 @@ def _finish(store: Store, files: ImageListing) -> None:
     if not store.shards:
         reason = store.rows[0].status if len(store) else "there are none"
         raise EncoscopeError(f"none of {len(files)} images could be read; the first: {reason}")
-    rows = [row for row in store.rows if row.done]
-    places = rank_ids([row.id for row in rows])
+    ranks = rank_ids([row.id for row in store.rows if row.done])
+    firsts = np.cumsum([0, *(len(store.shard_rows(number)) for number in store.shards)])
+
+    def source(shard: Shard) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, first in shard.select(zip(store.shards, firsts, strict=False)):
+            values = store.read("values", number)
+            for start in range(0, len(values), _ROWS):
+                chunk = values[start : start + _ROWS]
+                yield chunk, ranks[first + start : first + start + len(chunk)]
+
     channels = store.read("values", store.shards[0]).shape[1]
-    moments, top, begin = Moments(channels), TopK(TOP, channels), 0
-    for shard in store.shards:
-        values = store.read("values", shard)
-        for start in range(0, len(values), _ROWS):
-            part = values[start : start + _ROWS]
-            moments.partial_fit(part)
-            top.partial_fit(part, places[begin : begin + len(part)])
-            begin += len(part)
-    mean, std = moments.finalize()
+    mean, std, top = run_pass(source, ChannelSummary(channels)).finalize()
     store.compact()
     store.save_state("moments", {"mean": mean, "std": std})
-    store.save_state("top", {"rows": np.argsort(places)[top.finalize()[1]]})
+    store.save_state("top", {"rows": np.argsort(ranks)[top]})
     store.finish()
+
+
+class ChannelSummary:
+    """What a probe keeps of each channel beside its values: moments, and the images at which it is largest.
+
+    Args:
+        channels: How many channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.moments = Moments(channels)
+        self.top = TopK(TOP, channels)
+
+    def partial_fit(
+        self, values: Float[np.ndarray, "images channels"], ranks: Integer[np.ndarray, " images"]
+    ) -> ChannelSummary:
+        """Add some images.
+
+        Args:
+            values: Of each channel on each image.
+            ranks: Each image's number among all ids, sorted.
+
+        Returns:
+            Itself.
+        """
+        self.moments.partial_fit(values)
+        self.top.partial_fit(values, ranks)
+        return self
+
+    def merge(self, other: ChannelSummary) -> ChannelSummary:
+        """Add another shard's images.
+
+        Args:
+            other: Its summary.
+
+        Returns:
+            Itself.
+        """
+        self.moments.merge(other.moments)
+        self.top.merge(other.top)
+        return self
+
+    def finalize(
+        self,
+    ) -> tuple[Float[np.ndarray, " channels"], Float[np.ndarray, " channels"], Integer[np.ndarray, "top channels"]]:
+        """Give mean, standard deviation, and the ranks of the images with the largest values, largest first."""
+        return *self.moments.finalize(), self.top.finalize()[1]
 
 
 def _result(store: Store, files: ImageListing) -> Probe:

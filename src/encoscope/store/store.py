@@ -47,7 +47,7 @@ class StoreRow:
 
 
 @dataclass(frozen=True)
-class Shard:
+class StoredShard:
     """What the journal says of one ``append``.
 
     Attributes:
@@ -89,11 +89,11 @@ class Store(StoreFolder):
         self._read_shards()
 
     def _read_shards(self) -> None:
-        self._shards: list[Shard] = []
+        self._shards: list[StoredShard] = []
         self._positions: dict[str, tuple[int, int] | None] = {}
         for entry in self.journal.entries:
             if "rows" in entry:
-                self._add_shard(Shard(tuple(StoreRow(*row) for row in entry["rows"]), entry["files"]))
+                self._add_shard(StoredShard(tuple(StoreRow(*row) for row in entry["rows"]), entry["files"]))
 
     # Reading
 
@@ -202,7 +202,7 @@ class Store(StoreFolder):
             if files:
                 sync_folder(self.path)
             self.journal.append({"rows": [astuple(row) for row in rows], "files": files, "sha256": checksums})
-        self._add_shard(Shard(tuple(rows), files))
+        self._add_shard(StoredShard(tuple(rows), files))
         return number
 
     def finish(self) -> None:
@@ -271,12 +271,12 @@ class Store(StoreFolder):
         with self.write(_state_file(name)) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
 
-    def _shard(self, number: int) -> Shard:
+    def _shard(self, number: int) -> StoredShard:
         if not 0 <= number < len(self._shards):
             raise UsageError(f"{self.path} has {len(self._shards)} shards: there is no shard {number}")
         return self._shards[number]
 
-    def _add_shard(self, shard: Shard) -> None:
+    def _add_shard(self, shard: StoredShard) -> None:
         number, index = len(self._shards), 0
         self._shards.append(shard)
         for row in shard.rows:
