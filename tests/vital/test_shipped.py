@@ -90,8 +90,8 @@ def test_a_damaged_file_of_statistics_is_one_clear_line(tmp_path, monkeypatch, h
     elif how == "text":
         path.write_text("not tensors")
     elif how == "another":
-        tensors.write(path, {"format": "encoscope.prototype/1"}, {"a": torch.zeros(1)})
+        tensors.write_tensors(path, {"format": "encoscope.prototype/1"}, {"a": torch.zeros(1)})
     else:
-        tensors.write(path, {"format": compressed.FORMAT, "layers": 3}, {"references": torch.zeros(1)})
+        tensors.write_tensors(path, {"format": compressed.FORMAT, "layers": 3}, {"references": torch.zeros(1)})
     with pytest.raises(EncoscopeError, match=r"statistics\.safetensors holds no compressed statistics, or is damaged"):
         shipped.load_shipped(encoder, [parse_unit("class:sunflower", encoder)])

@@ -157,6 +157,11 @@ class JournaledFolder:
 class StoreFolder(JournaledFolder):
     """A folder with a manifest of what made it. Made by ``open``, to write in it alone, or ``load``, to read it.
 
+    Args:
+        path: The folder.
+        document: The content of its manifest file.
+        lock: The writer's lock; None to read only.
+
     Attributes:
         manifest: What made the content; a folder is only continued with an equal one.
         about: Further facts that may differ, such as names.

@@ -64,6 +64,11 @@ class Store(StoreFolder):
 
     Used as a context manager, or closed with ``close``; leaving it open in a process that dies harms nothing.
 
+    Args:
+        path: The folder.
+        document: The content of its manifest file.
+        lock: The writer's lock; None to read only.
+
     Attributes:
         path: The folder.
         manifest: What made the content.

@@ -17,16 +17,34 @@ from encoscope.results import atomic_write
 _HEAD = "encoscope"
 
 
-class Contents(NamedTuple):
-    """An open file. about: its head. names: its tensors. tensor: reads one of them."""
+class TensorFile(NamedTuple):
+    """An open file of tensors.
+
+    Attributes:
+        about: The JSON that the file begins with.
+        names: Of its tensors.
+        tensor: Reads one of them, by its name.
+    """
 
     about: dict[str, Any]
     names: frozenset[str]
     tensor: Callable[[str], Tensor]
 
 
-def write(path: str | os.PathLike[str], about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write a file, whole or not at all. about: has ``format``, by which ``opened`` knows it."""
+def write_tensors(path: str | os.PathLike[str], about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
+    """Write tensors and what they are into a .safetensors file, whole or not at all.
+
+    Args:
+        path: The file.
+        about: Plain JSON values, with ``format``, by which ``open_tensors`` recognizes the file.
+        tensors: By name.
+
+    Returns:
+        The path.
+
+    Raises:
+        EncoscopeError: a full disk, a folder that cannot be written.
+    """
     from safetensors.torch import save_file
 
     values = {name: value.contiguous() for name, value in tensors.items()}
@@ -36,11 +54,20 @@ def write(path: str | os.PathLike[str], about: Mapping[str, Any], tensors: Mappi
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], format: str, what: str) -> Iterator[Contents]:
-    """A file of this format, to read in the block.
+def open_tensors(path: str | os.PathLike[str], format: str, what: str) -> Iterator[TensorFile]:
+    """Open a file that ``write_tensors`` wrote.
 
-    Raises MissingError when there is none, and EncoscopeError, saying that it is not ``what`` (a plural), for another
-    format, a damaged file, and whatever the block does not find in it.
+    Args:
+        path: The file.
+        format: The format that it must have.
+        what: What it should hold, for messages, in the plural.
+
+    Yields:
+        The open file; its tensors are read in the block.
+
+    Raises:
+        MissingError: there is no such file.
+        EncoscopeError: another format, a damaged file, or one that lacks what the block reads.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -52,6 +79,6 @@ def opened(path: str | os.PathLike[str], format: str, what: str) -> Iterator[Con
             about = json.loads((file.metadata() or {})[_HEAD])
             if about["format"] != format:
                 raise ValueError(about["format"])
-            yield Contents(about, frozenset(file.keys()), file.get_tensor)
+            yield TensorFile(about, frozenset(file.keys()), file.get_tensor)
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError, OSError) as error:
         raise EncoscopeError(f"{path} holds no {what}, or is damaged ({error})") from error

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
-from encoscope.store.tensors import opened, write
+from encoscope.store.tensors import open_tensors, write_tensors
 from encoscope.vital.references.statistics import Prototype
 
 FORMAT = "encoscope.prototypes/1"
@@ -124,12 +124,12 @@ def save(found: Compressed, path: str | os.PathLike[str]) -> Path:
         "notes": [list(notes) for notes in found.notes],
         "error": dict(found.error),
     }
-    return write(path, about, tensors)
+    return write_tensors(path, about, tensors)
 
 
 def load(path: str | os.PathLike[str]) -> Compressed:
     """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
-    with opened(path, FORMAT, "compressed statistics") as (about, _, tensor):
+    with open_tensors(path, FORMAT, "compressed statistics") as (about, _, tensor):
         layers = about["layers"]
         rows = tensor("references").numpy()
         ends = np.cumsum([0, *about["references"]])

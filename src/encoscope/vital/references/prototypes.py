@@ -17,7 +17,7 @@ from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress, track
 from encoscope.store import JournaledFolder
-from encoscope.store.tensors import opened, write
+from encoscope.store.tensors import open_tensors, write_tensors
 from encoscope.units import Unit
 from encoscope.vital.features import FeatureReader
 from encoscope.vital.references.references import Reference, References
@@ -87,12 +87,12 @@ def save(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
         "activation": prototype.activation,
         "shrinkage": None if prototype.shrinkage is None else dict(prototype.shrinkage),
     }
-    return write(path, about, tensors)
+    return write_tensors(path, about, tensors)
 
 
 def load(path: str | os.PathLike[str]) -> Prototype:
     """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
-    with opened(path, FORMAT, "statistics of references") as (about, names, tensor):
+    with open_tensors(path, FORMAT, "statistics of references") as (about, names, tensor):
         weights = {name: tensor(f"weights/{name}") for name in about["layers"] if f"weights/{name}" in names}
         return Prototype(
             {name: tensor(f"values/{name}") for name in about["layers"]},
