@@ -12,8 +12,9 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
     Args:
         package: The package's name.
-        homes: The module of each public name. No name may be that of a submodule of the package: Python puts an
-            imported submodule in the name's place.
+        homes: The module of each public name, or MODULE:NAME where it is called otherwise there. No name may be that
+            of a submodule of the package: Python puts an imported submodule in the name's place. (A submodule that is
+            itself public is named by its own module.)
 
     Returns:
         The two functions, to be assigned to ``__getattr__`` and ``__dir__``.
@@ -21,7 +22,9 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
     def get(name: str) -> Any:
         if name in homes:
-            return getattr(importlib.import_module(homes[name]), name)
+            module, _, attribute = homes[name].partition(":")
+            imported = importlib.import_module(module)
+            return imported if module == f"{package}.{name}" else getattr(imported, attribute or name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return get, lambda: sorted(homes)

@@ -1,27 +1,74 @@
-"""What a segmentation is worth: the same clustering without the training, and without the network.
+"""Controls of a segmentation: the same clustering without the training, and without the network.
 
-An explanation of an encoder is only as good as its difference from a control: parts that untrained weights, or the
-colours themselves, group in the same way say nothing about what the encoder has learned.
+An explanation of an encoder is only as good as its difference from a control: what untrained weights, or the colors
+themselves, group in the same way says nothing about what the encoder has learned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from encoscope import plots
-from encoscope.encoder import Encoder
-from encoscope.images import LoadedImage
+from encoscope.encoder import Encoder, as_encoder, untrained_copy
+from encoscope.errors import UsageError
+from encoscope.images import LoadedImage, read_image
 from encoscope.nave.composite import features_from_vectors
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.segmentation import Segmentation, renumber_by_size
-from encoscope.nave.single_image import segment
+from encoscope.nave.settings import NaveSettings
+from encoscope.nave.single_image import ImageLike, segment
 
 Control: TypeAlias = Literal["untrained", "color"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
+
+
+def compute_controls(
+    encoder: Encoder | nn.Module | str,
+    image: ImageLike,
+    names: Sequence[str] = CONTROLS,
+    *,
+    random_state: int = NaveSettings.random_state,
+    **settings: Any,
+) -> dict[str, Segmentation]:
+    """Segment one image by an encoder's controls, with as many clusters as the encoder's own segmentation has.
+
+    Args:
+        encoder: An encoder, a module, or a source string.
+        image: The image: a path, a PIL image, an array or a tensor.
+        names: "untrained" (the same network with random weights), "color" (color and position alone), or both.
+        random_state: The seed of the segmentation; the untrained weights are drawn from the next one.
+        **settings: As for ``segment``, with one number of clusters.
+
+    Returns:
+        The controls' segmentations by name. `compute_agreement` compares them with the encoder's.
+
+    Raises:
+        UsageError: For an unknown name, and for settings that cannot be.
+
+    Example:
+        >>> controls = encoscope.controls("zoo:resnet-caltech101", "cat.jpg", n_clusters=5)  # doctest: +SKIP
+        >>> controls["untrained"].overlay().save("cat.untrained.png")  # doctest: +SKIP
+    """
+    unknown = next((name for name in names if name not in CONTROLS), None)
+    if unknown is not None:
+        raise UsageError(f"a control is {' or '.join(CONTROLS)}, not {unknown!r}")
+    encoder = as_encoder(encoder)
+    loaded = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.channels)
+    segmentation = segment(encoder, loaded, random_state=random_state, **settings)
+    controls = {}
+    for name in names:
+        if name == "color":
+            controls[name] = color_control(loaded, segmentation)
+        else:
+            untrained = untrained_copy(encoder, random_state=random_state + 1)
+            controls[name] = untrained_control(untrained, loaded, segmentation, random_state=random_state, **settings)
+    return controls
 
 
 def untrained_control(

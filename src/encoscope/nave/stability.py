@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from sklearn.metrics import adjusted_rand_score
+from torch import nn
 
 from encoscope import plots
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, read_image
 from encoscope.nave.segmentation import Segmentation
@@ -51,13 +52,13 @@ class Stability:
 
 
 def measure_stability(
-    encoder: Encoder, image: Any, *, runs: int = 20, random_state: int = 0, **settings: Any
+    encoder: Encoder | nn.Module | str, image: Any, *, runs: int = 20, random_state: int = 0, **settings: Any
 ) -> Stability:
     """Segment one image with several seeds, mirrored, and in four crops, and compare.
 
     Args:
-        encoder: The encoder.
-        image: The image.
+        encoder: An encoder, a module, or a source string.
+        image: The image: a path, a PIL image, an array or a tensor.
         runs: Seeds, from ``random_state`` on; at least 2.
         random_state: The first seed.
         **settings: As for ``segment``, with one number of clusters.
@@ -72,6 +73,7 @@ def measure_stability(
         raise UsageError(f"agreement needs at least two runs, not {runs}")
     if not isinstance(settings.get("n_clusters") or 1, int):
         raise UsageError(f"agreement is measured for one number of clusters, not {settings['n_clusters']!r}")
+    encoder = as_encoder(encoder)
     image = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.channels)
     segmentations = [_segment(encoder, [image], random_state=random_state + run, **settings)[0] for run in range(runs)]
     whole = segmentations[0].labels
