@@ -7,30 +7,39 @@ Names are imported when first used, so ``import encoscope`` costs nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from encoscope._lazy import lazy_names
 from encoscope._version import __version__
 
 if TYPE_CHECKING:
+    from encoscope import evaluation
     from encoscope.encoder import Encoder, load
     from encoscope.falcon import Description, Falcon, describe
     from encoscope.nave import Nave, Segmentation, segment
+    from encoscope.nave.controls import compute_controls as controls
+    from encoscope.nave.stability import measure_stability as stability
+    from encoscope.probing import Probe, probe
     from encoscope.units import Unit
     from encoscope.vital import Visualization, Vital, visualize
 
 _HOMES = {
-    "Encoder": "encoscope.encoder",
-    "load": "encoscope.encoder",
-    "Unit": "encoscope.units",
     "Description": "encoscope.falcon",
+    "Encoder": "encoscope.encoder",
     "Falcon": "encoscope.falcon",
-    "describe": "encoscope.falcon",
     "Nave": "encoscope.nave",
+    "Probe": "encoscope.probing",
     "Segmentation": "encoscope.nave",
-    "segment": "encoscope.nave",
+    "Unit": "encoscope.units",
     "Visualization": "encoscope.vital",
     "Vital": "encoscope.vital",
+    "controls": "encoscope.nave.controls:compute_controls",
+    "describe": "encoscope.falcon",
+    "evaluation": "encoscope.evaluation",
+    "load": "encoscope.encoder",
+    "probe": "encoscope.probing",
+    "segment": "encoscope.nave",
+    "stability": "encoscope.nave.stability:measure_stability",
     "visualize": "encoscope.vital",
 }
 
@@ -39,23 +48,20 @@ __all__ = [
     "Encoder",
     "Falcon",
     "Nave",
+    "Probe",
     "Segmentation",
     "Unit",
     "Visualization",
     "Vital",
     "__version__",
+    "controls",
     "describe",
+    "evaluation",
     "load",
+    "probe",
     "segment",
+    "stability",
     "visualize",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'encoscope' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

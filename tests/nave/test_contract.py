@@ -71,3 +71,17 @@ def test_a_result_shows_itself_in_a_notebook(encoder, photo_paths) -> None:
     assert document["format"] == "encoscope.segmentation/1" and document["images"][0]["clusters"] == 3
     (entry,) = segment(encoder, [photo_paths["coffee"]], n_clusters=3, size=64)
     np.testing.assert_array_equal(entry.labels, segmentation.labels)
+
+
+def test_controls_and_stability_by_one_call(encoder, photo_paths) -> None:
+    options = {"n_clusters": 3, "size": 64}
+    controls = encoscope.controls(encoder, photo_paths["coffee"], **options)
+    assert list(controls) == ["untrained", "color"]
+    segmentation = segment(encoder, photo_paths["coffee"], **options)
+    for control in controls.values():
+        assert control.labels.shape == segmentation.labels.shape and control.n_clusters == 3
+        assert (control.labels != segmentation.labels).any()
+    with pytest.raises(UsageError, match="a control is untrained or color, not 'grey'"):
+        encoscope.controls(encoder, photo_paths["coffee"], ["grey"], **options)
+    stability = encoscope.stability(encoder, photo_paths["coffee"], runs=2, **options)
+    assert len(stability.starts) == 1 and len(stability.crops) == 4

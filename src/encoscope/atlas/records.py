@@ -323,8 +323,8 @@ class ComparisonRecord:
 class SegmentationInfo:
     """A way all images were parted: over which layers, one by one ("image") or jointly ("joint"), with which tree.
 
-    leaves: labels of the finest cut. merges, sizes: of the shared tree of a joint one: see ``ImageSegmentation.merges``, and
-    the cells of each leaf over all images.
+    leaves: labels of the finest cut. merges, sizes: of the shared tree of a joint one: see
+    ``ImageSegmentation.merges``, and the cells of each leaf over all images.
     """
 
     id: str

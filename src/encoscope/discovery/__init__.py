@@ -9,7 +9,7 @@ __all__ = [
     "AttentionKeys",
     "DiscoveredObjects",
     "DiscoveryMethod",
-    "attention_keys",
     "get_method",
     "make_candidates",
+    "read_attention_keys",
 ]
