@@ -1,4 +1,4 @@
-"""Ask model hubs for weights without a minute of retries and without their chatter."""
+"""Load weights from model hubs without long retries, and without their libraries' log messages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from urllib.parse import urlparse
 
 from encoscope.errors import EncoscopeError, MissingError
 
-_CHATTY = ("huggingface_hub", "timm", "transformers", "open_clip", "root", "torch.hub", "httpx")
-_PATIENCE = 5.0  # seconds to wait for a hub's first answer
+_LIBRARIES = ("huggingface_hub", "timm", "transformers", "open_clip", "root", "torch.hub", "httpx")
+_TIMEOUT = 5.0  # seconds to wait for a server's answer
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Libraries neither warn nor log inside; what matters reaches the user as an error or as our own line."""
-    loggers = [logging.getLogger(name if name != "root" else None) for name in _CHATTY]
+    """Silence warnings and log messages of libraries for the block. Errors are raised as always.
+
+    Yields:
+        Nothing.
+    """
+    loggers = [logging.getLogger(name if name != "root" else None) for name in _LIBRARIES]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
@@ -35,11 +39,18 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def is_reachable(host: str) -> bool:
-    """Whether a server answers at all; assumed so behind a proxy, which this does not ask."""
+    """Tell whether a server accepts connections.
+
+    Args:
+        host: Its name.
+
+    Returns:
+        Whether it answers within five seconds. True behind a proxy, which is not asked.
+    """
     if urllib.request.getproxies().get("https") and not urllib.request.proxy_bypass(host):
         return True
     try:
-        socket.create_connection((host, 443), timeout=_PATIENCE).close()
+        socket.create_connection((host, 443), timeout=_TIMEOUT).close()
     except OSError:
         return False
     return True
@@ -47,7 +58,11 @@ def is_reachable(host: str) -> bool:
 
 @contextmanager
 def hugging_face_access() -> Iterator[None]:
-    """Inside, the Hugging Face hub's files come from its cache alone when the hub cannot be reached."""
+    """Take the Hugging Face hub's files from its cache alone during the block if the hub cannot be reached.
+
+    Yields:
+        Nothing.
+    """
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -61,25 +76,41 @@ def hugging_face_access() -> Iterator[None]:
 
 
 def explain_hub_error(error: BaseException) -> str:
-    """Why a hub's files cannot be had, from what its library raised."""
-    said = " ".join(str(error).split())
-    hub = isinstance(error, OSError) or "download" in said or "locate" in said
-    return "not in the cache, and the hub cannot be reached or does not have them" if hub else said[:200]
+    """Explain why files of a hub are not available.
+
+    Args:
+        error: What the hub's library raised.
+
+    Returns:
+        The reason, for a message.
+    """
+    detail = " ".join(str(error).split())
+    hub = isinstance(error, OSError) or "download" in detail or "locate" in detail
+    return "not in the cache, and the hub cannot be reached or does not have them" if hub else detail[:200]
 
 
 def load_pretrained(kind: Any, name: str, source: str) -> Any:
-    """A network of transformers' class ``kind`` in float32, all of its weights from a folder, the cache or the hub.
+    """Load a network of transformers with all of its weights, in float32.
 
-    source: what messages call it. Raises MissingError for weights that cannot be had, EncoscopeError for damaged or
-    incomplete ones.
+    Args:
+        kind: The network's class in transformers.
+        name: A folder, or a name on the hub.
+        source: What messages call the network.
+
+    Returns:
+        The network.
+
+    Raises:
+        MissingError: For weights that are not available.
+        EncoscopeError: For weights that are damaged or incomplete.
     """
     import torch
 
     try:
         network, info = kind.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
     except OSError as error:
-        raise MissingError(f"the weights of {source} cannot be had ({explain_hub_error(error)})") from error
-    except Exception as error:  # whatever a damaged file makes of safetensors, torch and pickle
+        raise MissingError(f"the weights of {source} are not available ({explain_hub_error(error)})") from error
+    except Exception as error:  # whatever safetensors, torch and pickle raise for a damaged file
         detail = " ".join(str(error).split())[:200]
         raise EncoscopeError(f"{source} cannot be loaded: {detail or type(error).__name__}") from error
     missing = sorted(info["missing_keys"])
@@ -89,15 +120,30 @@ def load_pretrained(kind: Any, name: str, source: str) -> Any:
 
 
 def missing_weights_error(source: str, reason: str) -> MissingError:
-    """The error for pretrained weights that cannot be had, with what to do."""
+    """Make the error for pretrained weights that are not available, with what the user can do.
+
+    Args:
+        source: The network's source string.
+        reason: Why they are not available.
+
+    Returns:
+        The error, to be raised.
+    """
     return MissingError(
-        f"the weights of {source} cannot be had ({reason}): "
-        "give a file (--checkpoint FILE) or use random weights (--untrained)"
+        f"the weights of {source} are not available ({reason}): "
+        "use a file (--checkpoint FILE) or random weights (--untrained)"
     )
 
 
 def torch_hub_file_available(url: str) -> bool:
-    """Whether a file of torch's own download cache is there already, or can be fetched."""
+    """Tell whether a file is in torch's download cache, or its server can be reached.
+
+    Args:
+        url: The file's address.
+
+    Returns:
+        Whether it can be loaded.
+    """
     import torch
 
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)

@@ -1,8 +1,8 @@
 """Make ``import torchvision`` work where its compiled operators cannot be loaded.
 
-PyPI's torchvision beside a CPU-only torch cannot load its operators, and the import dies with "operator
-torchvision::nms does not exist" although no encoder needs that operator. Declaring the two schemas the import
-looks for is enough. Where the operators load, nothing is declared.
+With a CPU-only torch, PyPI's torchvision cannot load its operators, and its import fails with "operator
+torchvision::nms does not exist" although no encoder needs that operator. It is enough to declare the two schemas that
+the import looks for. If the operators can be loaded, nothing is declared.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-_declared: torch.library.Library | None = None  # a Library's declarations live as long as the object
+_declared: torch.library.Library | None = None  # the declarations last as long as this object
 
 
 def ensure_torchvision() -> None:
-    """Declare the schemas torchvision's import needs, if its own operators cannot be loaded; imports nothing itself.
+    """Declare the schemas that torchvision's import needs, if its own operators cannot be loaded.
 
-    Call it before torchvision, timm or open_clip; cheap to call again.
+    Call this before importing torchvision, timm or open_clip. Further calls cost nothing. Nothing is imported.
     """
     global _declared
     if _declared is not None or "torchvision" in sys.modules or _operators_load():
@@ -32,7 +32,7 @@ def ensure_torchvision() -> None:
 def _operators_load() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
-        return True  # not installed: nothing to cure
+        return True  # not installed: there is nothing to do
     folder = Path(spec.submodule_search_locations[0])
     for library in [*folder.glob("_C*.so"), *folder.glob("_C*.pyd")]:
         try:

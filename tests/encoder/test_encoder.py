@@ -168,7 +168,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(net: Net, pixels: Tensor, ca
     with caplog.at_level(logging.WARNING, "encoscope"):
         found = encoder.activations(batch, "relu")["relu"].maps
     torch.testing.assert_close(found, expected)
-    assert "out of memory" in caplog.text and "going on with 3" in caplog.text
+    assert "out of memory" in caplog.text and "continuing with 3" in caplog.text
     torch.testing.assert_close(encoder.features(batch), expected.mean((2, 3)))
     limit = 0
     with pytest.raises(EncoscopeError, match="one image of 32x32 does not fit the memory"):

@@ -1,4 +1,4 @@
-"""Getting a network by name from each source, and what is said when it cannot be had."""
+"""Getting a network by name from each source, and the message if it is not available."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def refused(source: str, match: str, error: type[EncoscopeError] = UsageError, *
         ("torchvision:resnet18.V9", "no weights 'V9'; it has IMAGENET1K_V1"),
         ("openclip:RN5", "unknown open_clip model 'RN5' .nearest: RN50"),
         ("openclip:RN50/laion", "no weights 'laion'; it has openai"),
-        ("openclip:RN50", "several weights: add one, as openclip:RN50/openai"),
-        ("hf:dinv2", "no type of network .nearest: dinov2"),
+        ("openclip:RN50", "several weights: add one, such as openclip:RN50/openai"),
+        ("hf:dinv2", "no such type of network .nearest: dinov2"),
         ("hf:dinov2", "is a type of network, not a trained one"),
         ("hub:owner/repo", "write hub:OWNER/REPO:ENTRY"),
         ("hub:owner/repo:entry", "runs the Python code of owner/repo: allow it with --trust"),
@@ -98,7 +98,7 @@ def test_wrong_names_are_told_with_the_nearest(source: str, match: str, offline:
 
 
 def test_devices_that_are_not_there() -> None:
-    refused("timm:resnet10t@untrained", "device 'cuda:99' is not there", device="cuda:99")
+    refused("timm:resnet10t@untrained", "there is no device 'cuda:99'", device="cuda:99")
     refused("timm:resnet10t@untrained", "unknown device 'gpu'", device="gpu")
 
 
@@ -197,7 +197,7 @@ def test_functions_of_ones_own_untrained(tmp_path: Path, monkeypatch: pytest.Mon
     assert untrained.digest == load("py:trained_nets:plain", untrained=True).digest
     assert isinstance(load("py:trained_nets:switch@untrained").module, nn.Conv2d)
     assert isinstance(load("py:trained_nets:switch").module, nn.Sequential)
-    refused("py:trained_nets:own@untrained", "cannot be had untrained: the network .Own. has weights but no reset")
+    refused("py:trained_nets:own@untrained", "has no untrained form: the network .Own. has weights but no reset")
 
 
 def test_hub_folders(tmp_path: Path) -> None:

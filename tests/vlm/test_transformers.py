@@ -144,7 +144,7 @@ def test_what_is_not_there_is_told_in_a_line(clip, tmp_path, monkeypatch) -> Non
     (tmp_path / "damaged" / "model.safetensors").write_bytes(b"not weights")
     refused(f"hf:{tmp_path / 'damaged'}", EncoscopeError, "cannot be loaded")
     (tmp_path / "damaged" / "model.safetensors").unlink()
-    refused(f"hf:{tmp_path / 'damaged'}", MissingError, r"the weights of hf:.* cannot be had")
+    refused(f"hf:{tmp_path / 'damaged'}", MissingError, r"the weights of hf:.* are not available")
     for file in (tmp_path / "damaged").glob("tokenizer*"):
         file.unlink()
     refused(f"hf:{tmp_path / 'damaged'}", MissingError, r"the tokenizer of hf:.* knows 2 tokens")

@@ -1,4 +1,4 @@
-"""``encoscope layers``: what there is to look into."""
+"""``encoscope layers``: list the layers of an encoder."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def layers(
 ) -> int:
     """List the layers of an encoder that have a spatial output, in the network's order.
 
-    For each: its name, channels, the grid of its map at the network's own input size, whether it is a map or tokens,
-    the tokens before the patch tokens, and its role. The names are what --layers takes.
+    For each layer: its name, number of channels, the grid of its map at the network's own input size, whether it is a
+    map or tokens, the number of tokens before the patch tokens, and its role. The names are what --layers takes.
     """
     from encoscope import results
 
     common = common or Common()
     encoder = common.load(model)
-    found = encoder.layers
-    shown = found if all else [layer for layer in found if layer.role != "inner"]
+    infos = encoder.layers
+    shown = infos if all else [layer for layer in infos if layer.role != "inner"]
     if common.json:
         say(
             results.dumps(
@@ -49,14 +49,14 @@ def layers(
             )
         )
         return 0
-    for line in _table(shown):
+    for line in _format_table(shown):
         say(line)
-    if len(shown) < len(found):
-        note(f"{len(found) - len(shown)} inner layers are not shown: --all lists them")
+    if len(shown) < len(infos):
+        note(f"{len(infos) - len(shown)} inner layers are not shown: --all lists them")
     return 0
 
 
-def _table(rows: list[LayerInfo]) -> list[str]:
+def _format_table(rows: list[LayerInfo]) -> list[str]:
     cells = [("layer", "channels", "grid", "kind", "prefix", "role")]
     for row in rows:
         grid = f"{row.grid[0]}x{row.grid[1]}"

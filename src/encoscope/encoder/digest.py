@@ -1,4 +1,4 @@
-"""A fingerprint of a network: its weights and its preprocessing."""
+"""The digest of a network: one number for its weights and its preprocessing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from encoscope.images import Preprocess
 
 
 def compute_digest(module: nn.Module, preprocess: Preprocess) -> str:
-    """sha256 (hex) over the sorted state (names, types, shapes, bytes) and the preprocessing; same on any device."""
+    """Compute the digest of a network and its preprocessing.
+
+    Args:
+        module: The network.
+        preprocess: How images are brought to its input.
+
+    Returns:
+        The sha256 (hex) of all parameters and buffers, sorted by name (name, type, shape and bytes of each), and of
+        the preprocessing. It is the same on any device.
+    """
     sha = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         if not isinstance(value, torch.Tensor):
@@ -25,7 +34,16 @@ def compute_digest(module: nn.Module, preprocess: Preprocess) -> str:
 
 
 def fingerprint_parameters(module: nn.Module) -> tuple[tuple[str, int, int], ...]:
-    """Changes when a weight is replaced or written to in place; cheap, so that a digest can be kept until then."""
+    """List what changes when a weight is replaced or changed in place, without reading the weights.
+
+    A digest stays valid until the fingerprint changes.
+
+    Args:
+        module: The network.
+
+    Returns:
+        The name, the memory address and torch's version counter of each parameter and buffer.
+    """
     return tuple(
         (name, t.data_ptr(), t._version)
         for name, t in module.state_dict(keep_vars=True).items()

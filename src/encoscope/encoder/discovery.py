@@ -1,4 +1,4 @@
-"""Find the layers of a network that hold a spatial map, and its linear head, by running it once."""
+"""Find the layers of a network whose output is a spatial map, and its linear head, by running it once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from encoscope.encoder.layouts import Layout, Size, find_layout, read_activation
 from encoscope.encoder.roles import assign_roles
 from encoscope.encoder.types import LayerInfo
 
-_BATCH = 2  # in the trial run; tells the batch axis from windows, heads and tokens
+_BATCH = 2  # images in the trial run; tells the batch axis from windows, heads and tokens
 
 
 @dataclass(frozen=True)
 class SpatialLayer:
-    """A spatial layer: what users see of it, how to read its output, and how often a forward pass calls it."""
+    """A layer with a spatial output.
+
+    Attributes:
+        info: What users see of it.
+        layout: How to read its output.
+        calls: How often one forward pass calls it.
+    """
 
     info: LayerInfo
     layout: Layout
@@ -29,11 +35,13 @@ class SpatialLayer:
 
 @dataclass(frozen=True)
 class LayerDiscovery:
-    """What one trial run showed.
+    """The result of one trial run.
 
-    layers: by name, in the network's order (that of their last call's end).
-    head: name of the linear layer (or 1x1 convolution) whose output is the network's output, or None.
-    outputs: width K of the network's output if that is [B, K], else None.
+    Attributes:
+        layers: The spatial layers by name, in the order in which their last calls end.
+        head: The name of the linear layer (or 1x1 convolution) whose output is the network's output; None if there is
+            no such layer.
+        outputs: The width K of the network's output if that is ``[batch, K]``, else None.
     """
 
     layers: Mapping[str, SpatialLayer]
@@ -44,24 +52,36 @@ class LayerDiscovery:
 def discover_layers(
     module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None = None
 ) -> LayerDiscovery:
-    """Run the network on a seeded batch of its own input size and read off its layers."""
-    seen = _run(module, size, channels, forward)
-    layouts = _layouts(seen.shapes, size)
-    unclear = [name for name, found in layouts.items() if found.form != "tokens" and found.channels == found.grid[0]]
+    """Run a network on random pixels of its own input size and find its layers and head.
+
+    Args:
+        module: The network.
+        size: (height, width) of its own input in pixels.
+        channels: Number of input channels.
+        forward: A function to call in place of ``module(pixels)``.
+
+    Returns:
+        The layers, the head, and the width of the output.
+    """
+    trial = _run(module, size, channels, forward)
+    layouts = _find_layouts(trial.shapes, size)
+    unclear = [
+        name for name, layout in layouts.items() if layout.form != "tokens" and layout.channels == layout.grid[0]
+    ]
     if unclear:  # [B, 16, 16, 16]: an oblong image tells the channels from the sides
         wide = (size[0], 2 * size[1])
-        forms = _layouts(_run(module, wide, channels, forward, lenient=True).shapes, wide)
-        # NCHW, by far the more common, where the network does not get as far with such an image.
+        forms = _find_layouts(_run(module, wide, channels, forward, lenient=True).shapes, wide)
+        # If the network fails on such an image before the layer, NCHW is assumed, by far the more common layout.
         layouts |= {name: replace(layouts[name], form=forms[name].form) for name in unclear if name in forms}
-    layers = _layers(layouts, seen.calls, _unwinders(module))
+    layers = _make_layers(layouts, trial.calls, _find_unwinders(module))
     roles = assign_roles(module, {name: layer.info for name, layer in layers.items()})
     layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
-    return LayerDiscovery(layers, seen.head, seen.outputs)
+    return LayerDiscovery(layers, trial.head, trial.outputs)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One trial run: the shape of each module's last output, in the order in which those calls ended."""
+    """One trial run; ``shapes`` of each module's last output, in the order in which those calls ended."""
 
     shapes: dict[str, tuple[int, ...]]
     calls: dict[str, int]
@@ -72,16 +92,27 @@ class _Run:
 def follows_input_size(
     module: nn.Module, layer: SpatialLayer, channels: int, canvas: Size, forward: Callable[[Tensor], Any] | None = None
 ) -> bool:
-    """Whether the network takes images of another size, and the layer's grid changes with it."""
+    """Tell whether a network takes images of another size, and a layer's grid changes with that size.
+
+    Args:
+        module: The network.
+        layer: The layer.
+        channels: Number of input channels.
+        canvas: (height, width) of the other input size in pixels.
+        forward: A function to call in place of ``module(pixels)``.
+
+    Returns:
+        False if the forward pass fails, or if the layer gives no map or one of its usual grid.
+    """
     pixels = draw_random_pixels(1, channels, canvas, next(module.parameters(), None))
     name = layer.info.name
     try:
         with evaluation_mode(module), torch.no_grad():
-            kept, _ = capture(module, pixels, {name: layer.calls}, forward=forward)
-        found = read_activation(kept[name], layer.layout, canvas)
+            outputs, _ = capture(module, pixels, {name: layer.calls}, forward=forward)
+        activation = read_activation(outputs[name], layer.layout, canvas)
     except Exception:  # whatever the network raises, it does not take this size
         return False
-    return found is not None and tuple(found.maps.shape[2:]) != layer.info.grid
+    return activation is not None and tuple(activation.maps.shape[2:]) != layer.info.grid
 
 
 def _run(
@@ -116,13 +147,20 @@ def _run(
 
 
 def find_output_tensor(output: Any) -> Tensor | None:
-    """The network's answer: ``logits`` where an output object has them, else its first tensor."""
+    """Find the tensor that is the network's output.
+
+    Args:
+        output: What the network returned.
+
+    Returns:
+        The ``logits`` of an output object that has them, else the first tensor; None if there is no tensor.
+    """
     if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
         return output["logits"]
     return find_first_tensor(output)
 
 
-def _layouts(shapes: Mapping[str, tuple[int, ...]], size: Size) -> dict[str, Layout]:
+def _find_layouts(shapes: Mapping[str, tuple[int, ...]], size: Size) -> dict[str, Layout]:
     layouts: dict[str, Layout] = {}
     grids: set[Size] = set()
     lengths: set[int] = set()
@@ -138,7 +176,7 @@ def _layouts(shapes: Mapping[str, tuple[int, ...]], size: Size) -> dict[str, Lay
     return layouts
 
 
-def _layers(
+def _make_layers(
     layouts: Mapping[str, Layout],
     calls: Mapping[str, int],
     unwinders: Mapping[str, Callable[[Tensor], Tensor] | None],
@@ -157,13 +195,13 @@ def _layers(
     return layers
 
 
-def _unwinders(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor] | None]:
-    """For networks with tokens in an order of their own (Hiera): how each block's output is put back on the grid.
+def _find_unwinders(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor] | None]:
+    """For networks with tokens in an order of their own (Hiera): functions that put a block's tokens on the grid.
 
-    timm's ``reroll`` takes the number of the block, transformers' that of the stage. None stands for modules inside
-    a block, whose tokens have no such way back.
+    timm's ``reroll`` takes the number of the block, transformers' that of the stage. The value is None for modules
+    inside a block, whose tokens cannot be put on the grid.
     """
-    found: dict[str, Callable[[Tensor], Tensor] | None] = {}
+    unwinders: dict[str, Callable[[Tensor], Tensor] | None] = {}
     for owner_name, owner in module.named_modules():
         reroll = getattr(owner, "reroll", None)
         for list_name, depth in (("blocks", 1), ("stages", 3)):  # stages.0, stages.0.layers.1
@@ -173,11 +211,11 @@ def _unwinders(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor] | None
                     name = ".".join(part for part in (owner_name, list_name, str(index)) if part)
                     for inner, _ in item.named_modules(prefix=name):
                         deep = inner.removeprefix(name).count(".") + 1 > depth
-                        found[inner] = None if deep else _reroll(reroll, index)
-    return found
+                        unwinders[inner] = None if deep else _bind_reroll(reroll, index)
+    return unwinders
 
 
-def _reroll(reroll: Callable[..., Any], index: int) -> Callable[[Tensor], Tensor]:
+def _bind_reroll(reroll: Callable[..., Any], index: int) -> Callable[[Tensor], Tensor]:
     return lambda tokens: reroll(tokens, index)
 
 

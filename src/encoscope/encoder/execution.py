@@ -1,4 +1,4 @@
-"""Run a network: its errors in one line, and what does not fit the memory in halves."""
+"""Run a network: errors become one line, and a batch that does not fit the memory is halved."""
 
 from __future__ import annotations
 
@@ -18,30 +18,55 @@ Result = TypeVar("Result")
 
 
 def run_guarded(module: nn.Module, source: str, run: Callable[[], Result], *, gradients: bool = False) -> Result:
-    """``run()`` with the network in evaluation mode, with or without gradients; errors become an EncoscopeError."""
+    """Call a function with a network in evaluation mode.
+
+    Args:
+        module: The network.
+        source: The network's name in messages.
+        run: The function.
+        gradients: Whether gradients are enabled.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        EncoscopeError: For any exception of the function but EncoscopeErrors and ``torch.OutOfMemoryError``, which
+            are raised unchanged.
+    """
     try:
         with evaluation_mode(module), torch.set_grad_enabled(gradients):
             return run()
     except (EncoscopeError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:500]
-        raise EncoscopeError(f"the forward pass of {source} failed: {type(error).__name__}: {said}") from error
+        detail = " ".join(str(error).split())[:500]
+        raise EncoscopeError(f"the forward pass of {source} failed: {type(error).__name__}: {detail}") from error
 
 
 def run_in_halves(run: Callable[[Tensor], Result], pixels: Tensor) -> list[Result]:
-    """[run(pixels)]; where the GPU's memory does not suffice, the results for its halves in order, and so on."""
+    """Call a function on a batch, and on its halves in turn if the memory does not suffice.
+
+    Args:
+        run: The function; it is called on ``[n, channels, height, width]`` with n from 1 to the size of the batch.
+        pixels: The batch, ``[batch, channels, height, width]``.
+
+    Returns:
+        The results for consecutive pieces of the batch, in order.
+
+    Raises:
+        EncoscopeError: If one image alone does not fit the memory.
+    """
     try:
         return [run(pixels)]
     except torch.OutOfMemoryError as error:
         if len(pixels) == 1:
             raise EncoscopeError(
                 f"one image of {pixels.shape[2]}x{pixels.shape[3]} does not fit the memory of {pixels.device}: "
-                "give a smaller size, or use the CPU"
+                "use a smaller size, or the CPU"
             ) from error
     # Outside the except block: the error's traceback would keep the failed run's tensors alive.
     half = (len(pixels) + 1) // 2
-    _log.warning("out of memory on %s with %d images at once: going on with %d", pixels.device, len(pixels), half)
+    _log.warning("out of memory on %s with %d images at once: continuing with %d", pixels.device, len(pixels), half)
     if pixels.device.type == "cuda":
         torch.cuda.empty_cache()
     return [*run_in_halves(run, pixels[:half]), *run_in_halves(run, pixels[half:])]

@@ -1,4 +1,4 @@
-"""Any network's output layout (NCHW, NHWC, token sequences) read as maps [B, C, H, W]."""
+"""Read outputs of any layout (NCHW, NHWC, token sequences) as maps [B, C, H, W]."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from torch import Tensor
 from encoscope.encoder.types import Activation
 
 Size: TypeAlias = tuple[int, int]
-MAX_PREFIX = 16  # tokens before the patch tokens: a class token, distillation, up to a few registers
+MAX_PREFIX = 16
+"""The most tokens before the patch tokens: a class token, a distillation token, registers."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one module's output holds its spatial map.
+    """The layout of one module's output.
 
-    form: "nchw", "nhwc" or "tokens". grid: (rows, columns) at the network's own input size ``size``.
-    prefix: tokens before the patch tokens. batch_first: False for sequences [N, B, C].
-    unwind: for networks that keep tokens in an order of their own, [B, N, C] -> [B, rows, columns, C].
+    Attributes:
+        form: "nchw", "nhwc" or "tokens".
+        channels: Number of channels.
+        grid: (rows, columns) of the map at the network's own input size.
+        size: (height, width) of that input in pixels.
+        prefix: Number of tokens before the patch tokens.
+        batch_first: False for sequences ``[tokens, batch, channels]``.
+        unwind: For networks that keep tokens in an order of their own: a function that takes ``[batch, tokens,
+            channels]`` to ``[batch, rows, columns, channels]``.
     """
 
     form: Literal["nchw", "nhwc", "tokens"]
@@ -33,7 +40,14 @@ class Layout:
     unwind: Callable[[Tensor], Tensor] | None = None
 
     def grid_at(self, canvas: Size) -> Size:
-        """Rows and columns of the token grid on a canvas of another size."""
+        """Compute the token grid for an input of another size.
+
+        Args:
+            canvas: (height, width) of the input in pixels.
+
+        Returns:
+            (rows, columns).
+        """
         rows, columns = (
             max(1, side * cells // own) for side, cells, own in zip(canvas, self.grid, self.size, strict=True)
         )
@@ -43,11 +57,18 @@ class Layout:
 def find_layout(
     shape: tuple[int, ...], batch: int, size: Size, grids: Iterable[Size], lengths: Iterable[int]
 ) -> Layout | None:
-    """The layout of an output of this shape, or None when it holds no map of more than one cell.
+    """Find the layout of an output from its shape.
 
-    batch: images in the trial input of ``size`` pixels. grids: map grids already seen in this network (a token
-    grid is one of them, or one of them halved). lengths: token sequence lengths seen: [B, heads, N, N] of such a
-    length is an attention matrix, no map.
+    Args:
+        shape: The output's shape.
+        batch: Number of images in the trial run.
+        size: (height, width) of the trial input in pixels.
+        grids: The grids of maps that the network gave before. A token grid is one of them, or one of them halved.
+        lengths: The lengths of token sequences that the network gave before: ``[batch, heads, N, N]`` with such an N
+            is an attention matrix, and no map.
+
+    Returns:
+        The layout; None if the output holds no map of more than one cell.
     """
     if len(shape) == 4 and shape[0] == batch:
         square = (shape[2], shape[3])
@@ -68,7 +89,17 @@ def find_layout(
 
 
 def find_token_grid(count: int, size: Size, grids: Iterable[Size]) -> Size | None:
-    """The patch grid of a sequence of ``count`` tokens: the largest that fits and leaves at most 16 prefix tokens."""
+    """Find the patch grid of a sequence of tokens.
+
+    Args:
+        count: Number of tokens.
+        size: (height, width) of the input in pixels.
+        grids: The grids of maps that the network gave before; if there are none, any grid of square patches counts.
+
+    Returns:
+        (rows, columns) of the largest grid that has the input's aspect and leaves at most 16 prefix tokens; None if
+        there is none.
+    """
     known = set(grids)
     if known:
         candidates = _with_halvings(known)
@@ -83,7 +114,16 @@ def find_token_grid(count: int, size: Size, grids: Iterable[Size]) -> Size | Non
 
 
 def read_activation(output: Tensor, layout: Layout, canvas: Size) -> Activation | None:
-    """A module's output for images on ``canvas`` as an Activation; None when it does not hold the layout's map."""
+    """Read a module's output as an Activation.
+
+    Args:
+        output: The tensor in the network's own layout.
+        layout: Its layout.
+        canvas: (height, width) of the network's input in pixels.
+
+    Returns:
+        Maps ``[batch, channels, height, width]`` and prefix tokens; None if the tensor does not have the layout.
+    """
     if layout.form != "tokens":
         if output.ndim != 4:
             return None
@@ -100,9 +140,15 @@ def read_activation(output: Tensor, layout: Layout, canvas: Size) -> Activation 
 
 
 def write_maps(output: Tensor, layout: Layout, maps: Tensor) -> Tensor | None:
-    """A module's output with other maps [B, C, H, W] in place of its own, prefix tokens kept.
+    """Put other maps into a module's output; prefix tokens are kept.
 
-    None where that cannot be: for tokens in an order of the network's own.
+    Args:
+        output: The tensor in the network's own layout.
+        layout: Its layout.
+        maps: The maps, ``[batch, channels, height, width]``.
+
+    Returns:
+        The new tensor in the network's own layout; None for a network that keeps its tokens in an order of its own.
     """
     maps = maps.to(output.device, output.dtype)
     if layout.form == "nchw":
@@ -113,12 +159,12 @@ def write_maps(output: Tensor, layout: Layout, maps: Tensor) -> Tensor | None:
     if layout.unwind is not None:
         return None
     tokens = output if layout.batch_first else output.transpose(0, 1)
-    written = torch.cat([tokens[:, : layout.prefix], cells.flatten(1, 2)], 1)
-    return written if layout.batch_first else written.transpose(0, 1)
+    replaced = torch.cat([tokens[:, : layout.prefix], cells.flatten(1, 2)], 1)
+    return replaced if layout.batch_first else replaced.transpose(0, 1)
 
 
 def _fits(grid: Size, size: Size) -> bool:
-    """Whether a grid of several cells has the aspect of the input: exactly for square inputs, to a cell for oblong."""
+    """Whether a grid of several cells has the input's aspect: exactly for a square input, else within one cell."""
     (rows, columns), (height, width) = grid, size
     if rows * columns <= 1 or rows > height or columns > width:
         return False
@@ -128,10 +174,10 @@ def _fits(grid: Size, size: Size) -> bool:
 
 
 def _with_halvings(grids: Iterable[Size]) -> set[Size]:
-    """The grids, and what stride-2 steps make of them (odd sides round up)."""
-    found: set[Size] = set()
+    """The grids, and the grids after steps of stride 2 (odd sides round up)."""
+    halvings: set[Size] = set()
     for rows, columns in grids:
-        while (rows, columns) not in found:
-            found.add((rows, columns))
+        while (rows, columns) not in halvings:
+            halvings.add((rows, columns))
             rows, columns = (rows + 1) // 2, (columns + 1) // 2
-    return found
+    return halvings

@@ -1,4 +1,4 @@
-"""Get an encoder by name."""
+"""Load an encoder by the name of its source."""
 
 from __future__ import annotations
 
@@ -32,18 +32,32 @@ def load(
     trust: bool = False,
     precision: str = "fp32",
 ) -> Encoder:
-    """An encoder from a library, a hub, the package's own weights or one's own code.
+    """Load an encoder from a library, a hub, the package's own weights or your own code.
 
-    source: "timm:NAME", "torchvision:NAME", "hf:OWNER/NAME" or "hf:FOLDER", "openclip:ARCH[/TAG]",
-        "hub:OWNER/REPO:ENTRY" or "hub:FOLDER:ENTRY", "zoo:NAME", "py:module:function"; it may end in "@untrained" or
-        "@FILE" (a checkpoint).
-    untrained: random weights, from ``random_state``. checkpoint: a .safetensors or torch file with the weights.
-    device: "auto" is the GPU if there is one. trust: allow code from a "hub:" repository to run.
-    precision: "fp32", or "bf16" or "fp16" by autocast.
+    Args:
+        source: "timm:NAME", "torchvision:NAME", "hf:OWNER/NAME", "hf:FOLDER", "openclip:ARCH[/TAG]",
+            "hub:OWNER/REPO:ENTRY", "hub:FOLDER:ENTRY", "zoo:NAME" or "py:module:function". It may end in "@untrained"
+            or in "@FILE", a checkpoint.
+        untrained: Use random weights.
+        checkpoint: A .safetensors or torch file with the weights; None uses the source's own weights.
+        device: Where the network runs: "cpu", "cuda", "cuda:1", ...; "auto" is the GPU if there is one.
+        random_state: Seed of the random weights.
+        trust: Allow code from a hub's repository to run.
+        precision: Of the forward pass: "fp32", or "bf16" or "fp16", which use autocast.
 
-    Raises UsageError for names that are not known, MissingError for weights that cannot be had.
+    Returns:
+        The encoder, in evaluation mode on the device.
+
+    Raises:
+        UsageError: For an unknown name or device, and for arguments that contradict each other.
+        MissingError: For weights that are not available, and for a library that is not installed.
+        EncoscopeError: For weights that are damaged or do not fit the network.
+
+    Example:
+        >>> load("timm:resnet10t", untrained=True, random_state=1, device="cpu").source
+        'timm:resnet10t@untrained'
     """
-    scheme, name, suffix = _parse(source)
+    scheme, name, suffix = _parse_source(source)
     if suffix == "untrained":
         untrained = True
     elif suffix:
@@ -51,28 +65,28 @@ def load(
             raise UsageError(f"two checkpoints were given: {suffix!r} in {source!r}, and {str(checkpoint)!r}")
         checkpoint = suffix
     if untrained and checkpoint is not None:
-        raise UsageError("untrained and a checkpoint contradict each other: give one of them")
-    where = _device(device)
+        raise UsageError("untrained and a checkpoint contradict each other: use one of them")
+    target = _parse_device(device)
     request = SourceRequest(name, untrained, None if checkpoint is None else Path(checkpoint), random_state, trust)
-    built = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build(request)
-    encoder = built if isinstance(built, Encoder) else _encoder(built, precision)
+    model = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build_model(request)
+    encoder = model if isinstance(model, Encoder) else _make_encoder(model, precision)
     encoder.source = f"{scheme}:{name}" + ("@untrained" if untrained else f"@{checkpoint}" if checkpoint else "")
     if precision != "fp32":
         encoder.precision = precision
-    encoder.module.eval().to(where)
+    encoder.module.eval().to(target)
     return encoder
 
 
-def _encoder(model: LoadedModel, precision: str) -> Encoder:
-    chosen = model.preprocess
+def _make_encoder(model: LoadedModel, precision: str) -> Encoder:
+    preprocess = model.preprocess
     return Encoder(
         model.module,
-        size=chosen.size,
-        mean=chosen.mean,
-        std=chosen.std,
-        interpolation=chosen.interpolation,
-        crop=chosen.crop,
-        channels=chosen.channels,
+        size=preprocess.size,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        interpolation=preprocess.interpolation,
+        crop=preprocess.crop,
+        channels=preprocess.channels,
         classes=model.classes,
         precision=precision,
         forward=model.forward,
@@ -80,26 +94,26 @@ def _encoder(model: LoadedModel, precision: str) -> Encoder:
     )
 
 
-def _parse(source: str) -> tuple[str, str, str]:
-    """("timm", "resnet18", "untrained") of "timm:resnet18@untrained"; the last part is "" if there is none."""
+def _parse_source(source: str) -> tuple[str, str, str]:
+    """("timm", "resnet18", "untrained") for "timm:resnet18@untrained"; the last is "" if there is no suffix."""
     scheme, colon, rest = source.partition(":")
     if not colon or scheme not in _SOURCES:
         forms = ", ".join(f"{known}:..." for known in _SOURCES)
         hint = f"; did you mean timm:{source}?" if not colon and source else ""
-        raise UsageError(f"unknown model {source!r}: write where it comes from, one of {forms}{hint}")
+        raise UsageError(f"unknown model {source!r}: it needs a source, one of {forms}{hint}")
     name, _, suffix = rest.partition("@")
     if not name:
         raise UsageError(f"{source!r} names no model")
     return scheme, name, suffix
 
 
-def _device(device: str | torch.device) -> torch.device:
+def _parse_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        parsed = torch.device(device)
     except RuntimeError as error:
-        raise UsageError(f"unknown device {device!r}: give auto, cpu, cuda or cuda:N") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
-    return found
+        raise UsageError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N") from error
+    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"there is no device {device!r}: torch finds {torch.cuda.device_count()} GPUs")
+    return parsed

@@ -1,9 +1,9 @@
-"""Which layers are stages, blocks and stem, from the shape of the network alone.
+"""Find which layers are stages, blocks and stem, from the structure of the network alone.
 
-The *trunk* is the chain of outermost modules that carry the map through the network: the root's children, and
-in place of a module that itself goes through several resolutions (``features``, ``blocks``, ``encoder``) its own
-children. A hierarchical network's stages are the last trunk modules at each resolution. A network whose tokens
-keep one grid has no stages; its blocks are the repeated modules of its containers.
+The *trunk* is the chain of outermost modules through which the map passes: the root's children. A module that
+contains several resolutions (``features``, ``blocks``, ``encoder``) is replaced by its own children. A hierarchical
+network's stages are the last trunk modules at each resolution. A network whose tokens keep one grid has no stages; its
+blocks are the repeated modules of its containers.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ from encoscope.encoder.types import LayerInfo, LayerRole
 
 
 def assign_roles(module: nn.Module, layers: Mapping[str, LayerInfo]) -> dict[str, LayerRole]:
-    """A role for every layer; ``layers`` in the network's order."""
-    net = _Network(module, layers)
-    trunk = net.trunk()
-    stem = net.stem(trunk)
+    """Find the role of every layer.
+
+    Args:
+        module: The network.
+        layers: Its spatial layers by name, in the network's order.
+
+    Returns:
+        The role of each layer by name.
+    """
+    network = _Network(module, layers)
+    trunk = network.find_trunk()
+    stem = network.find_stem(trunk)
     roles: dict[str, LayerRole] = dict.fromkeys(layers, "inner")
-    blocks = [name for name in net.blocks(trunk) if name != stem]
+    blocks = [name for name in network.find_blocks(trunk) if name != stem]
     for name in blocks:
         roles[name] = "block"
-    if not (blocks and net.keeps_one_grid(trunk, stem)):
-        for name in net.stages(trunk, stem):
+    if not (blocks and network.keeps_one_grid(trunk, stem)):
+        for name in network.find_stages(trunk, stem):
             roles[name] = "stage"
     if stem is not None and roles[stem] == "inner":
         roles[stem] = "stem"
@@ -43,12 +51,12 @@ class _Network:
         for name in layers:
             self.children[self._enclosing(name)].append(name)
 
-    def trunk(self) -> list[str]:
-        """The outermost layers, those that go through several resolutions replaced by what they are made of."""
+    def find_trunk(self) -> list[str]:
+        """The outermost layers; a layer with several resolutions is replaced by its children."""
 
         def expand(name: str, alone: bool) -> Iterator[str]:
             inside = self.children[name]
-            if name and not self._passes_on(name, inside, alone):
+            if name and not self._is_container(name, inside, alone):
                 yield name
                 return
             composite = [child for child in inside if _is_composite(self.get(child))]
@@ -57,19 +65,19 @@ class _Network:
 
         return list(expand("", alone=True))
 
-    def _passes_on(self, name: str, inside: list[str], alone: bool) -> bool:
-        """Whether a layer is only the frame of several stages: what it is made of takes its place in the trunk."""
+    def _is_container(self, name: str, inside: list[str], alone: bool) -> bool:
+        """Whether a layer only contains stages, so that its children replace it in the trunk."""
         grids = {self.layers[child].grid for child in inside}
         if len(grids) > 2 or (alone and len(grids) > 1):
             return True
         if alone and not _is_list(self.get(name)) and self.repeats(name):
             return True
-        # Blocks and then a step down, as transformers' Swin: the blocks' output is the stage's, before that step.
+        # Blocks and then a downsampling step, as in transformers' Swin: the stage's output is the blocks', before it.
         items = [child for child in inside if self._is_item(child) and _is_list(self._parent(child))]
         return not _is_list(self.get(name)) and any(self.layers[item].grid != self.layers[name].grid for item in items)
 
-    def stem(self, trunk: list[str]) -> str | None:
-        """The first trunk layer with weights, unless it is of the same class as the next: a stage of its own then."""
+    def find_stem(self, trunk: list[str]) -> str | None:
+        """The first trunk layer with weights; None if it has the class of the next one and so is a stage itself."""
         weighted = [name for name in trunk if _has_weights(self.get(name))]
         if not weighted:
             return None
@@ -78,8 +86,8 @@ class _Network:
         alike = _is_composite(first) and not _is_list(first) and type(first) is type(composite)
         return None if alike else weighted[0]
 
-    def stages(self, trunk: list[str], stem: str | None) -> list[str]:
-        """At each resolution the last composite trunk layer after the stem; in a trunk of bare operations, the last."""
+    def find_stages(self, trunk: list[str], stem: str | None) -> list[str]:
+        """The last composite trunk layer at each resolution after the stem; if there is none, the last with weights."""
         by_grid: dict[tuple[int, int], list[str]] = defaultdict(list)
         for name in trunk:
             by_grid[self.layers[name].grid].append(name)
@@ -90,31 +98,30 @@ class _Network:
             return [names[-1] for names in composite if names]
         return [names[-1] for names in by_grid.values() if any(_has_weights(self.get(name)) for name in names)]
 
-    def blocks(self, trunk: list[str]) -> list[str]:
-        """The repeated composite items of Sequentials and ModuleLists that carry the trunk's own map."""
-        found: list[str] = []
+    def find_blocks(self, trunk: list[str]) -> list[str]:
+        """The repeated composite items of Sequentials and ModuleLists whose output has the shape of the trunk's."""
+        blocks: list[str] = []
         for index, name in enumerate(trunk):
             if _is_list(self._parent(name)) and self._is_item(name) and not self.repeats(name):
                 alike = [other for other in trunk if type(self.get(other)) is type(self.get(name)) and other != name]
                 if any(_shape(self.layers[other]) == _shape(self.layers[name]) for other in [*trunk[:index], *alike]):
-                    found.append(
-                        name
-                    )  # unlike a step between stages, which nothing before it or of its kind is shaped as
+                    # A step between stages has a shape that no layer before it and none of its class has.
+                    blocks.append(name)
                 continue
             here: list[str] = []
             for items in self._lists(name):
                 here += [item for item in items if not any(item.startswith(f"{outer}.") for outer in here)]
             info = self.layers[name]
-            found += [item for item in here if _shape(self.layers[item]) == _shape(info)]
-        return [name for name in self.layers if name in set(found)]
+            blocks += [item for item in here if _shape(self.layers[item]) == _shape(info)]
+        return [name for name in self.layers if name in set(blocks)]
 
     def keeps_one_grid(self, trunk: list[str], stem: str | None) -> bool:
-        """Whether the network works on one grid (ViT, Mixer), whatever its stem does before."""
+        """Whether the network has one grid throughout (ViT, Mixer), except in its stem."""
         main = [self.layers[name] for name in trunk if name != stem and _is_composite(self.get(name))]
         return bool(main) and all(info.grid == main[-1].grid for info in main if info.kind == main[-1].kind)
 
     def repeats(self, name: str) -> bool:
-        """Whether a container inside repeats one class at the layer's own resolution: it is a stage, not a block."""
+        """Whether a container in the layer repeats one class at the layer's resolution: a stage then, not a block."""
         for items in self._lists(name):
             classes = [type(self.get(item)) for item in items if self.layers[item].grid == self.layers[name].grid]
             if len(classes) > len(set(classes)):
@@ -135,7 +142,7 @@ class _Network:
         return ""
 
     def _lists(self, name: str) -> Iterator[list[str]]:
-        """The composite items of each container in a layer, outer containers first."""
+        """The composite items of each container in a layer, the outer containers first."""
         for key, owner in self.get(name).named_modules(prefix=name):
             if _is_list(owner):
                 yield [

@@ -1,4 +1,4 @@
-"""The rest of a network from a layer on: what it answers when that layer's maps are others."""
+"""Replace the maps of a layer and compute the rest of the network from them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,24 @@ def substitute_maps(
     layer: str,
     maps: Float[Tensor, "batch layerchannels rows columns"],
 ) -> Float[Tensor, "batch classes"]:
-    """The logits of normalised images when a layer puts out these maps instead of its own.
+    """Compute the logits of images after replacing the maps of a layer.
 
-    Prefix tokens stay as the images make them. Raises UsageError for maps of another shape than the layer's and for
-    tokens that the network keeps in an order of its own.
+    The layer's prefix tokens stay as the network computes them from the images.
+
+    Args:
+        encoder: An encoder with a classification head.
+        pixels: The normalized images.
+        layer: The layer's name.
+        maps: The maps that replace the layer's own, of the same shape.
+
+    Returns:
+        The logits.
+
+    Raises:
+        UsageError: For maps of another shape than the layer's, for a layer whose tokens the network keeps in an order
+            of its own, and for a network without a classification head.
     """
-    found = encoder._discovery.layers[encoder.layer(layer).name]
+    spatial_layer = encoder._discovery.layers[encoder.layer(layer).name]
     canvas = (pixels.shape[2], pixels.shape[3])
     calls = 0
 
@@ -34,36 +46,38 @@ def substitute_maps(
         nonlocal calls
         calls += 1
         tensor = find_first_tensor(output)
-        if calls < found.calls or tensor is None:
+        if calls < spatial_layer.calls or tensor is None:
             return None
-        own = layouts.read_activation(tensor, found.layout, canvas)
+        own = layouts.read_activation(tensor, spatial_layer.layout, canvas)
         if own is None or own.maps.shape != maps.shape:
             shape = "none" if own is None else tuple(own.maps.shape)
-            raise UsageError(f"maps of shape {tuple(maps.shape)} cannot replace those of layer {layer!r}: {shape}")
-        written = layouts.write_maps(tensor, found.layout, maps)
-        if written is None:
+            raise UsageError(
+                f"maps of shape {tuple(maps.shape)} cannot replace those of layer {layer!r}, whose shape is {shape}"
+            )
+        replacement = layouts.write_maps(tensor, spatial_layer.layout, maps)
+        if replacement is None:
             raise UsageError(f"layer {layer!r} keeps its tokens in an order of its own: choose another layer")
-        return _with(output, tensor, written)
+        return _replace_tensor(output, tensor, replacement)
 
     with removing_hooks([]) as handles:
         handles.append(encoder.module.get_submodule(layer).register_forward_hook(hook))
         logits = encoder.logits(pixels)
-    if calls < found.calls:
-        raise EncoscopeError(f"layer {layer!r} was not called as often as in the trial run")
+    if calls < spatial_layer.calls:
+        raise EncoscopeError(f"layer {layer!r} was called less often than in the trial run")
     return logits
 
 
-def _with(output: ModuleOutput, old: Tensor, new: Tensor) -> ModuleOutput:
-    """The same output with one of its tensors exchanged."""
+def _replace_tensor(output: ModuleOutput, old: Tensor, new: Tensor) -> ModuleOutput:
+    """The same output with one of its tensors replaced."""
     if output is old:
         return new
     if isinstance(output, Mapping):
         other: Any = copy.copy(output)  # its own class: a model output of transformers, not a plain dict
         for name, value in output.items():
             if find_first_tensor(value) is old:
-                other[name] = _with(value, old, new)
+                other[name] = _replace_tensor(value, old, new)
         return other
     if isinstance(output, (tuple, list)):
-        items = [_with(item, old, new) if find_first_tensor(item) is old else item for item in output]
+        items = [_replace_tensor(item, old, new) if find_first_tensor(item) is old else item for item in output]
         return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
     return output

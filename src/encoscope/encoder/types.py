@@ -1,4 +1,4 @@
-"""What an encoder hands out: layers, and feature maps in one layout whatever the network's own."""
+"""What an encoder returns: layers, and feature maps in one layout whatever the network's own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ LayerRole: TypeAlias = Literal["stem", "stage", "block", "inner"]
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer with a spatial output, as found by running the network once at its own input size.
+    """A layer with a spatial output, as one run of the network at its own input size showed it.
 
-    name: as in ``module.named_modules()``.
-    kind: "map" (convolutional layout, NCHW or NHWC) or "tokens" (a sequence with a patch grid).
-    channels: C of its activation. grid: (rows, columns) at the network's own input size.
-    prefix: tokens before the patch tokens (class, distillation, registers); 0 for maps.
-    role: "stage" (the last output at a resolution), "block" (a repeated block), "stem", or "inner" (all others).
+    Attributes:
+        name: Its name in ``module.named_modules()``.
+        kind: "map" (convolutional layout, NCHW or NHWC) or "tokens" (a sequence with a patch grid).
+        channels: Number of channels of its activation.
+        grid: (rows, columns) of its map at the network's own input size.
+        prefix: Number of tokens before the patch tokens (class, distillation, registers); 0 for maps.
+        role: "stage" (the last output at a resolution), "block" (a repeated block), "stem", or "inner" (all others).
     """
 
     name: str
@@ -36,7 +38,12 @@ class LayerInfo:
 @concise_repr
 @dataclass(frozen=True)
 class Activation:
-    """One layer's output for a batch: spatial maps, and the prefix tokens where the network has them."""
+    """One layer's output for a batch.
+
+    Attributes:
+        maps: The spatial map of each channel, ``[batch, channels, height, width]``.
+        prefix: The tokens before the patch tokens, ``[batch, prefix, channels]``; None if the layer has none.
+    """
 
     maps: Float[Tensor, "batch channels height width"]
     prefix: Float[Tensor, "batch prefix channels"] | None = None
@@ -45,7 +52,13 @@ class Activation:
 @concise_repr
 @dataclass(frozen=True)
 class Observation:
-    """What one forward pass showed of a batch: some layers' outputs, and the features and logits if asked for."""
+    """The results of one forward pass of a batch.
+
+    Attributes:
+        activations: The requested layers' outputs by name, in the network's order.
+        features: The pooled features, ``[batch, features]``; None if they were not requested.
+        logits: The logits, ``[batch, classes]``; None if they were not requested.
+    """
 
     activations: dict[str, Activation]
     features: Float[Tensor, "batch features"] | None = None

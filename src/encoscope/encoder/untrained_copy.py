@@ -1,4 +1,4 @@
-"""The same network before it learned anything: the control that every explanation of an encoder can have."""
+"""The same network with random weights: a control for every explanation of an encoder."""
 
 from __future__ import annotations
 
@@ -8,17 +8,29 @@ from encoscope.errors import EncoscopeError, UsageError
 
 
 def untrained_copy(encoder: Encoder, *, random_state: int = 0) -> Encoder:
-    """The same architecture with fresh random weights. Raises UsageError where the source cannot make one."""
+    """Make an encoder of the same architecture with random weights.
+
+    Args:
+        encoder: The encoder, made by ``load``.
+        random_state: Seed of the random weights.
+
+    Returns:
+        The untrained encoder, on the same device and with the same precision.
+
+    Raises:
+        UsageError: If the encoder's source cannot give a network without its weights, or gives one for another number
+            of input channels.
+    """
     source = encoder.source.partition("@")[0]
     try:
-        twin = load(
+        copy = load(
             source, untrained=True, random_state=random_state, device=str(encoder.device), precision=encoder.precision
         )
     except EncoscopeError as error:
         raise UsageError(f"no untrained control for {encoder.source}: {error}") from error
-    if twin.preprocess.channels != encoder.preprocess.channels:
+    if copy.preprocess.channels != encoder.preprocess.channels:
         raise UsageError(
-            f"no untrained control for {encoder.source}: without its weights it takes {twin.preprocess.channels} "
+            f"no untrained control for {encoder.source}: without its weights it takes {copy.preprocess.channels} "
             f"channels, not {encoder.preprocess.channels}"
         )
-    return twin
+    return copy

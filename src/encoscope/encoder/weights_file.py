@@ -1,4 +1,4 @@
-"""Read a file of weights without running code, and find the tables of tensors in it."""
+"""Read a file of weights without running code, and find the state dictionaries in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ StateDict: TypeAlias = dict[str, Tensor]
 
 
 def read_weights_file(path: Path) -> Any:
-    """The contents of a .safetensors or torch file; a torch file may hold weights and plain data, but no code."""
+    """Read a file of weights without running code.
+
+    Args:
+        path: A .safetensors file, or a torch file that holds weights and plain data.
+
+    Returns:
+        Its contents, on the CPU.
+
+    Raises:
+        MissingError: If the file does not exist.
+        EncoscopeError: If the file is damaged, or if reading it could run code.
+    """
     if not path.is_file():
         raise MissingError(f"there is no checkpoint file {path}")
     try:
@@ -34,23 +45,32 @@ def read_weights_file(path: Path) -> Any:
                 f"checkpoint {path} holds more than weights (pickled Python objects), and reading it could run code: "
                 "save its state_dict() alone, with torch.save or safetensors"
             ) from error
-        raise EncoscopeError(f"checkpoint {path} is damaged or no torch file") from error
-    except Exception as error:  # each format fails in ways of its own
-        said = " ".join(str(error).split())[:200]
+        raise EncoscopeError(f"checkpoint {path} is damaged or not a torch file") from error
+    except Exception as error:  # each format has its own exceptions
+        detail = " ".join(str(error).split())[:200]
         raise EncoscopeError(
-            f"checkpoint {path} is damaged or no weights file: {said or type(error).__name__}"
+            f"checkpoint {path} is damaged or not a file of weights: {detail or type(error).__name__}"
         ) from error
 
 
 def _plain_data() -> list[Any]:
-    """Types that training scripts save beside the weights and that cannot run code."""
+    """Types that training scripts save with the weights and that cannot run code."""
     dtypes = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)]
-    scalar = np.float64(0).__reduce__()[0]  # where numpy 2 keeps it; numpy 1 wrote another name
+    scalar = np.float64(0).__reduce__()[0]  # its name in numpy 2; files of numpy 1 hold another name
     return [argparse.Namespace, np.dtype, np.ndarray, *dtypes, scalar, (scalar, "numpy.core.multiarray.scalar")]
 
 
 def find_state_dicts(node: Any, label: str = "", depth: int = 3) -> Iterator[tuple[str, StateDict]]:
-    """Every table of tensors by name in nested dictionaries, with where it was."""
+    """Find every dictionary of tensors in nested dictionaries.
+
+    Args:
+        node: The contents of a file.
+        label: The keys that lead to ``node``, with slashes between them.
+        depth: How many levels of dictionaries to search.
+
+    Yields:
+        The keys that lead to a dictionary that holds tensors, and its tensors by name.
+    """
     if isinstance(node, nn.Module) or not isinstance(node, Mapping):
         return
     tensors = {key: value for key, value in node.items() if isinstance(key, str) and isinstance(value, Tensor)}

@@ -1,4 +1,4 @@
-"""Which table of a weights file, under which prefix, are the weights of a given network."""
+"""Find which dictionary of a weights file, without which prefix, holds the weights of a network."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from encoscope.encoder.weights_file import StateDict
 
 StateConverter: TypeAlias = Callable[[StateDict, nn.Module], StateDict]
 
-MIN_MATCHED_SHARE = 0.5  # share of a network's tensors that weights for it must bring
-# Where a file holds several networks, the one that is meant: the averaged or key-less one, as each scheme evaluates.
+MIN_MATCHED_SHARE = 0.5
+"""The share of a network's tensors that a file must hold to count as weights for it."""
+
+# Names of the network that a training scheme evaluates, if the file holds several: the averaged one, or the query's.
 _PREFERRED = ("ema", "teacher", "encoder_q", "online", "query")
 
 
 @dataclass(frozen=True)
 class StateCandidate:
-    """One way to read a file: one of its tables, with a prefix taken off the names.
+    """A dictionary of tensors in a file, with a prefix removed from the names: one candidate for the weights.
 
-    state: the tensors by their new names. label: the table and prefix, as "teacher/backbone". others: names in the
-    table that do not begin with the prefix.
+    Attributes:
+        state: The tensors by their new names.
+        label: The dictionary and the prefix, such as "teacher/backbone".
+        others: Names in the dictionary that do not begin with the prefix.
     """
 
     state: StateDict
@@ -31,53 +35,71 @@ class StateCandidate:
     others: tuple[str, ...]
 
     def score(self, module: nn.Module) -> int:
-        """How many of the network's names it has."""
+        """Count the network's names that the candidate has.
+
+        Args:
+            module: The network.
+
+        Returns:
+            The number of common names.
+        """
         return len(self.state.keys() & module.state_dict().keys())
 
     @property
     def rank(self) -> int:
-        """0 for the network a scheme means to be used, larger for others."""
+        """0 for the network that a training scheme evaluates, larger for others."""
         return next((index for index, word in enumerate(_PREFERRED) if word in self.label), len(_PREFERRED))
 
 
 def find_best_candidate(
-    tables: Sequence[tuple[str, StateDict]], module: nn.Module, converter: StateConverter | None = None
+    states: Sequence[tuple[str, StateDict]], module: nn.Module, converter: StateConverter | None = None
 ) -> StateCandidate | None:
-    """The reading of the file that matches the network best; among equals the preferred network of the scheme."""
-    readings = [reading for label, table in tables for reading in _readings(label, table, module)]
-    best = _best(readings, module)
+    """Find the weights in a file that match a network best.
+
+    Args:
+        states: The file's dictionaries of tensors, each with its label.
+        module: The network.
+        converter: Converts the names and shapes that a family of networks was published with to the network's own;
+            None if no conversion is known.
+
+    Returns:
+        The candidate with the most of the network's names; of equal ones, that of the network that the training
+        scheme evaluates. None if the file holds no tensors.
+    """
+    candidates = [candidate for label, state in states for candidate in _make_candidates(label, state, module)]
+    best = _choose_best(candidates, module)
     if converter is None:
         return best
     enough = best is not None and best.score(module) >= MIN_MATCHED_SHARE * len(module.state_dict())
-    if not enough:  # names are not the network's own: every reading is worth a conversion
-        readings = [_stripped(label, table, prefix) for label, table in tables for prefix in _leading(table)]
-    converted = [_converted(reading, module, converter) for reading in ([best] if enough and best else readings)]
-    return _best(converted, module)
+    if not enough:  # the names are not the network's own: try to convert every candidate
+        candidates = [_strip(label, state, prefix) for label, state in states for prefix in _common_prefixes(state)]
+    converted = [_convert(candidate, module, converter) for candidate in ([best] if enough and best else candidates)]
+    return _choose_best(converted, module)
 
 
-def _best(readings: Iterable[StateCandidate], module: nn.Module) -> StateCandidate | None:
-    return max(readings, key=lambda reading: (reading.score(module), -reading.rank), default=None)
+def _choose_best(candidates: Iterable[StateCandidate], module: nn.Module) -> StateCandidate | None:
+    return max(candidates, key=lambda candidate: (candidate.score(module), -candidate.rank), default=None)
 
 
-def _readings(label: str, table: StateDict, module: nn.Module) -> list[StateCandidate]:
-    """The table with each prefix taken off, or put before, after which some names are the network's."""
+def _make_candidates(label: str, state: StateDict, module: nn.Module) -> list[StateCandidate]:
+    """The dictionary with each prefix removed, or added, that turns names into the network's."""
     names = set(module.state_dict())
-    off: Counter[str] = Counter()
-    before: Counter[str] = Counter()
-    for key in table:
-        off.update(key[: -len(tail)] for tail in _tails(key) if tail in names)
+    removed: Counter[str] = Counter()
+    added: Counter[str] = Counter()
+    for key in state:
+        removed.update(key[: -len(tail)] for tail in _tails(key) if tail in names)
     for name in names:
-        before.update(name[: -len(tail)] for tail in _tails(name) if tail != name and tail in table)
-    found = [_stripped(label, table, prefix) for prefix, _ in off.most_common(4)]
-    for prefix, _ in before.most_common(1):
-        found.append(StateCandidate({prefix + key: value for key, value in table.items()}, label, ()))
-    return found
+        added.update(name[: -len(tail)] for tail in _tails(name) if tail != name and tail in state)
+    candidates = [_strip(label, state, prefix) for prefix, _ in removed.most_common(4)]
+    for prefix, _ in added.most_common(1):
+        candidates.append(StateCandidate({prefix + key: value for key, value in state.items()}, label, ()))
+    return candidates
 
 
-def _stripped(label: str, table: StateDict, prefix: str) -> StateCandidate:
-    state = {key[len(prefix) :]: value for key, value in table.items() if key.startswith(prefix)}
-    others = tuple(key for key in table if not key.startswith(prefix))
-    return StateCandidate(state, "/".join(part for part in (label, prefix.rstrip(".")) if part), others)
+def _strip(label: str, state: StateDict, prefix: str) -> StateCandidate:
+    stripped = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    others = tuple(key for key in state if not key.startswith(prefix))
+    return StateCandidate(stripped, "/".join(part for part in (label, prefix.rstrip(".")) if part), others)
 
 
 def _tails(name: str) -> Iterator[str]:
@@ -88,19 +110,19 @@ def _tails(name: str) -> Iterator[str]:
         yield name
 
 
-def _leading(table: StateDict) -> set[str]:
+def _common_prefixes(state: StateDict) -> set[str]:
     """Prefixes that at least a quarter of the names share."""
     count: Counter[str] = Counter()
-    for key in table:
+    for key in state:
         parts = key.split(".")
         count.update(".".join(parts[:end]) + "." if end else "" for end in range(min(3, len(parts))))
-    return {prefix for prefix, times in count.items() if times * 4 >= len(table)}
+    return {prefix for prefix, times in count.items() if times * 4 >= len(state)}
 
 
-def _converted(reading: StateCandidate, module: nn.Module, converter: StateConverter) -> StateCandidate:
+def _convert(candidate: StateCandidate, module: nn.Module, converter: StateConverter) -> StateCandidate:
     try:
-        state = converter(dict(reading.state), module)
-    except Exception:  # a conversion is for names of one kind; others break it in any way
-        return reading
+        state = converter(dict(candidate.state), module)
+    except Exception:  # other names than those it is written for can make it raise anything
+        return candidate
     state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    return StateCandidate(state, reading.label, reading.others)
+    return StateCandidate(state, candidate.label, candidate.others)

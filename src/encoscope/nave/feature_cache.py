@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from encoscope._version import __version__
-from encoscope.cache import cache_folder
+from encoscope.cache import resolve_cache_dir
 from encoscope.encoder import Encoder
 from encoscope.images import Geometry, LoadedImage
 from encoscope.nave.composite import Composite
@@ -54,7 +54,7 @@ class FeatureCache:
             "size": settings.size,
             "precision": precision,
         }
-        self.store = Store.open(cache_folder(cache_dir, "nave") / content_key(manifest), manifest, fresh=fresh)
+        self.store = Store.open(resolve_cache_dir(cache_dir, "nave") / content_key(manifest), manifest, fresh=fresh)
         self._encoder, self._settings, self._dtype = encoder, settings, _DTYPES[precision]
         self._rows: dict[int, list[int]] = {}  # of each shard, the rows that belong to the images of this run
 

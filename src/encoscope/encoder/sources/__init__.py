@@ -1,1 +1,1 @@
-"""Where networks come from: a module for each scheme of a model string, each with ``build(request)``."""
+"""The sources of networks: a module for each scheme of a source string, each with ``build_model(request)``."""

@@ -1,4 +1,4 @@
-"""What every source of networks is asked for, and what it gives."""
+"""What all sources of networks share: the request, the result, and helpers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from encoscope.images import Preprocess
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """A network as asked for: ``name`` within its source, and how its weights are to be had.
+    """A network that a source is asked for.
 
-    untrained: random weights from ``random_state``. checkpoint: a file with the weights.
-    trust: code from elsewhere may run.
+    Attributes:
+        name: Its name within the source.
+        untrained: Use random weights.
+        checkpoint: A file with the weights; None for the source's own.
+        random_state: Seed of random weights.
+        trust: Code from a repository may run.
     """
 
     name: str
@@ -31,15 +35,20 @@ class SourceRequest:
 
     @property
     def pretrained(self) -> bool:
-        """Whether the source's own weights are wanted."""
+        """Whether the source's own weights are requested."""
         return not self.untrained and self.checkpoint is None
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its preprocessing and class names.
+    """A network as a source gives it.
 
-    forward: where calling the module is not enough. classifier: whether a linear layer at the end is a classifier.
+    Attributes:
+        module: The network.
+        preprocess: How images are brought to its input.
+        classes: The names of its classes; None if they are not known.
+        forward: A function to call in place of ``module(pixels)``; None if calling the module suffices.
+        classifier: Whether a linear layer at the end is a classifier.
     """
 
     module: nn.Module
@@ -51,7 +60,14 @@ class LoadedModel:
 
 @contextmanager
 def fixed_seed(random_state: int) -> Iterator[None]:
-    """Random weights made inside follow from the seed; the global random state is as before afterwards."""
+    """Set torch's seed for the block; the global random state is restored afterwards.
+
+    Args:
+        random_state: The seed.
+
+    Yields:
+        Nothing.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_state)
         yield
@@ -59,7 +75,19 @@ def fixed_seed(random_state: int) -> Iterator[None]:
 
 @contextmanager
 def require_package(package: str, what: str, extra: str) -> Iterator[None]:
-    """Imports of an optional package inside fail with the way to install it."""
+    """Explain how to install an optional package if its import in the block fails.
+
+    Args:
+        package: The package that the block imports.
+        what: What needs it, for the message.
+        extra: The extra of encoscope that installs it.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        MissingError: If the package is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -13,10 +13,19 @@ from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
 
 
-def build(request: SourceRequest) -> LoadedModel:
-    """The tower with open_clip's own preprocessing; its output is the image embedding, so it has no classes.
+def build_model(request: SourceRequest) -> LoadedModel:
+    """Build the image tower of an open_clip model.
 
-    Besides open_clip's built-in names, ``local-dir:FOLDER`` and ``hf-hub:OWNER/REPO`` are understood.
+    Args:
+        request: The network; its name is ARCH or ARCH/TAG, ``local-dir:FOLDER`` or ``hf-hub:OWNER/REPO``.
+
+    Returns:
+        The tower with open_clip's own preprocessing. Its output is the image embedding, so it has no classes.
+
+    Raises:
+        UsageError: For an unknown architecture or tag, and if the tag is missing.
+        MissingError: For weights that are not available, and if open_clip is not installed.
+        EncoscopeError: For a checkpoint that does not fit.
     """
     with require_package("open_clip", "openclip:", "clip"):
         import open_clip
@@ -36,7 +45,7 @@ def build(request: SourceRequest) -> LoadedModel:
             if not tags:
                 raise missing_weights_error(f"openclip:{architecture}", "open_clip has none for it")
             raise UsageError(
-                f"openclip:{architecture} has several weights: add one, as openclip:{architecture}/{tags[0]}"
+                f"openclip:{architecture} has several weights: add one, such as openclip:{architecture}/{tags[0]}"
             )
 
     with hugging_face_access():
@@ -49,18 +58,28 @@ def build(request: SourceRequest) -> LoadedModel:
     tower = model.visual
     if request.checkpoint is not None:
         tower = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: tower)
-    return LoadedModel(tower, _preprocess(tower), classifier=False)
+    return LoadedModel(tower, _read_preprocess(tower), classifier=False)
 
 
 def create_open_clip(architecture: str, *, random_state: int = 0, tag: str | None = None, weights: bool = False) -> Any:
-    """The whole open_clip model, with seeded random weights unless ``weights``."""
+    """Build a whole open_clip model: the image tower and the text tower.
+
+    Args:
+        architecture: open_clip's name of the architecture, ``local-dir:FOLDER`` or ``hf-hub:OWNER/REPO``.
+        random_state: Seed of random weights.
+        tag: open_clip's name of the weights.
+        weights: Load the weights; otherwise they are random.
+
+    Returns:
+        The model.
+    """
     import open_clip
 
     with fixed_seed(random_state), quiet_libraries():
         return open_clip.create_model(architecture, pretrained=tag if weights else None, load_weights=weights)
 
 
-def _preprocess(tower: nn.Module) -> Preprocess:
+def _read_preprocess(tower: nn.Module) -> Preprocess:
     import open_clip
 
     config: dict[str, Any] = {**open_clip.transform.PreprocessCfg().__dict__, **getattr(tower, "preprocess_cfg", {})}

@@ -1,4 +1,4 @@
-"""``py:module:function``: a function of the user's own that returns a network."""
+"""``py:module:function``: a function of the user that returns a network."""
 
 from __future__ import annotations
 
@@ -17,74 +17,86 @@ from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_see
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 
 
-def build(request: SourceRequest) -> LoadedModel | Encoder:
-    """What the function returns: an Encoder as it is, or a network with the usual preprocessing."""
+def build_model(request: SourceRequest) -> LoadedModel | Encoder:
+    """Call a function of the user.
+
+    Args:
+        request: The network; its name is module:function.
+
+    Returns:
+        What the function returns: an Encoder unchanged, or a network with the default preprocessing.
+
+    Raises:
+        UsageError: For an unknown module or function, for a function that returns something else, and for a network
+            whose weights cannot be reset if it is requested untrained.
+        EncoscopeError: If the module or the function fails, or if a checkpoint does not fit.
+    """
     module_name, _, function_name = request.name.partition(":")
     if not module_name or not function_name:
-        raise UsageError(f"py:{request.name}: write py:module:function, as py:mymodels.nets:resnet")
+        raise UsageError(f"py:{request.name}: write py:module:function, such as py:mymodels.nets:resnet")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # the installed command does not look in the current folder by itself
+        sys.path.insert(0, str(Path.cwd()))  # the installed command does not search the current folder
     try:
-        found = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise EncoscopeError(
                 f"py:{request.name}: {module_name} needs {error.name}, which is not installed"
             ) from error
         raise UsageError(
-            f"py:{request.name}: there is no module {module_name!r} here ({Path.cwd()}) or installed"
+            f"py:{request.name}: there is no module {module_name!r} in {Path.cwd()}, and none is installed"
         ) from error
     except Exception as error:
-        raise EncoscopeError(f"py:{request.name}: importing {module_name} failed: {_line(error)}") from error
-    function = getattr(found, function_name, None)
+        raise EncoscopeError(f"py:{request.name}: importing {module_name} failed: {_shorten(error)}") from error
+    function = getattr(module, function_name, None)
     if not callable(function):
         raise UsageError(
             f"py:{request.name}: {module_name} has no function {function_name!r}"
-            f"{suggest_nearest(function_name, vars(found))}"
+            f"{suggest_nearest(function_name, vars(module))}"
         )
     with fixed_seed(request.random_state):
         try:
-            made = _make(function, request)
+            model = _call_function(function, request)
         except EncoscopeError:
             raise
         except Exception as error:
-            raise EncoscopeError(f"py:{request.name} failed: {_line(error)}") from error
-    if not isinstance(made, (nn.Module, Encoder)):
+            raise EncoscopeError(f"py:{request.name} failed: {_shorten(error)}") from error
+    if not isinstance(model, (nn.Module, Encoder)):
         raise UsageError(
-            f"py:{request.name} returned {type(made).__name__}: it must return a torch.nn.Module or an Encoder"
+            f"py:{request.name} returned {type(model).__name__}: it must return a torch.nn.Module or an Encoder"
         )
     if request.checkpoint is not None:
-        module = made.module if isinstance(made, Encoder) else made
-        loaded = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: module)
-        if isinstance(made, Encoder):
-            made.module = loaded
+        network = model.module if isinstance(model, Encoder) else model
+        loaded = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: network)
+        if isinstance(model, Encoder):
+            model.module = loaded
         else:
-            made = loaded
-    return made if isinstance(made, Encoder) else LoadedModel(made)
+            model = loaded
+    return model if isinstance(model, Encoder) else LoadedModel(model)
 
 
-def _make(function: Callable[..., Any], request: SourceRequest) -> Any:
-    """Calls the function, with ``pretrained`` if it has that argument; else untrained weights are made here."""
+def _call_function(function: Callable[..., Any], request: SourceRequest) -> Any:
+    """Call the function, with ``pretrained`` if it has that argument; else the weights are reset if so requested."""
     if "pretrained" in inspect.signature(function).parameters:
         return function(pretrained=request.pretrained)
-    made = function()
+    model = function()
     if request.untrained:
-        _reset(made.module if isinstance(made, Encoder) else made, request.name)
-    return made
+        _reset_weights(model.module if isinstance(model, Encoder) else model, request.name)
+    return model
 
 
-def _reset(module: nn.Module, name: str) -> None:
-    """Random weights again in every layer of the network, by the layers' own initialisation."""
+def _reset_weights(module: nn.Module, name: str) -> None:
+    """Give every layer of the network random weights, with the layers' own initialization."""
     for key, child in module.named_modules():
         reset = getattr(child, "reset_parameters", None) or getattr(child, "_reset_parameters", None)
         if callable(reset):
             reset()
         elif any(True for _ in child.parameters(recurse=False)):
             raise UsageError(
-                f"py:{name} cannot be had untrained: {key or 'the network'} ({type(child).__name__}) has weights but "
-                "no reset_parameters; give the function an argument 'pretrained'"
+                f"py:{name} has no untrained form: {key or 'the network'} ({type(child).__name__}) has weights but "
+                "no reset_parameters; add an argument 'pretrained' to the function"
             )
 
 
-def _line(error: BaseException) -> str:
+def _shorten(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

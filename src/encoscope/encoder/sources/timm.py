@@ -12,12 +12,24 @@ from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_see
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
 
-# Networks with position embeddings or windows for one size, made to take others; each class knows one of these.
+# Arguments that let networks with position embeddings or windows take any size; each class knows one of these.
 _FREE_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
-def build(request: SourceRequest) -> LoadedModel:
-    """The network with timm's own preprocessing and, for ImageNet heads with weights, class names."""
+def build_model(request: SourceRequest) -> LoadedModel:
+    """Build a network of timm.
+
+    Args:
+        request: The network; its name is NAME or NAME.TAG.
+
+    Returns:
+        The network with timm's own preprocessing and, for trained classifiers of ImageNet, class names.
+
+    Raises:
+        UsageError: For an unknown name or tag.
+        MissingError: For weights that are not available.
+        EncoscopeError: For a checkpoint that does not fit.
+    """
     import timm
 
     base, _, tag = request.name.partition(".")
@@ -28,13 +40,13 @@ def build(request: SourceRequest) -> LoadedModel:
         known = suggest_nearest(tag, tags) or f"; it has {', '.join(tags) or 'none'}"
         raise UsageError(f"timm model {base!r} has no weights {tag!r}{known}")
 
-    def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
+    def build_network(classes: int | None = None, channels: int | None = None) -> nn.Module:
         return create_network(request.name, random_state=request.random_state, num_classes=classes, in_chans=channels)
 
     if request.checkpoint is not None:
-        module = load_checkpoint(request.checkpoint, make, converter=_convert)
+        module = load_checkpoint(request.checkpoint, build_network, converter=_convert)
     elif request.untrained:
-        module = make()
+        module = build_network()
     elif not tags:
         raise missing_weights_error(f"timm:{request.name}", "timm has none for it")
     else:
@@ -43,18 +55,27 @@ def build(request: SourceRequest) -> LoadedModel:
                 module = create_network(request.name, random_state=request.random_state, pretrained=True)
             except (OSError, RuntimeError) as error:
                 raise missing_weights_error(f"timm:{request.name}", explain_hub_error(error)) from error
-    return LoadedModel(module, read_timm_preprocess(module), None if request.untrained else _classes(module))
+    return LoadedModel(module, read_timm_preprocess(module), None if request.untrained else _read_classes(module))
 
 
 def create_network(name: str, *, random_state: int = 0, **arguments: Any) -> nn.Module:
-    """``timm.create_model`` with seeded weights, for any input size where the network can do that."""
+    """Call ``timm.create_model`` with a seed, for any input size if the network can take that.
+
+    Args:
+        name: timm's name, with or without a tag.
+        random_state: Seed of random weights.
+        **arguments: Further arguments of ``timm.create_model``; those that are None are left out.
+
+    Returns:
+        The network.
+    """
     import timm
 
-    given = {key: value for key, value in arguments.items() if value is not None}
+    options = {key: value for key, value in arguments.items() if value is not None}
     for index, free in enumerate(_FREE_SIZE):
         try:
             with fixed_seed(random_state), quiet_libraries():
-                return timm.create_model(name, **{**free, **given})
+                return timm.create_model(name, **{**free, **options})
         except TypeError as error:
             if index == len(_FREE_SIZE) - 1 or not any(key in str(error) for key in free):
                 raise
@@ -62,12 +83,19 @@ def create_network(name: str, *, random_state: int = 0, **arguments: Any) -> nn.
 
 
 def read_timm_preprocess(module: nn.Module) -> Preprocess:
-    """timm's evaluation settings of a network."""
+    """Read timm's evaluation settings of a network.
+
+    Args:
+        module: A network made by timm.
+
+    Returns:
+        Its preprocessing.
+    """
     from timm.data.config import resolve_model_data_config
 
     config = resolve_model_data_config(module)
     channels, height, width = config["input_size"]
-    channels = getattr(module, "in_chans", channels)  # another number than the published weights', if it was asked for
+    channels = getattr(module, "in_chans", channels)  # not the published weights' number if another one was requested
     return Preprocess(
         size=(height, width),
         mean=tuple(config["mean"]),
@@ -86,7 +114,7 @@ def _convert(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     return state if convert is None else dict(convert(dict(state), module))
 
 
-def _classes(module: nn.Module) -> tuple[str, ...] | None:
+def _read_classes(module: nn.Module) -> tuple[str, ...] | None:
     """ImageNet's class names in timm's order, if the head has as many outputs as an ImageNet has classes."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 

@@ -1,4 +1,4 @@
-"""``torchvision:NAME`` and ``torchvision:NAME.WEIGHTS``, as ``torchvision:resnet50.IMAGENET1K_V1``."""
+"""``torchvision:NAME`` and ``torchvision:NAME.WEIGHTS``, such as ``torchvision:resnet50.IMAGENET1K_V1``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
 
 
-def build(request: SourceRequest) -> LoadedModel:
-    """The classification network with its weights' own preprocessing and class names."""
+def build_model(request: SourceRequest) -> LoadedModel:
+    """Build a classification network of torchvision.
+
+    Args:
+        request: The network; its name is NAME or NAME.WEIGHTS.
+
+    Returns:
+        The network with its weights' own preprocessing and class names.
+
+    Raises:
+        UsageError: For unknown names of networks and weights.
+        MissingError: For weights that are not available.
+        EncoscopeError: For a checkpoint that does not fit.
+    """
     from torchvision import models
 
     name, _, tag = request.name.partition(".")
@@ -28,15 +40,15 @@ def build(request: SourceRequest) -> LoadedModel:
         )
     weights: Any = published[tag] if tag else published.__members__.get("DEFAULT") or next(iter(published), None)
 
-    def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
+    def build_network(classes: int | None = None, channels: int | None = None) -> nn.Module:
         with fixed_seed(request.random_state), quiet_libraries():
             module = models.get_model(name, weights=None, **({} if classes is None else {"num_classes": classes}))
             return module if channels is None else set_input_channels(module, channels)
 
     if request.checkpoint is not None:
-        module = load_checkpoint(request.checkpoint, make)
+        module = load_checkpoint(request.checkpoint, build_network)
     elif request.untrained:
-        module = make()
+        module = build_network()
     elif weights is None:
         raise missing_weights_error(f"torchvision:{name}", "torchvision has none for it")
     elif not torch_hub_file_available(weights.url):
@@ -47,11 +59,21 @@ def build(request: SourceRequest) -> LoadedModel:
                 module = models.get_model(name, weights=weights)
         except (OSError, RuntimeError) as error:  # no connection, or a download that is not what it should be
             raise missing_weights_error(f"torchvision:{name}", " ".join(str(error).split())[:200]) from error
-    return LoadedModel(module, _preprocess(weights, module), None if request.untrained else _classes(weights, module))
+    return LoadedModel(
+        module, _read_preprocess(weights, module), None if request.untrained else _read_classes(weights, module)
+    )
 
 
 def set_input_channels(module: nn.Module, channels: int) -> nn.Module:
-    """The network with its first convolution remade for another number of input channels."""
+    """Replace the first convolution by one for another number of input channels.
+
+    Args:
+        module: The network; it is changed.
+        channels: Number of input channels.
+
+    Returns:
+        The same network.
+    """
     for name, child in module.named_modules():
         if isinstance(child, nn.Conv2d):
             bias = child.bias is not None
@@ -61,7 +83,7 @@ def set_input_channels(module: nn.Module, channels: int) -> nn.Module:
     return module
 
 
-def _preprocess(weights: Any, module: nn.Module) -> Preprocess:
+def _read_preprocess(weights: Any, module: nn.Module) -> Preprocess:
     first = next((child for child in module.modules() if isinstance(child, nn.Conv2d)), None)
     channels = 3 if first is None else first.in_channels
     if weights is None:
@@ -79,7 +101,7 @@ def _preprocess(weights: Any, module: nn.Module) -> Preprocess:
     )
 
 
-def _classes(weights: Any, module: nn.Module) -> tuple[str, ...] | None:
+def _read_classes(weights: Any, module: nn.Module) -> tuple[str, ...] | None:
     """The weights' own class names, if the head has as many outputs."""
     names = () if weights is None else weights.meta.get("categories", ())
     last = [child for child in module.modules() if isinstance(child, (nn.Linear, nn.Conv2d))][-1]

@@ -12,11 +12,23 @@ from encoscope.images import Preprocess
 from encoscope.zoo import registry
 
 
-def build(request: SourceRequest) -> LoadedModel:
-    """The network of the registry's record, with its preprocessing and class names."""
+def build_model(request: SourceRequest) -> LoadedModel:
+    """Build a network that ships with the package.
+
+    Args:
+        request: The network; its name is one of the registry's.
+
+    Returns:
+        The network with its preprocessing and class names.
+
+    Raises:
+        UsageError: For an unknown name.
+        MissingError: If the file of weights is missing.
+        EncoscopeError: For weights that are damaged or do not fit.
+    """
     entry = registry.entry(request.name)
 
-    def make(classes: int | None = None, channels: int | None = None) -> nn.Module:
+    def build_network(classes: int | None = None, channels: int | None = None) -> nn.Module:
         if entry.library == "open_clip":
             return openclip.create_open_clip(f"local-dir:{entry.file.parent}", random_state=request.random_state).visual
         arguments = {**entry.kwargs, **({} if classes is None else {"num_classes": classes})}
@@ -24,7 +36,7 @@ def build(request: SourceRequest) -> LoadedModel:
             entry.architecture, random_state=request.random_state, in_chans=channels, **arguments
         )
 
-    module = make() if request.checkpoint is None else load_checkpoint(request.checkpoint, make)
+    module = build_network() if request.checkpoint is None else load_checkpoint(request.checkpoint, build_network)
     if request.pretrained:
         state = registry.weights(entry)
         if entry.library == "open_clip":
@@ -32,7 +44,7 @@ def build(request: SourceRequest) -> LoadedModel:
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
-            said = " ".join(str(error).split())[:200]
-            raise EncoscopeError(f"zoo:{request.name}'s weights do not fit its architecture: {said}") from error
+            detail = " ".join(str(error).split())[:200]
+            raise EncoscopeError(f"zoo:{request.name}'s weights do not fit its architecture: {detail}") from error
     classes = entry.classes if request.pretrained and entry.library == "timm" else None
     return LoadedModel(module, Preprocess(**entry.preprocess), classes or None, classifier=entry.library == "timm")
