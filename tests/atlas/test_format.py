@@ -1,4 +1,4 @@
-"""The site's format: what is written is read back, stopped writing is valid and goes on, nested cuts nest."""
+"""The site's format: what is written is read back, stopped writing leaves a valid site and resumes, cuts nest."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 
 from encoscope import atlas
 from encoscope.atlas import layout, trees, writer
-from encoscope.atlas.codec import from_plain, merged, to_plain
-from encoscope.atlas.outlines import outline
+from encoscope.atlas.codec import from_plain, merge_records, to_plain
+from encoscope.atlas.outlines import trace_outline
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.nave.ward import ward_tree
 from support import atlas_records as synthetic
@@ -40,19 +40,19 @@ def test_every_record_comes_back_as_it_was(site: Path) -> None:
     assert record.description is not None and record.description.concepts[0].text == synthetic.WORDS[35 % 20]
     assert record.heldout_auc is not None and record.heldout_auc.control == 0.52 and len(record.activating) == 8
     image = found.image(synthetic.image_id(3)[:12])
-    np.testing.assert_array_equal(image.segmentations[0].labels.array(), synthetic.labels(3))
+    np.testing.assert_array_equal(image.segmentations[0].labels.to_array(), synthetic.labels(3))
     assert image.segmentations[0].merges == synthetic.chain(20, 3)
-    assert found.klass("sunflower").index == found.klass(2).index == 2
+    assert found.class_record("sunflower").index == found.class_record(2).index == 2
     assert found.comparison("another").pairs[0].other.unit == "stages.3:0"
     assert found.segmentations[1].scope == "joint"
 
 
 def test_the_table_and_the_activations_are_for_other_programs(site: Path) -> None:
     found = atlas.open(site)
-    table = found.table().to_pydict()
+    table = found.read_table().to_pydict()
     assert table["unit"][2] == "layer1:2" and table["heldout_auc_control"][2] == 0.52
     assert table["concepts"][2][0] == found.feature("layer1:2").description.concepts[0].text  # pyright: ignore
-    units, images, values = found.activations()
+    units, images, values = found.read_activations()
     assert units == found.features and set(images) == set(found.images)
     np.testing.assert_allclose(values, np.random.default_rng(0).random((12, 12)), atol=1e-3)
 
@@ -60,12 +60,12 @@ def test_the_table_and_the_activations_are_for_other_programs(site: Path) -> Non
 def test_pictures_are_named_by_their_content_and_shared(site: Path, tmp_path: Path) -> None:
     found = atlas.open(site)
     shown = found.feature("layer1:0").visualizations[0]
-    assert found.picture(shown.picture).size == (96, 96)
-    assert shown.transparent is not None and found.picture(shown.transparent).mode == "RGBA"
+    assert found.load_image(shown.picture).size == (96, 96)
+    assert shown.transparent is not None and found.load_image(shown.transparent).mode == "RGBA"
     with synthetic.writer(tmp_path / "s") as made:
-        first = made.picture(synthetic.pixels(1))
-        assert made.picture(synthetic.pixels(1)) == first and made.picture(synthetic.pixels(2)) != first
-        assert made.picture(Image.new("L", (400, 100)), side=40) == made.picture(Image.new("L", (40, 10)))
+        first = made.save_image(synthetic.pixels(1))
+        assert made.save_image(synthetic.pixels(1)) == first and made.save_image(synthetic.pixels(2)) != first
+        assert made.save_image(Image.new("L", (400, 100)), side=40) == made.save_image(Image.new("L", (40, 10)))
 
 
 def test_shards_are_one_call_of_ascii_text(site: Path) -> None:
@@ -100,7 +100,7 @@ def test_later_records_add_their_parts_to_earlier_ones(tmp_path: Path) -> None:
         atlas.FeatureRecord(f"layer1:{number}", "layer1", heldout_auc=auc) for number in range(70)
     }
     whole = atlas.FeatureRecord("a:1", "a", heldout_auc=auc)
-    assert merged(whole, atlas.FeatureRecord("a:1")) == whole
+    assert merge_records(whole, atlas.FeatureRecord("a:1")) == whole
 
 
 KILLED = """
@@ -110,13 +110,13 @@ from support import atlas_records as synthetic
 from encoscope.atlas import writer
 writer._EVERY = 0.2
 made = synthetic.writer(Path(sys.argv[1]))
-pictures = [made.picture(synthetic.pixels(1, 16))]
+pictures = [made.save_image(synthetic.pixels(1, 16))]
 for number in range(100000):
     made.add(synthetic.feature(number, pictures, 12, rich=False))
 """
 
 
-def test_killed_while_writing_it_is_valid_and_goes_on(tmp_path: Path) -> None:
+def test_killed_while_writing_it_is_valid_and_resumes(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(KILLED)
     site = tmp_path / "site"
@@ -143,14 +143,14 @@ def test_another_model_or_a_second_writer_is_refused(tmp_path: Path) -> None:
         synthetic.writer(tmp_path, key="other")
     kept = tmp_path / "mine.txt"
     kept.write_text("not the atlas's")
-    writer.clear(tmp_path)
+    writer.clear_site(tmp_path)
     assert kept.exists() and not (tmp_path / "manifest.json").exists()
     synthetic.writer(tmp_path, key="other").close()
 
 
 def test_a_picture_that_excites_nothing_stands_for_nothing(tmp_path: Path) -> None:
     with synthetic.writer(tmp_path) as made:
-        picture = made.picture(synthetic.pixels(1))
+        picture = made.save_image(synthetic.pixels(1))
         for number, value in enumerate((0.0, 0.4)):
             activation = atlas.Measure(value, "its value", 2.0, "real images")
             made.add(
@@ -159,7 +159,7 @@ def test_a_picture_that_excites_nothing_stands_for_nothing(tmp_path: Path) -> No
                 )
             )
     found = atlas.open(tmp_path)
-    assert found.table().to_pydict()["picture"] == [None, picture.name]
+    assert found.read_table().to_pydict()["picture"] == [None, picture.name]
     assert found.feature("a:0").visualizations[0].picture == picture  # it is on the feature's own page all the same
 
 
@@ -180,7 +180,7 @@ def test_bad_sites_and_names_are_one_clear_line(site: Path, tmp_path: Path) -> N
     with pytest.raises(UsageError, match=r"no 'layer1:55' among its features.*layer1:5"):
         atlas.open(site).feature("layer1:55")
     with pytest.raises(UsageError, match=r"no class 'sunflowers'.*sunflower"):
-        atlas.open(site).klass("sunflowers")
+        atlas.open(site).class_record("sunflowers")
     document = json.loads((site / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(document | {"format": "encoscope.atlas/2"}))
     with pytest.raises(EncoscopeError, match="newer encoscope"):
@@ -195,34 +195,34 @@ def test_bad_sites_and_names_are_one_clear_line(site: Path, tmp_path: Path) -> N
 def test_leaves_and_merges_give_every_cut_of_the_tree() -> None:
     points = np.random.default_rng(0).normal(size=(60, 3))
     tree = ward_tree(np.square(points[:, None] - points[None]).sum(2))
-    labels, merges = trees.nested(tree, 20)
+    labels, merges = trees.truncate_tree(tree, 20)
     assert np.bincount(labels).tolist() == sorted(np.bincount(labels), reverse=True) and len(merges) == 19
     for regions in range(1, 21):
-        ours = trees.cut(merges, 20, regions)[labels]
+        ours = trees.cut_tree(merges, 20, regions)[labels]
         theirs = tree.cut(regions)
         assert len({*zip(ours.tolist(), theirs.tolist(), strict=True)}) == regions  # the same partition
-    assert trees.members(merges, 20)[38] == list(range(20))
-    few, none = trees.nested(ward_tree(np.array([[0.0, 1.0], [1.0, 0.0]])), 20)
+    assert trees.list_members(merges, 20)[38] == list(range(20))
+    few, none = trees.truncate_tree(ward_tree(np.array([[0.0, 1.0], [1.0, 0.0]])), 20)
     assert len(few) == 2 and none == ((0, 1),)
 
 
 def test_an_outline_surrounds_the_high_part() -> None:
     cam = np.zeros((8, 8))
     cam[2:6, 3:7] = 2
-    (polygon,) = outline(cam, 0.5)
+    (polygon,) = trace_outline(cam, 0.5)
     x, y = np.array(polygon).T
     assert polygon[0] == polygon[-1]
     assert (x.min(), x.max(), y.min(), y.max()) == pytest.approx((3 / 8, 7 / 8, 2 / 8, 6 / 8), abs=0.01)
-    assert outline(np.zeros((4, 4))) == ()
-    (edge,) = outline(np.ones((4, 4)), 0.5)  # runs along the border, closed
+    assert trace_outline(np.zeros((4, 4))) == ()
+    (edge,) = trace_outline(np.ones((4, 4)), 0.5)  # runs along the border, closed
     assert np.array(edge).min() == 0 and np.array(edge).max() == 1
 
 
 def test_label_maps_are_runs() -> None:
     values = synthetic.labels(1)
-    runs = atlas.LabelMap.of(values)
-    np.testing.assert_array_equal(runs.array(), values)
+    runs = atlas.LabelMap.from_array(values)
+    np.testing.assert_array_equal(runs.to_array(), values)
     with pytest.raises(EncoscopeError, match="damaged"):
-        atlas.LabelMap(2, 2, (0, 3)).array()
+        atlas.LabelMap(2, 2, (0, 3)).to_array()
     with pytest.raises(UsageError, match="negative"):
-        atlas.LabelMap.of(np.array([[-1, 0]]))
+        atlas.LabelMap.from_array(np.array([[-1, 0]]))

@@ -71,7 +71,7 @@ def test_every_page(visit: Open, request: pytest.FixtureRequest, how: str) -> No
     for route, heading in ROUTES.items():
         page = window.open(route)
         assert window.heading() == heading
-        assert window.pictures_loaded() > 0 or route == "#/about"
+        assert window.count_loaded_images() > 0 or route == "#/about"
         assert page.evaluate("[...document.images].every((image) => image.hasAttribute('alt'))")
         titles.add(page.title())
         assert page.title().endswith("A made-up network · Encoscope atlas")
@@ -108,13 +108,12 @@ def test_search_filter_sort_and_coming_back(visit: Open) -> None:
     window.wait("document.querySelector('.count').textContent !== '12 features'")
     units = page.locator(".card .mono").all_inner_texts()
     found = atlas.open(Path(window.base.removeprefix("file://").replace("%20", " ")))
+    descriptions = {unit: found.feature(unit).description for unit in found.features}
     expected = [
         unit
-        for unit in found.features
-        if any(
-            "brick" in term.text
-            for term in (*found.feature(unit).description.concepts, *found.feature(unit).description.phrases)
-        )  # pyright: ignore
+        for unit, description in descriptions.items()
+        if description is not None
+        and any("brick" in term.text for term in (*description.concepts, *description.phrases))
     ]
     assert units == expected and 0 < len(units) < 12
     assert page.evaluate("location.hash") == "#/features?q=brick"
@@ -162,11 +161,11 @@ def test_an_image_at_every_granularity(visit: Open, site: Path) -> None:
     page = window.open(f"#/image/{image.id}?s=layer2&k=4")
     assert page.locator(".regions > li").count() == 4 and page.input_value("#granularity") == "4"
     part = image.segmentations[0]
-    labels = part.labels.array()
+    labels = part.labels.to_array()
     for regions in (2, 7, 20):
         page.fill("#granularity", str(regions))
         shares = page.locator(".region-share").all_inner_texts()
-        nodes = trees.cut(part.merges, 20, regions)[labels]
+        nodes = trees.cut_tree(part.merges, 20, regions)[labels]
         areas = sorted([(nodes == node).mean() for node in set(nodes.ravel().tolist())], reverse=True)
         assert len(shares) == regions
         assert [float(text.split()[0]) for text in shares] == pytest.approx([100 * area for area in areas], abs=0.51)
@@ -180,7 +179,7 @@ def test_an_image_at_every_granularity(visit: Open, site: Path) -> None:
         2,
     )
     assert sides["cells"] == labels.ravel().tolist()
-    assert sides["cuts"] == [trees.cut(part.merges, 20, k).tolist() for k in range(1, 21)]
+    assert sides["cuts"] == [trees.cut_tree(part.merges, 20, k).tolist() for k in range(1, 21)]
 
 
 def test_the_same_cluster_in_other_images(visit: Open, site: Path) -> None:
@@ -190,8 +189,8 @@ def test_the_same_cluster_in_other_images(visit: Open, site: Path) -> None:
     assert page.locator(".elsewhere a").count() == 0
     page.locator(".region").first.focus()  # segmented alone: the cluster of all images that covers most of the region
     page.wait_for_selector(".elsewhere a")
-    alone, joint = (part.labels.array() for part in image.segmentations)
-    nodes = trees.cut(image.segmentations[0].merges, 20, 5)[alone]
+    alone, joint = (part.labels.to_array() for part in image.segmentations)
+    nodes = trees.cut_tree(image.segmentations[0].merges, 20, 5)[alone]
     inside = np.bincount(joint[nodes == np.bincount(nodes.ravel()).argmax()])
     said = page.inner_text(".explorer .section .lead")
     assert "Of the 20 clusters of all images" in said
@@ -318,9 +317,9 @@ def test_a_partial_atlas_is_a_valid_one(visit: Open, tmp_path: Path) -> None:
     synthetic.writer(tmp_path / "empty").close()
     with synthetic.writer(tmp_path / "begun") as made:
         made.add(atlas.FeatureRecord("layer1:0", "layer1"))
-        made.add(atlas.ImageRecord("ab" * 32, "a.jpg", thumbnail=made.picture(synthetic.pixels(1))))
+        made.add(atlas.ImageRecord("ab" * 32, "a.jpg", thumbnail=made.save_image(synthetic.pixels(1))))
         made.add(atlas.ClassRecord("cat", 0))
-        made.stage("images", 1, 2)
+        made.set_stage("images", 1, 2)
     window = visit((tmp_path / "empty").as_uri())
     assert window.open().inner_text(".count") == "0 features"
     window.open("#/about")
@@ -377,4 +376,4 @@ def test_ten_thousand_features_stay_light(visit: Open, tmp_path: Path) -> None:
     assert page.evaluate(nodes) < 1500
     page.evaluate("for (let place = 0; place < 40; place++) { scrollTo(0, place * 5000); }")
     assert page.evaluate(nodes) < 1500
-    assert window.pictures_loaded() < 100
+    assert window.count_loaded_images() < 100

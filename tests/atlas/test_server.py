@@ -1,4 +1,4 @@
-"""The server against strangers: paths, names, uploads of every bad kind, many at once; and an image parted live."""
+"""The server against strangers: paths, names, uploads of every bad kind, many at once; and an image segmented live."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from torch import nn
 from encoscope import Encoder
 from encoscope.atlas import open as open_atlas
 from encoscope.atlas import trees
-from encoscope.atlas.build import BuildOptions, build
+from encoscope.atlas.build import BuildOptions, build_atlas
 from encoscope.atlas.serving import Limits, create_app
-from encoscope.atlas.serving.limits import allowed_hosts, is_allowed
-from encoscope.atlas.serving.live import Live
+from encoscope.atlas.serving.limits import is_host_allowed, list_allowed_hosts
+from encoscope.atlas.serving.live import UploadAnalyzer
 from encoscope.errors import UsageError
 from support import atlas_records as synthetic
 from support.atlas_browsing import Visit, served
@@ -46,19 +46,19 @@ def network(seed: int = 3) -> Encoder:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, photo_paths: dict[str, Path]) -> Iterator[Path]:
-    """An atlas of a tiny network over six crops of two photos; a secret lies beside it, and another inside."""
+    """An atlas of a tiny network over six crops of two images; a secret lies beside it, and another inside."""
     root = tmp_path_factory.mktemp("served")
-    (root / "photos").mkdir()
+    (root / "images").mkdir()
     (root / "secret.txt").write_text("secret")
     for name in ("chelsea", "coffee"):
         with Image.open(photo_paths[name]) as image:
             small = image.convert("RGB").resize((120, 90))
         for number in range(3):
-            small.crop((number * 10, 0, number * 10 + 80, 64)).save(root / "photos" / f"{name}{number}.png")
+            small.crop((number * 10, 0, number * 10 + 80, 64)).save(root / "images" / f"{name}{number}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENCOSCOPE_CACHE", str(root / "cache"))
         options = BuildOptions(features=4, classes="none", describe=False, visualize="none", cells=8, crops=2)
-        made = build(network(), str(root / "photos"), root / "site", options, progress=False)
+        made = build_atlas(network(), str(root / "images"), root / "site", options, progress=False)
         (made / "notes.txt").write_text("secret")
         (made / "data" / "link.js").symlink_to(root / "secret.txt")
         yield made
@@ -66,8 +66,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, photo_paths: dict[str, Path])
 
 @pytest.fixture(scope="module")
 def base(site: Path) -> Iterator[str]:
-    live = Live(open_atlas(site), network())
-    with served(create_app(site, live, limits=LIMITS)) as address:
+    analyzer = UploadAnalyzer(open_atlas(site), network())
+    with served(create_app(site, analyzer, limits=LIMITS)) as address:
         yield address
 
 
@@ -97,7 +97,7 @@ def png(width: int, height: int, data: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def picture(seed: int = 1, side: int = 64, kind: str = "PNG") -> bytes:
+def encoded_pixels(seed: int = 1, side: int = 64, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(synthetic.pixels(seed, side)).save(buffer, kind)
     return buffer.getvalue()
@@ -154,24 +154,24 @@ def test_no_path_leads_out_of_the_site(base: str, path: str) -> None:
 def test_other_names_are_refused(base: str, host: str) -> None:
     for answer in (get(base, "/data/manifest.js", host), get(base, "/", host)):
         assert answer.startswith(b"HTTP/1.1 400") and b"encoscope.shard" not in answer
-    body = picture()
+    body = encoded_pixels()
     head = f"POST /api/segment HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     assert raw(base, head.encode() + body).startswith(b"HTTP/1.1 400")
 
 
 def test_which_names_are_ours() -> None:
-    mine = allowed_hosts("127.0.0.1")
-    assert all(is_allowed(name, mine) for name in ("localhost:8765", "127.0.0.1", "[::1]:1", "LOCALHOST"))
-    open_to_all = allowed_hosts("0.0.0.0", ["Atlas.lab"])
-    assert all(is_allowed(name, open_to_all) for name in ("192.168.1.7:8765", "atlas.lab", "[fe80::1]"))
-    assert not is_allowed("evil.example", open_to_all) and not is_allowed("192.168.1.7", mine)
-    assert is_allowed("10.0.0.5:1", allowed_hosts("10.0.0.5"))
+    mine = list_allowed_hosts("127.0.0.1")
+    assert all(is_host_allowed(name, mine) for name in ("localhost:8765", "127.0.0.1", "[::1]:1", "LOCALHOST"))
+    open_to_all = list_allowed_hosts("0.0.0.0", ["Atlas.lab"])
+    assert all(is_host_allowed(name, open_to_all) for name in ("192.168.1.7:8765", "atlas.lab", "[fe80::1]"))
+    assert not is_host_allowed("evil.example", open_to_all) and not is_host_allowed("192.168.1.7", mine)
+    assert is_host_allowed("10.0.0.5:1", list_allowed_hosts("10.0.0.5"))
 
 
-def test_an_image_is_parted_as_the_atlas_parts_its_own(base: str, site: Path, tmp_path: Path) -> None:
+def test_an_image_is_segmented_as_the_atlas_segments_its_own(base: str, site: Path, tmp_path: Path) -> None:
     found = open_atlas(site)
     image = found.image(found.images[1])
-    content = (site.parent / "photos" / image.name).read_bytes()
+    content = (site.parent / "images" / image.name).read_bytes()
     before = sorted(file for file in site.rglob("*"))
     answer = post(base, content)
     assert answer.status_code == 200, answer.text
@@ -194,11 +194,11 @@ def test_an_image_is_parted_as_the_atlas_parts_its_own(base: str, site: Path, tm
         (b"", 422, "empty"),
         (b"no image at all", 422, "no JPEG, PNG, WebP, GIF or BMP"),
         (b"GIF89a" + b"\xff" * 50, 422, ""),
-        (picture()[:200], 422, ""),
-        (picture(kind="TIFF"), 422, "no JPEG, PNG, WebP, GIF or BMP"),
+        (encoded_pixels()[:200], 422, ""),
+        (encoded_pixels(kind="TIFF"), 422, "no JPEG, PNG, WebP, GIF or BMP"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "no JPEG"),
         (b"x" * (LIMITS.bytes + 1), 413, "MB are taken"),
-        (picture(side=600, kind="JPEG"), 422, "megapixels"),
+        (encoded_pixels(side=600, kind="JPEG"), 422, "megapixels"),
         (png(60_000, 60_000, zlib.compress(b"\0" * 1000)), 422, "megapixels"),  # a bomb: 10 GB from 100 bytes
         (png(400, 400, zlib.compress(b"\0" * 100)), 422, ""),
     ],
@@ -208,7 +208,7 @@ def test_bad_uploads_are_one_clear_line(base: str, content: bytes, status: int, 
     answer = post(base, content)
     assert answer.status_code == status and said in answer.json()["error"] and "\n" not in answer.json()["error"]
     assert "Traceback" not in answer.text and "/" not in answer.json()["error"].replace("BMP/", "")
-    assert post(base, picture()).status_code == 200  # and the next one is taken
+    assert post(base, encoded_pixels()).status_code == 200  # and the next one is taken
 
 
 def test_a_body_that_never_ends_is_cut_off(base: str) -> None:
@@ -223,23 +223,23 @@ def test_a_body_that_never_ends_is_cut_off(base: str) -> None:
 
 
 def test_uploads_that_are_slow_or_from_elsewhere(site: Path) -> None:
-    live = Live(open_atlas(site), network())
-    with served(create_app(site, live, limits=Limits(seconds=0.5))) as base:
+    analyzer = UploadAnalyzer(open_atlas(site), network())
+    with served(create_app(site, analyzer, limits=Limits(seconds=0.5))) as base:
         place = urlsplit(base)
         with socket.create_connection((place.hostname, place.port), timeout=20) as line:
             line.sendall(b"POST /api/segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
             began = time.monotonic()
             assert line.recv(1000).startswith(b"HTTP/1.1 503") and time.monotonic() - began < 15
-        assert post(base, picture(), Origin="http://evil.example").status_code == 403
-        assert post(base, picture(), Origin="null").status_code == 403
+        assert post(base, encoded_pixels(), Origin="http://evil.example").status_code == 403
+        assert post(base, encoded_pixels(), Origin="null").status_code == 403
     with served(create_app(site)) as base:
-        answer = post(base, picture())
+        answer = post(base, encoded_pixels())
         assert answer.status_code == 503 and "--model" in answer.json()["error"]
 
 
 def test_two_hundred_at_once(base: str, site: Path) -> None:
     """Pages for all of them; images for as many as may wait, and a clear answer for the rest; then all is as before."""
-    content, expected = picture(2), (site / "data" / "manifest.js").read_bytes()
+    content, expected = encoded_pixels(2), (site / "data" / "manifest.js").read_bytes()
     threads = threading.active_count()
 
     def ask(number: int) -> int:
@@ -263,7 +263,7 @@ def test_two_hundred_at_once(base: str, site: Path) -> None:
 
 def test_another_model_than_the_atlass_is_refused(site: Path) -> None:
     with pytest.raises(UsageError, match="made with other weights than py:tiny has"):
-        Live(open_atlas(site), network(4))
+        UploadAnalyzer(open_atlas(site), network(4))
 
 
 def test_dropping_an_image_in_the_browser(browser: Any, base: str, site: Path, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_dropping_an_image_in_the_browser(browser: Any, base: str, site: Path, t
     page = window.open("#/live")
     assert "Up to 0.3 MB and 0.25 megapixels" in page.inner_text(".drop")
     file = tmp_path / "mine.png"
-    file.write_bytes(picture(5, 96))
+    file.write_bytes(encoded_pixels(5, 96))
     page.set_input_files("#file", file)
     page.wait_for_selector(".explorer .region")
     page.fill("#granularity", "9")
@@ -280,7 +280,7 @@ def test_dropping_an_image_in_the_browser(browser: Any, base: str, site: Path, t
     page.select_option("#layer", layers[-1].id)
     page.locator(".region").first.focus()
     page.wait_for_selector(".elsewhere a")  # the same cluster in the atlas's own images
-    data = np.frombuffer(picture(5, 96), dtype=np.uint8).tolist()
+    data = np.frombuffer(encoded_pixels(5, 96), dtype=np.uint8).tolist()
     page.evaluate(
         """(bytes) => {
             const transfer = new DataTransfer();
@@ -304,6 +304,6 @@ def test_dropping_an_image_in_the_browser(browser: Any, base: str, site: Path, t
 
 
 def test_cuts_of_an_upload_are_those_of_its_tree(base: str) -> None:
-    part = json.loads(post(base, picture(7)).text)["segmentations"][0]
+    part = json.loads(post(base, encoded_pixels(7)).text)["segmentations"][0]
     merges = [tuple(pair) for pair in part["merges"]]
-    assert [len(set(trees.cut(merges, 20, k).tolist())) for k in range(1, 21)] == list(range(1, 21))
+    assert [len(set(trees.cut_tree(merges, 20, k).tolist())) for k in range(1, 21)] == list(range(1, 21))

@@ -55,7 +55,7 @@ class Visit:
             assert time.monotonic() < deadline, f"still not true: {script}"
             self.page.wait_for_timeout(30)
 
-    def pictures_loaded(self) -> int:
+    def count_loaded_images(self) -> int:
         """How many pictures there are, all of them loaded; those below the window are scrolled to first."""
         self.page.evaluate("for (const image of document.images) image.loading = 'eager'")
         self.wait("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")

@@ -19,6 +19,7 @@ from encoscope.atlas import (
     Failure,
     FeatureRecord,
     Histogram,
+    ImageFile,
     ImageRecord,
     ImageSegmentation,
     LabelMap,
@@ -26,13 +27,12 @@ from encoscope.atlas import (
     MatchedPair,
     Measure,
     NodeTop,
-    Picture,
     SegmentationInfo,
     Term,
     VisualizationRecord,
     Writer,
 )
-from encoscope.atlas.trees import members
+from encoscope.atlas.trees import list_members
 
 WORDS = (
     *("whisker", "petal", "wheel", "striped fur", "mast", "keyboard", "feather", "brick", "window", "beak", "shell"),
@@ -42,14 +42,14 @@ CLASSES = ("airplanes", "Faces", "sunflower", "leopards")
 LEAVES = 20
 
 
-def pixels(seed: int, side: int = 96, kind: str = "picture") -> np.ndarray:
+def pixels(seed: int, side: int = 96, kind: str = "unit") -> np.ndarray:
     """A smooth coloured pattern, another for every seed: ``[side, side, 3]``, uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:side, 0:side] / side
     found = np.zeros((side, side, 3))
     for channel in range(3):
         for _ in range(4):
-            a, b, phase = *rng.normal(0, 4 if kind == "picture" else 1.5, 2).tolist(), rng.uniform(0, 6.3)
+            a, b, phase = *rng.normal(0, 4 if kind == "unit" else 1.5, 2).tolist(), rng.uniform(0, 6.3)
             found[..., channel] += np.sin(2 * math.pi * (a * x + b * y) + phase)
     found = 0.5 + found / 8 + rng.uniform(-0.15, 0.15, 3)
     return (np.clip(found, 0, 1) * 255).astype(np.uint8)
@@ -94,7 +94,7 @@ def writer(path: Path, **changed: Any) -> Writer:
     return Writer(path, **(about | changed))
 
 
-def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = True) -> FeatureRecord:
+def feature(number: int, files: list[ImageFile], images: int, *, rich: bool = True) -> FeatureRecord:
     rng = np.random.default_rng(number)
     name = unit(number)
     description = DescriptionRecord(
@@ -109,22 +109,22 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
         control_name="the same words for permuted features",
     )
     auc = round(0.6 + 0.38 * rng.random(), 3)
-    made = FeatureRecord(
+    record = FeatureRecord(
         unit=name,
         layer=name.partition(":")[0],
         description=description,
         heldout_auc=Measure(auc, "AUC", 0.52, "permuted features", (auc - 0.04, auc + 0.02)),
         clarity=Measure(round(0.4 + 0.5 * rng.random(), 3), "mean cosine of crops", 0.41, "random crops"),
         sparsity=Measure(round(float(rng.random()), 3), "share of images below a tenth of the maximum", 0.5, "median"),
-        visualizations=(VisualizationRecord("vital", pictures[number % len(pictures)]),),
+        visualizations=(VisualizationRecord("vital", files[number % len(files)]),),
     )
     if not rich:
-        return made
+        return record
     sigma = "standard deviations above its mean over the images"
     crops = tuple(
         CropRecord(
             image_id((number + k) % images),
-            pictures[(number + k) % len(pictures)],
+            files[(number + k) % len(files)],
             Measure(round(5.2 - 0.3 * k, 2), sigma),
             box=(0.2, 0.25, 0.8, 0.9),
             outline=(((0.3, 0.3), (0.7, 0.28), (0.78, 0.6), (0.5, 0.8), (0.27, 0.62)),),
@@ -133,25 +133,23 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
         for k in range(8)
     )
     quiet = tuple(
-        CropRecord(
-            image_id((number + k + 3) % images), pictures[(number + k + 9) % len(pictures)], Measure(-0.4, sigma)
-        )
+        CropRecord(image_id((number + k + 3) % images), files[(number + k + 9) % len(files)], Measure(-0.4, sigma))
         for k in range(4)
     )
     shape = np.exp(-np.linspace(0, 4, 24)) * 200
     return FeatureRecord(
         **{
-            **made.__dict__,
+            **record.__dict__,
             "visualizations": (
                 VisualizationRecord(
                     "vital",
-                    pictures[number % len(pictures)],
-                    transparent=pictures[-1],
+                    files[number % len(files)],
+                    transparent=files[-1],
                     activation=Measure(
                         7.4, "times the mean of its strongest images", 1.1, "an untrained network's picture"
                     ),
                 ),
-                VisualizationRecord("fourier", pictures[(number + 4) % len(pictures)]),
+                VisualizationRecord("fourier", files[(number + 4) % len(files)]),
             ),
             "activating": crops,
             "counterfactuals": quiet,
@@ -178,8 +176,8 @@ def feature(number: int, pictures: list[Picture], images: int, *, rich: bool = T
     )
 
 
-def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> ImageRecord:
-    shown = made.picture(np.kron(pixels(500 + number, 60, "image"), np.ones((4, 4, 1), dtype=np.uint8)))
+def image(site: Writer, number: int, info: SegmentationInfo, features: int) -> ImageRecord:
+    shown = site.save_image(np.kron(pixels(500 + number, 60, "image"), np.ones((4, 4, 1), dtype=np.uint8)))
     own = chain(LEAVES, number)
 
     def tops(merges: tuple[tuple[int, int], ...]) -> tuple[NodeTop, ...]:
@@ -191,14 +189,14 @@ def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> I
                     CircuitLink(unit((node * 5 + k + number) % features), Measure(3.1 - k, measured)) for k in range(3)
                 ),
             )
-            for node in members(merges, LEAVES)
+            for node in list_members(merges, LEAVES)
         )
 
     return ImageRecord(
         id=image_id(number),
         name=f"{CLASSES[number % 4]}/image_{number:04d}.jpg",
         picture=shown,
-        thumbnail=made.picture(pixels(500 + number, 60, "image")),
+        thumbnail=site.save_image(pixels(500 + number, 60, "image")),
         label=CLASSES[number % 4],
         predictions=(
             CircuitLink(
@@ -209,8 +207,8 @@ def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> I
             ),
         ),
         segmentations=(
-            ImageSegmentation("layer2", LabelMap.of(labels(number)), own, tops(own)),
-            ImageSegmentation("layer2-joint", LabelMap.of(labels(number + 90)), (), tops(info.merges)),
+            ImageSegmentation("layer2", LabelMap.from_array(labels(number)), own, tops(own)),
+            ImageSegmentation("layer2-joint", LabelMap.from_array(labels(number + 90)), (), tops(info.merges)),
         ),
         tops=(
             CircuitLink(unit(number % features), Measure(4.0, "standard deviations above its mean over the images")),
@@ -220,42 +218,38 @@ def image(made: Writer, number: int, info: SegmentationInfo, features: int) -> I
 
 def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
     """A site with every kind of record and every part of each."""
-    with writer(path) as made:
+    with writer(path) as site:
         info = SegmentationInfo("layer2-joint", ("layer2",), "joint", LEAVES, chain(LEAVES, 7), tuple(range(20, 0, -1)))
-        made.segmentation(SegmentationInfo("layer2", ("layer2",), "image", LEAVES, settings={"weighting": "equal"}))
-        made.segmentation(info)
+        site.add_segmentation(SegmentationInfo("layer2", ("layer2",), "image", LEAVES, settings={"weighting": "equal"}))
+        site.add_segmentation(info)
         faint = np.dstack([pixels(99), np.tile(np.linspace(0, 255, 96), (96, 1)).astype(np.uint8)])
-        pictures = [made.picture(pixels(seed)) for seed in range(10)] + [made.picture(faint)]
+        files = [site.save_image(pixels(seed)) for seed in range(10)] + [site.save_image(faint)]
         for number in range(features):
-            made.add(feature(number, pictures, images))
+            site.add(feature(number, files, images))
         for number in range(images):
-            made.add(image(made, number, info, features))
+            site.add(image(site, number, info, features))
         for number, name in enumerate(CLASSES):
             heavy = Measure(0.8, "logits", 0.1, "typical channel")
             layers = tuple(
                 CircuitLayer(
-                    layer, tuple(CircuitLink(f"{layer}:{k + number}", heavy, tuple(pictures[:4])) for k in range(3))
+                    layer, tuple(CircuitLink(f"{layer}:{k + number}", heavy, tuple(files[:4])) for k in range(3))
                 )
                 for layer in ("layer1", "layer2")
             )
             wrong = Failure(
                 image_id(number),
-                pictures[number],
+                files[number],
                 CLASSES[(number + 1) % 4],
                 Measure(0.7, "probability", 0.0099, "one of 101 classes at random"),
                 (CircuitLink(unit(number), Measure(1.2, "logits towards the prediction", 0.1, "typical feature")),),
             )
-            made.add(
+            site.add(
                 ClassRecord(
                     name,
                     number,
-                    (
-                        VisualizationRecord(
-                            "vital", pictures[number], pictures[-1], notes=("few images stood behind it",)
-                        ),
-                    ),
+                    (VisualizationRecord("vital", files[number], files[-1], notes=("few images stood behind it",)),),
                     tuple(
-                        CropRecord(image_id(k), pictures[k], Measure(9.0 - k, "logit", 0.3, "all images"))
+                        CropRecord(image_id(k), files[k], Measure(9.0 - k, "logit", 0.3, "all images"))
                         for k in range(3)
                     ),
                     Measure(0.8, "of 40 images right", 0.0099, "guessing"),
@@ -267,36 +261,36 @@ def small_site(path: Path, *, features: int = 12, images: int = 12) -> Path:
         pairs = tuple(
             MatchedPair(
                 unit(number),
-                MatchedFeature(f"stages.3:{number * 3}", ("petal", "leaf"), pictures[number % 10], tuple(pictures[:3])),
+                MatchedFeature(f"stages.3:{number * 3}", ("petal", "leaf"), files[number % 10], tuple(files[:3])),
                 Measure(round(0.9 - number / 20, 2), "correlation over shared images", 0.31, "images permuted"),
                 mutual=number % 2 == 0,
             )
             for number in range(min(6, features))
         )
-        made.add(ComparisonRecord("another", "timm:convnext_atto", "ef" * 32, 12, pairs, "correlation of activations"))
-        made.control("Permuted features: every description is scored against another feature's activations.")
-        made.activations(
+        site.add(ComparisonRecord("another", "timm:convnext_atto", "ef" * 32, 12, pairs, "correlation of activations"))
+        site.add_control("Permuted features: every description is scored against another feature's activations.")
+        site.save_activations(
             [unit(number) for number in range(features)],
             [image_id(number) for number in range(images)],
             np.random.default_rng(0).random((features, images)),
         )
-        made.method("words", **{"image-text model": "zoo:clip-made-up", "its digest": "9f" * 32})
-        made.stage("segment", images, images)
-        made.stage("describe", features - 2, features)
-        made.skipped = [{"path": "broken.jpg", "reason": "not an image in a known format"}]
+        site.set_method("words", **{"image-text model": "zoo:clip-made-up", "its digest": "9f" * 32})
+        site.set_stage("segment", images, images)
+        site.set_stage("describe", features - 2, features)
+        site.skipped = [{"path": "broken.jpg", "reason": "not an image in a known format"}]
     return path
 
 
 def large_site(path: Path, features: int = 10_000) -> Path:
     """Many features with words, measures and a picture each, and a few of them whole; one has a word of its own."""
-    with writer(path) as made:
-        pictures = [made.picture(pixels(seed, 64)) for seed in range(64)]
+    with writer(path) as site:
+        files = [site.save_image(pixels(seed, 64)) for seed in range(64)]
         for number in range(features):
-            record = feature(number, pictures, 12, rich=number < 8)
+            record = feature(number, files, 12, rich=number < 8)
             if number == features - 3:
                 term = Term("quincunx", 0.5)
                 assert record.description is not None
                 description = DescriptionRecord((term, *record.description.concepts), "falcon", "cosine similarity")
                 record = FeatureRecord(**{**record.__dict__, "description": description})
-            made.add(record)
+            site.add(record)
     return path

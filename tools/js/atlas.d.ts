@@ -9,7 +9,7 @@ interface Measure {
   interval?: [number, number];
 }
 
-interface Picture {
+interface ImageFile {
   name: string;
   width: number;
   height: number;
@@ -33,8 +33,8 @@ interface DescriptionRecord {
 
 interface VisualizationRecord {
   method: string;
-  picture: Picture;
-  transparent?: Picture;
+  picture: ImageFile;
+  transparent?: ImageFile;
   activation?: Measure;
   facet?: string;
   notes?: string[];
@@ -42,7 +42,7 @@ interface VisualizationRecord {
 
 interface CropRecord {
   image: string;
-  picture: Picture;
+  picture: ImageFile;
   value: Measure;
   box?: [number, number, number, number];
   outline?: [number, number][][];
@@ -60,7 +60,7 @@ interface Histogram {
 interface CircuitLink {
   target: string;
   measure: Measure;
-  examples?: Picture[];
+  examples?: ImageFile[];
 }
 
 interface FeatureRecord {
@@ -102,8 +102,8 @@ interface ImageSegmentation {
 interface ImageRecord {
   id: string;
   name?: string;
-  picture?: Picture;
-  thumbnail?: Picture;
+  picture?: ImageFile;
+  thumbnail?: ImageFile;
   label?: string;
   predictions?: CircuitLink[];
   segmentations?: ImageSegmentation[];
@@ -117,7 +117,7 @@ interface CircuitLayer {
 
 interface Failure {
   image: string;
-  picture: Picture;
+  picture: ImageFile;
   predicted: string;
   confidence: Measure;
   drivers?: CircuitLink[];
@@ -137,8 +137,8 @@ interface ClassRecord {
 interface MatchedFeature {
   unit: string;
   concepts?: string[];
-  picture?: Picture;
-  crops?: Picture[];
+  picture?: ImageFile;
+  crops?: ImageFile[];
 }
 
 interface MatchedPair {
@@ -393,7 +393,7 @@ interface AtlasPages {
   scale(measure: Measure, low: number, high: number): SVGElement;
   terms(terms: Term[], description: DescriptionRecord, options?: { struck?: boolean }): HTMLElement;
   histogram(histogram: Histogram, positions: number[]): HTMLElement;
-  picture(picture: Picture, alt: string, properties?: Properties): HTMLImageElement;
+  image(file: ImageFile, alt: string, properties?: Properties): HTMLImageElement;
   crop(crop: CropRecord, unit: string, options?: { href?: string | null }): HTMLElement;
   legend(measure: Measure): HTMLElement;
   face(row: Face | null | undefined, options?: { lazy?: boolean }): HTMLElement;

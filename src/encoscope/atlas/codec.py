@@ -20,7 +20,14 @@ else:  # the bound is for type checkers: there is no such class when the program
 
 
 def to_plain(record: Any) -> Any:
-    """Dataclasses as mappings without their default fields, tuples as lists."""
+    """A record in JSON's own types.
+
+    Args:
+        record: A record, or a tuple, list or mapping of records.
+
+    Returns:
+        Dataclasses as mappings without the fields that have their default value, tuples as lists.
+    """
     if is_dataclass(record):
         values = {field.name: getattr(record, field.name) for field in fields(record)}
         defaults = _defaults(type(record))
@@ -33,9 +40,17 @@ def to_plain(record: Any) -> Any:
 
 
 def from_plain(kind: type[AnyRecord], plain: Any) -> AnyRecord:
-    """A record of this kind from what ``to_plain`` made; fields it does not know, from newer writers, are left out.
+    """A record from what ``to_plain`` gave.
 
-    Raises EncoscopeError when something has to be there and is not, or has another form.
+    Args:
+        kind: The record's class.
+        plain: The mapping; fields that the class does not know, from newer writers, are left out.
+
+    Returns:
+        The record.
+
+    Raises:
+        EncoscopeError: A required field is missing, or a field has another type.
     """
     try:
         return _read(kind, plain)
@@ -43,8 +58,16 @@ def from_plain(kind: type[AnyRecord], plain: Any) -> AnyRecord:
         raise EncoscopeError(f"this is no {kind.__name__}: {error!r}") from error
 
 
-def merged(old: AnyRecord, new: AnyRecord) -> AnyRecord:
-    """The old record with every part that the new one has."""
+def merge_records(old: AnyRecord, new: AnyRecord) -> AnyRecord:
+    """The old record with every field that the new one holds.
+
+    Args:
+        old: The record so far.
+        new: A record of the same class; its fields that have their default value change nothing.
+
+    Returns:
+        A record of the same class.
+    """
     defaults = _defaults(type(new))
     values = {field.name: getattr(new, field.name) for field in fields(new)}
     return replace(old, **{name: value for name, value in values.items() if value != defaults.get(name, MISSING)})
@@ -57,13 +80,13 @@ def _hints(kind: type) -> dict[str, Any]:
 
 @cache
 def _defaults(kind: type) -> dict[str, Any]:
-    found = {}
+    defaults = {}
     for field in fields(kind):
         if field.default is not MISSING:
-            found[field.name] = field.default
+            defaults[field.name] = field.default
         elif field.default_factory is not MISSING:
-            found[field.name] = field.default_factory()
-    return found
+            defaults[field.name] = field.default_factory()
+    return defaults
 
 
 def _read(hint: Any, plain: Any) -> Any:
@@ -76,15 +99,15 @@ def _read(hint: Any, plain: Any) -> Any:
     if origin in (Union, types.UnionType):
         if plain is None:
             return None
-        (inner,) = [part for part in get_args(hint) if part is not type(None)]
+        (inner,) = [member for member in get_args(hint) if member is not type(None)]
         return _read(inner, plain)
     if origin is abc.Mapping:
         return dict(plain)
     if origin is tuple:
-        parts = get_args(hint)
-        if len(parts) == 2 and parts[1] is Ellipsis:
-            return tuple(_read(parts[0], item) for item in plain)
-        return tuple(_read(part, item) for part, item in zip(parts, plain, strict=True))
+        items = get_args(hint)
+        if len(items) == 2 and items[1] is Ellipsis:
+            return tuple(_read(items[0], item) for item in plain)
+        return tuple(_read(kind, item) for kind, item in zip(items, plain, strict=True))
     if hint is float:
         return float(plain)
     if hint is int and (isinstance(plain, bool) or not isinstance(plain, int)):

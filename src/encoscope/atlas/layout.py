@@ -1,7 +1,7 @@
 """Where everything is in a site, and the form of the browser's shards: JSON inside one call, readable from both sides.
 
-``index.html`` and ``assets/`` are the pages, ``manifest.json`` what made the site, ``features.parquet`` the table of
-features, ``data/*.js`` the shards, ``images/ab/abcdef….webp`` the pictures, named by their content.
+``index.html`` and ``assets/`` are the pages, ``manifest.json`` what the site was built from, ``features.parquet`` the
+table of features, ``data/*.js`` the shards, ``images/ab/abcdef….webp`` the pictures, named by their content.
 """
 
 from __future__ import annotations
@@ -36,39 +36,88 @@ ROWS = 2000
 """Rows of the overview tables a shard."""
 
 _CALL = "encoscope.shard("
-_DETAILS = re.compile(r"(features|images|classes|comparisons)-(\d{6})\.js")
+_RECORDS = re.compile(r"(features|images|classes|comparisons)-(\d{6})\.js")
 
 
-def shard_name(kind: str, number: int) -> str:
-    """The name of a shard of records, of which ``SHARD[kind]`` share one."""
+def name_shard(kind: str, number: int) -> str:
+    """The name of a shard of records.
+
+    Args:
+        kind: One of ``KINDS``.
+        number: The shard's number; each holds ``SHARD[kind]`` records.
+
+    Returns:
+        Its name, without the ending of its file.
+
+    Example:
+        >>> name_shard("features", 3)
+        'features-000003'
+    """
     return f"{kind}-{number:06d}"
 
 
-def table_name(kind: str, number: int) -> str:
-    """The name of a shard of an overview table."""
+def name_table(kind: str, number: int) -> str:
+    """The name of a shard of an overview table.
+
+    Args:
+        kind: One of ``KINDS``.
+        number: The shard's number; each holds ``ROWS`` rows.
+
+    Returns:
+        Its name, without the ending of its file.
+
+    Example:
+        >>> name_table("features", 0)
+        'features-table-000'
+    """
     return f"{kind}-table-{number:03d}"
 
 
-def details(site: Path) -> dict[str, list[int]]:
-    """The numbers of the shards of records that are there, by kind, in order."""
-    found: dict[str, list[int]] = {kind: [] for kind in KINDS}
+def list_shards(site: Path) -> dict[str, list[int]]:
+    """The shards of records that a site holds.
+
+    Args:
+        site: The site's folder.
+
+    Returns:
+        For every kind the numbers of its shards, in order.
+    """
+    numbers: dict[str, list[int]] = {kind: [] for kind in KINDS}
     folder = site / DATA
     for file in folder.iterdir() if folder.is_dir() else ():
-        match = _DETAILS.fullmatch(file.name)
+        match = _RECORDS.fullmatch(file.name)
         if match:
-            found[match[1]].append(int(match[2]))
-    return {kind: sorted(numbers) for kind, numbers in found.items()}
+            numbers[match[1]].append(int(match[2]))
+    return {kind: sorted(entries) for kind, entries in numbers.items()}
 
 
 def write_shard(site: Path, name: str, content: Any) -> None:
-    """Write a shard, whole or not at all. It is plain ASCII, so that it reads the same whatever a host says it is."""
+    """Write a shard, whole or not at all. It is plain ASCII, so that it reads the same whatever a host says it is.
+
+    Args:
+        site: The site's folder.
+        name: The shard's name.
+        content: What it holds, in JSON's own types.
+    """
     body = json.dumps(content, separators=(",", ":"), allow_nan=False)
     with results.atomic_write(site / DATA / f"{name}.js") as temporary:
         temporary.write_text(f"{_CALL}{json.dumps(name)},{body});\n", encoding="ascii")
 
 
 def read_shard(site: Path, name: str) -> Any:
-    """What a shard holds. MissingError when there is none, EncoscopeError when it is damaged."""
+    """The content of a shard.
+
+    Args:
+        site: The site's folder.
+        name: The shard's name.
+
+    Returns:
+        What it holds, in JSON's own types.
+
+    Raises:
+        MissingError: There is no such shard.
+        EncoscopeError: It is damaged.
+    """
     file = site / DATA / f"{name}.js"
     head = f"{_CALL}{json.dumps(name)},"
     try:
@@ -83,7 +132,11 @@ def read_shard(site: Path, name: str) -> Any:
 
 
 def write_pages(site: Path) -> None:
-    """Put the pages into a site: ``index.html`` and its assets, as they ship with the package."""
+    """Put the pages into a site: ``index.html`` and its assets, as they ship with the package.
+
+    Args:
+        site: The site's folder.
+    """
     sources = {file.name: file.read_bytes() for file in (resources.files("encoscope.atlas") / "pages").iterdir()}
     digest = hashlib.sha256(b"".join(sources[name] for name in sorted(sources))).hexdigest()[:12]
     for name, content in sources.items():

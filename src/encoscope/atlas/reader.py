@@ -18,8 +18,8 @@ from encoscope.atlas.records import (
     ClassRecord,
     ComparisonRecord,
     FeatureRecord,
+    ImageFile,
     ImageRecord,
-    Picture,
     Record,
     SegmentationInfo,
 )
@@ -32,7 +32,21 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 class Atlas:
-    """A site as ``open`` gives it; it reads a shard when something in it is asked for. A partial site is one, too."""
+    """A site as ``encoscope.atlas.open`` gives it, also one that is still being built.
+
+    It reads a shard when a record in it is needed, and keeps the last 16.
+
+    Args:
+        path: The site's folder.
+        manifest: Its manifest, as it stands in the folder.
+
+    Example:
+        ::
+
+            atlas = encoscope.atlas.open("SITE")
+            feature = atlas.feature("layer4:485")
+            feature.description.concepts[0].text, feature.heldout_auc.value
+    """
 
     def __init__(self, path: Path, manifest: results.Document) -> None:
         self.path = path
@@ -65,30 +79,74 @@ class Atlas:
 
     @cached_property
     def segmentations(self) -> tuple[SegmentationInfo, ...]:
-        """How its images were parted."""
+        """How its images were segmented."""
         return tuple(from_plain(SegmentationInfo, item) for item in self.manifest["segmentations"])
 
     def feature(self, unit: str) -> FeatureRecord:
-        """One feature; UsageError names the nearest when it is not in the atlas."""
+        """One feature.
+
+        Args:
+            unit: As the atlas writes it, ``layer4:485``.
+
+        Returns:
+            Its record.
+
+        Raises:
+            UsageError: It is not in the atlas; the nearest ones are named.
+        """
         return self._record(FeatureRecord, "features", unit)
 
     def image(self, id: str) -> ImageRecord:
-        """One image by its id, or the start of it."""
-        whole = [known for known in self.images if known.startswith(id)] if id else []
-        return self._record(ImageRecord, "images", whole[0] if len(whole) == 1 else id)
+        """One image.
 
-    def klass(self, name: str | int) -> ClassRecord:
-        """One class by its name or index."""
+        Args:
+            id: The image's id, or the beginning of it.
+
+        Returns:
+            Its record.
+
+        Raises:
+            UsageError: It is not in the atlas.
+        """
+        matches = [known for known in self.images if known.startswith(id)] if id else []
+        return self._record(ImageRecord, "images", matches[0] if len(matches) == 1 else id)
+
+    def class_record(self, name: str | int) -> ClassRecord:
+        """One class.
+
+        Args:
+            name: The class's name, or its index in the network's output.
+
+        Returns:
+            Its record.
+
+        Raises:
+            UsageError: It is not in the atlas; the nearest ones are named.
+        """
         if isinstance(name, str) and name not in self._names:
             raise UsageError(f"the atlas has no class {name!r}{suggest_nearest(name, self._names)}")
         return self._record(ClassRecord, "classes", str(self._names[name] if isinstance(name, str) else name))
 
     def comparison(self, name: str) -> ComparisonRecord:
-        """The comparison with another atlas, by that one's name."""
+        """The comparison with another atlas.
+
+        Args:
+            name: What the other atlas is called here.
+
+        Returns:
+            Its record.
+
+        Raises:
+            UsageError: There is no such comparison.
+        """
         return self._record(ComparisonRecord, "comparisons", name)
 
-    def table(self) -> pyarrow.Table:
-        """All features with their words, measures and strongest images, a row each."""
+    def read_table(self) -> pyarrow.Table:
+        """All features with their descriptions, measures and strongest images, a row each.
+
+        Raises:
+            EncoscopeError: The table cannot be read.
+        """
         from pyarrow import parquet
 
         try:
@@ -96,8 +154,13 @@ class Atlas:
         except (OSError, ValueError) as error:
             raise EncoscopeError(f"{self.path / layout.TABLE} cannot be read: {error}") from error
 
-    def activations(self) -> tuple[tuple[str, ...], tuple[str, ...], Float32[np.ndarray, "units images"]]:
-        """Units, image ids, and every unit's value on every image. MissingError when the site does not hold them."""
+    def read_activations(self) -> tuple[tuple[str, ...], tuple[str, ...], Float32[np.ndarray, "units images"]]:
+        """Units, image ids, and every unit's value on every image.
+
+        Raises:
+            MissingError: The site does not hold them.
+            EncoscopeError: They are damaged.
+        """
         try:
             with np.load(self.path / layout.ACTIVATIONS, allow_pickle=False) as stored:
                 values = stored["values"].astype(np.float32) * stored["scale"].astype(np.float32)[:, None]
@@ -107,42 +170,56 @@ class Atlas:
         except (OSError, ValueError, KeyError) as error:
             raise EncoscopeError(f"{self.path / layout.ACTIVATIONS} is damaged: {error}") from error
 
-    def picture_path(self, picture: Picture) -> Path:
-        """The file of a picture."""
-        return self.path / layout.IMAGES / picture.name
+    def image_path(self, file: ImageFile) -> Path:
+        """Where an image file of the site is.
 
-    def picture(self, picture: Picture) -> Image.Image:
-        """A picture, loaded."""
-        with Image.open(self.picture_path(picture)) as image:
+        Args:
+            file: As a record holds it.
+
+        Returns:
+            The file's path.
+        """
+        return self.path / layout.IMAGES / file.name
+
+    def load_image(self, file: ImageFile) -> Image.Image:
+        """Load an image file of the site.
+
+        Args:
+            file: As a record holds it.
+
+        Returns:
+            The image, RGB or RGBA.
+        """
+        with Image.open(self.image_path(file)) as image:
             image.load()
             return image
 
     def _record(self, kind: type[AnyRecord], name: str, key: str) -> AnyRecord:
-        places = self._table(name)
-        if key not in places:
-            raise UsageError(f"the atlas has no {key!r} among its {name}{suggest_nearest(key, places)}")
+        positions = self._table(name)
+        if key not in positions:
+            raise UsageError(f"the atlas has no {key!r} among its {name}{suggest_nearest(key, positions)}")
         size = layout.SHARD[name]
-        shard = self._shard(layout.shard_name(name, places[key] // size))
-        return from_plain(kind, shard[places[key] % size])
+        shard = self._shard(layout.name_shard(name, positions[key] // size))
+        return from_plain(kind, shard[positions[key] % size])
 
     def _table(self, kind: str) -> dict[str, int]:
         return self._tables[kind]
 
     @cached_property
     def _tables(self) -> dict[str, dict[str, int]]:
-        """The place of every record, by kind and key (the first column of its table)."""
-        found: dict[str, dict[str, int]] = {}
+        """The position of every record, by kind and key (the first column of its table)."""
+        tables: dict[str, dict[str, int]] = {}
         for kind, count in self.manifest["tables"].items():
-            rows = [row for number in range(count) for row in self._shard(layout.table_name(kind, number))["rows"]]
-            found[kind] = {str(row[0]): place for place, row in enumerate(rows)}
-        return found
+            rows = [row for number in range(count) for row in self._shard(layout.name_table(kind, number))["rows"]]
+            tables[kind] = {str(row[0]): position for position, row in enumerate(rows)}
+        return tables
 
     @cached_property
     def _names(self) -> dict[str, int]:
         rows = [
             row
             for number in range(self.manifest["tables"]["classes"])
-            for row in self._shard(layout.table_name("classes", number))["rows"]
+            for row in self._shard(layout.name_table("classes", number))["rows"]
         ]
         return {row[1]: row[0] for row in rows}
 
@@ -151,9 +228,23 @@ class Atlas:
 
 
 def open_atlas(path: str | os.PathLike[str]) -> Atlas:
-    """Open a site for reading.
+    """Open a site for reading; also called ``encoscope.atlas.open``.
 
-    Raises MissingError when there is none at ``path``, EncoscopeError when it is of a newer format.
+    Args:
+        path: The site's folder.
+
+    Returns:
+        The atlas.
+
+    Raises:
+        MissingError: There is none at ``path``.
+        EncoscopeError: It has a newer format.
+
+    Example:
+        ::
+
+            atlas = encoscope.atlas.open("SITE")
+            atlas.read_table()  # features.parquet
     """
     site = Path(path)
     return Atlas(site, results.read(site / layout.MANIFEST, layout.KIND))

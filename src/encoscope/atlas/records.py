@@ -1,4 +1,4 @@
-"""What an atlas shows, as plain records: every part is optional, and no number comes without its unit or control."""
+"""What an atlas shows, as plain records: every field may be left out, and no number comes without its unit."""
 
 from __future__ import annotations
 
@@ -24,10 +24,22 @@ MAX_LEAVES = 64
 
 @dataclass(frozen=True)
 class Measure:
-    """One number, with what it counts and what it would be without the effect it claims.
+    """One number, with its unit and what a control gives in its place.
 
-    unit: what the number counts, in words ("AUC", "logits per standard deviation"); never empty.
-    interval: ends of a 95 % interval. control: the number a control gave, and control_name which control that was.
+    Attributes:
+        value: The number.
+        unit: What the number counts, in words ("AUC", "logits per standard deviation"); never empty.
+        control: The number that a control gave, None where there is none.
+        control_name: Which control that was; needed where there is one.
+        interval: Ends of a 95 % interval.
+
+    Raises:
+        UsageError: No unit, or a control without its name.
+        EncoscopeError: A number that is not finite.
+
+    Example:
+        >>> Measure(0.91, "AUC", 0.52, "permuted features").control
+        0.52
     """
 
     value: float
@@ -47,8 +59,14 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the site: its file's name (a hash of its content) and its size in pixels. See ``Writer.picture``."""
+class ImageFile:
+    """An image file of the site; see ``Writer.save_image``.
+
+    Attributes:
+        name: The file's name below ``images/``, a hash of its content.
+        width: In pixels.
+        height: In pixels.
+    """
 
     name: str
     width: int
@@ -57,7 +75,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Term:
-    """A word or phrase with its score; what the score is stands beside the list it is in."""
+    """A word or phrase with its score.
+
+    Attributes:
+        text: The word or phrase.
+        score: In the unit that ``DescriptionRecord.score`` names.
+    """
 
     text: str
     score: float
@@ -67,9 +90,15 @@ class Term:
 class DescriptionRecord:
     """What a feature stands for.
 
-    concepts, phrases: best first. spurious: found, too, where the feature is silent, and so removed.
-    method: which method gave them ("falcon", "soft-wpmi", ...). score: what the scores are ("cosine", ...).
-    control: the score that chance gives, and control_name how it was found. note: what a reader has to know.
+    Attributes:
+        concepts: Best first.
+        method: Which method gave them ("falcon", "soft-wpmi", ...).
+        score: What the scores are ("cosine", ...).
+        phrases: Best first.
+        spurious: Concepts that were removed, since images on which the feature is silent share them.
+        control: The score that chance gives.
+        control_name: How the control was measured.
+        note: What a reader has to know.
     """
 
     concepts: tuple[Term, ...]
@@ -84,21 +113,27 @@ class DescriptionRecord:
 
 @dataclass(frozen=True)
 class VisualizationRecord:
-    """A synthesized picture. transparent: the same with what did not matter made transparent. facet: of several.
+    """A synthesized picture of a unit.
 
-    notes: what a reader has to know, a sentence each.
+    Attributes:
+        method: Which method made it ("vital", "fourier", "maco").
+        picture: The picture.
+        transparent: The same with what did not matter made transparent.
+        activation: The unit's value on the picture.
+        facet: Which of several pictures of the unit it is.
+        notes: What a reader has to know, a sentence each.
     """
 
     method: str
-    picture: Picture
-    transparent: Picture | None = None
+    picture: ImageFile
+    transparent: ImageFile | None = None
     activation: Measure | None = None
     facet: str = ""
     notes: tuple[str, ...] = ()
 
     @property
-    def stands(self) -> bool:
-        """Whether it can stand for its unit: where known, it excites it a tenth as much as what it was matched to."""
+    def is_representative(self) -> bool:
+        """Whether it can represent its unit: its activation is at least a tenth of the control, where one is known."""
         measured = self.activation
         if measured is None or measured.control is None or measured.control <= 0:
             return True
@@ -107,14 +142,19 @@ class VisualizationRecord:
 
 @dataclass(frozen=True)
 class CropRecord:
-    """An image, or a part of it, and a unit's value there.
+    """An image, or a crop of it, and a unit's value there.
 
-    image: the image's id in this atlas. picture: what is shown. box: the part that was cropped,
-    marked when ``picture`` is the whole image. outline: closed polygons on the picture around what drives the unit.
+    Attributes:
+        image: The image's id in this atlas.
+        picture: What is shown.
+        value: The unit's value.
+        box: The region that was cropped, where ``picture`` is the whole image.
+        outline: Closed polygons on the picture around what drives the unit.
+        captions: Captions of the crop, best first.
     """
 
     image: str
-    picture: Picture
+    picture: ImageFile
     value: Measure
     box: Box | None = None
     outline: tuple[tuple[Point, ...], ...] = ()
@@ -123,7 +163,18 @@ class CropRecord:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often a unit takes which values over the atlas's images. edges: one more than counts."""
+    """How often a unit takes which values over the atlas's images.
+
+    Attributes:
+        edges: Ends of the bins, one more than counts.
+        counts: Images of each bin.
+        mean: Of the values over the images.
+        std: Standard deviation of the values over the images.
+        unit: What the values are.
+
+    Raises:
+        UsageError: Another number of edges.
+    """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -138,22 +189,36 @@ class Histogram:
 
 @dataclass(frozen=True)
 class CircuitLink:
-    """Another thing of the atlas - a unit, ``layer4:485``, or ``class:NAME`` - and how strongly it is tied to this.
+    """A unit or class of the atlas, and how strongly it is tied to the record that holds the link.
 
-    examples: images on which the target is strongest, which stand for it where the atlas has no record of it.
+    Attributes:
+        target: A unit, ``layer4:485``, or ``class:NAME``.
+        measure: How strongly it is tied.
+        examples: Images on which the target is strongest; they are shown where the atlas has no record of it.
     """
 
     target: str
     measure: Measure
-    examples: tuple[Picture, ...] = ()
+    examples: tuple[ImageFile, ...] = ()
 
 
 @dataclass(frozen=True)
 class FeatureRecord:
-    """One feature. What is not there yet is left out: a later record of the same unit adds to it.
+    """One feature. A field that is not known yet is left out: a later record of the same unit adds it.
 
-    activating: where it fires, strongest first. counterfactuals: images much like those where it does not.
-    sparsity: how rarely it fires. truth: how well its words predict it. clarity: how alike its crops are.
+    Attributes:
+        unit: The unit as it was written, ``layer4:485``.
+        layer: Its layer.
+        description: What it stands for.
+        heldout_auc: How well the description predicts the feature on images that were not used to find it.
+        clarity: How alike its crops are.
+        sparsity: How rarely it is active.
+        visualizations: What it looks like.
+        activating: The images on which it is strongest, strongest first.
+        counterfactuals: Images much like those, on which it is silent.
+        histogram: Its values over the images.
+        nearest: Features that rise and fall with it.
+        classes: Classes that it feeds.
     """
 
     unit: str
@@ -177,15 +242,35 @@ class FeatureRecord:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Labels of a grid over the whole image, row by row, as runs: (label, length, label, length, ...)."""
+    """Labels of a grid over the whole image, row by row, as runs.
+
+    Attributes:
+        rows: Of the grid.
+        columns: Of the grid.
+        runs: label, length, label, length, ...
+    """
 
     rows: int
     columns: int
     runs: tuple[int, ...]
 
     @classmethod
-    def of(cls, labels: Integer[np.ndarray, "rows columns"]) -> LabelMap:
-        """The runs of an array of labels from 0 on."""
+    def from_array(cls, labels: Integer[np.ndarray, "rows columns"]) -> LabelMap:
+        """The runs of an array of labels.
+
+        Args:
+            labels: Labels from 0 on.
+
+        Returns:
+            The label map.
+
+        Raises:
+            UsageError: An empty array, or a negative label.
+
+        Example:
+            >>> LabelMap.from_array(np.array([[0, 0], [0, 3]])).runs
+            (0, 3, 3, 1)
+        """
         flat = np.asarray(labels).ravel()
         if not flat.size or flat.min() < 0:
             raise UsageError(f"a label map of shape {labels.shape} is empty or holds negative labels")
@@ -194,8 +279,12 @@ class LabelMap:
         runs = np.stack([flat[starts], lengths], axis=1).ravel()
         return cls(labels.shape[0], labels.shape[1], tuple(runs.tolist()))
 
-    def array(self) -> Integer[np.ndarray, "rows columns"]:
-        """The labels as an array again. EncoscopeError when the runs do not fill the grid."""
+    def to_array(self) -> Integer[np.ndarray, "rows columns"]:
+        """The labels as an array again.
+
+        Raises:
+            EncoscopeError: The runs do not fill the grid.
+        """
         flat = np.repeat(np.array(self.runs[::2], dtype=np.int64), np.array(self.runs[1::2], dtype=np.int64))
         if flat.size != self.rows * self.columns:
             raise EncoscopeError(f"a label map of {self.rows} x {self.columns} cells holds {flat.size}: it is damaged")
@@ -204,7 +293,12 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class NodeTop:
-    """The features of the atlas that stand out in one region. node: a leaf, or ``leaves + step`` of the merges."""
+    """The features of the atlas that stand out in one region.
+
+    Attributes:
+        node: The region's node in the tree: a leaf, or ``leaves + step`` of the merges.
+        features: Strongest first.
+    """
 
     node: int
     features: tuple[CircuitLink, ...]
@@ -212,11 +306,14 @@ class NodeTop:
 
 @dataclass(frozen=True)
 class ImageSegmentation:
-    """How one image is parted, at every granularity.
+    """One segmentation of one image, at every granularity.
 
-    segmentation: the id of one of the atlas's segmentations. labels: the leaves, the finest cut's regions.
-    merges: for a segmentation of single images, which two nodes become one at each step (leaves are nodes 0 to L-1,
-    step i makes node L + i); K regions are left after L - K steps. Empty where all images share one tree.
+    Attributes:
+        segmentation: The id of one of the atlas's segmentations.
+        labels: The leaves: the regions of the finest cut.
+        merges: For a segmentation of single images, which two nodes become one at each step. Leaves are nodes 0 to
+            L - 1, step i makes node L + i; K regions remain after L - K steps. Empty where all images share one tree.
+        tops: The features that stand out in the regions.
     """
 
     segmentation: str
@@ -227,12 +324,23 @@ class ImageSegmentation:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of the atlas. id: sha256 of its file. name: shown for it. label: its class, where it is known."""
+    """One image of the atlas.
+
+    Attributes:
+        id: sha256 of its file.
+        name: What is shown as its name.
+        picture: The image.
+        thumbnail: The same, small.
+        label: Its class, where it is known.
+        predictions: The network's classes, most probable first.
+        segmentations: One for each of the atlas's segmentations.
+        tops: The features that stand out in the image.
+    """
 
     id: str
     name: str = ""
-    picture: Picture | None = None
-    thumbnail: Picture | None = None
+    picture: ImageFile | None = None
+    thumbnail: ImageFile | None = None
     label: str | None = None
     predictions: tuple[CircuitLink, ...] = ()
     segmentations: tuple[ImageSegmentation, ...] = ()
@@ -246,7 +354,12 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class CircuitLayer:
-    """The channels of one layer that a class rests on, heaviest first."""
+    """The channels of one layer that a class rests on.
+
+    Attributes:
+        layer: The layer's name.
+        channels: Heaviest first.
+    """
 
     layer: str
     channels: tuple[CircuitLink, ...]
@@ -254,10 +367,18 @@ class CircuitLayer:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that the network takes for something else, and what drove that, in words where there are any."""
+    """An image that the network takes for another class.
+
+    Attributes:
+        image: The image's id.
+        picture: The image.
+        predicted: The name of the class that the network takes it for.
+        confidence: The probability of that class.
+        drivers: The features that drove the prediction, strongest first.
+    """
 
     image: str
-    picture: Picture
+    picture: ImageFile
     predicted: str
     confidence: Measure
     drivers: tuple[CircuitLink, ...] = ()
@@ -265,7 +386,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class ClassRecord:
-    """One class: what it looks like, what it rests on, and where it fails."""
+    """One class: what it looks like, what it rests on, and where it fails.
+
+    Attributes:
+        name: The class's name.
+        index: The class's index in the network's output.
+        visualizations: What it looks like.
+        images: The images with the highest logits.
+        accuracy: The share of its images that are recognized.
+        circuit: The channels that it rests on, layer by layer.
+        circuit_method: How the circuit's weights were measured.
+        failures: Images of the class that are taken for another.
+    """
 
     name: str
     index: int
@@ -284,17 +416,31 @@ class ClassRecord:
 
 @dataclass(frozen=True)
 class MatchedFeature:
-    """A feature of another atlas, as much of it as the comparison shows."""
+    """A feature of another atlas, as much of it as the comparison shows.
+
+    Attributes:
+        unit: The unit as that atlas writes it.
+        concepts: Of its description, best first.
+        picture: Its visualization.
+        crops: Of the images on which it is strongest.
+    """
 
     unit: str
     concepts: tuple[str, ...] = ()
-    picture: Picture | None = None
-    crops: tuple[Picture, ...] = ()
+    picture: ImageFile | None = None
+    crops: tuple[ImageFile, ...] = ()
 
 
 @dataclass(frozen=True)
 class MatchedPair:
-    """A feature here and the one most like it in the other atlas. mutual: each is the other's best match."""
+    """A feature of this atlas and the most similar one of another atlas.
+
+    Attributes:
+        unit: The unit of this atlas.
+        other: The feature of the other atlas.
+        similarity: How similar they are.
+        mutual: Whether each is the other's best match.
+    """
 
     unit: str
     other: MatchedFeature
@@ -304,7 +450,16 @@ class MatchedPair:
 
 @dataclass(frozen=True)
 class ComparisonRecord:
-    """Another atlas beside this one. images: how many images both hold, over which the similarity was taken."""
+    """Another atlas beside this one.
+
+    Attributes:
+        name: What the other atlas is called here.
+        model: The source of its model.
+        digest: The digest of its model.
+        images: How many images both hold, over which the similarity was measured.
+        pairs: One for every feature of this atlas.
+        method: What the similarity is.
+    """
 
     name: str
     model: str
@@ -321,10 +476,19 @@ class ComparisonRecord:
 
 @dataclass(frozen=True)
 class SegmentationInfo:
-    """A way all images were parted: over which layers, one by one ("image") or jointly ("joint"), with which tree.
+    """How all images were segmented.
 
-    leaves: labels of the finest cut. merges, sizes: of the shared tree of a joint one: see
-    ``ImageSegmentation.merges``, and the cells of each leaf over all images.
+    Attributes:
+        id: What records of images call it.
+        layers: The layers whose activations were clustered, as one feature.
+        scope: "image" (every image alone) or "joint" (all images together).
+        leaves: Labels of the finest cut, 1 to ``MAX_LEAVES``.
+        merges: Of a joint one: the tree that all images share, see ``ImageSegmentation``.
+        sizes: Of a joint one: the cells of each leaf over all images.
+        settings: The method's settings, in words.
+
+    Raises:
+        UsageError: Another scope, or another number of leaves.
     """
 
     id: str

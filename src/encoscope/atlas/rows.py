@@ -35,7 +35,7 @@ _PARQUET = {
     "activating_images": _TEXTS,
     "activating_values": _NUMBERS,
 }
-CARDS: dict[str, tuple[str, ...]] = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     "features": (
         *("unit", "layer", "method", "concepts", "phrases", "heldout_auc", "heldout_auc_control"),
         *("clarity", "clarity_control", "sparsity", "sparsity_control", "picture", "crops"),
@@ -47,34 +47,44 @@ CARDS: dict[str, tuple[str, ...]] = {
 """The columns of the overview tables, in the order in which their rows list them."""
 
 
-def row_of(record: Record) -> Row:
-    """All that any table tells about a record."""
+def make_row(record: Record) -> Row:
+    """All that any table tells about a record.
+
+    Args:
+        record: A record of any kind.
+
+    Returns:
+        Its values by the names of columns.
+    """
     if isinstance(record, FeatureRecord):
-        return _feature(record)
+        return _feature_row(record)
     if isinstance(record, ImageRecord):
-        return _image(record)
+        return _image_row(record)
     if isinstance(record, ClassRecord):
-        pictures = [picture.picture.name for picture in record.visualizations if picture.stands]
-        pictures += [crop.picture.name for crop in record.images]
-        return {
-            "index": record.index,
-            "name": record.name,
-            "picture": pictures[0] if pictures else None,
-            **_measure("accuracy", record.accuracy),
-            "failures": len(record.failures),
-            "images": [crop.picture.name for crop in record.images[:3]],
-        }
-    assert isinstance(record, ComparisonRecord)
-    return {"name": record.name, "model": record.model, "images": record.images, "pairs": len(record.pairs)}
+        return _class_row(record)
+    return _comparison_row(record)
 
 
-def card(kind: str, row: Row) -> list[Any]:
-    """A row as the overview tables list it; numbers in four digits."""
-    return [_short(row.get(column)) for column in CARDS[kind]]
+def select_columns(kind: str, row: Row) -> list[Any]:
+    """A row as the overview table of its kind lists it.
+
+    Args:
+        kind: "features", "images", "classes" or "comparisons".
+        row: What ``make_row`` gave.
+
+    Returns:
+        The values of the table's columns, numbers in four digits.
+    """
+    return [_shorten(row.get(column)) for column in COLUMNS[kind]]
 
 
 def write_parquet(path: Path, rows: Sequence[Row]) -> None:
-    """The table of features; columns that a feature has nothing for hold null."""
+    """Write the table of features; columns that a feature has nothing for hold null.
+
+    Args:
+        path: The file.
+        rows: Of all features, in order.
+    """
     import pyarrow
     from pyarrow import parquet
 
@@ -90,7 +100,7 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> None:
         parquet.write_table(pyarrow.table(columns, schema), temporary)
 
 
-def _feature(record: FeatureRecord) -> Row:
+def _feature_row(record: FeatureRecord) -> Row:
     description, shown, histogram = record.description, record.visualizations, record.histogram
     interval = None if record.heldout_auc is None else record.heldout_auc.interval
     return {
@@ -101,26 +111,26 @@ def _feature(record: FeatureRecord) -> Row:
         "concept_scores": [] if description is None else [term.score for term in description.concepts],
         "phrases": [] if description is None else [term.text for term in description.phrases],
         "spurious": [] if description is None else [term.text for term in description.spurious],
-        **_measure("heldout_auc", record.heldout_auc),
+        **_measure_columns("heldout_auc", record.heldout_auc),
         "heldout_auc_low": None if interval is None else interval[0],
         "heldout_auc_high": None if interval is None else interval[1],
-        **_measure("clarity", record.clarity),
-        **_measure("sparsity", record.sparsity),
+        **_measure_columns("clarity", record.clarity),
+        **_measure_columns("sparsity", record.sparsity),
         "mean": None if histogram is None else histogram.mean,
         "std": None if histogram is None else histogram.std,
-        "picture": next((one.picture.name for one in shown if one.stands), None),
+        "picture": next((entry.picture.name for entry in shown if entry.is_representative), None),
         "crops": [crop.picture.name for crop in record.activating[:4]],
         "activating_images": [crop.image for crop in record.activating],
         "activating_values": [crop.value.value for crop in record.activating],
     }
 
 
-def _image(record: ImageRecord) -> Row:
+def _image_row(record: ImageRecord) -> Row:
     thumbnail = record.thumbnail or record.picture
     shares: dict[str, list[int]] = {}
     for segmentation in record.segmentations:
-        if not segmentation.merges:  # clusters that all images share: how much of this one each takes, in thousandths
-            counts = np.bincount(segmentation.labels.array().ravel())
+        if not segmentation.merges:  # clusters that all images share: how much of this image each takes, in thousandths
+            counts = np.bincount(segmentation.labels.to_array().ravel())
             shares[segmentation.segmentation] = np.round(1000 * counts / counts.sum()).astype(int).tolist()
     return {
         "id": record.id,
@@ -132,15 +142,32 @@ def _image(record: ImageRecord) -> Row:
     }
 
 
-def _measure(name: str, measure: Measure | None) -> Row:
+def _class_row(record: ClassRecord) -> Row:
+    faces = [entry.picture.name for entry in record.visualizations if entry.is_representative]
+    faces += [crop.picture.name for crop in record.images]
+    return {
+        "index": record.index,
+        "name": record.name,
+        "picture": faces[0] if faces else None,
+        **_measure_columns("accuracy", record.accuracy),
+        "failures": len(record.failures),
+        "images": [crop.picture.name for crop in record.images[:3]],
+    }
+
+
+def _comparison_row(record: ComparisonRecord) -> Row:
+    return {"name": record.name, "model": record.model, "images": record.images, "pairs": len(record.pairs)}
+
+
+def _measure_columns(name: str, measure: Measure | None) -> Row:
     if measure is None:
         return {name: None, f"{name}_control": None}
     return {name: measure.value, f"{name}_control": measure.control}
 
 
-def _short(value: Any) -> Any:
+def _shorten(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, Mapping):
-        return {key: _short(item) for key, item in value.items()}
-    return [_short(item) for item in value] if isinstance(value, list) else value
+        return {key: _shorten(item) for key, item in value.items()}
+    return [_shorten(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Pictures of a site: WebP files named by their content, so that the same picture is there once."""
+"""Pictures of a site: WebP files named by their content, so that a picture that is used twice is stored once."""
 
 from __future__ import annotations
 
@@ -12,19 +12,29 @@ from PIL import Image
 
 from encoscope import plots, results
 from encoscope.atlas.layout import IMAGES
-from encoscope.atlas.records import Picture
+from encoscope.atlas.records import ImageFile
 from encoscope.errors import UsageError
 
 QUALITY = 82
 
 
-def save(site: Path, image: Any, *, side: int | None = None, quality: int = QUALITY) -> Picture:
-    """Write a picture into a site and say where it is.
+def save_image(site: Path, image: Any, *, side: int | None = None, quality: int = QUALITY) -> ImageFile:
+    """Write a picture into a site.
 
-    image: a PIL image, a Photo, or pixels ``[height, width, channels]`` (uint8, or floats in [0, 1]; four channels are
-    colour and opacity). side: the long side is made at most this many pixels.
+    Args:
+        site: The site's folder.
+        image: A PIL image, a ``LoadedImage``, or pixels ``[height, width, channels]`` (uint8, or floats in [0, 1]; four
+            channels are color and opacity).
+        side: The long side is made at most this many pixels; None keeps the size.
+        quality: Of the WebP file, 0 to 100.
+
+    Returns:
+        The file's name and size.
+
+    Raises:
+        UsageError: Pixels of another shape.
     """
-    shown = image if isinstance(image, Image.Image) else _from_pixels(image)
+    shown = image if isinstance(image, Image.Image) else _to_image(image)
     if shown.mode not in ("RGB", "RGBA"):
         shown = shown.convert("RGB")
     if side is not None and max(shown.size) > side:
@@ -40,10 +50,10 @@ def save(site: Path, image: Any, *, side: int | None = None, quality: int = QUAL
     if not file.is_file():
         with results.atomic_write(file) as temporary:
             temporary.write_bytes(content)
-    return Picture(name, shown.width, shown.height)
+    return ImageFile(name, shown.width, shown.height)
 
 
-def _from_pixels(image: Any) -> Image.Image:
+def _to_image(image: Any) -> Image.Image:
     pixels = np.asarray(getattr(image, "pixels", image))
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         if pixels.dtype != np.uint8:

@@ -16,13 +16,19 @@ if TYPE_CHECKING:  # reading an atlas needs no torch
 Merges = tuple[tuple[int, int], ...]
 
 
-def nested(
+def truncate_tree(
     tree: WardTree, leaves: int, weights: Num[np.ndarray, " points"] | None = None
 ) -> tuple[Int[np.ndarray, " points"], Merges]:
-    """Every point's leaf when ``leaves`` remain (fewer when there are fewer points), and the merges from there on.
+    """The upper end of a tree: every point's leaf, and the merges from there on.
 
-    Leaves are numbered by size, 0 the largest (by ``weights``, one a point unless given). Step i of the merges makes
-    node L + i, for L leaves.
+    Args:
+        tree: A whole tree over points.
+        leaves: How many leaves remain; fewer where there are fewer points.
+        weights: Of the points, when leaves are ordered by size; None counts every point once.
+
+    Returns:
+        The leaf of every point, numbered by size with 0 the largest, and the merges: step i makes node L + i, for L
+        leaves.
     """
     count = min(leaves, tree.points)
     labels = tree.cut(count)
@@ -33,8 +39,8 @@ def nested(
     node = {}  # of the whole tree's nodes, those of the upper end
     parent = np.arange(2 * tree.points - 1)
     parent[tree.merges[:done].ravel()] = np.repeat(tree.points + np.arange(done), 2)
-    for place in range(tree.points + done - 1, -1, -1):  # parents have higher numbers than their children
-        parent[place] = parent[parent[place]]
+    for child in range(tree.points + done - 1, -1, -1):  # parents have higher numbers than their children
+        parent[child] = parent[parent[child]]
     for point, root in enumerate(parent[: tree.points].tolist()):
         node[root] = int(labels[point])
     merges = []
@@ -44,8 +50,24 @@ def nested(
     return labels, tuple(merges)
 
 
-def cut(merges: Sequence[tuple[int, int]], leaves: int, regions: int) -> Int[np.ndarray, " leaves"]:
-    """The node that each leaf belongs to when ``regions`` remain."""
+def cut_tree(merges: Sequence[tuple[int, int]], leaves: int, regions: int) -> Int[np.ndarray, " leaves"]:
+    """The node that each leaf belongs to when some number of regions remain.
+
+    Args:
+        merges: Pairs of nodes that become one, in order.
+        leaves: How many leaves the tree has.
+        regions: How many regions remain, 1 to ``leaves``.
+
+    Returns:
+        The node of every leaf.
+
+    Raises:
+        UsageError: A number of regions that the tree does not have.
+
+    Example:
+        >>> cut_tree([(0, 1), (2, 3)], 3, 2).tolist()
+        [3, 3, 2]
+    """
     if not 1 <= regions <= leaves:
         raise UsageError(f"{leaves} leaves can be cut into 1 to {leaves} regions, not {regions}")
     nodes = np.arange(leaves)
@@ -54,9 +76,21 @@ def cut(merges: Sequence[tuple[int, int]], leaves: int, regions: int) -> Int[np.
     return nodes
 
 
-def members(merges: Sequence[tuple[int, int]], leaves: int) -> dict[int, list[int]]:
-    """The leaves below every node, leaves themselves included."""
-    found = {leaf: [leaf] for leaf in range(leaves)}
+def list_members(merges: Sequence[tuple[int, int]], leaves: int) -> dict[int, list[int]]:
+    """The leaves below every node, leaves themselves included.
+
+    Args:
+        merges: Pairs of nodes that become one, in order.
+        leaves: How many leaves the tree has.
+
+    Returns:
+        The leaves of every node, in order.
+
+    Example:
+        >>> list_members([(0, 1)], 2)
+        {0: [0], 1: [1], 2: [0, 1]}
+    """
+    members = {leaf: [leaf] for leaf in range(leaves)}
     for step, (first, second) in enumerate(merges):
-        found[leaves + step] = sorted(found[first] + found[second])
-    return found
+        members[leaves + step] = sorted(members[first] + members[second])
+    return members

@@ -1,4 +1,4 @@
-"""Writing a site, record by record: stopped at any moment, what is there is a valid atlas, and it can go on."""
+"""Writing a site, record by record: stopped at any moment, the folder holds a valid atlas, and writing can resume."""
 
 from __future__ import annotations
 
@@ -8,34 +8,53 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Float
 
 from encoscope import plots, results
 from encoscope.atlas import layout, thumbnails
-from encoscope.atlas.codec import from_plain, merged, to_plain
-from encoscope.atlas.records import Picture, Record, SegmentationInfo
-from encoscope.atlas.rows import CARDS, Row, card, row_of, write_parquet
+from encoscope.atlas.codec import from_plain, merge_records, to_plain
+from encoscope.atlas.records import ImageFile, Record, SegmentationInfo
+from encoscope.atlas.rows import COLUMNS, Row, make_row, select_columns, write_parquet
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.store.lock import Lock
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
-_EVERY = 10.0  # seconds between two writes of shards that are not full: what a kill can cost
+_EVERY = 10.0  # seconds between two writes of shards that are not full: at most these are lost when it is killed
 _HELD = 32  # shards kept in memory
 
 
 class Writer:
-    """Add records to a site; ``publish`` makes the pages show them. One process at a time; also a context manager.
+    """Adds records to a site; ``publish`` makes the pages show them.
 
-    path: the site's folder, made if it is not there. title, model, data, settings, seed: what the atlas is of; they go
-    into the manifest and onto its page. ``data`` and ``settings`` decide whether a later run may go on: see ``key``.
-    key: what must be the same for going on with a site that is there (say, digests); UsageError when it is not.
+    One process at a time writes to a site. A record whose key is there already is merged: the fields of the new one
+    are added. Shards are written when they are full, every ten seconds, and by ``flush``. A Writer is a context
+    manager; leaving the block publishes, also after an exception.
 
-    A record that is there already takes on the parts of a new one. Shards are written when they are full, every ten
-    seconds, and by ``flush``; leaving the block publishes, also when it was left by an exception.
+    Args:
+        path: The site's folder; it is made if it is not there.
+        title: What the pages call the atlas.
+        model: What is said of the model: its source, its digest, ...; None where there is none.
+        data: What is said of the images.
+        settings: What is said of the settings.
+        seed: What is said of the seed.
+        key: What must be equal for resuming a site that is there (digests, say).
+
+    Raises:
+        UsageError: The folder holds a site of another key.
+        EncoscopeError: Another process writes to it, or it has lost its manifest.
+
+    Example:
+        ::
+
+            from encoscope.atlas import FeatureRecord, Measure, Writer
+
+            with Writer("MINE", title="Mine", model=None, data={"source": "photos"}, settings={}) as site:
+                auc = Measure(0.91, "AUC", 0.52, "permuted features")
+                site.add(FeatureRecord("layer4:485", "layer4", heldout_auc=auc))
     """
 
     def __init__(
@@ -54,7 +73,7 @@ class Writer:
             (self.path / folder).mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.path / ".lock")
         try:
-            before = self._before(key)
+            before = self._previous_manifest(key)
         except BaseException:
             self._lock.release()
             raise
@@ -75,7 +94,7 @@ class Writer:
         self.skipped: list[Mapping[str, str]] = before.get("skipped", [])
         self._held: dict[tuple[str, int], list[Record]] = {}  # oldest use first
         self._dirty: set[tuple[str, int]] = set()
-        self._places: dict[str, dict[str, int]] = {kind: {} for kind in layout.KINDS}
+        self._positions: dict[str, dict[str, int]] = {kind: {} for kind in layout.KINDS}
         self._rows: dict[str, list[Row]] = {kind: [] for kind in layout.KINDS}
         self._flushed = time.monotonic()
         self._load()
@@ -93,79 +112,140 @@ class Writer:
             self.close()
 
     def close(self) -> None:
-        """Let others write; nothing that was not flushed is kept."""
+        """Let others write; records that were not flushed are lost."""
         self._lock.release()
 
     # Records
 
     def add(self, record: Record) -> None:
-        """Add a record, or what it says anew to the one of the same key."""
+        """Add a record, or its fields to the record of the same key.
+
+        Args:
+            record: A record of any kind.
+
+        Raises:
+            UsageError: It is no record of an atlas.
+        """
         kind = _kind_of(record)
-        place = self._places[kind].get(record.key)
-        if place is None:
-            place = len(self._rows[kind])
-            self._places[kind][record.key] = place
+        position = self._positions[kind].get(record.key)
+        if position is None:
+            position = len(self._rows[kind])
+            self._positions[kind][record.key] = position
             self._rows[kind].append({})
-            shard = self._shard(kind, place)
+            shard = self._shard(kind, position)
             shard.append(record)
         else:
-            shard = self._shard(kind, place)
-            record = shard[place % layout.SHARD[kind]] = merged(shard[place % layout.SHARD[kind]], record)
-        self._rows[kind][place] = row_of(record)
-        self._dirty.add((kind, place // layout.SHARD[kind]))
+            shard = self._shard(kind, position)
+            slot = position % layout.SHARD[kind]
+            record = shard[slot] = merge_records(shard[slot], record)
+        self._rows[kind][position] = make_row(record)
+        self._dirty.add((kind, position // layout.SHARD[kind]))
         if time.monotonic() - self._flushed > _EVERY:
             self.flush()
 
     def get(self, kind: type[AnyRecord], key: str) -> AnyRecord | None:
-        """The record as it is so far; None when there is none."""
-        name = next(name for name, known in layout.KINDS.items() if known is kind)
-        place = self._places[name].get(key)
-        if place is None:
-            return None
-        found = self._shard(name, place)[place % layout.SHARD[name]]
-        assert isinstance(found, kind)
-        return found
+        """A record as it is so far.
+
+        Args:
+            kind: The record's class.
+            key: Its unit, image id, class index or name.
+
+        Returns:
+            The record; None when there is none.
+        """
+        name = _name_of(kind)
+        position = self._positions[name].get(key)
+        return None if position is None else self._record(kind, name, position)
 
     def records(self, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
-        """All records of a kind, in the order they were first added."""
-        name = next(name for name, known in layout.KINDS.items() if known is kind)
-        for key in list(self._places[name]):
-            found = self.get(kind, key)
-            assert found is not None
-            yield found
+        """All records of a kind.
 
-    def picture(self, image: Any, *, side: int | None = None, quality: int = thumbnails.QUALITY) -> Picture:
-        """Keep a picture (PIL, Photo, or pixels ``[height, width, 3 or 4]``); the long side at most ``side``."""
-        return thumbnails.save(self.path, image, side=side, quality=quality)
+        Args:
+            kind: The records' class.
+
+        Yields:
+            The records, in the order in which they were first added.
+        """
+        name = _name_of(kind)
+        for position in list(self._positions[name].values()):
+            yield self._record(kind, name, position)
+
+    def save_image(self, image: Any, *, side: int | None = None, quality: int = thumbnails.QUALITY) -> ImageFile:
+        """Write a picture into the site.
+
+        Args:
+            image: A PIL image, a ``LoadedImage``, or pixels ``[height, width, 3 or 4]``.
+            side: The long side is made at most this many pixels; None keeps the size.
+            quality: Of the WebP file, 0 to 100.
+
+        Returns:
+            What records hold of it.
+        """
+        return thumbnails.save_image(self.path, image, side=side, quality=quality)
 
     # What is said about the whole
 
-    def segmentation(self, info: SegmentationInfo) -> None:
-        """Say how images were parted; their records' parts name it."""
+    def add_segmentation(self, info: SegmentationInfo) -> None:
+        """Say how images were segmented.
+
+        Args:
+            info: Records of images name it by its id.
+        """
         self._segmentations[info.id] = info
 
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Say how far a part of the work is. ``finished`` asks for it, and the about page shows it."""
+    def set_stage(self, name: str, done: int, total: int) -> None:
+        """Say how far a stage of the work is; the about page shows it.
+
+        Args:
+            name: Of the stage.
+            done: How many of its steps are done.
+            total: How many steps it has.
+        """
         self._stages[name] = {"done": done, "total": total}
 
-    def finished(self, name: str) -> bool:
-        """Whether a part of the work was done to its end."""
+    def is_finished(self, name: str) -> bool:
+        """Whether all steps of a stage are done.
+
+        Args:
+            name: Of the stage.
+
+        Returns:
+            True when they are; False also for a stage that was never set.
+        """
         stage = self._stages.get(name)
         return stage is not None and stage["done"] >= stage["total"]
 
-    def method(self, name: str, **facts: str | int | float) -> None:
-        """Say what made a part of the records: other models and data it took, with their digests, and settings."""
+    def set_method(self, name: str, **facts: str | int | float) -> None:
+        """Say which method gave some of the records.
+
+        Args:
+            name: Of the method.
+            facts: Other models and data that it took, with their digests, and its settings.
+        """
         self._methods[name] = facts
 
-    def control(self, text: str) -> None:
-        """Say in one sentence what a control on these pages is; the about page lists them."""
+    def add_control(self, text: str) -> None:
+        """Say what a control on these pages is; the about page lists them.
+
+        Args:
+            text: One sentence.
+        """
         if text not in self._controls:
             self._controls.append(text)
 
-    def activations(
+    def save_activations(
         self, units: Sequence[str], images: Sequence[str], values: Float[np.ndarray, "units images"]
     ) -> None:
-        """Keep every unit's value on every image, for comparisons with other atlases (half precision)."""
+        """Keep every unit's value on every image, for comparisons with other atlases (half precision).
+
+        Args:
+            units: As the atlas writes them.
+            images: The ids of images.
+            values: A row for each unit, a column for each image.
+
+        Raises:
+            UsageError: Values of another shape.
+        """
         if values.shape != (len(units), len(images)):
             raise UsageError(f"values of shape {values.shape} for {len(units)} units and {len(images)} images")
         scale = np.maximum(np.abs(values).max(axis=1, initial=0), np.finfo(np.float32).tiny)
@@ -192,18 +272,20 @@ class Writer:
         self.flush()
         for kind, rows in self._rows.items():
             for number, start in enumerate(range(0, len(rows), layout.ROWS)):
-                cards = [card(kind, row) for row in rows[start : start + layout.ROWS]]
+                cards = [select_columns(kind, row) for row in rows[start : start + layout.ROWS]]
                 layout.write_shard(
-                    self.path, layout.table_name(kind, number), {"columns": CARDS[kind], "first": start, "rows": cards}
+                    self.path,
+                    layout.name_table(kind, number),
+                    {"columns": COLUMNS[kind], "first": start, "rows": cards},
                 )
         write_parquet(self.path / layout.TABLE, self._rows["features"])
-        manifest = self.manifest()
+        manifest = self.make_manifest()
         results.write(self.path / layout.MANIFEST, manifest)
         layout.write_shard(self.path, "manifest", manifest)
         layout.write_shard(self.path, "live", None)  # a server answers with what it can do instead
         layout.write_pages(self.path)
 
-    def manifest(self) -> results.Document:
+    def make_manifest(self) -> results.Document:
         """What the manifest says now."""
         about = self._about
         document = results.envelope(
@@ -212,7 +294,7 @@ class Writer:
         del document["results"]
         counts = {kind: len(rows) for kind, rows in self._rows.items()}
         layers = dict.fromkeys(row["layer"] for row in self._rows["features"] if row["layer"])
-        colours = plots.palette(max([20, *(info.leaves for info in self._segmentations.values())]))
+        colors = plots.palette(max([20, *(info.leaves for info in self._segmentations.values())]))
         return {
             **document,
             "title": about["title"],
@@ -226,14 +308,18 @@ class Writer:
             "stages": self._stages,
             "methods": self._methods,
             "controls": self._controls,
-            "palette": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours.tolist()],
+            "palette": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors.tolist()],
         }
 
     # Shards
 
-    def _shard(self, kind: str, place: int) -> list[Record]:
-        """The shard that holds a place, in memory; the one least recently used leaves."""
-        slot = (kind, place // layout.SHARD[kind])
+    def _record(self, kind: type[AnyRecord], name: str, position: int) -> AnyRecord:
+        record = self._shard(name, position)[position % layout.SHARD[name]]
+        return cast("AnyRecord", record)  # a shard of a kind holds records of that kind alone
+
+    def _shard(self, kind: str, position: int) -> list[Record]:
+        """The shard that holds a position, in memory; the one least recently used leaves."""
+        slot = (kind, position // layout.SHARD[kind])
         if slot in self._held:
             self._held[slot] = self._held.pop(slot)
             return self._held[slot]
@@ -242,46 +328,50 @@ class Writer:
             if oldest in self._dirty:
                 self._write(*oldest)
             del self._held[oldest]
-        name = layout.shard_name(*slot)
-        there = (self.path / layout.DATA / f"{name}.js").is_file()
-        self._held[slot] = _records(self.path, *slot) if there and place < len(self._rows[kind]) else []
+        name = layout.name_shard(*slot)
+        exists = (self.path / layout.DATA / f"{name}.js").is_file()
+        self._held[slot] = _read_records(self.path, *slot) if exists and position < len(self._rows[kind]) else []
         return self._held[slot]
 
     def _write(self, kind: str, number: int) -> None:
-        name = layout.shard_name(kind, number)
+        name = layout.name_shard(kind, number)
         layout.write_shard(self.path, name, [to_plain(record) for record in self._held[kind, number]])
         self._dirty.discard((kind, number))
 
     def _load(self) -> None:
-        """Take up the records that are there: the shards of records are the truth, tables are made from them."""
-        for kind, numbers in layout.details(self.path).items():
+        """Take up the records that are there: the tables are made from the shards of records."""
+        for kind, numbers in layout.list_shards(self.path).items():
             for number in numbers:
                 if number * layout.SHARD[kind] != len(self._rows[kind]):
-                    break  # a shard before it is missing: what follows has no place
-                for record in _records(self.path, kind, number):
-                    self._places[kind][record.key] = len(self._rows[kind])
-                    self._rows[kind].append(row_of(record))
+                    break  # a shard before it is missing: what follows has no position
+                for record in _read_records(self.path, kind, number):
+                    self._positions[kind][record.key] = len(self._rows[kind])
+                    self._rows[kind].append(make_row(record))
 
-    def _before(self, key: str) -> dict[str, Any]:
+    def _previous_manifest(self, key: str) -> dict[str, Any]:
         """The manifest of the site as it is, if there is one with the same key."""
         file = self.path / layout.MANIFEST
         if not file.exists():
-            if any(numbers for numbers in layout.details(self.path).values()):
+            if any(numbers for numbers in layout.list_shards(self.path).values()):
                 raise EncoscopeError(f"{self.path} holds an atlas without its manifest: start over in another folder")
             return {}
-        found = results.read(file, layout.KIND)
-        if found.get("key", "") != key:
+        manifest = results.read(file, layout.KIND)
+        if manifest.get("key", "") != key:
             raise UsageError(
                 f"{self.path} holds an atlas made from another model, other images or other settings: "
                 "give another folder, or start over (--fresh)"
             )
-        return found
+        return manifest
 
 
-def clear(path: str | os.PathLike[str]) -> None:
-    """Remove a site's own files, and no others, so that a new one can be written there."""
+def clear_site(path: str | os.PathLike[str]) -> None:
+    """Remove a site's own files, and no others, so that a new one can be written there.
+
+    Args:
+        path: The site's folder; nothing is removed where it holds no site.
+    """
     site = Path(path)
-    if not (site / layout.MANIFEST).exists() and not any(layout.details(site).values()):
+    if not (site / layout.MANIFEST).exists() and not any(layout.list_shards(site).values()):
         return
     for folder in (layout.DATA, layout.IMAGES, layout.ASSETS, "nave"):
         shutil.rmtree(site / folder, ignore_errors=True)
@@ -289,8 +379,12 @@ def clear(path: str | os.PathLike[str]) -> None:
         (site / name).unlink(missing_ok=True)
 
 
-def _records(site: Path, kind: str, number: int) -> list[Record]:
-    return [from_plain(layout.KINDS[kind], item) for item in layout.read_shard(site, layout.shard_name(kind, number))]
+def _read_records(site: Path, kind: str, number: int) -> list[Record]:
+    return [from_plain(layout.KINDS[kind], item) for item in layout.read_shard(site, layout.name_shard(kind, number))]
+
+
+def _name_of(kind: type[Record]) -> str:
+    return next(name for name, known in layout.KINDS.items() if known is kind)
 
 
 def _kind_of(record: Record) -> str:

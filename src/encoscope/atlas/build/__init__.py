@@ -1,6 +1,6 @@
-"""Filling an atlas: each stage calls one of the public verbs and turns what it gives into records."""
+"""Building an atlas: each stage calls one of the public verbs and turns its results into records."""
 
-from encoscope.atlas.build.build import build
-from encoscope.atlas.build.plan import BuildOptions, BuildPlan, plan
+from encoscope.atlas.build.build import build_atlas
+from encoscope.atlas.build.plan import BuildOptions, BuildPlan, plan_build
 
-__all__ = ["BuildOptions", "BuildPlan", "build", "plan"]
+__all__ = ["BuildOptions", "BuildPlan", "build_atlas", "plan_build"]

@@ -1,8 +1,9 @@
-"""What features stand for, in words (FALCON), with the truth of it beside its control."""
+"""What features stand for (FALCON): descriptions with their held-out AUC and clarity beside controls."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,135 +20,165 @@ from encoscope.progress import track_steps
 from encoscope.units import Unit
 
 CHUNK = 64
-"""Units that are described together: the captions are scanned once for them, and a kill costs no more."""
+"""Units that are described together: the captions are scanned once for them, and no more are lost when it is killed."""
 
 _PERMUTED = "the same description scored on other features' images"
-_UNLIKE = "crops of different features"
+_OTHER_CROPS = "crops of different features"
+_METHODS = {"dissect": "soft-WPMI (FALCON found none)", "falcon": "FALCON", "falcon, top-k": "FALCON, top-k"}
 
 
-def add_words(
-    writer: Writer, made: BuildPlan, units: Sequence[Unit], mean: Sequence[float], std: Sequence[float]
+def add_descriptions(
+    writer: Writer, plan: BuildPlan, units: Sequence[Unit], mean: Sequence[float], std: Sequence[float]
 ) -> None:
-    """Words of every unit that has none yet, with clarity, truth and counterfactuals."""
-    todo = [place for place, unit in enumerate(units) if _lacks(writer, unit)]
+    """Add a description of every unit that has none yet, with clarity, held-out AUC and counterfactuals.
+
+    Args:
+        writer: Of the site.
+        plan: What the atlas holds.
+        units: The units.
+        mean: Of every unit's values over the images.
+        std: Standard deviation of every unit's values over the images.
+    """
+    todo = [index for index, unit in enumerate(units) if _lacks_description(writer, unit)]
     if todo:
-        options = made.options
-        captions = None if options.captions is None else Path(options.captions)
-        falcon = Falcon(
-            made.encoder,
-            options.vlm,
-            captions,
-            control="permuted",
-            progress=made.progress,
-            seed=options.seed,
-        ).fit(list(made.probes.values()))
-        writer.method(
-            "description (FALCON)",
-            **{
-                "image-text model": falcon.vlm_.source,
-                "its digest": falcon.vlm_.digest,
-                "captions": len(falcon.captions_),
-                "their digest": falcon.captions_.digest,
-                "preset": falcon.preset,
-            },
-        )
-        # a unit's description depends on the others of its call nowhere, so chunks may be cut anywhere
-        with track_steps(len(todo), "describe", made.progress) as step:
+        falcon = _fit_falcon(writer, plan)
+        # a unit's description does not depend on the others of its call, so chunks may be cut anywhere
+        with track_steps(len(todo), "describe", plan.progress) as step:
             for start in range(0, len(todo), CHUNK):
-                part = todo[start : start + CHUNK]
-                described = falcon.describe([units[place] for place in part])
+                chunk = todo[start : start + CHUNK]
+                described = falcon.describe([units[index] for index in chunk])
                 assert isinstance(described, Descriptions)  # a list was asked for
                 embedder = falcon.context_.embedder
-                crops = [
-                    embedder.get_crop_vectors(units[place], [example.id for example in found.high])
-                    for place, found in zip(part, described, strict=True)
-                ]
-                control = unlike(crops)
-                for place, found in zip(part, described, strict=True):
-                    writer.add(_record(writer, units[place], found, float(mean[place]), float(std[place]), control))
-                step(len(part))
-                writer.stage("describe", len(units) - len(todo) + start + len(part), len(units))
+                control = compute_clarity_control(
+                    [
+                        embedder.get_crop_vectors(units[index], [example.id for example in description.high])
+                        for index, description in zip(chunk, described, strict=True)
+                    ]
+                )
+                for index, description in zip(chunk, described, strict=True):
+                    values = float(mean[index]), float(std[index])
+                    writer.add(_make_record(writer, units[index], description, values, control))
+                step(len(chunk))
+                writer.set_stage("describe", len(units) - len(todo) + start + len(chunk), len(units))
                 writer.flush()
-    writer.control(
+    writer.add_control(
         f"Held-out AUC: of a feature's description on images that were not used to find it, beside {_PERMUTED}."
     )
-    writer.control(f"Clarity: how alike the crops of one feature are, beside how alike {_UNLIKE} are.")
-    writer.stage("describe", len(units), len(units))
+    writer.add_control(f"Clarity: how alike the crops of one feature are, beside how alike {_OTHER_CROPS} are.")
+    writer.set_stage("describe", len(units), len(units))
 
 
-def unlike(crops: Sequence[Float[np.ndarray, "_ width"]]) -> float | None:
-    """Clarity's control: the mean cosine of two crops of different features, from the vectors of each."""
-    directions = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in crops if len(one)]
-    centres = [one.mean(0, dtype=np.float64) for one in directions]
-    if len(centres) < 2:
+def compute_clarity_control(crops: Sequence[Float[np.ndarray, "_ width"]]) -> float | None:
+    """Clarity's control: the mean cosine of two crops of different features.
+
+    Args:
+        crops: Of every feature, the vectors of its crops.
+
+    Returns:
+        The mean over all pairs of features; None for fewer than two features with crops.
+    """
+    directions = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in crops if len(vectors)]
+    if len(directions) < 2:
         return None
-    every = np.stack(centres) @ np.stack(centres).T
-    return float((every.sum() - every.trace()) / (len(centres) * (len(centres) - 1)))
+    centres = np.stack([vectors.mean(0, dtype=np.float64) for vectors in directions])
+    cosines = centres @ centres.T
+    return float((cosines.sum() - cosines.trace()) / (len(centres) * (len(centres) - 1)))
 
 
-def _record(
-    writer: Writer, unit: Unit, found: Description, mean: float, std: float, apart: float | None
+def _fit_falcon(writer: Writer, plan: BuildPlan) -> Falcon:
+    options = plan.options
+    falcon = Falcon(
+        plan.encoder,
+        options.vlm,
+        None if options.captions is None else Path(options.captions),
+        control="permuted",
+        progress=plan.progress,
+        seed=options.random_state,
+    ).fit(list(plan.probes.values()))
+    writer.set_method(
+        "description (FALCON)",
+        **{
+            "image-text model": falcon.vlm_.source,
+            "its digest": falcon.vlm_.digest,
+            "captions": len(falcon.captions_),
+            "their digest": falcon.captions_.digest,
+            "preset": falcon.preset,
+        },
+    )
+    return falcon
+
+
+def _make_record(
+    writer: Writer, unit: Unit, description: Description, values: tuple[float, float], clarity_control: float | None
 ) -> FeatureRecord:
-    heldout = None
-    if found.heldout is not None:
-        control = found.heldout.controls.get("permuted")
-        heldout = Measure(
-            _round(found.heldout.auc.value),
-            f"AUC on {found.heldout.strong + found.heldout.ordinary} other images",
-            None if control is None else _round(control.value),
-            "" if control is None else _PERMUTED,
-            (_round(found.heldout.auc.low), _round(found.heldout.auc.high)),
-        )
-    clarity = None
-    if found.clarity is not None:
-        clarity = Measure(
-            _round(found.clarity),
-            "mean cosine of its crops, in the image-text model",
-            None if apart is None else _round(apart),
-            "" if apart is None else _UNLIKE,
-        )
-    old = writer.get(FeatureRecord, unit.text)
-    captions = {example.id: example.captions for example in found.high}
+    """values: the mean and standard deviation of the unit over the images."""
+    previous = writer.get(FeatureRecord, unit.text)
+    captions = {example.id: example.captions for example in description.high}
     active = ()
-    if old is not None:
+    if previous is not None:
         active = tuple(
-            CropRecord(**{**crop.__dict__, "captions": tuple(text for text, _ in captions.get(crop.image, ())[:2])})
-            for crop in old.activating
+            replace(crop, captions=tuple(text for text, _ in captions.get(crop.image, ())[:2]))
+            for crop in previous.activating
         )
     return FeatureRecord(
         unit.text,
         layer=unit.layer,
         description=DescriptionRecord(
-            concepts=_terms(found.concepts),
-            phrases=_terms(found.phrases),
-            spurious=_terms(found.spurious),
-            method=_METHODS.get(found.method, found.method),
-            note=found.note,
-            score="soft-WPMI" if found.method == "dissect" else f"{found.settings['score']} of its captions",
+            concepts=_make_terms(description.concepts),
+            phrases=_make_terms(description.phrases),
+            spurious=_make_terms(description.spurious),
+            method=_METHODS.get(description.method, description.method),
+            note=description.note,
+            score=(
+                "soft-WPMI" if description.method == "dissect" else f"{description.settings['score']} of its captions"
+            ),
         ),
-        heldout_auc=heldout,
-        clarity=clarity,
+        heldout_auc=_measure_heldout(description),
+        clarity=_measure_clarity(description, clarity_control),
         activating=active,
-        counterfactuals=tuple(_whole(writer, example, mean, std) for example in found.low[:6]),
+        counterfactuals=tuple(_make_crop(writer, example, *values) for example in description.low[:6]),
     )
 
 
-_METHODS = {"dissect": "soft-WPMI (FALCON found none)", "falcon": "FALCON", "falcon, top-k": "FALCON, top-k"}
+def _measure_heldout(description: Description) -> Measure | None:
+    heldout = description.heldout
+    if heldout is None:
+        return None
+    control = heldout.controls.get("permuted")
+    return Measure(
+        _round(heldout.auc.value),
+        f"AUC on {heldout.strong + heldout.ordinary} other images",
+        None if control is None else _round(control.value),
+        "" if control is None else _PERMUTED,
+        (_round(heldout.auc.low), _round(heldout.auc.high)),
+    )
 
 
-def _whole(writer: Writer, example: Example, mean: float, std: float) -> CropRecord:
+def _measure_clarity(description: Description, control: float | None) -> Measure | None:
+    if description.clarity is None:
+        return None
+    return Measure(
+        _round(description.clarity),
+        "mean cosine of its crops, in the image-text model",
+        None if control is None else _round(control),
+        "" if control is None else _OTHER_CROPS,
+    )
+
+
+def _make_crop(writer: Writer, example: Example, mean: float, std: float) -> CropRecord:
+    """A whole image, as the atlas shows it already where it does."""
     known = writer.get(ImageRecord, example.id)
-    picture = None if known is None else known.thumbnail
-    if picture is None:
-        picture = writer.picture(plots.to_rgb(example.pixels), side=176)
-    return CropRecord(example.id, picture, Measure(_round((example.activation - mean) / (std or 1)), SIGMA))
+    thumbnail = None if known is None else known.thumbnail
+    if thumbnail is None:
+        thumbnail = writer.save_image(plots.to_rgb(example.pixels), side=176)
+    return CropRecord(example.id, thumbnail, Measure(_round((example.activation - mean) / (std or 1)), SIGMA))
 
 
-def _terms(found: Sequence[Concept]) -> tuple[Term, ...]:
-    return tuple(Term(concept.word, _round(concept.score)) for concept in found)
+def _make_terms(concepts: Sequence[Concept]) -> tuple[Term, ...]:
+    return tuple(Term(concept.word, _round(concept.score)) for concept in concepts)
 
 
-def _lacks(writer: Writer, unit: Unit) -> bool:
+def _lacks_description(writer: Writer, unit: Unit) -> bool:
     record = writer.get(FeatureRecord, unit.text)
     return record is None or record.description is None
 

@@ -1,14 +1,16 @@
-"""The images of an atlas: pictures of them, labels, what the network says, and the features that stand out."""
+"""The images of an atlas: pictures of them, labels, what the network predicts, and the features that stand out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from encoscope import plots
-from encoscope.atlas.build.plan import BuildPlan, class_text
+from encoscope.atlas.build.plan import BuildPlan, name_class
 from encoscope.atlas.records import CircuitLink, ImageRecord, Measure
 from encoscope.atlas.writer import Writer
 from encoscope.errors import ImageError, MissingError
@@ -18,81 +20,110 @@ from encoscope.progress import track
 from encoscope.units import Unit
 
 SIGMA = "standard deviations above its mean over the images"
-_PICTURE, _THUMBNAIL = 640, 176
-_SAID = 3
+_LARGE, _SMALL = 640, 176
+_PREDICTIONS = 3
 
 
-def add_images(writer: Writer, made: BuildPlan) -> None:
-    """A record of every image that has none yet."""
-    todo = [image for image in made.any.ids if writer.get(ImageRecord, image) is None]
-    loaded = prefetch(lambda image: _load(made, image), todo, 8)
-    for image, shown in track(zip(todo, loaded, strict=True), len(todo), "images", made.progress):
+def add_images(writer: Writer, plan: BuildPlan) -> None:
+    """Add a record of every image that has none yet.
+
+    Args:
+        writer: Of the site.
+        plan: What the atlas holds.
+    """
+    todo = [image for image in plan.ids if writer.get(ImageRecord, image) is None]
+    loaded = prefetch(lambda image: _load(plan, image), todo, 8)
+    for image, shown in track(zip(todo, loaded, strict=True), len(todo), "images", plan.progress):
         if shown is None:
-            continue  # gone since it was probed
-        picture = writer.picture(shown, side=_PICTURE)
-        small = picture if max(shown.size) <= _THUMBNAIL else writer.picture(shown, side=_THUMBNAIL, quality=76)
-        path = Path(made.file(image))
+            continue  # it was removed after it was probed
+        large = writer.save_image(shown, side=_LARGE)
+        is_small = max(shown.size) <= _SMALL
+        path = Path(plan.file_of(image))
         writer.add(
             ImageRecord(
                 id=image,
-                name="/".join(path.parts[-2:]) if made.label(image) else path.name,
-                picture=picture,
-                thumbnail=small,
-                label=made.label(image),
-                predictions=_said(made, image),
+                name="/".join(path.parts[-2:]) if plan.label_of(image) else path.name,
+                picture=large,
+                thumbnail=large if is_small else writer.save_image(shown, side=_SMALL, quality=76),
+                label=plan.label_of(image),
+                predictions=_predict(plan, image),
             )
         )
-    writer.stage("images", len(made.any), len(made.any))
+    writer.set_stage("images", len(plan.ids), len(plan.ids))
 
 
-def add_tops(writer: Writer, units: list[Unit], values: np.ndarray, made: BuildPlan, count: int = 6) -> None:
-    """To every image the features that stand out most in it. values: in standard deviations, ``[units, images]``."""
-    for row, image in enumerate(made.any.ids):
+def add_top_features(
+    writer: Writer, units: Sequence[Unit], scores: Float[np.ndarray, "units images"], plan: BuildPlan, count: int = 6
+) -> None:
+    """Add to every image the features that stand out most in it.
+
+    Args:
+        writer: Of the site.
+        units: The units, a row of ``scores`` each.
+        scores: Their values in standard deviations above their mean.
+        plan: What the atlas holds.
+        count: At most so many features an image.
+    """
+    for column, image in enumerate(plan.ids):
         if writer.get(ImageRecord, image) is None:
             continue
-        best = np.argsort(-values[:, row], kind="stable")[:count]
+        best = np.argsort(-scores[:, column], kind="stable")[:count]
         tops = tuple(
-            CircuitLink(units[place].text, Measure(_round(values[place, row]), SIGMA))
-            for place in best.tolist()
-            if values[place, row] > 0
+            CircuitLink(units[row].text, Measure(_round(scores[row, column]), SIGMA))
+            for row in best.tolist()
+            if scores[row, column] > 0
         )
         writer.add(ImageRecord(image, tops=tops))
 
 
-def probabilities(made: BuildPlan) -> np.ndarray | None:
-    """The network's answers, ``[images, classes]``; None without a classifier."""
-    if "logits" not in made.probes:
+def compute_probabilities(plan: BuildPlan) -> Float[np.ndarray, "images classes"] | None:
+    """The network's probabilities.
+
+    Args:
+        plan: What the atlas holds.
+
+    Returns:
+        A row for each image; None for a network without a classifier.
+    """
+    if "logits" not in plan.probes:
         return None
-    logits = np.asarray(made.probes["logits"].values, dtype=np.float64)
+    logits = np.asarray(plan.probes["logits"].values, dtype=np.float64)
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)
 
 
-def chance(made: BuildPlan) -> tuple[float, str]:
-    """The control of a probability: what guessing gives."""
-    return 1 / (made.encoder.outputs or 1), f"one of {made.encoder.outputs} classes at random"
+def compute_chance(plan: BuildPlan) -> tuple[float, str]:
+    """The control of a probability: what guessing gives.
+
+    Args:
+        plan: What the atlas holds.
+
+    Returns:
+        The number, and the control's name.
+    """
+    return 1 / (plan.encoder.outputs or 1), f"one of {plan.encoder.outputs} classes at random"
 
 
-def _said(made: BuildPlan, image: str) -> tuple[CircuitLink, ...]:
-    logits = made.probes.get("logits")
+def _predict(plan: BuildPlan, image: str) -> tuple[CircuitLink, ...]:
+    logits = plan.probes.get("logits")
     if logits is None:
         return ()
-    row = np.asarray(logits.values[made.rows[image]], dtype=np.float64)
-    share = np.exp(row - row.max())
-    share /= share.sum()
-    control, name = chance(made)
-    best = np.argsort(-share, kind="stable")[:_SAID]
+    row = np.asarray(logits.values[plan.rows[image]], dtype=np.float64)
+    shares = np.exp(row - row.max())
+    shares /= shares.sum()
+    control, name = compute_chance(plan)
+    best = np.argsort(-shares, kind="stable")[:_PREDICTIONS]
     return tuple(
         CircuitLink(
-            f"class:{class_text(made.encoder, index)}", Measure(_round(share[index]), "probability", control, name)
+            f"class:{name_class(plan.encoder, index)}", Measure(_round(shares[index]), "probability", control, name)
         )
         for index in best.tolist()
     )
 
 
-def _load(made: BuildPlan, image: str) -> Image.Image | None:
+def _load(plan: BuildPlan, image: str) -> Image.Image | None:
     try:
-        return Image.fromarray(plots.to_rgb(read_image(made.file(image), channels=made.encoder.preprocess.channels)))
+        return Image.fromarray(plots.to_rgb(read_image(plan.file_of(image), channels=plan.encoder.preprocess.channels)))
     except (ImageError, MissingError):
         return None
 

@@ -1,4 +1,4 @@
-"""What an atlas is to hold: options as they are given, and what they come to for one encoder and its images."""
+"""What an atlas is to hold: options as a user gives them, and what they come to for one encoder and its images."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError
+from encoscope.errors import MissingError, UsageError
 from encoscope.images import ImageListing, SkippedImage, is_dataset, list_images
 from encoscope.probing import Probe, probe
 from encoscope.progress import Progress
@@ -28,16 +29,26 @@ STAGES = 3
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How an atlas is made.
+    """What an atlas holds and how it is built.
 
-    layers: whose channels are features, and over which images are parted; None takes the last ones.
-    features: "all" channels of the layers, so many in all, or a list of units.
-    classes: "all", "none", or so many: those with most images, and where labels tell nothing, those seen most.
-    visualize: how many features get a picture, those that classes rest on first (of a list: its first); classes get
-    one unless it is "none". steps: of a picture.
-    describe: False leaves out words. captions, vlm: as for ``describe``; None takes the zoo's.
-    images: at most so many of the dataset, evenly drawn. crops: strongest images of a feature.
-    cells: of the label maps, along the short side.
+    Attributes:
+        layers: The layers whose channels are features, and over which images are segmented; None takes the last ones.
+        features: "all" channels of the layers, a number of them (the most telling), or a list of units.
+        classes: "all", "none", or a number of them: those with most images, and where labels do not decide, those
+            that are predicted most.
+        visualize: "all", "none", or how many features get a visualization, those that classes rest on first (of a
+            list: its first). Classes get one unless it is "none".
+        describe: Whether features get descriptions.
+        captions: A store of captions, as for ``describe``; None takes the zoo's.
+        vlm: An image-text model, as for ``describe``; None takes the captions' own.
+        steps: Of a visualization's optimization.
+        max_images: At most so many of the dataset's images, evenly drawn; None takes all.
+        crops: How many of a feature's strongest images are shown.
+        cells: Of the label maps, along the short side.
+        random_state: Of everything that is random.
+
+    Raises:
+        UsageError: A number below 1, or no features.
     """
 
     layers: tuple[str, ...] | None = None
@@ -48,13 +59,13 @@ class BuildOptions:
     captions: str | None = None
     vlm: str | None = None
     steps: int = 500
-    images: int | None = None
+    max_images: int | None = None
     crops: int = 8
     cells: int = 24
-    seed: int = 0
+    random_state: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("features", "classes", "visualize", "steps", "images", "crops", "cells"):
+        for name in ("features", "classes", "visualize", "steps", "max_images", "crops", "cells"):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise UsageError(f"{name} is a number from 1 on, not {value}")
@@ -64,10 +75,20 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """Options, resolved. probes: by what was probed: each layer, and "features" and "logits" where there is a head.
+    """Options, resolved for one encoder and its images.
 
-    rows: of the probes, by image id. pooled: the layer whose spatial means are what the head takes, if there is one.
-    skipped: images that cannot be read.
+    Attributes:
+        encoder: The encoder.
+        options: As they were given.
+        files: The images.
+        layers: The layers whose channels are features, in the network's order.
+        probes: By what was probed: each layer, and "features" and "logits" where there is a head.
+        rows: The row of each image in the probes, by the image's id.
+        classes: Indices of the classes that get a record.
+        pooled: The layer whose spatial means are what the head takes, if there is one.
+        skipped: Images that cannot be read.
+        progress: How progress is shown.
+        key: What must be equal for resuming a site.
     """
 
     encoder: Encoder
@@ -83,47 +104,92 @@ class BuildPlan:
     key: str = field(default="")
 
     @property
-    def any(self) -> Probe:
-        """One of the probes: all have the same images."""
+    def first_probe(self) -> Probe:
+        """The probe of the first layer; the others have the same images, in the same order."""
         return next(iter(self.probes.values()))
 
-    def label(self, image: str) -> str | None:
-        """An image's label, as its class is called where the encoder has class names."""
-        return class_name(self.encoder, self.any.labels[self.rows[image]])
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the images, in the order of the probes' rows."""
+        return self.first_probe.ids
 
-    def of_class(self, index: int) -> list[int]:
-        """The rows of the images labelled with a class."""
-        wanted = class_text(self.encoder, index)
-        return [row for row, label in enumerate(self.any.labels) if class_name(self.encoder, label) == wanted]
+    def label_of(self, image: str) -> str | None:
+        """An image's label, as its class is called where the encoder has class names.
 
-    def file(self, image: str) -> str:
-        """Where an image is."""
-        path = self.any.paths[self.rows[image]]
-        assert path is not None  # probed from files
+        Args:
+            image: The image's id.
+
+        Returns:
+            The label; None where there is none.
+        """
+        return match_label(self.encoder, self.first_probe.labels[self.rows[image]])
+
+    def rows_of_class(self, index: int) -> list[int]:
+        """The images that are labelled with a class.
+
+        Args:
+            index: Of the class in the network's output.
+
+        Returns:
+            Their rows in the probes.
+        """
+        name = name_class(self.encoder, index)
+        labels = self.first_probe.labels
+        return [row for row, label in enumerate(labels) if match_label(self.encoder, label) == name]
+
+    def file_of(self, image: str) -> str:
+        """Where an image is.
+
+        Args:
+            image: The image's id.
+
+        Returns:
+            Its path.
+
+        Raises:
+            MissingError: It was not read from a file.
+        """
+        path = self.first_probe.paths[self.rows[image]]
+        if path is None:
+            raise MissingError(f"image {image} was not read from a file: an atlas is built from files")
         return path
 
-    def settings(self) -> dict[str, Any]:
+    def describe_settings(self) -> dict[str, Any]:
         """What the manifest says of the options."""
-        found = {name: value for name, value in asdict(self.options).items() if value is not None and name != "seed"}
-        return found | {"layers": list(self.layers), "features": _text(self.options.features)}
+        options = asdict(self.options).items()
+        settings = {name: value for name, value in options if value is not None and name != "random_state"}
+        features = self.options.features
+        text = ",".join(features) if isinstance(features, tuple) else str(features)
+        return settings | {"layers": list(self.layers), "features": text}
 
 
-def plan(encoder: Encoder, source: Any, options: BuildOptions, *, progress: Progress = None) -> BuildPlan:
-    """Resolve options, and probe the images: every layer whose channels are features, and the head's sides.
+def plan_build(encoder: Encoder, source: Any, options: BuildOptions, *, progress: Progress = None) -> BuildPlan:
+    """Resolve options, and probe the images: every layer whose channels are features, and the head's two sides.
 
-    Raises UsageError for unknown layers, units and numbers, MissingError for images that are not there.
+    Args:
+        encoder: The encoder.
+        source: A dataset string, a folder, or a list of files.
+        options: What the atlas holds.
+        progress: How progress is shown.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UsageError: Unknown layers, units or numbers.
+        MissingError: Images that are not there.
     """
-    files = _some(list_images(source), options.images)
-    layers = _layers(encoder, options)
+    files = _draw_evenly(list_images(source), options.max_images)
+    layers = _choose_layers(encoder, options)
     probes = {layer: probe(encoder, files, layer, progress=progress) for layer in layers}
     if encoder.outputs is not None:
         probes["logits"] = probe(encoder, files, "logits", progress=progress)
     pooled = None
     if encoder.head is not None:
         probes["features"] = probe(encoder, files, "features", progress=progress)
-        pooled = _pooled(layers, probes)
+        pooled = _find_pooled(layers, probes)
     first = next(iter(probes.values()))
-    made = BuildPlan(
+    plan = BuildPlan(
         encoder=encoder,
         options=options,
         files=files,
@@ -140,104 +206,165 @@ def plan(encoder: Encoder, source: Any, options: BuildOptions, *, progress: Prog
                 "images": hashlib.sha256("\n".join(first.ids).encode()).hexdigest(),
                 "layers": list(layers),
                 "cells": options.cells,
-                "seed": options.seed,
+                "seed": options.random_state,
             }
         ),
     )
-    return BuildPlan(**{**made.__dict__, "classes": _classes(made)})
+    return replace(plan, classes=_choose_classes(plan))
 
 
-def features(made: BuildPlan, wanted: Sequence[Unit] = ()) -> list[Unit]:
-    """The units of an atlas: those listed, all channels, or so many: first ``wanted`` ones, then the most selective.
+def choose_units(plan: BuildPlan, preferred: Sequence[Unit] = ()) -> list[Unit]:
+    """The units of an atlas: those listed, all channels, or a number of them.
 
-    wanted: channels that classes rest on, the heaviest first. A channel is selective when its strongest images stand
-    far above its mean, in standard deviations; the layers take turns.
+    For a number: first the preferred ones, then the most selective. A channel is selective when its strongest images
+    are far above its mean, in standard deviations; the layers take turns.
+
+    Args:
+        plan: The plan.
+        preferred: Channels that classes rest on, the heaviest first.
+
+    Returns:
+        The units, a list's in its order, others in the network's.
     """
-    choice, encoder = made.options.features, made.encoder
+    choice, encoder = plan.options.features, plan.encoder
     if isinstance(choice, tuple):
-        return [parse_unit(text, encoder) for text in unit_texts(choice)]
+        return [parse_unit(text, encoder) for text in expand_units(choice)]
     everything = [
-        channel_unit(layer, channel) for layer in made.layers for channel in range(encoder.layer(layer).channels)
+        channel_unit(layer, channel) for layer in plan.layers for channel in range(encoder.layer(layer).channels)
     ]
     if choice == "all" or not isinstance(choice, int) or choice >= len(everything):
         return everything
     queues = []
-    for layer in made.layers:
-        found = made.probes[layer]
-        top = np.sort(found.values, axis=0)[-min(10, len(found)) :].mean(0)
-        selectivity = np.where(found.std > 0, (top - found.mean) / np.where(found.std > 0, found.std, 1), -np.inf)
+    for layer in plan.layers:
+        probed = plan.probes[layer]
+        top = np.sort(probed.values, axis=0)[-min(10, len(probed)) :].mean(0)
+        spread = np.where(probed.std > 0, probed.std, 1)
+        selectivity = np.where(probed.std > 0, (top - probed.mean) / spread, -np.inf)
         queues.append([channel_unit(layer, int(channel)) for channel in np.argsort(-selectivity, kind="stable")])
     turns = [unit for turn in zip(*queues, strict=False) for unit in turn]
     rest = [unit for queue in queues for unit in queue]
-    chosen = list(dict.fromkeys([*wanted, *turns, *rest]))[:choice]
-    order = {unit: place for place, unit in enumerate(everything)}
+    chosen = list(dict.fromkeys([*preferred, *turns, *rest]))[:choice]
+    order = {unit: index for index, unit in enumerate(everything)}
     return sorted(chosen, key=lambda unit: order.get(unit, len(order)))
 
 
-def unit_texts(listed: Sequence[str]) -> list[str]:
-    """A list of units in which a bare number is another channel of the layer before it."""
-    found: list[str] = []
+def expand_units(listed: Sequence[str]) -> list[str]:
+    """A list of units in which a bare number is another channel of the layer before it.
+
+    Args:
+        listed: As a user gives them.
+
+    Returns:
+        Every unit in full, each once.
+
+    Example:
+        >>> expand_units(["layer4:485", "12", "layer3:7"])
+        ['layer4:485', 'layer4:12', 'layer3:7']
+    """
+    units: list[str] = []
     for item in listed:
-        if item.isdigit() and found and ":" in found[-1]:
-            item = f"{found[-1].rpartition(':')[0]}:{item}"
-        found.append(item)
-    return list(dict.fromkeys(found))
+        if item.isdigit() and units and ":" in units[-1]:
+            item = f"{units[-1].rpartition(':')[0]}:{item}"
+        units.append(item)
+    return list(dict.fromkeys(units))
 
 
-def readings(made: BuildPlan, units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every unit's value on every image, ``[units, images]``, and its mean and standard deviation, ``[units]``."""
+def collect_values(
+    plan: BuildPlan, units: Sequence[Unit]
+) -> tuple[Float[np.ndarray, "units images"], Float[np.ndarray, " units"], Float[np.ndarray, " units"]]:
+    """Every unit's value on every image.
+
+    Args:
+        plan: The plan; what a unit needs and was not probed yet is probed.
+        units: The units.
+
+    Returns:
+        The values, and their mean and standard deviation over the images.
+    """
     from encoscope.units import unit_weights
 
     rows = []
     for unit in units:
-        if unit.space not in made.probes:
-            made.probes[unit.space] = probe(made.encoder, made.files, unit.space, progress=made.progress)
-        values = made.probes[unit.space].values
+        if unit.space not in plan.probes:
+            plan.probes[unit.space] = probe(plan.encoder, plan.files, unit.space, progress=plan.progress)
+        values = plan.probes[unit.space].values
         rows.append(
-            values[:, unit.index] if len(unit.channels) == 1 else values @ unit_weights(unit, made.encoder).numpy()
+            values[:, unit.index] if len(unit.channels) == 1 else values @ unit_weights(unit, plan.encoder).numpy()
         )
     values = np.stack(rows).astype(np.float64)
     return values, values.mean(1), values.std(1)
 
 
-def class_text(encoder: Encoder, index: int) -> str:
-    """How a class is called on the pages."""
+def name_class(encoder: Encoder, index: int) -> str:
+    """How a class is called on the pages.
+
+    Args:
+        encoder: The encoder.
+        index: Of the class in the network's output.
+
+    Returns:
+        Its name; its index where the encoder has no names.
+    """
     return encoder.classes[index] if encoder.classes is not None else str(index)
 
 
-def class_name(encoder: Encoder, label: str | None) -> str | None:
-    """A label of the data as the encoder's own class is called, where one of them is meant."""
+def match_label(encoder: Encoder, label: str | None) -> str | None:
+    """A label of the data as the encoder's own class is called, where it means one of them.
+
+    Args:
+        encoder: The encoder.
+        label: Of an image; None where it has none.
+
+    Returns:
+        The class's name; the label itself where no class has this name.
+    """
     if label is None or encoder.classes is None:
         return label
-    wanted = normalize_name(label)
-    return next((name for name in encoder.classes if normalize_name(name) == wanted), label)
+    normalized = normalize_name(label)
+    return next((name for name in encoder.classes if normalize_name(name) == normalized), label)
 
 
-def _some(files: ImageListing, most: int | None) -> ImageListing:
+def describe_source(source: Any) -> str:
+    """A dataset as the manifest names it, without the folders of this machine: pages may be shown to others.
+
+    Args:
+        source: A dataset string, a path, or a list.
+
+    Returns:
+        Of a path the last folder, of a list its length.
+    """
+    if isinstance(source, str | os.PathLike):
+        text = os.fspath(source)
+        name, colon, rest = text.partition(":") if is_dataset(text) else ("", "", text)
+        root, split, after = rest.partition("#") if colon else (rest, "", "")
+        return f"{name}{colon}{Path(root).resolve().name}{split}{Path(after).name}"
+    return f"{len(source)} files" if hasattr(source, "__len__") else type(source).__name__
+
+
+def _draw_evenly(files: ImageListing, count: int | None) -> ImageListing:
     """Evenly drawn from the dataset's order, so that all classes have their share."""
-    if most is None or most >= len(files):
+    if count is None or count >= len(files):
         return files
-    places = [round((place + 0.5) * len(files) / most - 0.5) for place in range(most)]
-    return files.select(places)
+    return files.select([round((index + 0.5) * len(files) / count - 0.5) for index in range(count)])
 
 
-def _layers(encoder: Encoder, options: BuildOptions) -> tuple[str, ...]:
+def _choose_layers(encoder: Encoder, options: BuildOptions) -> tuple[str, ...]:
     if options.layers is not None:
-        asked = dict.fromkeys(options.layers)
+        chosen = dict.fromkeys(options.layers)
     elif isinstance(options.features, tuple):
-        units = [parse_unit(text, encoder) for text in unit_texts(options.features)]
-        asked = dict.fromkeys(unit.layer for unit in units if unit.layer is not None)
+        units = [parse_unit(text, encoder) for text in expand_units(options.features)]
+        chosen = dict.fromkeys(unit.layer for unit in units if unit.layer is not None)
     else:
-        asked = {}
-    if not asked:
+        chosen = {}
+    if not chosen:
         stages = [info.name for info in encoder.layers if info.role == "stage"]
         blocks = [info.name for info in encoder.layers if info.role == "block"]
-        asked = dict.fromkeys(stages[-STAGES:] or blocks[-1:] or [info.name for info in encoder.layers][-1:])
+        chosen = dict.fromkeys(stages[-STAGES:] or blocks[-1:] or [info.name for info in encoder.layers][-1:])
     names = [info.name for info in encoder.layers]
-    return tuple(sorted({encoder.layer(name).name for name in asked}, key=names.index))
+    return tuple(sorted({encoder.layer(name).name for name in chosen}, key=names.index))
 
 
-def _pooled(layers: Sequence[str], probes: dict[str, Probe]) -> str | None:
+def _find_pooled(layers: Sequence[str], probes: dict[str, Probe]) -> str | None:
     """The layer whose channels' spatial means are the features: then its units feed classes by the head's weights."""
     features = np.asarray(probes["features"].values[:64])
     for layer in reversed(layers):
@@ -249,31 +376,17 @@ def _pooled(layers: Sequence[str], probes: dict[str, Probe]) -> str | None:
     return None
 
 
-def _classes(made: BuildPlan) -> tuple[int, ...]:
-    choice, outputs = made.options.classes, made.encoder.outputs
+def _choose_classes(plan: BuildPlan) -> tuple[int, ...]:
+    choice, outputs = plan.options.classes, plan.encoder.outputs
     if outputs is None or choice == "none":
         return ()
     if choice == "all":
         return tuple(range(outputs))
-    shown = Counter(class_name(made.encoder, label) for label in made.any.labels)
-    said = Counter(made.probes["logits"].values.argmax(1).tolist())
+    labelled = Counter(match_label(plan.encoder, label) for label in plan.first_probe.labels)
+    predicted = Counter(plan.probes["logits"].values.argmax(1).tolist())
 
     def rank(index: int) -> tuple[int, int, int]:
-        return -shown[class_text(made.encoder, index)], -said[index], index
+        return -labelled[name_class(plan.encoder, index)], -predicted[index], index
 
     ordered = sorted(range(outputs), key=rank)
     return tuple(sorted(ordered[: int(choice)]))
-
-
-def _text(features: Count | tuple[str, ...]) -> str:
-    return ",".join(features) if isinstance(features, tuple) else str(features)
-
-
-def source_text(source: Any) -> str:
-    """A dataset as the manifest names it: of a path the last folder, for pages may be shown to others."""
-    if isinstance(source, str | os.PathLike):
-        text = os.fspath(source)
-        name, mark, rest = text.partition(":") if is_dataset(text) else ("", "", text)
-        place, split, after = rest.partition("#") if mark else (rest, "", "")
-        return f"{name}{mark}{Path(place).resolve().name}{split}{Path(after).name}"
-    return f"{len(source)} files" if hasattr(source, "__len__") else type(source).__name__

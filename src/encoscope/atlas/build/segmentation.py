@@ -1,9 +1,9 @@
-"""How images are parted (NAVE): every layer, each image alone and all together, with the features of each region."""
+"""How images are segmented (NAVE): every layer, each image alone and all together, with the features of each region."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -33,10 +33,10 @@ from encoscope.progress import track_steps
 from encoscope.units import Unit, unit_weights
 
 LEAVES = 20
-Parted: TypeAlias = tuple[LoadedImage, np.ndarray, trees.Merges]
-"""A photo, its leaves on the grid, and the merges of its own tree; none where all share one."""
+Segmented: TypeAlias = tuple[LoadedImage, np.ndarray, trees.Merges]
+"""An image, its leaves on the grid, and the merges of its own tree; no merges where all images share one tree."""
 
-Parter: TypeAlias = Callable[[Sequence[LoadedImage]], Iterator[Parted]]
+Segmenter: TypeAlias = Callable[[Sequence[LoadedImage]], Iterator[Segmented]]
 
 FOLDER = "nave"
 _TOP = 4  # features of a region
@@ -44,8 +44,15 @@ _CHUNK = 8  # images that are in memory at once
 
 
 @dataclass(frozen=True)
-class Gauge:
-    """What regions are held against: units of layers, with their mean and standard deviation over the images."""
+class UnitStatistics:
+    """What regions are compared with: units of layers, with their statistics over the images.
+
+    Attributes:
+        encoder: The encoder.
+        units: Units that have a map.
+        mean: Of every unit's values over the images.
+        std: Standard deviation of every unit's values over the images.
+    """
 
     encoder: Encoder
     units: tuple[Unit, ...]
@@ -53,65 +60,100 @@ class Gauge:
     std: Float[np.ndarray, " units"]
 
     @classmethod
-    def of(cls, encoder: Encoder, units: Sequence[Unit], mean: np.ndarray, std: np.ndarray) -> Gauge:
-        """The units that have a map."""
-        chosen = [place for place, unit in enumerate(units) if unit.kind in ("channel", "group", "direction")]
-        return cls(encoder, tuple(units[place] for place in chosen), mean[chosen], std[chosen])
+    def select(cls, encoder: Encoder, units: Sequence[Unit], mean: np.ndarray, std: np.ndarray) -> UnitStatistics:
+        """The units that have a map.
 
-    def planes(self, photo: LoadedImage, grid: tuple[int, int]) -> Float[np.ndarray, "units rows columns"]:
-        """Every unit's map over the whole photo, on a grid."""
+        Args:
+            encoder: The encoder.
+            units: Units of any kind.
+            mean: Of every unit's values over the images.
+            std: Standard deviation of every unit's values over the images.
+
+        Returns:
+            The statistics of channels, groups and directions.
+        """
+        chosen = [index for index, unit in enumerate(units) if unit.kind in ("channel", "group", "direction")]
+        return cls(encoder, tuple(units[index] for index in chosen), mean[chosen], std[chosen])
+
+    def compute_maps(self, image: LoadedImage, grid: tuple[int, int]) -> Float[np.ndarray, "units rows columns"]:
+        """Every unit's map over the whole image, on a grid.
+
+        Args:
+            image: The image.
+            grid: Rows and columns.
+
+        Returns:
+            The maps, resized without aligned corners.
+        """
         if not self.units:
             return np.zeros((0, *grid), dtype=np.float32)
-        batch = self.encoder.prepare(photo, geometry="whole")
+        batch = self.encoder.prepare(image, geometry="whole")
         seen = self.encoder.observe(batch.pixels, list(dict.fromkeys(str(unit.layer) for unit in self.units)))
         canvas, valid = batch.geometries[0].canvas, batch.geometries[0].valid
-        # the grid covers the photo, a map the canvas with its padding
-        whole = [max(1, round(cells * side / part)) for cells, side, part in zip(grid, canvas, valid, strict=True)]
-        found = []
+        # the grid covers the image, a map the canvas with its padding
+        size = [max(1, round(cells * side / inner)) for cells, side, inner in zip(grid, canvas, valid, strict=True)]
+        planes = []
         for unit in self.units:
             maps = seen.activations[str(unit.layer)].maps
             if len(unit.channels) == 1:
                 plane = maps[:, unit.index]
             else:
                 plane = torch.einsum("c,bchw->bhw", unit_weights(unit, self.encoder).to(maps.device), maps)
-            large = torch.nn.functional.interpolate(plane[:, None], whole, mode="bilinear", align_corners=False)
-            found.append(large[0, 0, : grid[0], : grid[1]].cpu().numpy())
-        return np.stack(found)
+            large = torch.nn.functional.interpolate(plane[:, None], size, mode="bilinear", align_corners=False)
+            planes.append(large[0, 0, : grid[0], : grid[1]].cpu().numpy())
+        return np.stack(planes)
 
-    def tops(
+    def find_tops(
         self,
-        planes: Float[np.ndarray, "units rows columns"],
+        maps: Float[np.ndarray, "units rows columns"],
         labels: Int[np.ndarray, "rows columns"],
         merges: Sequence[tuple[int, int]],
         layers: Sequence[str],
     ) -> tuple[NodeTop, ...]:
-        """The features of some layers that stand out in each region of each cut: every node that the photo holds."""
-        places = [place for place, unit in enumerate(self.units) if unit.layer in layers]
-        if not places:
+        """The features that stand out in each region of each cut of one image.
+
+        Args:
+            maps: What ``compute_maps`` gave for the image.
+            labels: The image's leaves.
+            merges: Of the tree over leaves.
+            layers: Units of these layers alone are taken.
+
+        Returns:
+            An entry for every node of the tree that the image holds and in which some unit is above its mean.
+        """
+        chosen = [index for index, unit in enumerate(self.units) if unit.layer in layers]
+        if not chosen:
             return ()
         leaves = len(merges) + 1
         flat = labels.ravel()
         area = np.bincount(flat, minlength=leaves).astype(np.float64)
-        sums = np.stack([np.bincount(flat, planes[place].ravel(), minlength=leaves) for place in places])
-        mean, std = self.mean[places], np.where(self.std[places] > 0, self.std[places], np.inf)
-        found = []
-        for node, below in trees.members(merges, leaves).items():
+        sums = np.stack([np.bincount(flat, maps[index].ravel(), minlength=leaves) for index in chosen])
+        mean, std = self.mean[chosen], np.where(self.std[chosen] > 0, self.std[chosen], np.inf)
+        tops = []
+        for node, below in trees.list_members(merges, leaves).items():
             size = area[below].sum()
             if not size:
                 continue
-            score = (sums[:, below].sum(1) / size - mean) / std
-            best = [one for one in np.argsort(-score, kind="stable")[:_TOP].tolist() if score[one] > 0]
+            scores = (sums[:, below].sum(1) / size - mean) / std
+            best = [row for row in np.argsort(-scores, kind="stable")[:_TOP].tolist() if scores[row] > 0]
             if best:
                 links = (
-                    CircuitLink(self.units[places[one]].text, Measure(float(f"{score[one]:.3g}"), SIGMA))
-                    for one in best
+                    CircuitLink(self.units[chosen[row]].text, Measure(float(f"{scores[row]:.3g}"), SIGMA))
+                    for row in best
                 )
-                found.append(NodeTop(node, tuple(links)))
-        return tuple(found)
+                tops.append(NodeTop(node, tuple(links)))
+        return tuple(tops)
 
 
-def specifications(layers: Sequence[str]) -> list[SegmentationInfo]:
-    """What images are parted by: all layers as one, then each alone; and each of these for all images together."""
+def list_segmentations(layers: Sequence[str]) -> list[SegmentationInfo]:
+    """How images are segmented: over all layers as one feature, then over each alone; one by one, then jointly.
+
+    Args:
+        layers: The atlas's layers.
+
+    Returns:
+        The segmentations, those of single images first.
+    """
     groups = [tuple(layers)] if len(layers) > 1 else []
     groups += [(layer,) for layer in layers]
     return [
@@ -121,129 +163,179 @@ def specifications(layers: Sequence[str]) -> list[SegmentationInfo]:
     ]
 
 
-def part_images(writer: Writer, made: BuildPlan, gauge: Gauge) -> None:
-    """Every image's parts, where it has not all of them; the fits over all images are kept for new ones."""
-    parters: list[tuple[SegmentationInfo, Parter]] = []
-    for info in specifications(made.layers):
-        if info.scope == "joint":
-            nave = _fit(writer, made, info)
-            info, leaves = shared_tree(nave, info)
-            parters.append((info, partial(_jointly, nave, leaves)))
-        else:
-            parters.append((info, partial(_alone, made, info)))
-        writer.segmentation(_described(info, made))
-    writer.method("segmentation (NAVE)", grouping="ward", weighting="equal", cells=made.options.cells, leaves=LEAVES)
-    names = {info.id for info, _ in parters}
-    todo = [image for image in made.any.ids if _lacks(writer, image, names)]
-    done = len(made.any) - len(todo)
-    with track_steps(len(todo), "segment", made.progress) as step:
+def segment_images(writer: Writer, plan: BuildPlan, statistics: UnitStatistics) -> None:
+    """Add every image's segmentations, where it lacks any; the joint fits are kept for images that are uploaded.
+
+    Args:
+        writer: Of the site.
+        plan: What the atlas holds.
+        statistics: Of the atlas's units.
+    """
+    segmenters = _make_segmenters(writer, plan)
+    writer.set_method(
+        "segmentation (NAVE)", grouping="ward", weighting="equal", cells=plan.options.cells, leaves=LEAVES
+    )
+    names = {info.id for info, _ in segmenters}
+    todo = [image for image in plan.ids if _lacks_segmentations(writer, image, names)]
+    done = len(plan.ids) - len(todo)
+    with track_steps(len(todo), "segment", plan.progress) as step:
         for start in range(0, len(todo), _CHUNK):
-            part = todo[start : start + _CHUNK]
-            there = [photo for photo in _photos(made, part) if isinstance(photo, LoadedImage)]
-            planes: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
-            found: dict[str, list[ImageSegmentation]] = {photo.id: [] for photo in there}
-            for info, parter in parters:
-                for photo, labels, merges in parter(there):
-                    place = (photo.id, labels.shape)
-                    if place not in planes:
-                        planes[place] = gauge.planes(photo, (labels.shape[0], labels.shape[1]))
-                    tops = gauge.tops(planes[place], labels, merges or info.merges, info.layers)
-                    found[photo.id].append(ImageSegmentation(info.id, LabelMap.of(labels), merges, tops))
-            for image, parts in found.items():
-                writer.add(ImageRecord(image, segmentations=tuple(parts)))
-            done += len(part)
-            writer.stage("segment", done, len(made.any))
-            step(len(part))
-    writer.stage("segment", len(made.any), len(made.any))
+            chunk = todo[start : start + _CHUNK]
+            images = [image for image in _read_images(plan, chunk) if isinstance(image, LoadedImage)]
+            maps: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}  # by image and grid
+            segmentations: dict[str, list[ImageSegmentation]] = {image.id: [] for image in images}
+            for info, segmenter in segmenters:
+                for image, labels, merges in segmenter(images):
+                    key = (image.id, labels.shape)
+                    if key not in maps:
+                        maps[key] = statistics.compute_maps(image, (labels.shape[0], labels.shape[1]))
+                    tops = statistics.find_tops(maps[key], labels, merges or info.merges, info.layers)
+                    record = ImageSegmentation(info.id, LabelMap.from_array(labels), merges, tops)
+                    segmentations[image.id].append(record)
+            for image, records in segmentations.items():
+                writer.add(ImageRecord(image, segmentations=tuple(records)))
+            done += len(chunk)
+            writer.set_stage("segment", done, len(plan.ids))
+            step(len(chunk))
+    writer.set_stage("segment", len(plan.ids), len(plan.ids))
 
 
-def alone(
-    encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], layers: Sequence[str], cells: int, seed: int
-) -> Iterator[Parted | SkippedImage]:
-    """Photos with their leaves on the grid, numbered by size, and the merges of their own trees."""
+def segment_alone(
+    encoder: Encoder,
+    items: Iterable[LoadedImage | SkippedImage],
+    layers: Sequence[str],
+    cells: int,
+    random_state: int,
+) -> Iterator[Segmented | SkippedImage]:
+    """Segment images one by one.
+
+    Args:
+        encoder: The encoder.
+        items: Images; those that were skipped are handed on.
+        layers: The layers whose activations are clustered, as one feature.
+        cells: Of the grid, along the short side.
+        random_state: Of the clustering.
+
+    Yields:
+        Every image with its leaves on the grid, numbered by size, and the merges of its own tree.
+    """
     settings = {
         "layers": list(layers),
         "resolution": cells,
         "grouping": "ward",
         "weighting": "equal",
-        "random_state": seed,
+        "random_state": random_state,
     }
     for result in segment_stream(encoder, items, n_clusters=2, **settings):
         if isinstance(result, SkippedImage):
             yield result
             continue
-        photo, segmentation = result
+        image, segmentation = result
         tree = segmentation.granularity
         size = np.bincount(tree.points, minlength=tree.tree.points)
-        leaf, merges = trees.nested(tree.tree, LEAVES, size)
-        yield photo, leaf[tree.points].reshape(segmentation.grid_labels.shape), merges
+        leaf, merges = trees.truncate_tree(tree.tree, LEAVES, size)
+        yield image, leaf[tree.points].reshape(segmentation.grid_labels.shape), merges
 
 
-def shared_tree(nave: Nave, info: SegmentationInfo) -> tuple[SegmentationInfo, np.ndarray]:
-    """A joint fit's merges and sizes, and for each of the fit's own cluster numbers the leaf it is here."""
+def extract_shared_tree(nave: Nave, info: SegmentationInfo) -> tuple[SegmentationInfo, Int[np.ndarray, " clusters"]]:
+    """The tree of a joint fit.
+
+    Args:
+        nave: Fitted with ``grouping="ward"``.
+        info: The segmentation that it belongs to.
+
+    Returns:
+        The segmentation with its merges and sizes, and the leaf of each of the fit's own cluster numbers.
+
+    Raises:
+        EncoscopeError: The fit holds no tree.
+    """
     book = nave.codebook_
-    assert book.tree is not None
-    leaf, merges = trees.nested(book.tree, LEAVES, book.counts)
+    if book.tree is None:
+        raise EncoscopeError(f"the joint fit of {info.id!r} holds no tree: build the atlas again with --fresh")
+    leaf, merges = trees.truncate_tree(book.tree, LEAVES, book.counts)
     leaves = len(merges) + 1
     own = nave.at(leaves).codebook_.clusters
     mapping = np.zeros(leaves, dtype=np.int64)
     mapping[own] = leaf
     sizes = np.bincount(leaf, weights=book.counts, minlength=leaves).astype(int)
-    whole = SegmentationInfo(info.id, info.layers, info.scope, leaves, merges, tuple(sizes.tolist()))
-    return whole, mapping
+    return replace(info, leaves=leaves, merges=merges, sizes=tuple(sizes.tolist()), settings={}), mapping
 
 
 def load_fit(site: Path, info: SegmentationInfo, encoder: Encoder) -> Nave:
-    """A joint fit of a site. MissingError when it does not hold one."""
-    return Nave.load(_home(site, info.id), encoder)
+    """Load a joint fit of a site.
+
+    Args:
+        site: The site's folder.
+        info: The segmentation that it belongs to.
+        encoder: The encoder that the atlas was built from.
+
+    Returns:
+        The fit.
+
+    Raises:
+        MissingError: The site does not hold it.
+    """
+    return Nave.load(_fit_folder(site, info.id), encoder)
 
 
-def _alone(made: BuildPlan, info: SegmentationInfo, there: Sequence[LoadedImage]) -> Iterator[Parted]:
-    for result in alone(made.encoder, there, info.layers, made.options.cells, made.options.seed):
+def _make_segmenters(writer: Writer, plan: BuildPlan) -> list[tuple[SegmentationInfo, Segmenter]]:
+    segmenters: list[tuple[SegmentationInfo, Segmenter]] = []
+    for info in list_segmentations(plan.layers):
+        if info.scope == "joint":
+            nave = _fit(writer, plan, info)
+            info, leaves = extract_shared_tree(nave, info)
+            segmenters.append((info, partial(_segment_jointly, nave, leaves)))
+        else:
+            segmenters.append((info, partial(_segment_alone, plan, info)))
+        settings = {"method": "nave", "weighting": "equal", "grouping": "ward", "cells": str(plan.options.cells)}
+        writer.add_segmentation(replace(info, settings=settings))
+    return segmenters
+
+
+def _segment_alone(plan: BuildPlan, info: SegmentationInfo, images: Sequence[LoadedImage]) -> Iterator[Segmented]:
+    options = plan.options
+    for result in segment_alone(plan.encoder, images, info.layers, options.cells, options.random_state):
         if not isinstance(result, SkippedImage):
             yield result
 
 
-def _jointly(nave: Nave, leaves: np.ndarray, there: Sequence[LoadedImage]) -> Iterator[Parted]:
-    for result in nave.predict_stream(there, [len(leaves)]):
+def _segment_jointly(nave: Nave, leaves: np.ndarray, images: Sequence[LoadedImage]) -> Iterator[Segmented]:
+    for result in nave.predict_stream(images, [len(leaves)]):
         if not isinstance(result, SkippedImage):
-            photo, segmentation = result
-            yield photo, leaves[segmentation.grid_labels], ()
+            image, segmentation = result
+            yield image, leaves[segmentation.grid_labels], ()
 
 
-def _fit(writer: Writer, made: BuildPlan, info: SegmentationInfo) -> Nave:
-    home = _home(writer.path, info.id)
+def _fit(writer: Writer, plan: BuildPlan, info: SegmentationInfo) -> Nave:
+    """The joint fit of a segmentation, from the site where it holds it."""
+    folder = _fit_folder(writer.path, info.id)
     try:
-        return Nave.load(home, made.encoder)
+        return Nave.load(folder, plan.encoder)
     except (MissingError, EncoscopeError):  # none, or one that was half written
         pass
     nave = Nave(
-        made.encoder,
+        plan.encoder,
         n_clusters=LEAVES,
         layers=list(info.layers),
         grouping="ward",
         weighting="equal",
-        resolution=made.options.cells,
-        random_state=made.options.seed,
-        progress=made.progress,
-    ).fit([made.file(image) for image in made.any.ids])
-    nave.save(home)
+        resolution=plan.options.cells,
+        random_state=plan.options.random_state,
+        progress=plan.progress,
+    ).fit([plan.file_of(image) for image in plan.ids])
+    nave.save(folder)
     return nave
 
 
-def _described(info: SegmentationInfo, made: BuildPlan) -> SegmentationInfo:
-    settings = {"method": "nave", "weighting": "equal", "grouping": "ward", "cells": str(made.options.cells)}
-    return SegmentationInfo(**{**info.__dict__, "settings": settings})
-
-
-def _home(site: Path, name: str) -> Path:
+def _fit_folder(site: Path, name: str) -> Path:
     return site / FOLDER / name.replace(" ", "-").replace("/", "_")
 
 
-def _photos(made: BuildPlan, images: Sequence[str]) -> Iterator[LoadedImage | SkippedImage]:
-    return read_images((made.file(image) for image in images), channels=made.encoder.preprocess.channels)
+def _read_images(plan: BuildPlan, images: Sequence[str]) -> Iterator[LoadedImage | SkippedImage]:
+    return read_images((plan.file_of(image) for image in images), channels=plan.encoder.preprocess.channels)
 
 
-def _lacks(writer: Writer, image: str, names: set[str]) -> bool:
+def _lacks_segmentations(writer: Writer, image: str, names: set[str]) -> bool:
     record = writer.get(ImageRecord, image)
-    return record is not None and {part.segmentation for part in record.segmentations} != names
+    return record is not None and {entry.segmentation for entry in record.segmentations} != names

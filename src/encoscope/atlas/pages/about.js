@@ -47,7 +47,7 @@
 
 atlas = encoscope.atlas.open("SITE")
 atlas.feature(atlas.features[0]).description
-atlas.table()  # features.parquet`;
+atlas.read_table()  # features.parquet`;
 
   /** @param {Manifest} manifest */
   const bibtex = ({ versions }) =>

@@ -143,7 +143,7 @@
   function failureArticle({ image, picture, predicted, confidence, drivers }, { features, images, classes }) {
     const name = toPlain(predicted);
     return h("article", { class: "failure" }, [
-      h("a", { href: imageLink(images, image) }, Atlas.picture(picture, `Taken for ${predicted}`)),
+      h("a", { href: imageLink(images, image) }, Atlas.image(picture, `Taken for ${predicted}`)),
       h("div", { class: "column" }, [
         h("p", {}, [
           "taken for ",

@@ -419,7 +419,7 @@
     };
     return h("a", { class: "other", href: Atlas.link("image", record.id, { s: id, k }) }, [
       h("span", { class: "image-stage", style }, [
-        Atlas.picture(picture, name, { class: "image", loading: "eager" }),
+        Atlas.image(picture, name, { class: "image", loading: "eager" }),
         overlay,
       ]),
       h("span", { class: "other-name" }, `${name}: ${formatPercent(share / 1000)}`),

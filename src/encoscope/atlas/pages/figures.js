@@ -119,11 +119,11 @@ Atlas.histogram = (histogram, positions) => {
 };
 
 // A picture of the site. Its size is known, so that nothing jumps when it arrives.
-Atlas.picture = (picture, alt, properties) =>
+Atlas.image = (file, alt, properties) =>
   h("img", {
-    src: imageSource(picture.name),
-    width: picture.width,
-    height: picture.height,
+    src: imageSource(file.name),
+    width: file.width,
+    height: file.height,
     alt,
     decoding: "async",
     loading: "lazy",
@@ -137,7 +137,7 @@ Atlas.crop = (crop, unit, { href } = {}) => {
   const text = `${formatNumber(crop.value.value)} ${crop.value.unit}`;
   // whole images are shown as squares, so that a row of them is even
   const frame = h("span", { class: "frame", style: { "aspect-ratio": overlay ? `${width} / ${height}` : "1" } }, [
-    Atlas.picture(crop.picture, `${unit} at ${text}`),
+    Atlas.image(crop.picture, `${unit} at ${text}`),
     overlay,
   ]);
   const caption = crop.captions?.[0] ? ` ${crop.captions[0]}` : null;

@@ -51,8 +51,8 @@
       const { picture, transparent, method } = record;
       const text = `${description}: a picture synthesized by ${nameMethod(method)}`;
       stage.replaceChildren();
-      if (transparent) stage.append(Atlas.picture(transparent, "", { class: "faded", loading: "eager" }));
-      stage.append(Atlas.picture(picture, text, { class: "whole", loading: "eager" }));
+      if (transparent) stage.append(Atlas.image(transparent, "", { class: "faded", loading: "eager" }));
+      stage.append(Atlas.image(picture, text, { class: "whole", loading: "eager" }));
       control.hidden = !transparent;
       caption.replaceChildren(...describeVisualization(record));
       if (tabs)

@@ -1,4 +1,4 @@
-"""Serving a site: the same pages over HTTP, and images of one's own parted live."""
+"""Serving a site: the same pages over HTTP, and uploaded images segmented live."""
 
 from encoscope.atlas.serving.app import create_app, serve
 from encoscope.atlas.serving.limits import Limits

@@ -1,4 +1,4 @@
-"""The server: the site's files and nothing else, and one place that takes an image."""
+"""The server: the site's files and nothing else, and one route that takes an image."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from encoscope.atlas import layout
 from encoscope.atlas.reader import open_atlas
-from encoscope.atlas.serving.limits import HEADERS, TYPES, Limits, allowed_hosts, is_allowed
-from encoscope.errors import EncoscopeError, ImageError, MissingError
+from encoscope.atlas.serving.limits import HEADERS, TYPES, Limits, is_host_allowed, list_allowed_hosts
+from encoscope.errors import EncoscopeError, MissingError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from encoscope.atlas.serving.live import Live
+    from encoscope.atlas.serving.live import UploadAnalyzer
 
 _FILES = re.compile(
     r"index\.html|manifest\.json|features\.parquet|assets/[a-z]+\.(?:js|css|svg)|data/[a-z-]+(?:\d+)?\.js"
@@ -35,12 +35,12 @@ _KINDS = {
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
 }
-_NO_MODEL = "This server has no model to part images with: start it with --model."
+_NO_MODEL = "This server has no model to segment images with: start it with --model."
 
 
 def create_app(
     site: str | os.PathLike[str],
-    live: Live | None = None,
+    analyzer: UploadAnalyzer | None = None,
     *,
     host: str = "127.0.0.1",
     hosts: Iterable[str] = (),
@@ -49,8 +49,19 @@ def create_app(
 ) -> FastAPI:
     """An ASGI application that serves a site.
 
-    live: what looks at uploads; without it the upload page says ``reason``. host: the address it will listen on, and
-    hosts: other names that it answers to. Raises MissingError when there is no site, or FastAPI is not installed.
+    Args:
+        site: The site's folder.
+        analyzer: What analyzes uploads; without it the upload page says ``reason``.
+        host: The address that it will listen on.
+        hosts: Other names that it answers to.
+        limits: On uploads; None takes the defaults.
+        reason: Why uploads are not taken.
+
+    Returns:
+        The application.
+
+    Raises:
+        MissingError: There is no site, or FastAPI is not installed.
     """
     try:
         from fastapi import FastAPI, Request, Response
@@ -59,7 +70,7 @@ def create_app(
     root = Path(site).resolve()
     open_atlas(root)  # there is an atlas, of a format that is known
     bounds = limits or Limits()
-    names = allowed_hosts(host, hosts)
+    names = list_allowed_hosts(host, hosts)
     # no interactive documentation: it would load scripts from elsewhere
     app = FastAPI(title="Encoscope atlas", openapi_url=None, docs_url=None, redoc_url=None)
     turn = asyncio.Lock()
@@ -72,7 +83,7 @@ def create_app(
 
     @app.middleware("http")
     async def guard(request: Request, following: Callable[[Request], Awaitable[Response]]) -> Response:
-        if not is_allowed(request.headers.get("host", ""), names):
+        if not is_host_allowed(request.headers.get("host", ""), names):
             response = answer(400, {"error": "this server does not answer to that name"})
         else:
             response = await following(request)
@@ -84,55 +95,50 @@ def create_app(
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("//")[2] != request.headers.get("host"):
             return answer(403, {"error": "uploads are taken from this server's own pages only"})
-        if live is None:
+        if analyzer is None:
             return answer(503, {"error": reason})
         if queue["length"] > bounds.waiting:
             return answer(503, {"error": "too many images are waiting: try again in a moment"}, **{"Retry-After": "5"})
         queue["length"] += 1
         try:
             async with asyncio.timeout(bounds.seconds):
-                content = await body(request)
+                content = await read_body(request)
             if content is None:
                 return answer(413, {"error": f"at most {bounds.bytes / 1e6:.0f} MB are taken"}, Connection="close")
             async with asyncio.timeout(bounds.seconds):
                 async with turn:
-                    found = await asyncio.shield(asyncio.ensure_future(working(content)))
-            return answer(200, found)
+                    analysis = asyncio.to_thread(analyzer.analyze_upload, content, bounds)
+                    result = await asyncio.shield(asyncio.ensure_future(analysis))
+            return answer(200, result)
         except TimeoutError:
             return answer(503, {"error": "this took too long"}, Connection="close")
-        except ImageError as error:
-            return answer(422, {"error": " ".join(str(error).split())})
         except EncoscopeError as error:
             return answer(422, {"error": " ".join(str(error).split())})
         finally:
             queue["length"] -= 1
 
-    async def body(request: Request) -> bytes | None:
+    async def read_body(request: Request) -> bytes | None:
         """The body, or None when it is, or says it is, larger than the limit; no more than that is ever held."""
-        said = request.headers.get("content-length", "")
-        if said.isdigit() and int(said) > bounds.bytes:
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > bounds.bytes:
             return None
         content = bytearray()
-        async for part in request.stream():
-            content += part
+        async for chunk in request.stream():
+            content += chunk
             if len(content) > bounds.bytes:
                 return None
         return bytes(content)
 
-    async def working(content: bytes) -> Any:
-        assert live is not None
-        return await asyncio.to_thread(live.look_at, content, bounds)
-
     async def abilities(_: Request) -> Response:
-        said = {
-            "available": live is not None,
+        document = {
+            "available": analyzer is not None,
             "reason": reason,
             "types": TYPES,
             "max_bytes": bounds.bytes,
             "max_pixels": bounds.pixels,
-            "joint": live is not None,
+            "joint": analyzer is not None,
         }
-        content = f'encoscope.shard("live",{json.dumps(said)});\n'
+        content = f'encoscope.shard("live",{json.dumps(document)});\n'
         return Response(content, 200, {"Cache-Control": "no-store"}, _KINDS[".js"])
 
     async def file(request: Request) -> Response:
@@ -153,7 +159,17 @@ def create_app(
 
 
 def serve(app: FastAPI, *, host: str = "127.0.0.1", port: int = 8765) -> None:
-    """Serve until interrupted. EncoscopeError when the port is taken, MissingError without uvicorn."""
+    """Serve until interrupted.
+
+    Args:
+        app: What ``create_app`` gave.
+        host: The address to listen on.
+        port: The port to listen on.
+
+    Raises:
+        EncoscopeError: The port is taken.
+        MissingError: uvicorn is not installed.
+    """
     try:
         import uvicorn
     except ImportError as error:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on an upload. bytes: of the file. pixels: of the image, read from its header before it is decoded.
+    """Bounds on an upload.
 
-    seconds: for the upload to arrive, and as many again for the answer. waiting: uploads that may wait for their turn;
-    one is worked on at a time, and more are told to come back.
+    Attributes:
+        bytes: Of the file.
+        pixels: Of the image, read from its header before it is decoded.
+        seconds: For the upload to arrive, and as many again for the answer.
+        waiting: How many uploads may wait while another is worked on; more are told to come back.
     """
 
     bytes: int = 16_000_000
@@ -46,18 +49,34 @@ HEADERS = {
 }
 
 
-def host_of(header: str) -> str:
-    """The name in a Host header, without its port, in lower case."""
+def parse_host(header: str) -> str:
+    """The name in a Host header.
+
+    Args:
+        header: The header's value.
+
+    Returns:
+        The name without its port, in lower case.
+
+    Example:
+        >>> parse_host("LOCALHOST:8765"), parse_host("[::1]:8765")
+        ('localhost', '[::1]')
+    """
     if header.startswith("["):  # an IPv6 address
         return header.partition("]")[0].lower() + "]"
     return header.partition(":")[0].lower()
 
 
-def allowed_hosts(host: str, more: Iterable[str] = ()) -> frozenset[str]:
-    """The names a server answers to: a page elsewhere whose name is made to point here is none of them.
+def list_allowed_hosts(host: str, more: Iterable[str] = ()) -> frozenset[str]:
+    """The names a server answers to; a page elsewhere whose name is made to point here has none of them.
 
-    A server that was told to listen on an address answers to it; one on all addresses to any that is an address, see
-    ``is_allowed``, and to the names in ``more``.
+    Args:
+        host: The address that the server listens on.
+        more: Other names.
+
+    Returns:
+        The names in lower case. With an address of all interfaces "*" is among them: any literal address is allowed,
+        see ``is_host_allowed``.
     """
     names = {"127.0.0.1", "localhost", "[::1]", *(name.lower() for name in more)}
     if host not in ("0.0.0.0", "::"):
@@ -67,11 +86,19 @@ def allowed_hosts(host: str, more: Iterable[str] = ()) -> frozenset[str]:
     return frozenset(names)
 
 
-def is_allowed(header: str, names: frozenset[str]) -> bool:
-    """Whether a Host header is one of these names; with "*" among them, also any literal address."""
+def is_host_allowed(header: str, names: frozenset[str]) -> bool:
+    """Whether a Host header is one of the names that a server answers to.
+
+    Args:
+        header: The header's value.
+        names: What ``list_allowed_hosts`` gave; with "*" among them any literal address is allowed, too.
+
+    Returns:
+        True when it is.
+    """
     import ipaddress
 
-    name = host_of(header)
+    name = parse_host(header)
     if name in names:
         return True
     if "*" not in names:

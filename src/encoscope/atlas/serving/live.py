@@ -1,4 +1,4 @@
-"""An uploaded image, decoded in memory and parted as the atlas's own images are; nothing of it is kept."""
+"""An uploaded image, decoded in memory and segmented as the atlas's own images are; nothing of it is kept."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from encoscope.atlas import trees
 from encoscope.atlas.build import segmentation
 from encoscope.atlas.build.images import SIGMA
-from encoscope.atlas.build.plan import class_text
+from encoscope.atlas.build.plan import name_class
 from encoscope.atlas.codec import to_plain
 from encoscope.atlas.reader import Atlas
 from encoscope.atlas.records import CircuitLink, ImageSegmentation, LabelMap, Measure, SegmentationInfo
@@ -26,11 +25,23 @@ from encoscope.images import LoadedImage, SkippedImage, read_image
 from encoscope.nave import Nave
 from encoscope.units import Unit, measure_units, parse_unit
 
-_TOP, _SAID = 8, 3
+_TOP, _PREDICTIONS = 8, 3
 
 
-def decode(content: bytes, limits: Limits, channels: int) -> LoadedImage:
-    """An uploaded file as a Photo. ImageError, in one line, for anything but an image within the limits."""
+def decode_upload(content: bytes, limits: Limits, channels: int) -> LoadedImage:
+    """Decode an uploaded file.
+
+    Args:
+        content: Of the file.
+        limits: On its size.
+        channels: Of the image that is returned.
+
+    Returns:
+        The image.
+
+    Raises:
+        ImageError: In one line, for anything but an image within the limits.
+    """
     if not content:
         raise ImageError("the file is empty")
     try:
@@ -39,7 +50,7 @@ def decode(content: bytes, limits: Limits, channels: int) -> LoadedImage:
         raise ImageError(f"the image has more than {limits.pixels / 1e6:.0f} megapixels") from error
     except UnidentifiedImageError as error:
         raise ImageError("this is no JPEG, PNG, WebP, GIF or BMP image") from error
-    except Exception as error:  # a parser trips over whatever it is given
+    except Exception as error:  # a parser may raise anything on damaged files
         raise ImageError("this image cannot be read") from error
     if image.width * image.height > limits.pixels:
         raise ImageError(
@@ -54,8 +65,16 @@ def decode(content: bytes, limits: Limits, channels: int) -> LoadedImage:
 
 
 @dataclass
-class Live:
-    """Looks at photos as an atlas was made: the same layers, trees and fits. The encoder must be the atlas's own."""
+class UploadAnalyzer:
+    """Analyzes images as an atlas was built: with the same layers, trees and joint fits.
+
+    Attributes:
+        atlas: The atlas.
+        encoder: The encoder that it was built from.
+
+    Raises:
+        UsageError: The encoder is another one.
+    """
 
     atlas: Atlas
     encoder: Encoder
@@ -68,90 +87,101 @@ class Live:
                 f"{model.get('source')} (digest {str(model.get('digest'))[:12]})"
             )
 
-    @cached_property
-    def _gauge(self) -> tuple[list[Unit], segmentation.Gauge]:
-        """The atlas's units that can be measured here, with what is usual for them."""
-        table = self.atlas.table().select(["unit", "mean", "std"]).to_pydict()
-        units, means, stds = [], [], []
-        for text, mean, std in zip(table["unit"], table["mean"], table["std"], strict=True):
-            if mean is not None:
-                units.append(parse_unit(text, self.encoder))
-                means.append(mean)
-                stds.append(std)
-        return units, segmentation.Gauge.of(self.encoder, units, np.array(means), np.array(stds))
+    def analyze_upload(self, content: bytes, limits: Limits) -> Mapping[str, Any]:
+        """Analyze an uploaded file.
+
+        Args:
+            content: Of the file.
+            limits: On its size.
+
+        Returns:
+            As ``analyze_image``.
+
+        Raises:
+            ImageError: For anything but an image within the limits.
+        """
+        return self.analyze_image(decode_upload(content, limits, self.encoder.preprocess.channels))
+
+    def analyze_image(self, image: LoadedImage) -> Mapping[str, Any]:
+        """What the atlas would say of an image.
+
+        Args:
+            image: The image.
+
+        Returns:
+            In JSON's own types: its size, segmentations, the features that stand out, and predictions.
+        """
+        with torch.inference_mode():
+            segmentations = tuple(self._segment(image, info) for info in self.atlas.segmentations)
+            return {
+                "width": image.width,
+                "height": image.height,
+                "segmentations": to_plain(segmentations),
+                "tops": to_plain(self._find_tops(image)),
+                "predictions": to_plain(self._predict(image)),
+            }
 
     @cached_property
-    def _usual(self) -> tuple[np.ndarray, np.ndarray]:
-        table = self.atlas.table().select(["mean", "std"]).to_pydict()
-        known = [pair for pair in zip(table["mean"], table["std"], strict=True) if pair[0] is not None]
-        mean, std = np.array(known, dtype=np.float64).reshape(-1, 2).T
-        return mean, std
+    def _values(self) -> tuple[list[Unit], np.ndarray, np.ndarray]:
+        """The atlas's units that can be measured here, with their mean and standard deviation."""
+        table = self.atlas.read_table().select(["unit", "mean", "std"]).to_pydict()
+        rows = zip(table["unit"], table["mean"], table["std"], strict=True)
+        known = [(parse_unit(text, self.encoder), mean, std) for text, mean, std in rows if mean is not None]
+        mean, std = np.array([row[1:] for row in known], dtype=np.float64).reshape(-1, 2).T
+        return [unit for unit, _, _ in known], mean, std
+
+    @cached_property
+    def _statistics(self) -> segmentation.UnitStatistics:
+        return segmentation.UnitStatistics.select(self.encoder, *self._values)
 
     @cached_property
     def _fits(self) -> dict[str, tuple[Nave, np.ndarray]]:
-        found = {}
+        fits = {}
         for info in self.atlas.segmentations:
             if info.scope == "joint":
                 nave = segmentation.load_fit(self.atlas.path, info, self.encoder)
-                found[info.id] = (nave, segmentation.shared_tree(nave, info)[1])
-        return found
+                fits[info.id] = (nave, segmentation.extract_shared_tree(nave, info)[1])
+        return fits
 
-    def look_at(self, content: bytes, limits: Limits) -> Mapping[str, Any]:
-        """``look`` at an uploaded file. ImageError for anything but an image within the limits."""
-        return self.look(decode(content, limits, self.encoder.preprocess.channels))
+    def _segment(self, image: LoadedImage, info: SegmentationInfo) -> ImageSegmentation:
+        segment = self._segment_jointly if info.scope == "joint" else self._segment_alone
+        _, labels, merges = segment(image, info)
+        maps = self._statistics.compute_maps(image, (labels.shape[0], labels.shape[1]))
+        tops = self._statistics.find_tops(maps, labels, merges or info.merges, info.layers)
+        return ImageSegmentation(info.id, LabelMap.from_array(labels), merges, tops)
 
-    def look(self, photo: LoadedImage) -> Mapping[str, Any]:
-        """What the atlas would say of a photo, ready for JSON: its size, parts, standing-out features, predictions."""
-        with torch.inference_mode():
-            parts = tuple(self._parts(photo, info) for info in self.atlas.segmentations)
-            return {
-                "width": photo.width,
-                "height": photo.height,
-                "segmentations": to_plain(parts),
-                "tops": to_plain(self._tops(photo)),
-                "predictions": to_plain(self._said(photo)),
-            }
+    def _segment_jointly(self, image: LoadedImage, info: SegmentationInfo) -> segmentation.Segmented:
+        nave, leaves = self._fits[info.id]
+        (result,) = nave.predict_stream([image], [len(leaves)])
+        if isinstance(result, SkippedImage):
+            raise ImageError(result.reason)
+        return image, leaves[result[1].grid_labels], ()
 
-    def _parts(self, photo: LoadedImage, info: SegmentationInfo) -> ImageSegmentation:
-        merges: trees.Merges = ()
-        if info.scope == "joint":
-            nave, leaves = self._fits[info.id]
-            (result,) = nave.predict_stream([photo], [len(leaves)])
-            if isinstance(result, SkippedImage):
-                raise ImageError(result.reason)
-            labels = leaves[result[1].grid_labels]
-        else:
-            settings = self.atlas.manifest["settings"]
-            (result,) = segmentation.alone(
-                self.encoder, [photo], info.layers, int(settings["cells"]), int(self.atlas.manifest["seed"] or 0)
-            )
-            if isinstance(result, SkippedImage):
-                raise ImageError(result.reason)
-            _, labels, merges = result
-        whole = merges or info.merges
-        planes = self._gauge[1].planes(photo, (labels.shape[0], labels.shape[1]))
-        tops = self._gauge[1].tops(planes, labels, whole, info.layers)
-        return ImageSegmentation(info.id, LabelMap.of(labels), merges, tops)
+    def _segment_alone(self, image: LoadedImage, info: SegmentationInfo) -> segmentation.Segmented:
+        cells, seed = int(self.atlas.manifest["settings"]["cells"]), int(self.atlas.manifest["seed"] or 0)
+        (result,) = segmentation.segment_alone(self.encoder, [image], info.layers, cells, seed)
+        if isinstance(result, SkippedImage):
+            raise ImageError(result.reason)
+        return result
 
-    def _tops(self, photo: LoadedImage) -> tuple[CircuitLink, ...]:
-        units = self._gauge[0]
+    def _find_tops(self, image: LoadedImage) -> tuple[CircuitLink, ...]:
+        units, mean, std = self._values
         if not units:
             return ()
-        mean, std = self._usual
-        values = measure_units(self.encoder, photo, units)[0].double().cpu().numpy()
+        values = measure_units(self.encoder, image, units)[0].double().cpu().numpy()
         scores = (values - mean) / np.where(std > 0, std, np.inf)
-        best = [place for place in np.argsort(-scores, kind="stable")[:_TOP].tolist() if scores[place] > 0]
-        return tuple(CircuitLink(units[place].text, Measure(float(f"{scores[place]:.4g}"), SIGMA)) for place in best)
+        best = [index for index in np.argsort(-scores, kind="stable")[:_TOP].tolist() if scores[index] > 0]
+        return tuple(CircuitLink(units[index].text, Measure(float(f"{scores[index]:.4g}"), SIGMA)) for index in best)
 
-    def _said(self, photo: LoadedImage) -> tuple[CircuitLink, ...]:
+    def _predict(self, image: LoadedImage) -> tuple[CircuitLink, ...]:
         if self.encoder.outputs is None:
             return ()
-        shares = torch.softmax(self.encoder.logits(photo)[0].double(), 0).cpu().numpy()
+        shares = torch.softmax(self.encoder.logits(image)[0].double(), 0).cpu().numpy()
         chance, name = 1 / len(shares), f"one of {len(shares)} classes at random"
         return tuple(
             CircuitLink(
-                f"class:{class_text(self.encoder, index)}",
+                f"class:{name_class(self.encoder, index)}",
                 Measure(float(f"{shares[index]:.4g}"), "probability", chance, name),
             )
-            for index in np.argsort(-shares, kind="stable")[:_SAID].tolist()
+            for index in np.argsort(-shares, kind="stable")[:_PREDICTIONS].tolist()
         )
