@@ -20,8 +20,8 @@ from benchmarks.measure import in_process, interleaved, report_peak
 from encoscope.units import Unit, parse_unit
 from encoscope.vital import Vital
 from encoscope.vital.features import FeatureReader
-from encoscope.vital.references.prototypes import prototype
-from encoscope.vital.references.references import whole_set
+from encoscope.vital.references.prototypes import compute_prototype
+from encoscope.vital.references.references import take_all_references
 from encoscope.vital.synthesis.loop import _Run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -63,7 +63,7 @@ def step(encoder: encoscope.Encoder, unit: str, references: int, **settings: Any
     """One step of a run in its midst."""
     parsed = parse_unit(unit, encoder)
     vital = Vital(encoder, steps=10_000, cache=False, **settings)
-    images = whole_set(noise(references, encoder.preprocess.size[0]), parsed)
+    images = take_all_references(noise(references, encoder.preprocess.size[0]), parsed)
     vital.fit({unit: images}, unit)
     plan = vital.plan(vital.targets_)
     return _Run(plan.stages, plan.objective, [unit], 0, None).step
@@ -136,9 +136,11 @@ def main(count: int) -> None:
     """Report the memory of fitting, in a process of its own; the images themselves are there before."""
     encoder = resnet50()
     unit: Unit = parse_unit("class:0", encoder)
-    images = whole_set(noise(count, 224), unit)
+    images = take_all_references(noise(count, 224), unit)
     encoder.activations(encoder.prepare(noise(1, 224)).pixels, LAYERS)
-    report_peak(lambda: prototype(FeatureReader(encoder, LAYERS), images, unit, batch=8, cache=False, progress=False))
+    report_peak(
+        lambda: compute_prototype(FeatureReader(encoder, LAYERS), images, unit, batch=8, cache=False, progress=False)
+    )
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ import encoscope
 from encoscope import Encoder
 from encoscope.craft import (
     ConceptBank,
-    designs,
-    factorise,
+    compute_importances,
+    compute_linear_indices,
+    compute_shares,
+    compute_total_indices,
+    draw_designs,
+    factorize,
     find_concepts,
-    importances,
-    linear_indices,
-    shares_of,
-    total_indices,
 )
 from encoscope.craft import importance as importance_module
 from encoscope.encoder import substitute_maps
@@ -60,8 +60,8 @@ def test_sobol_indices_of_the_ishigami_function() -> None:
         x = (points * 2 - 1) * np.pi
         return np.sin(x[..., 0]) + 7 * np.sin(x[..., 1]) ** 2 + 0.1 * x[..., 2] ** 4 * np.sin(x[..., 0])
 
-    base, changed = designs(3, 8192)
-    found = total_indices(ishigami(base), ishigami(changed))
+    base, changed = draw_designs(3, 8192)
+    found = compute_total_indices(ishigami(base), ishigami(changed))
     first, second, both = 0.5 * (1 + 0.1 * np.pi**4 / 5) ** 2, 49 / 8, 8 * 0.01 * np.pi**8 / 225
     expected = np.array([first + both, second, both]) / (first + second + both)
     np.testing.assert_allclose(found, expected, atol=0.01)
@@ -69,25 +69,25 @@ def test_sobol_indices_of_the_ishigami_function() -> None:
 
 def test_sobol_indices_of_additive_and_constant_functions() -> None:
     slopes = np.array([[3.0, -2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
-    base, changed = designs(4, 4096, seed=3)
+    base, changed = draw_designs(4, 4096, seed=3)
     points = np.concatenate([base, changed.reshape(-1, 4)]) @ slopes.T + 5
-    found = total_indices(points[:4096].T, points[4096:].reshape(4, 4096, 2).transpose(2, 0, 1))
+    found = compute_total_indices(points[:4096].T, points[4096:].reshape(4, 4096, 2).transpose(2, 0, 1))
     np.testing.assert_allclose(found, [[9 / 14, 4 / 14, 0, 1 / 14], [0, 0, 0, 0]], atol=0.01)
-    np.testing.assert_allclose(linear_indices(slopes), [[9 / 14, 4 / 14, 0, 1 / 14], [0, 0, 0, 0]])
+    np.testing.assert_allclose(compute_linear_indices(slopes), [[9 / 14, 4 / 14, 0, 1 / 14], [0, 0, 0, 0]])
     with pytest.raises(UsageError, match="samples is a power of two, from 2 on, not 30"):
-        designs(4, 30)
+        draw_designs(4, 30)
 
 
 def test_factorisation_finds_planted_directions() -> None:
     generator = np.random.default_rng(0)
     planted = np.eye(3, 12) + np.roll(np.eye(3, 12), 6, axis=1) / 2
     amounts = generator.exponential(size=(80, 3)) * (generator.random((80, 3)) < 0.5)
-    shares, directions = factorise(amounts @ planted, 3)
+    shares, directions = factorize(amounts @ planted, 3)
     np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
     cosines = directions @ (planted / np.linalg.norm(planted, axis=1, keepdims=True)).T
     assert sorted(cosines.argmax(1).tolist()) == [0, 1, 2]
     assert (cosines.max(1) > 0.99).all()
-    np.testing.assert_allclose(shares_of(amounts @ planted, directions), shares, atol=0.05)
+    np.testing.assert_allclose(compute_shares(amounts @ planted, directions), shares, atol=0.05)
 
 
 def test_shares_are_non_negative_least_squares() -> None:
@@ -96,7 +96,7 @@ def test_shares_are_non_negative_least_squares() -> None:
     generator = np.random.default_rng(0)
     directions, vectors = generator.random((4, 20)), generator.random((9, 20))
     expected = [nnls(directions.T, vector)[0] for vector in vectors]
-    np.testing.assert_allclose(shares_of(vectors, directions), expected, atol=1e-10)
+    np.testing.assert_allclose(compute_shares(vectors, directions), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("layer", ["0.4", "0.2"])
@@ -109,7 +109,7 @@ def test_concepts_equal_the_literal_steps(encoder, folder, layer) -> None:
     order = [int((directions @ found).argmax()) for found in bank.directions]
     assert sorted(order) == [0, 1, 2]
     np.testing.assert_allclose(bank.directions, directions[order], atol=2e-3)
-    base, changed = designs(3, 8, seed=2)
+    base, changed = draw_designs(3, 8, seed=2)
     indices = []
     for file in files[:2] if layer == "0.4" else files:
         pixels = encoder.prepare(file).pixels
@@ -129,7 +129,7 @@ def test_concepts_equal_the_literal_steps(encoder, folder, layer) -> None:
     found = bank.importances
     if layer == "0.4":
         pixels = torch.cat([encoder.prepare(file).pixels for file in files[:2]])
-        found = importances(encoder, pixels, layer, bank.directions, 1).mean(0)
+        found = compute_importances(encoder, pixels, layer, bank.directions, 1).mean(0)
     np.testing.assert_allclose(found, np.mean(indices, 0)[order], atol=5e-3)
     assert (np.diff(bank.importances) <= 0).all()
     for concept, crops in enumerate(bank.crops):
@@ -142,11 +142,11 @@ def test_concepts_equal_the_literal_steps(encoder, folder, layer) -> None:
 def test_the_estimate_agrees_with_the_closed_form(encoder, folder, monkeypatch) -> None:
     bank = find_concepts(encoder, "class:tree", folder, number=3, layer="0.4", patch=16)
     pixels = encoder.prepare(sorted((folder / "tree").iterdir())[:2]).pixels
-    exact = importances(encoder, pixels, "0.4", bank.directions, 2)
+    exact = compute_importances(encoder, pixels, "0.4", bank.directions, 2)
     monkeypatch.setattr(importance_module, "_head_alone", lambda *arguments: None)
-    estimated = importances(encoder, pixels, "0.4", bank.directions, 2, samples=128, batch=200)
+    estimated = compute_importances(encoder, pixels, "0.4", bank.directions, 2, samples=128, batch=200)
     np.testing.assert_allclose(estimated, exact, atol=0.06)
-    smaller = importances(encoder, pixels, "0.4", bank.directions, 2, samples=128, batch=50)
+    smaller = compute_importances(encoder, pixels, "0.4", bank.directions, 2, samples=128, batch=50)
     np.testing.assert_allclose(smaller, estimated, atol=1e-4)
 
 

@@ -10,12 +10,12 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Preprocess
 from encoscope.vital.baselines import deepinversion, fourier, maco, plugin
-from encoscope.vital.baselines.losses import Classify, Maximize, cross_entropy
+from encoscope.vital.baselines.losses import Classify, Maximize, compute_cross_entropy
 from encoscope.vital.baselines.registry import METHODS, BaselineOptions, find_planner
-from encoscope.vital.synthesis.loop import Outcome, synthesize
-from encoscope.vital.synthesis.parametrization import displayed
-from encoscope.vital.synthesis.random import generators
-from encoscope.vital.synthesis.views import NoisyCrops, Wander, grey
+from encoscope.vital.synthesis.loop import Outcome, run_stages
+from encoscope.vital.synthesis.parametrization import denormalize
+from encoscope.vital.synthesis.random import make_generators
+from encoscope.vital.synthesis.views import NoisyCrops, Wander, mid_gray
 
 SIDE = 24
 PREPROCESS = Preprocess(size=(SIDE, SIDE), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
@@ -47,7 +47,7 @@ def encoder() -> Encoder:
 @pytest.fixture(scope="module")
 def magnitude(encoder) -> torch.Tensor:
     pixels = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    return maco.mean_magnitude([pixels], encoder.preprocess, (SIDE, SIDE))
+    return maco.compute_mean_magnitude([pixels], encoder.preprocess, (SIDE, SIDE))
 
 
 def options(method: str, magnitude: torch.Tensor, steps: int = 14, **extra) -> BaselineOptions:
@@ -64,7 +64,7 @@ def targets(encoder: Encoder, *texts: str) -> list[units.Unit]:
 
 def test_a_fourier_picture_is_the_formula():
     height, width = 10, 12
-    picture = fourier.FourierImage(PREPROCESS, (height, width), generators(0, ["x"]))
+    picture = fourier.FourierImage(PREPROCESS, (height, width), make_generators(0, ["x"]))
     (coefficients,) = picture.parameters()
     assert coefficients.shape == (1, 3, height, width // 2 + 1, 2)
     numbers = coefficients.detach().numpy().astype(np.float64)
@@ -74,43 +74,43 @@ def test_a_fourier_picture_is_the_formula():
     square_root = np.array([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
     square_root /= np.linalg.norm(square_root, axis=0).max()
     colours = 1 / (1 + np.exp(-np.einsum("ij,bjhw->bihw", square_root, plain)))
-    shown = displayed(picture.image().detach(), PREPROCESS).numpy()
+    shown = denormalize(picture.image().detach(), PREPROCESS).numpy()
     np.testing.assert_allclose(shown, colours, atol=1e-6)
 
 
 def test_the_first_coefficients_have_a_deviation_of_a_hundredth():
-    picture = fourier.FourierImage(PREPROCESS, (64, 64), generators(0, ["x"]))
+    picture = fourier.FourierImage(PREPROCESS, (64, 64), make_generators(0, ["x"]))
     assert picture.parameters()[0].std().item() == pytest.approx(0.01, rel=0.02)
 
 
 def test_macos_colours_are_fouriers_transposed():
     published = [[0.5628, 0.5845, 0.5845], [0.1948, 0, -0.1948], [0.0433, -0.1082, 0.0649]]
-    np.testing.assert_allclose(fourier.colour_matrix().T.numpy(), published, atol=5e-5)
+    np.testing.assert_allclose(fourier.color_matrix().T.numpy(), published, atol=5e-5)
     pixels = torch.rand(2, 3, 4, 5)
-    torch.testing.assert_close(fourier.correlated(fourier.decorrelated(pixels)), pixels)
+    torch.testing.assert_close(fourier.correlate_colors(fourier.decorrelate_colors(pixels)), pixels)
     grey_levels = torch.rand(2, 1, 4, 5)  # other channels have no colours to correlate
-    assert fourier.correlated(grey_levels) is grey_levels
+    assert fourier.correlate_colors(grey_levels) is grey_levels
 
 
 def test_the_mean_magnitude_is_that_of_decorrelated_pixels_however_they_are_batched():
     pixels = torch.rand(3, 3, 8, 6)
     batch = (pixels - torch.tensor(PREPROCESS.mean).reshape(3, 1, 1)) / torch.tensor(PREPROCESS.std).reshape(3, 1, 1)
-    inverse = np.linalg.inv(fourier.colour_matrix().numpy().astype(np.float64))
+    inverse = np.linalg.inv(fourier.color_matrix().numpy().astype(np.float64))
     expected = np.abs(np.fft.rfft2(np.einsum("ij,bjhw->bihw", inverse, pixels.numpy()))).mean(0)
     for parts in ([batch], [batch[:1], batch[1:]]):
-        np.testing.assert_allclose(maco.mean_magnitude(parts, PREPROCESS, (8, 6)).numpy(), expected, rtol=2e-4)
-    assert maco.mean_magnitude([batch], PREPROCESS, (16, 16)).shape == (3, 16, 9)
+        np.testing.assert_allclose(maco.compute_mean_magnitude(parts, PREPROCESS, (8, 6)).numpy(), expected, rtol=2e-4)
+    assert maco.compute_mean_magnitude([batch], PREPROCESS, (16, 16)).shape == (3, 16, 9)
 
 
 def test_a_maco_picture_keeps_its_spectrum_whatever_its_phase():
     natural = 1 / (1 + np.arange(8 * 5).reshape(1, 8, 5) * np.ones((3, 1, 1)))
-    picture = maco.PhaseImage(torch.from_numpy(natural).float(), PREPROCESS, (8, 8), generators(0, ["x", "y"]))
+    picture = maco.PhaseImage(torch.from_numpy(natural).float(), PREPROCESS, (8, 8), make_generators(0, ["x", "y"]))
     (phase,) = picture.parameters()
     with torch.no_grad():
         phase.mul_(3)
-    shown = displayed(picture.image().detach(), PREPROCESS).double()
+    shown = denormalize(picture.image().detach(), PREPROCESS).double()
     assert not torch.allclose(shown[0], shown[1], atol=0.05)
-    plain = fourier.decorrelated(torch.logit(shown)).numpy()
+    plain = fourier.decorrelate_colors(torch.logit(shown)).numpy()
     np.testing.assert_allclose(plain.mean((1, 2, 3)), 0, atol=1e-4)
     np.testing.assert_allclose(plain.std((1, 2, 3)), 1, atol=1e-3)
     # a real signal's first and middle column hold pairs of conjugates: only elsewhere is every magnitude free
@@ -121,9 +121,9 @@ def test_a_maco_picture_keeps_its_spectrum_whatever_its_phase():
 
 def test_pictures_stay_photos(magnitude):
     for picture in (
-        fourier.FourierImage(PREPROCESS, (SIDE, SIDE), generators(0, ["x"])),
-        maco.PhaseImage(magnitude, PREPROCESS, (SIDE, SIDE), generators(0, ["x"])),
-        plugin.Grown(PREPROCESS, (SIDE, SIDE), torch.device("cpu"))(None, generators(0, ["x"])),
+        fourier.FourierImage(PREPROCESS, (SIDE, SIDE), make_generators(0, ["x"])),
+        maco.PhaseImage(magnitude, PREPROCESS, (SIDE, SIDE), make_generators(0, ["x"])),
+        plugin.GrowingStart(PREPROCESS, (SIDE, SIDE), torch.device("cpu"))(None, make_generators(0, ["x"])),
     ):
         with torch.no_grad():
             for parameter in picture.parameters():
@@ -138,7 +138,7 @@ def test_a_spectrum_of_another_size_is_refused(encoder, magnitude):
     wanted = BaselineOptions(steps=1, size=(16, 16), extra={"magnitude": magnitude})
     made = maco.plan(encoder, targets(encoder, "class:a"), wanted)
     with pytest.raises(UsageError, match=r"shape \(3, 24, 13\) where \(3, 16, 9\)"):
-        synthesize(made.stages, made.objective, ["class:a"])
+        run_stages(made.stages, made.objective, ["class:a"])
 
 
 # ------------------------------------------------------------------------------------------------------------- views
@@ -146,14 +146,14 @@ def test_a_spectrum_of_another_size_is_refused(encoder, magnitude):
 
 def test_a_view_that_does_not_wander_is_the_picture():
     images = torch.randn(2, 3, SIDE, SIDE)
-    still = Wander((SIDE, SIDE), grey(PREPROCESS), crops=(0, 0), scales=(1.0,), degrees=0)
-    torch.testing.assert_close(still(images, generators(0, ["x", "y"])), images, atol=1e-5, rtol=1e-5)
+    still = Wander((SIDE, SIDE), mid_gray(PREPROCESS), crops=(0, 0), scales=(1.0,), degrees=0)
+    torch.testing.assert_close(still(images, make_generators(0, ["x", "y"])), images, atol=1e-5, rtol=1e-5)
 
 
 def test_a_view_moves_by_whole_pixels_and_shows_grey_beside_the_picture():
     images = torch.randn(1, 3, 224, 224)
-    moved = Wander((224, 224), grey(PREPROCESS), scales=(1.0,), degrees=0)
-    seen = moved(images, generators(3, ["x"]))
+    moved = Wander((224, 224), mid_gray(PREPROCESS), scales=(1.0,), degrees=0)
+    seen = moved(images, make_generators(3, ["x"]))
     found = [
         (down, right)
         for down in range(-6, 7)
@@ -166,18 +166,18 @@ def test_a_view_moves_by_whole_pixels_and_shows_grey_beside_the_picture():
     down = found[0][0]
     row = -1 if down > 0 else 0
     if down:
-        torch.testing.assert_close(seen[0, :, row, 50], torch.tensor(grey(PREPROCESS)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(seen[0, :, row, 50], torch.tensor(mid_gray(PREPROCESS)), atol=1e-4, rtol=1e-4)
 
 
 def test_a_view_turns_and_zooms_about_the_middle():
     rows = torch.arange(SIDE).float().expand(1, 3, SIDE, SIDE).clone()  # brightness grows to the right
     turned = Wander((SIDE, SIDE), (0.0, 0.0, 0.0), crops=(0, 0), scales=(2.0,), degrees=0)
-    seen = turned(rows, generators(0, ["x"]))[0, 0, 12]
+    seen = turned(rows, make_generators(0, ["x"]))[0, 0, 12]
     torch.testing.assert_close(seen.diff(), torch.full((SIDE - 1,), 0.5), atol=1e-4, rtol=1e-4)
     centre = (SIDE - 1) / 2
     assert seen.mean().item() == pytest.approx(centre, abs=1e-3)
     angles = Wander((SIDE, SIDE), (0.0, 0.0, 0.0), crops=(0, 0), scales=(1.0,), degrees=10)
-    draws = [angles(rows, generators(seed, ["x"]))[0, 0, 8:16, 8:16] for seed in range(8)]
+    draws = [angles(rows, make_generators(seed, ["x"]))[0, 0, 8:16, 8:16] for seed in range(8)]
     slopes = [torch.atan2(view.diff(dim=0).mean(), view.diff(dim=1).mean()).rad2deg().item() for view in draws]
     assert np.allclose(slopes, np.round(slopes), atol=1e-2) and 0 < np.abs(slopes).max() <= 10.01
     assert all(abs(view.diff(dim=1).norm() ** 2 / 56 + view.diff(dim=0).norm() ** 2 / 56 - 1) < 1e-2 for view in draws)
@@ -186,19 +186,19 @@ def test_a_view_turns_and_zooms_about_the_middle():
 def test_crops_lie_inside_and_carry_bounded_noise():
     across = torch.arange(64).float().expand(64, 64)
     images = torch.stack([across, across.T, across])[None].repeat(2, 1, 1, 1)
-    seen = NoisyCrops((16, 16), 40, noise=0.0)(images, generators(0, ["x", "y"])).reshape(2, 40, 3, 16, 16)
+    seen = NoisyCrops((16, 16), 40, noise=0.0)(images, make_generators(0, ["x", "y"])).reshape(2, 40, 3, 16, 16)
     steps = seen[:, :, 0].diff(dim=-1).mean((-2, -1)) * 16 / 64  # the crop's side, as a share of the picture's
     assert steps.min() > 0.04 and steps.mean().item() == pytest.approx(0.25, abs=0.04)
     assert steps.std().item() == pytest.approx(0.1, abs=0.03)
     torch.testing.assert_close(seen[:, :, 1].diff(dim=-2).mean((-2, -1)) * 16 / 64, steps, atol=1e-3, rtol=1e-3)
     assert seen.min() >= 0 and seen.max() <= 63
-    noisy = NoisyCrops((16, 16), 40)(images, generators(0, ["x", "y"])).reshape(2, 40, 3, 16, 16)
+    noisy = NoisyCrops((16, 16), 40)(images, make_generators(0, ["x", "y"])).reshape(2, 40, 3, 16, 16)
     assert 0.09 < (noisy - seen).abs().max() <= 0.1001 and abs((noisy - seen).mean()) < 1e-3
 
 
 def test_colour_shifts_are_affine_in_each_channel():
     images = torch.rand(2, 3, 5, 5)
-    views = plugin.ColourShifts(PREPROCESS, 4)(images, generators(0, ["x", "y"]))
+    views = plugin.ColorShifts(PREPROCESS, 4)(images, make_generators(0, ["x", "y"]))
     assert views.shape == (8, 3, 5, 5)
     mean, std = torch.tensor(PREPROCESS.mean).reshape(3, 1, 1), torch.tensor(PREPROCESS.std).reshape(3, 1, 1)
     for number, view in enumerate(views):
@@ -289,7 +289,7 @@ def test_deepinversion_leaves_no_hook(encoder):
 def test_plugin_grows_from_a_quarter_to_the_whole_in_seven_stages(encoder):
     made = plugin.plan(encoder, targets(encoder, "class:a"), BaselineOptions())
     assert [stage.steps for stage in made.stages] == [401] * 7
-    draws = generators(0, ["x"])
+    draws = make_generators(0, ["x"])
     sides, picture = [], None
     for stage in made.stages:
         picture = stage.start(None if picture is None else picture.image().detach(), draws)
@@ -307,7 +307,11 @@ def test_plugin_grows_from_a_quarter_to_the_whole_in_seven_stages(encoder):
 def test_plugin_pastes_the_enlarged_picture_into_the_middle_of_noise():
     flat = (torch.full((1, 3, 24, 24), 0.75) - 0.5) / 0.25
     gray = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
-    canvas = plugin.Grown(gray, (32, 32), torch.device("cpu"))(flat, generators(0, ["x"])).parameters()[0].detach()
+    canvas = (
+        plugin.GrowingStart(gray, (32, 32), torch.device("cpu"))(flat, make_generators(0, ["x"]))
+        .parameters()[0]
+        .detach()
+    )
     assert (canvas[:, :, 2:30, 2:30] - 0.75).abs().max() < 1e-6
     border = torch.ones(32, 32, dtype=torch.bool)
     border[2:30, 2:30] = False
@@ -323,7 +327,7 @@ def test_steps_raise_the_unit_and_the_same_seed_gives_the_same_picture(method, e
 
     def run(steps: int) -> Outcome:
         made = find_planner(method)(encoder, chosen, options(method, magnitude, steps))
-        return synthesize(
+        return run_stages(
             made.stages, made.objective, [str(unit) for unit in chosen], chunk=2 if made.together else None
         )
 
@@ -332,9 +336,9 @@ def test_steps_raise_the_unit_and_the_same_seed_gives_the_same_picture(method, e
     if method != "plugin":  # whose colours differ more from step to step than the picture does
         assert (losses[-6:].mean(0) < losses[:6].mean(0)).all()
     else:
-        shifts = plugin.ColourShifts(encoder.preprocess, 64)
-        views = [shifts(found.images, generators(9, ["x", "y"])) for found in (run(7), run(140))]
-        before, after = (cross_entropy(encoder.logits(seen), [1, 3]) for seen in views)
+        shifts = plugin.ColorShifts(encoder.preprocess, 64)
+        views = [shifts(found.images, make_generators(9, ["x", "y"])) for found in (run(7), run(140))]
+        before, after = (compute_cross_entropy(encoder.logits(seen), [1, 3]) for seen in views)
         assert after.sum() < before.sum() - 0.02
     assert torch.equal(run(5).images, run(5).images)
 
@@ -345,7 +349,7 @@ def test_a_picture_does_not_depend_on_what_shares_its_batch(method, encoder, mag
 
     def run(group: list[units.Unit], chunk: int | None) -> torch.Tensor:
         made = find_planner(method)(encoder, group, options(method, magnitude, 8))
-        return synthesize(made.stages, made.objective, [str(unit) for unit in group], chunk=chunk).images
+        return run_stages(made.stages, made.objective, [str(unit) for unit in group], chunk=chunk).images
 
     together, alone = run(chosen, 3), run(chosen[1:2], None)
     torch.testing.assert_close(together[1:2], alone, atol=2e-5, rtol=1e-4)
@@ -355,7 +359,7 @@ def test_maximising_methods_picture_channels_and_directions(encoder, magnitude):
     chosen = [*targets(encoder, "3:2"), units.direction_unit("3", [1.0, -1, 0, 0, 0, 0, 0, 2], "d")]
     for method in ("fourier", "maco"):
         made = find_planner(method)(encoder, chosen, options(method, magnitude, 20))
-        losses = synthesize(made.stages, made.objective, ["3:2", "d"]).losses["loss"]
+        losses = run_stages(made.stages, made.objective, ["3:2", "d"]).losses["loss"]
         assert (losses[-5:].mean(0) < losses[:2].mean(0)).all()
 
 
@@ -363,14 +367,14 @@ def test_fourier_takes_macos_views(encoder, magnitude):
     extra = {"views": "crops", "crops": 2, "lr": 1.0}
     made = fourier.plan(encoder, targets(encoder, "class:b"), BaselineOptions(steps=3, extra=extra))
     assert isinstance(made.stages[0].transform, NoisyCrops) and made.settings["crops"] == 2
-    assert synthesize(made.stages, made.objective, ["class:b"]).images.shape == (1, 3, SIDE, SIDE)
+    assert run_stages(made.stages, made.objective, ["class:b"]).images.shape == (1, 3, SIDE, SIDE)
 
 
 def test_maco_takes_its_spectrum_from_photos(encoder, photo_paths):
     chosen = targets(encoder, "class:b")
     made = maco.plan(encoder, chosen, BaselineOptions(steps=2, size=(20, 20), photos=[photo_paths["chelsea"]]))
     pixels = encoder.prepare(photo_paths["chelsea"]).pixels
-    given = maco.mean_magnitude([pixels], encoder.preprocess, (20, 20))
+    given = maco.compute_mean_magnitude([pixels], encoder.preprocess, (20, 20))
     again = maco.plan(encoder, chosen, BaselineOptions(steps=2, size=(20, 20), extra={"magnitude": given}))
     assert made.settings == again.settings and len(str(made.settings["magnitude"])) == 64
     with pytest.raises(UsageError, match="magnitude spectrum from images"):

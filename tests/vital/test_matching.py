@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoscope.encoder import Activation
-from encoscope.vital.matching import moment_matching, sort, sort_matching, values_of
-from encoscope.vital.objective import l2, total_variation
-from encoscope.vital.transparency import colours, transparency
+from encoscope.vital.matching import flatten_values, moment_matching_loss, sort_matching_loss, sort_values
+from encoscope.vital.objective import compute_l2_norm, compute_total_variation
+from encoscope.vital.transparency import compute_transparency, stretch_colors
 
 
 def by_ranks(values, prototype):
@@ -29,7 +29,7 @@ def test_sort_matching_is_equation_2_with_its_gradient(dtype, channels, position
     values = torch.randn(3, channels, positions, dtype=dtype, requires_grad=True)
     prototype = torch.randn(3, channels, positions, dtype=dtype).sort(2).values
     upstream = torch.tensor([1.0, -2.0, 0.5], dtype=dtype)
-    fast, slow = sort_matching(values, prototype), by_ranks(values, prototype)
+    fast, slow = sort_matching_loss(values, prototype), by_ranks(values, prototype)
     torch.testing.assert_close(fast, slow)
     size = channels * positions  # which the mean divides by: without it gradients are as small as the tolerance
     (gradient,) = torch.autograd.grad(size * fast @ upstream, values)
@@ -40,8 +40,8 @@ def test_sort_matching_is_equation_2_with_its_gradient(dtype, channels, position
 def test_channel_weights_are_factors_of_each_channels_mean():
     values, prototype = torch.randn(2, 3, 8), torch.randn(2, 3, 8).sort(2).values
     weights = torch.rand(2, 3)
-    alone = torch.stack([sort_matching(values[:, c : c + 1], prototype[:, c : c + 1]) for c in range(3)], 1)
-    torch.testing.assert_close(sort_matching(values, prototype, weights), (alone * weights).mean(1))
+    alone = torch.stack([sort_matching_loss(values[:, c : c + 1], prototype[:, c : c + 1]) for c in range(3)], 1)
+    torch.testing.assert_close(sort_matching_loss(values, prototype, weights), (alone * weights).mean(1))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -56,7 +56,7 @@ def test_blocks_of_channels_keep_their_own_weights_and_prototypes(threads):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        found = sort_matching(values, prototype, weights)
+        found = sort_matching_loss(values, prototype, weights)
     finally:
         torch.set_num_threads(before)
     expected = torch.stack([by_ranks(values[:, c : c + 1], prototype[:, c : c + 1]) for c in range(13)], 1)
@@ -71,7 +71,7 @@ def test_blocks_of_channels_keep_their_own_weights_and_prototypes(threads):
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))
 def test_sort_is_exact_with_ties_zeros_and_infinities(numbers):
     values = torch.tensor([numbers, numbers[::-1]])
-    ordered, places = sort(values)
+    ordered, places = sort_values(values)
     assert torch.equal(ordered, values.sort(1).values)  # -0.0 equals 0.0
     assert torch.equal(values.gather(1, places), ordered)
     assert torch.equal(places.sort(1).values, torch.arange(len(numbers)).expand(2, -1))
@@ -79,22 +79,22 @@ def test_sort_is_exact_with_ties_zeros_and_infinities(numbers):
 
 def test_tokens_are_matched_with_the_class_token():
     maps, prefix = torch.arange(8.0).reshape(1, 2, 2, 2), torch.tensor([[[-1.0, -2.0]]])
-    assert values_of(Activation(maps, prefix))[0].tolist() == [[-1, 0, 1, 2, 3], [-2, 4, 5, 6, 7]]
+    assert flatten_values(Activation(maps, prefix))[0].tolist() == [[-1, 0, 1, 2, 3], [-2, 4, 5, 6, 7]]
 
 
 def test_moments_match_shifted_and_scaled_channels():
     values = torch.randn(1, 1, 500)
     values = (values - values.mean()) / values.std(correction=0)
     prototype = (2 * values + 3).sort(2).values
-    assert float(moment_matching(values, prototype)) == pytest.approx(3**2 + 1**2, rel=1e-4)
+    assert float(moment_matching_loss(values, prototype)) == pytest.approx(3**2 + 1**2, rel=1e-4)
     flat = torch.zeros(1, 2, 9, requires_grad=True)
-    (gradient,) = torch.autograd.grad(moment_matching(flat, prototype[:, :, :9].expand(1, 2, 9)).sum(), flat)
+    (gradient,) = torch.autograd.grad(moment_matching_loss(flat, prototype[:, :, :9].expand(1, 2, 9)).sum(), flat)
     assert torch.isfinite(gradient).all()
 
 
 def test_regularisers_are_global_norms_of_each_image():
     images = torch.randn(2, 3, 5, 6, dtype=torch.float64)
-    for image, found, norm in zip(images, total_variation(images), l2(images), strict=True):
+    for image, found, norm in zip(images, compute_total_variation(images), compute_l2_norm(images), strict=True):
         x = image.numpy()
         pairs = (
             (x[:, :, 1:], x[:, :, :-1]),
@@ -105,7 +105,7 @@ def test_regularisers_are_global_norms_of_each_image():
         assert float(found) == pytest.approx(sum(np.sqrt(((a - b) ** 2).sum()) for a, b in pairs))
         assert float(norm) == pytest.approx(np.sqrt((x**2).sum()))
     flat = torch.zeros(1, 3, 4, 4, requires_grad=True)
-    (gradient,) = torch.autograd.grad((total_variation(flat) + l2(flat)).sum(), flat)
+    (gradient,) = torch.autograd.grad((compute_total_variation(flat) + compute_l2_norm(flat)).sum(), flat)
     assert torch.equal(gradient, torch.zeros_like(flat))
 
 
@@ -113,15 +113,15 @@ def test_transparency_and_colours():
     attention = torch.zeros(3, 10, 10)
     attention[:, 2:5, 2:5] = -2.0
     attention[:, 0, 0] = 100.0  # an outlier beyond the 98th percentile
-    alpha = transparency(attention)
+    alpha = compute_transparency(attention)
     assert alpha.shape == (10, 10)
     assert alpha[0, 0] == alpha[3, 3] == 1
     assert alpha[8, 8] == 0
-    assert transparency(torch.zeros(3, 4, 4)).max() == 0
-    shown = colours(torch.linspace(0.4, 0.6, 3 * 400).reshape(3, 20, 20))
+    assert compute_transparency(torch.zeros(3, 4, 4)).max() == 0
+    shown = stretch_colors(torch.linspace(0.4, 0.6, 3 * 400).reshape(3, 20, 20))
     assert shown.shape == (20, 20, 3)
     assert (shown.min(), shown.max()) == (0, 1)
-    assert colours(torch.full((3, 2, 2), 0.3)) == pytest.approx(0.3)
+    assert stretch_colors(torch.full((3, 2, 2), 0.3)) == pytest.approx(0.3)
 
 
 def test_sort_on_several_threads_is_the_same_sort():
@@ -129,7 +129,7 @@ def test_sort_on_several_threads_is_the_same_sort():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        ordered, places = sort(values)
+        ordered, places = sort_values(values)
     finally:
         torch.set_num_threads(before)
     true = values.sort(dim=2, stable=True)

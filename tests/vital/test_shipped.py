@@ -29,8 +29,8 @@ def prototypes(count=6):
 
 def test_curves_are_within_the_error_they_state(tmp_path):
     whole = prototypes()
-    small = compressed.compress("digest", whole, error=0.02)
-    again = compressed.load(compressed.save(small, tmp_path / "s.safetensors"))
+    small = compressed.compress_prototypes("digest", whole, error=0.02)
+    again = compressed.load_compressed(compressed.save_compressed(small, tmp_path / "s.safetensors"))
     assert again.error == small.error
     for layer in ("conv1", "layer4"):
         back = torch.stack([again.prototype(name).values[layer] for name in whole])
@@ -48,12 +48,12 @@ def test_curves_are_within_the_error_they_state(tmp_path):
 
 def test_room_bounds_the_file_and_goes_where_it_helps(tmp_path):
     whole = prototypes()
-    tight = compressed.compress("digest", whole, megabytes=0.03, error=0)
-    assert compressed.save(tight, tmp_path / "t.safetensors").stat().st_size < 30_000
+    tight = compressed.compress_prototypes("digest", whole, megabytes=0.03, error=0)
+    assert compressed.save_compressed(tight, tmp_path / "t.safetensors").stat().st_size < 30_000
     assert all(value < 0.5 for value in tight.error.values())
-    assert max(tight.error.values()) > max(compressed.compress("digest", whole, error=0).error.values())
+    assert max(tight.error.values()) > max(compressed.compress_prototypes("digest", whole, error=0).error.values())
     with pytest.raises(UsageError, match="not even one curve"):
-        compressed.compress("digest", whole, megabytes=0.01)
+        compressed.compress_prototypes("digest", whole, megabytes=0.01)
 
 
 def test_zoo_statistics_are_of_these_weights_and_of_classes(tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_zoo_statistics_are_of_these_weights_and_of_classes(tmp_path, monkeypatc
         shipped.load_shipped(encoder, [unit])
     values = {"layer4": torch.randn(512, 16).sort(1).values}
     ours = {f"class:{unit.index}": Prototype(values, 3)}
-    compressed.save(compressed.compress(encoder.digest, ours, error=0), path)
+    compressed.save_compressed(compressed.compress_prototypes(encoder.digest, ours, error=0), path)
     found = shipped.load_shipped(encoder, [unit])["class:sunflower"]
     torch.testing.assert_close(found.values["layer4"], values["layer4"], atol=5e-3, rtol=5e-3)
     with pytest.raises(UsageError, match="layer4:3"):
@@ -74,7 +74,7 @@ def test_zoo_statistics_are_of_these_weights_and_of_classes(tmp_path, monkeypatc
         shipped.load_shipped(load("zoo:resnet-caltech101@untrained"), [unit])
     other = tmp_path / "other.safetensors"
     monkeypatch.setattr(shipped, "statistics_path", lambda name: other)
-    compressed.save(compressed.compress("0" * 64, ours), other)
+    compressed.save_compressed(compressed.compress_prototypes("0" * 64, ours), other)
     with pytest.raises(UsageError, match="other weights"):
         shipped.load_shipped(encoder, [unit])
 
@@ -84,7 +84,7 @@ def test_a_damaged_file_of_statistics_is_one_clear_line(tmp_path, monkeypatch, h
     encoder = load("zoo:resnet-caltech101")
     path = tmp_path / "statistics.safetensors"
     monkeypatch.setattr(shipped, "statistics_path", lambda name: path)
-    compressed.save(compressed.compress(encoder.digest, prototypes()), path)
+    compressed.save_compressed(compressed.compress_prototypes(encoder.digest, prototypes()), path)
     if how == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif how == "text":

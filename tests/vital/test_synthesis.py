@@ -10,8 +10,8 @@ from torch import nn
 from encoscope.errors import EncoscopeError
 from encoscope.images import Preprocess
 from encoscope.vital.synthesis.checkpoint import Checkpoint
-from encoscope.vital.synthesis.loop import Losses, Optimizer, Stage, synthesize
-from encoscope.vital.synthesis.parametrization import bounds, noise
+from encoscope.vital.synthesis.loop import Losses, Optimizer, Stage, run_stages
+from encoscope.vital.synthesis.parametrization import pixel_bounds, start_from_noise
 from encoscope.vital.synthesis.schedule import constant, cosine, warmup_cosine
 from encoscope.vital.synthesis.transforms import Chain, Roll
 
@@ -35,7 +35,7 @@ def objective(network):
 
 def stage(steps=12, size=16, **settings):
     def start(previous, generators):
-        return noise(PREPROCESS, (size, size), generators, torch.device("cpu"))
+        return start_from_noise(PREPROCESS, (size, size), generators, torch.device("cpu"))
 
     return Stage(start, steps, **({"transform": Roll(3)} | settings))
 
@@ -43,7 +43,7 @@ def stage(steps=12, size=16, **settings):
 def test_an_image_does_not_depend_on_its_batch(network):
     def pictures(names, offset, **settings):
         inner = objective(network)
-        return synthesize(
+        return run_stages(
             [stage()],
             lambda images, rows: inner(images, slice(rows.start + offset, rows.stop + offset)),
             names,
@@ -58,14 +58,14 @@ def test_an_image_does_not_depend_on_its_batch(network):
 
 def test_steps_are_adam_on_the_rolled_image(network):
     """Against a plain loop written out."""
-    made = synthesize([stage(steps=5)], objective(network), ["a"])
+    made = run_stages([stage(steps=5)], objective(network), ["a"])
 
-    from encoscope.vital.synthesis.random import generators
+    from encoscope.vital.synthesis.random import make_generators
 
-    (generator,) = generators(0, ["a"])
+    (generator,) = make_generators(0, ["a"])
     x = torch.randn(3, 16, 16, generator=generator)[None].requires_grad_()
     adam = torch.optim.Adam([x], lr=1.0, betas=(0.5, 0.9))
-    low, high = bounds(PREPROCESS)
+    low, high = pixel_bounds(PREPROCESS)
     mean = torch.zeros_like(x)
     for step in range(5):
         for group in adam.param_groups:
@@ -88,7 +88,7 @@ def test_steps_are_adam_on_the_rolled_image(network):
 @pytest.mark.parametrize("stop", [1, 7, 12, 13])
 def test_a_stopped_run_goes_on_to_the_same_result(network, tmp_path, stop):
     def grow(previous, generators):
-        made = noise(PREPROCESS, (20, 20), generators, torch.device("cpu"))
+        made = start_from_noise(PREPROCESS, (20, 20), generators, torch.device("cpu"))
         with torch.no_grad():
             made.parameters()[0][:, :, 2:18, 2:18] = previous
         return made
@@ -96,7 +96,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(network, tmp_path, stop):
     settings = {"optimizer": Optimizer(lr=0.1, kind="nadam"), "transform": Chain((Roll(2), Roll(1)))}
     stages = [stage(), Stage(grow, 6, **settings)]
     names = ["a", "b"]
-    whole = synthesize(stages, objective(network), names)
+    whole = run_stages(stages, objective(network), names)
 
     kept = Checkpoint(tmp_path / "run", {"unit": names})
     seen = []
@@ -106,9 +106,9 @@ def test_a_stopped_run_goes_on_to_the_same_result(network, tmp_path, stop):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synthesize(stages, objective(network), names, checkpoint=kept, preview=seen.append, progress=interrupt)
+        run_stages(stages, objective(network), names, checkpoint=kept, preview=seen.append, progress=interrupt)
     assert seen[-1].steps == stop  # the picture so far
-    again = synthesize(stages, objective(network), names, checkpoint=kept)
+    again = run_stages(stages, objective(network), names, checkpoint=kept)
     assert torch.equal(whole.images, again.images)
     assert torch.equal(whole.attention, again.attention)
     np.testing.assert_array_equal(whole.losses["loss"], again.losses["loss"])
@@ -117,14 +117,14 @@ def test_a_stopped_run_goes_on_to_the_same_result(network, tmp_path, stop):
     def never(images, rows):
         raise AssertionError("a finished run is not made again")
 
-    assert torch.equal(synthesize(stages, never, names, checkpoint=kept).images, whole.images)
+    assert torch.equal(run_stages(stages, never, names, checkpoint=kept).images, whole.images)
 
 
 def test_a_checkpoint_of_another_run_is_not_taken(network, tmp_path):
     path = tmp_path / "run"
-    synthesize([stage(3)], objective(network), ["a"], checkpoint=Checkpoint(path, {"seed": 0}))
-    other = synthesize([stage(3)], objective(network), ["a"], seed=1, checkpoint=Checkpoint(path, {"seed": 1}))
-    assert torch.equal(other.images, synthesize([stage(3)], objective(network), ["a"], seed=1).images)
+    run_stages([stage(3)], objective(network), ["a"], checkpoint=Checkpoint(path, {"seed": 0}))
+    other = run_stages([stage(3)], objective(network), ["a"], seed=1, checkpoint=Checkpoint(path, {"seed": 1}))
+    assert torch.equal(other.images, run_stages([stage(3)], objective(network), ["a"], seed=1).images)
     (path / "state.pt").write_bytes(b"half")
     assert Checkpoint(path, {"seed": 1}).load() is None
 
@@ -145,7 +145,7 @@ def test_ctrl_c_finishes_the_step(network, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     kept = Checkpoint(tmp_path / "run", {})
     with pytest.raises(KeyboardInterrupt):
-        synthesize([stage()], losses, ["a"], checkpoint=kept)
+        run_stages([stage()], losses, ["a"], checkpoint=kept)
     state = kept.load()
     assert state is not None
     assert state["done"] == 4
@@ -163,12 +163,12 @@ def test_nan_names_the_step_and_the_part(network):
         return Losses(bad, None, {"layer1": found.main, "layer2": bad})
 
     with pytest.raises(EncoscopeError, match=r"step 3 of 12, a: layer2 is nan"):
-        synthesize([stage()], losses, ["a", "b"])
+        run_stages([stage()], losses, ["a", "b"])
 
 
 def test_no_gradient_is_said(network):
     with pytest.raises(EncoscopeError, match="no gradient to its input"):
-        synthesize([stage()], lambda images, rows: Losses(network(images.detach()).mean((1, 2, 3))), ["a"])
+        run_stages([stage()], lambda images, rows: Losses(network(images.detach()).mean((1, 2, 3))), ["a"])
 
 
 def test_schedules():

@@ -18,16 +18,15 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import read_image
 from encoscope.relevance import compute_relevance
 from encoscope.units import channel_unit, direction_unit
-from encoscope.vital import Vital, contact_sheet, visualize
+from encoscope.vital import Vital, make_contact_sheet, visualize
 from encoscope.vital.features import FeatureReader
 from encoscope.vital.objective import DistributionObjective
 from encoscope.vital.recipes import Recipe, choose_recipe
-from encoscope.vital.references.prototypes import load as load_prototype
-from encoscope.vital.references.prototypes import prototype, save
-from encoscope.vital.references.references import class_references, whole_set
-from encoscope.vital.references.statistics import PrototypeSums, resampled
-from encoscope.vital.synthesis.parametrization import bounds
-from encoscope.vital.synthesis.random import generators
+from encoscope.vital.references.prototypes import compute_prototype, load_prototype, save_prototype
+from encoscope.vital.references.references import find_class_references, take_all_references
+from encoscope.vital.references.statistics import PrototypeSums, resample_ranks
+from encoscope.vital.synthesis.parametrization import pixel_bounds
+from encoscope.vital.synthesis.random import make_generators
 from oracles import vital as oracle
 
 CLASSES = ("sea_horse", "Leopards", "barrel")
@@ -87,7 +86,7 @@ def plain():
 
 def by_hand(encoder, photos, unit, made, *, steps, scores=None):
     """The oracle's picture from the same start and the same rolls."""
-    (generator,) = generators(0, [unit])
+    (generator,) = make_generators(0, [unit])
     start = torch.randn(3, *encoder.preprocess.size, generator=generator)
     reach = round(30 * encoder.preprocess.size[0] / 224)
     rolls = [tuple(torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()) for _ in range(steps)]
@@ -102,7 +101,7 @@ def by_hand(encoder, photos, unit, made, *, steps, scores=None):
         made.l2,
         start,
         rolls,
-        *bounds(encoder.preprocess),
+        *pixel_bounds(encoder.preprocess),
         steps=steps,
         warmup=max(1, round(steps / 20)),
         relevance=scores,
@@ -163,10 +162,10 @@ def test_a_channel_is_matched_with_relevance(resnet, photo_folder):
     pixels = torch.cat([resnet.prepare(str(path)).pixels for path in photo_folder.rglob("*.png")])
     unit = f"layer4:{int(resnet.activations(pixels, 'layer4')['layer4'].maps.mean((0, 2, 3)).argmax())}"
     vital = Vital(resnet, steps=2, relevance="lrp", number=4)
-    references = whole_set(photo_folder, vital_unit(resnet, unit))
+    references = take_all_references(photo_folder, vital_unit(resnet, unit))
     made = choose_recipe(resnet, vital_unit(resnet, unit), relevance=True)
     assert made.layers == ("conv1", "layer1", "layer2", "layer3")
-    statistics = prototype(FeatureReader(resnet, made.layers, "lrp"), references, vital_unit(resnet, unit))
+    statistics = compute_prototype(FeatureReader(resnet, made.layers, "lrp"), references, vital_unit(resnet, unit))
     (found,) = vital.fit({unit: statistics}, unit).synthesize()
 
     def scores(pixels):
@@ -196,7 +195,7 @@ def test_a_silent_unit_is_matched_as_if_all_had_the_usual_relevance(resnet, phot
         return {name: heard * torch.full_like(each, 0.01) for name, each in maps.items()}
 
     reader = FeatureReader(resnet, layers, scores)
-    statistics = prototype(reader, whole_set(photo_folder, unit), unit, cache=False)
+    statistics = compute_prototype(reader, take_all_references(photo_folder, unit), unit, cache=False)
     made = Recipe("some", layers, (1.0, 1.0), 0.0, 0.0)
     aligned = DistributionObjective(reader, [unit, unit], [statistics, statistics], made)
     start = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -218,10 +217,10 @@ def vital_unit(encoder, text):
 
 def test_statistics_are_streamed_merged_and_read_back(resnet, photo_folder, tmp_path):
     unit = vital_unit(resnet, "class:barrel")
-    references = whole_set(photo_folder, unit)
+    references = take_all_references(photo_folder, unit)
     reader = FeatureReader(resnet, ("conv1", "layer4"))
-    one = prototype(reader, references, unit, batch=1, cache=False)
-    all_ = prototype(reader, references, unit, batch=9, cache=False)
+    one = compute_prototype(reader, references, unit, batch=1, cache=False)
+    all_ = compute_prototype(reader, references, unit, batch=9, cache=False)
     pixels = torch.cat([item.input(resnet) for item in references.items])
     literal = {
         name: maps.maps.flatten(2).sort(2).values.mean(0)
@@ -236,36 +235,36 @@ def test_statistics_are_streamed_merged_and_read_back(resnet, photo_folder, tmp_
         for found in (one, all_, merged):
             torch.testing.assert_close(found.values[name], literal[name], atol=1e-5, rtol=1e-5)
     assert one.activation == pytest.approx(float(resnet.logits(pixels)[:, 2].mean()), abs=1e-5)
-    back = load_prototype(save(one, tmp_path / "s.safetensors"))
+    back = load_prototype(save_prototype(one, tmp_path / "s.safetensors"))
     assert (back.references, back.count, back.activation) == (one.references, 9, one.activation)
     assert all(torch.equal(back.values[name], one.values[name]) for name in reader.layers)
 
 
 def test_statistics_are_kept_by_content(resnet, photo_folder, monkeypatch):
     unit = vital_unit(resnet, "class:barrel")
-    references = class_references(photo_folder, resnet, unit)
-    found = prototype(FeatureReader(resnet, ("layer4",)), references, unit)
+    references = find_class_references(photo_folder, resnet, unit)
+    found = compute_prototype(FeatureReader(resnet, ("layer4",)), references, unit)
     monkeypatch.setattr(FeatureReader, "reference", None)  # would fail if it were asked
-    again = prototype(FeatureReader(resnet, ("layer4",)), references, unit)
+    again = compute_prototype(FeatureReader(resnet, ("layer4",)), references, unit)
     assert torch.equal(found.values["layer4"], again.values["layer4"])
 
 
 def test_labels_match_class_names_and_results_say_what_was_not_there(resnet, photo_folder, tmp_path):
     unit = vital_unit(resnet, "class:sea horse")
-    found = class_references(photo_folder, resnet, unit, count=50)
+    found = find_class_references(photo_folder, resnet, unit, count=50)
     assert len(found) == 3
     assert found.notes == ("3 references where 50 were asked for",)
-    two = class_references(photo_folder, resnet, unit, count=2, seed=1)
+    two = find_class_references(photo_folder, resnet, unit, count=2, seed=1)
     files = sorted((photo_folder / "Sea horse").iterdir(), reverse=True)
-    flat = class_references([str(file) for file in files], resnet, unit, count=2, seed=1)
+    flat = find_class_references([str(file) for file in files], resnet, unit, count=2, seed=1)
     assert flat.names == two.names  # which ones are taken depends on contents and seed
     assert "all 3 count as class:sea horse" in flat.notes[0]
-    in_memory = class_references([read_image(file).pixels for file in files], resnet, unit)
+    in_memory = find_class_references([read_image(file).pixels for file in files], resnet, unit)
     assert len(in_memory) == 3
     with pytest.raises(MissingError, match="no image labelled 'barrel'"):
         (tmp_path / "x" / "sea_horse").mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "x" / "sea_horse" / "a.png")
-        class_references(tmp_path / "x", resnet, vital_unit(resnet, "class:barrel"))
+        find_class_references(tmp_path / "x", resnet, vital_unit(resnet, "class:barrel"))
 
 
 def test_units_inside_have_top_patches_and_facets(resnet, photo_folder):
@@ -338,7 +337,7 @@ def test_results_on_disk(resnet, photo_folder, tmp_path):
         parts = sum(losses[name] for name in losses.files if name != "loss")
         np.testing.assert_allclose(losses["loss"], parts, rtol=1e-5)
     assert found.plot().axes
-    assert contact_sheet([found, found]).size[0] > 32
+    assert make_contact_sheet([found, found]).size[0] > 32
 
 
 def test_settings_and_mistakes(resnet, photo_folder):
@@ -383,7 +382,7 @@ def test_a_network_without_a_gradient_is_refused(photo_folder):
 def test_resampled_statistics_keep_the_distribution():
     values = torch.randn(4, 400).sort(1).values
     for positions in (100, 1600):
-        other = resampled(values, positions)
+        other = resample_ranks(values, positions)
         assert (other.diff(dim=1) >= 0).all()
         assert other.mean(1) == pytest.approx(values.mean(1), abs=0.02)
         assert other.std(1) == pytest.approx(values.std(1), abs=0.02)

@@ -99,7 +99,7 @@ def visualize(
     # only now what takes seconds to load
     from encoscope import results
     from encoscope.units import parse_unit
-    from encoscope.vital import contact_sheet
+    from encoscope.vital import make_contact_sheet
 
     encoder = common.load(model)
     parsed = [parse_unit(unit, encoder) for unit in units]  # wrong units fail before the first image
@@ -136,7 +136,7 @@ def visualize(
         raise
     if len(sheet) > 1:
         with results.atomic_write(out / "sheet.png") as temporary:
-            contact_sheet(sheet).save(temporary)
+            make_contact_sheet(sheet).save(temporary)
     envelope = sheet[0].document(entries)
     results.write(document, envelope)
     say(results.dumps(envelope) if common.json else f"{len(entries)} results: {document}")

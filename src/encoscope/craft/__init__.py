@@ -2,17 +2,17 @@
 
 from encoscope.craft.bank import ConceptBank
 from encoscope.craft.craft import find_concepts
-from encoscope.craft.factorise import factorise, shares_of
-from encoscope.craft.importance import importances
-from encoscope.craft.sobol import designs, linear_indices, total_indices
+from encoscope.craft.factorization import compute_shares, factorize
+from encoscope.craft.importance import compute_importances
+from encoscope.craft.sobol import compute_linear_indices, compute_total_indices, draw_designs
 
 __all__ = [
     "ConceptBank",
-    "designs",
-    "factorise",
+    "compute_importances",
+    "compute_linear_indices",
+    "compute_shares",
+    "compute_total_indices",
+    "draw_designs",
+    "factorize",
     "find_concepts",
-    "importances",
-    "linear_indices",
-    "shares_of",
-    "total_indices",
 ]

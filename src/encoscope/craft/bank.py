@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from encoscope import results
 from encoscope.concise_repr import concise_repr
-from encoscope.craft.factorise import shares_of
+from encoscope.craft.factorization import compute_shares
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import SkippedImage
@@ -63,7 +63,7 @@ class ConceptBank:
 
     def shares(self, activations: Float[np.ndarray, "vectors channels"]) -> Float[np.ndarray, "vectors concepts"]:
         """How much of each concept is in activations of the layer, by non-negative least squares."""
-        return shares_of(activations, self.directions)
+        return compute_shares(activations, self.directions)
 
     def check(self, encoder: Encoder) -> None:
         """UsageError when the bank was made with another model."""

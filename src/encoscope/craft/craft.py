@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.craft.bank import ConceptBank
-from encoscope.craft.factorise import check_non_negative, factorise, relative_error
-from encoscope.craft.importance import importances
-from encoscope.craft.references import class_files
+from encoscope.craft.factorization import check_non_negative, compute_relative_error, factorize
+from encoscope.craft.importance import compute_importances
+from encoscope.craft.references import find_class_files
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import LoadedImage, SkippedImage, read_images
@@ -62,7 +62,7 @@ def find_concepts(
     side = min(64, min(encoder.preprocess.size) // 2) if patch is None else patch
     if side < 2:
         raise UsageError(f"patch is a number of pixels from 2 on, not {side}")
-    files, notes = class_files(references, encoder, wanted, images, seed)
+    files, notes = find_class_files(references, encoder, wanted, images, seed)
     names = [str(path) for path in files]
 
     def reading(pixels: Tensor) -> Float[Tensor, "patches channels"]:
@@ -78,7 +78,7 @@ def find_concepts(
         patches += found
         rows.append(values)
     activations = np.concatenate(rows)
-    shares, directions = factorise(activations, number, seed)
+    shares, directions = factorize(activations, number, seed)
     directions = directions.astype(np.float32)  # as they are stored
     kept = list(dict.fromkeys(patch.id for patch in patches))
 
@@ -105,7 +105,7 @@ def find_concepts(
         directions=directions[order],
         importances=weights[order],
         crops=tuple(_top(patches, shares[:, concept], crops) for concept in order),
-        error=relative_error(activations, shares, directions),
+        error=compute_relative_error(activations, shares, directions),
         images=tuple(kept),
         model={"source": encoder.source, "digest": encoder.digest, "layers": [where]},
         settings={"number": number, "patch": side, "samples": samples, "crops": crops, "of_images": images},
@@ -137,7 +137,7 @@ def _importances(
     batch: int,
 ) -> np.ndarray:
     together = torch.cat(pixels)
-    return importances(encoder, together, layer, directions, index, samples=samples, seed=seed, batch=batch)
+    return compute_importances(encoder, together, layer, directions, index, samples=samples, seed=seed, batch=batch)
 
 
 def _top(patches: list[Patch], shares: np.ndarray, count: int) -> tuple[Patch, ...]:

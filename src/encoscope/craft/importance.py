@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoscope.craft.factorise import check_non_negative, shares_of
-from encoscope.craft.sobol import designs, linear_indices, total_indices
+from encoscope.craft.factorization import check_non_negative, compute_shares
+from encoscope.craft.sobol import compute_linear_indices, compute_total_indices, draw_designs
 from encoscope.encoder import Encoder, Observation, substitute_maps
 
 
-def importances(
+def compute_importances(
     encoder: Encoder,
     pixels: Float[Tensor, "batch channels height width"],
     layer: str,
@@ -35,12 +35,12 @@ def importances(
     check_non_negative(maps.cpu().numpy(), layer)
     count, channels, rows, columns = maps.shape
     vectors = maps.permute(0, 2, 3, 1).reshape(-1, channels).cpu().numpy()
-    shares = shares_of(vectors, directions).reshape(count, rows, columns, -1)
+    shares = compute_shares(vectors, directions).reshape(count, rows, columns, -1)
     head = _head_alone(encoder, seen, maps)
     if head is not None:
         slopes = shares.mean((1, 2)) * (directions @ head.weight[index].detach().double().cpu().numpy())
-        return linear_indices(slopes)
-    base, changed = designs(len(directions), samples, seed)
+        return compute_linear_indices(slopes)
+    base, changed = draw_designs(len(directions), samples, seed)
     masks = np.concatenate([base, changed.reshape(-1, len(directions))])
     found = np.empty((count, len(masks)))
     for image in range(count):
@@ -50,7 +50,9 @@ def importances(
             repeated = pixels[image : image + 1].expand(len(part), -1, -1, -1)
             logits = substitute_maps(encoder, repeated, layer, torch.from_numpy(masked).float())
             found[image, start : start + len(part)] = logits[:, index].double().cpu().numpy()
-    return total_indices(found[:, : len(base)], found[:, len(base) :].reshape(count, len(directions), len(base)))
+    return compute_total_indices(
+        found[:, : len(base)], found[:, len(base) :].reshape(count, len(directions), len(base))
+    )
 
 
 def _head_alone(encoder: Encoder, seen: Observation, maps: Tensor) -> nn.Linear | None:

@@ -15,7 +15,9 @@ from encoscope.probing.ids import UNREADABLE
 from encoscope.units import Unit, find_class_images
 
 
-def class_files(source: Any, encoder: Encoder, unit: Unit, count: int, seed: int) -> tuple[list[Path], tuple[str, ...]]:
+def find_class_files(
+    source: Any, encoder: Encoder, unit: Unit, count: int, seed: int
+) -> tuple[list[Path], tuple[str, ...]]:
     """At most ``count`` files of a class, by their contents and the seed alone, with notes on how they were found.
 
     Labels match class names whatever their case, ``_`` a space; without class names, the labels in alphabetical order

@@ -9,7 +9,7 @@ from scipy.stats import qmc
 from encoscope.errors import UsageError
 
 
-def designs(
+def draw_designs(
     inputs: int, samples: int, seed: int = 0
 ) -> tuple[Float[np.ndarray, "samples inputs"], Float[np.ndarray, "inputs samples inputs"]]:
     """Points in [0, 1]^inputs at which to evaluate a function: A, and for each input A with that one drawn again.
@@ -28,7 +28,7 @@ def designs(
     return base, changed
 
 
-def total_indices(
+def compute_total_indices(
     base: Float[np.ndarray, "*functions samples"], changed: Float[np.ndarray, "*functions inputs samples"]
 ) -> Float[np.ndarray, "*functions inputs"]:
     """Jansen's estimator: the mean of (f(A) - f(A_i))^2 / 2 over the variance of f(A); 0 for a constant function.
@@ -43,7 +43,7 @@ def total_indices(
     return np.where(constant[..., None], 0.0, parts / np.where(constant, 1.0, variance)[..., None])
 
 
-def linear_indices(slopes: Float[np.ndarray, "*functions inputs"]) -> Float[np.ndarray, "*functions inputs"]:
+def compute_linear_indices(slopes: Float[np.ndarray, "*functions inputs"]) -> Float[np.ndarray, "*functions inputs"]:
     """The total indices of linear functions of uniform inputs, in closed form: each squared slope's share."""
     squares = np.square(slopes.astype(np.float64))
     total = squares.sum(axis=-1, keepdims=True)

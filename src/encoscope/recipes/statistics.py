@@ -19,7 +19,7 @@ from encoscope.progress import Progress, track
 from encoscope.recipes.commandline import logger, run
 from encoscope.units import parse_unit
 from encoscope.vital import Vital
-from encoscope.vital.references.compressed import Compressed, compress, save
+from encoscope.vital.references.compressed import CompressedPrototypes, compress_prototypes, save_compressed
 from encoscope.vital.references.shipped import statistics_path
 from encoscope.vital.references.statistics import Prototype
 
@@ -28,7 +28,7 @@ NUMBER = 50
 
 def statistics(
     encoder: Encoder, references: str, *, number: int = NUMBER, megabytes: float = 10.0, progress: Progress = None
-) -> Compressed:
+) -> CompressedPrototypes:
     """Every class's statistics from a labelled dataset, compressed to at most so many megabytes."""
     vital = Vital(encoder, number=number)
     found: dict[str, Prototype] = {}
@@ -36,7 +36,7 @@ def statistics(
     for index in track(range(encoder.outputs or 0), encoder.outputs, "classes", progress):
         unit = parse_unit(f"class:{index}", encoder)
         found[unit.text] = vital.fit(photos, unit, progress=False).targets_[0].prototype
-    return compress(encoder.digest, found, megabytes=megabytes)
+    return compress_prototypes(encoder.digest, found, megabytes=megabytes)
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     root = chosen.data or Path(os.environ["ENCOSCOPE_DATA"]) / "caltech101"
     encoder = load(f"zoo:{chosen.name.removeprefix('zoo:')}")
     found = statistics(encoder, f"caltech101:{root}#train")
-    path = save(found, chosen.output or statistics_path(chosen.name.removeprefix("zoo:")))
+    path = save_compressed(found, chosen.output or statistics_path(chosen.name.removeprefix("zoo:")))
     logger.info("%s: %.1f MB, %d classes", path, path.stat().st_size / 1e6, len(found.names))
     logger.info("%d classes have fewer than %d photos", sum(count < NUMBER for count in found.counts), NUMBER)
     for layer, lost in found.error.items():

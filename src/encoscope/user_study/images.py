@@ -18,7 +18,7 @@ from encoscope.probing import Patch
 from encoscope.units import Unit, parse_unit
 from encoscope.user_study.sampling import Making, class_unit, patches_of
 from encoscope.vital import Vital
-from encoscope.vital.baselines.maco import mean_magnitude
+from encoscope.vital.baselines.maco import compute_mean_magnitude
 from encoscope.vital.baselines.registry import NAMES, BaselineOptions, find_planner
 from encoscope.vital.references.references import References
 from encoscope.vital.run import SynthesisSubject, run_synthesis
@@ -123,7 +123,7 @@ def _spectrum(encoder: Encoder, source: ImageListing) -> torch.Tensor:
     spread = np.linspace(0, len(source) - 1, min(_SPECTRUM, len(source))).astype(int).tolist()
     chosen = [source.paths[place] for place in spread]
     batches = (encoder.prepare(path).pixels for path in chosen)
-    return mean_magnitude(batches, encoder.preprocess, encoder.preprocess.size)
+    return compute_mean_magnitude(batches, encoder.preprocess, encoder.preprocess.size)
 
 
 def _canonical(encoder: Encoder, unit: str) -> str:

@@ -17,8 +17,8 @@ from encoscope.images import ImageListing, read_image
 from encoscope.probing import Patch, load_patches
 from encoscope.progress import Progress
 from encoscope.units import find_class_index, measure_units, normalize_name, parse_unit
-from encoscope.vital.references.patches import patch_references
-from encoscope.vital.references.references import References, class_references
+from encoscope.vital.references.patches import find_patch_references
+from encoscope.vital.references.references import References, find_class_references
 from encoscope.zoo.attributes import attributes
 
 HELD_OUT = 5  # patches of a channel, next in rank after its references, that images to choose from come from
@@ -121,13 +121,13 @@ def gather(encoder: Encoder, source: ImageListing, units: Sequence[str], making:
     parsed = [parse_unit(unit, encoder) for unit in units]
     inside = [unit for unit in parsed if unit.kind != "class"]
     found = {
-        unit.text: class_references(source, encoder, unit, count=making.number, seed=making.seed)
+        unit.text: find_class_references(source, encoder, unit, count=making.number, seed=making.seed)
         for unit in parsed
         if unit.kind == "class"
     }
     if inside:
         how = {"count": making.number + HELD_OUT, "progress": making.progress, **making.scoring}
-        found |= {one.unit: one for one in patch_references(source, encoder, inside, **how)}
+        found |= {one.unit: one for one in find_patch_references(source, encoder, inside, **how)}
     return found
 
 

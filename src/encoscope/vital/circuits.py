@@ -15,7 +15,7 @@ from encoscope.progress import Progress
 from encoscope.relevance import RelevanceMethod, choose_method, compute_channel_relevance
 from encoscope.units import Unit, channel_unit, parse_unit
 from encoscope.vital.estimator import Vital
-from encoscope.vital.references.references import References, Source, class_references
+from encoscope.vital.references.references import References, Source, find_class_references
 from encoscope.vital.visualization import Visualization
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Circuit:
         return figure
 
 
-def strongest(
+def rank_channels(
     encoder: Encoder,
     unit: Unit | str,
     references: References,
@@ -139,8 +139,8 @@ def circuit(
     """
     unit = parse_unit(unit, encoder)
     vital = Vital(encoder, **settings)
-    pool = class_references(references, encoder, unit, count=vital.number, seed=vital.random_state)
-    name, how, links = strongest(encoder, unit, pool, top=top, layer=layer, method=method, progress=progress)
+    pool = find_class_references(references, encoder, unit, count=vital.number, seed=vital.random_state)
+    name, how, links = rank_channels(encoder, unit, pool, top=top, layer=layer, method=method, progress=progress)
     vital.fit(references, [unit, *(link.unit for link in links)], progress=progress)
     pictures = vital.synthesize(progress=progress)
     return Circuit(unit, name, how, len(pool), tuple(links), tuple(pictures))

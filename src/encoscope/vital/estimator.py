@@ -17,14 +17,14 @@ from encoscope.vital.features import FeatureReader, Relevance, relevance_reaches
 from encoscope.vital.matching import Matching
 from encoscope.vital.objective import DistributionObjective
 from encoscope.vital.recipes import Preset, Recipe, choose_recipe, override_recipe
-from encoscope.vital.references.facets import POOL, split
-from encoscope.vital.references.patches import patch_references
-from encoscope.vital.references.prototypes import prototype
-from encoscope.vital.references.references import References, Source, class_references
+from encoscope.vital.references.facets import POOL, split_facets
+from encoscope.vital.references.patches import find_patch_references
+from encoscope.vital.references.prototypes import compute_prototype
+from encoscope.vital.references.references import References, Source, find_class_references
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.run import Preview, SynthesisSubject, run_synthesis
 from encoscope.vital.synthesis.loop import Optimizer, Stage
-from encoscope.vital.synthesis.parametrization import noise
+from encoscope.vital.synthesis.parametrization import start_from_noise
 from encoscope.vital.synthesis.transforms import Roll
 from encoscope.vital.visualization import Visualization
 
@@ -138,7 +138,7 @@ class Vital:
             reader = self._reader(made, relevance)
             for place, part in enumerate(parts):
                 if isinstance(part, References):
-                    images, found = part, prototype(reader, part, unit, cache=self.cache, progress=progress)
+                    images, found = part, compute_prototype(reader, part, unit, cache=self.cache, progress=progress)
                 else:
                     images, found = None, part
                 if relevance == "gradient-input" and self.relevance == "auto":
@@ -195,7 +195,9 @@ class Vital:
             weighted=relevance is not None and self.preset == "authors",
         )
         stage = Stage(
-            start=lambda _, generators: noise(self.encoder.preprocess, size, generators, self.encoder.device),
+            start=lambda _, generators: start_from_noise(
+                self.encoder.preprocess, size, generators, self.encoder.device
+            ),
             steps=self.steps,
             optimizer=Optimizer(self.lr),
             transform=Roll(jitter),
@@ -261,7 +263,7 @@ class Vital:
         inside = [unit for unit in dict.fromkeys(units) if unit.kind != "class"]
         patches: dict[Unit, References] = {}
         if inside:
-            found = patch_references(
+            found = find_patch_references(
                 source,
                 self.encoder,
                 inside,
@@ -277,14 +279,14 @@ class Vital:
         for unit in units:
             if unit.kind == "class":
                 most = self.number if facets is None else None
-                pool = class_references(source, self.encoder, unit, count=most, seed=self.random_state)
+                pool = find_class_references(source, self.encoder, unit, count=most, seed=self.random_state)
             else:
                 pool = patches[unit]
             if facets is None:
                 groups.append([pool])
                 continue
             how: dict[str, Any] = {"number": self.number, "seed": self.random_state, "progress": progress}
-            groups.append(split(self.encoder, unit, pool, facets, **how))
+            groups.append(split_facets(self.encoder, unit, pool, facets, **how))
         return groups
 
 

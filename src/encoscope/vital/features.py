@@ -16,14 +16,14 @@ from encoscope.relevance import Attributor, make_attributor
 from encoscope.relevance.attribution import RelevanceMethod
 from encoscope.relevance.targets import RelevanceStart
 from encoscope.units import Unit, compute_values, required_outputs
-from encoscope.vital.matching import Values, values_of
+from encoscope.vital.matching import Values, flatten_values
 
 Relevance: TypeAlias = RelevanceMethod
 """A method's name ("lrp", "guided-backprop", "gradient-input"), or a callable (encoder, pixels, unit, layers)."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class LayerFeatures:
     """What one pass showed.
 
     values: by layer. peaks: the spatial maximum of each channel's relevance, by layer, where there is relevance.
@@ -55,11 +55,11 @@ class FeatureReader:
         self.encoder, self.layers, self.relevance, self.scaled = encoder, tuple(layers), relevance, scaled
         self._attributors: dict[tuple[Unit, ...], Attributor] = {}
 
-    def __call__(self, images: Tensor, units: Sequence[Unit]) -> Seen:
+    def __call__(self, images: Tensor, units: Sequence[Unit]) -> LayerFeatures:
         """Read a batch of normalised images with the graph to them. units: of each image."""
         return self._read(images, units, {"layers": self.layers})
 
-    def reference(self, images: Tensor, unit: Unit) -> Seen:
+    def reference(self, images: Tensor, unit: Unit) -> LayerFeatures:
         """Read a batch of references of one unit: without a graph, and with the unit's value."""
         wanted = required_outputs([unit])
         layers = [*self.layers, *(name for name in wanted.pop("layers") if name not in self.layers)]
@@ -67,32 +67,35 @@ class FeatureReader:
 
     def _read(
         self, images: Tensor, units: Sequence[Unit], wanted: Mapping[str, Any], *, references: bool = False
-    ) -> Seen:
+    ) -> LayerFeatures:
         if self.relevance is None:
             seen = self.encoder.observe(images, **wanted, gradients=not references)
-            found = {name: values_of(seen.activations[name]) for name in self.layers}
-            return Seen(found, None, compute_values(seen, units)[:, 0] if references else None)
+            found = {name: flatten_values(seen.activations[name]) for name in self.layers}
+            return LayerFeatures(found, None, compute_values(seen, units)[:, 0] if references else None)
         attributor = self._attributor(tuple(units))
         with attributor.recording():
             seen = self.encoder.observe(images, **_joined(wanted, attributor.needs), gradients=True)
         relevance = {name: maps.detach() for name, maps in attributor.relevance().items()}
         plain = {name: seen.activations[name].maps for name in self.layers}
         weighted = {
-            name: maps * (min_max(relevance[name]) if self.scaled else relevance[name]) for name, maps in plain.items()
+            name: maps * (scale_min_max(relevance[name]) if self.scaled else relevance[name])
+            for name, maps in plain.items()
         }
         peaks = {name: relevance[name].amax((2, 3)) for name in self.layers}
         if not references:
             found = {name: maps.flatten(2) for name, maps in weighted.items()}
             silent = torch.stack([maps.flatten(1).any(1).logical_not() for maps in relevance.values()]).all(0)
             if not silent.any():
-                return Seen(found, peaks)
-            return Seen(found, peaks, silent=silent, plain={name: maps.flatten(2) for name, maps in plain.items()})
+                return LayerFeatures(found, peaks)
+            return LayerFeatures(
+                found, peaks, silent=silent, plain={name: maps.flatten(2) for name, maps in plain.items()}
+            )
         squares = {
             name: torch.stack([each.detach().square().mean((1, 2, 3)) for each in (maps, plain[name])], 1)
             for name, maps in weighted.items()
         }
         found = {name: maps.detach().flatten(2) for name, maps in weighted.items()}
-        return Seen(found, peaks, compute_values(seen, units)[:, 0].detach(), squares)
+        return LayerFeatures(found, peaks, compute_values(seen, units)[:, 0].detach(), squares)
 
     def _attributor(self, units: tuple[Unit, ...]) -> Attributor:
         distinct = units[:1] if len(set(units)) == 1 else units
@@ -117,7 +120,9 @@ def _start(units: Sequence[Unit]) -> RelevanceStart:
     return "argmax" if all(unit.kind == "direction" for unit in units) else "all"
 
 
-def min_max(relevance: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+def scale_min_max(
+    relevance: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch channels height width"]:
     """Scaled to [0, 1] over space, for each image and channel; 0 where it is flat."""
     low, high = relevance.amin((2, 3), keepdim=True), relevance.amax((2, 3), keepdim=True)
     return (relevance - low) / (high - low).clamp(min=torch.finfo(relevance.dtype).tiny)

@@ -83,7 +83,7 @@ Matching: TypeAlias = Literal["sort", "moments"]
 Values: TypeAlias = Float[Tensor, "batch channels positions"]
 
 
-def values_of(activation: Activation) -> Values:
+def flatten_values(activation: Activation) -> Values:
     """A layer's values over space; for tokens, over all of them, class token and registers first."""
     maps = activation.maps.flatten(2)
     if activation.prefix is None:
@@ -91,7 +91,7 @@ def values_of(activation: Activation) -> Values:
     return torch.cat([activation.prefix.transpose(1, 2), maps], 2)
 
 
-def sort_matching(
+def sort_matching_loss(
     values: Values, prototype: Values, channel_weights: Float[Tensor, "batch channels"] | None = None
 ) -> Float[Tensor, " batch"]:
     """mean((sort(z) - S) ** 2) over channels and positions, for each image; each channel sorted by itself.
@@ -104,7 +104,7 @@ def sort_matching(
     return _SortMatching.apply(values, prototype, channel_weights)  # pyright: ignore[reportReturnType]
 
 
-def moment_matching(
+def moment_matching_loss(
     values: Values, prototype: Values, channel_weights: Float[Tensor, "batch channels"] | None = None
 ) -> Float[Tensor, " batch"]:
     """Mean over channels of squared differences of mean and of standard deviation, for each image.
@@ -122,14 +122,14 @@ def _deviation(values: Values) -> Float[Tensor, "batch channels"]:
     return (values.var(2, correction=0) + 1e-10).sqrt()
 
 
-def match(
+def matching_loss(
     kind: Matching,
     values: Values,
     prototype: Values,
     channel_weights: Float[Tensor, "batch channels"] | None = None,
 ) -> Float[Tensor, " batch"]:
     """One of the two, by name."""
-    return (sort_matching if kind == "sort" else moment_matching)(values, prototype, channel_weights)
+    return (sort_matching_loss if kind == "sort" else moment_matching_loss)(values, prototype, channel_weights)
 
 
 class _SortMatching(torch.autograd.Function):
@@ -155,7 +155,7 @@ def _anywhere(
     values: Values, prototype: Values, factor: Float[Tensor, "batch channels"]
 ) -> tuple[Values, Float[Tensor, "batch channels"]]:
     """Each value's distance to the prototype's of its rank, times the channel's factor; the sum of their squares."""
-    ordered, places = sort(values)
+    ordered, places = sort_values(values)
     difference = ordered - prototype
     gradient = torch.empty_like(difference).scatter_(2, places, difference * factor[:, :, None])
     return gradient, difference.square().sum(2)
@@ -178,7 +178,7 @@ def _on_cpu(
     return torch.from_numpy(gradient).view(values.shape), torch.from_numpy(squares).view(factor.shape)
 
 
-def sort(
+def sort_values(
     values: Float[Tensor, "*rows positions"],
 ) -> tuple[Float[Tensor, "*rows positions"], Integer[Tensor, "*rows positions"]]:
     """The values in ascending order along the last axis, and the places they came from; ties by place."""

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from encoscope.errors import UsageError
 from encoscope.units import Unit
-from encoscope.vital.features import FeatureReader, Seen
-from encoscope.vital.matching import Matching, Values, match
+from encoscope.vital.features import FeatureReader, LayerFeatures
+from encoscope.vital.matching import Matching, Values, matching_loss
 from encoscope.vital.recipes import Recipe
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.synthesis.loop import Losses
 from encoscope.vital.synthesis.transforms import Images
 
 
-def total_variation(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
+def compute_total_variation(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
     """Sum of four unsquared l2 norms of an image's differences: horizontal, vertical, and along both diagonals."""
     differences = (
         images[:, :, :, :-1] - images[:, :, :, 1:],
@@ -29,7 +29,7 @@ def total_variation(images: Float[Tensor, "batch channels height width"]) -> Flo
     return sum((_norm(difference) for difference in differences[1:]), start=_norm(differences[0]))
 
 
-def l2(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
+def compute_l2_norm(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
     """||x||_2 over channels and space, in the network's normalised units."""
     return _norm(images)
 
@@ -82,16 +82,16 @@ class DistributionObjective:
             values = self._woken(name, seen, places)
             target = self._target(name, tuple(places), values)
             channels = torch.stack([self._weights(name, place, values) for place in places]) if self._weighted else None
-            named[name] = weight * match(self._matching, values, target, channels)
+            named[name] = weight * matching_loss(self._matching, values, target, channels)
             if self._scaled:
                 named[name] = named[name] / self._shrinkage(name, places).to(values)
         main = torch.stack(list(named.values())).sum(0)
         if not (recipe.tv or recipe.l2):
             return Losses(main, None, named)
-        named["tv"], named["l2"] = recipe.tv * total_variation(images), recipe.l2 * l2(images)
+        named["tv"], named["l2"] = recipe.tv * compute_total_variation(images), recipe.l2 * compute_l2_norm(images)
         return Losses(main, named["tv"] + named["l2"], named)
 
-    def _woken(self, layer: str, seen: Seen, places: Sequence[int]) -> Values:
+    def _woken(self, layer: str, seen: LayerFeatures, places: Sequence[int]) -> Values:
         """What is matched of a layer; where a unit is silent, as if all had the layer's usual relevance.
 
         Without any relevance there is no gradient, and a picture that does not excite its unit at the start would stay

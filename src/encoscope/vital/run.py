@@ -15,9 +15,9 @@ from encoscope.progress import Progress
 from encoscope.units import Unit, compute_values, required_outputs
 from encoscope.vital.baselines.registry import SynthesisPlan
 from encoscope.vital.synthesis.checkpoint import Checkpoint
-from encoscope.vital.synthesis.loop import Outcome, synthesize
-from encoscope.vital.synthesis.parametrization import displayed, normalised
-from encoscope.vital.transparency import transparency
+from encoscope.vital.synthesis.loop import Outcome, run_stages
+from encoscope.vital.synthesis.parametrization import denormalize, normalize
+from encoscope.vital.transparency import compute_transparency
 from encoscope.vital.visualization import Visualization
 
 Preview: TypeAlias = Callable[[list[Visualization]], None]
@@ -67,13 +67,13 @@ def run_synthesis(
         checkpoint.delete()
 
     def finished(outcome: Outcome) -> list[Visualization]:
-        return visualizations(encoder, plan, subjects, outcome, seed)
+        return build_visualizations(encoder, plan, subjects, outcome, seed)
 
     def show(outcome: Outcome) -> None:
         if preview is not None:
             preview(finished(outcome))
 
-    outcome = synthesize(
+    outcome = run_stages(
         plan.stages,
         plan.objective,
         names,
@@ -88,21 +88,21 @@ def run_synthesis(
     return finished(outcome)
 
 
-def visualizations(
+def build_visualizations(
     encoder: Encoder, plan: SynthesisPlan, subjects: Sequence[SynthesisSubject], outcome: Outcome, seed: int
 ) -> list[Visualization]:
     """Each unit's picture, with what the network makes of it."""
     model = {"source": encoder.source, "digest": encoder.digest, "layers": list(plan.settings.get("layers", ()))}
-    pictures = displayed(outcome.images, encoder.preprocess)
+    pictures = denormalize(outcome.images, encoder.preprocess)
     found = []
     for row, subject in enumerate(subjects):
-        activation, predicted = look(encoder, outcome.images[row : row + 1], subject.unit)
+        activation, predicted = measure_image(encoder, outcome.images[row : row + 1], subject.unit)
         found.append(
             Visualization(
                 unit=subject.unit.text,
                 name=subject.name,
                 image=pictures[row].permute(1, 2, 0).numpy(),
-                transparency=transparency(outcome.attention[row]),
+                transparency=compute_transparency(outcome.attention[row]),
                 losses={name: each[:, row] for name, each in outcome.losses.items()},
                 activation=activation,
                 reference_activation=subject.reference_activation,
@@ -121,7 +121,7 @@ def visualizations(
     return found
 
 
-def look(encoder: Encoder, image: Any, unit: Unit) -> tuple[float, dict[str, Any] | None]:
+def measure_image(encoder: Encoder, image: Any, unit: Unit) -> tuple[float, dict[str, Any] | None]:
     """A unit's value on one normalised image [1, C, H, W], and the network's own class of it."""
     wanted = required_outputs([unit])
     wanted["logits"] = encoder.outputs is not None
@@ -132,8 +132,8 @@ def look(encoder: Encoder, image: Any, unit: Unit) -> tuple[float, dict[str, Any
 
 def judge_visualization(encoder: Encoder, found: Visualization, unit: Unit) -> dict[str, Any]:
     """What an encoder makes of a picture that was made with another: a control's, for instance."""
-    pixels = normalised(torch.from_numpy(found.image).permute(2, 0, 1)[None], encoder.preprocess)
-    activation, predicted = look(encoder, pixels, unit)
+    pixels = normalize(torch.from_numpy(found.image).permute(2, 0, 1)[None], encoder.preprocess)
+    activation, predicted = measure_image(encoder, pixels, unit)
     return {"activation": activation, "predicted": predicted}
 
 

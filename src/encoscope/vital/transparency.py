@@ -11,7 +11,7 @@ _TOP = 0.98
 _COLOURS = (0.01, 0.99)
 
 
-def transparency(attention: Float[Tensor, "channels height width"]) -> Float[np.ndarray, "height width"]:
+def compute_transparency(attention: Float[Tensor, "channels height width"]) -> Float[np.ndarray, "height width"]:
     """Opacity, 0 to 1, from the gradient of the matching loss averaged over the steps.
 
     Absolute value, mean over channels, cut at the 98th percentile and divided by the maximum, as the authors do.
@@ -21,7 +21,7 @@ def transparency(attention: Float[Tensor, "channels height width"]) -> Float[np.
     return (cut / cut.max().clamp(min=1e-30)).numpy()
 
 
-def colours(picture: Float[Tensor, "channels height width"]) -> Float[np.ndarray, "height width channels"]:
+def stretch_colors(picture: Float[Tensor, "channels height width"]) -> Float[np.ndarray, "height width channels"]:
     """A picture of values in [0, 1] for display: cut at its 1st and 99th percentile and spread to [0, 1].
 
     The percentiles are of all channels together, so that no colour is shifted; a flat picture stays as it is.

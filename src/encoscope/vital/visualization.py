@@ -15,7 +15,7 @@ from PIL import Image
 
 from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
-from encoscope.vital.transparency import colours
+from encoscope.vital.transparency import stretch_colors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ class Visualization:
     @property
     def rgba(self) -> UInt8[np.ndarray, "height width 4"]:
         """The picture with its transparency, colours spread for display."""
-        shown = plots.to_rgb(colours(torch.from_numpy(self.image).permute(2, 0, 1)))
+        shown = plots.to_rgb(stretch_colors(torch.from_numpy(self.image).permute(2, 0, 1)))
         alpha = (self.transparency * 255).round().astype(np.uint8)
         return np.concatenate([shown, alpha[:, :, None]], 2)
 
@@ -164,7 +164,7 @@ class Visualization:
         )
 
 
-def contact_sheet(found: Sequence[Visualization], columns: int = 4, *, cell: int = 240) -> Image.Image:
+def make_contact_sheet(found: Sequence[Visualization], columns: int = 4, *, cell: int = 240) -> Image.Image:
     """All pictures in rows, each with its name and what the network makes of it."""
     pictures = [visualization.picture for visualization in found]
     captions = [

@@ -36,7 +36,7 @@ from encoscope.reproduce.vital.published import WEIGHTS
 from encoscope.store import content_key, get_cache_dir
 from encoscope.units import channel_unit, find_class_index, parse_unit
 from encoscope.vital import Vital
-from encoscope.vital.references.patches import patch_references
+from encoscope.vital.references.patches import find_patch_references
 from encoscope.vital.references.references import References
 
 DEFAULTS: Mapping[str, Any] = {
@@ -170,7 +170,7 @@ class Bench:
         """The top patches of channels, in one pass for all; each picture then finds its own in the cache."""
         parsed = [parse_unit(unit, self.encoder) for unit in units]
         how: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES, "progress": self.request.progress}
-        return patch_references(self.references, self.encoder, parsed, **how)
+        return find_patch_references(self.references, self.encoder, parsed, **how)
 
     def estimator(self, units: Sequence[str], **settings: Any) -> Vital:
         """VITAL itself, for what a kept picture does not tell: transparency, facets, directions. It keeps its runs."""

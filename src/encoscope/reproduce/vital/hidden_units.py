@@ -21,8 +21,8 @@ from encoscope.reproduce.vital.harness import Bench, figures
 from encoscope.reproduce.vital.judge import channel_figures
 from encoscope.reproduce.vital.report import report, sheet, shown
 from encoscope.units import parse_unit
-from encoscope.vital.circuits import strongest
-from encoscope.vital.references.references import class_references
+from encoscope.vital.circuits import rank_channels
+from encoscope.vital.references.references import find_class_references
 
 _CIRCUITS = ("zebra", "pineapple", "Siberian husky", "dalmatian", "Leopards", "strawberry")
 """The paper's zebra, pineapple and a dog (which one it does not say), and Caltech-101's in their place."""
@@ -90,8 +90,12 @@ def fig4(request: EvaluationRequest) -> Report:
     cells: list[tuple[Any, str]] = []
     for label in bench.classes(3, _CIRCUITS):
         unit = f"class:{label}"
-        pool = class_references(bench.references, bench.encoder, parse_unit(unit, bench.encoder), seed=request.seed)
-        _, method, links = strongest(bench.encoder, unit, pool, top=top, layer=bench.layer, progress=request.progress)
+        pool = find_class_references(
+            bench.references, bench.encoder, parse_unit(unit, bench.encoder), seed=request.seed
+        )
+        _, method, links = rank_channels(
+            bench.encoder, unit, pool, top=top, layer=bench.layer, progress=request.progress
+        )
         units = [link.unit.text for link in links]
         bench.search(units)
         for how in ("maco", "vital"):
@@ -229,8 +233,8 @@ def _of_class(bench: Bench, count: int) -> list[str]:
     """The channels most relevant to the first class that is pictured."""
     label = bench.classes(1, _CIRCUITS)[0]
     unit = parse_unit(f"class:{label}", bench.encoder)
-    pool = class_references(bench.references, bench.encoder, unit, seed=bench.request.seed)
-    return [link.unit.text for link in strongest(bench.encoder, unit, pool, top=count, layer=bench.layer)[2]]
+    pool = find_class_references(bench.references, bench.encoder, unit, seed=bench.request.seed)
+    return [link.unit.text for link in rank_channels(bench.encoder, unit, pool, top=count, layer=bench.layer)[2]]
 
 
 def _mixed(bench: Bench, count: int) -> list[str]:

@@ -23,11 +23,11 @@ from encoscope.progress import track_steps as progress_steps
 from encoscope.store import JournaledFolder, content_key
 from encoscope.units import parse_unit
 from encoscope.vital import Visualization, Vital
-from encoscope.vital.baselines.maco import mean_magnitude
+from encoscope.vital.baselines.maco import compute_mean_magnitude
 from encoscope.vital.baselines.plugin import EIGHTHS
 from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan, find_planner
 from encoscope.vital.run import SynthesisSubject, run_synthesis
-from encoscope.vital.synthesis.loop import synthesize
+from encoscope.vital.synthesis.loop import run_stages
 from encoscope.vital.visualization import file_name
 
 CANDIDATES = 100  # whole images of a channel that are searched for its patches
@@ -208,7 +208,7 @@ def step_cost(encoder: Encoder, one: Trial, other: Trial, *, steps: int = 8, rou
     for _ in range(rounds):
         for plan, times in zip(plans, spent, strict=True):
             start = time.process_time()
-            synthesize(plan.stages, plan.objective, one.units[:1], progress=False)
+            run_stages(plan.stages, plan.objective, one.units[:1], progress=False)
             times.append(time.process_time() - start)
     return median(spent[0]) / median(spent[1])
 
@@ -226,7 +226,7 @@ def kept_spectrum(kept: Path, encoder: Encoder, paths: Sequence[Path], size: tup
     if not kept.is_file():
         chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, min(_SPECTRUM, len(paths))).astype(int)]
         pixels = (encoder.prepare(path).pixels for path in chosen)
-        magnitude = mean_magnitude(pixels, encoder.preprocess, size)
+        magnitude = compute_mean_magnitude(pixels, encoder.preprocess, size)
         with results.atomic_write(kept) as temporary, temporary.open("wb") as file:
             np.save(file, magnitude.cpu().numpy())
     return kept

@@ -27,7 +27,7 @@ from encoscope.reproduce.vital.experiment import PARTS, ComparisonExperiment, Co
 from encoscope.reproduce.vital.image_cache import CANDIDATES, encoder_of
 from encoscope.reproduce.vital.judge import channel_figures, real_row
 from encoscope.units import channel_unit
-from encoscope.vital.references.patches import patch_references
+from encoscope.vital.references.patches import find_patch_references
 
 CLASSES = {"smooth": 1e-3}
 """VITAL's setting where all classes are pictured, and in the control."""
@@ -129,7 +129,7 @@ def channels(study: ComparisonExperiment) -> None:
     control = {unit.text: np.sort(values[:, unit.index])[-_CONTROL:] for unit in units}
     # one pass for all; what is found stays in the cache, where each picture finds its own
     how: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES, "progress": study.asked.progress}
-    patch_references(study.references, study.encoder, units, **how)
+    find_patch_references(study.references, study.encoder, units, **how)
     steps = study.asked.channel_steps
     cost = study.cost(units[0].text, steps)
     study.notes.append(f"Channels of {layer}: {steps} steps of VITAL (LRP), {cost:.2f} passes each; one picture each.")

@@ -15,17 +15,17 @@ from encoscope.encoder.capture import removing_hooks
 from encoscope.errors import UsageError
 from encoscope.units import Unit
 from encoscope.vital.baselines.losses import (
-    class_targets,
-    cross_entropy,
-    logits,
+    compute_cross_entropy,
+    compute_logits,
     number_of_steps,
     own_settings,
     own_size,
+    require_classes,
 )
 from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan
-from encoscope.vital.objective import l2, total_variation
+from encoscope.vital.objective import compute_l2_norm, compute_total_variation
 from encoscope.vital.synthesis.loop import Losses, Optimizer, Stage
-from encoscope.vital.synthesis.parametrization import noise
+from encoscope.vital.synthesis.parametrization import start_from_noise
 from encoscope.vital.synthesis.transforms import Images, Roll
 
 _FIRST = 10.0  # the first normalisation counts so many times
@@ -52,7 +52,7 @@ class BatchStatistics:
         tv: float = 1e-4,
         norm: float = 1e-5,
     ) -> None:
-        self._layers = normalisations(encoder.module)
+        self._layers = find_batch_norms(encoder.module)
         if not self._layers:
             raise UsageError(
                 f"DeepInversion needs batch normalisation, and {encoder.source} has none that keeps statistics: use "
@@ -64,39 +64,39 @@ class BatchStatistics:
     def __call__(self, images: Images, rows: slice) -> Losses:
         """The losses of the batch."""
         statistics, tv, norm = self._factors
-        with recorded(self._layers) as distances:
-            scores = logits(self._encoder, images)
-        classified = cross_entropy(scores, self._targets[rows])
+        with recording_distances(self._layers) as distances:
+            scores = compute_logits(self._encoder, images)
+        classified = compute_cross_entropy(scores, self._targets[rows])
         factors = [_FIRST, *[1.0] * (len(distances) - 1)]
         weighted = torch.stack([factor * found for factor, found in zip(factors, distances, strict=True)])
         matched = (statistics * weighted.sum()).expand(len(images))
         return Losses(
             classified + matched,
-            tv * total_variation(images) + norm * l2(images),
+            tv * compute_total_variation(images) + norm * compute_l2_norm(images),
             {"cross-entropy": classified, "statistics": matched},
         )
 
 
-def normalisations(module: nn.Module) -> list[_BatchNorm]:
+def find_batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """The batch normalisations of a network that keep running statistics."""
     return [child for child in module.modules() if isinstance(child, _BatchNorm) and child.running_mean is not None]
 
 
 @contextmanager
-def recorded(layers: Sequence[_BatchNorm]) -> Iterator[list[Float[Tensor, ""]]]:
+def recording_distances(layers: Sequence[_BatchNorm]) -> Iterator[list[Float[Tensor, ""]]]:
     """While open, each layer's forward pass adds its distance to the list, in the order of the passes."""
     distances: list[Tensor] = []
 
     def keep(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, _BatchNorm)
-        distances.append(distance(args[0], layer))
+        distances.append(compute_distance(args[0], layer))
 
     with removing_hooks([]) as handles:
         handles += [layer.register_forward_pre_hook(keep) for layer in layers]
         yield distances
 
 
-def distance(inputs: Float[Tensor, "batch channels ..."], layer: _BatchNorm) -> Float[Tensor, ""]:
+def compute_distance(inputs: Float[Tensor, "batch channels ..."], layer: _BatchNorm) -> Float[Tensor, ""]:
     """||var - running var||_2 + ||mean - running mean||_2 of what goes into a layer, over batch and space, per channel.
 
     The variance is the biased one.
@@ -119,11 +119,11 @@ def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> S
         UsageError: a unit that is no class, a network without batch normalisation, a size the network does not take.
     """
     own = own_settings(options, {"lr": 0.05, "statistics": 0.05, "tv": 1e-4, "l2": 1e-5}, "deepinversion")
-    targets = class_targets(units, "DeepInversion")
+    targets = require_classes(units, "DeepInversion")
     objective = BatchStatistics(encoder, targets, statistics=own["statistics"], tv=own["tv"], norm=own["l2"])
     size, steps = own_size(encoder, options, "DeepInversion"), number_of_steps(options, 2000)
     stage = Stage(
-        start=lambda _, generators: noise(encoder.preprocess, size, generators, encoder.device),
+        start=lambda _, generators: start_from_noise(encoder.preprocess, size, generators, encoder.device),
         steps=steps,
         optimizer=Optimizer(lr=own["lr"]),
         transform=Roll(round(_ROLL * min(size))),

@@ -20,36 +20,40 @@ from encoscope.units import Unit
 from encoscope.vital.baselines.losses import Maximize, number_of_steps, own_settings, picture_size
 from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan
 from encoscope.vital.synthesis.loop import Optimizer, Stage
-from encoscope.vital.synthesis.parametrization import normalised
-from encoscope.vital.synthesis.random import Generators, normal
+from encoscope.vital.synthesis.parametrization import normalize
+from encoscope.vital.synthesis.random import Generators, draw_normal
 from encoscope.vital.synthesis.schedule import constant
-from encoscope.vital.synthesis.views import NoisyCrops, Wander, grey
+from encoscope.vital.synthesis.views import NoisyCrops, Wander, mid_gray
 
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.0, -0.05), (0.27, -0.09, 0.03))
 _START = 0.01  # standard deviation of the first coefficients
 
 
-def colour_matrix() -> Float[Tensor, "3 3"]:
+def color_matrix() -> Float[Tensor, "3 3"]:
     """From uncorrelated colours to red, green, blue: the square root of their covariance by its largest column norm."""
     matrix = torch.tensor(_COLOURS)
     return matrix / matrix.norm(dim=0).max()
 
 
-def correlated(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+def correlate_colors(
+    images: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch channels height width"]:
     """Images of uncorrelated colours as red, green, blue; images of any other number of channels stay as they are."""
     if images.shape[1] != 3:
         return images
-    return torch.einsum("ij,bjhw->bihw", colour_matrix().to(images), images)
+    return torch.einsum("ij,bjhw->bihw", color_matrix().to(images), images)
 
 
-def decorrelated(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+def decorrelate_colors(
+    images: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch channels height width"]:
     """The inverse of ``correlated``."""
     if images.shape[1] != 3:
         return images
-    return torch.einsum("ij,bjhw->bihw", colour_matrix().inverse().to(images), images)
+    return torch.einsum("ij,bjhw->bihw", color_matrix().inverse().to(images), images)
 
 
-def frequency_scale(height: int, width: int) -> Float[Tensor, "height half"]:
+def compute_frequency_scale(height: int, width: int) -> Float[Tensor, "height half"]:
     """1 / max(f, 1 / max(width, height)) for each coefficient of ``torch.fft.rfft2``, f in cycles a pixel."""
     down, right = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
     return 1 / torch.sqrt(down**2 + right**2).clamp(min=1 / max(width, height))
@@ -67,9 +71,9 @@ class FourierImage:
         self, preprocess: Preprocess, size: tuple[int, int], generators: Generators, device: torch.device | str = "cpu"
     ) -> None:
         height, width = size
-        start = _START * normal(generators, preprocess.channels, height, width // 2 + 1, 2)
+        start = _START * draw_normal(generators, preprocess.channels, height, width // 2 + 1, 2)
         self._coefficients = start.to(device).requires_grad_()
-        self._scale = frequency_scale(height, width).to(device)
+        self._scale = compute_frequency_scale(height, width).to(device)
         self._preprocess, self._size = preprocess, size
 
     def parameters(self) -> list[Tensor]:
@@ -80,7 +84,7 @@ class FourierImage:
         """The normalised pictures."""
         scaled = torch.view_as_complex(self._coefficients) * self._scale
         plain = torch.fft.irfft2(scaled, s=self._size, norm="ortho") / 4
-        return normalised(torch.sigmoid(correlated(plain)), self._preprocess)
+        return normalize(torch.sigmoid(correlate_colors(plain)), self._preprocess)
 
     def clamp_(self) -> None:
         """Nothing: the sigmoid keeps the range."""
@@ -106,7 +110,7 @@ def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> S
         steps=steps,
         optimizer=Optimizer(lr=own["lr"], betas=(0.9, 0.999)),
         schedule=constant,
-        transform=Wander(window, grey(encoder.preprocess)) if wander else NoisyCrops(window, own["crops"]),
+        transform=Wander(window, mid_gray(encoder.preprocess)) if wander else NoisyCrops(window, own["crops"]),
     )
     if wander:
         del own["crops"]

@@ -57,23 +57,23 @@ class Classify:
 
     def __call__(self, images: Images, rows: slice) -> Losses:
         """The losses of the classes in ``rows``, k images each."""
-        return Losses(cross_entropy(logits(self._encoder, images), self._targets[rows]))
+        return Losses(compute_cross_entropy(compute_logits(self._encoder, images), self._targets[rows]))
 
 
-def logits(encoder: Encoder, images: Images) -> Float[Tensor, "batch classes"]:
+def compute_logits(encoder: Encoder, images: Images) -> Float[Tensor, "batch classes"]:
     """The head's outputs, with the graph."""
     found = encoder.observe(images, logits=True, gradients=True).logits
     assert found is not None  # asked for
     return found
 
 
-def cross_entropy(logits: Float[Tensor, "images classes"], targets: Sequence[int]) -> Float[Tensor, " units"]:
+def compute_cross_entropy(logits: Float[Tensor, "images classes"], targets: Sequence[int]) -> Float[Tensor, " units"]:
     """The cross-entropy of each unit's class, the mean over its views (images of one unit stand together)."""
     wanted = torch.tensor(targets, device=logits.device).repeat_interleave(len(logits) // len(targets))
     return functional.cross_entropy(logits, wanted, reduction="none").reshape(len(targets), -1).mean(1)
 
 
-def class_targets(units: Sequence[Unit], method: str) -> tuple[int, ...]:
+def require_classes(units: Sequence[Unit], method: str) -> tuple[int, ...]:
     """The units' classes, for a method that knows nothing but classes. UsageError for any other unit."""
     for unit in units:
         if unit.kind != "class":

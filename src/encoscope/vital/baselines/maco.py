@@ -15,17 +15,17 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, Preprocess, read_images
 from encoscope.units import Unit
-from encoscope.vital.baselines.fourier import correlated, decorrelated
+from encoscope.vital.baselines.fourier import correlate_colors, decorrelate_colors
 from encoscope.vital.baselines.losses import Maximize, number_of_steps, own_settings, picture_size
 from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan
 from encoscope.vital.synthesis.loop import Optimizer, Stage
-from encoscope.vital.synthesis.parametrization import displayed, normalised
-from encoscope.vital.synthesis.random import Generators, normal
+from encoscope.vital.synthesis.parametrization import denormalize, normalize
+from encoscope.vital.synthesis.random import Generators, draw_normal
 from encoscope.vital.synthesis.schedule import constant
 from encoscope.vital.synthesis.views import NoisyCrops
 
 
-def mean_magnitude(
+def compute_mean_magnitude(
     batches: Iterable[Float[Tensor, "_ channels _ _"]], preprocess: Preprocess, size: tuple[int, int]
 ) -> Float[Tensor, "channels rows half"]:
     """The mean magnitude of images' real Fourier coefficients, in decorrelated colours, summed batch by batch.
@@ -38,10 +38,10 @@ def mean_magnitude(
     """
     total, count = None, 0
     for batch in batches:
-        images = displayed(batch, preprocess)
+        images = denormalize(batch, preprocess)
         if images.shape[2:] != size:
             images = functional.interpolate(images, size, mode="bilinear", antialias=True)
-        magnitude = torch.fft.rfft2(decorrelated(images)).abs().double().sum(0)
+        magnitude = torch.fft.rfft2(decorrelate_colors(images)).abs().double().sum(0)
         total, count = magnitude if total is None else total + magnitude, count + len(batch)
     if total is None:
         raise UsageError("MACO takes its magnitude spectrum from images: give references, or any photos")
@@ -71,7 +71,7 @@ class PhaseImage:
         if magnitude.shape != wanted:
             raise UsageError(f"a magnitude spectrum of shape {tuple(magnitude.shape)} where {wanted} is needed")
         self._magnitude = magnitude.to(device)
-        self._phase = normal(generators, *wanted).to(device).requires_grad_()
+        self._phase = draw_normal(generators, *wanted).to(device).requires_grad_()
         self._preprocess, self._size = preprocess, size
 
     def parameters(self) -> list[Tensor]:
@@ -84,7 +84,7 @@ class PhaseImage:
         plain = torch.fft.irfft2(coefficients, s=self._size)
         centred = plain - plain.mean((1, 2, 3), keepdim=True)
         standard = centred / (centred.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-5)
-        return normalised(torch.sigmoid(correlated(standard)), self._preprocess)
+        return normalize(torch.sigmoid(correlate_colors(standard)), self._preprocess)
 
     def clamp_(self) -> None:
         """Nothing: any phase is allowed."""
@@ -108,7 +108,7 @@ def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> S
         raise UsageError(f"MACO takes crops >= 1, a side in (0, 1] and optimizer adam or nadam, not {own}")
     magnitude = own.pop("magnitude")
     if magnitude is None:
-        magnitude = mean_magnitude(_batches(encoder, options.photos), encoder.preprocess, size)
+        magnitude = compute_mean_magnitude(_batches(encoder, options.photos), encoder.preprocess, size)
     magnitude = torch.as_tensor(magnitude, dtype=torch.float32)
     stage = Stage(
         start=lambda _, generators: PhaseImage(magnitude, encoder.preprocess, size, generators, encoder.device),

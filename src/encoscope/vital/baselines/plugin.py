@@ -19,11 +19,11 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import Preprocess
 from encoscope.units import Unit
-from encoscope.vital.baselines.losses import Classify, class_targets, number_of_steps, own_settings, own_size
+from encoscope.vital.baselines.losses import Classify, number_of_steps, own_settings, own_size, require_classes
 from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan
 from encoscope.vital.synthesis.loop import Optimizer, Stage
-from encoscope.vital.synthesis.parametrization import Pixels, bounds, displayed, normalised
-from encoscope.vital.synthesis.random import Generators, uniform
+from encoscope.vital.synthesis.parametrization import Pixels, denormalize, normalize, pixel_bounds
+from encoscope.vital.synthesis.random import Generators, draw_uniform
 from encoscope.vital.synthesis.schedule import cosine
 from encoscope.vital.synthesis.transforms import Chain, Images, Roll
 
@@ -33,7 +33,7 @@ _ROLL = 32 / 224  # of the picture's full side
 
 
 @dataclass(frozen=True)
-class ColourShifts:
+class ColorShifts:
     """Several views of each picture, in each of which a channel x, in [0, 1], has become x exp(U) + U'.
 
     U and U' are uniform in [-1, 1], drawn for each view and channel. number: views of each picture. window: (height,
@@ -46,10 +46,10 @@ class ColourShifts:
 
     def __call__(self, images: Images, generators: Generators) -> Float[Tensor, "views channels rows columns"]:
         """[batch * number, channels, ...], a picture's views together."""
-        drawn = uniform(generators, self.number, 2, images.shape[1], 1, 1, low=-1, high=1).flatten(0, 1).to(images)
-        black, white = (numbers.to(images) for numbers in bounds(self.preprocess))
+        drawn = draw_uniform(generators, self.number, 2, images.shape[1], 1, 1, low=-1, high=1).flatten(0, 1).to(images)
+        black, white = (numbers.to(images) for numbers in pixel_bounds(self.preprocess))
         plain = ((images - black) / (white - black)).repeat_interleave(self.number, 0)
-        views = normalised(plain * drawn[:, 0].exp() + drawn[:, 1], self.preprocess)
+        views = normalize(plain * drawn[:, 0].exp() + drawn[:, 1], self.preprocess)
         if self.window is None or views.shape[2:] == self.window:
             return views
         return functional.interpolate(views, self.window, mode="bilinear")
@@ -64,11 +64,11 @@ class PlainPixels(Pixels):
 
     def image(self) -> Images:
         """The normalised pixels."""
-        return normalised(super().image(), self._preprocess)
+        return normalize(super().image(), self._preprocess)
 
 
 @dataclass(frozen=True)
-class Grown:
+class GrowingStart:
     """Begins a stage: fresh uniform noise in [0, 1], the picture so far enlarged and pasted into its middle.
 
     The side grows by an eighth of the full one: half of it enlarges the picture so far, half is its new border (how
@@ -81,11 +81,11 @@ class Grown:
 
     def __call__(self, previous: Images | None, generators: Generators) -> PlainPixels:
         """The pixels to begin with."""
-        canvas = uniform(generators, self.preprocess.channels, *self.size).to(self.device)
+        canvas = draw_uniform(generators, self.preprocess.channels, *self.size).to(self.device)
         if previous is not None:
             rows, columns = ((new + old) // 2 for new, old in zip(self.size, previous.shape[2:], strict=True))
             top, left = (self.size[0] - rows) // 2, (self.size[1] - columns) // 2
-            enlarged = functional.interpolate(displayed(previous, self.preprocess), (rows, columns), mode="bilinear")
+            enlarged = functional.interpolate(denormalize(previous, self.preprocess), (rows, columns), mode="bilinear")
             canvas[:, :, top : top + rows, left : left + columns] = enlarged.to(canvas)
         return PlainPixels(canvas, self.preprocess)
 
@@ -103,7 +103,7 @@ def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> S
         UsageError: a unit that is no class, a size the network does not take.
     """
     own = own_settings(options, {"ensemble": 8, "lr": 0.01}, "plugin")
-    targets = class_targets(units, "Plug-In Inversion")
+    targets = require_classes(units, "Plug-In Inversion")
     size, steps = own_size(encoder, options, "Plug-In Inversion"), number_of_steps(options, _STEPS * len(EIGHTHS))
     if own["ensemble"] < 1:
         raise UsageError(f"Plug-In Inversion needs an ensemble of at least one view, not {own['ensemble']}")
@@ -119,9 +119,9 @@ def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> S
 def _stage(encoder: Encoder, side: tuple[int, int], full: tuple[int, int], steps: int, own: dict[str, Any]) -> Stage:
     seen = encoder.resizable and min(side) >= encoder.stride
     window = None if seen else encoder.preprocess.size
-    views = ColourShifts(encoder.preprocess, own["ensemble"], window)
+    views = ColorShifts(encoder.preprocess, own["ensemble"], window)
     return Stage(
-        start=Grown(encoder.preprocess, side, encoder.device),
+        start=GrowingStart(encoder.preprocess, side, encoder.device),
         steps=steps,
         optimizer=Optimizer(lr=own["lr"], betas=(0.5, 0.99)),
         schedule=cosine,

@@ -26,7 +26,7 @@ _ID = 32  # bytes of an image's sha256
 
 @concise_repr
 @dataclass(frozen=True)
-class Compressed:
+class CompressedPrototypes:
     """The statistics of several units over the same layers.
 
     A channel's sorted values are a curve over the ranks; those of all units and channels of a layer span little more
@@ -60,13 +60,13 @@ class Compressed:
         return Prototype(values, self.counts[place], self.references[place], notes, activation=self.activations[place])
 
 
-def compress(
+def compress_prototypes(
     encoder: str,
     prototypes: Mapping[str, Prototype],
     *,
     megabytes: float = 10.0,
     error: float = 0.005,
-) -> Compressed:
+) -> CompressedPrototypes:
     """Principal curves of each layer until every layer's error is below ``error`` or the room is used up.
 
     encoder: its digest. prototypes: by name, all of the same layers. Room goes to where a byte lowers the sum of the
@@ -94,7 +94,7 @@ def compress(
         difference = amounts[layer].float() @ basis.float() - stack
         lost[layer] = float(difference.square().mean().sqrt() / stack.square().mean().sqrt().clamp(min=1e-12))
     values = tuple(prototypes.values())
-    return Compressed(
+    return CompressedPrototypes(
         encoder,
         names,
         tuple(each.count for each in values),
@@ -107,7 +107,7 @@ def compress(
     )
 
 
-def save(found: Compressed, path: str | os.PathLike[str]) -> Path:
+def save_compressed(found: CompressedPrototypes, path: str | os.PathLike[str]) -> Path:
     """Write as .safetensors, reference ids as bytes."""
     ids = [bytes.fromhex(name) for names in found.references for name in names]
     tensors = {f"curves/{layer}": value for layer, value in found.curves.items()}
@@ -127,13 +127,13 @@ def save(found: Compressed, path: str | os.PathLike[str]) -> Path:
     return write_tensors(path, about, tensors)
 
 
-def load(path: str | os.PathLike[str]) -> Compressed:
+def load_compressed(path: str | os.PathLike[str]) -> CompressedPrototypes:
     """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
     with open_tensors(path, FORMAT, "compressed statistics") as (about, _, tensor):
         layers = about["layers"]
         rows = tensor("references").numpy()
         ends = np.cumsum([0, *about["references"]])
-        return Compressed(
+        return CompressedPrototypes(
             about["encoder"],
             tuple(about["names"]),
             tuple(about["counts"]),

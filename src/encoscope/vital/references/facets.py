@@ -17,7 +17,7 @@ POOL = 1000
 """How many of a unit's top patches are grouped."""
 
 
-def split(
+def split_facets(
     encoder: Encoder,
     unit: Unit,
     pool: References,

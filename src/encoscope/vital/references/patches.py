@@ -21,7 +21,7 @@ from encoscope.units import Unit
 from encoscope.vital.references.references import Reference, References, Source
 
 
-def patch_references(
+def find_patch_references(
     source: Source,
     encoder: Encoder,
     units: Sequence[Unit],

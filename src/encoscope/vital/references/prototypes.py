@@ -28,7 +28,7 @@ _FILE = "prototype.safetensors"
 _log = logging.getLogger("encoscope")
 
 
-def prototype(
+def compute_prototype(
     reader: FeatureReader,
     references: References,
     unit: Unit,
@@ -48,7 +48,9 @@ def prototype(
     manifest = _manifest(reader, references, unit) if cache and not callable(reader.relevance) else None
     if manifest is not None:
         try:
-            return replace(load(JournaledFolder.keyed("prototypes", manifest).check(_FILE)), notes=references.notes)
+            return replace(
+                load_prototype(JournaledFolder.keyed("prototypes", manifest).check(_FILE)), notes=references.notes
+            )
         except MissingError:
             pass
         except EncoscopeError as error:
@@ -70,11 +72,11 @@ def prototype(
     found = sums.finalize(names, notes)
     if manifest is not None and not skipped:
         with JournaledFolder.keyed("prototypes", manifest).write(_FILE) as temporary:
-            save(found, temporary)
+            save_prototype(found, temporary)
     return found
 
 
-def save(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
+def save_prototype(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
     """Write statistics as a .safetensors file."""
     tensors = {f"values/{name}": value for name, value in prototype.values.items()}
     tensors |= {f"weights/{name}": value for name, value in (prototype.channel_weights or {}).items()}
@@ -90,7 +92,7 @@ def save(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
     return write_tensors(path, about, tensors)
 
 
-def load(path: str | os.PathLike[str]) -> Prototype:
+def load_prototype(path: str | os.PathLike[str]) -> Prototype:
     """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
     with open_tensors(path, FORMAT, "statistics of references") as (about, names, tensor):
         weights = {name: tensor(f"weights/{name}") for name in about["layers"] if f"weights/{name}" in names}

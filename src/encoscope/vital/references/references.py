@@ -62,7 +62,7 @@ class References:
         return tuple(item.name for item in self.items)
 
 
-def class_references(
+def find_class_references(
     source: Source, encoder: Encoder, unit: Unit, *, count: int | None = 50, seed: int = 0
 ) -> References:
     """``count`` images of a class at random (all if None); which ones depends on their contents and the seed alone.
@@ -88,16 +88,16 @@ def class_references(
                 f"the references hold no image labelled {name!r}{suggest_nearest(name, known)}: "
                 f"they are needed for {unit.text}"
             )
-    return picked(unit.text, _identified([files[index] for index in chosen]), count, seed, notes)
+    return pick_references(unit.text, _identified([files[index] for index in chosen]), count, seed, notes)
 
 
-def whole_set(source: Source, unit: Unit, *, count: int | None = None, seed: int = 0) -> References:
+def take_all_references(source: Source, unit: Unit, *, count: int | None = None, seed: int = 0) -> References:
     """All images of a source, or ``count`` at random, as a unit's references, whatever their labels."""
     files, _ = _files(source)
-    return picked(unit.text, _identified(files), count, seed)
+    return pick_references(unit.text, _identified(files), count, seed)
 
 
-def picked(
+def pick_references(
     unit: str, items: Sequence[Reference], count: int | None, seed: int, notes: Iterable[str] = ()
 ) -> References:
     """At most ``count`` items, by the order of a hash of seed, unit and id: any listing of the same images agrees."""

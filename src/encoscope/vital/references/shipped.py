@@ -9,7 +9,7 @@ from pathlib import Path
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.units import Unit
-from encoscope.vital.references.compressed import Compressed, load
+from encoscope.vital.references.compressed import CompressedPrototypes, load_compressed
 from encoscope.vital.references.statistics import Prototype
 from encoscope.zoo.registry import FOLDER
 
@@ -43,14 +43,14 @@ def load_shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Protot
             f"the statistics of {encoder.source} are of other weights ({found.encoder[:12]}..., not "
             f"{encoder.digest[:12]}...): give references"
         )
-    return {unit.text: found.prototype(class_name(unit)) for unit in units}
+    return {unit.text: found.prototype(class_key(unit)) for unit in units}
 
 
-def class_name(unit: Unit) -> str:
+def class_key(unit: Unit) -> str:
     """How a class is named in a file of statistics, however the user wrote it."""
     return f"class:{unit.index}"
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path) -> Compressed:
-    return load(path)
+def _read(path: Path) -> CompressedPrototypes:
+    return load_compressed(path)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
-from encoscope.vital.matching import Values, sort
+from encoscope.vital.matching import Values, sort_values
 
 
 @concise_repr
@@ -46,7 +46,7 @@ class Prototype:
         """A layer's prototype for a map of so many positions: another size of picture reads between the ranks."""
         if layer not in self.values:
             raise UsageError(f"the statistics hold {', '.join(self.values)}, not {layer!r}: compute them anew")
-        return resampled(self.values[layer], positions)
+        return resample_ranks(self.values[layer], positions)
 
 
 class PrototypeSums:
@@ -72,7 +72,7 @@ class PrototypeSums:
         shrinkage: the mean squares of what is matched, and of the activations alone.
         """
         for name, batch in values.items():
-            ordered, _ = sort(batch)
+            ordered, _ = sort_values(batch)
             self._dtype = batch.dtype
             self._add(self._sums, name, ordered.double().sum(0).cpu())
         for name, batch in (peaks or {}).items():
@@ -115,7 +115,7 @@ class PrototypeSums:
         sums[name] = sums[name] + total if name in sums else total
 
 
-def resampled(prototype: Float[Tensor, "channels positions"], positions: int) -> Float[Tensor, "channels wanted"]:
+def resample_ranks(prototype: Float[Tensor, "channels positions"], positions: int) -> Float[Tensor, "channels wanted"]:
     """The same distributions on another number of ranks, linearly between the middles of the old ones."""
     if prototype.shape[1] == positions:
         return prototype

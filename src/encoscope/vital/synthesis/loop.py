@@ -20,7 +20,7 @@ from encoscope.errors import EncoscopeError, UsageError
 from encoscope.progress import Progress, track_steps
 from encoscope.vital.synthesis.checkpoint import Checkpoint, State
 from encoscope.vital.synthesis.parametrization import Parametrization
-from encoscope.vital.synthesis.random import Generators, generators
+from encoscope.vital.synthesis.random import Generators, make_generators
 from encoscope.vital.synthesis.schedule import Schedule, warmup_cosine
 from encoscope.vital.synthesis.transforms import Transform, identity
 
@@ -109,7 +109,7 @@ class Outcome:
 Preview: TypeAlias = Callable[[Outcome], None]
 
 
-def synthesize(
+def run_stages(
     stages: Sequence[Stage],
     objective: Objective,
     names: Sequence[str],
@@ -171,7 +171,7 @@ class _Run:
     ) -> None:
         self._stages, self._objective, self._names = stages, objective, tuple(names)
         self._chunk = chunk
-        self._generators: list[Generator] = generators(seed, names)
+        self._generators: list[Generator] = make_generators(seed, names)
         self._history: dict[str, list[Tensor]] = {}
         self.total = sum(stage.steps for stage in stages)
         self.done = 0

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.images import Preprocess
-from encoscope.vital.synthesis.random import Generators, normal
+from encoscope.vital.synthesis.random import Generators, draw_normal
 
 
 @runtime_checkable
@@ -58,19 +58,21 @@ class Pixels:
         self._pixels.copy_(torch.minimum(torch.maximum(self._pixels, self._low), self._high))
 
 
-def noise(preprocess: Preprocess, size: tuple[int, int], generators: Generators, device: torch.device) -> Pixels:
+def start_from_noise(
+    preprocess: Preprocess, size: tuple[int, int], generators: Generators, device: torch.device
+) -> Pixels:
     """Pixels that begin as standard normal noise in normalised space (VITAL's start, not clamped before step one)."""
-    start = normal(generators, preprocess.channels, *size).to(device)
-    return Pixels(start, *bounds(preprocess))
+    start = draw_normal(generators, preprocess.channels, *size).to(device)
+    return Pixels(start, *pixel_bounds(preprocess))
 
 
-def bounds(preprocess: Preprocess) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
+def pixel_bounds(preprocess: Preprocess) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
     """The normalised values of black and of white, for each channel."""
     mean, std = _column(preprocess.mean, preprocess.channels), _column(preprocess.std, preprocess.channels)
     return -mean / std, (1 - mean) / std
 
 
-def displayed(
+def denormalize(
     images: Float[Tensor, "batch channels height width"], preprocess: Preprocess
 ) -> Float[Tensor, "batch channels height width"]:
     """Normalised images as values in [0, 1]."""
@@ -80,7 +82,7 @@ def displayed(
     return (images * std + mean).clamp(0, 1)
 
 
-def normalised(
+def normalize(
     images: Float[Tensor, "batch channels height width"], preprocess: Preprocess
 ) -> Float[Tensor, "batch channels height width"]:
     """Values in [0, 1] as the network takes them; differentiable."""

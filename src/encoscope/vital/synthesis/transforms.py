@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.vital.synthesis.random import Generators, integers
+from encoscope.vital.synthesis.random import Generators, draw_integers
 
 Images: TypeAlias = Float[Tensor, "batch channels height width"]
 Transform: TypeAlias = Callable[[Images, Generators], Images]
@@ -30,7 +30,7 @@ class Roll:
 
     def __call__(self, images: Images, generators: Generators) -> Images:
         """Shift each image by its own draw."""
-        shifts = integers(generators, -self.reach, self.reach, 2)
+        shifts = draw_integers(generators, -self.reach, self.reach, 2)
         pairs = zip(images, shifts, strict=True)
         return torch.stack([torch.roll(image, (down, right), (1, 2)) for image, (down, right) in pairs])
 

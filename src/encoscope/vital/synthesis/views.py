@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from encoscope.images import Preprocess
-from encoscope.vital.synthesis.parametrization import normalised
-from encoscope.vital.synthesis.random import Generators, integers, normal, uniform
+from encoscope.vital.synthesis.parametrization import normalize
+from encoscope.vital.synthesis.random import Generators, draw_integers, draw_normal, draw_uniform
 from encoscope.vital.synthesis.transforms import Images
 
 _PUBLISHED_SIZE = 224  # the picture that the published lengths in pixels are for
@@ -48,8 +48,8 @@ class Wander:
 
     def _map(self, generator: Generator, height: int, width: int) -> Float[Tensor, "2 3"]:
         """From the window to the picture, in the coordinates of ``affine_grid``: [-1, 1] from edge to edge."""
-        ((scale_at,),) = integers([generator], 0, len(self.scales) - 1, 1)
-        ((degrees,),) = integers([generator], -self.degrees, self.degrees, 1)
+        ((scale_at,),) = draw_integers([generator], 0, len(self.scales) - 1, 1)
+        ((degrees,),) = draw_integers([generator], -self.degrees, self.degrees, 1)
         first, second = (self._shift(generator, crop, min(height, width)) for crop in self.crops)
         angle = degrees * pi / 180
         turn = torch.tensor([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]]) / self.scales[scale_at]
@@ -60,13 +60,13 @@ class Wander:
     def _shift(self, generator: Generator, crop: int, side: int) -> Float[Tensor, " 2"]:
         """How far a crop of so many pixels fewer, at a random place, lies from the middle: (right, down)."""
         fewer = round(crop * side / _PUBLISHED_SIZE)
-        ((right, down),) = integers([generator], 0, fewer, 2)
+        ((right, down),) = draw_integers([generator], 0, fewer, 2)
         return torch.tensor([right - fewer / 2, down - fewer / 2])
 
 
-def grey(preprocess: Preprocess) -> tuple[float, ...]:
+def mid_gray(preprocess: Preprocess) -> tuple[float, ...]:
     """Mid-grey, 0.5 in every channel, as the network takes it."""
-    return tuple(normalised(torch.full((1, preprocess.channels, 1, 1), 0.5), preprocess).flatten().tolist())
+    return tuple(normalize(torch.full((1, preprocess.channels, 1, 1), 0.5), preprocess).flatten().tolist())
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class NoisyCrops:
 
     def __call__(self, images: Images, generators: Generators) -> Float[Tensor, "views channels rows columns"]:
         """[batch * number, channels, *window], an image's crops together."""
-        draws = normal(generators, self.number, 3)
+        draws = draw_normal(generators, self.number, 3)
         side = (self.mean + self.spread * draws[..., 2]).clamp(_LEAST, 1)
         centre = 0.5 + 0.15 * draws[..., :2]
         centre = torch.minimum(torch.maximum(centre, side[..., None] / 2), 1 - side[..., None] / 2)
@@ -99,5 +99,5 @@ class NoisyCrops:
             maps.flatten(0, 1).to(images), [len(views), images.shape[1], *self.window], align_corners=False
         )
         crops = functional.grid_sample(views, grid, padding_mode="border", align_corners=False)
-        noise = uniform(generators, self.number, images.shape[1], *self.window, low=-self.noise, high=self.noise)
+        noise = draw_uniform(generators, self.number, images.shape[1], *self.window, low=-self.noise, high=self.noise)
         return crops + noise.flatten(0, 1).to(images)

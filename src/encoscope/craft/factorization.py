@@ -25,7 +25,7 @@ def check_non_negative(activations: Float[np.ndarray, "*shape"], layer: str) -> 
         )
 
 
-def factorise(
+def factorize(
     activations: Float[np.ndarray, "patches channels"], number: int, seed: int = 0
 ) -> tuple[Float[np.ndarray, "patches concepts"], Float[np.ndarray, "concepts channels"]]:
     """(U, W): how much of each concept is in each patch, and the concepts as directions of unit length.
@@ -48,7 +48,7 @@ def factorise(
     return shares * lengths, nmf.components_ / lengths[:, None]
 
 
-def shares_of(
+def compute_shares(
     activations: Float[np.ndarray, "vectors channels"], directions: Float[np.ndarray, "concepts channels"]
 ) -> Float[np.ndarray, "vectors concepts"]:
     """How much of each concept is in other activations: the non-negative least squares of each vector."""
@@ -57,7 +57,7 @@ def shares_of(
     return np.stack([nnls(triangle, vector)[0] for vector in reduced])
 
 
-def relative_error(
+def compute_relative_error(
     activations: Float[np.ndarray, "patches channels"],
     shares: Float[np.ndarray, "patches concepts"],
     directions: Float[np.ndarray, "concepts channels"],
