@@ -11,12 +11,12 @@ from encoscope.errors import UsageError
 from encoscope.metrics import (
     Candidates,
     ari,
-    boundaries,
     boundary_score,
     compute_box_ious,
     compute_hits,
     corloc,
     count_overlap,
+    find_boundaries,
     foreground_ari,
     localize,
     nmi,
@@ -81,8 +81,8 @@ def blobs(seed):
 def test_boundary_recall_and_precision_are_the_literal_ones(tolerance):
     found, true = blobs(0), blobs(1)
     score = boundary_score(found, true, tolerance=tolerance)
-    recall = literal_share(boundaries(true), boundaries(found), tolerance)
-    precision = literal_share(boundaries(found), boundaries(true), tolerance)
+    recall = literal_share(find_boundaries(true), find_boundaries(found), tolerance)
+    precision = literal_share(find_boundaries(found), find_boundaries(true), tolerance)
     assert (score.recall, score.precision) == pytest.approx((recall, precision))
     assert score.f == pytest.approx(2 * recall * precision / (recall + precision))
 
@@ -90,7 +90,7 @@ def test_boundary_recall_and_precision_are_the_literal_ones(tolerance):
 def test_boundaries_are_lines_one_pixel_wide():
     labels = np.zeros((4, 6), int)
     labels[:, 3:] = 1
-    assert boundaries(labels).sum() == 4 and boundaries(labels)[:, 2].all()
+    assert find_boundaries(labels).sum() == 4 and find_boundaries(labels)[:, 2].all()
     perfect = boundary_score(labels, labels, tolerance=0)
     assert (perfect.recall, perfect.precision, perfect.f) == (1, 1, 1)
     shifted = np.roll(labels, 1, axis=1)
