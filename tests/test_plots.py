@@ -1,4 +1,4 @@
-"""Pictures: colours that can be told apart, outlines that can be seen, labels that survive the file."""
+"""Pictures: colors that can be told apart, outlines that can be seen, labels that survive the file."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from encoscope.errors import UsageError
 from encoscope.images import read_image
 
 
-def least_distance(colours: np.ndarray, blind: np.ndarray | None = None) -> float:
-    seen = plots.to_oklab(colours.astype(float), blind)
+def least_distance(colors: np.ndarray, blind: np.ndarray | None = None) -> float:
+    seen = plots.to_oklab(colors.astype(float), blind)
     distance = np.linalg.norm(seen[:, None] - seen, axis=-1)
-    return float(distance[~np.eye(len(colours), dtype=bool)].min())
+    return float(distance[~np.eye(len(colors), dtype=bool)].min())
 
 
 def test_oklab_is_ottossons() -> None:
     # the reference values of Ottosson's article for white and the sRGB primaries
-    colours = np.array([[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=float)
+    colors = np.array([[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=float)
     expected = [[1, 0, 0], [0.628, 0.225, 0.126], [0.866, -0.234, 0.179], [0.452, -0.032, -0.312]]
-    np.testing.assert_allclose(plots.to_oklab(colours), expected, atol=1e-3)
+    np.testing.assert_allclose(plots.to_oklab(colors), expected, atol=1e-3)
 
 
 def test_the_palette_can_be_told_apart() -> None:
-    colours = plots.palette(256)
-    assert len(np.unique(colours, axis=0)) == 256
-    assert least_distance(colours) > 0.04  # OKLab; about two just noticeable differences
-    assert least_distance(colours[:20]) > 0.12
+    colors = plots.palette(256)
+    assert len(np.unique(colors, axis=0)) == 256
+    assert least_distance(colors) > 0.04  # OKLab; about two just noticeable differences
+    assert least_distance(colors[:20]) > 0.12
     for blind in plots._BLIND:
-        assert least_distance(colours[:20], blind) > 0.06
-    np.testing.assert_array_equal(plots.palette(5), colours[:5])
-    with pytest.raises(UsageError, match="1 to 256 colours, not 257"):
+        assert least_distance(colors[:20], blind) > 0.06
+    np.testing.assert_array_equal(plots.palette(5), colors[:5])
+    with pytest.raises(UsageError, match="1 to 256 colors, not 257"):
         plots.palette(257)
 
 
@@ -50,14 +50,14 @@ def test_outlines_are_seen_on_any_photo(tone: int) -> None:
     np.testing.assert_array_equal(plots.draw_overlay(photo, labels, alpha=0.0, outlines=False), photo)
 
 
-def test_colours_are_the_labels_and_none_where_there_is_no_label(photo_paths: dict[str, Path]) -> None:
-    photo = read_image(photo_paths["chelsea"])
+def test_colours_are_the_labels_and_none_where_there_is_no_label(image_paths: dict[str, Path]) -> None:
+    photo = read_image(image_paths["chelsea"])
     labels = np.arange(photo.height * photo.width).reshape(photo.height, photo.width) // 40_000
     labels[:50] = -1
     opaque = plots.draw_overlay(photo, labels, alpha=1.0, outlines=False)
     np.testing.assert_array_equal(opaque[:50], photo.pixels[:50])
     np.testing.assert_array_equal(opaque[50:], plots.palette(8)[labels[50:]])
-    with pytest.raises(UsageError, match="do not fit a photo"):
+    with pytest.raises(UsageError, match="do not fit an image"):
         plots.draw_overlay(photo, labels[:-1])
 
 
@@ -67,29 +67,29 @@ def test_boundaries_lie_between_labels() -> None:
     np.testing.assert_array_equal(plots.find_boundaries(labels), expected)
 
 
-@pytest.mark.parametrize(("coloured", "mode"), [(False, "L"), (True, "P")])
-def test_a_label_image_holds_the_labels(tmp_path: Path, coloured: bool, mode: str) -> None:
+@pytest.mark.parametrize(("colored", "mode"), [(False, "L"), (True, "P")])
+def test_a_label_image_holds_the_labels(tmp_path: Path, colored: bool, mode: str) -> None:
     labels = np.random.default_rng(0).integers(0, 256, (7, 9))
-    plots.draw_label_image(labels, coloured=coloured).save(tmp_path / "labels.png")
+    plots.draw_label_image(labels, colored=colored).save(tmp_path / "labels.png")
     with Image.open(tmp_path / "labels.png") as image:
         assert image.mode == mode
         np.testing.assert_array_equal(np.asarray(image), labels)
         shown = np.asarray(image.convert("RGB"))
-    if coloured:
+    if colored:
         np.testing.assert_array_equal(shown, plots.palette(256)[labels])
     for wrong in (labels + 1, labels - 1):
-        with pytest.raises(UsageError, match="do not fit a picture of 256 colours"):
+        with pytest.raises(UsageError, match="do not fit an image of 256 colors"):
             plots.draw_label_image(wrong)
 
 
 def test_a_contact_sheet_shows_every_image_once() -> None:
-    colours = plots.palette(5)
-    images = [np.full((20, 10 + 10 * index, 3), colour, dtype=np.uint8) for index, colour in enumerate(colours)]
+    colors = plots.palette(5)
+    images = [np.full((20, 10 + 10 * index, 3), colour, dtype=np.uint8) for index, colour in enumerate(colors)]
     sheet = plots.draw_contact_sheet(
         images, ["a caption that is far too long for its cell and then some"] * 5, 3, cell=60
     )
     assert sheet.shape[1] == 3 * 60 + 4 * 4
-    for image, colour in zip(images, colours, strict=True):
+    for image, colour in zip(images, colors, strict=True):
         count = int((sheet == colour).all(axis=-1).sum())
         height, width = image.shape[:2]
         scale = 60 / max(height, width)

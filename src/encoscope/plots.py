@@ -1,4 +1,4 @@
-"""Pictures of results from arrays: label maps, overlays with outlines, contact sheets. Only numpy and Pillow."""
+"""Figures of results from arrays: label maps, overlays with outlines, contact sheets. Only numpy and Pillow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from encoscope.errors import UsageError
 
-# Okabe and Ito's colours, made for all kinds of colour vision, without black; all others keep clear of them
+# Okabe and Ito's colors, chosen for all kinds of color vision, without black; all others differ from them
 _FIRST = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442")
-_CAREFUL = 20  # colours chosen so that red- and green-blind eyes tell them apart too
+_CAREFUL = 20  # colors chosen so that red- and green-blind people can distinguish them too
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB: protanopia and deuteranopia
 _BLIND = np.array(
     [
@@ -41,41 +41,65 @@ _LAB = np.array(
 
 @lru_cache(maxsize=1)
 def _palette() -> UInt8[np.ndarray, "256 3"]:
-    """256 colours of a grid of neither dark nor bright ones, each the one farthest from all before it."""
+    """256 colors from a grid without very dark and very bright ones; each is the one most different from all before."""
     axis = np.linspace(0, 255, 18).round()
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     lightness = to_oklab(grid)[:, 0]
     first = np.array([ImageColor.getrgb(name) for name in _FIRST], dtype=np.float64)
-    colours = np.concatenate([first, grid[(lightness > 0.32) & (lightness < 0.93)]])
-    ordinary = to_oklab(colours)[None]
-    # blind eyes see two dimensions, with less room for distances: twice theirs counts
-    blind = 2 * np.stack([to_oklab(colours, matrix) for matrix in _BLIND])
+    colors = np.concatenate([first, grid[(lightness > 0.32) & (lightness < 0.93)]])
+    ordinary = to_oklab(colors)[None]
+    # color-blind people see two dimensions, with smaller distances: these are doubled
+    blind = 2 * np.stack([to_oklab(colors, matrix) for matrix in _BLIND])
     chosen = list(range(len(first)))
     for views, until in ((np.concatenate([ordinary, blind]), _CAREFUL), (ordinary, 256)):
         room = np.min([_distance(views, index) for index in chosen], axis=0)
         while len(chosen) < until:
             chosen.append(int(room.argmax()))
             room = np.minimum(room, _distance(views, chosen[-1]))
-    return colours[chosen].round().astype(np.uint8)
+    return colors[chosen].round().astype(np.uint8)
 
 
 def _distance(views: np.ndarray, index: int) -> np.ndarray:
-    """From one colour to all, as the eyes see it that tell them apart least."""
+    """Distances from one color to all, in the view in which they differ least."""
     return np.linalg.norm(views - views[:, index : index + 1], axis=-1).min(axis=0)
 
 
 def palette(count: int) -> UInt8[np.ndarray, "count 3"]:
-    """The first ``count`` colours, 1 to 256, of a fixed list: neighbours in the list differ most, all differ."""
+    """Return the first colors of a fixed list in which all differ, and neighbours differ most.
+
+    Args:
+        count: Number of colors, 1 to 256.
+
+    Returns:
+        sRGB colors, 0 to 255.
+
+    Raises:
+        UsageError: ``count`` is out of range.
+
+    Example:
+        >>> palette(1).tolist()
+        [[230, 159, 0]]
+    """
     if not 1 <= count <= 256:
-        raise UsageError(f"a palette has 1 to 256 colours, not {count}")
+        raise UsageError(f"a palette has 1 to 256 colors, not {count}")
     return _palette()[:count]
 
 
 def to_oklab(
-    colours: Float[np.ndarray, "... 3"], blind: Float[np.ndarray, "3 3"] | None = None
+    colors: Float[np.ndarray, "... 3"], blind: Float[np.ndarray, "3 3"] | None = None
 ) -> Float[np.ndarray, "... 3"]:
-    """sRGB colours, 0 to 255, in OKLab, as ordinary eyes see them or through a simulation of colour blindness."""
-    share = colours / 255
+    """Convert sRGB colors to OKLab.
+
+    Args:
+        colors: sRGB, 0 to 255, along the last axis.
+        blind: A matrix on linear RGB that simulates color blindness; none for ordinary vision.
+
+    Returns:
+        OKLab coordinates along the last axis; the first is the lightness, in [0, 1].
+
+    Source: OKLab (Ottosson, 2020).
+    """
+    share = colors / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     if blind is not None:
         linear = np.clip(linear @ blind.T, 0, 1)
@@ -83,42 +107,69 @@ def to_oklab(
 
 
 def draw_overlay(
-    photo: Any, labels: Integer[np.ndarray, "height width"], alpha: float = 0.5, *, outlines: bool = True
+    image: Any, labels: Integer[np.ndarray, "height width"], alpha: float = 0.5, *, outlines: bool = True
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The colours of labels 0 to 255 laid over a photo, and a white line with black sides around every region.
+    """Draw the colors of labels over an image, and a white line with black sides around every region.
 
-    photo: a Photo or its pixels ``[height, width, channels]``. alpha: share of the colour, 0 to 1. Negative labels
-    leave the photo as it is.
+    Args:
+        image: A LoadedImage or its pixels ``[height, width, channels]``, uint8 or floats in [0, 1].
+        labels: A label for each pixel, up to 255; where it is negative, the image stays as it is.
+        alpha: Share of the color, 0 to 1.
+        outlines: Whether to draw the lines.
+
+    Returns:
+        The overlay, sRGB.
+
+    Raises:
+        UsageError: The labels have another size than the image, or are larger than 255.
     """
-    base = to_rgb(photo)
+    base = to_rgb(image)
     if base.shape[:2] != labels.shape:
-        raise UsageError(f"labels of shape {labels.shape} do not fit a photo of shape {base.shape[:2]}")
+        raise UsageError(f"labels of shape {labels.shape} do not fit an image of shape {base.shape[:2]}")
     _check_labels(labels)
-    # the grey photo keeps its light and shade under a colour that is the label's alone
+    # the image is turned grey, so that the hue is that of the label alone
     grey = np.asarray(Image.fromarray(base).convert("L"), dtype=np.float32)[:, :, None]
     mixed = grey * (1 - alpha) + palette(256)[np.maximum(labels, 0)] * np.float32(alpha)
-    picture = np.where((labels >= 0)[:, :, None], mixed.round(), base).astype(np.uint8)
+    drawn = np.where((labels >= 0)[:, :, None], mixed.round(), base).astype(np.uint8)
     if outlines:
         width = max(1, round(min(labels.shape) / 400))
         edges = find_boundaries(labels)
-        picture[_thicker(edges, 2 * width)] = 0
-        picture[_thicker(edges, width - 1)] = 255
-    return picture
+        drawn[_thicken(edges, 2 * width)] = 0
+        drawn[_thicken(edges, width - 1)] = 255
+    return drawn
 
 
 def find_boundaries(labels: Integer[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """Pixels whose right or lower neighbour has another label."""
+    """Find the pixels whose right or lower neighbour has another label.
+
+    Args:
+        labels: A label for each pixel.
+
+    Returns:
+        True for these pixels.
+    """
     edges = np.zeros(labels.shape, dtype=bool)
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edges[:-1] |= labels[:-1] != labels[1:]
     return edges
 
 
-def draw_label_image(labels: Integer[np.ndarray, "height width"], *, coloured: bool = False) -> Image.Image:
-    """Labels 0 to 255 as a one-channel image: grey values are the labels (mode L), or palette indices (mode P)."""
+def draw_label_image(labels: Integer[np.ndarray, "height width"], *, colored: bool = False) -> Image.Image:
+    """Draw labels as an image with one channel.
+
+    Args:
+        labels: A label for each pixel, 0 to 255.
+        colored: Whether values are indices of a palette (mode P), so that viewers show colors, or grey values (mode L).
+
+    Returns:
+        An image whose values are the labels.
+
+    Raises:
+        UsageError: A label is out of range.
+    """
     _check_labels(labels, lowest=0)
     image = Image.fromarray(labels.astype(np.uint8))
-    if coloured:
+    if colored:
         image.putpalette(palette(256).tobytes())
     return image
 
@@ -131,9 +182,20 @@ def draw_contact_sheet(
     cell: int = 240,
     title: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Images in rows on white, each fitted into a square of ``cell`` pixels, its caption in at most two lines below.
+    """Draw images in rows on white, each with a caption below.
 
-    title: lines above all of them, cut where the sheet ends.
+    Args:
+        images: PIL images, LoadedImages or pixels ``[height, width, channels]``; at least one.
+        captions: A text for each image, shown in at most two lines; none if left out.
+        columns: Images in a row, at most.
+        cell: Side of the square into which each image is fitted, pixels.
+        title: Lines above all images, cut at the width of the sheet.
+
+    Returns:
+        The sheet, sRGB.
+
+    Raises:
+        UsageError: There is no image, or the number of captions is another.
     """
     if not images:
         raise UsageError("a contact sheet needs at least one image")
@@ -142,10 +204,10 @@ def draw_contact_sheet(
     gap, font = max(4, cell // 24), ImageFont.load_default(max(10, cell // 17))
     line = round(font.getbbox("Ág")[3] * 1.1)
     columns = min(columns, len(images))
-    pictures = [_fitted(image, cell) for image in images]
+    fitted = [_fit(image, cell) for image in images]
     texts = [_lines(caption, font, cell) for caption in captions] if captions else [[] for _ in images]
     starts = range(0, len(images), columns)
-    heights = [max(picture.height for picture in pictures[i : i + columns]) for i in starts]
+    heights = [max(image.height for image in fitted[i : i + columns]) for i in starts]
     below = [max(len(text) for text in texts[i : i + columns]) * line for i in starts]
     width, above = columns * (cell + gap) + gap, ImageFont.load_default(max(12, cell // 11))
     step = round(above.getbbox("Ág")[3] * 1.2)
@@ -156,20 +218,30 @@ def draw_contact_sheet(
         draw.text((gap, gap + number * step), _cut(words, above, width - 2 * gap), fill="black", font=above)
     for row, start in enumerate(starts):
         for column, index in enumerate(range(start, min(start + columns, len(images)))):
-            left, picture = gap + column * (cell + gap), pictures[index]
-            sheet.paste(picture, (left + (cell - picture.width) // 2, top))
+            left, image = gap + column * (cell + gap), fitted[index]
+            sheet.paste(image, (left + (cell - image.width) // 2, top))
             for number, words in enumerate(texts[index]):
-                place = (left + cell / 2, top + picture.height + number * line)
-                draw.text(place, words, fill="black", font=font, anchor="ma")
+                position = (left + cell / 2, top + image.height + number * line)
+                draw.text(position, words, fill="black", font=font, anchor="ma")
         top += heights[row] + below[row] + gap
     return np.asarray(sheet)
 
 
-def to_rgb(photo: Any) -> UInt8[np.ndarray, "height width 3"]:
-    """A Photo or its pixels (uint8, or floats in [0, 1]) as 8-bit colour; of many channels the first three."""
-    pixels = np.asarray(getattr(photo, "pixels", photo))
+def to_rgb(image: Any) -> UInt8[np.ndarray, "height width 3"]:
+    """Convert an image to 8-bit sRGB.
+
+    Args:
+        image: A LoadedImage or its pixels ``[height, width, channels]``, uint8 or floats in [0, 1], which are clipped.
+
+    Returns:
+        The pixels. Of one or two channels the first is repeated, of more than three the first three are taken.
+
+    Raises:
+        UsageError: The array does not have three axes.
+    """
+    pixels = np.asarray(getattr(image, "pixels", image))
     if pixels.ndim != 3:
-        raise UsageError(f"a picture has shape [height, width, channels], not {pixels.shape}")
+        raise UsageError(f"an image has shape [height, width, channels], not {pixels.shape}")
     if pixels.dtype != np.uint8:
         pixels = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
     if pixels.shape[2] < 3:
@@ -179,11 +251,11 @@ def to_rgb(photo: Any) -> UInt8[np.ndarray, "height width 3"]:
 
 def _check_labels(labels: np.ndarray, lowest: int | None = None) -> None:
     if labels.size and (labels.max() > 255 or (lowest is not None and labels.min() < lowest)):
-        raise UsageError(f"labels from {labels.min()} to {labels.max()} do not fit a picture of 256 colours")
+        raise UsageError(f"labels from {labels.min()} to {labels.max()} do not fit an image of 256 colors")
 
 
-def _thicker(mask: np.ndarray, by: int) -> np.ndarray:
-    """Every pixel with a marked one at most ``by // 2`` before and ``by - by // 2`` after it, in both directions."""
+def _thicken(mask: np.ndarray, by: int) -> np.ndarray:
+    """The mask, extended along both axes by ``by`` pixels: ``by // 2`` backwards and the rest forwards."""
     for axis in (0, 1):
         grown = mask.copy()
         for shift in range(1, by + 1):
@@ -198,15 +270,15 @@ def _thicker(mask: np.ndarray, by: int) -> np.ndarray:
     return mask
 
 
-def _fitted(image: Any, cell: int) -> Image.Image:
-    picture = image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(to_rgb(image))
-    scale = cell / max(picture.size)
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
-    return picture.resize((size[0], size[1]), Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+def _fit(image: Any, cell: int) -> Image.Image:
+    converted = image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(to_rgb(image))
+    scale = cell / max(converted.size)
+    size = tuple(max(1, round(side * scale)) for side in converted.size)
+    return converted.resize((size[0], size[1]), Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
 
 
 def _lines(caption: str, font: Any, width: int) -> list[str]:
-    """A caption broken into at most two lines, between words or else anywhere; an ellipsis where some is lost."""
+    """A caption in at most two lines, broken between words if possible; an ellipsis where it is cut."""
     lines: list[str] = []
     rest = " ".join(caption.split())
     while rest and len(lines) < 2:
@@ -221,7 +293,7 @@ def _lines(caption: str, font: Any, width: int) -> list[str]:
 
 
 def _cut(text: str, font: Any, width: int) -> str:
-    """As much of a text as fits, an ellipsis where some is lost."""
+    """As much of a text as fits, with an ellipsis where it is cut."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -1,4 +1,4 @@
-"""How far a long run is: a bar on stderr where somebody looks, a callback where a program asks, silence otherwise."""
+"""The progress of a long run: a bar on stderr in a terminal, or a callback for a program."""
 
 from __future__ import annotations
 
@@ -14,9 +14,21 @@ Progress: TypeAlias = bool | Callable[[int, int | None], None] | None
 
 @contextmanager
 def track_steps(total: int | None, label: str, progress: Progress = None) -> Iterator[Callable[..., None]]:
-    """Report a run of ``total`` steps; the block calls what it is given with the number of steps just done.
+    """Report the progress of a run whose steps the block counts itself.
 
-    A second argument is a few words to show beside the bar, such as the loss.
+    Args:
+        total: Number of steps; None if it is not known.
+        label: What is counted, shown before the bar.
+        progress: None shows a bar if stderr is a terminal, True always, False never; a callable gets (done, total).
+
+    Yields:
+        A function to call with the number of steps just done (1 if left out) and optionally a short text to show
+        beside the bar, such as the loss.
+
+    Example:
+        >>> with track_steps(2, "steps", lambda done, total: print(done, total)) as step:
+        ...     step(2)
+        2 2
     """
     if callable(progress):
         report, done = progress, 0
@@ -43,7 +55,17 @@ def track_steps(total: int | None, label: str, progress: Progress = None) -> Ite
 
 
 def track(items: Iterable[Item], total: int | None, label: str, progress: Progress = None) -> Iterator[Item]:
-    """Hand the items on, one step each; a step is done when the next item is asked for."""
+    """Report the progress of a loop.
+
+    Args:
+        items: What to loop over; each item is one step, done when the next one is requested.
+        total: Number of items; None if it is not known.
+        label: What is counted, shown before the bar.
+        progress: As for ``track_steps``.
+
+    Yields:
+        The items.
+    """
     with track_steps(total, label, progress) as step:
         for item in items:
             yield item

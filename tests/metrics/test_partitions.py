@@ -63,10 +63,10 @@ def test_tables_of_images_give_the_ari_of_both():
     assert table_ari(both) == pytest.approx(adjusted_rand_score(np.r_[x, y].ravel(), np.r_[a, b].ravel()))
 
 
-def literal_share(asked, there, tolerance):
+def literal_share(mask, other, tolerance):
     """The share of points of one mask with a point of the other within the tolerance."""
-    points = np.argwhere(there)
-    near = [any(np.hypot(*(p - q)) <= tolerance for q in points) for p in np.argwhere(asked)]
+    points = np.argwhere(other)
+    near = [any(np.hypot(*(p - q)) <= tolerance for q in points) for p in np.argwhere(mask)]
     return np.mean(near) if near else np.nan
 
 

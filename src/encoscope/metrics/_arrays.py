@@ -16,7 +16,18 @@ Scores: TypeAlias = Float[np.ndarray, " _images"] | Float[Tensor, " _images"]
 
 
 def as_float64(values: np.ndarray | Tensor, name: str = "the values") -> Float64[np.ndarray, ...]:
-    """The values in double precision on the CPU. UsageError when some are NaN or infinite."""
+    """Convert values to double precision on the CPU.
+
+    Args:
+        values: Numbers of any shape and dtype.
+        name: What the values are, for the error message.
+
+    Returns:
+        A float64 array of the same shape.
+
+    Raises:
+        UsageError: A value is NaN or infinite.
+    """
     array = values.detach().to("cpu", torch.float64).numpy() if isinstance(values, Tensor) else np.asarray(values)
     array = array.astype(np.float64, copy=False)
     if not np.isfinite(array).all():
@@ -25,14 +36,31 @@ def as_float64(values: np.ndarray | Tensor, name: str = "the values") -> Float64
 
 
 def check_same_width(first: np.ndarray, second: np.ndarray) -> None:
-    """UsageError unless both have as many channels."""
+    """Check that two sets of features have the same number of channels.
+
+    Args:
+        first: ``[images, channels]``.
+        second: ``[images, channels]``.
+
+    Raises:
+        UsageError: The numbers of channels differ.
+    """
     if first.shape[1] != second.shape[1]:
         raise UsageError(
             f"features of {first.shape[1]} and of {second.shape[1]} channels cannot be compared: take one extractor"
         )
 
 
-def check_count(values: np.ndarray, count: int, what: str) -> None:
-    """UsageError for fewer rows than that."""
+def check_count(values: np.ndarray, count: int, measure: str) -> None:
+    """Check that there are enough images.
+
+    Args:
+        values: One row for each image.
+        count: The least number of rows.
+        measure: What the rows are needed for, for the error message.
+
+    Raises:
+        UsageError: There are fewer rows than ``count``.
+    """
     if len(values) < count:
-        raise UsageError(f"{what} needs at least {count} images, not {len(values)}")
+        raise UsageError(f"{measure} needs at least {count} images, not {len(values)}")

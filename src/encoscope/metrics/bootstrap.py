@@ -1,4 +1,4 @@
-"""How far a figure would move with other images: percentile bootstrap intervals."""
+"""Bootstrap intervals: how much a value would change with other images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from encoscope.errors import UsageError
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the ends of its bootstrap interval."""
+    """A value and the ends of its confidence interval.
+
+    Attributes:
+        value: The statistic of all values.
+        low: The lower end.
+        high: The upper end.
+        level: The confidence level, in (0, 1).
+    """
 
     value: float
     low: float
@@ -32,12 +39,24 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The percentile interval of a statistic over values of independent images.
+    """Compute the percentile interval of a statistic over values of independent images.
 
-    values: one per image; NaNs (images without a value) are left out. statistic: of a 1-D array; the mean by default.
+    Args:
+        values: One value for each image; NaN (images without a value) is left out.
+        statistic: A function of a 1-D array; the mean if left out.
+        resamples: Number of samples with replacement. The default keeps the ends stable to about two digits.
+        level: Confidence level, in (0, 1).
+        seed: Seed of the sampling.
+
+    Returns:
+        The statistic of all values and its interval.
 
     Raises:
-        UsageError: no value is left, or a level outside (0, 1).
+        UsageError: No value is left, or ``level`` or ``resamples`` is out of range.
+
+    Example:
+        >>> bootstrap([1.0, 1.0, 1.0]).high
+        1.0
     """
     data = np.asarray(values, dtype=np.float64)
     data = data[~np.isnan(data)]
@@ -46,10 +65,10 @@ def bootstrap(
     if not 0 < level < 1 or resamples < 1:
         raise UsageError(f"level lies between 0 and 1 and resamples is at least 1, not {level} and {resamples}")
     rng = np.random.default_rng(seed)
-    of = np.mean if statistic is None else statistic
-    drawn = np.array([of(data[rng.integers(len(data), size=len(data))]) for _ in range(resamples)])
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(of(data)), float(low), float(high), level)
+    compute = np.mean if statistic is None else statistic
+    samples = np.array([compute(data[rng.integers(len(data), size=len(data))]) for _ in range(resamples)])
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(compute(data)), float(low), float(high), level)
 
 
 def bootstrap_difference(
@@ -60,12 +79,22 @@ def bootstrap_difference(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The interval of the mean of ``first - second``, where both were measured on the same images (paired).
+    """Compute the interval of the mean of ``first - second``, both measured on the same images (paired).
+
+    Args:
+        first: One value for each image.
+        second: One value for each of the same images, in the same order.
+        resamples: As for ``bootstrap``.
+        level: As for ``bootstrap``.
+        seed: As for ``bootstrap``.
+
+    Returns:
+        The mean difference and its interval.
 
     Raises:
-        UsageError: the two have different lengths.
+        UsageError: The two have different lengths.
     """
-    one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if one.shape != two.shape:
-        raise UsageError(f"a paired difference needs the same images in both: {len(one)} and {len(two)} values")
-    return bootstrap(one - two, resamples=resamples, level=level, seed=seed)
+    minuends, subtrahends = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if minuends.shape != subtrahends.shape:
+        raise UsageError(f"a paired difference needs the same images in both: {len(first)} and {len(second)} values")
+    return bootstrap(minuends - subtrahends, resamples=resamples, level=level, seed=seed)

@@ -1,4 +1,4 @@
-"""Do segments end where objects end? Boundary recall, precision and F, and under-segmentation error."""
+"""Whether segments end where objects end: boundary recall, precision and F, and under-segmentation error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from encoscope.metrics.miou import count_overlap
 
 @dataclass(frozen=True)
 class BoundaryScore:
-    """recall: share of true boundary pixels near a segment's. precision: the other way round. All in [0, 1]."""
+    """How well the boundaries of a segmentation and of its ground truth agree; all values in [0, 1].
+
+    Attributes:
+        recall: Share of the ground truth's boundary pixels that lie near a boundary of the segmentation.
+        precision: Share of the segmentation's boundary pixels that lie near a boundary of the ground truth.
+        f: The harmonic mean of the two.
+    """
 
     recall: float
     precision: float
@@ -22,12 +28,19 @@ class BoundaryScore:
 
 
 def find_boundaries(labels: Integer[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """The pixels whose right, lower or lower right neighbour has another label: lines one pixel wide."""
-    found = np.zeros(labels.shape, dtype=bool)
-    found[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    found[:-1] |= labels[:-1] != labels[1:]
-    found[:-1, :-1] |= labels[:-1, :-1] != labels[1:, 1:]
-    return found
+    """Find the pixels whose right, lower or lower right neighbour has another label.
+
+    Args:
+        labels: A label for each pixel.
+
+    Returns:
+        A mask of lines that are one pixel wide.
+    """
+    mask = np.zeros(labels.shape, dtype=bool)
+    mask[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    mask[:-1] |= labels[:-1] != labels[1:]
+    mask[:-1, :-1] |= labels[:-1, :-1] != labels[1:, 1:]
+    return mask
 
 
 def boundary_score(
@@ -37,36 +50,57 @@ def boundary_score(
     tolerance: float = 2.0,
     void: int | None = None,
 ) -> BoundaryScore:
-    """Boundary recall, precision and their harmonic mean, where "near" is within ``tolerance`` pixels (Euclidean).
+    """Compute boundary recall, boundary precision and their harmonic mean.
 
-    Each pixel looks for its nearest counterpart by itself (as in Achanta et al., 2012), not in a one-to-one matching.
-    void: a label without meaning: boundaries in and around it, within the tolerance, are not asked for.
+    Each boundary pixel looks for its nearest counterpart by itself; there is no one-to-one matching.
 
-    NaN: a recall without true boundaries, a precision without found ones; f is 0 when nothing matches.
+    Args:
+        clusters: The segmentation: a label for each pixel.
+        labels: The ground truth, of the same size.
+        tolerance: How far apart "near" boundaries may be, in pixels (Euclidean), at least 0.
+        void: The label of pixels without ground truth. Boundaries in such pixels and within the tolerance of them do
+            not count.
+
+    Returns:
+        The scores. Recall is NaN without boundaries in the ground truth, precision without boundaries in the
+        segmentation; f is 0 when nothing matches.
 
     Raises:
-        UsageError: maps of different sizes, or a negative tolerance.
+        UsageError: The maps have different sizes, or the tolerance is negative.
+
+    Source: Achanta et al., 2012.
     """
     if clusters.shape != labels.shape:
         raise UsageError(f"the segmentation is {clusters.shape} pixels and the labels {labels.shape}")
     if tolerance < 0:
         raise UsageError(f"tolerance is a distance in pixels, at least 0, not {tolerance}")
-    found, true = find_boundaries(clusters), find_boundaries(labels)
+    predicted, true = find_boundaries(clusters), find_boundaries(labels)
     if void is not None:
-        clear = ~_near(labels == void, tolerance + 1.5)  # a line drawn on the neighbour's side counts as around it
-        found, true = found & clear, true & clear
-    recall, precision = _share(true, found, tolerance), _share(found, true, tolerance)
-    both = recall + precision
-    return BoundaryScore(recall, precision, 2 * recall * precision / both if both else both)
+        valid = ~_near(labels == void, tolerance + 1.5)  # a line drawn on the neighbour's side counts as around it
+        predicted, true = predicted & valid, true & valid
+    recall, precision = _share_near(true, predicted, tolerance), _share_near(predicted, true, tolerance)
+    total = recall + precision
+    return BoundaryScore(recall, precision, 2 * recall * precision / total if total else total)
 
 
 def undersegmentation_error(
     clusters: Integer[np.ndarray, "height width"], labels: Integer[np.ndarray, "rows columns"], void: int | None = None
 ) -> float:
-    """How much segments leak over objects' borders (Neubert and Protzel, 2012, eq. 2): 0 none, 1 all of the image.
+    """Compute how much segments reach over the borders of objects.
 
-    For each label, every segment that touches it leaks by the smaller of its parts inside and outside; over the number
-    of pixels. Meant for segments smaller than objects. NaN where no labelled pixel is left.
+    Each segment that touches a label adds the smaller of its areas inside and outside of the label. The measure is
+    meant for segments that are smaller than objects.
+
+    Args:
+        clusters: The segmentation: a label for each pixel.
+        labels: The ground truth, of the same size.
+        void: The label of pixels that do not count.
+
+    Returns:
+        The sum over all labels, divided by the number of pixels: from 0, where no segment crosses a border, to 1. NaN
+        where no labelled pixel is left.
+
+    Source: Neubert and Protzel, 2012, equation 2.
     """
     table = count_overlap(clusters, labels, void=void)
     if not table.sum():
@@ -80,5 +114,5 @@ def _near(mask: np.ndarray, distance: float) -> np.ndarray:
     return np.asarray(distance_transform_edt(~mask)) <= distance
 
 
-def _share(asked: np.ndarray, there: np.ndarray, tolerance: float) -> float:
-    return float(_near(there, tolerance)[asked].mean()) if asked.any() else float("nan")
+def _share_near(pixels: np.ndarray, targets: np.ndarray, tolerance: float) -> float:
+    return float(_near(targets, tolerance)[pixels].mean()) if pixels.any() else float("nan")

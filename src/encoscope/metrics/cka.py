@@ -1,4 +1,4 @@
-"""Centred kernel alignment of two representations of the same images (Kornblith et al., 2019), linear and streamed."""
+"""Centred kernel alignment (CKA) of two representations of the same images, linear and batch by batch."""
 
 from __future__ import annotations
 
@@ -11,19 +11,38 @@ from encoscope.metrics._arrays import Features, as_float64
 
 
 def linear_cka(first: Features, second: Features, *, unbiased: bool = False) -> float:
-    """Linear CKA of two sets of features of the same images, in [0, 1]: 1 for equal up to rotation and scale.
+    """Compute the linear CKA of two sets of features of the same images.
 
-    unbiased: take the unbiased estimate of HSIC (Song et al., 2012, eq. 5), which does not grow with the number of
-    channels over images and may be slightly negative. Raises UsageError for different images, or too few.
+    Args:
+        first: ``[images, channels]``.
+        second: ``[images, channels]`` of the same images in the same order; the number of channels may differ.
+        unbiased: Take the unbiased estimate of HSIC, which does not grow with the number of channels per image.
+
+    Returns:
+        CKA in [0, 1]; 1 where the features are equal up to rotation and scale. The unbiased value may be slightly
+        negative.
+
+    Raises:
+        UsageError: The numbers of images differ, there are fewer than 2 (4 if unbiased), or features do not vary.
+
+    Example:
+        >>> features = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 3.0]])
+        >>> round(linear_cka(features, 2 * features), 6)
+        1.0
+
+    Source: Kornblith et al., 2019; unbiased: Song et al., 2012, equation 5.
     """
     return LinearCKA().partial_fit(first, second).score(unbiased=unbiased)
 
 
 @dataclass(eq=False)
 class LinearCKA:
-    """Linear CKA over any number of batches, exact: sums over images, of channels x channels numbers at most.
+    """Linear CKA over any number of batches; exact, as it keeps sums over images.
 
-    Sums of several processes add up with ``merge``.
+    The sums have at most channels x channels numbers. Those of several processes are added with ``merge``.
+
+    Attributes:
+        count: Number of images so far.
     """
 
     count: int = 0
@@ -32,7 +51,18 @@ class LinearCKA:
     _xy: _Pair = field(default_factory=lambda: _Pair(), repr=False)
 
     def partial_fit(self, first: Features, second: Features) -> LinearCKA:
-        """Take a batch: both networks' features of the same images, in the same order."""
+        """Add a batch of images.
+
+        Args:
+            first: ``[images, channels]``, the features of one network.
+            second: ``[images, channels]``, the other network's features of the same images in the same order.
+
+        Returns:
+            This object.
+
+        Raises:
+            UsageError: The numbers of images differ, or those of channels differ from earlier batches.
+        """
         x, y = as_float64(first, "first features"), as_float64(second, "second features")
         if len(x) != len(y):
             raise UsageError(f"CKA compares features of the same images: {len(x)} and {len(y)} rows")
@@ -42,14 +72,31 @@ class LinearCKA:
         return self
 
     def merge(self, other: LinearCKA) -> LinearCKA:
-        """Add the sums of another process, over other images."""
+        """Add the sums of another process.
+
+        Args:
+            other: Sums over other images.
+
+        Returns:
+            This object.
+        """
         self.count += other.count
-        for mine, theirs in ((self._xx, other._xx), (self._yy, other._yy), (self._xy, other._xy)):
-            mine.merge(theirs)
+        for pair, other_pair in ((self._xx, other._xx), (self._yy, other._yy), (self._xy, other._xy)):
+            pair.merge(other_pair)
         return self
 
     def score(self, *, unbiased: bool = False) -> float:
-        """CKA of what was taken. UsageError for fewer than 2 images (4 if unbiased), or constant features."""
+        """Compute CKA of all images so far.
+
+        Args:
+            unbiased: As for ``linear_cka``.
+
+        Returns:
+            CKA, as from ``linear_cka``.
+
+        Raises:
+            UsageError: There are fewer than 2 images (4 if unbiased), or features do not vary.
+        """
         if self.count < (4 if unbiased else 2):
             raise UsageError(f"CKA needs at least {4 if unbiased else 2} images, not {self.count}")
         xy, xx, yy = (pair.hsic(self.count, unbiased) for pair in (self._xy, self._xx, self._yy))
@@ -77,13 +124,13 @@ class _Pair:
 
     def merge(self, other: _Pair) -> None:
         for name, value in vars(other).items():
-            mine = getattr(self, name)
-            if np.ndim(mine) and np.ndim(value) and np.shape(mine) != np.shape(value):
-                raise UsageError(f"features of {np.shape(mine)} and {np.shape(value)} channels in one comparison")
-            setattr(self, name, mine + value)
+            current = getattr(self, name)
+            if np.ndim(current) and np.ndim(value) and np.shape(current) != np.shape(value):
+                raise UsageError(f"features of {np.shape(current)} and {np.shape(value)} channels in one comparison")
+            setattr(self, name, current + value)
 
     def hsic(self, count: int, unbiased: bool) -> float:
-        """tr(K H L H) of the kernels K = X X^T and L = Y Y^T, or the unbiased estimate of HSIC; scale is left open."""
+        """tr(K H L H) of the kernels K = X X^T and L = Y Y^T, or the unbiased estimate of HSIC; scale is left out."""
         products, x, y = (np.asarray(value) for value in (self.products, self.x, self.y))
         if not unbiased:
             return float(((products - np.outer(x, y) / count) ** 2).sum())

@@ -1,8 +1,8 @@
-"""CorLoc with candidates: one region chosen per image, and whether its box finds an object.
+"""CorLoc with candidates: one region is chosen for each image, and its box is compared with the objects' boxes.
 
-NAVE, and anything else that parts a whole image, offers many candidates; choosing among them with the true boxes at
-hand is an oracle, not localisation. So each score here stands beside the number of candidates and a choice made without
-the truth (``select="border"``).
+NAVE, and every other method that segments a whole image, gives many candidates. To choose among them by the
+ground-truth boxes is an oracle, not localization. So each score here also states the number of candidates, and there is
+a choice that does not use the ground truth (``select="border"``).
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ ORACLES: tuple[Select, ...] = ("outer", "inner")
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The regions of one image among which one is chosen; N may be 0.
+    """The regions of an image among which one is chosen; there may be none.
 
-    outer, inner: ``[x0, y0, x1, y1]`` in the image's pixels; a method with one box a region gives it twice. area:
-    pixels of each. contact: how many of them lie on the image's border.
+    Attributes:
+        outer: Outer boxes, ``[x0, y0, x1, y1]`` in the image's pixels.
+        inner: Inner boxes; the outer boxes again for a method that has one box for each region.
+        area: Pixels of each region.
+        contact: How many of these pixels lie on the image's border.
     """
 
     outer: Float[np.ndarray, "regions 4"]
@@ -40,10 +43,13 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Localization:
-    """What was chosen in one image.
+    """The candidate that was chosen in an image.
 
-    index: of the candidate; None without candidates. iou: of its scored box with the best true box, 0 without
-    candidates, NaN for an image without true boxes. candidates: how many there were.
+    Attributes:
+        index: Its position among the candidates; None if there are none, or no ground-truth box.
+        iou: IoU of its scored box with the best ground-truth box; 0 without candidates, NaN for an image without
+            ground-truth boxes.
+        candidates: Number of candidates.
     """
 
     index: int | None
@@ -52,44 +58,61 @@ class Localization:
 
 
 def compute_box_ious(
-    boxes: Float[np.ndarray, "boxes 4"], truth: Float[np.ndarray, "objects 4"]
+    boxes: Float[np.ndarray, "boxes 4"], ground_truth: Float[np.ndarray, "objects 4"]
 ) -> Float[np.ndarray, "boxes objects"]:
-    """Intersection over union of every pair, areas being (x1 - x0)(y1 - y0) as in the evaluation code of the papers.
+    """Compute the intersection over union of every pair of boxes.
 
-    0 where both have no area.
+    Args:
+        boxes: ``[x0, y0, x1, y1]`` each. The area is (x1 - x0)(y1 - y0), as in the papers' evaluation code.
+        ground_truth: The boxes to compare them with.
+
+    Returns:
+        IoU in [0, 1], a row for each of ``boxes``; 0 where both boxes have no area.
+
+    Example:
+        >>> compute_box_ious(np.array([[0.0, 0, 2, 2]]), np.array([[0.0, 0, 2, 1], [2, 2, 3, 3]])).tolist()
+        [[0.5, 0.0]]
     """
-    low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])
+    low = np.maximum(boxes[:, None, :2], ground_truth[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], ground_truth[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(-1)
-    union = _areas(boxes)[:, None] + _areas(truth)[None] - shared
+    union = _areas(boxes)[:, None] + _areas(ground_truth)[None] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def localize(
     candidates: Candidates,
-    truth: Float[np.ndarray, "objects 4"],
+    ground_truth: Float[np.ndarray, "objects 4"],
     *,
     select: Select | str = "outer",
     score: Score | str = "outer",
 ) -> Localization:
     """Choose one candidate of an image and score its box.
 
-    select: "outer" and "inner", with the truth at hand, the candidate whose outer (inner) box has the highest IoU with
-    any true box (NAVE, section 4.2: an oracle); "border", without it, the candidate that touches the image's border
-    with the fewest pixels. Ties go to the larger region, then to the first.
-    score: the box of the chosen candidate that counts. The paper's "inner-box" can be read as select and score "inner",
-    or, as its authors' code does, select "inner" and score "outer".
+    Args:
+        candidates: The regions to choose from.
+        ground_truth: The boxes of the image's objects.
+        select: "outer" or "inner": the candidate whose outer (inner) box has the highest IoU with any ground-truth box,
+            which is an oracle; "border": the candidate with the fewest pixels on the image's border, which needs no
+            ground truth. Ties go to the larger region, then to the first.
+        score: Which box of the chosen candidate counts. The paper's "inner-box" can be read as "inner" for ``select``
+            and ``score``, or, as in its authors' code, as ``select="inner"`` with ``score="outer"``.
+
+    Returns:
+        The chosen candidate with its IoU.
 
     Raises:
-        UsageError: another word for select or score.
+        UsageError: ``select`` or ``score`` is none of these words.
+
+    Source: NAVE, section 4.2.
     """
     if select not in get_args(Select) or score not in get_args(Score):
         raise UsageError(f"select is outer, inner or border and score is outer or inner, not {select!r} and {score!r}")
-    if not len(truth):
+    if not len(ground_truth):
         return Localization(None, float("nan"), len(candidates))
     if not len(candidates):
         return Localization(None, 0.0, 0)
-    scores = {kind: compute_box_ious(getattr(candidates, kind), truth).max(1) for kind in ORACLES}
+    scores = {kind: compute_box_ious(getattr(candidates, kind), ground_truth).max(1) for kind in ORACLES}
     order = candidates.contact if select == "border" else -scores[select]
     index = int(np.lexsort((-candidates.area, order))[0])
     return Localization(index, float(scores[score][index]), len(candidates))
@@ -98,10 +121,21 @@ def localize(
 def corloc(
     ious: Sequence[float] | Float[np.ndarray, " images"], threshold: float = 0.5, *, strict: bool = True
 ) -> float:
-    """The share of images whose chosen box overlaps an object by more than ``threshold``; NaNs are left out.
+    """Compute CorLoc: the share of images whose chosen box overlaps an object by more than a threshold.
 
-    strict: "larger than 50 %", as NAVE's paper says; False counts exactly 0.5 as well, as LOST's code does. NaN where
-    no image has an object.
+    Args:
+        ious: The IoU of each image's chosen box; NaN for an image without objects, which does not count.
+        threshold: IoU from which an object counts as localized, in [0, 1]; 0.5 by convention.
+        strict: Whether an IoU equal to the threshold does not count (NAVE: "larger than 50 %"). LOST's code counts it.
+
+    Returns:
+        A share in [0, 1]; NaN where no image has an object.
+
+    Example:
+        >>> corloc([0.7, 0.5, float("nan")])
+        0.5
+
+    Source: NAVE, section 4.2.
     """
     return float(np.nanmean(compute_hits(ious, threshold, strict=strict))) if not np.isnan(ious).all() else float("nan")
 
@@ -109,10 +143,19 @@ def corloc(
 def compute_hits(
     ious: Sequence[float] | Float[np.ndarray, " images"], threshold: float = 0.5, *, strict: bool = True
 ) -> Float[np.ndarray, " images"]:
-    """1 for each image found, 0 for the others, NaN for those without objects: what intervals are drawn over."""
+    """Compute for each image whether its object is localized, as ``bootstrap`` takes it.
+
+    Args:
+        ious: As for ``corloc``.
+        threshold: As for ``corloc``.
+        strict: As for ``corloc``.
+
+    Returns:
+        1 for an image whose object is localized, 0 for one whose object is not, NaN for an image without objects.
+    """
     values = np.asarray(ious, dtype=np.float64)
-    found = values > threshold if strict else values >= threshold
-    return np.where(np.isnan(values), np.nan, found.astype(np.float64))
+    localized = values > threshold if strict else values >= threshold
+    return np.where(np.isnan(values), np.nan, localized.astype(np.float64))
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:

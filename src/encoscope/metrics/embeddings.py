@@ -1,4 +1,4 @@
-"""What embeddings of a unit's images say about it: clear or mixed, its own or another's too."""
+"""What the embeddings of a unit's images say about the unit: clarity, redundancy, polysemanticity."""
 
 from __future__ import annotations
 
@@ -11,45 +11,73 @@ from encoscope.metrics._arrays import Features, as_float64, check_count
 
 
 def clarity(embeddings: Features) -> float:
-    """How alike a unit's images are: the mean cosine over all pairs of different images, in [-1, 1].
+    """Compute how similar a unit's images are.
 
-    Vectors may have any length but 0. This is also FALCON's test of a group ("interpretable" above 0.8). Raises
-    UsageError for fewer than two images or a vector of zeros.
+    FALCON calls a group of features interpretable if this is above 0.8.
+
+    Args:
+        embeddings: ``[images, channels]``, one vector for each image, of any length but 0.
+
+    Returns:
+        The mean cosine over all pairs of different images, in [-1, 1].
+
+    Raises:
+        UsageError: There are fewer than two images, or a vector is all zeros.
+
+    Example:
+        >>> clarity(np.array([[1.0, 0.0], [2.0, 0.0]]))
+        1.0
     """
-    unit = _unit(embeddings)
-    check_count(unit, 2, "a mean over pairs")
-    count = len(unit)
-    return float(((unit.sum(0) ** 2).sum() - count) / (count * (count - 1)))
+    vectors = _normalize(embeddings)
+    check_count(vectors, 2, "a mean over pairs")
+    count = len(vectors)
+    return float(((vectors.sum(0) ** 2).sum() - count) / (count * (count - 1)))
 
 
 def redundancy(concepts: Features) -> Float[np.ndarray, " units"]:
-    """For each unit the largest cosine of its concept's vector with another unit's; their mean is a layer's redundancy.
+    """Compute how similar each unit's concept is to that of the most similar other unit.
 
-    concepts: one vector per unit, such as the mean embedding of its images. Raises UsageError for fewer than two units.
+    Args:
+        concepts: ``[units, channels]``, one vector for each vectors, such as the mean embedding of its images.
+
+    Returns:
+        For each unit the largest cosine with another unit, in [-1, 1]. The mean over a layer's units is the layer's
+        redundancy.
+
+    Raises:
+        UsageError: There are fewer than two units, or a vector is all zeros.
     """
-    unit = _unit(concepts)
-    check_count(unit, 2, "redundancy")
-    cosines = unit @ unit.T
+    vectors = _normalize(concepts)
+    check_count(vectors, 2, "redundancy")
+    cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)
     return cosines.max(1)
 
 
 def polysemanticity(embeddings: Features, *, seed: int = 0) -> float:
-    """How far apart the two halves of a unit's meaning lie: 1 - cosine of the means of two k-means clusters, in [0, 2].
+    """Compute how different the two halves of a unit's images are.
 
-    Raises UsageError for fewer than two images. Of images that are all alike, 0.
+    Args:
+        embeddings: ``[images, channels]``, one vector for each image.
+        seed: Seed of k-means.
+
+    Returns:
+        1 - cosine of the means of two k-means clusters, in [0, 2]; 0 for images that are all the same.
+
+    Raises:
+        UsageError: There are fewer than two images, or a vector is all zeros.
     """
-    unit = _unit(embeddings)
-    check_count(unit, 2, "two clusters")
-    if np.allclose(unit, unit[0]):
+    vectors = _normalize(embeddings)
+    check_count(vectors, 2, "two clusters")
+    if np.allclose(vectors, vectors[0]):
         return 0.0
     fitted = KMeans(2, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
-    labels = fitted.fit_predict(unit)
-    one, two = (_unit(unit[labels == k].mean(0, keepdims=True))[0] for k in (0, 1))
-    return float(1 - one @ two)
+    labels = fitted.fit_predict(vectors)
+    mean_1, mean_2 = (_normalize(vectors[labels == k].mean(0, keepdims=True))[0] for k in (0, 1))
+    return float(1 - mean_1 @ mean_2)
 
 
-def _unit(embeddings: Features) -> np.ndarray:
+def _normalize(embeddings: Features) -> np.ndarray:
     array = as_float64(embeddings, "embeddings")
     lengths = np.linalg.norm(array, axis=1, keepdims=True)
     if not lengths.all():

@@ -1,4 +1,4 @@
-"""Whether segments say something true about the network: deletion and insertion curves, variance explained."""
+"""Whether segments fit the network: deletion and insertion curves, and the variance of features that they explain."""
 
 from __future__ import annotations
 
@@ -18,37 +18,58 @@ def curve_auc(
     *,
     relative: bool = False,
 ) -> float:
-    """The area under a deletion or insertion curve (Petsiuk et al., 2018), by the trapezoidal rule.
+    """Compute the area under a deletion or insertion curve by the trapezoidal rule.
 
-    scores: the network's output for the class after each step, the first before any. fractions: the share of pixels
-    deleted (inserted) by then, rising from 0 to 1; evenly spaced if left out. Segments differ in size, so give them.
-    relative: divide by the score of the whole image (the first of a deletion curve, so give that order), which makes
-    images comparable.
+    Args:
+        scores: The network's output for the class after each step; the first before any step. At least two.
+        fractions: The share of pixels deleted (inserted) after each step, rising from 0 to 1; evenly spaced if left
+            out. Give them where steps differ in size, as segments do.
+        relative: Divide by the first score, which makes images comparable. It must be that of the whole image, as in
+            a deletion curve.
 
-    For deletion lower is better, for insertion higher. Raises UsageError for fewer than two scores, fractions that do
-    not rise from 0 to 1, and a whole image's score of 0 or less with ``relative``.
+    Returns:
+        The area. Lower is better for deletion, higher for insertion.
+
+    Raises:
+        UsageError: There are fewer than two scores, the fractions do not rise from 0 to 1, or the first score is not
+            positive with ``relative``.
+
+    Example:
+        >>> curve_auc([1.0, 0.5, 0.0])
+        0.5
+
+    Source: Petsiuk et al., 2018.
     """
     values = as_float64(np.asarray(scores, dtype=np.float64), "scores")
-    at = np.linspace(0, 1, len(values)) if fractions is None else np.asarray(fractions, dtype=np.float64)
-    if len(values) < 2 or at.shape != values.shape:
-        raise UsageError(f"a curve has at least two scores and as many fractions, not {len(values)} and {len(at)}")
-    if not (at[0] == 0 and np.isclose(at[-1], 1) and (np.diff(at) >= 0).all()):
+    steps = np.linspace(0, 1, len(values)) if fractions is None else np.asarray(fractions, dtype=np.float64)
+    if len(values) < 2 or steps.shape != values.shape:
+        raise UsageError(f"a curve has at least two scores and as many fractions, not {len(values)} and {len(steps)}")
+    if not (steps[0] == 0 and np.isclose(steps[-1], 1) and (np.diff(steps) >= 0).all()):
         raise UsageError("the fractions of a curve rise from 0 to 1")
     if relative:
         if values[0] <= 0:
             raise UsageError(f"a curve relative to a score of {values[0]:g} has no meaning")
         values = values / values[0]
-    return float(np.trapezoid(values, at))
+    return float(np.trapezoid(values, steps))
 
 
 def explained_variance(
     values: Float[np.ndarray, "points channels"] | Float[Tensor, "points channels"],
     labels: Integer[np.ndarray, " points"],
 ) -> float:
-    """The share of the features' variance, summed over channels, that lies between segments' means: in [0, 1].
+    """Compute the share of the features' variance that lies between the means of segments.
 
-    values: a feature vector per pixel or cell; labels: its segment. NaN when the features do not vary. More segments
-    always explain more: compare with a control of as many. Raises UsageError for other numbers of labels.
+    More segments always explain more: compare with a control that has the same number of segments.
+
+    Args:
+        values: A feature vector for each pixel or cell.
+        labels: The segment of each pixel or cell.
+
+    Returns:
+        The share in [0, 1], of the variance summed over channels; NaN where the features do not vary.
+
+    Raises:
+        UsageError: The numbers of feature vectors and labels differ.
     """
     data = as_float64(values, "features")
     if len(data) != len(labels):

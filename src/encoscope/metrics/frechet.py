@@ -1,4 +1,4 @@
-"""Frechet distance of two sets of features (Heusel et al., 2017, eq. 6), exact for any number of images."""
+"""Frechet distance of two sets of features, exact for any number of images."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from encoscope.errors import UsageError
 from encoscope.metrics._arrays import Features, as_float64, check_count, check_same_width
 
 
-def frechet_distance(real: Features, made: Features) -> float:
-    """``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`` of the means and covariances of two sets of features.
+def frechet_distance(real: Features, generated: Features) -> float:
+    """Compute ``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`` of the means and covariances of two sets of features.
 
-    In float64; 0 for equal sets. With fewer images than channels the covariances are rank-deficient: the value is still
-    exact for the sample, but far from that of more images; use ``kernel_distance`` there. Figures of different
-    extractors, or of different numbers of images, do not compare.
+    Computed in float64. The trace of the root is the sum of singular values of ``A1^T A2``, where ``S = A A^T`` and A
+    holds the centred features, so no matrix root is taken and rounding makes no eigenvalue negative.
 
-    The trace of the root is the sum of singular values of ``A1^T A2``, where ``S = A A^T`` and A holds the centred
-    features: no matrix root, no eigenvalue that rounding makes negative.
+    Args:
+        real: ``[images, channels]``, features of real images; at least two images.
+        generated: ``[images, channels]``, features of generated images from the same extractor; at least two.
+
+    Returns:
+        The distance, at least 0; 0 for equal sets. With fewer images than channels it is exact for the sample, but far
+        from the value for more images: use ``kernel_distance`` there. Values of different extractors, or of different
+        numbers of images, cannot be compared.
 
     Raises:
-        UsageError: fewer than two images in a set, different numbers of channels, NaN.
+        UsageError: A set has fewer than two images, the numbers of channels differ, or a value is NaN or infinite.
+
+    Source: Heusel et al., 2017, equation 6.
     """
-    one, two = as_float64(real, "real features"), as_float64(made, "features of made images")
-    check_same_width(one, two)
-    check_count(one, 2, "a covariance")
-    check_count(two, 2, "a covariance")
-    (mean1, root1), (mean2, root2) = _moments(one), _moments(two)
+    features_1, features_2 = as_float64(real, "real features"), as_float64(generated, "features of generated images")
+    check_same_width(features_1, features_2)
+    check_count(features_1, 2, "a covariance")
+    check_count(features_2, 2, "a covariance")
+    (mean1, root1), (mean2, root2) = _moments(features_1), _moments(features_2)
     shared = np.linalg.svd(root1 @ root2.T, compute_uv=False).sum()
     return _distance(mean1, mean2, float((root1**2).sum()), float((root2**2).sum()), shared)
 
@@ -37,9 +44,19 @@ def frechet_from_moments(
     mean2: Float[np.ndarray, " channels"],
     covariance2: Float[np.ndarray, "channels channels"],
 ) -> float:
-    """The same from means and covariances, for features that were streamed.
+    """Compute the Frechet distance from means and covariances, for features that do not fit into memory.
 
-    Raises UsageError for covariances that are not symmetric or not positive semidefinite.
+    Args:
+        mean1: Mean of the first set.
+        covariance1: Covariance of the first set.
+        mean2: Mean of the second set.
+        covariance2: Covariance of the second set.
+
+    Returns:
+        The distance, as from ``frechet_distance``.
+
+    Raises:
+        UsageError: A covariance is not symmetric or not positive semidefinite.
     """
     root1, root2 = _root(as_float64(covariance1, "covariance1")), _root(as_float64(covariance2, "covariance2"))
     shared = np.linalg.svd(root1.T @ root2, compute_uv=False).sum()

@@ -13,7 +13,14 @@ from encoscope.metrics._arrays import Features, as_float64, check_count, check_s
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The mean and standard deviation of the squared MMD over random subsets of ``size`` images from either set."""
+    """The squared MMD over random subsets of two sets.
+
+    Attributes:
+        value: Mean over the subsets.
+        std: Standard deviation over the subsets.
+        subsets: Number of subsets.
+        size: Images in a subset of either set.
+    """
 
     value: float
     std: float
@@ -25,44 +32,65 @@ class KernelDistance:
 
 
 def squared_mmd(first: Features, second: Features) -> float:
-    """The unbiased estimate of the squared maximum mean discrepancy (Gretton et al., 2012, eq. 3) of two whole sets.
+    """Compute the unbiased estimate of the squared maximum mean discrepancy (MMD) of two whole sets.
 
-    Kernel ``(x . y / channels + 1)^3`` (Binkowski et al., 2018, section 3). In float64. About 0, and negative half of
-    the time, for two samples of one distribution, whatever their sizes.
+    The kernel is ``(x . y / channels + 1)^3``. Computed in float64.
+
+    Args:
+        first: ``[images, channels]``, at least two images.
+        second: ``[images, channels]``, at least two images.
+
+    Returns:
+        About 0, and negative half of the time, for two samples of the same distribution, whatever their sizes.
 
     Raises:
-        UsageError: fewer than two images in a set, different numbers of channels, NaN.
+        UsageError: A set has fewer than two images, the numbers of channels differ, or a value is NaN or infinite.
+
+    Source: Gretton et al., 2012, equation 3; kernel: Binkowski et al., 2018, section 3.
     """
-    one, two = _checked(first, second)
-    return _squared_mmd(one, two)
+    return _squared_mmd(*_check_features(first, second))
 
 
 def kernel_distance(
-    real: Features, made: Features, *, subsets: int = 100, size: int | None = None, seed: int = 0
+    real: Features, generated: Features, *, subsets: int = 100, size: int | None = None, seed: int = 0
 ) -> KernelDistance:
-    """KID (Binkowski et al., 2018): the mean of ``squared_mmd`` over random subsets of both sets.
+    """Compute the kernel distance (KID): the mean of ``squared_mmd`` over random subsets of both sets.
 
-    size: images a subset, drawn without replacement from either set; left out, 1,000 or as many as the smaller set has.
-    subsets: how many; their spread says how sure the figure is. Where a subset takes all of both sets, one is enough,
-        and one is taken.
+    Compare it with ``kernel_distance(*split_halves(real))``, the distance of real images from real images.
 
-    Always read it beside ``kernel_distance(*halves(real))``, the distance of real photos from real photos.
+    Args:
+        real: ``[images, channels]``, features of real images.
+        generated: ``[images, channels]``, features of generated images from the same extractor.
+        subsets: Number of subsets. Their spread shows how certain the value is. Where a subset takes all of both sets,
+            a single one is computed.
+        size: Images in a subset, drawn without replacement from either set; if left out, 1,000 or as many as the
+            smaller set has.
+        seed: Seed of the subsets.
+
+    Returns:
+        Mean and standard deviation over the subsets.
 
     Raises:
-        UsageError: fewer than two images in a set or subset, a subset larger than a set, different numbers of channels.
+        UsageError: A set or a subset has fewer than two images, a subset is larger than a set, or the numbers of
+            channels differ.
+
+    Source: Binkowski et al., 2018.
     """
-    one, two = _checked(real, made)
-    fewest = min(len(one), len(two))
+    features_1, features_2 = _check_features(real, generated)
+    fewest = min(len(features_1), len(features_2))
     size = min(1000, fewest) if size is None else size
     if not 2 <= size <= fewest:
         raise UsageError(f"a subset takes 2 to {fewest} images, as the smaller set has, not {size}")
     if subsets < 1:
         raise UsageError(f"subsets is a number of draws, at least 1, not {subsets}")
-    if size == len(one) == len(two):
+    if size == len(features_1) == len(features_2):
         subsets = 1
     rng = np.random.default_rng(seed)
     values = [
-        _squared_mmd(one[rng.choice(len(one), size, replace=False)], two[rng.choice(len(two), size, replace=False)])
+        _squared_mmd(
+            features_1[rng.choice(len(features_1), size, replace=False)],
+            features_2[rng.choice(len(features_2), size, replace=False)],
+        )
         for _ in range(subsets)
     ]
     return KernelDistance(float(np.mean(values)), float(np.std(values)), subsets, size)
@@ -71,7 +99,18 @@ def kernel_distance(
 def split_halves(
     features: Features, seed: int = 0
 ) -> tuple[Float[np.ndarray, "half channels"], Float[np.ndarray, "rest channels"]]:
-    """Two random halves of a set of features, for the distance of real photos from real photos."""
+    """Split a set of features into two random halves, to compute the distance of real images from real images.
+
+    Args:
+        features: ``[images, channels]``, at least four images.
+        seed: Seed of the split.
+
+    Returns:
+        The two halves; the second has one image more where the number is odd.
+
+    Raises:
+        UsageError: There are fewer than four images.
+    """
     array = as_float64(features, "features")
     check_count(array, 4, "a split into halves")
     order = np.random.default_rng(seed).permutation(len(array))
@@ -79,16 +118,16 @@ def split_halves(
     return array[order[:middle]], array[order[middle:]]
 
 
-def _checked(first: Features, second: Features) -> tuple[np.ndarray, np.ndarray]:
-    one, two = as_float64(first, "first features"), as_float64(second, "second features")
-    check_same_width(one, two)
-    check_count(one, 2, "the kernel distance")
-    check_count(two, 2, "the kernel distance")
-    return one, two
+def _check_features(first: Features, second: Features) -> tuple[np.ndarray, np.ndarray]:
+    features_1, features_2 = as_float64(first, "first features"), as_float64(second, "second features")
+    check_same_width(features_1, features_2)
+    check_count(features_1, 2, "the kernel distance")
+    check_count(features_2, 2, "the kernel distance")
+    return features_1, features_2
 
 
-def _squared_mmd(one: np.ndarray, two: np.ndarray) -> float:
-    return _within(one) + _within(two) - 2 * float(_kernel(one, two).mean())
+def _squared_mmd(first: np.ndarray, second: np.ndarray) -> float:
+    return _within(first) + _within(second) - 2 * float(_kernel(first, second).mean())
 
 
 def _within(features: np.ndarray) -> float:
@@ -96,5 +135,5 @@ def _within(features: np.ndarray) -> float:
     return float((kernel.sum() - np.trace(kernel)) / (count * (count - 1)))
 
 
-def _kernel(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    return (one @ two.T / one.shape[1] + 1) ** 3
+def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return (first @ second.T / first.shape[1] + 1) ** 3

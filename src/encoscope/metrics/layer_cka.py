@@ -1,4 +1,4 @@
-"""CKA between all layers of two networks in one pass, of memory that does not grow with the images."""
+"""CKA between all layers of two networks in one pass; its memory does not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ MINIBATCH = 128
 
 @dataclass(eq=False)
 class LayerCKA:
-    """Minibatch CKA (Nguyen, Raghu and Kornblith, 2021): unbiased HSIC of linear kernels, averaged over minibatches.
+    """Minibatch CKA: unbiased HSIC of linear kernels, averaged over minibatches.
 
-    One minibatch gives the unbiased linear CKA of its images. Minibatches are of ``MINIBATCH`` images, whatever the
-    sizes of the batches that are taken; the images left over count where there are at least four of them.
+    A single minibatch gives the unbiased linear CKA of its images. Minibatches have ``MINIBATCH`` images, whatever the
+    sizes of the batches that are added; the images left over at the end count if there are at least four.
+
+    Attributes:
+        first: Number of layers of the first network.
+        second: Number of layers of the second network.
+
+    Source: Nguyen, Raghu and Kornblith, 2021.
     """
 
     first: int
@@ -33,7 +39,18 @@ class LayerCKA:
         self._batches = 0
 
     def partial_fit(self, first: Sequence[Features], second: Sequence[Features]) -> LayerCKA:
-        """Take a batch: the features of each layer of both networks, for the same images in the same order."""
+        """Add a batch of images.
+
+        Args:
+            first: For each layer of the first network ``[images, channels]``.
+            second: For each layer of the second network ``[images, channels]``, of the same images in the same order.
+
+        Returns:
+            This object.
+
+        Raises:
+            UsageError: The numbers of layers or images do not agree.
+        """
         layers = [as_float64(values, "a layer's features") for values in (*first, *second)]
         if len(layers) != len(self._waiting) or len({len(values) for values in layers}) > 1:
             raise UsageError("CKA needs every layer's features of the same images")
@@ -48,7 +65,11 @@ class LayerCKA:
         return self
 
     def finalize(self) -> Float[np.ndarray, "first second"]:
-        """The CKA of each pair of layers, NaN for a layer that does not vary. UsageError for fewer than 4 images."""
+        """Compute the CKA of each pair of layers; NaN for a layer that does not vary.
+
+        Raises:
+            UsageError: There are fewer than four images.
+        """
         if self._held >= 4:
             self._take([np.concatenate(held) for held in self._waiting])
             self._waiting, self._held = [[] for _ in self._waiting], 0
@@ -75,10 +96,10 @@ def _kernel(features: np.ndarray) -> np.ndarray:
     return kernel
 
 
-def _hsic(one: np.ndarray, two: np.ndarray) -> float:
+def _hsic(first: np.ndarray, second: np.ndarray) -> float:
     """Unbiased HSIC of two kernels with zero diagonals (Song et al., 2012, eq. 5)."""
-    n = len(one)
-    traced = np.vdot(one, two)
-    totals = one.sum() * two.sum() / ((n - 1) * (n - 2))
-    rows = 2 / (n - 2) * (one.sum(0) @ two.sum(0))
+    n = len(first)
+    traced = np.vdot(first, second)
+    totals = first.sum() * second.sum() / ((n - 1) * (n - 2))
+    rows = 2 / (n - 2) * (first.sum(0) @ second.sum(0))
     return float(traced + totals - rows) / (n * (n - 3))

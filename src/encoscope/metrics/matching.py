@@ -1,4 +1,4 @@
-"""Which feature of one network goes with which of another: correlations over images, matched one to one."""
+"""Which feature of one network corresponds to which of another: correlations over images, matched one to one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from encoscope.metrics._arrays import Features, as_float64
 
 @dataclass(eq=False)
 class Correlation:
-    """Pearson correlations between all features of two networks, over any number of batches of the same images."""
+    """Pearson correlations between all features of two networks, over any number of batches of the same images.
+
+    Attributes:
+        count: Number of images so far.
+    """
 
     count: int = 0
     _x: np.ndarray | float = 0.0
@@ -25,7 +29,18 @@ class Correlation:
     _origin: tuple[np.ndarray, np.ndarray] | None = None
 
     def partial_fit(self, first: Features, second: Features) -> Correlation:
-        """Take a batch: both networks' features of the same images, in the same order."""
+        """Add a batch of images.
+
+        Args:
+            first: ``[images, channels]``, the features of one network.
+            second: ``[images, channels]``, the other network's features of the same images in the same order.
+
+        Returns:
+            This object.
+
+        Raises:
+            UsageError: The numbers of images differ.
+        """
         x, y = as_float64(first, "first features"), as_float64(second, "second features")
         if len(x) != len(y):
             raise UsageError(f"features of the same images are needed: {len(x)} and {len(y)} rows")
@@ -41,7 +56,11 @@ class Correlation:
         return self
 
     def finalize(self) -> Float[np.ndarray, "first second"]:
-        """The correlations, -1 to 1; 0 for a feature that does not vary. UsageError for fewer than 2 images."""
+        """Compute the correlations, in [-1, 1]; 0 for a feature that does not vary.
+
+        Raises:
+            UsageError: There are fewer than two images.
+        """
         if self.count < 2:
             raise UsageError(f"correlations need at least 2 images, not {self.count}")
         covariance = self._xy - np.multiply.outer(self._x, self._y) / self.count
@@ -54,7 +73,18 @@ class Correlation:
 
 
 def match_units(similarity: Float[np.ndarray, "first second"]) -> Int[np.ndarray, "pairs 2"]:
-    """The one-to-one pairs with the largest sum of similarities (Hungarian method), most alike first."""
+    """Find the one-to-one pairs with the largest sum of similarities (Hungarian method).
+
+    Args:
+        similarity: How similar each feature of the first network is to each of the second.
+
+    Returns:
+        Pairs of indices (first, second), the most similar first; as many as the smaller network has features.
+
+    Example:
+        >>> match_units(np.array([[0.1, 0.9], [0.8, 0.2]])).tolist()
+        [[0, 1], [1, 0]]
+    """
     rows, columns = linear_sum_assignment(similarity, maximize=True)
     order = np.argsort(-similarity[rows, columns], kind="stable")
     return np.stack([rows[order], columns[order]], 1)

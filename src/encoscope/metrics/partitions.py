@@ -11,9 +11,20 @@ from encoscope.metrics.miou import count_overlap
 def ari(
     clusters: Integer[np.ndarray, "height width"], labels: Integer[np.ndarray, "rows columns"], void: int | None = None
 ) -> float:
-    """The adjusted Rand index (Hubert and Arabie, 1985): 1 the same partition, about 0 by chance.
+    """Compute the adjusted Rand index of two partitions.
 
-    A negative cluster is a part of its own; pixels labelled ``void`` do not count. NaN where no pixel is left.
+    Args:
+        clusters: One partition: a number for each pixel. All negative numbers count as one cluster.
+        labels: The other partition: a number from 0 for each pixel.
+        void: The label of pixels that do not count.
+
+    Returns:
+        1 for the same partition, about 0 by chance; NaN where no pixel is left.
+
+    Raises:
+        UsageError: The maps have different sizes, or a label is negative and not ``void``.
+
+    Source: Hubert and Arabie, 1985.
     """
     return table_ari(count_overlap(clusters, labels, void=void))
 
@@ -24,38 +35,80 @@ def foreground_ari(
     background: int = 0,
     void: int | None = None,
 ) -> float:
-    """The adjusted Rand index over the pixels of objects only; ``background`` is the label of all others.
+    """Compute the adjusted Rand index over the pixels of objects alone.
 
-    It does not see where objects end: a segmentation of the whole image into one part of each object scores 1 whatever
-    it does with the background. NaN where there is no object.
+    It does not measure where objects end: a segmentation with one cluster for each object scores 1, whatever these
+    clusters cover of the background.
+
+    Args:
+        clusters: The segmentation, as for ``ari``.
+        labels: The ground truth: a number from 0 for each pixel.
+        background: The label of all pixels that belong to no object.
+        void: The label of other pixels that do not count.
+
+    Returns:
+        As from ``ari``; NaN where there is no object.
+
+    Raises:
+        UsageError: The maps have different sizes, or a label is negative and not ``void``.
     """
-    left_out = labels == background
+    ignored = labels == background
     if void is not None:
-        left_out |= labels == void
-    return table_ari(count_overlap(clusters, np.where(left_out, -1, labels), void=-1))
+        ignored |= labels == void
+    return table_ari(count_overlap(clusters, np.where(ignored, -1, labels), void=-1))
 
 
 def nmi(
     clusters: Integer[np.ndarray, "height width"], labels: Integer[np.ndarray, "rows columns"], void: int | None = None
 ) -> float:
-    """Mutual information over the mean of the two entropies, in [0, 1]; not adjusted for chance. NaN without pixels."""
+    """Compute normalized mutual information: mutual information over the mean of the two entropies.
+
+    Args:
+        clusters: One partition, as for ``ari``.
+        labels: The other partition, as for ``ari``.
+        void: The label of pixels that do not count.
+
+    Returns:
+        A value in [0, 1], not adjusted for chance; NaN where no pixel is left.
+
+    Raises:
+        UsageError: The maps have different sizes, or a label is negative and not ``void``.
+    """
     return table_nmi(count_overlap(clusters, labels, void=void))
 
 
 def table_ari(table: Integer[np.ndarray, "clusters labels"]) -> float:
-    """The adjusted Rand index of an ``overlap`` table, or of a sum of them."""
+    """Compute the adjusted Rand index from a table of shared pixels.
+
+    Args:
+        table: From ``count_overlap``, or a sum of such tables.
+
+    Returns:
+        As from ``ari``.
+
+    Example:
+        >>> table_ari(np.array([[4, 0], [0, 4]]))
+        1.0
+    """
     counts = table.astype(np.float64)
     total = counts.sum()
     if not total:
         return float("nan")
     together, rows, columns = (_pairs(n).sum() for n in (counts, counts.sum(1), counts.sum(0)))
     expected = rows * columns / max(total * (total - 1) / 2, 1.0)
-    most = (rows + columns) / 2
-    return 1.0 if most == expected else float((together - expected) / (most - expected))
+    maximum = (rows + columns) / 2
+    return 1.0 if maximum == expected else float((together - expected) / (maximum - expected))
 
 
 def table_nmi(table: Integer[np.ndarray, "clusters labels"]) -> float:
-    """Normalised mutual information of an ``overlap`` table, or of a sum of them."""
+    """Compute normalized mutual information from a table of shared pixels.
+
+    Args:
+        table: From ``count_overlap``, or a sum of such tables.
+
+    Returns:
+        As from ``nmi``.
+    """
     counts = table.astype(np.float64)
     total = counts.sum()
     if not total:
@@ -63,7 +116,7 @@ def table_nmi(table: Integer[np.ndarray, "clusters labels"]) -> float:
     joint = counts / total
     rows, columns = joint.sum(1), joint.sum(0)
     entropy = (_entropy(rows) + _entropy(columns)) / 2
-    if entropy == 0:  # both are one part
+    if entropy == 0:  # both partitions have one cluster
         return 1.0
     return min(1.0, max(0.0, (_entropy(rows) + _entropy(columns) - _entropy(joint.ravel())) / entropy))
 

@@ -1,4 +1,4 @@
-"""How well values tell two groups apart: CoSy's AUC and MAD of a unit's activations, and the AUC of a few values."""
+"""How well values separate two groups: CoSy's AUC and MAD of a unit's activations, and the AUC of a few values."""
 
 from __future__ import annotations
 
@@ -18,61 +18,83 @@ Alternative: TypeAlias = Literal["two-sided", "less", "greater"]
 
 @dataclass(frozen=True)
 class Separation:
-    """auc: in [0, 1], 0.5 by chance. mad: in standard deviations of the control. p: Mann-Whitney's."""
+    """How well a unit's activations separate positive images from control images.
+
+    Attributes:
+        auc: AUC in [0, 1], 0.5 by chance.
+        mad: Difference of the means, in standard deviations of the control.
+        p: The p-value of the Mann-Whitney test.
+    """
 
     auc: float
     mad: float
     p: float
 
 
-def auc_mad(made: Scores, control: Scores, *, alternative: Alternative = "two-sided") -> Separation:
-    """AUC and MAD of CoSy (Kopf et al., 2024, section 3.2), with the Mann-Whitney test of the same ranks.
+def auc_mad(positive: Scores, control: Scores, *, alternative: Alternative = "two-sided") -> Separation:
+    """Compute AUC and MAD of CoSy, with the Mann-Whitney test of the same ranks.
 
-    made: a unit's activations on images made for it (VITAL) or of its label (FALCON): the positives. control: on
-    control images; for VITAL the unit's own top real images, so that 0.5 means "as strong as the strongest photos".
+    AUC is the probability that a positive image activates the unit more than a control image, ties counted half. MAD is
+    (mean of positives - mean of control) / standard deviation of the control (over n - 1).
 
-    AUC is the chance that a made image activates the unit more than a control image, ties counted half. MAD is
-    (mean made - mean control) / standard deviation of the control, over n - 1; 0 where that is 0. alternative: the
-    test's, of made against control.
+    Args:
+        positive: The unit's activations on images synthesized for it (VITAL) or of its label (FALCON).
+        control: Its activations on control images; for VITAL the unit's own top real images, so that an AUC of 0.5
+            means "as strong as the strongest real images".
+        alternative: The alternative hypothesis of the test, about positives compared with control.
+
+    Returns:
+        AUC, MAD (0 where the control does not vary) and the test's p-value.
 
     Raises:
-        UsageError: an empty set, or NaN.
+        UsageError: A set is empty, or a value is NaN or infinite.
+
+    Source: CoSy (Kopf et al., 2024), section 3.2.
     """
-    one, zero = as_float64(made, "made images"), as_float64(control, "control images")
-    check_count(one, 1, "AUC")
-    check_count(zero, 1, "AUC")
-    test = mannwhitneyu(one, zero, alternative=alternative)
-    p = 1.0 if np.isnan(test.pvalue) else float(test.pvalue)  # all values equal: nothing tells them apart
-    # a spread of zero is seen from the values: rounding in the mean would make it 1e-17, and MAD huge
-    constant = len(zero) < 2 or zero.min() == zero.max()
-    mad = 0.0 if constant else float((one.mean() - zero.mean()) / zero.std(ddof=1))
-    return Separation(float(test.statistic) / (len(one) * len(zero)), mad, p)
+    ones, zeros = as_float64(positive, "positive images"), as_float64(control, "control images")
+    check_count(ones, 1, "AUC")
+    check_count(zeros, 1, "AUC")
+    test = mannwhitneyu(ones, zeros, alternative=alternative)
+    p = 1.0 if np.isnan(test.pvalue) else float(test.pvalue)  # all values are equal
+    # compare the values: rounding in the mean would make a standard deviation of 0 about 1e-17, and MAD huge
+    constant = len(zeros) < 2 or zeros.min() == zeros.max()
+    mad = 0.0 if constant else float((ones.mean() - zeros.mean()) / zeros.std(ddof=1))
+    return Separation(float(test.statistic) / (len(ones) * len(zeros)), mad, p)
 
 
 def auc_interval(positive: Scores, negative: Scores, *, level: float = 0.95) -> Interval:
-    """The AUC of a few values with an interval that does not shrink to a point where it is 0 or 1.
+    """Compute the AUC of a few values with an interval that stays wide where the AUC is 0 or 1.
 
-    The chance that a positive value is larger than a negative one, ties counted half; its interval is Newcombe's (2006,
-    part 2, method 5): all AUCs whose distance from this one is at most z standard deviations *at that AUC*, with Hanley
-    and McNeil's variance for exponential scores. Values are taken to be independent.
+    The interval holds all AUCs whose distance from the measured one is at most z standard deviations *at that AUC*,
+    with Hanley and McNeil's variance for exponential scores. Values are taken to be independent.
+
+    Args:
+        positive: Values of the positive group.
+        negative: Values of the negative group.
+        level: Confidence level, in (0, 1).
+
+    Returns:
+        The probability that a positive value is larger than a negative one, ties counted half, and its interval.
 
     Raises:
-        UsageError: an empty set, NaN, or a level outside (0, 1).
+        UsageError: A set is empty, a value is NaN or infinite, or ``level`` is not in (0, 1).
+
+    Source: Newcombe, 2006, part 2, method 5.
     """
-    one, zero = as_float64(positive, "positive values"), as_float64(negative, "negative values")
-    check_count(one, 1, "AUC")
-    check_count(zero, 1, "AUC")
+    ones, zeros = as_float64(positive, "positive values"), as_float64(negative, "negative values")
+    check_count(ones, 1, "AUC")
+    check_count(zeros, 1, "AUC")
     if not 0 < level < 1:
         raise UsageError(f"level lies between 0 and 1, not {level}")
-    signs = np.sign(one[:, None] - zero[None])
+    signs = np.sign(ones[:, None] - zeros[None])
     value, z = float((signs + 1).mean() / 2), float(norm.ppf((1 + level) / 2))
-    pairs, extra = len(one) * len(zero), (len(one) + len(zero)) / 2 - 1
+    pairs, extra = len(ones) * len(zeros), (len(ones) + len(zeros)) / 2 - 1
 
     def beyond(theta: float) -> float:
         spread = theta * (1 - theta) * (1 + extra * ((1 - theta) / (2 - theta) + theta / (1 + theta))) / pairs
         return (value - theta) ** 2 - z**2 * spread
 
-    # the end at the value itself is no root that is looked for
+    # the function also has a root at the value itself, which is not the interval's end
     low = 0.0 if value == 0 else float(brentq(beyond, 0, value - 1e-9))  # pyright: ignore[reportArgumentType]
     high = 1.0 if value == 1 else float(brentq(beyond, value + 1e-9, 1))  # pyright: ignore[reportArgumentType]
     return Interval(value, low, high, level)

@@ -1,4 +1,7 @@
-"""Zero-shot classification with an image-text model (Radford et al., 2021, section 3.1.4)."""
+"""Zero-shot classification with an image-text model.
+
+Source: CLIP (Radford et al., 2021), section 3.1.4.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from encoscope.errors import UsageError
 
 @cache
 def load_templates() -> tuple[str, ...]:
-    """The 80 prompts of CLIP's ImageNet evaluation, ``{}`` standing for the class."""
+    """Load the 80 prompts of CLIP's ImageNet evaluation, in which ``{}`` stands for the class."""
     text = (resources.files("encoscope.metrics") / "clip-imagenet-templates.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
 
@@ -26,13 +29,20 @@ def build_zero_shot_weights(
     classes: Sequence[str],
     prompts: Sequence[str] | None = None,
 ) -> Float[Tensor, "classes width"]:
-    """A unit vector per class: its prompts' embeddings, each of unit length, averaged and brought to unit length.
+    """Compute a vector for each class: the mean of its prompts' embeddings.
 
-    embed_texts: of an image-text model, such as ``vlm.embed_texts``; called once a class. classes: as they stand in a
-    sentence; underscores become spaces. prompts: with ``{}`` for the class; the 80 of ``templates`` if left out.
+    Embeddings are scaled to length 1 before and after they are averaged.
+
+    Args:
+        embed_texts: Embeds texts, such as an image-text model's ``embed_texts``; called once for each class.
+        classes: Class names as they stand in a sentence; underscores become spaces.
+        prompts: Texts with ``{}`` for the class; the 80 of ``load_templates`` if left out.
+
+    Returns:
+        A vector of length 1 for each class.
 
     Raises:
-        UsageError: no classes or prompts, or a prompt without ``{}``.
+        UsageError: There are no classes or prompts, or a prompt has no ``{}``.
     """
     prompts = load_templates() if prompts is None else tuple(prompts)
     if not classes or not prompts:
@@ -53,18 +63,25 @@ def zero_shot_accuracy(
     labels: Sequence[int] | Int[Tensor, " images"],
     top: Sequence[int] = (1, 5),
 ) -> dict[int, float]:
-    """The share of images whose class is among the k most similar ones, for each k of ``top``.
+    """Compute the share of images whose class is among the k most similar ones.
 
-    images: embeddings of any length. labels: the rows of ``weights`` that are right. Of equally similar classes the one
-    of lower index comes first. With k classes or fewer, top-k is 1.
+    Args:
+        images: Embeddings of images, of any length.
+        weights: A vector for each class, from ``build_zero_shot_weights``.
+        labels: The class of each image: a row of ``weights``.
+        top: The values of k, at least 1.
+
+    Returns:
+        The share in [0, 1] for each k. It is 1 where there are no more than k classes. Of equally similar classes the
+        one with the lower index comes first.
 
     Raises:
-        UsageError: no images, labels that do not fit, or a k below 1.
+        UsageError: There are no images, labels do not fit, or a k is below 1.
     """
-    hits = rank_classes(images, weights, labels)
+    ranks = rank_classes(images, weights, labels)
     if min(top, default=1) < 1:
         raise UsageError(f"top holds numbers of classes, at least 1, not {min(top)}")
-    return {k: float((hits < k).double().mean()) for k in top}
+    return {k: float((ranks < k).double().mean()) for k in top}
 
 
 def rank_classes(
@@ -72,13 +89,25 @@ def rank_classes(
     weights: Float[Tensor, "classes width"],
     labels: Sequence[int] | Int[Tensor, " images"],
 ) -> Int[Tensor, " images"]:
-    """The place, from 0, of each image's own class among the classes by similarity. UsageError as above."""
-    wanted = torch.as_tensor(labels, dtype=torch.int64, device="cpu")
-    if not len(images) or len(wanted) != len(images):
-        raise UsageError(f"{len(wanted)} labels for {len(images)} images")
-    if int(wanted.min()) < 0 or int(wanted.max()) >= len(weights):
+    """Compute the rank of each image's own class among all classes, ordered by similarity.
+
+    Args:
+        images: Embeddings of images, of any length.
+        weights: A vector for each class.
+        labels: The class of each image: a row of ``weights``.
+
+    Returns:
+        Ranks from 0, the most similar class.
+
+    Raises:
+        UsageError: There are no images, or labels do not fit.
+    """
+    expected = torch.as_tensor(labels, dtype=torch.int64, device="cpu")
+    if not len(images) or len(expected) != len(images):
+        raise UsageError(f"{len(expected)} labels for {len(images)} images")
+    if int(expected.min()) < 0 or int(expected.max()) >= len(weights):
         raise UsageError(f"labels lie in 0 to {len(weights) - 1}, one for each row of the weights")
     scores = (images.detach().cpu().double() @ weights.detach().cpu().double().T).float()
-    own = scores.gather(1, wanted[:, None])
-    before = torch.arange(len(weights))[None] < wanted[:, None]
+    own = scores.gather(1, expected[:, None])
+    before = torch.arange(len(weights))[None] < expected[:, None]
     return ((scores > own) | ((scores == own) & before)).sum(1)

@@ -1,6 +1,6 @@
 """The two boxes of a region: its extremes, and the box about its median (NAVE, appendix A).
 
-Boxes are ``[x0, y0, x1, y1]`` in pixels, inclusive extremes.
+Boxes are ``[x0, y0, x1, y1]`` in pixels; both extremes are inside the box.
 """
 
 from __future__ import annotations
@@ -17,17 +17,44 @@ InnerBox: TypeAlias = tuple[float, float, float, float]
 
 
 def compute_outer_box(mask: Bool[np.ndarray, "height width"]) -> OuterBox:
-    """The extremes of a region (Algorithm 2), without a +1. UsageError for an empty mask."""
+    """Compute the box of a region's extremes.
+
+    Args:
+        mask: True for the pixels of the region.
+
+    Returns:
+        The first and last column and row of the region, in pixels; nothing is added to the last ones.
+
+    Raises:
+        UsageError: The mask is empty.
+
+    Example:
+        >>> compute_outer_box(np.array([[False, True, True], [False, False, True]]))
+        (1, 0, 2, 1)
+
+    Source: NAVE, appendix A, algorithm 2.
+    """
     rows, columns = _profiles(mask)
     ys, xs = np.flatnonzero(rows), np.flatnonzero(columns)
     return int(xs[0]), int(ys[0]), int(xs[-1]), int(ys[-1])
 
 
 def compute_inner_box(mask: Bool[np.ndarray, "height width"]) -> InnerBox:
-    """The box about a region's median column and row (Algorithm 3). UsageError for an empty mask.
+    """Compute the box about a region's median column and row.
 
-    Along each axis it reaches from the median as far as the nearer extreme, so it lies inside the outer box and, with
-    that, inside the image. Medians of evenly many pixels may be halves, so the corners may be, too.
+    Along each axis the box extends from the median by the distance to the nearer extreme, so it lies inside the outer
+    box.
+
+    Args:
+        mask: True for the pixels of the region.
+
+    Returns:
+        The box in pixels. The median of an even number of pixels may end in .5, and so may the corners.
+
+    Raises:
+        UsageError: The mask is empty.
+
+    Source: NAVE, appendix A, algorithm 3.
     """
     rows, columns = _profiles(mask)
     (x0, x1), (y0, y1) = _about_median(columns), _about_median(rows)
@@ -44,9 +71,9 @@ def _profiles(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _about_median(profile: np.ndarray) -> tuple[float, float]:
     # the median coordinate of the pixels, from how many of them lie at each coordinate: no list of pixels, no sort
-    until = np.cumsum(profile)
-    count = until[-1]
-    low, high = np.searchsorted(until, [(count - 1) // 2, count // 2], side="right")
+    cumulated = np.cumsum(profile)
+    count = cumulated[-1]
+    low, high = np.searchsorted(cumulated, [(count - 1) // 2, count // 2], side="right")
     median = (low + high) / 2
     ends = np.flatnonzero(profile)
     reach = min(median - ends[0], ends[-1] - median)
