@@ -51,7 +51,7 @@ def _inside(package: str, *parts: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def photo_paths() -> dict[str, Path]:
+def image_paths() -> dict[str, Path]:
     """Real photos by name: chelsea 451 x 300, coffee 600 x 400, astronaut 512 x 512, china and flower 640 x 427."""
     paths = {name: _inside("skimage", "data", f"{name}.png") for name in ("chelsea", "coffee", "astronaut")}
     return paths | {name: _inside("sklearn", "datasets", "images", f"{name}.jpg") for name in ("china", "flower")}

@@ -69,9 +69,9 @@ def zoo() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def folder(photo_paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(image_paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("photos")
-    for name, path in photo_paths.items():
+    for name, path in image_paths.items():
         with Image.open(path) as image:
             image.convert("RGB").resize((160, 128)).save(made / f"{name}.png")
     return made

@@ -52,12 +52,12 @@ def network(seed: int = 3) -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def image_folder(tmp_path_factory: pytest.TempPathFactory, photo_paths: dict[str, Path]) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory, image_paths: dict[str, Path]) -> Path:
     """Twelve crops of three images in folders named by what they show, and a file that is no image."""
     root = tmp_path_factory.mktemp("data") / "images"
     for label, name in zip(CLASSES, ("chelsea", "coffee", "china"), strict=True):
         (root / label).mkdir(parents=True)
-        with Image.open(photo_paths[name]) as image:
+        with Image.open(image_paths[name]) as image:
             small = image.convert("RGB").resize((120, 90))
         for number in range(4):
             small.crop((number * 10, number * 5, number * 10 + 80, number * 5 + 64)).save(

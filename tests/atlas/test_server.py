@@ -45,13 +45,13 @@ def network(seed: int = 3) -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, photo_paths: dict[str, Path]) -> Iterator[Path]:
+def site(tmp_path_factory: pytest.TempPathFactory, image_paths: dict[str, Path]) -> Iterator[Path]:
     """An atlas of a tiny network over six crops of two images; a secret lies beside it, and another inside."""
     root = tmp_path_factory.mktemp("served")
     (root / "images").mkdir()
     (root / "secret.txt").write_text("secret")
     for name in ("chelsea", "coffee"):
-        with Image.open(photo_paths[name]) as image:
+        with Image.open(image_paths[name]) as image:
             small = image.convert("RGB").resize((120, 90))
         for number in range(3):
             small.crop((number * 10, 0, number * 10 + 80, 64)).save(root / "images" / f"{name}{number}.png")

@@ -101,9 +101,9 @@ def test_matched_methods_follow_naves_count_and_rules(squares: str, colour: Enco
         localization.measure(contenders[1:], examples, progress=False)
 
 
-def test_felzenszwalb_comes_near_the_number_asked_for(photo_paths: dict[str, Path]) -> None:
+def test_felzenszwalb_comes_near_the_number_asked_for(image_paths: dict[str, Path]) -> None:
     pytest.importorskip("skimage")
-    photo = read_image(np.asarray(Image.open(photo_paths["coffee"]).convert("RGB").resize((150, 100))))
+    photo = read_image(np.asarray(Image.open(image_paths["coffee"]).convert("RGB").resize((150, 100))))
     few, many = (Baseline("felzenszwalb", min_area=0, border=0)(photo, count).count for count in (4, 20))
     assert abs(few - 4) <= 2 and abs(many - 20) <= 5
 

@@ -40,13 +40,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def here(tmp_path: Path, photo_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, image_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in: cat.png, cat.jpg, photos/coffee.png and photos/more/cat.png."""
     (tmp_path / "photos" / "more").mkdir(parents=True)
     for name, target in (("chelsea", "cat.png"), ("coffee", "photos/coffee.png"), ("chelsea", "photos/more/cat.png")):
-        with Image.open(photo_paths[name]) as image:
+        with Image.open(image_paths[name]) as image:
             image.resize((90, 60)).save(tmp_path / target)
-    with Image.open(photo_paths["china"]) as image:
+    with Image.open(image_paths["china"]) as image:
         image.resize((90, 60)).save(tmp_path / "cat.jpg")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -19,11 +19,11 @@ MODEL = ["--model", "timm:resnet10t@untrained", "--size", "48"]
 
 
 @pytest.fixture
-def here(tmp_path: Path, photo_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, image_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with three small photos."""
     (tmp_path / "photos").mkdir()
     for name in ("chelsea", "coffee", "china"):
-        with Image.open(photo_paths[name]) as image:
+        with Image.open(image_paths[name]) as image:
             image.resize((90, 60)).save(tmp_path / "photos" / f"{name}.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))

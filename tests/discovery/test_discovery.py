@@ -38,9 +38,9 @@ def vit():
 
 
 @pytest.fixture(scope="module")
-def photo(photo_paths):
+def photo(image_paths):
     """A part of a real photo, 96 x 72."""
-    pixels = read_image(photo_paths["chelsea"]).pixels[40:240:3, 60:330:3]
+    pixels = read_image(image_paths["chelsea"]).pixels[40:240:3, 60:330:3]
     return read_image(np.ascontiguousarray(pixels[:66, :90]))
 
 
@@ -90,9 +90,9 @@ def test_lost_and_tokencut_agree_on_an_untrained_vit(vit, photo):
     _agree_on(vit, photo, "native")
 
 
-def test_lost_and_tokencut_agree_on_zoo_features(photo_paths):
+def test_lost_and_tokencut_agree_on_zoo_features(image_paths):
     encoder = encoscope.load("zoo:resnet-caltech101")
-    _agree_on(encoder, read_image(photo_paths["chelsea"]), 224)
+    _agree_on(encoder, read_image(image_paths["chelsea"]), 224)
 
 
 def test_the_literal_forms_find_a_planted_object():

@@ -145,12 +145,12 @@ MENTIONED = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, photo_paths: dict[str, Path]) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, image_paths: dict[str, Path]) -> Iterator[Path]:
     """A folder with what the pages name, and a cache that all commands share."""
     folder = tmp_path_factory.mktemp("reader")
     with pytest.MonkeyPatch.context() as patch:
         settle(folder, patch, CLASSES, ())
-        for name, path in zip(CLASSES, photo_paths.values(), strict=False):
+        for name, path in zip(CLASSES, image_paths.values(), strict=False):
             (folder / "photos" / name).mkdir(parents=True)
             image = Image.open(path).convert("RGB")
             for number in range(3):
@@ -158,7 +158,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, photo_paths: dict[str, Path
                 crop = image.crop((*corner, corner[0] + 160, corner[1] + 120))
                 crop.resize((64, 48)).save(folder / "photos" / name / f"{name}{number}.png")
         for name in ("cat.jpg", "wrong.jpg", "scan.png"):
-            Image.open(photo_paths["chelsea"]).convert("RGB").resize((96, 64)).save(folder / name)
+            Image.open(image_paths["chelsea"]).convert("RGB").resize((96, 64)).save(folder / name)
         shutil.copytree(folder / "photos" / CLASSES[0], folder / "new")
         names = sorted(path.name for path in folder.glob("photos/*/*"))
         rows = [f"{name},{'north' if number % 2 else 'south'}" for number, name in enumerate(names)]

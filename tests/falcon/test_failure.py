@@ -13,10 +13,10 @@ from encoscope.probing import Probe
 from support import described_network as world
 
 
-def test_contributions_add_up_to_the_logit(photo_paths):
+def test_contributions_add_up_to_the_logit(image_paths):
     encoder = encoscope.load("zoo:resnet-caltech101", device="cpu")
-    found = explain_failure(encoder, photo_paths["chelsea"], label="okapi", top=encoder.width)
-    logits = encoder.logits(photo_paths["chelsea"])[0]
+    found = explain_failure(encoder, image_paths["chelsea"], label="okapi", top=encoder.width)
+    logits = encoder.logits(image_paths["chelsea"])[0]
     assert found.predicted == encoder.classes[int(logits.argmax())] and found.actual == "okapi"
     assert sum(item.contribution for item in found.features) + found.bias == pytest.approx(found.logit, abs=1e-3)
     assert found.logit == pytest.approx(float(logits.max()), abs=1e-3)
@@ -24,19 +24,19 @@ def test_contributions_add_up_to_the_logit(photo_paths):
     assert parts == sorted(parts, reverse=True)
     best = found.features[0]
     assert best.contribution == pytest.approx(best.value * best.weight, rel=1e-5)
-    h = encoder.features(photo_paths["chelsea"])[0]
+    h = encoder.features(image_paths["chelsea"])[0]
     weight = encoder.head.weight.detach()
     against = h * (weight[encoder.classes.index("okapi")] - weight[int(logits.argmax())])
     assert found.against[0].feature == int(against.argmax())
 
 
-def test_a_prediction_that_cannot_be_told_is_refused(photo_paths):
+def test_a_prediction_that_cannot_be_told_is_refused(image_paths):
     headless = Encoder(world.Colours().see, size=32)
     with pytest.raises(UsageError, match="has no linear head"):
-        explain_failure(headless, photo_paths["china"])
+        explain_failure(headless, image_paths["china"])
     with pytest.raises(UsageError, match="there is no class 9"):
-        explain_failure(world.encoder(), photo_paths["china"], label=9)
-    assert explain_failure(world.encoder(), photo_paths["china"], label=0, top=1).actual == "red"
+        explain_failure(world.encoder(), image_paths["china"], label=9)
+    assert explain_failure(world.encoder(), image_paths["china"], label=0, top=1).actual == "red"
 
 
 def probes(images: int = 400, noise: float = 0.1):

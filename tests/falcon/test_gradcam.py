@@ -20,8 +20,8 @@ def untrained() -> Encoder:
     return encoscope.load("zoo:resnet-caltech101", untrained=True, device="cpu")
 
 
-def pixels_of(encoder: Encoder, photo_paths) -> torch.Tensor:
-    return encoder.prepare([photo_paths[name] for name in ("chelsea", "coffee")]).pixels
+def pixels_of(encoder: Encoder, image_paths) -> torch.Tensor:
+    return encoder.prepare([image_paths[name] for name in ("chelsea", "coffee")]).pixels
 
 
 def of_captum(encoder: Encoder, layer: str, pixels: torch.Tensor, value) -> torch.Tensor:
@@ -42,9 +42,9 @@ def of_captum(encoder: Encoder, layer: str, pixels: torch.Tensor, value) -> torc
 
 
 @pytest.mark.parametrize("which", ["zoo", "untrained"])
-def test_closed_form_and_gradient_are_captums_up_to_scale(which, request, photo_paths):
+def test_closed_form_and_gradient_are_captums_up_to_scale(which, request, image_paths):
     encoder: Encoder = request.getfixturevalue(which)
-    pixels = pixels_of(encoder, photo_paths)
+    pixels = pixels_of(encoder, image_paths)
     features = encoder.features(pixels)
     feature = int(features.min(0).values.argmax())  # on in both photos
     number = int(encoder.logits(pixels).min(0).values.argmax())
@@ -66,8 +66,8 @@ def test_closed_form_and_gradient_are_captums_up_to_scale(which, request, photo_
         assert wanted.max() > 0
 
 
-def test_many_units_of_many_images_are_each_image_alone(zoo, photo_paths):
-    pixels = pixels_of(zoo, photo_paths)
+def test_many_units_of_many_images_are_each_image_alone(zoo, image_paths):
+    pixels = pixels_of(zoo, image_paths)
     asked = [["features:3", "class:1", "layer2:7"], ["class:9"]]
     units = [[parse_unit(text, zoo) for text in row] for row in asked]
     for method in (None, "gradient"):
@@ -89,12 +89,12 @@ def transformer(**kwargs) -> Encoder:
     return Encoder(network, size=48)
 
 
-def test_transformers_pooled_from_the_class_token_use_the_block_before(photo_paths):
+def test_transformers_pooled_from_the_class_token_use_the_block_before(image_paths):
     encoder = transformer()
     cam = GradCam(encoder)
     for text in ("features:3", "class:2", "blocks.2@cls:4"):
         assert cam.target(parse_unit(text, encoder)).layer == "blocks.1"
-    pixels = pixels_of(encoder, photo_paths)
+    pixels = pixels_of(encoder, image_paths)
     (first,), (second,) = cam(pixels, [[parse_unit("class:2", encoder)], [parse_unit("features:3", encoder)]])
     assert first.shape == (3, 3) and first.max() > 0 and second.max() > 0
 
@@ -108,15 +108,15 @@ def test_transformers_pooled_from_the_class_token_use_the_block_before(photo_pat
     torch.testing.assert_close(first, wanted.detach(), rtol=1e-4, atol=1e-7)
 
 
-def test_transformers_pooled_from_their_patches_use_the_last_block(photo_paths):
+def test_transformers_pooled_from_their_patches_use_the_last_block(image_paths):
     encoder = transformer(class_token=False, global_pool="avg")
     cam = GradCam(encoder)
     assert cam.target(parse_unit("features:3", encoder)).layer == "blocks.2"
     assert cam.target(parse_unit("blocks.0:3", encoder)).method == "closed form"
 
 
-def test_nothing_is_left_behind(zoo, photo_paths):
-    pixels = pixels_of(zoo, photo_paths)
+def test_nothing_is_left_behind(zoo, image_paths):
+    pixels = pixels_of(zoo, image_paths)
     flags = [parameter.requires_grad for parameter in zoo.module.parameters()]
     for method in (None, "gradient"):
         GradCam(zoo, method)(pixels, [[parse_unit("class:3", zoo)], [parse_unit("layer4:1", zoo)]])
@@ -143,7 +143,7 @@ def test_spaces_are_named_as_probes_name_them():
     assert {text: parse_unit(text, encoder).space for text in texts} == texts
 
 
-def test_a_head_that_is_no_mean_goes_by_gradients(photo_paths):
+def test_a_head_that_is_no_mean_goes_by_gradients(image_paths):
     class Normed(nn.Module):
         def __init__(self):
             super().__init__()

@@ -28,7 +28,7 @@ def photo(height: int, width: int, seed: int = 0) -> LoadedImage:
     ("size", "crop"), [((224, 224), 0.875), ((224, 224), 0.9), ((96, 160), 0.95), ((299, 299), 1.0)]
 )
 def test_the_models_geometry_is_timms_bit_for_bit(
-    photo_paths: dict[str, Path], size: tuple[int, int], crop: float, interpolation: str
+    image_paths: dict[str, Path], size: tuple[int, int], crop: float, interpolation: str
 ) -> None:
     ensure_torchvision()
     from timm.data.transforms_factory import transforms_imagenet_eval
@@ -37,7 +37,7 @@ def test_the_models_geometry_is_timms_bit_for_bit(
     timms = transforms_imagenet_eval(
         img_size=size, crop_pct=crop, interpolation=interpolation, mean=preprocess.mean, std=preprocess.std
     )
-    for path in (photo_paths["chelsea"], photo_paths["flower"]):
+    for path in (image_paths["chelsea"], image_paths["flower"]):
         batch = make_batch([read_image(path)], preprocess)
         with Image.open(path) as image:
             assert torch.equal(batch.pixels[0], timms(image.convert("RGB")))
@@ -100,8 +100,8 @@ def test_values_are_normalised_and_channels_fit() -> None:
         make_batch([five], Preprocess((8, 8), channels=5))
 
 
-def test_float_photos_are_resized_like_bytes(photo_paths: dict[str, Path]) -> None:
-    image = read_image(photo_paths["coffee"]).pixels
+def test_float_photos_are_resized_like_bytes(image_paths: dict[str, Path]) -> None:
+    image = read_image(image_paths["coffee"]).pixels
     small, floats = resize_image(image, (50, 75)), resize_image((image / 255).astype(np.float32), (50, 75))
     assert np.abs(small / 255 - floats).max() < 2 / 255  # bytes are rounded twice, after each axis
     assert floats.min() >= 0 and floats.max() <= 1

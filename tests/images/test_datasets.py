@@ -12,13 +12,13 @@ from encoscope.images.caltech101 import list_classes, read_split
 
 
 @pytest.fixture
-def root(tmp_path, photo_paths, monkeypatch):
+def root(tmp_path, image_paths, monkeypatch):
     """A Caltech-101 of two photos."""
     photos = ("accordion/image_0002.jpg", "wrench/image_0001.jpg")
     for photo in photos:
         target = tmp_path / "data" / "101_ObjectCategories" / photo
         target.parent.mkdir(parents=True)
-        target.write_bytes(photo_paths["chelsea"].read_bytes())
+        target.write_bytes(image_paths["chelsea"].read_bytes())
     monkeypatch.setattr("encoscope.images.caltech101.read_split", lambda split: photos)
     monkeypatch.chdir(tmp_path)
     list_classes.cache_clear()

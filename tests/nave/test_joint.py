@@ -31,8 +31,8 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def paths(photo_paths):
-    return list(photo_paths.values())
+def paths(image_paths):
+    return list(image_paths.values())
 
 
 def matrix_of(encoder, paths):

@@ -27,11 +27,11 @@ CASES = {
 
 
 @pytest.fixture(scope="module", params=CASES)
-def maps(request, photo_paths):
+def maps(request, image_paths):
     """Maps of one photo at several depths, float32, [1, C, h, w] each."""
     source, layers, (height, width) = CASES[request.param]
     encoder = encoscope.load(source, untrained=not source.startswith("zoo:"))
-    pixels = encoder.prepare(photo_paths["china"], geometry="whole").pixels[:, :, :height, :width]
+    pixels = encoder.prepare(image_paths["china"], geometry="whole").pixels[:, :, :height, :width]
     return [found.maps for found in encoder.activations(pixels, layers).values()]
 
 

@@ -71,57 +71,57 @@ def test_labels_come_back_on_the_original_pixels(colours, height, width):
     assert left[0, 0] != right[0, 0]
 
 
-def test_padding_is_no_part_of_the_grid(cnn, photo_paths):
-    seg = encoscope.segment(cnn, photo_paths["chelsea"], size=72)  # 72 x 108, padded to 96 x 128
+def test_padding_is_no_part_of_the_grid(cnn, image_paths):
+    seg = encoscope.segment(cnn, image_paths["chelsea"], size=72)  # 72 x 108, padded to 96 x 128
     assert seg.geometry.canvas == (96, 128)
     assert seg.grid == (12, 16)
     assert seg.grid_labels.shape == (9, 13)
 
 
 @pytest.mark.parametrize("grouping", ["kmeans", "ward", "pca"])
-def test_groupings_on_cnn_and_vit(cnn, vit, photo_paths, grouping):
+def test_groupings_on_cnn_and_vit(cnn, vit, image_paths, grouping):
     for encoder in (cnn, vit):
-        seg = encoscope.segment(encoder, photo_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
+        seg = encoscope.segment(encoder, image_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
         assert seg.labels.dtype == np.uint8
         assert len(np.unique(seg.labels)) == 4
-        again = encoscope.segment(encoder, photo_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
+        again = encoscope.segment(encoder, image_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
         np.testing.assert_array_equal(seg.labels, again.labels)
 
 
-def test_clusters_are_numbered_by_size(cnn, photo_paths):
-    seg = encoscope.segment(cnn, photo_paths["coffee"], n_clusters=6, size=96)
+def test_clusters_are_numbered_by_size(cnn, image_paths):
+    seg = encoscope.segment(cnn, image_paths["coffee"], n_clusters=6, size=96)
     sizes = np.bincount(seg.grid_labels.ravel(), minlength=6)
     assert (np.diff(sizes) <= 0).all()
 
 
-def test_resolution(cnn, photo_paths):
+def test_resolution(cnn, image_paths):
     shapes = {}
     for resolution in ("first-layer", "image", 10):
-        seg = encoscope.segment(cnn, photo_paths["astronaut"], resolution=resolution, size=64, layers="layer3,layer2")
+        seg = encoscope.segment(cnn, image_paths["astronaut"], resolution=resolution, size=64, layers="layer3,layer2")
         shapes[resolution] = seg.grid_labels.shape
     assert shapes == {"first-layer": (8, 8), "image": (64, 64), 10: (10, 10)}
 
 
-def test_several_granularities_nest(cnn, photo_paths):
-    found = encoscope.segment(cnn, photo_paths["china"], n_clusters=[2, 5, 9], size=96)
+def test_several_granularities_nest(cnn, image_paths):
+    found = encoscope.segment(cnn, image_paths["china"], n_clusters=[2, 5, 9], size=96)
     assert [seg.n_clusters for seg in found] == [2, 5, 9]
     for coarse, fine in pairwise(found):
         for cluster in range(fine.n_clusters):
             assert len(np.unique(coarse.grid_labels[fine.grid_labels == cluster])) == 1
         assert fine.inertia < coarse.inertia
     np.testing.assert_array_equal(found[0].at(5).labels, found[1].labels)
-    alone = encoscope.segment(cnn, photo_paths["china"], n_clusters=5, size=96)
+    alone = encoscope.segment(cnn, image_paths["china"], n_clusters=5, size=96)
     np.testing.assert_array_equal(alone.at(9).labels, found[2].labels)
-    ward = encoscope.segment(cnn, photo_paths["china"], n_clusters=5, grouping="ward", size=96)
+    ward = encoscope.segment(cnn, image_paths["china"], n_clusters=5, grouping="ward", size=96)
     np.testing.assert_array_equal(ward.at(5).labels, ward.labels)
 
 
-def test_more_pixels_than_a_tree_holds_go_through_micro_clusters(cnn, photo_paths):
-    seg = encoscope.segment(cnn, photo_paths["china"], n_clusters=5, grouping="ward", resolution=70, size=96)
+def test_more_pixels_than_a_tree_holds_go_through_micro_clusters(cnn, image_paths):
+    seg = encoscope.segment(cnn, image_paths["china"], n_clusters=5, grouping="ward", resolution=70, size=96)
     assert seg.grid_labels.size > 4096
     assert 5 < seg.granularity.micro_clusters <= 512
     assert len(np.unique(seg.labels)) == 5
-    kmeans = encoscope.segment(cnn, photo_paths["china"], n_clusters=5, resolution=70, size=96)
+    kmeans = encoscope.segment(cnn, image_paths["china"], n_clusters=5, resolution=70, size=96)
     assert kmeans.inertia < seg.inertia < 1.3 * kmeans.inertia
 
 
@@ -131,9 +131,9 @@ def test_automatic_number_of_clusters():
     assert find_elbow([7], [1.0]) == 7
 
 
-def test_auto_takes_the_elbow(cnn, photo_paths):
-    auto = encoscope.segment(cnn, photo_paths["coffee"], n_clusters="auto", size=64)
-    curve = {k: encoscope.segment(cnn, photo_paths["coffee"], n_clusters=k, size=64).inertia for k in range(3, 11)}
+def test_auto_takes_the_elbow(cnn, image_paths):
+    auto = encoscope.segment(cnn, image_paths["coffee"], n_clusters="auto", size=64)
+    curve = {k: encoscope.segment(cnn, image_paths["coffee"], n_clusters=k, size=64).inertia for k in range(3, 11)}
     assert auto.n_clusters == find_elbow(list(curve), list(curve.values()))
     assert auto.inertia == pytest.approx(curve[auto.n_clusters], rel=1e-5)
 
@@ -144,22 +144,22 @@ def test_default_layers(cnn, vit):
     assert choose_layers(cnn, "layer4, layer2") == ("layer2", "layer4")
 
 
-def test_a_stream_gives_what_single_images_give_whatever_the_batch(cnn, photo_paths):
+def test_a_stream_gives_what_single_images_give_whatever_the_batch(cnn, image_paths):
     names = ["chelsea", "coffee", "astronaut", "coffee", "china", "flower"]
-    photos = [read_image(photo_paths[name]) for name in names]
+    photos = [read_image(image_paths[name]) for name in names]
     items = [*photos[:2], SkippedImage("gone.jpg", "gone.jpg is gone"), *photos[2:]]
     alone = [encoscope.segment(cnn, photo, size=64, batch_size=1) for photo in photos]
     for batch in (2, 8):
         results = list(segment_stream(cnn, items, size=64, batch_size=batch))
         assert isinstance(results.pop(2), SkippedImage)
         for (photo, seg), name, single in zip(results, names, alone, strict=True):
-            assert photo.path == str(photo_paths[name])
+            assert photo.path == str(image_paths[name])
             np.testing.assert_array_equal(seg.labels, single.labels)
             assert seg.inertia == pytest.approx(single.inertia, rel=1e-5)
 
 
-def test_kinds_of_input_agree(cnn, photo_paths):
-    path = photo_paths["astronaut"]
+def test_kinds_of_input_agree(cnn, image_paths):
+    path = image_paths["astronaut"]
     pixels = np.asarray(Image.open(path))
     dataset = torch.utils.data.TensorDataset(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
     expected = encoscope.segment(cnn, path, size=64).labels
@@ -170,8 +170,8 @@ def test_kinds_of_input_agree(cnn, photo_paths):
         np.testing.assert_array_equal(found.labels, expected)
 
 
-def test_save_and_load(cnn, photo_paths, tmp_path):
-    seg = encoscope.segment(cnn, photo_paths["chelsea"], size=64)
+def test_save_and_load(cnn, image_paths, tmp_path):
+    seg = encoscope.segment(cnn, image_paths["chelsea"], size=64)
     again = Segmentation.load(seg.save(tmp_path / "result"))
     np.testing.assert_array_equal(again.labels, seg.labels)
     np.testing.assert_array_equal(again.at(3).labels, seg.at(3).labels)
@@ -186,8 +186,8 @@ def test_save_and_load(cnn, photo_paths, tmp_path):
         Segmentation.load(tmp_path)
 
 
-def test_pictures(cnn, photo_paths, tmp_path):
-    seg = encoscope.segment(cnn, photo_paths["chelsea"], size=64)
+def test_pictures(cnn, image_paths, tmp_path):
+    seg = encoscope.segment(cnn, image_paths["chelsea"], size=64)
     assert seg.overlay().size == (451, 300)
     seg.plot().savefig(tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as plot:
@@ -196,8 +196,8 @@ def test_pictures(cnn, photo_paths, tmp_path):
     assert seg.entry()["regions"][0]["outer_box"][2] < 451
 
 
-def test_refusals(cnn, photo_paths, tmp_path):
-    path = photo_paths["chelsea"]
+def test_refusals(cnn, image_paths, tmp_path):
+    path = image_paths["chelsea"]
     for wrong in (
         {"clusters": 0},
         {"clusters": 257},
@@ -229,8 +229,8 @@ def test_refusals(cnn, photo_paths, tmp_path):
         encoscope.segment(cnn, path, size=64).at(97)
 
 
-def test_a_folder_with_a_bad_file_goes_on(cnn, photo_paths, tmp_path, caplog):
-    (tmp_path / "a.png").write_bytes(photo_paths["chelsea"].read_bytes())
+def test_a_folder_with_a_bad_file_goes_on(cnn, image_paths, tmp_path, caplog):
+    (tmp_path / "a.png").write_bytes(image_paths["chelsea"].read_bytes())
     (tmp_path / "b.png").write_text("no image")
     (found,) = encoscope.segment(cnn, tmp_path, size=64)
     assert found.path == str(tmp_path / "a.png")
@@ -275,8 +275,8 @@ def test_any_image_is_parted_whole(height, width, clusters, layers, dtype, chann
     assert set(np.unique(seg.labels)) <= set(np.unique(seg.grid_labels))
 
 
-def test_stability(cnn, photo_paths):
-    photo = read_image(photo_paths["chelsea"])
+def test_stability(cnn, image_paths):
+    photo = read_image(image_paths["chelsea"])
     found = measure_stability(cnn, photo, runs=3, n_clusters=3, size=64)
     assert found.starts.shape == (3,)
     assert found.crops.shape == (4,)
@@ -304,8 +304,8 @@ def test_agreement_and_mean_color():
     np.testing.assert_array_equal(mean_color(photo, [first])[0, 0], [2, 2, 4])  # means 1.5, 2.5, 3.5, half to even
 
 
-def test_controls(cnn, photo_paths):
-    photo = read_image(photo_paths["chelsea"])
+def test_controls(cnn, image_paths):
+    photo = read_image(image_paths["chelsea"])
     seg = encoscope.segment(cnn, photo, n_clusters=3, size=64)
     twin = untrained_copy(cnn, random_state=5)
     assert twin.digest != cnn.digest

@@ -370,10 +370,10 @@ def test_fourier_takes_macos_views(encoder, magnitude):
     assert run_stages(made.stages, made.objective, ["class:b"]).images.shape == (1, 3, SIDE, SIDE)
 
 
-def test_maco_takes_its_spectrum_from_photos(encoder, photo_paths):
+def test_maco_takes_its_spectrum_from_photos(encoder, image_paths):
     chosen = targets(encoder, "class:b")
-    made = maco.plan(encoder, chosen, BaselineOptions(steps=2, size=(20, 20), photos=[photo_paths["chelsea"]]))
-    pixels = encoder.prepare(photo_paths["chelsea"]).pixels
+    made = maco.plan(encoder, chosen, BaselineOptions(steps=2, size=(20, 20), photos=[image_paths["chelsea"]]))
+    pixels = encoder.prepare(image_paths["chelsea"]).pixels
     given = maco.compute_mean_magnitude([pixels], encoder.preprocess, (20, 20))
     again = maco.plan(encoder, chosen, BaselineOptions(steps=2, size=(20, 20), extra={"magnitude": given}))
     assert made.settings == again.settings and len(str(made.settings["magnitude"])) == 64
