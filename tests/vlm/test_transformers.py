@@ -139,7 +139,7 @@ def test_what_is_not_there_is_told_in_a_line(clip, tmp_path, monkeypatch) -> Non
     refused(f"hf:{tmp_path}", MissingError, r"holds no config.json")
     monkeypatch.setattr("encoscope._offline.is_reachable", lambda _: False)
     transformers.ViTModel(transformers.ViTConfig(**VISION, **SMALL)).save_pretrained(tmp_path / "vit")
-    refused(f"hf:{tmp_path / 'vit'}", UsageError, "is no image-text model but vit")
+    refused(f"hf:{tmp_path / 'vit'}", UsageError, "is not an image-text model but vit")
     save(tmp_path / "damaged")
     (tmp_path / "damaged" / "model.safetensors").write_bytes(b"not weights")
     refused(f"hf:{tmp_path / 'damaged'}", EncoscopeError, "cannot be loaded")
@@ -147,7 +147,7 @@ def test_what_is_not_there_is_told_in_a_line(clip, tmp_path, monkeypatch) -> Non
     refused(f"hf:{tmp_path / 'damaged'}", MissingError, r"the weights of hf:.* are not available")
     for file in (tmp_path / "damaged").glob("tokenizer*"):
         file.unlink()
-    refused(f"hf:{tmp_path / 'damaged'}", MissingError, r"the tokenizer of hf:.* knows 2 tokens")
+    refused(f"hf:{tmp_path / 'damaged'}", MissingError, r"the tokenizer of hf:.* has 2 tokens")
 
     importing = builtins.__import__
 

@@ -103,7 +103,7 @@ def test_untrained_weights_follow_from_the_seed(saved):
         ("openclip:RN50", UsageError, "which weights of RN50.*yfcc15m"),
         ("openclip:local-dir:/nowhere", MissingError, "/nowhere"),
         ("zoo:clip-caltech11", UsageError, "nearest: .*clip-caltech101"),
-        ("zoo:resnet-caltech101", (UsageError, MissingError), "no image-text model|not in this installation"),
+        ("zoo:resnet-caltech101", (UsageError, MissingError), "is not an image-text model|not in this installation"),
     ],
 )
 def test_wrong_sources_are_told_in_a_line(source, error, message):

@@ -1,4 +1,4 @@
-"""How much an activation matters to a unit: LRP, guided backprop, gradient times input, or anyone's attribution."""
+"""How much an activation matters to a unit: LRP, guided backprop, gradient times input, or a function of your own."""
 
 from encoscope.relevance.attribution import METHODS, RelevanceMethod, choose_method, compute_relevance, make_attributor
 from encoscope.relevance.attributor import Attributor

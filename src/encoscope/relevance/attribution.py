@@ -1,4 +1,4 @@
-"""Relevance by name of the method, for a batch at once or prepared for a loop."""
+"""Compute relevance by a method of choice, for one batch or prepared for a loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from encoscope.units import Unit, channel_unit
 
 AttributionFunction: TypeAlias = Callable[[Encoder, Tensor, Unit, list[str]], Mapping[str, Tensor]]
 RelevanceMethod: TypeAlias = str | AttributionFunction
-"""A method's name, or a callable (encoder, pixels [B, C, H, W], unit, layers) -> {layer: [B, channels, h, w]}."""
+"""A method's name, or a function (encoder, pixels [B, C, H, W], unit, layers) -> {layer: [B, channels, h, w]}."""
 
 _METHODS: dict[str, type[Attributor]] = {
     "lrp": Lrp,
@@ -26,6 +26,7 @@ _METHODS: dict[str, type[Attributor]] = {
     "gradient-input": GradientInput,
 }
 METHODS = tuple(_METHODS)
+"""The names of the built-in methods."""
 
 
 def compute_relevance(
@@ -37,20 +38,35 @@ def compute_relevance(
     *,
     start: RelevanceStart = "all",
 ) -> dict[str, Float[Tensor, "batch channels height width"]]:
-    """How much each activation of some layers matters to a unit, on each image: {layer: relevance}, detached.
+    """Compute how much each activation of layers contributes to a unit, on each image.
 
-    images: a Batch, a normalised tensor [B, C, H, W], or what ``Encoder.prepare`` takes; they go through the network at
-        once. unit: one for all images, or a sequence of one an image. layers: the unit's own or below it.
-    method: "lrp", layer-wise relevance propagation with the residual split, for ResNets and plain convolutional
-        networks; "guided-backprop", for networks with ReLUs; "gradient-input", for any network; or a callable.
-    start: for units of a layer's map, where relevance starts: "all" positions, or "argmax", the one of highest
-        cosine similarity with the unit's direction (VITAL, appendix B.3, for concepts).
+    Args:
+        encoder: The encoder.
+        images: A Batch, a normalized tensor ``[batch, channels, height, width]``, or what ``Encoder.prepare`` takes.
+            They go through the network at once.
+        unit: One unit for all images, or a sequence with one unit for each image.
+        layers: Names of layers: the unit's own layer, or layers before it.
+        method: "lrp", layer-wise relevance propagation with the residual split, for ResNets and plain convolutional
+            networks; "guided-backprop", for networks with ReLUs; "gradient-input", for any network; or a function
+            (encoder, pixels, unit, layers) -> {layer: relevance}.
+        start: For units of a layer's map, where relevance starts: "all" positions, or "argmax", the position of the
+            highest cosine similarity with the unit's direction.
 
-    Raises UsageError for unknown units, layers and methods, for a layer that comes after the unit, for a network the
-    method does not reach, and for a callable's result of another shape than the layers' maps.
+    Returns:
+        ``{layer: relevance}``, each of the shape of the layer's maps, without a graph.
+
+    Raises:
+        UsageError: For unknown units, layers and methods, for a layer after the unit, for a network that the method
+            does not support, and for a function whose result has another shape than the layers' maps.
+        EncoscopeError: For NaN or infinite relevance.
+
+    Example:
+        ``compute_relevance(encoder, "dog.jpg", "class:207", "layer4")["layer4"]`` is ``[1, channels, height, width]``.
+
+    Source: for "lrp" Otsuki et al., ECCV 2024; for ``start="argmax"`` VITAL, appendix B.3.
     """
     pixels = images if isinstance(images, Tensor) and images.ndim == 4 else encoder.prepare(images).pixels
-    return _attributor(encoder, unit, layers, method, start)(pixels)
+    return _create_attributor(encoder, unit, layers, method, start)(pixels)
 
 
 def make_attributor(
@@ -61,22 +77,45 @@ def make_attributor(
     *,
     start: RelevanceStart = "all",
 ) -> Attributor:
-    """``relevance`` for a loop: an object with all that is costly prepared, to be called on normalised batches.
+    """Prepare ``compute_relevance`` for a loop.
 
-    Arguments as for ``relevance``. For LRP the positive weights are computed and the network is tried here, so that one
-    it does not reach is refused before the loop begins. See ``Attributor`` for how it uses a pass that is made anyway.
+    For LRP the positive weights are computed here, and a trial run shows whether LRP supports the network.
+
+    Args:
+        encoder: The encoder.
+        unit: One unit for all images, or a sequence with one unit for each image of a batch.
+        layers: Names of layers: the unit's own layer, or layers before it.
+        method: As for ``compute_relevance``.
+        start: As for ``compute_relevance``.
+
+    Returns:
+        An object to be called on normalized batches. It can also record a forward pass that is run in any case, see
+        ``Attributor``.
+
+    Raises:
+        UsageError: As ``compute_relevance``.
     """
-    found = _attributor(encoder, unit, layers, method, start)
-    if isinstance(found, Lrp):
-        found.prepare()
-    return found
+    attributor = _create_attributor(encoder, unit, layers, method, start)
+    if isinstance(attributor, Lrp):
+        attributor.prepare()
+    return attributor
 
 
 def choose_method(encoder: Encoder) -> str:
-    """The name of LRP where it reaches the network from its last layer to its first, else "gradient-input"."""
+    """Choose the relevance method for an encoder.
+
+    Args:
+        encoder: The encoder.
+
+    Returns:
+        "lrp" if LRP supports the network from its last layer to its first, else "gradient-input".
+
+    Raises:
+        UsageError: If the network has no layer with a spatial output.
+    """
     main = [info for info in encoder.layers if info.role != "inner"] or encoder.layers
     if not main:
-        raise UsageError(f"{encoder.source} has no layer with a spatial map")
+        raise UsageError(f"{encoder.source} has no layer with a spatial output")
     try:
         make_attributor(encoder, channel_unit(main[-1].name, 0), [main[0].name], "lrp")
     except UsageError:
@@ -84,59 +123,59 @@ def choose_method(encoder: Encoder) -> str:
     return "lrp"
 
 
-def _attributor(
+def _create_attributor(
     encoder: Encoder, unit: Units, layers: Sequence[str] | str, method: RelevanceMethod, start: RelevanceStart
 ) -> Attributor:
     names = [layers] if isinstance(layers, str) else list(layers)
-    aims = resolve_targets(encoder, unit, names, start)
+    resolved = resolve_targets(encoder, unit, names, start)
     if not isinstance(method, str):
-        return _Plugged(encoder, aims, names, method)
+        return _CustomAttributor(encoder, resolved, names, method)
     if method not in _METHODS:
         raise UsageError(
             f"unknown relevance method {method!r}{suggest_nearest(method, METHODS)}: "
-            f"one of {', '.join(METHODS)}, or a callable"
+            f"one of {', '.join(METHODS)}, or a function"
         )
-    return _METHODS[method](encoder, aims, names)
+    return _METHODS[method](encoder, resolved, names)
 
 
-class _Plugged(Attributor):
-    """Anyone's attribution, called once for each distinct unit of a batch; what it gives is checked."""
+class _CustomAttributor(Attributor):
+    """A function of the user, called once for each distinct unit of a batch; its result is checked."""
 
     def __init__(
         self, encoder: Encoder, targets: Targets, layers: Sequence[str], function: AttributionFunction
     ) -> None:
         super().__init__(encoder, targets, layers)
         if targets.start != "all":
-            raise UsageError("start='argmax' is for the built-in methods: a callable starts where it likes")
+            raise UsageError("start='argmax' is for the built-in methods, and has no effect on a function")
         self._function = function
         self._shapes: dict[tuple[int, ...], dict[str, tuple[int, ...]]] = {}
 
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
         canvas = tuple(pixels.shape[2:])
         if canvas not in self._shapes:
-            seen = self.encoder.activations(pixels[:1], self.layers)
-            self._shapes[canvas] = {name: tuple(found.maps.shape[1:]) for name, found in seen.items()}
-        chosen = self.targets.of(len(pixels))
-        together: dict[str, Tensor] = {}
+            activations = self.encoder.activations(pixels[:1], self.layers)
+            self._shapes[canvas] = {name: tuple(layer.maps.shape[1:]) for name, layer in activations.items()}
+        units = self.targets.for_batch(len(pixels))
+        relevance: dict[str, Tensor] = {}
         for unit in self.targets.distinct:
-            rows = [row for row, other in enumerate(chosen) if other == unit]
-            found = self._function(self.encoder, pixels[rows], unit, list(self.layers))
+            rows = [row for row, other in enumerate(units) if other == unit]
+            result = self._function(self.encoder, pixels[rows], unit, list(self.layers))
             for name in self.layers:
-                part = self._checked(found, name, (len(rows), *self._shapes[canvas][name]))
-                if name not in together:
-                    together[name] = part.new_zeros(len(pixels), *part.shape[1:])
-                together[name][rows] = part
-        return together
+                maps = self._check_result(result, name, (len(rows), *self._shapes[canvas][name]))
+                if name not in relevance:
+                    relevance[name] = maps.new_zeros(len(pixels), *maps.shape[1:])
+                relevance[name][rows] = maps
+        return relevance
 
-    def _checked(self, found: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
-        who = getattr(self._function, "__name__", type(self._function).__name__)
-        if not isinstance(found, Mapping) or name not in found:
-            there = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+    def _check_result(self, result: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+        function = getattr(self._function, "__name__", type(self._function).__name__)
+        if not isinstance(result, Mapping) or name not in result:
+            returned = ", ".join(map(str, result)) if isinstance(result, Mapping) else type(result).__name__
             raise UsageError(
-                f"the attribution {who} gave no relevance for layer {name!r} (it gave {there or 'nothing'})"
+                f"the attribution {function} gave no relevance for layer {name!r} (it gave {returned or 'nothing'})"
             )
-        part = found[name]
-        if not isinstance(part, Tensor) or tuple(part.shape) != shape:
-            given = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-            raise UsageError(f"the attribution {who} gave {given} for layer {name!r}, whose maps are {shape}")
-        return part.detach().float()
+        maps = result[name]
+        if not isinstance(maps, Tensor) or tuple(maps.shape) != shape:
+            actual = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+            raise UsageError(f"the attribution {function} gave {actual} for layer {name!r}, whose maps are {shape}")
+        return maps.detach().float()

@@ -1,4 +1,4 @@
-"""Which channels of a layer matter to a class: the weights of a small circuit."""
+"""Compute how much the channels of a layer contribute to a class: the weights of a small circuit."""
 
 from __future__ import annotations
 
@@ -31,33 +31,46 @@ def compute_channel_relevance(
     batch_size: int = 16,
     progress: Progress = None,
 ) -> Float[Tensor, " channels"]:
-    """How much each channel of a layer matters to a unit: relevance summed over space, its mean over the images.
+    """Compute how much each channel of a layer contributes to a unit: its relevance summed over space.
 
-    The largest are a class's small circuit (VITAL, Fig. 4). images: a normalised tensor [B, C, H, W], or paths,
-    folders, PIL images, ... as for ``images.read_images``; ``batch_size`` of them are in memory at a time, and what
-    cannot be read is left out with a warning. layer: the last stage or block below the unit if left out. method: as
-    ``choose_method`` says if left out.
+    The channels of largest relevance are a class's small circuit.
 
-    Raises UsageError if no image can be read, and where ``compute_relevance`` does.
+    Args:
+        encoder: The encoder.
+        images: A normalized tensor ``[batch, channels, height, width]``, or what ``images.read_images`` takes: paths,
+            folders, PIL images, ... Images that cannot be read are left out with a warning.
+        unit: The unit, or its text such as "class:207".
+        layer: The layer's name; None takes the last stage or block before the unit.
+        method: As for ``compute_relevance``; None takes that of ``choose_method``.
+        batch_size: Images that are in memory at a time.
+        progress: Whether to show a progress bar, or a function that is told of the progress.
+
+    Returns:
+        The mean over the images, one number for each channel.
+
+    Raises:
+        UsageError: If no image can be read, and as ``compute_relevance``.
+
+    Source: VITAL, figure 4.
     """
     if batch_size < 1:
         raise UsageError(f"batch_size is a number of images, at least 1, not {batch_size}")
     unit = parse_unit(unit, encoder)
-    name = layer if layer is not None else _below(encoder, unit)
+    name = layer if layer is not None else _find_layer_before(encoder, unit)
     attributor = make_attributor(encoder, unit, [name], choose_method(encoder) if method is None else method)
     total, count = torch.zeros(encoder.layer(name).channels, dtype=torch.float64), 0
     with track_steps(None, "relevance", progress) as step:
         for pixels in _batches(encoder, images, batch_size):
-            # In float64, so that the batches' size does not show.
+            # In float64, so that the result does not depend on the size of the batches.
             total += attributor(pixels)[name].double().sum((0, 2, 3)).cpu()
             count += len(pixels)
             step(len(pixels))
     if not count:
-        raise UsageError(f"no image to find the relevance of {unit.text} on: give at least one that can be read")
+        raise UsageError(f"no image can be read: the relevance of {unit.text} needs at least one")
     return (total / count).float()
 
 
-def _below(encoder: Encoder, unit: Unit) -> str:
+def _find_layer_before(encoder: Encoder, unit: Unit) -> str:
     """The last hidden layer for classes and features; for a layer's unit the last stage or block before its layer."""
     names = [info.name for info in encoder.layers]
     end = len(names) if unit.layer is None else names.index(unit.layer)
@@ -67,20 +80,20 @@ def _below(encoder: Encoder, unit: Unit) -> str:
         if info.role != "inner" and not (unit.layer is not None and info.name.startswith(f"{unit.layer}."))
     ]
     if not main:
-        raise UsageError(f"no stage or block lies below {unit.text}: name a layer")
+        raise UsageError(f"no stage or block comes before {unit.text}: choose a layer")
     return main[-1]
 
 
-def _batches(encoder: Encoder, images: Any, size: int) -> Iterator[Float[Tensor, "batch colours rows columns"]]:
+def _batches(encoder: Encoder, images: Any, size: int) -> Iterator[Float[Tensor, "batch colors rows columns"]]:
     if isinstance(images, Tensor) and images.ndim == 4:
         yield from images.split(size)
         return
-    stream = _readable(encoder, images)
-    while part := list(islice(stream, size)):
-        yield encoder.prepare(part).pixels
+    stream = _read_valid(encoder, images)
+    while chunk := list(islice(stream, size)):
+        yield encoder.prepare(chunk).pixels
 
 
-def _readable(encoder: Encoder, images: Any) -> Iterator[LoadedImage]:
+def _read_valid(encoder: Encoder, images: Any) -> Iterator[LoadedImage]:
     for item in read_images(images, channels=encoder.preprocess.channels):
         if isinstance(item, SkippedImage):
             _log.warning("left out %s: %s", item.path, item.reason)

@@ -1,4 +1,4 @@
-"""Attribution by one more forward pass and a gradient: guided backprop, and gradient times input."""
+"""Attribution by one more forward pass and a gradient: guided backprop and gradient times input."""
 
 from __future__ import annotations
 
@@ -16,38 +16,41 @@ from encoscope.relevance.modes import DetachedMode, GuidedMode
 
 
 class GuidedBackprop(Attributor):
-    """Guided backprop: the gradient of a unit's value, cut to its positive part at each ReLU it comes to.
+    """Guided backprop: the gradient of a unit's value, of which each ReLU passes on the positive part only.
 
-    A layer's relevance is the guided gradient that gets to its output; a ReLU that ends the layer has not cut it yet.
+    A layer's relevance is the guided gradient at its output, before a ReLU at the layer's end clips it.
+
+    Source: Springenberg et al., Striving for Simplicity, 2015.
     """
 
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
         mode = GuidedMode()
-        found = _gradients(self, pixels, mode)
+        gradients = _compute_gradients(self, pixels, mode)
         if not mode.count:
             raise UsageError(
-                f"guided backprop works at ReLUs, and {self.encoder.source} passes none that can be seen before "
+                f"guided backprop needs ReLUs, and {self.encoder.source} calls none before "
                 f"{self.targets.distinct[0].text}: use method='gradient-input'"
             )
-        return {name: gradient for name, (_, gradient) in found.items()}
+        return {name: gradient for name, (_, gradient) in gradients.items()}
 
 
 class GradientInput(Attributor):
     """Gradient times input: the gradient of a unit's value times the activation, at each layer.
 
-    For networks LRP does not reach (DenseNet, ConvNeXt, ViT), where the VITAL paper uses no relevance at all: this
-    library's extension. The variances of layer, group and RMS norms and the weights of attention count as constants, as
-    in conservative propagation through transformers (Ali et al., ICML 2022), which AttnLRP (Achtibat et al., ICML 2024)
-    goes on from; batch norm is a fixed linear map anyway. For a network without such parts it is plain autograd's.
+    This is an extension for networks that LRP does not support (DenseNet, ConvNeXt, ViT), for which the VITAL paper
+    uses no relevance. The variances of layer, group and RMS norms and the weights of attention count as constants;
+    batch norm is a fixed linear map. For a network without these layers it is the plain gradient times input.
+
+    Source: Ali et al., ICML 2022, on which AttnLRP (Achtibat et al., ICML 2024) builds.
     """
 
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
-        found = _gradients(self, pixels, DetachedMode())
-        return {name: maps * gradient for name, (maps, gradient) in found.items()}
+        gradients = _compute_gradients(self, pixels, DetachedMode())
+        return {name: maps * gradient for name, (maps, gradient) in gradients.items()}
 
 
-def _gradients(attributor: Attributor, pixels: Tensor, mode: Any = None) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each layer its maps and the gradient of the images' units, both [B, C, H, W] and without a graph."""
+def _compute_gradients(attributor: Attributor, pixels: Tensor, mode: Any = None) -> dict[str, tuple[Tensor, Tensor]]:
+    """For each layer its maps and the gradient of the units' values, both [B, C, H, W] and without a graph."""
     encoder = attributor.encoder
     kept: dict[str, Tensor] = {}
 
@@ -59,8 +62,8 @@ def _gradients(attributor: Attributor, pixels: Tensor, mode: Any = None) -> dict
             if output is not tensor:
                 kept[name] = tensor
                 return None
-            # A view: a hook on the tensor itself, as of a ReLU that made it, belongs to what comes below the layer.
-            # The network goes on with a copy of it, which it may change in place.
+            # A view, because a hook on the tensor itself (of the ReLU that gave it) belongs to what comes before the
+            # layer's end. The network continues with a copy, which it may change in place.
             kept[name] = tensor.view_as(tensor)
             return kept[name].clone()
 
@@ -70,14 +73,14 @@ def _gradients(attributor: Attributor, pixels: Tensor, mode: Any = None) -> dict
     with removing_hooks([]) as handles, mode or nullcontext():
         for name in attributor.layers:
             handles.append(encoder.module.get_submodule(name).register_forward_hook(keep(name)))
-        seen = encoder.observe(images, **attributor.targets.needs, gradients=True)
+        observation = encoder.observe(images, **attributor.targets.needs, gradients=True)
     names = [name for name in attributor.layers if name in kept and kept[name].requires_grad]
     with torch.enable_grad():
-        objective = attributor.targets.objective(seen)
+        objective = attributor.targets.compute_objective(observation)
     if not objective.requires_grad or not names:
         raise EncoscopeError(
             f"{encoder.source} gives no gradient from {attributor.targets.distinct[0].text} to the layers: "
-            "its forward pass cuts the graph"
+            "its forward pass interrupts the graph"
         )
     gradients = torch.autograd.grad(objective, [kept[name] for name in names], allow_unused=True)
     canvas = (pixels.shape[2], pixels.shape[3])

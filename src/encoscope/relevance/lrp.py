@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation with the residual split, from a recorded forward pass."""
+"""Layer-wise relevance propagation (LRP) with the residual split, from a recorded forward pass."""
 
 from __future__ import annotations
 
@@ -22,67 +22,89 @@ from encoscope.relevance.targets import FEATURES, LOGITS, Targets, UnitLocation,
 
 
 class Lrp(Attributor):
-    """LRP as in Otsuki et al. (ECCV 2024), for ResNets of any library and for plain convolutional networks.
+    """LRP for ResNets of any library and for plain convolutional networks.
 
-    Relevance starts as a_c at all positions of a unit's channel (a group's channels; a direction's numbers times the
-    activations; the class's logit; the feature), or with ``start="argmax"`` as the unit's direction at the position of
-    highest cosine similarity, and is zero elsewhere. The rules are those of ``encoscope.relevance.rules``.
+    Relevance starts as the activation at all positions of a unit's channel (for a group its channels; for a direction
+    its components times the activations; for a class its logit; for a feature its value). With ``start="argmax"`` it
+    starts as the unit's direction at the position of highest cosine similarity. It is zero elsewhere. The rules are
+    those of ``encoscope.relevance.rules``.
 
-    The structure of the network is read off each forward pass (which operation took what and made what), so it does
-    not depend on names or classes of modules. Raises UsageError for operations without a rule.
+    The structure of the network is recorded in each forward pass (inputs and output of each operation), so it does
+    not depend on names or classes of modules.
+
+    Args:
+        encoder: The encoder.
+        targets: The units.
+        layers: The layers, in the order of the result.
+
+    Raises:
+        UsageError: For units of class tokens, which LRP does not support.
+
+    Source: Otsuki et al., ECCV 2024.
     """
 
     def __init__(self, encoder: Encoder, targets: Targets, layers: Sequence[str]) -> None:
         super().__init__(encoder, targets, layers)
         for unit in targets.distinct:
             if unit.kind == "token":
-                raise UsageError(f"LRP does not reach class tokens ({unit.text}): use method='gradient-input'")
+                raise UsageError(f"LRP does not support class tokens ({unit.text}): use method='gradient-input'")
         self._positive = PositiveWeights()
         self._tape: Tape | None = None
-        self._seen: dict[UnitLocation, tuple[int, SavedTensor]] = {}
+        self._recorded: dict[UnitLocation, tuple[int, SavedTensor]] = {}
 
     def prepare(self) -> None:
-        """Compute the positive weights, and find out whether the rules reach the network, by a small trial run."""
+        """Compute the positive weights, and check by a small trial run that the rules support the network.
+
+        Raises:
+            UsageError: If an operation between the units and the layers has no rule.
+        """
         trial = Lrp(self.encoder, self.targets, self.layers)
-        homes = {locate_unit(unit): unit for unit in self.targets.distinct}
-        trial.targets = replace(self.targets, units=tuple(homes.values()))
+        units = {locate_unit(unit): unit for unit in self.targets.distinct}
+        trial.targets = replace(self.targets, units=tuple(units.values()))
         trial._positive = self._positive
         own = self.encoder.preprocess
-        trial(draw_random_pixels(len(homes), own.channels, own.size, next(self.encoder.module.parameters(), None)))
+        trial(draw_random_pixels(len(units), own.channels, own.size, next(self.encoder.module.parameters(), None)))
 
     def __call__(
-        self, pixels: Float[Tensor, "batch colours rows columns"]
+        self, pixels: Float[Tensor, "batch colors rows columns"]
     ) -> dict[str, Float[Tensor, "batch channels height width"]]:
-        """The relevance of the layers on a normalised batch."""
+        """Compute the relevance of the layers on a normalized batch."""
         with self.recording():
             self.encoder.observe(pixels, **self.needs)
         return self.relevance()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Watch the one forward pass that is made inside; the pass and its graph are what they would be without."""
-        self._seen = {}
+        """Record the one forward pass that is run in the block. The pass and its graph do not change.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            UsageError: If no forward pass was run.
+        """
+        self._recorded = {}
         tape = Tape(self._positive)
-        # The hooks come before those of the pass itself, and so see each layer's own output.
+        # These hooks run before those of the pass itself, and so get each layer's own output.
         with super().recording(), removing_hooks([]) as handles, tape:
-            for name in dict.fromkeys([*self.layers, *self.targets.places]):
-                handles.append(self._watch(name, tape))
+            for name in dict.fromkeys([*self.layers, *self.targets.locations]):
+                handles.append(self._register_hook(name, tape))
             yield
         self._tape = tape
 
-    def _watch(self, name: UnitLocation, tape: Tape) -> Any:
-        """A hook that notes the value of a layer, of the features, or of the logits; the last call counts."""
+    def _register_hook(self, name: UnitLocation, tape: Tape) -> Any:
+        """Register a hook that records the value of a layer, the features or the logits; the last call counts."""
         module, head = self.encoder.module, self.encoder._discovery.head
 
-        def note(tensor: Tensor | None) -> None:
+        def record(tensor: Tensor | None) -> None:
             if tensor is not None:
-                self._seen[name] = (tape.number(tensor), SavedTensor(tensor, name))
+                self._recorded[name] = (tape.get_number(tensor), SavedTensor(tensor, name))
 
         def after(read: Callable[[Any], Tensor | None]) -> Callable[..., None]:
-            return lambda _module, _args, output: note(read(output))
+            return lambda _module, _args, output: record(read(output))
 
         if name == FEATURES and head is not None:
-            return module.get_submodule(head).register_forward_pre_hook(lambda _module, args: note(args[0]))
+            return module.get_submodule(head).register_forward_pre_hook(lambda _module, args: record(args[0]))
         if name == LOGITS:
             return module.get_submodule(head or "").register_forward_hook(after(find_output_tensor))
         return module.get_submodule("" if name == FEATURES else name).register_forward_hook(after(find_first_tensor))
@@ -90,32 +112,36 @@ class Lrp(Attributor):
     @torch.no_grad()
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
         tape, self._tape = self._tape, None
-        seen, self._seen = self._seen, {}
-        assert tape is not None  # set together with the pixels
-        for name in (*self.targets.places, *self.layers):
-            if name not in seen:
+        recorded, self._recorded = self._recorded, {}
+        if tape is None:
+            raise UsageError("no forward pass is recorded: run one inside recording() before each relevance()")
+        for name in (*self.targets.locations, *self.layers):
+            if name not in recorded:
                 raise UsageError(
-                    f"the recorded forward pass did not get as far as {name.lstrip(':')!r}: "
-                    "observe with the arguments in the attributor's needs"
+                    f"the recorded forward pass ended before {name.lstrip(':')!r}: "
+                    "call observe with the arguments in the attributor's needs"
                 )
-        starts = {seen[home][0]: self._start(home, seen[home][1]()) for home in self.targets.places}
-        found = tape.backward(starts, {name: seen[name][0] for name in self.layers})
+        starts = {
+            recorded[location][0]: self._compute_start(location, recorded[location][1]())
+            for location in self.targets.locations
+        }
+        relevance = tape.propagate(starts, {name: recorded[name][0] for name in self.layers})
         canvas = (pixels.shape[2], pixels.shape[3])
-        return {name: self.encoder.as_activation(name, maps, canvas).maps for name, maps in found.items()}
+        return {name: self.encoder.as_activation(name, maps, canvas).maps for name, maps in relevance.items()}
 
-    def _start(self, home: UnitLocation, raw: Tensor) -> Float[Tensor, "batch ..."]:
-        """The relevance to start with, in the shape of the network's own tensor at a unit's place."""
-        layer = self.encoder._discovery.layers.get(home)
+    def _compute_start(self, location: UnitLocation, raw: Tensor) -> Float[Tensor, "batch ..."]:
+        """The relevance to start with, in the shape of the network's own tensor at a unit's location."""
+        layer = self.encoder._discovery.layers.get(location)
         if layer is not None and layer.layout.form != "nchw":
             raise UsageError(
-                f"LRP starts from convolutional maps, and layer {home!r} puts out {layer.layout.form}: "
+                f"LRP starts from convolutional maps, and layer {location!r} gives {layer.layout.form}: "
                 "use method='gradient-input'"
             )
         raw = raw.float()
-        rows = self.targets.rows(home, len(raw)).to(raw)
+        rows = self.targets.make_rows(location, len(raw)).to(raw)
         if self.targets.start == "argmax":
             return place_at_best_position(raw, rows)
-        if home == FEATURES and raw.ndim == 4 and self.encoder._discovery.head is None:  # the features are its mean
+        if location == FEATURES and raw.ndim == 4 and self.encoder._discovery.head is None:  # the features are its mean
 
             def mean(maps: Tensor) -> Tensor:
                 return maps.mean((2, 3))

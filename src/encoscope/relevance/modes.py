@@ -1,4 +1,4 @@
-"""Forward passes whose gradients are attributions: guided at ReLUs, or with statistics and attention held constant."""
+"""Modes of torch in which gradients are attributions: guided at ReLUs, or with constant statistics and attention."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from torch.overrides import TorchFunctionMode
 
 
 class GuidedMode(TorchFunctionMode):
-    """Inside, the gradient that gets to a ReLU's output goes on only where it is positive (guided backprop).
+    """In this mode a ReLU passes on only the positive part of the gradient at its output (guided backprop).
 
-    Modules' and functional ReLUs alike; ``count`` is how many were passed.
+    This holds for ReLU modules and functions.
+
+    Attributes:
+        count: Number of ReLUs that were called.
     """
 
     def __init__(self) -> None:
@@ -27,7 +30,7 @@ class GuidedMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the function; a ReLU's result is given a hook on its gradient."""
+        """Call the function; the result of a ReLU gets a hook on its gradient."""
         output = func(*args, **(kwargs or {}))
         if getattr(func, "__name__", "") in ("relu", "relu_"):
             self.count += 1
@@ -37,10 +40,12 @@ class GuidedMode(TorchFunctionMode):
 
 
 class DetachedMode(TorchFunctionMode):
-    """Inside, normalisation divides by, and attention weighs by, what counts as constant in the gradient.
+    """In this mode the statistics of normalization and the weights of attention count as constants in the gradient.
 
-    The gradient then sees each such step as the linear map it is on the given input, centring included, so that
-    gradient times input is conserved across it (Ali et al., ICML 2022). Values are those of the plain pass.
+    The gradient then treats each such step as the linear map that it is for the given input, including the centring,
+    so that gradient times input is conserved across the step. Values are those of the plain forward pass.
+
+    Source: Ali et al., ICML 2022.
     """
 
     def __torch_function__(
@@ -50,7 +55,7 @@ class DetachedMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the function, or what has the same value and the other gradient."""
+        """Call the function, or a replacement of the same value with the other gradient."""
         kwargs = kwargs or {}
         replaced = _REPLACED.get(getattr(func, "__name__", ""))
         return func(*args, **kwargs) if replaced is None else replaced(func, *args, **kwargs)
@@ -74,7 +79,7 @@ def _layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     dims = tuple(range(-len(normalized_shape), 0))
-    return _affine(_standardised(input, dims, eps), weight, bias)
+    return _affine(_standardize(input, dims, eps), weight, bias)
 
 
 def _rms_norm(
@@ -98,16 +103,16 @@ def _group_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     grouped = input.unflatten(1, (num_groups, -1)).flatten(2)
-    normal = _standardised(grouped, (2,), eps).reshape(input.shape)
+    normal = _standardize(grouped, (2,), eps).reshape(input.shape)
     shape = (-1, *[1] * (input.ndim - 2))
     return _affine(
         normal, None if weight is None else weight.reshape(shape), None if bias is None else bias.reshape(shape)
     )
 
 
-def _standardised(values: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
-    deviation = (values.var(dims, unbiased=False, keepdim=True) + eps).rsqrt().detach()
-    return (values - values.mean(dims, keepdim=True)) * deviation
+def _standardize(values: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    inverse_std = (values.var(dims, unbiased=False, keepdim=True) + eps).rsqrt().detach()
+    return (values - values.mean(dims, keepdim=True)) * inverse_std
 
 
 def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -119,8 +124,8 @@ _REPLACED: dict[str, Callable[..., Any]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
-    "rsqrt": _constant,  # normalisations written out
-    "softmax": _constant,  # attention written out
+    "rsqrt": _constant,  # in normalizations that networks compute themselves
+    "softmax": _constant,  # in attention that networks compute themselves
     "scaled_dot_product_attention": _attention,
     "multi_head_attention_forward": _attention,
 }

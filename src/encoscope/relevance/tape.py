@@ -1,4 +1,4 @@
-"""A forward pass written down: which operation made what from what, with LRP's rule for each."""
+"""A record of a forward pass: the inputs, the output and LRP's rule of each operation."""
 
 from __future__ import annotations
 
@@ -16,19 +16,29 @@ from encoscope.relevance.rules import PositiveWeights, RelevanceRule, TorchCall,
 
 @dataclass(frozen=True)
 class TapeStep:
-    """One operation: the numbers of the values it took and made. ``back`` is None where LRP has no rule for it."""
+    """One operation.
+
+    Attributes:
+        name: Its name.
+        inputs: The numbers of its input values.
+        output: The number of its output value.
+        rule: LRP's rule; None if LRP has no rule for it.
+    """
 
     name: str
     inputs: tuple[int, ...]
     output: int
-    back: RelevanceRule | None
+    rule: RelevanceRule | None
 
 
 class Tape(TorchFunctionMode):
-    """Records the torch functions called inside ``with``, modules' and functional ones alike.
+    """Records the torch functions that are called in a ``with`` block, by modules or directly.
 
-    Tensors are numbered by value: an operation in place gives its tensor a new number, so that a residual sum's
-    branches stay apart from the sum whatever memory they share. The results are the functions' own, graph and all.
+    Tensors are numbered by value: an operation in place gives its tensor a new number, so that the branches of a
+    residual sum differ from the sum even if they share memory. The results of the functions do not change.
+
+    Args:
+        positive: The positive weights of the network.
     """
 
     def __init__(self, positive: PositiveWeights) -> None:
@@ -38,11 +48,18 @@ class Tape(TorchFunctionMode):
         self._numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self._count = 0
 
-    def number(self, tensor: Tensor) -> int:
-        """The number of the value that a tensor holds at this moment."""
-        found = self._numbers.get(id(tensor))
-        # The address of a tensor that is gone may be another's by now.
-        return found[1] if found is not None and found[0]() is tensor else self._new(tensor)
+    def get_number(self, tensor: Tensor) -> int:
+        """Get the number of the value that a tensor has now.
+
+        Args:
+            tensor: The tensor.
+
+        Returns:
+            Its number, a new one if the value is not known.
+        """
+        known = self._numbers.get(id(tensor))
+        # A deleted tensor's id may belong to another tensor now.
+        return known[1] if known is not None and known[0]() is tensor else self._assign_number(tensor)
 
     def __torch_function__(
         self,
@@ -51,59 +68,66 @@ class Tape(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the function; write it down if it makes tensors from tensors."""
+        """Call the function, and record it if it computes tensors from tensors."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "an unnamed operation")
-        if name == "__get__":  # .shape, .dtype, ...: asked all the time
+        if name == "__get__":  # .shape, .dtype, ..., which are read very often
             return func(*args, **kwargs)
         known = find_rule(TorchCall(name, func, args, kwargs), self._positive)
-        sources, back = known if known is not None else (tuple(_tensors((args, kwargs))), None)
-        inputs = tuple(self.number(tensor) for tensor in sources)
+        sources, rule = known if known is not None else (tuple(_find_tensors((args, kwargs))), None)
+        inputs = tuple(self.get_number(tensor) for tensor in sources)
         output = func(*args, **kwargs)
-        made = args[0] if name == "__setitem__" else output
-        for tensor in _tensors(made):
-            self.steps.append(TapeStep(name, inputs, self._new(tensor), back))
+        results = args[0] if name == "__setitem__" else output
+        for tensor in _find_tensors(results):
+            self.steps.append(TapeStep(name, inputs, self._assign_number(tensor), rule))
         return output
 
-    def _new(self, tensor: Tensor) -> int:
+    def _assign_number(self, tensor: Tensor) -> int:
         self._count += 1
         self._numbers[id(tensor)] = (weakref.ref(tensor), self._count)
         return self._count
 
-    def backward(self, starts: Mapping[int, Tensor], wanted: Mapping[str, int]) -> dict[str, Tensor]:
-        """Take relevance back from some values to others.
+    def propagate(self, starts: Mapping[int, Tensor], requested: Mapping[str, int]) -> dict[str, Tensor]:
+        """Propagate relevance backwards from values to earlier values.
 
-        starts: {value: its relevance to begin with}. wanted: {name: value}. Returns {name: relevance}, without those
-        that no relevance gets to. Raises UsageError where an operation on the way has no rule.
+        Args:
+            starts: The initial relevance by the number of its value.
+            requested: The numbers of the values whose relevance is requested, by name.
+
+        Returns:
+            ``{name: relevance}``, without the values that no relevance reaches.
+
+        Raises:
+            UsageError: If an operation between them has no rule.
         """
-        ends = set(wanted.values())
-        useful = set(ends)  # what is computed from a wanted value: relevance anywhere else is not needed
+        ends = set(requested.values())
+        useful = set(ends)  # values computed from a requested one: only their relevance is needed
         for step in self.steps:
             if any(value in useful for value in step.inputs):
                 useful.add(step.output)
         pending = {value: start for value, start in starts.items() if value in useful}
         for step in reversed(self.steps):
-            onwards = [value in useful for value in step.inputs]
-            if step.output not in pending or not any(onwards):
+            needed = [value in useful for value in step.inputs]
+            if step.output not in pending or not any(needed):
                 continue
             relevance = pending[step.output] if step.output in ends else pending.pop(step.output)
-            if step.back is None:
+            if step.rule is None:
                 raise UsageError(
                     f"LRP has no rule for {step.name!r}, which the network uses before the unit: "
-                    "it reaches ResNets and plain convolutional networks; use method='gradient-input'"
+                    "LRP is for ResNets and plain convolutional networks; use method='gradient-input'"
                 )
-            for value, use, part in zip(step.inputs, onwards, step.back(relevance), strict=True):
-                if use:
-                    pending[value] = pending[value] + part if value in pending else part
-        return {name: pending[value] for name, value in wanted.items() if value in pending}
+            for value, is_needed, share in zip(step.inputs, needed, step.rule(relevance), strict=True):
+                if is_needed:
+                    pending[value] = pending[value] + share if value in pending else share
+        return {name: pending[value] for name, value in requested.items() if value in pending}
 
 
-def _tensors(found: Any) -> Iterator[Tensor]:
-    if isinstance(found, Tensor):
-        yield found
-    elif isinstance(found, Mapping):
-        for item in found.values():
-            yield from _tensors(item)
-    elif isinstance(found, (tuple, list)):
-        for item in found:
-            yield from _tensors(item)
+def _find_tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _find_tensors(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _find_tensors(item)

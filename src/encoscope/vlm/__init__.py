@@ -1,4 +1,4 @@
-"""Image-text models: photos and texts as vectors of one space."""
+"""Image-text models: images and texts as vectors of one space."""
 
 from encoscope.vlm.base import VLM, TwoTowers
 from encoscope.vlm.load import load

@@ -1,4 +1,4 @@
-"""What the rest of the library asks of an image-text model."""
+"""The interface of image-text models, and what their implementations share."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from torch.nn import functional
 from encoscope.images import Preprocess, make_batch, read_image
 
 BATCH = 64
+"""Images that are in memory at a time."""
 
 
 @runtime_checkable
 class VLM(Protocol):
-    """Embeds images and texts so that the cosine of two vectors says how well they go together.
+    """A model that embeds images and texts so that the cosine of two vectors says how well they match.
 
-    source: what it was loaded from. width: length of a vector. Vectors are float32, of unit length, on the CPU.
+    Vectors are float32, of length 1, on the CPU.
+
+    Attributes:
+        source: What the model was loaded from.
+        width: Number of components of a vector.
     """
 
     source: str
@@ -31,23 +36,41 @@ class VLM(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) over weights and preprocessing: two models with one digest give the same vectors."""
+        """The sha256 (hex) of weights and preprocessing: two models of the same digest give the same vectors."""
         ...
 
     def embed_images(self, images: Sequence[Any]) -> Float[Tensor, "images width"]:
-        """A vector per image; an image is anything that ``encoscope.images.read`` takes."""
+        """Embed images.
+
+        Args:
+            images: Anything that ``encoscope.images.read_image`` takes: paths, PIL images, arrays, LoadedImages.
+
+        Returns:
+            One vector for each image.
+        """
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
-        """A vector per text."""
+        """Embed texts.
+
+        Args:
+            texts: The texts.
+
+        Returns:
+            One vector for each text.
+        """
         ...
 
 
 class TwoTowers(ABC):
-    """A network with a tower for images and one for texts; see `VLM`.
+    """A network with one tower for images and one for texts; see `VLM`.
 
-    squash: the whole image is brought to the model's size, its aspect lost, instead of the middle square. The model is
-    set to evaluate.
+    Args:
+        model: The network. It is set to evaluation mode and needs no gradients from then on.
+        preprocess: How images are brought to its input.
+        source: What it was loaded from.
+        squash: Squash the whole image to the model's size instead of cropping its centre square.
+        device: Where the network runs.
     """
 
     def __init__(
@@ -62,20 +85,20 @@ class TwoTowers(ABC):
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) over weights, preprocessing and tokenizer."""
+        """The sha256 (hex) of weights, preprocessing and tokenizer."""
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
-        return compute_vlm_digest(self.model, self.preprocess, self._reading())
+        return compute_vlm_digest(self.model, self.preprocess, self._describe_tokenizer())
 
     @abstractmethod
-    def _reading(self) -> str:
-        """What turns text into tokens, as far as it shapes the vectors."""
+    def _describe_tokenizer(self) -> str:
+        """The properties of the tokenizer that influence the vectors, as a text."""
 
     @abstractmethod
     def _encode_images(self, pixels: Tensor) -> Tensor:
-        """Vectors of any length for a normalised batch on the model's device."""
+        """Vectors of any length for a normalized batch on the model's device."""
 
     @abstractmethod
     def _encode_texts(self, texts: list[str]) -> Tensor:
@@ -83,19 +106,36 @@ class TwoTowers(ABC):
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Any]) -> Float[Tensor, "images width"]:
-        """A unit vector per image, float32 on the CPU; 64 images are held at a time."""
+        """Embed images, 64 at a time.
+
+        Args:
+            images: Anything that ``encoscope.images.read_image`` takes: paths, PIL images, arrays, LoadedImages.
+
+        Returns:
+            One vector of length 1 for each image, float32 on the CPU.
+
+        Raises:
+            ImageError: If an image cannot be read.
+        """
         geometry: Literal["model", "whole"] = "whole" if self.squash else "model"
         rows = [torch.zeros(0, self.width)]
         for start in range(0, len(images), BATCH):
-            photos = [read_image(image) for image in images[start : start + BATCH]]
-            batch = make_batch(photos, self.preprocess, geometry=geometry, fixed=self.squash)
+            loaded = [read_image(image) for image in images[start : start + BATCH]]
+            batch = make_batch(loaded, self.preprocess, geometry=geometry, fixed=self.squash)
             vectors = self._encode_images(batch.pixels.to(self.device)).float()
             rows.append(functional.normalize(vectors, dim=1).cpu())
         return torch.cat(rows)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
-        """A unit vector per text, float32 on the CPU; the tokenizer cuts a text longer than the model takes."""
+        """Embed texts.
+
+        Args:
+            texts: The texts. The tokenizer truncates those that are longer than the model's limit.
+
+        Returns:
+            One vector of length 1 for each text, float32 on the CPU.
+        """
         rows = [torch.zeros(0, getattr(self, "width", 0))] if not texts else []
         for start in range(0, len(texts), 16 * BATCH):
             vectors = self._encode_texts(list(texts[start : start + 16 * BATCH])).float()
@@ -104,7 +144,16 @@ class TwoTowers(ABC):
 
 
 def compute_vlm_digest(module: nn.Module, preprocess: Preprocess, text: str) -> str:
-    """sha256 over the sorted parameters and buffers, the preprocessing, and what turns text into tokens."""
+    """Compute the digest of an image-text model.
+
+    Args:
+        module: The network.
+        preprocess: How images are brought to its input.
+        text: A description of the tokenizer.
+
+    Returns:
+        The sha256 (hex) of the sorted parameters and buffers, the preprocessing and the description.
+    """
     sha = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         sha.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())

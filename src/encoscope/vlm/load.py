@@ -1,6 +1,8 @@
-"""An image-text model by its name."""
+"""Load an image-text model by the name of its source."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -13,45 +15,56 @@ FORMS = (
     "zoo:clip-caltech101, openclip:ARCHITECTURE/TAG_OR_FILE, openclip:local-dir:FOLDER, openclip:hf-hub:REPO, "
     "hf:OWNER/NAME, hf:FOLDER"
 )
+"""The forms of a source string, for messages."""
 
 
 def load(source: str, *, untrained: bool = False, device: str = "auto", random_state: int = 0) -> VLM:
     """Load an image-text model.
 
-    source: ``zoo:NAME`` (ships with the package), or ``openclip:`` and what open_clip calls it: ``ARCHITECTURE/TAG`` or
-        ``ARCHITECTURE/FILE``, ``local-dir:FOLDER``, ``hf-hub:REPO``; or ``hf:`` and transformers' name of a CLIP or
-        SigLIP model, or a folder of ``save_pretrained``. ``@untrained`` at the end is as ``untrained``.
-    untrained: the same architecture with seeded initial weights, as a control.
-    device: "auto" takes a GPU if there is one.
+    Args:
+        source: ``zoo:NAME`` for a model that ships with the package; ``openclip:`` and open_clip's name of it
+            (``ARCHITECTURE/TAG``, ``ARCHITECTURE/FILE``, ``local-dir:FOLDER``, ``hf-hub:REPO``); or ``hf:`` and
+            transformers' name of a CLIP or SigLIP model, or a folder of ``save_pretrained``. It may end in
+            "@untrained".
+        untrained: Use the same architecture with random weights, as a control.
+        device: Where the network runs: "cpu", "cuda", "cuda:1", ...; "auto" is the GPU if there is one.
+        random_state: Seed of the random weights.
+
+    Returns:
+        The model.
 
     Raises:
-        UsageError: a source of no known form, or a name nobody knows.
-        MissingError: weights or a library that are not there.
-        EncoscopeError: weights that are damaged or do not fit.
+        UsageError: For a source of no known form, and for an unknown name.
+        MissingError: For weights that are not available, and for a library that is not installed.
+        EncoscopeError: For weights that are damaged or do not fit.
     """
-    given = source
-    if source.endswith("@untrained"):
-        source, untrained = source.removesuffix("@untrained"), True
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if source.startswith("zoo:"):
-        found = registry.entry(source)
-        if found.library != "open_clip":
-            raise UsageError(f"{source} is no image-text model; zoo:clip-caltech101 is")
-        # the folder is given to open_clip, which reads the file itself: check the digest before
-        folder = registry.verify(found).parent
-        return load_open_clip(
-            f"local-dir:{folder}", source=given, device=place, untrained=untrained, random_state=random_state
-        )
-    if source.startswith("openclip:"):
-        name = source.removeprefix("openclip:")
+    name = source
+    if name.endswith("@untrained"):
+        name, untrained = name.removesuffix("@untrained"), True
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    options: dict[str, Any] = {
+        "source": source,
+        "device": target,
+        "untrained": untrained,
+        "random_state": random_state,
+    }
+    if name.startswith("zoo:"):
+        entry = registry.entry(name)
+        if entry.library != "open_clip":
+            raise UsageError(f"{name} is not an image-text model; zoo:clip-caltech101 is one")
+        # open_clip reads the file itself, so the file's digest is checked before
+        folder = registry.verify(entry).parent
+        return load_open_clip(f"local-dir:{folder}", **options)
+    if name.startswith("openclip:"):
+        name = name.removeprefix("openclip:")
         if not name:
-            raise UsageError("openclip: needs a name after it, as openclip:ViT-B-32/laion2b_s34b_b79k")
-        return load_open_clip(name, source=given, device=place, untrained=untrained, random_state=random_state)
-    if source.startswith("hf:"):
+            raise UsageError("openclip: needs a name after it, such as openclip:ViT-B-32/laion2b_s34b_b79k")
+        return load_open_clip(name, **options)
+    if name.startswith("hf:"):
         from encoscope.vlm.transformers import load_transformers
 
-        name = source.removeprefix("hf:")
+        name = name.removeprefix("hf:")
         if not name:
-            raise UsageError("hf: needs a name after it, as hf:openai/clip-vit-base-patch32")
-        return load_transformers(name, source=given, device=place, untrained=untrained, random_state=random_state)
-    raise UsageError(f"{given!r} names no image-text model; use one of {FORMS}")
+            raise UsageError("hf: needs a name after it, such as hf:openai/clip-vit-base-patch32")
+        return load_transformers(name, **options)
+    raise UsageError(f"{source!r} names no image-text model; use one of {FORMS}")

@@ -1,4 +1,4 @@
-"""open_clip's models, the zoo's own among them."""
+"""Image-text models of open_clip, which the zoo's are, too."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ from encoscope.vlm.base import TwoTowers
 class OpenClip(TwoTowers):
     """An open_clip model with its tokenizer; see `VLM`.
 
-    model, tokenizer: as ``open_clip.create_model`` and ``open_clip.get_tokenizer`` give them. squash: the whole image
-    is brought to the model's size, its aspect lost, instead of the middle square. The model is set to evaluate.
+    Args:
+        model: The network, from ``open_clip.create_model``. It is set to evaluation mode and needs no gradients from
+            then on.
+        tokenizer: Its tokenizer, from ``open_clip.get_tokenizer``.
+        preprocess: How images are brought to its input.
+        source: What it was loaded from.
+        squash: Squash the whole image to the model's size instead of cropping its centre square.
+        device: Where the network runs.
     """
 
     def __init__(
@@ -38,7 +44,7 @@ class OpenClip(TwoTowers):
         self.tokenizer = tokenizer
         super().__init__(model, preprocess, source=source, squash=squash, device=device)
 
-    def _reading(self) -> str:
+    def _describe_tokenizer(self) -> str:
         return f"{type(self.tokenizer).__name__}:{getattr(self.tokenizer, 'context_length', None)}:{self.squash}"
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
@@ -49,10 +55,16 @@ class OpenClip(TwoTowers):
 
 
 def read_preprocess_settings(settings: Mapping[str, Any]) -> tuple[Preprocess, bool]:
-    """open_clip's preprocessing settings as ours, and whether images are squashed.
+    """Translate open_clip's preprocessing settings.
+
+    Args:
+        settings: open_clip's settings of a model: size, mean, std, interpolation and resize_mode.
+
+    Returns:
+        The preprocessing, and whether images are squashed.
 
     Raises:
-        UsageError: a way of resizing that this library does not have.
+        UsageError: For a resize_mode that this library does not have.
     """
     size = settings["size"]
     sides = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
@@ -70,14 +82,14 @@ def read_preprocess_settings(settings: Mapping[str, Any]) -> tuple[Preprocess, b
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip writes its progress to the root logger; only errors are of interest here."""
+    """Silence open_clip's progress messages, which go to the root logger; errors are still logged."""
     root = logging.getLogger()
-    kept = root.level
+    level = root.level
     root.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        root.setLevel(kept)
+        root.setLevel(level)
 
 
 def load_open_clip(
@@ -85,22 +97,31 @@ def load_open_clip(
 ) -> OpenClip:
     """Load an open_clip model.
 
-    name: ``ARCHITECTURE/TAG_OR_FILE``, ``local-dir:FOLDER`` (``open_clip_config.json`` and weights) or ``hf-hub:REPO``.
-    untrained: seeded initial weights instead; then the tag is not needed.
+    Args:
+        name: ``ARCHITECTURE/TAG``, ``ARCHITECTURE/FILE``, ``local-dir:FOLDER`` (with ``open_clip_config.json`` and
+            weights) or ``hf-hub:REPO``.
+        source: What messages and results call the model.
+        device: Where the network runs.
+        untrained: Use random weights; the tag is not needed then.
+        random_state: Seed of the random weights.
+
+    Returns:
+        The model.
 
     Raises:
-        UsageError: no such architecture or tag, or neither tag nor file.
-        MissingError: open_clip is not installed, or weights that cannot be had here.
+        UsageError: For an unknown architecture or tag, and if both tag and file are missing.
+        MissingError: For weights that are not available, and if open_clip is not installed.
+        EncoscopeError: For weights that are damaged or do not fit.
     """
     ensure_torchvision()
     try:
         import open_clip
     except ImportError:
         raise MissingError("open_clip is not installed; pip install 'encoscope[clip]'") from None
-    schema = name.startswith(("local-dir:", "hf-hub:"))
-    architecture, _, weights = (name, "", "") if schema else name.partition("/")
-    if not schema:
-        _check(open_clip, architecture, weights, untrained)
+    located = name.startswith(("local-dir:", "hf-hub:"))
+    architecture, _, weights = (name, "", "") if located else name.partition("/")
+    if not located:
+        _check_name(open_clip, architecture, weights, untrained)
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_state)
@@ -121,12 +142,12 @@ def load_open_clip(
     return OpenClip(model, tokenizer, preprocess, source=source, squash=squash, device=device)
 
 
-def _check(open_clip: Any, architecture: str, weights: str, untrained: bool) -> None:
+def _check_name(open_clip: Any, architecture: str, weights: str, untrained: bool) -> None:
     known = open_clip.list_models()
     if architecture not in known:
         raise UsageError(f"open_clip has no model {architecture!r}{suggest_nearest(architecture, known)}")
     if not weights and not untrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
         raise UsageError(
-            f"which weights of {architecture}? give {architecture}/TAG or {architecture}/FILE; tags: {tags}"
+            f"which weights of {architecture}? use {architecture}/TAG or {architecture}/FILE; tags: {tags}"
         )

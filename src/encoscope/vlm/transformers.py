@@ -1,4 +1,4 @@
-"""transformers' image-text models: CLIP, SigLIP and others that have features of images and of texts."""
+"""Image-text models of transformers: CLIP, SigLIP and others that embed images and texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from encoscope.vlm.base import TwoTowers
 class Transformers(TwoTowers):
     """A model with ``get_image_features`` and ``get_text_features``, and its tokenizer; see `VLM`.
 
-    Texts are padded to the length the model was trained with, as SigLIP needs; CLIP's vectors do not depend on it.
+    Texts are padded to the length that the model was trained with: SigLIP needs this, and CLIP's vectors do not depend
+    on it.
+
+    Args:
+        model: The network. It is set to evaluation mode and needs no gradients from then on.
+        tokenizer: The tokenizer that belongs to it.
+        preprocess: How images are brought to its input.
+        source: What it was loaded from.
+        squash: Squash the whole image to the model's size instead of cropping its centre square.
+        device: Where the network runs.
     """
 
     def __init__(
@@ -38,10 +47,10 @@ class Transformers(TwoTowers):
         self.length = min(model.config.text_config.max_position_embeddings, tokenizer.model_max_length)
         super().__init__(model, preprocess, source=source, squash=squash, device=device)
 
-    def _reading(self) -> str:
-        words = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
+    def _describe_tokenizer(self) -> str:
+        vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
         kind = f"{type(self.tokenizer).__name__}:{self.length}:{self.squash}"
-        return f"transformers:{kind}:{hashlib.sha256(words).hexdigest()}"
+        return f"transformers:{kind}:{hashlib.sha256(vocabulary).hexdigest()}"
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
         return self.model.get_image_features(pixel_values=pixels).pooler_output
@@ -55,12 +64,22 @@ class Transformers(TwoTowers):
 def load_transformers(
     name: str, *, source: str, device: torch.device | str = "cpu", untrained: bool = False, random_state: int = 0
 ) -> Transformers:
-    """Load a model by its name on the hub, or from a folder that ``save_pretrained`` wrote (model and tokenizer).
+    """Load an image-text model of transformers.
+
+    Args:
+        name: Its name on the hub, or a folder that ``save_pretrained`` wrote (model and tokenizer).
+        source: What messages and results call the model.
+        device: Where the network runs.
+        untrained: Use random weights.
+        random_state: Seed of the random weights.
+
+    Returns:
+        The model.
 
     Raises:
-        UsageError: a network without texts.
-        MissingError: transformers is not installed, or files that cannot be had here.
-        EncoscopeError: weights that are damaged.
+        UsageError: For a network that does not embed texts.
+        MissingError: For files that are not available, and if transformers is not installed.
+        EncoscopeError: For weights that are damaged.
     """
     ensure_torchvision()
     try:
@@ -70,28 +89,31 @@ def load_transformers(
             f"{source} needs transformers, which is not installed: pip install 'encoscope[hf]'"
         ) from None
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise MissingError(f"{source}: the folder holds no config.json; it should be one that save_pretrained wrote")
+        raise MissingError(
+            f"{source}: the folder holds no config.json; it has to be a folder that save_pretrained wrote"
+        )
     with hugging_face_access():
-        config = _had(transformers.AutoConfig, name, f"the configuration of {source}")
+        config = _load_part(transformers.AutoConfig, name, f"the configuration of {source}")
         if not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
-            raise UsageError(f"{source} is no image-text model but {config.model_type}; CLIP and SigLIP are")
-        tokenizer = _had(transformers.AutoTokenizer, name, f"the tokenizer of {source}")
-        known, wanted = len(tokenizer), config.text_config.vocab_size
-        if not wanted / 2 <= known <= wanted:  # without its files, a tokenizer of no words at all is made
+            raise UsageError(f"{source} is not an image-text model but {config.model_type}; CLIP and SigLIP are")
+        tokenizer = _load_part(transformers.AutoTokenizer, name, f"the tokenizer of {source}")
+        n_tokens, vocabulary = len(tokenizer), config.text_config.vocab_size
+        if not vocabulary / 2 <= n_tokens <= vocabulary:  # without its files a tokenizer has no words
             raise MissingError(
-                f"the tokenizer of {source} knows {known} tokens, the model {wanted}: are its files there, and its own?"
+                f"the tokenizer of {source} has {n_tokens} tokens, the model {vocabulary}: "
+                f"check that the folder holds the model's own tokenizer"
             )
         processor = load_processor(name, transformers)
-        model = _model(transformers, config, name, source, untrained, random_state)
+        model = _load_model(transformers, config, name, source, untrained, random_state)
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
-        raise UsageError(f"{source} ({config.model_type}) gives no vectors of images and texts; CLIP and SigLIP do")
-    # an exact size and no crop: the processor gives up the aspect
+        raise UsageError(f"{source} ({config.model_type}) does not embed images and texts; CLIP and SigLIP do")
+    # an exact size and no crop: the processor changes the aspect ratio
     squash = "height" in (processor.get("size") or {}) and not processor.get("do_center_crop")
     preprocess = read_preprocess(processor, config.vision_config)
     return Transformers(model, tokenizer, preprocess, source=source, squash=squash, device=device)
 
 
-def _model(transformers: Any, config: Any, name: str, source: str, untrained: bool, random_state: int) -> Any:
+def _load_model(transformers: Any, config: Any, name: str, source: str, untrained: bool, random_state: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_state)
         if untrained:
@@ -99,11 +121,11 @@ def _model(transformers: Any, config: Any, name: str, source: str, untrained: bo
         return load_pretrained(transformers.AutoModel, name, source)
 
 
-def _had(kind: Any, name: str, what: str) -> Any:
+def _load_part(kind: Any, name: str, what: str) -> Any:
     try:
         return kind.from_pretrained(name)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         detail = " ".join(str(error).split())[:120]
         raise MissingError(
-            f"{what} cannot be had ({detail}): give a folder that save_pretrained wrote, with the tokenizer's files"
+            f"{what} is not available ({detail}): use a folder that save_pretrained wrote, with the tokenizer's files"
         ) from error
