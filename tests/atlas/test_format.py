@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,18 @@ def test_shards_are_one_call_of_ascii_text(site: Path) -> None:
     document = json.loads((site / "manifest.json").read_text())
     assert document["format"] == "encoscope.atlas/1" and document["counts"]["features"] == 12
     assert layout.read_shard(site, "manifest") == document
+
+
+def test_the_pages_types_are_those_of_the_records() -> None:
+    text = (Path(__file__).parents[2] / "tools" / "js" / "atlas.d.ts").read_text()
+    interfaces = dict(re.findall(r"^interface (\w+) \{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL))
+    records = [kind for name in atlas.__all__ if is_dataclass(kind := getattr(atlas, name))]
+    assert len(records) > 15
+    for kind in records:
+        typed = dict(re.findall(r"^  (\w+)(\??): ", interfaces[kind.__name__], re.MULTILINE))
+        required = {name for name, mark in typed.items() if not mark}
+        assert list(typed) == [field.name for field in fields(kind)], kind
+        assert required == {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}, kind
 
 
 def test_text_of_any_kind_survives(tmp_path: Path) -> None:

@@ -54,11 +54,7 @@
       main.append(
         h("div", { class: "page-head" }, [
           h("h1", {}, "Images"),
-          h(
-            "p",
-            { class: "lead" },
-            "The images the atlas was built from. Each opens with its segmentations, at any granularity.",
-          ),
+          h("p", { class: "lead" }, "The images of this atlas, each with its segmentations at any granularity."),
         ]),
         Atlas.toolbar(
           search,
