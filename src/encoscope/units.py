@@ -1,4 +1,4 @@
-"""What is explained: a channel, a group or direction of them, a pooled feature, a class, and its value on an image."""
+"""Units, the things that are explained: a channel, a group or direction of channels, a pooled feature, a class."""
 
 from __future__ import annotations
 
@@ -19,19 +19,26 @@ from encoscope.encoder import Activation, Encoder, Observation
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 
 _IMAGENET = 1000  # classes
-_WORDNET = re.compile(r"n\d{8}")  # a noun's number in WordNet, as ImageNet's folders are called
+_WORDNET = re.compile(r"n\d{8}")  # a noun's number in WordNet: the name of a folder of ImageNet
 
 UnitKind: TypeAlias = Literal["channel", "group", "direction", "token", "features", "class"]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One thing to explain; made by ``parse``, ``channel_unit`` or ``direction_unit``.
+    """A thing to explain; made by ``parse_unit``, ``channel_unit`` or ``direction_unit``.
 
-    text: as the user wrote it; results name it so. kind: "channel", "group" and "direction" live in a layer's maps,
-    "token" in its class token, "features" in the pooled representation, "class" in the logits.
-    layer: its layer; None for "features" and "class". channels: indices of channels, features, or of the class.
-    direction: one number a channel (or feature) in place of ``channels``.
+    Attributes:
+        text: The unit as the user wrote it, which is its name in results.
+        kind: "channel", "group" and "direction" belong to a layer's maps, "token" to its class token, "features" to the
+            pooled representation, "class" to the logits.
+        layer: Its layer; None for "features" and "class".
+        channels: Indices of channels or features, or of the class; empty for a direction.
+        direction: One number for each channel (or feature); None for all other units.
+
+    Example:
+        >>> Unit("layer4:485", "channel", "layer4", (485,)).space
+        'layer4'
     """
 
     text: str
@@ -45,7 +52,7 @@ class Unit:
 
     @property
     def index(self) -> int:
-        """The one channel, feature or class; UsageError for groups and directions."""
+        """The single channel, feature or class; UsageError for groups and directions."""
         if len(self.channels) != 1:
             raise UsageError(f"{self.text} is not a single channel, feature or class")
         return self.channels[0]
@@ -102,48 +109,85 @@ class Unit:
 
 
 def parse_unit(text: str | Unit, encoder: Encoder) -> Unit:
-    """The unit that a text names, checked against the encoder.
+    """Read a unit from text and check it against an encoder.
 
-    ``layer4:485`` a channel; ``layer4:12,97`` a group; ``layer4@direction.npy`` a direction, a file of one number a
-    channel; ``blocks.7@cls:12`` a channel of the class token; ``features:31`` (also a group or ``@FILE``) of the pooled
-    representation, what FALCON means by a feature; ``class:207`` the class of that index, ``class:golden retriever``
-    one by name, whatever its case, ``_`` standing for a space.
+    Args:
+        text: ``layer4:485`` is a channel; ``layer4:12,97`` a group; ``layer4@direction.npy`` a direction, a file with
+            one number for each channel; ``blocks.7@cls:12`` a channel of the class token; ``features:31`` (also a group or
+            ``@FILE``) a feature of the pooled representation, which is what FALCON calls a feature; ``class:207`` the
+            class of this index; ``class:golden retriever`` a class by name, whatever its case, ``_`` standing for a
+            space. A Unit is returned as it is.
+        encoder: The network that the unit belongs to.
 
-    Raises UsageError for what is not there or is ambiguous, naming the nearest; MissingError for a missing file.
+    Returns:
+        The unit, which keeps the text as its name.
+
+    Raises:
+        UsageError: The layer, channel or class does not exist (the nearest name is suggested) or is ambiguous.
+        MissingError: The file of a direction does not exist.
     """
     if isinstance(text, Unit):
         return text
-    place, mark, rest = _split(text)
-    if place == "class" and mark == ":":
-        return Unit(text, "class", channels=(_class_index(rest, encoder),))
-    if place == "features":
-        if mark == "@":
-            return Unit(text, "features", direction=_direction(rest, encoder.width, "features"))
-        return Unit(text, "features", channels=_indices(rest, encoder.width, text, "features"))
-    info = encoder.layer(place)
-    if mark == "@" and rest.startswith("cls:"):
+    layer, separator, rest = _split(text)
+    if layer == "class" and separator == ":":
+        return Unit(text, "class", channels=(_parse_class(rest, encoder),))
+    if layer == "features":
+        if separator == "@":
+            return Unit(text, "features", direction=_read_direction(rest, encoder.width, "features"))
+        return Unit(text, "features", channels=_parse_indices(rest, encoder.width, text, "features"))
+    info = encoder.layer(layer)
+    if separator == "@" and rest.startswith("cls:"):
         if not info.prefix:
-            raise UsageError(f"layer {place!r} has no class token: name a channel as {place}:{rest[4:]}")
-        return Unit(text, "token", place, _one(rest[4:], info.channels, text))
-    if mark == "@":
-        return Unit(text, "direction", place, direction=_direction(rest, info.channels, f"channels of {place}"))
-    indices = _indices(rest, info.channels, text, f"channels of {place}")
-    return Unit(text, "channel" if len(indices) == 1 else "group", place, indices)
+            raise UsageError(f"layer {layer!r} has no class token: name a channel as {layer}:{rest[4:]}")
+        return Unit(text, "token", layer, _parse_token_index(rest[4:], info.channels, text))
+    if separator == "@":
+        return Unit(text, "direction", layer, direction=_read_direction(rest, info.channels, f"channels of {layer}"))
+    indices = _parse_indices(rest, info.channels, text, f"channels of {layer}")
+    return Unit(text, "channel" if len(indices) == 1 else "group", layer, indices)
 
 
 def channel_unit(layer: str, channel: int) -> Unit:
-    """The unit of one channel of a layer; neither is checked."""
+    """Make the unit of one channel of a layer, without a check.
+
+    Args:
+        layer: The layer's name.
+        channel: The channel's index.
+
+    Returns:
+        The unit, called ``LAYER:CHANNEL``.
+
+    Example:
+        >>> str(channel_unit("layer4", 485))
+        'layer4:485'
+    """
     return Unit(f"{layer}:{channel}", "channel", layer, (channel,))
 
 
 def direction_unit(layer: str, direction: Sequence[float] | np.ndarray | Tensor, text: str) -> Unit:
-    """The unit of a direction in a layer's channel space, under a name of one's own."""
+    """Make the unit of a direction among a layer's channels, without a check.
+
+    Args:
+        layer: The layer's name.
+        direction: One number for each channel.
+        text: The unit's name in results.
+
+    Returns:
+        The unit.
+    """
     vector = np.asarray(direction, dtype=np.float64)
     return Unit(text, "direction", layer, direction=tuple(vector.tolist()))
 
 
 def unit_weights(unit: Unit, encoder: Encoder) -> Float[Tensor, " channels"]:
-    """The unit as a vector over its layer's channels, the features or the classes: ones at its indices, or itself."""
+    """Write a unit as a vector over the channels of its space.
+
+    Args:
+        unit: The unit.
+        encoder: The network that it belongs to.
+
+    Returns:
+        A direction itself; for any other unit 1 at its indices and 0 elsewhere; float32.
+    """
     if unit.direction is not None:
         return torch.tensor(unit.direction, dtype=torch.float32)
     if unit.layer is not None:
@@ -156,7 +200,14 @@ def unit_weights(unit: Unit, encoder: Encoder) -> Float[Tensor, " channels"]:
 
 
 def required_outputs(units: Iterable[Unit]) -> dict[str, Any]:
-    """What ``Encoder.observe`` has to be asked for to measure the units: its layers, features and logits."""
+    """List what ``Encoder.observe`` has to return so that units can be measured.
+
+    Args:
+        units: The units.
+
+    Returns:
+        Its keyword arguments ``layers``, ``features`` and ``logits``.
+    """
     units = list(units)
     kinds = {unit.kind for unit in units}
     layers = list(dict.fromkeys(unit.layer for unit in units if unit.layer is not None))
@@ -164,11 +215,21 @@ def required_outputs(units: Iterable[Unit]) -> dict[str, Any]:
 
 
 def compute_values(seen: Observation, units: Sequence[Unit]) -> Float[Tensor, "batch units"]:
-    """The units' values on the images of an observation; differentiable where that is.
+    """Compute units' values on the images of an observation.
 
-    The spatial mean of a channel over the map (over the patch tokens of a transformer); of a group the sum over its
-    channels; of a direction the mean dot product; of a token unit the class token's channel; of a feature its pooled
-    value; of a class its logit. ``seen`` must hold what ``needs`` says.
+    The value of a channel is its spatial mean over the map (over the patch tokens of a transformer); of a group the sum
+    over its channels; of a direction the mean dot product; of a token unit the class token's channel; of a feature its
+    pooled value; of a class its logit.
+
+    Args:
+        seen: An observation with what ``required_outputs`` lists.
+        units: The units.
+
+    Returns:
+        ``[images, units]``, differentiable where the observation is.
+
+    Raises:
+        UsageError: The observation lacks an output.
     """
     pooled: dict[str, Tensor] = {}
     columns = []
@@ -180,19 +241,28 @@ def compute_values(seen: Observation, units: Sequence[Unit]) -> Float[Tensor, "b
 
 
 def measure_units(encoder: Encoder, images: Any, units: Sequence[Unit]) -> Float[Tensor, "batch units"]:
-    """The units' values on images (a Batch, a normalised tensor, or what ``Encoder.prepare`` takes), in one pass."""
+    """Compute units' values on images in one forward pass.
+
+    Args:
+        encoder: The network.
+        images: A Batch, a normalized tensor, or what ``Encoder.prepare`` takes.
+        units: The units.
+
+    Returns:
+        ``[images, units]``, as from ``compute_values``.
+    """
     return compute_values(encoder.observe(images, **required_outputs(units)), units)
 
 
 def _pool(seen: Observation, unit: Unit) -> Tensor:
-    """[B, channels]: what a unit's kind reads its channels from."""
+    """[B, channels]: the values of all channels of the unit's space."""
     if unit.kind == "class" or unit.kind == "features":
-        found = seen.logits if unit.kind == "class" else seen.features
-        if found is None:
-            raise UsageError(f"{unit.text} needs {'logits' if unit.kind == 'class' else 'features'}: see needs")
-        return found
+        values = seen.logits if unit.kind == "class" else seen.features
+        if values is None:
+            raise UsageError(f"{unit.text} needs {unit.space}: see required_outputs")
+        return values
     if unit.layer is None or unit.layer not in seen.activations:
-        raise UsageError(f"{unit.text} needs layer {unit.layer!r}: see needs")
+        raise UsageError(f"{unit.text} needs layer {unit.layer!r}: see required_outputs")
     activation: Activation = seen.activations[unit.layer]
     if unit.kind != "token":
         return activation.maps.mean((2, 3))
@@ -203,36 +273,36 @@ def _pool(seen: Observation, unit: Unit) -> Tensor:
 
 def _split(text: str) -> tuple[str, str, str]:
     """A unit's text as (layer, ":" or "@", the rest)."""
-    marks = [place for place in (text.find(":"), text.find("@")) if place > 0]
-    if not marks or min(marks) == len(text) - 1:
+    positions = [position for position in (text.find(":"), text.find("@")) if position > 0]
+    if not positions or min(positions) == len(text) - 1:
         raise UsageError(
             f"{text!r} names no unit: write LAYER:CHANNEL (layer4:485), LAYER@FILE.npy, features:31 or class:NAME"
         )
-    return text[: min(marks)], text[min(marks)], text[min(marks) + 1 :]
+    split = min(positions)
+    return text[:split], text[split], text[split + 1 :]
 
 
-def _indices(text: str, width: int, unit: str, what: str) -> tuple[int, ...]:
+def _parse_indices(text: str, width: int, unit: str, what: str) -> tuple[int, ...]:
     """Distinct indices below ``width``, from a text with commas."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise UsageError(f"{unit!r} names no unit: after the colon come numbers with commas between them")
-    found = tuple(int(part) for part in parts)
-    high = [index for index in found if index >= width]
-    if high:
+    indices = tuple(int(part) for part in parts)
+    if max(indices) >= width:
         raise UsageError(f"{unit!r} is out of range: there are {width} {what}, 0 to {width - 1}")
-    if len(set(found)) < len(found):
+    if len(set(indices)) < len(indices):
         raise UsageError(f"{unit!r} names an index twice")
-    return found
+    return indices
 
 
-def _one(text: str, width: int, unit: str) -> tuple[int, ...]:
-    found = _indices(text, width, unit, "channels of the class token")
-    if len(found) > 1:
-        raise UsageError(f"{unit!r} names several channels: a class token's unit is a single one")
-    return found
+def _parse_token_index(text: str, width: int, unit: str) -> tuple[int, ...]:
+    indices = _parse_indices(text, width, unit, "channels of the class token")
+    if len(indices) > 1:
+        raise UsageError(f"{unit!r} names several channels: a class token's unit is a single channel")
+    return indices
 
 
-def _direction(text: str, width: int, what: str) -> tuple[float, ...]:
+def _read_direction(text: str, width: int, what: str) -> tuple[float, ...]:
     """The vector in a .npy file: ``width`` finite numbers, not all zero."""
     file = Path(text).expanduser()
     try:
@@ -249,53 +319,88 @@ def _direction(text: str, width: int, what: str) -> tuple[float, ...]:
     return tuple(vector.astype(np.float64).tolist())
 
 
-def _class_index(text: str, encoder: Encoder) -> int:
+def _parse_class(text: str, encoder: Encoder) -> int:
     """The index of a class given by index or by name."""
     count = encoder.outputs
     if count is None:
         raise UsageError(f"{encoder.source} has no classification head, so it has no classes: use features:N")
     if text.isascii() and text.strip().isdigit():
-        return _indices(text, count, f"class:{text}", "classes")[0]
+        return _parse_indices(text, count, f"class:{text}", "classes")[0]
     if encoder.classes is None:
         raise UsageError(f"{encoder.source} has no class names: use class:N with an index from 0 to {count - 1}")
     return find_class_index(text, encoder.classes)
 
 
 def find_class_index(name: str, classes: Sequence[str]) -> int:
-    """The place of a name among class names, whatever its case, ``_`` a space; one of comma-separated synonyms counts.
+    """Find the class of a name.
 
-    Raises UsageError for a name that is not there (naming the nearest) or that several classes bear.
+    Args:
+        name: A class name, whatever its case, ``_`` standing for a space.
+        classes: The class names; commas separate synonyms, each of which counts.
+
+    Returns:
+        The position among ``classes``.
+
+    Raises:
+        UsageError: No class has this name (the nearest is suggested), or several classes have it.
+
+    Example:
+        >>> find_class_index("Golden_Retriever", ["tench", "golden retriever, goldie"])
+        1
     """
-    wanted = normalize_name(name)
+    target = normalize_name(name)
     plain = [normalize_name(known) for known in classes]
-    found = [index for index, known in enumerate(plain) if known == wanted] or [
-        index for index, known in enumerate(plain) if wanted in [part.strip() for part in known.split(",")]
+    matches = [index for index, known in enumerate(plain) if known == target] or [
+        index for index, known in enumerate(plain) if target in [part.strip() for part in known.split(",")]
     ]
-    if not found:
-        raise UsageError(f"no class is called {name!r}{suggest_nearest(wanted, plain)}")
-    if len(found) > 1:
-        raise UsageError(f"{len(found)} classes are called {name!r}: use an index, one of {', '.join(map(str, found))}")
-    return found[0]
+    if not matches:
+        raise UsageError(f"no class is called {name!r}{suggest_nearest(target, plain)}")
+    if len(matches) > 1:
+        indices = ", ".join(map(str, matches))
+        raise UsageError(f"{len(matches)} classes are called {name!r}: use an index, one of {indices}")
+    return matches[0]
 
 
 def normalize_name(name: str) -> str:
-    """A class name as it is compared: lower case, single spaces, none of ``_``."""
+    """Normalize a class name so that it can be compared.
+
+    Args:
+        name: A class name or a label.
+
+    Returns:
+        The name in lower case, with single spaces in place of ``_``.
+
+    Example:
+        >>> normalize_name("Golden_Retriever")
+        'golden retriever'
+    """
     return " ".join(name.replace("_", " ").casefold().split())
 
 
 def find_class_label(encoder: Encoder, index: int, labels: Iterable[str]) -> str | None:
-    """Which of a dataset's labels the images of a class bear; None where none is the class's.
+    """Find the label of a dataset that stands for a class.
 
-    Its name, whatever the case, ``_`` a space. Where no label is the name of any class, as in folders called by
-    WordNet's numbers: its number, for ImageNet's 1,000 classes; else the label at its place in alphabetical order, if
-    there are as many labels as classes. Raises UsageError for labels that are no names and of another number.
+    This is the class's name, whatever its case, ``_`` standing for a space. If no label is the name of any class, it is
+    the class's WordNet number for ImageNet's 1,000 classes; otherwise, if there are as many labels as classes, the
+    label at the class's position in alphabetical order.
+
+    Args:
+        encoder: A network with a classification head.
+        index: The class, an index of the logits.
+        labels: The dataset's labels; repeated ones count once.
+
+    Returns:
+        The label as the dataset writes it; None if none stands for the class.
+
+    Raises:
+        UsageError: The network has no class names, and the number of labels is not that of the classes.
     """
     known = sorted(set(labels))
     if encoder.classes is not None:
         named = {normalize_name(label): label for label in known}
-        wanted = normalize_name(encoder.classes[index])
-        if wanted in named or any(normalize_name(name) in named for name in encoder.classes):
-            return named.get(wanted)
+        name = normalize_name(encoder.classes[index])
+        if name in named or any(normalize_name(other) in named for other in encoder.classes):
+            return named.get(name)
     if encoder.outputs == _IMAGENET and all(_WORDNET.fullmatch(label) for label in known):
         number = _wordnet()[index]
         return number if number in known else None
