@@ -51,7 +51,7 @@ def speed(files: list[Path]) -> dict[str, Any]:
                 group = []
 
     def ours() -> None:
-        probe(encoder, files, batch=BATCH, fresh=True, progress=False)
+        probe(encoder, files, batch_size=BATCH, fresh=True, progress=False)
 
     seconds = interleaved({"probing": ours, "bare": bare}, 5)
     return {
@@ -66,5 +66,5 @@ if __name__ == "__main__":
     where, number = Path(sys.argv[1]), int(sys.argv[2])
     network = encoscope.load("timm:resnet10t@untrained")
     chosen = sorted(where.iterdir())
-    probe(network, chosen[:64], batch=BATCH, progress=False)  # what is loaded at first use is no part of it
-    report_peak(lambda: probe(network, chosen[:number], batch=BATCH, progress=False))
+    probe(network, chosen[:64], batch_size=BATCH, progress=False)  # what is loaded at first use is no part of it
+    report_peak(lambda: probe(network, chosen[:number], batch_size=BATCH, progress=False))

@@ -113,9 +113,9 @@ def parse_unit(text: str | Unit, encoder: Encoder) -> Unit:
 
     Args:
         text: ``layer4:485`` is a channel; ``layer4:12,97`` a group; ``layer4@direction.npy`` a direction, a file with
-            one number for each channel; ``blocks.7@cls:12`` a channel of the class token; ``features:31`` (also a group or
-            ``@FILE``) a feature of the pooled representation, which is what FALCON calls a feature; ``class:207`` the
-            class of this index; ``class:golden retriever`` a class by name, whatever its case, ``_`` standing for a
+            one number for each channel; ``blocks.7@cls:12`` a channel of the class token; ``features:31`` (also a group
+            or ``@FILE``) a feature of the pooled representation, which is what FALCON calls a feature; ``class:207``
+            the class of this index; ``class:golden retriever`` a class by name, whatever its case, ``_`` standing for a
             space. A Unit is returned as it is.
         encoder: The network that the unit belongs to.
 

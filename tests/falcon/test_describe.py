@@ -272,7 +272,7 @@ def test_a_photo_that_changed_since_is_refused(tmp_path, store):
     folder = world.write_photos(tmp_path / "photos", 40)
     encoder = world.encoder()
     found = probe(encoder, folder)
-    Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(found.paths[found.top(0, 1)[0]])
+    Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(found.paths[found.find_top(0, 1)[0]])
     with pytest.raises(EncoscopeError, match="has changed since it was probed"):
         describe(encoder, "all", probe=found, captions=store, vlm=world.Reader(), cache=tmp_path / "cache", **SETTINGS)
 

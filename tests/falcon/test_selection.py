@@ -20,7 +20,7 @@ def representation(images: int = 80, channels: int = 12, seed: int = 0) -> np.nd
     rng = np.random.default_rng(seed)
     raw = rng.exponential(size=(images, channels)) * (rng.random((images, channels)) < 0.6)
     raw[rng.random((images, channels)) < 0.04] += 12
-    return Probe.from_arrays(raw).normalised()
+    return Probe.from_arrays(raw).normalize()
 
 
 def feature(*channels: int) -> Unit:

@@ -43,7 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.mark.parametrize("batch", [1, 7, 100])
 def test_stride_scoring_equals_every_patch_alone(encoder, files, batch) -> None:
     units = ["0.3:2", channel_unit("0.0", 5), "0.3:7"]
-    found = find_top_patches(encoder, files, units, 5, patch=12, batch=batch)
+    found = find_top_patches(encoder, files, units, 5, patch=12, batch_size=batch)
     for (layer, channel), patches in zip((("0.3", 2), ("0.0", 5), ("0.3", 7)), found, strict=True):
         expected = oracle.top(encoder.module, layer, channel, files, 32, 12, 9, 5, MEAN, STD)
         assert [(patch.id, *patch.corner) for patch in patches] == [item[:3] for item in expected]

@@ -77,7 +77,7 @@ def literal(encoder: Encoder, files: list[str | None], layer: str) -> np.ndarray
 
 @pytest.mark.parametrize("layer", ["features", "0.3", "logits"])
 def test_a_pass_equals_the_images_one_by_one(encoder, folder, small_shards, layer) -> None:
-    found = probe(encoder, folder, layer, batch=4)
+    found = probe(encoder, folder, layer, batch_size=4)
     assert len(found) == 25
     np.testing.assert_allclose(found.values, literal(encoder, list(found.paths), layer), atol=1e-5)
     assert list(found.ids) == [oracle.file_id(Path(path or "")) for path in found.paths]
@@ -87,8 +87,8 @@ def test_a_pass_equals_the_images_one_by_one(encoder, folder, small_shards, laye
     np.testing.assert_allclose(found.mean, means, rtol=1e-15)
     np.testing.assert_allclose(found.std, deviations, rtol=1e-14, atol=1e-300)
     for channel in range(found.values.shape[1]):
-        assert found.top(channel, 7).tolist() == oracle.top(found.values, list(found.ids), channel, 7)
-    lengths = np.linalg.norm(found.normalised(), axis=1)
+        assert found.find_top(channel, 7).tolist() == oracle.top(found.values, list(found.ids), channel, 7)
+    lengths = np.linalg.norm(found.normalize(), axis=1)
     np.testing.assert_allclose(lengths[lengths > 0], 1, rtol=1e-6)
 
 
@@ -103,11 +103,11 @@ def test_what_cannot_be_read_is_listed_and_marked(encoder, folder) -> None:
     marked = [Path(path).name for path, status in zip(table["path"], table["status"], strict=True) if status != "done"]
     assert marked == ["03-broken.jpg", "11-empty.png"]
     with pytest.raises(EncoscopeError, match=r"the top 30 takes 30 images, and the probe has 25 \(2 could not be read"):
-        found.top(0, 30)
+        found.find_top(0, 30)
 
 
 def test_the_batch_changes_nothing(encoder, folder) -> None:
-    whole, single = probe(encoder, folder, batch=64), probe(encoder, folder, batch=1, fresh=True)
+    whole, single = probe(encoder, folder, batch_size=64), probe(encoder, folder, batch_size=1, fresh=True)
     np.testing.assert_allclose(whole.values, single.values, atol=1e-5)
     assert whole.ids == single.ids
 
@@ -151,7 +151,7 @@ KILLED = textwrap.dedent(
     def killed(self):
         os.kill(os.getpid(), signal.SIGKILL)
     Store.append, Store.finish = counted, killed
-    run.probe(probed_network.make_encoder(), {folder!r}, batch=3)
+    run.probe(probed_network.make_encoder(), {folder!r}, batch_size=3)
     """
 )
 
@@ -164,9 +164,9 @@ def test_killed_and_run_again_it_gives_the_same(encoder, folder, cache, tmp_path
     monkeypatch.setattr(run_module, "_SHARD", 6)
     seen: list[int] = []
     handle = encoder.module.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
-    resumed = probe(encoder, folder, batch=3)
+    resumed = probe(encoder, folder, batch_size=3)
     handle.remove()
-    straight = probe(encoder, folder, batch=3, cache=tmp_path / "other")
+    straight = probe(encoder, folder, batch_size=3, cache_dir=tmp_path / "other")
     assert resumed.values.tobytes() == straight.values.tobytes()
     assert sum(seen) == (25 - 10 if limit == 2 else 0)  # two of the first 12 files are no images
     assert (resumed.ids, resumed.skipped) == (straight.ids, straight.skipped)
@@ -192,11 +192,13 @@ def test_a_full_disk_is_said_in_one_line_and_the_pass_goes_on(encoder, folder, t
 
         patch.setattr(Store, "append", third)
         with pytest.raises(EncoscopeError, match="the disk is full; what was stored before is safe"):
-            probe(encoder, folder, batch=3)
+            probe(encoder, folder, batch_size=3)
     done: list[int] = []
-    resumed = probe(encoder, folder, batch=3, progress=lambda number, total: done.append(number))
+    resumed = probe(encoder, folder, batch_size=3, progress=lambda number, total: done.append(number))
     assert 12 in done
-    assert resumed.values.tobytes() == probe(encoder, folder, batch=3, cache=tmp_path / "other").values.tobytes()
+    assert (
+        resumed.values.tobytes() == probe(encoder, folder, batch_size=3, cache_dir=tmp_path / "other").values.tobytes()
+    )
 
 
 def test_wrong_questions(encoder, folder, tmp_path) -> None:
@@ -210,7 +212,7 @@ def test_wrong_questions(encoder, folder, tmp_path) -> None:
     with pytest.raises(UsageError, match="made with another model"):
         probe(make_encoder(1), found.path)
     with pytest.raises(UsageError, match="there is no channel 8"):
-        found.top(8, 1)
+        found.find_top(8, 1)
     with pytest.raises(MissingError, match="no such file or folder"):
         probe(encoder, tmp_path / "nowhere")
     with pytest.raises(EncoscopeError, match="none of 2 images could be read; the first: cannot read"):
@@ -232,12 +234,12 @@ def test_a_transformers_class_token() -> None:
 
     vit = encoscope.load("timm:vit_tiny_patch16_224@untrained")
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    found = run_module._reading(vit, "blocks.2@cls")(pixels)
+    found = run_module._make_reader(vit, "blocks.2@cls")(pixels)
     prefix = vit.activations(pixels, "blocks.2")["blocks.2"].prefix
     assert prefix is not None
     assert torch.equal(found, prefix[:, 0])
     with pytest.raises(UsageError, match="has no token 'register'"):
-        run_module._reading(vit, "blocks.2@register")
+        run_module._make_reader(vit, "blocks.2@register")
 
 
 def test_features_that_were_brought_in_are_found(encoder, folder, tmp_path, monkeypatch) -> None:
@@ -262,8 +264,8 @@ def test_features_that_were_brought_in_are_found(encoder, folder, tmp_path, monk
 def test_arrays_in_memory(folder) -> None:
     values = np.array([[1, 5], [3, 5], [2, 5]], np.float32)
     found = Probe.from_arrays(values, ids=["c", "a", "b"], layer="layer4")
-    assert found.top(0, 3).tolist() == [1, 2, 0]
-    assert found.top(1, 3).tolist() == [1, 2, 0]  # ties by id
+    assert found.find_top(0, 3).tolist() == [1, 2, 0]
+    assert found.find_top(1, 3).tolist() == [1, 2, 0]  # ties by id
     np.testing.assert_allclose(found.mean, [2, 5])
     files = sorted((folder / "cup").iterdir())[:3]
     assert Probe.from_arrays(values, paths=files).ids == tuple(hash_files(files))

@@ -134,7 +134,9 @@ def overlap(
     encoder = common.load(model)
     nave = _nave(encoder, common, numbers, layers, grouping, size, min_area=0, border=0)
     if joint:
-        options = {name: value for name, value in nave.segmenting().items() if name not in ("n_clusters", "random_state")}
+        options = {
+            name: value for name, value in nave.segmenting().items() if name not in ("n_clusters", "random_state")
+        }
         report = experiment.jointly(encoder, images, numbers, options=options, fresh=fresh, seed=common.seed)
     else:
         contenders = localization.lineup(nave, methods, numbers, {"sam": {"points": points}})

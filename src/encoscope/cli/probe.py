@@ -44,7 +44,7 @@ def probe(
     encoder = common.load(model)
     source = dataset[0] if len(dataset) == 1 else list(dataset)
     if features is None:
-        found = run(encoder, source, layer, batch=batch, fresh=fresh)
+        found = run(encoder, source, layer, batch_size=batch, fresh=fresh)
     else:
         found = from_array(encoder, source, features, layer, fresh=fresh)
     for item in found.skipped:

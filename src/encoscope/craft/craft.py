@@ -73,7 +73,7 @@ def find_concepts(
     patches: list[Patch] = []
     rows: list[np.ndarray] = []
     for found, values in compute_patch_values(
-        encoder, names, reading, side=side, stride=int(0.8 * side), batch=batch, progress=progress
+        encoder, names, reading, side=side, stride=int(0.8 * side), batch_size=batch, progress=progress
     ):
         patches += found
         rows.append(values)

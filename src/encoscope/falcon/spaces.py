@@ -123,14 +123,14 @@ def _probed(
 ) -> Probe:
     if isinstance(dataset, Sequence) and dataset and all(isinstance(item, Probe) for item in dataset):
         dataset = next((item for item in dataset if item.layer == name), dataset[0])
-    return probe_dataset(encoder, dataset, name, progress=progress, cache=cache)
+    return probe_dataset(encoder, dataset, name, progress=progress, cache_dir=cache)
 
 
 def _images(probe: Probe, rows: Int[np.ndarray, " rows"]) -> ProbedImages:
     values = probe.values if len(rows) == len(probe) else np.asarray(probe.values[rows])
     part = Probe.from_arrays(values, ids=[probe.ids[row] for row in rows]) if len(rows) else None
     return ProbedImages(
-        h=np.zeros((0, probe.values.shape[1]), np.float32) if part is None else part.normalised(),
+        h=np.zeros((0, probe.values.shape[1]), np.float32) if part is None else part.normalize(),
         values=values,
         ids=tuple(probe.ids[row] for row in rows),
         paths=tuple(probe.paths[row] for row in rows),

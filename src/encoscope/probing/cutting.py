@@ -1,4 +1,4 @@
-"""Patches of images as a network takes them: where they lie, how they are cut, and what is read off each."""
+"""Patches of images as a network takes them: where they are, how they are cut, and the values computed on each."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ _log = logging.getLogger("encoscope")
 class Patch:
     """A square of an image, and the unit's value on it.
 
-    id, path: of the image. box: in the original image's pixels, ``[x0, y0, x1, y1]`` with inclusive extremes; its sides
-    are fractions rounded to whole pixels. score: the unit's value on the patch at the network's input size.
-    corner, side: (top, left) and side of the patch, in pixels of the image as it was cut (short side = input's).
+    Attributes:
+        id: sha256 of the image's file.
+        path: The image's file.
+        box: ``[x0, y0, x1, y1]`` in pixels of the original image, extremes inclusive, rounded to whole pixels.
+        score: The unit's value on the patch, resized to the network's input.
+        corner: (top, left) of the patch, in pixels of the resized image, whose short side is the network's.
+        side: Side of the patch, in the same pixels.
     """
 
     id: str
@@ -42,7 +46,7 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """One image, normalised, with the corners of its patches in rows, and what was read off them so far."""
+    """One normalized image, with the corners of its patches row by row, and the values computed so far."""
 
     id: str
     path: str
@@ -55,25 +59,39 @@ class _Cut:
 def compute_patch_values(
     encoder: Encoder,
     files: Sequence[str],
-    reading: Callable[[Tensor], Tensor],
+    compute: Callable[[Tensor], Tensor],
     *,
     side: int,
     stride: int,
-    batch: int = 32,
+    batch_size: int = 32,
     label: str = "patches",
     progress: Progress = None,
 ) -> Iterator[tuple[list[Patch], Float[np.ndarray, "patches values"]]]:
-    """For each image its patches, row by row, with what ``reading`` gives for them as the network's input.
+    """Compute values on all patches of images.
 
-    Every image is resized so that its short side is the network's, nothing cropped; patches of ``side`` pixels lie on
-    it every ``stride`` pixels from the top left corner on, and each is resized (bilinear) to the network's input.
-    reading: a normalised batch to ``[batch, values]``; patches of several images share a batch. The patches' scores
-    are zero. The same image again (by content) counts once; one that cannot be read is left out, with a warning.
+    Every image is resized so that its short side is the network's; nothing is cropped. Patches begin at the top left
+    corner, and each is resized (bilinear) to the network's input.
 
-    Raises UsageError for a patch larger than the network's input, EncoscopeError when no image can be read.
+    Args:
+        encoder: The network that the patches are prepared for.
+        files: Image files. The same image again (by content) counts once; an image that cannot be read is left out
+            with a warning.
+        compute: Turns a normalized batch into ``[batch, values]``; patches of several images share a batch.
+        side: Side of a patch, pixels of the resized image; at most the network's input.
+        stride: Distance between patches, pixels of the resized image.
+        batch_size: Patches in a batch.
+        label: The name of the progress bar.
+        progress: See ``encoscope.progress.Progress``.
+
+    Yields:
+        For each image its patches, row by row, with a score of 0, and their values.
+
+    Raises:
+        UsageError: The patch is larger than the network's input.
+        EncoscopeError: No image can be read.
     """
     check_side(encoder, side)
-    stream = track(prefetch(partial(_cut, encoder, side, stride), files, 2), len(files), label, progress)
+    stream = track(prefetch(partial(_read_cut, encoder, side, stride), files, 2), len(files), label, progress)
     waiting: list[_Cut] = []
     windows: list[Tensor] = []
     owners: list[_Cut] = []
@@ -81,8 +99,8 @@ def compute_patch_values(
     reason = ""
 
     def run() -> None:
-        found = reading(_resized(encoder, torch.stack(windows))).cpu()
-        for owner, value in zip(owners, found, strict=True):
+        values = compute(_resize(encoder, torch.stack(windows))).cpu()
+        for owner, value in zip(owners, values, strict=True):
             owner.values.append(value)
         windows.clear()
         owners.clear()
@@ -99,22 +117,33 @@ def compute_patch_values(
         for corner in cut.corners:
             windows.append(_window(cut.pixels, corner, side))
             owners.append(cut)
-            if len(windows) == batch:
+            if len(windows) == batch_size:
                 run()
         while waiting and len(waiting[0].values) == len(waiting[0].corners):
-            yield _read_off(waiting.pop(0), side)
+            yield _finish_cut(waiting.pop(0), side)
     if windows:
         run()
     for cut in waiting:
-        yield _read_off(cut, side)
+        yield _finish_cut(cut, side)
     if not seen:
         raise EncoscopeError(f"none of {len(files)} images could be read; the first: {reason}")
 
 
 def load_patches(encoder: Encoder, patches: Sequence[Patch]) -> Float[Tensor, "patches channels height width"]:
-    """The patches as the network takes them: cut, resized to its input, normalised, exactly as they were scored.
+    """Load patches as the network takes them, exactly as they were scored.
 
-    Raises MissingError and ImageError for images that are no longer there, EncoscopeError for one that has changed.
+    Args:
+        encoder: The network that they were scored with.
+        patches: The patches, at least one.
+
+    Returns:
+        The patches, cut, resized to the network's input and normalized.
+
+    Raises:
+        UsageError: There is no patch, or one is larger than the network's input.
+        MissingError: An image's file does not exist.
+        ImageError: An image cannot be read.
+        EncoscopeError: An image has changed since its patches were scored.
     """
     if not patches:
         raise UsageError("no patches given")
@@ -122,36 +151,44 @@ def load_patches(encoder: Encoder, patches: Sequence[Patch]) -> Float[Tensor, "p
 
 
 def check_side(encoder: Encoder, side: int) -> None:
-    """UsageError for a patch larger than the network's input."""
+    """Check that a patch is not larger than a network's input.
+
+    Args:
+        encoder: The network.
+        side: Side of the patch, pixels.
+
+    Raises:
+        UsageError: It is larger.
+    """
     short = min(encoder.preprocess.size)
     if side > short:
         raise UsageError(f"a patch of {side} pixels is larger than the network's input of {short}: give a smaller one")
 
 
 def _load(encoder: Encoder, patch: Patch) -> Float[Tensor, "1 channels height width"]:
-    photo = read_image(patch.path, channels=encoder.preprocess.channels)
-    if photo.id != patch.id:
+    image = read_image(patch.path, channels=encoder.preprocess.channels)
+    if image.id != patch.id:
         raise EncoscopeError(f"{patch.path} has changed since its patches were chosen: choose them again")
     check_side(encoder, patch.side)
-    pixels, _ = _whole(encoder, photo)
-    return _resized(encoder, _window(pixels, patch.corner, patch.side)[None])
+    pixels, _ = _prepare_whole(encoder, image)
+    return _resize(encoder, _window(pixels, patch.corner, patch.side)[None])
 
 
-def _cut(encoder: Encoder, side: int, stride: int, path: str) -> _Cut | str:
-    """An image ready to be cut; why not, if it cannot be read."""
+def _read_cut(encoder: Encoder, side: int, stride: int, path: str) -> _Cut | str:
+    """An image ready to be cut, or the reason why it cannot be read."""
     try:
-        photo = read_image(Path(path), channels=encoder.preprocess.channels)
-        pixels, geometry = _whole(encoder, photo)
+        image = read_image(Path(path), channels=encoder.preprocess.channels)
+        pixels, geometry = _prepare_whole(encoder, image)
     except (ImageError, MissingError) as error:
         return str(error)
     _, height, width = pixels.shape
     corners = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
-    return _Cut(photo.id, path, pixels, geometry, corners)
+    return _Cut(image.id, path, pixels, geometry, corners)
 
 
-def _whole(encoder: Encoder, photo: LoadedImage) -> tuple[Float[Tensor, "channels height width"], Geometry]:
-    """A photo, normalised, its short side that of the network's input, nothing cropped or padded."""
-    whole = make_batch([photo], encoder.preprocess, geometry="whole")
+def _prepare_whole(encoder: Encoder, image: LoadedImage) -> tuple[Float[Tensor, "channels height width"], Geometry]:
+    """A normalized image whose short side is the network's, nothing cropped or padded."""
+    whole = make_batch([image], encoder.preprocess, geometry="whole")
     return whole.pixels[0], whole.geometries[0]
 
 
@@ -159,13 +196,13 @@ def _window(pixels: Tensor, corner: tuple[int, int], side: int) -> Float[Tensor,
     return pixels[:, corner[0] : corner[0] + side, corner[1] : corner[1] + side]
 
 
-def _resized(
+def _resize(
     encoder: Encoder, patches: Float[Tensor, "patches channels side side"]
 ) -> Float[Tensor, "patches channels height width"]:
     return F.interpolate(patches, size=encoder.preprocess.size, mode="bilinear", align_corners=False)
 
 
-def _read_off(cut: _Cut, side: int) -> tuple[list[Patch], Float[np.ndarray, "patches values"]]:
+def _finish_cut(cut: _Cut, side: int) -> tuple[list[Patch], Float[np.ndarray, "patches values"]]:
     patches = [Patch(cut.id, cut.path, _box(cut.geometry, corner, side), 0.0, corner, side) for corner in cut.corners]
     return patches, torch.stack(cut.values).float().numpy()
 

@@ -1,4 +1,4 @@
-"""The ids of image files, kept so that a dataset is not read again each time it is named."""
+"""The ids of image files, kept in the cache so that a dataset is not read again each time it is used."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ UNREADABLE = "unreadable"
 
 
 def hash_files(paths: Sequence[Path], *, progress: Progress = None) -> list[str]:
-    """The sha256 of each file, in hex; ``"unreadable"`` for one that cannot be opened.
+    """Compute the sha256 of files.
 
-    Kept in the cache under the list of names: files whose size and time of change are the same are not read again.
+    The ids are kept in the cache under the list of names: files whose size and time of change are the same are not read
+    again.
+
+    Args:
+        paths: The files.
+        progress: See ``encoscope.progress.Progress``.
+
+    Returns:
+        For each file the sha256 in hex; ``"unreadable"`` for a file that cannot be opened.
     """
     names = "\0".join(os.path.abspath(path) for path in paths)  # noqa: PTH100 - symbolic links stay apart
     file = get_cache_dir("ids", hashlib.sha256(os.fsencode(names)).hexdigest()[:16] + ".npz")
@@ -38,26 +46,40 @@ def hash_files(paths: Sequence[Path], *, progress: Progress = None) -> list[str]
     hashed = prefetch(_file_id, (paths[index] for index in new), depth=256)
     for index, text in zip(new, track(hashed, len(new), "ids", progress), strict=True):
         ids[index] = text
-    with suppress(EncoscopeError), atomic_write(file) as temporary:  # a cache that cannot be written is done without
+    with (
+        suppress(EncoscopeError),
+        atomic_write(file) as temporary,
+    ):  # the ids are used even if the cache cannot be written
         np.savez(temporary, stamps=stamps, ids=np.array(ids))
     return ids
 
 
 def rank_ids(ids: Sequence[str]) -> np.ndarray:
-    """The place of each id among all of them sorted; equal ids by their order."""
+    """Compute the rank of each id among all ids.
+
+    Args:
+        ids: The ids.
+
+    Returns:
+        Ranks from 0; equal ids are ranked in their order.
+
+    Example:
+        >>> rank_ids(["b", "c", "a"]).tolist()
+        [1, 2, 0]
+    """
     order = sorted(range(len(ids)), key=lambda index: (ids[index], index))
-    places = np.empty(len(ids), dtype=np.int64)
-    places[order] = np.arange(len(ids))
-    return places
+    ranks = np.empty(len(ids), dtype=np.int64)
+    ranks[order] = np.arange(len(ids))
+    return ranks
 
 
 def _stamp(path: Path) -> tuple[int, int]:
     """(size, nanoseconds of the last change); -1 where there is no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return -1, -1
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _file_id(path: Path) -> str:

@@ -16,8 +16,16 @@ Double: TypeAlias = tuple[np.ndarray, np.ndarray]
 class Moments:
     """Count, mean and standard deviation of each channel: ``partial_fit``, ``merge``, ``finalize``.
 
-    channels: how many. Sums and sums of squares carry 106 bits, in which a float32 and its square fit whole: the
-    result is the same, to the last bit of float64 or next to it, in any order, batches and number of workers.
+    Sums and sums of squares have 106 bits, enough for a float32 and its square without rounding. So the result does not
+    depend on order, batches and number of workers, except perhaps for the last bit of float64.
+
+    Args:
+        channels: Number of channels.
+
+    Example:
+        >>> mean, std = Moments(1).partial_fit(np.array([[1.0], [3.0]])).finalize()
+        >>> (mean.tolist(), std.tolist())
+        ([2.0], [1.0])
     """
 
     def __init__(self, channels: int) -> None:
@@ -27,7 +35,17 @@ class Moments:
         self._squares: Double = (np.zeros(channels), np.zeros(channels))
 
     def partial_fit(self, values: Float[np.ndarray, "images channels"]) -> Moments:
-        """Add some images' values."""
+        """Add images.
+
+        Args:
+            values: The value of each channel on each image.
+
+        Returns:
+            This object.
+
+        Raises:
+            UsageError: The number of channels is another.
+        """
         if values.shape[1] != self.channels:
             raise UsageError(f"values of {values.shape[1]} channels for moments of {self.channels}")
         if len(values):
@@ -40,7 +58,17 @@ class Moments:
         return self
 
     def merge(self, other: Moments) -> Moments:
-        """Add another worker's images."""
+        """Add the images of another worker.
+
+        Args:
+            other: Moments of other images.
+
+        Returns:
+            This object.
+
+        Raises:
+            UsageError: The number of channels is another.
+        """
         if other.channels != self.channels:
             raise UsageError(f"moments of {other.channels} channels do not fit those of {self.channels}")
         self.count += other.count
@@ -49,7 +77,7 @@ class Moments:
         return self
 
     def finalize(self) -> tuple[Float[np.ndarray, " channels"], Float[np.ndarray, " channels"]]:
-        """(mean, standard deviation), the latter over all images, without Bessel's correction; float64."""
+        """Compute (mean, standard deviation), the latter over all images, without Bessel's correction; float64."""
         if not self.count:
             raise UsageError("no images: there is no mean")
         number = np.full(self.channels, float(self.count)), np.zeros(self.channels)
@@ -71,7 +99,7 @@ def _total(values: Double) -> Double:
 
 
 def _two_sum(a: np.ndarray, b: np.ndarray) -> Double:
-    """a + b, and what rounding lost of it (Knuth)."""
+    """a + b, and its rounding error (Knuth)."""
     total = a + b
     rest = total - a
     return total, (a - (total - rest)) + (b - rest)

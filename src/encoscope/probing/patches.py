@@ -1,4 +1,4 @@
-"""The patches of a dataset's images that drive a unit most (VITAL, references of intermediate neurons)."""
+"""The patches of a dataset's images that activate a unit most (VITAL's references of intermediate neurons)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["PRESELECTED", "Patch", "Scoring", "find_top_patches", "load_patches"
 
 Scoring: TypeAlias = Literal["stride", "preselect"]
 PRESELECTED = 10_000
-"""How many images of largest value "preselect" looks into."""
+"""How many images of largest value "preselect" searches."""
 
 
 def find_top_patches(
@@ -36,25 +36,40 @@ def find_top_patches(
     scoring: Scoring = "stride",
     stride: int | None = None,
     candidates: int = PRESELECTED,
-    batch: int = 32,
+    batch_size: int = 32,
     progress: Progress = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> list[list[Patch]]:
-    """For each unit the ``count`` patches of largest value, the largest first: one an image at most, ties by image id.
+    """Find for each unit the patches on which its value is largest, at most one patch for each image.
 
-    Every image is resized so that its short side is the network's, nothing cropped; patches of ``patch`` pixels lie on
-    it every ``stride`` pixels from the top left corner on, and each is resized (bilinear) to the network's input. A
-    patch's score is the unit's value on it. One pass serves all units, with one batch of patches in memory.
+    Every image is resized so that its short side is the network's; nothing is cropped. Patches begin at the top left
+    corner, and each is resized (bilinear) to the network's input. One pass serves all units, with one batch of patches
+    in memory.
 
-    scoring: "stride" looks into every image, at every int(0.8 patch) pixels; "preselect" first takes, for each unit,
-        the ``candidates`` whole images of largest value (from a probe, which stays in the cache), and looks into those
-        at every 32 pixels. stride: another one. dataset: as for ``probe``; images that cannot be read are left out.
+    Args:
+        encoder: The network.
+        dataset: As for ``probe``; images that cannot be read are left out.
+        units: The units, at least one.
+        count: Patches for each unit.
+        patch: Side of a patch, pixels of the resized image; at most the network's input.
+        scoring: "stride" searches every image; "preselect" first takes, for each unit, the whole images of largest
+            value (from a probe, which stays in the cache), and searches these.
+        stride: Distance between patches, pixels; if left out, int(0.8 patch) for "stride" and 32 for "preselect".
+        candidates: How many images "preselect" searches for each unit.
+        batch_size: Patches, or images of the probe, in a batch.
+        progress: See ``encoscope.progress.Progress``.
+        cache_dir: The folder of the probe, as for ``probe``.
 
-    Raises UsageError for a patch larger than the network's input, unknown units, and wrong numbers; EncoscopeError when
-    no image can be read. There may be fewer patches than asked for, if there are fewer images.
+    Returns:
+        For each unit its patches, the largest value first, ties by image id. There may be fewer than ``count``, if
+        there are fewer images.
+
+    Raises:
+        UsageError: A unit is unknown, a number is out of range, or the patch is larger than the network's input.
+        EncoscopeError: No image can be read.
     """
-    wanted = [parse_unit(unit, encoder) for unit in units]
-    if not wanted:
+    parsed = [parse_unit(unit, encoder) for unit in units]
+    if not parsed:
         raise UsageError("no units given")
     if scoring not in ("stride", "preselect"):
         raise UsageError(f"scoring is 'stride' or 'preselect', not {scoring!r}")
@@ -66,20 +81,20 @@ def find_top_patches(
     files = [str(path) for path in list_images(dataset).paths]
     chosen: list[set[str]] | None = None
     if scoring == "preselect" and len(files) > candidates:
-        chosen, files = _preselect(encoder, dataset, wanted, candidates, batch, progress, cache)
+        chosen, files = _preselect(encoder, dataset, parsed, candidates, batch_size, progress, cache_dir)
 
-    def reading(pixels: Tensor) -> Tensor:
-        return measure_units(encoder, pixels, wanted)
+    def compute(pixels: Tensor) -> Tensor:
+        return measure_units(encoder, pixels, parsed)
 
-    best: list[list[Patch]] = [[] for _ in wanted]
+    best: list[list[Patch]] = [[] for _ in parsed]
     for patches, scores in compute_patch_values(
-        encoder, files, reading, side=patch, stride=step, batch=batch, progress=progress
+        encoder, files, compute, side=patch, stride=step, batch_size=batch_size, progress=progress
     ):
         for number, kept in enumerate(best):
             if chosen is not None and patches[0].id not in chosen[number]:
                 continue
-            place = int(scores[:, number].argmax())  # of equal ones the first in rows
-            kept.append(replace(patches[place], score=float(scores[place, number])))
+            index = int(scores[:, number].argmax())  # the first of equal ones
+            kept.append(replace(patches[index], score=float(scores[index, number])))
             if len(kept) >= 2 * count + 100:
                 _keep(kept, count)
     for kept in best:
@@ -97,22 +112,22 @@ def _preselect(
     dataset: Any,
     units: Sequence[Unit],
     candidates: int,
-    batch: int,
+    batch_size: int,
     progress: Progress,
-    cache: str | os.PathLike[str] | None,
+    cache_dir: str | os.PathLike[str] | None,
 ) -> tuple[list[set[str]], list[str]]:
     """For each unit the ids of the images of largest value, ties by id; and the files of all of them."""
     chosen: list[set[str]] = []
     files: dict[str, str] = {}
     for unit in units:
-        found = probe(encoder, dataset, unit.space, batch=batch, progress=progress, cache=cache)
-        values = found.values @ unit_weights(unit, encoder).numpy()
-        order = np.lexsort((rank_ids(found.ids), -values))
+        probed = probe(encoder, dataset, unit.space, batch_size=batch_size, progress=progress, cache_dir=cache_dir)
+        values = probed.values @ unit_weights(unit, encoder).numpy()
+        order = np.lexsort((rank_ids(probed.ids), -values))
         best: dict[str, None] = {}  # the same image again counts once
         for row in order:
             if len(best) == candidates:
                 break
-            best.setdefault(found.ids[row])
-            files.setdefault(found.ids[row], found.paths[row] or "")
+            best.setdefault(probed.ids[row])
+            files.setdefault(probed.ids[row], probed.paths[row] or "")
         chosen.append(set(best))
     return chosen, list(files.values())

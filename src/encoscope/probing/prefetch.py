@@ -1,4 +1,4 @@
-"""Work done ahead in threads and handed on in order, so that decoding waits for no network."""
+"""Work done in threads before it is needed and returned in order, so that decoding and the network run in parallel."""
 
 from __future__ import annotations
 
@@ -15,9 +15,21 @@ WORKERS = max(1, min(8, (os.cpu_count() or 1) // 2))  # the network needs cores 
 
 
 def prefetch(function: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
-    """``function`` of each item, in the items' order; at most ``depth`` results are made before they are asked for.
+    """Apply a function to items in threads.
 
-    An exception comes out in the place of its item; what was begun is finished or dropped when the caller stops.
+    When the caller stops early, calls that have begun are finished and the others are dropped.
+
+    Args:
+        function: What to call; it runs in threads.
+        items: The items.
+        depth: How many results may be ready before they are requested.
+
+    Yields:
+        The function's result for each item, in the items' order. An exception is raised when its item's turn comes.
+
+    Example:
+        >>> list(prefetch(abs, [-1, 2], depth=1))
+        [1, 2]
     """
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="encoscope")

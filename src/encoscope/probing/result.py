@@ -1,4 +1,4 @@
-"""What one pass over a dataset leaves: a value for every image and channel, and what they come to."""
+"""The result of one pass over a dataset: a value for every image and channel, and their moments."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ _ROWS = 4096  # rows that are in memory at once where all have to be seen
 class Probe:
     """The values of a layer's channels on every image of a dataset that could be read, in the dataset's order.
 
-    values: ``[images, channels]``, float32, mapped from disk: the pooled features, the logits, or a layer's spatial
-        means. ids: sha256 of each file. paths: where they are, None for values without files. labels: a class name
-        each, None where there is none. skipped: what could not be read, and why.
-    layer: "features", "logits", a layer's name, or NAME@cls. encoder_digest: of the network; "" if not known.
-    mean, std: per channel over the images, float64. path: the store's folder, None for values in memory.
+    Attributes:
+        values: ``[images, channels]``, float32, mapped from disk: the pooled features, the logits, or a layer's spatial
+            means.
+        ids: sha256 of each file.
+        paths: Each image's file, None for values without files.
+        labels: Each image's class name, None where there is none.
+        skipped: Files that could not be read, with the reasons.
+        layer: "features", "logits", a layer's name, or NAME@cls.
+        encoder_digest: The network's digest; "" if it is not known.
+        mean: Mean of each channel over the images, float64.
+        std: Standard deviation of each channel over the images, float64.
+        path: The store's folder, None for values in memory.
     """
 
     values: Float[np.ndarray, "images channels"]
@@ -61,10 +68,26 @@ class Probe:
         layer: str = "features",
         encoder_digest: str = "",
     ) -> Probe:
-        """Values that were computed elsewhere, in memory.
+        """Make a probe in memory from values that were computed elsewhere.
 
-        ids: left out, those of the files at ``paths``, or running numbers. Raises UsageError for lengths that do not
-        agree and for values that are not finite.
+        Args:
+            values: The value of each channel on each image.
+            ids: An id for each image; if left out, the sha256 of the files at ``paths``, or running numbers.
+            paths: A file for each image, None for an image without one.
+            labels: A class name for each image, None for an image without one.
+            skipped: Files that could not be read.
+            layer: What the channels are: "features", "logits", a layer's name, or NAME@cls.
+            encoder_digest: The digest of the network; "" fits every network.
+
+        Returns:
+            The probe.
+
+        Raises:
+            UsageError: The lengths differ, or values are not finite.
+
+        Example:
+            >>> Probe.from_arrays(np.array([[1.0, 2.0], [3.0, 4.0]])).mean.tolist()
+            [2.0, 3.0]
         """
         values = np.asarray(values, np.float32)
         check_values(values)
@@ -73,45 +96,70 @@ class Probe:
             known = paths is not None and all(path is not None for path in paths)
             files = [Path(path) for path in paths or () if path is not None] if known else []
             ids = hash_files(files) if known else [f"{number:09d}" for number in range(count)]
-        places = [None if path is None else os.fspath(path) for path in paths] if paths is not None else [None] * count
+        texts = [None if path is None else os.fspath(path) for path in paths] if paths is not None else [None] * count
         names = list(labels) if labels is not None else [None] * count
-        for what, given in (("ids", ids), ("paths", places), ("labels", names)):
-            if len(given) != count:
-                raise UsageError(f"{len(given)} {what} for {count} rows of values")
+        for kind, entries in (("ids", ids), ("paths", texts), ("labels", names)):
+            if len(entries) != count:
+                raise UsageError(f"{len(entries)} {kind} for {count} rows of values")
         mean, std = compute_moments(values).finalize()
-        return cls(values, tuple(ids), tuple(places), tuple(names), tuple(skipped), layer, encoder_digest, mean, std)
+        return cls(values, tuple(ids), tuple(texts), tuple(names), tuple(skipped), layer, encoder_digest, mean, std)
 
-    def normalised(self) -> Float[np.ndarray, "images channels"]:
-        """The values with every image's vector at unit length (L2), in memory; an image of zeros stays zero."""
-        found = np.array(self.values, np.float32)
-        for start in range(0, len(found), _ROWS):
-            part = found[start : start + _ROWS]
-            length = np.sqrt(np.square(part, dtype=np.float64).sum(1, keepdims=True))
-            part /= np.where(length > 0, length, 1).astype(np.float32)
-        return found
+    def normalize(self) -> Float[np.ndarray, "images channels"]:
+        """Scale every image's values to length 1 (L2), in memory; an image of zeros stays zero."""
+        values = np.array(self.values, np.float32)
+        for start in range(0, len(values), _ROWS):
+            chunk = values[start : start + _ROWS]
+            length = np.sqrt(np.square(chunk, dtype=np.float64).sum(1, keepdims=True))
+            chunk /= np.where(length > 0, length, 1).astype(np.float32)
+        return values
 
-    def top(self, channel: int, k: int) -> Integer[np.ndarray, " k"]:
-        """The rows of the k images of largest value, the largest first; ties by image id.
+    def find_top(self, channel: int, k: int) -> Integer[np.ndarray, " k"]:
+        """Find the images on which a channel's value is largest.
 
-        Raises UsageError for a channel that is not there, EncoscopeError for fewer images than k.
+        Args:
+            channel: The channel's index.
+            k: How many images, at least 1.
+
+        Returns:
+            Their rows, the largest value first, ties by image id.
+
+        Raises:
+            UsageError: There is no such channel, or k is out of range.
+            EncoscopeError: There are fewer images than k.
         """
         if not 0 <= channel < self.values.shape[1]:
             raise UsageError(f"there is no channel {channel}: {self.layer} has {self.values.shape[1]}")
         if k < 1:
             raise UsageError(f"k is a number from 1 on, not {k}")
-        self.need(k, f"the top {k}")
+        self.check_count(k, f"the top {k}")
         if self._top is not None and k <= len(self._top):
             return self._top[:k, channel]
         return np.lexsort((rank_ids(self.ids), -self.values[:, channel]))[:k]
 
-    def need(self, count: int, what: str) -> None:
-        """EncoscopeError unless there are at least ``count`` images; ``what`` begins the message."""
+    def check_count(self, count: int, purpose: str) -> None:
+        """Check that there are enough images.
+
+        Args:
+            count: The least number of images.
+            purpose: What they are needed for, which begins the message.
+
+        Raises:
+            EncoscopeError: There are fewer.
+        """
         if len(self) < count:
             left_out = f" ({len(self.skipped)} could not be read)" if self.skipped else ""
-            raise EncoscopeError(f"{what} takes {count} images, and the probe has {len(self)}{left_out}: give more")
+            raise EncoscopeError(f"{purpose} takes {count} images, and the probe has {len(self)}{left_out}: give more")
 
     def check(self, encoder: Encoder, layer: str) -> None:
-        """UsageError, with the cure, when this is not a probe of this layer of this encoder."""
+        """Check that this is a probe of a layer of an encoder.
+
+        Args:
+            encoder: The network.
+            layer: "features", "logits", a layer's name, or NAME@cls.
+
+        Raises:
+            UsageError: It is a probe of another layer or network; the message says how to make the right one.
+        """
         if layer != self.layer:
             raise UsageError(
                 f"this probe is of layer {self.layer!r}, not {layer!r}: make one with encoscope probe --layer {layer}"
@@ -124,15 +172,29 @@ class Probe:
 
 
 def compute_moments(values: Float[np.ndarray, "images channels"]) -> Moments:
-    """The moments of mapped values, some rows at a time."""
-    found = Moments(values.shape[1])
+    """Compute the moments of values that may be mapped from disk, a block of rows at a time.
+
+    Args:
+        values: The value of each channel on each image.
+
+    Returns:
+        The moments.
+    """
+    moments = Moments(values.shape[1])
     for start in range(0, len(values), _ROWS):
-        found.partial_fit(values[start : start + _ROWS])
-    return found
+        moments.partial_fit(values[start : start + _ROWS])
+    return moments
 
 
 def check_values(values: np.ndarray) -> None:
-    """UsageError unless these are finite numbers ``[images, channels]``."""
+    """Check that values are finite numbers.
+
+    Args:
+        values: ``[images, channels]``; it may be mapped from disk.
+
+    Raises:
+        UsageError: The array has another shape or dtype, or holds NaN or infinite numbers.
+    """
     if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "fiu":
         raise UsageError(f"values are numbers of shape [images, channels], not {values.dtype} {values.shape}")
     for start in range(0, len(values), _ROWS):

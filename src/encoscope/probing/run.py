@@ -15,6 +15,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from encoscope._version import __version__
+from encoscope.cache import resolve_cache_dir
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.images import ImageListing, SkippedImage, list_images, read_image
@@ -24,13 +25,13 @@ from encoscope.probing.prefetch import prefetch
 from encoscope.probing.result import Probe, check_values
 from encoscope.probing.topk import TopK
 from encoscope.progress import Progress, track_steps
-from encoscope.store import Store, StoreRow, content_key, get_cache_dir
+from encoscope.store import Store, StoreRow, content_key
 from encoscope.store.passes import Shard, run_pass
 
 KIND = "probe"
 TOP = 100
 """How many images of each channel are kept in order beside the values."""
-_SHARD = 256  # files, about: what a kill costs
+_SHARD = 256  # files, about: at most so many are computed again after a run was killed
 _ROWS = 4096
 
 
@@ -39,43 +40,62 @@ def probe(
     dataset: Any,
     layer: str = "features",
     *,
-    batch: int = 32,
+    batch_size: int = 32,
     fresh: bool = False,
     progress: Progress = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Probe:
-    """The values of a layer's channels on every image of a dataset, from one pass that goes on where it was stopped.
+    """Compute the values of a layer's channels on every image of a dataset, in one pass that can be resumed.
 
-    dataset: a dataset string, a folder, a list of files; a Probe, or the folder of one's store, which is checked.
-    layer: "features", the pooled representation; "logits"; a layer's name, for the spatial means of its output;
-        NAME@cls, for its class token. batch: images at once. fresh: throw away what an earlier pass left.
-    cache: the folder of stores; by default the user's cache. The store is keyed by content (weights, preprocessing,
-        layer, images): the same question finds it again wherever the files have moved.
+    The values are kept in the cache under the content of weights, preprocessing, layer and images. So the same call
+    finds them again, even if the files have moved.
 
-    Images that cannot be read are left out and listed in ``skipped``. Raises UsageError for an unknown layer and for a
-    probe of another one; EncoscopeError when no image can be read, for NaN or infinite values, and for a full disk.
+    Args:
+        encoder: The network.
+        dataset: A dataset string, a folder or a list of files (see ``list_images``); or a Probe, or the folder of its
+            store, which is checked and returned.
+        layer: "features", the pooled representation; "logits"; a layer's name, for the spatial means of its output; or
+            NAME@cls, for its class token.
+        batch_size: Images in a batch, at least 1.
+        fresh: Whether to delete what an earlier pass has stored.
+        progress: See ``encoscope.progress.Progress``.
+        cache_dir: Folder of the cache; the user's cache if left out.
+
+    Returns:
+        The probe. Images that cannot be read are left out and listed in its ``skipped``.
+
+    Raises:
+        UsageError: The layer is unknown, or the probe is of another layer or network.
+        MissingError: The dataset does not exist.
+        EncoscopeError: No image can be read, values are NaN or infinite, or the disk is full.
+
+    Example:
+        ::
+
+            probe = encoscope.probe(encoder, "caltech101:data#train", "features")
+            probe.values[0]  # one value for each feature
     """
-    given = _given(dataset)
-    if given is not None:
-        given.check(encoder, layer)
-        return given
-    if batch < 1:
-        raise UsageError(f"batch is a number from 1 on, not {batch}")
-    reading = _reading(encoder, layer)
+    finished = _open_finished(dataset)
+    if finished is not None:
+        finished.check(encoder, layer)
+        return finished
+    if batch_size < 1:
+        raise UsageError(f"batch_size is a number from 1 on, not {batch_size}")
+    compute = _make_reader(encoder, layer)
     files = list_images(dataset)
     ids = hash_files(files.paths, progress=progress)
-    folder, manifest = _place(encoder, layer, ids, cache)
-    found = None if fresh else _finished(folder, manifest)
-    if found is not None:
-        return _result(found, files)
+    folder, manifest = _locate_store(encoder, layer, ids, cache_dir)
+    existing = None if fresh else _load_complete(folder, manifest)
+    if existing is not None:
+        return _make_result(existing, files)
     with Store.open(folder, manifest, fresh=fresh) as store:
         with track_steps(len(files), "probe", progress) as step:
             step(len(store))
-            for rows, values in _pass(encoder, reading, files, ids, len(store), batch):
+            for rows, values in _pass(encoder, compute, files, ids, len(store), batch_size):
                 store.append(rows, {} if values is None else {"values": values})
                 step(len(rows))
         _finish(store, files)
-    return _result(store, files)
+    return _make_result(store, files)
 
 
 def from_array(
@@ -85,47 +105,72 @@ def from_array(
     layer: str = "features",
     *,
     fresh: bool = False,
-    cache: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Probe:
-    """Put values computed elsewhere where ``probe`` would have put its own, so that all that asks for them finds them.
+    """Store values that were computed elsewhere as a probe, so that later calls of ``probe`` find them.
 
-    values: ``[files, channels]``, or a .npy file of that: a row for each file of the dataset, in its order.
+    Args:
+        encoder: The network that the values belong to.
+        dataset: As for ``probe``.
+        values: ``[files, channels]``, or a .npy file of this: a row for each file of the dataset, in its order.
+        layer: What the channels are, as for ``probe``.
+        fresh: Whether to replace a probe that exists.
+        cache_dir: As for ``probe``.
 
-    Raises UsageError for values that do not fit the dataset or the layer, and for a probe that is there already.
+    Returns:
+        The probe.
+
+    Raises:
+        UsageError: The values do not fit the dataset or the layer, or a probe exists already.
+        MissingError: The file of values or the dataset does not exist.
     """
     files = list_images(dataset)
-    rows_of = values if isinstance(values, np.ndarray) else _mapped(values)
-    check_values(rows_of)
-    wanted = (len(files), _width(encoder, layer))
-    if rows_of.shape != wanted:
+    array = values if isinstance(values, np.ndarray) else _map_array(values)
+    check_values(array)
+    expected = (len(files), _width(encoder, layer))
+    if array.shape != expected:
         raise UsageError(
-            f"values of shape {rows_of.shape} for {wanted[0]} images and {wanted[1]} channels of {layer!r}"
+            f"values of shape {array.shape} for {expected[0]} images and {expected[1]} channels of {layer!r}"
         )
     ids = hash_files(files.paths)
-    folder, manifest = _place(encoder, layer, ids, cache)
-    if not fresh and _finished(folder, manifest) is not None:
+    folder, manifest = _locate_store(encoder, layer, ids, cache_dir)
+    if not fresh and _load_complete(folder, manifest) is not None:
         raise UsageError(f"a probe of these images is there already, in {folder}: replace it with --fresh")
     with Store.open(folder, manifest, fresh=True) as store:
         for start in range(0, len(files), _ROWS):
             chunk = range(start, min(start + _ROWS, len(files)))
             rows = [StoreRow(ids[index], str(files.paths[index]), files.labels[index]) for index in chunk]
-            store.append(rows, {"values": np.asarray(rows_of[chunk.start : chunk.stop], np.float32)})
+            store.append(rows, {"values": np.asarray(array[chunk.start : chunk.stop], np.float32)})
         _finish(store, files)
-    return _result(store, files)
+    return _make_result(store, files)
 
 
 def load(path: str | os.PathLike[str]) -> Probe:
-    """A finished probe from its store's folder. MissingError when there is none, EncoscopeError when it is not done."""
+    """Load a finished probe from the folder of its store.
+
+    Args:
+        path: The folder, as a probe's ``path`` has it.
+
+    Returns:
+        The probe.
+
+    Raises:
+        MissingError: There is no store.
+        UsageError: It is the store of something else.
+        EncoscopeError: The probe is not finished.
+    """
     store = Store.load(path)
     if store.manifest.get("kind") != KIND:
         raise UsageError(f"{os.fspath(path)} is a store of {store.manifest.get('kind')!r}, not of a probe")
     if not store.complete:
-        raise EncoscopeError(f"the probe in {os.fspath(path)} is not finished: run encoscope probe again to go on")
+        raise EncoscopeError(f"the probe in {os.fspath(path)} is not finished: run encoscope probe again to resume it")
     rows = store.rows
-    return _result(store, ImageListing(tuple(Path(row.path or "") for row in rows), tuple(row.label for row in rows)))
+    return _make_result(
+        store, ImageListing(tuple(Path(row.path or "") for row in rows), tuple(row.label for row in rows))
+    )
 
 
-def _mapped(file: str | os.PathLike[str]) -> np.ndarray:
+def _map_array(file: str | os.PathLike[str]) -> np.ndarray:
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -134,7 +179,7 @@ def _mapped(file: str | os.PathLike[str]) -> np.ndarray:
         raise UsageError(f"{os.fspath(file)} is no .npy file of numbers: {error}") from error
 
 
-def _given(dataset: Any) -> Probe | None:
+def _open_finished(dataset: Any) -> Probe | None:
     if isinstance(dataset, Probe):
         return dataset
     if isinstance(dataset, str | os.PathLike) and Path(dataset, "manifest.json").is_file():
@@ -142,26 +187,27 @@ def _given(dataset: Any) -> Probe | None:
     return None
 
 
-def _reading(encoder: Encoder, layer: str) -> Callable[[Tensor], Tensor]:
-    """What gives [batch, channels] of a normalised batch; UsageError for a layer that is not there."""
+def _make_reader(encoder: Encoder, layer: str) -> Callable[[Tensor], Tensor]:
+    """A function from a normalized batch to [batch, channels]; UsageError for a layer that does not exist."""
     if layer == "features":
         return encoder.features
     if layer == "logits":
         _width(encoder, layer)
         return encoder.logits
-    name, mark, token = layer.partition("@")
+    name, separator, token = layer.partition("@")
     info = encoder.layer(name)
-    if not mark:
+    if not separator:
         return lambda pixels: encoder.activations(pixels, info.name)[info.name].maps.mean((2, 3))
     if token != "cls" or not info.prefix:
         raise UsageError(f"layer {name!r} has no token {token!r}" + ("" if info.prefix else ": it has no class token"))
 
-    def class_token(pixels: Tensor) -> Tensor:
+    def read_class_token(pixels: Tensor) -> Tensor:
         prefix = encoder.activations(pixels, info.name)[info.name].prefix
-        assert prefix is not None  # seen in the trial run
+        if prefix is None:
+            raise UsageError(f"layer {name!r} has no class token")
         return prefix[:, 0]
 
-    return class_token
+    return read_class_token
 
 
 def _width(encoder: Encoder, layer: str) -> int:
@@ -174,8 +220,8 @@ def _width(encoder: Encoder, layer: str) -> int:
     return encoder.layer(layer.partition("@")[0]).channels
 
 
-def _place(
-    encoder: Encoder, layer: str, ids: Sequence[str], cache: str | os.PathLike[str] | None
+def _locate_store(
+    encoder: Encoder, layer: str, ids: Sequence[str], cache_dir: str | os.PathLike[str] | None
 ) -> tuple[Path, dict[str, Any]]:
     """The store's folder and manifest. The encoder's digest covers its preprocessing."""
     manifest = {
@@ -187,10 +233,10 @@ def _place(
         "images": len(ids),
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     }
-    return (get_cache_dir("probe") if cache is None else Path(cache)) / content_key(manifest), manifest
+    return resolve_cache_dir(cache_dir, "probe") / content_key(manifest), manifest
 
 
-def _finished(folder: Path, manifest: dict[str, Any]) -> Store | None:
+def _load_complete(folder: Path, manifest: dict[str, Any]) -> Store | None:
     try:
         store = Store.load(folder)
     except MissingError:
@@ -200,55 +246,55 @@ def _finished(folder: Path, manifest: dict[str, Any]) -> Store | None:
 
 def _pass(
     encoder: Encoder,
-    reading: Callable[[Tensor], Tensor],
+    compute: Callable[[Tensor], Tensor],
     files: ImageListing,
     ids: Sequence[str],
     start: int,
-    batch: int,
+    batch_size: int,
 ) -> Iterator[tuple[list[StoreRow], np.ndarray | None]]:
-    """Rows and values of a shard after another, from file ``start`` on.
+    """Rows and values of one shard after another, from file ``start`` on.
 
-    Batches are cut by file number, so that a run that goes on makes the same ones.
+    Batches are cut by file number, so that a resumed run has the same batches.
     """
-    size = batch * max(1, _SHARD // batch)
+    size = batch_size * max(1, _SHARD // batch_size)
     rows: list[StoreRow] = []
     values: list[np.ndarray] = []
     pixels: list[Tensor] = []
     numbers = range(start, len(files))
     for number, (row, image) in zip(
-        numbers, prefetch(partial(_image, encoder, files, ids), numbers, 2 * batch), strict=True
+        numbers, prefetch(partial(_read_row, encoder, files, ids), numbers, 2 * batch_size), strict=True
     ):
         rows.append(row)
         if image is not None:
             pixels.append(image)
         last = number + 1 == len(files)
-        if pixels and (last or (number + 1 - start) % batch == 0):
-            values.append(_values(reading, pixels, rows))
+        if pixels and (last or (number + 1 - start) % batch_size == 0):
+            values.append(_compute_values(compute, pixels, rows))
             pixels = []
         if last or len(rows) == size:
             yield rows, np.concatenate(values) if values else None
             rows, values = [], []
 
 
-def _image(encoder: Encoder, files: ImageListing, ids: Sequence[str], number: int) -> tuple[StoreRow, Tensor | None]:
+def _read_row(encoder: Encoder, files: ImageListing, ids: Sequence[str], number: int) -> tuple[StoreRow, Tensor | None]:
     path, label = files.paths[number], files.labels[number]
     try:
-        photo = read_image(path, channels=encoder.preprocess.channels)
-        pixels = encoder.prepare(photo).pixels
+        image = read_image(path, channels=encoder.preprocess.channels)
+        pixels = encoder.prepare(image).pixels
     except (ImageError, MissingError) as error:
         return StoreRow(ids[number], str(path), label, str(error)), None
-    if photo.id != ids[number]:
+    if image.id != ids[number]:
         raise EncoscopeError(f"{path} changed while the dataset was being read: run it again")
-    return StoreRow(photo.id, str(path), label), pixels
+    return StoreRow(image.id, str(path), label), pixels
 
 
-def _values(reading: Callable[[Tensor], Tensor], pixels: list[Tensor], rows: list[StoreRow]) -> np.ndarray:
-    found = reading(torch.cat(pixels)).float().cpu().numpy()
-    finite = np.isfinite(found).all(1)
+def _compute_values(compute: Callable[[Tensor], Tensor], pixels: list[Tensor], rows: list[StoreRow]) -> np.ndarray:
+    values = compute(torch.cat(pixels)).float().cpu().numpy()
+    finite = np.isfinite(values).all(1)
     if not finite.all():
-        row = [row for row in rows if row.done][-len(found) :][int(finite.argmin())]
+        row = [row for row in rows if row.done][-len(values) :][int(finite.argmin())]
         raise EncoscopeError(f"{row.path} gives NaN or infinite values: check the weights, or use precision fp32")
-    return found
+    return values
 
 
 def _finish(store: Store, files: ImageListing) -> None:
@@ -321,8 +367,8 @@ class ChannelSummary:
         return *self.moments.finalize(), self.top.finalize()[1]
 
 
-def _result(store: Store, files: ImageListing) -> Probe:
-    """What a finished store says of the files, which may have moved since."""
+def _make_result(store: Store, files: ImageListing) -> Probe:
+    """The probe of a finished store; the files may have moved since."""
     moments, top = store.state("moments"), store.state("top")
     if moments is None or top is None:
         raise EncoscopeError(f"{store.path} is damaged: start over with --fresh")

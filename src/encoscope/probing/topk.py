@@ -1,4 +1,4 @@
-"""The images at which each channel is strongest, over a stream."""
+"""The images on which each channel is strongest, over a stream."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from encoscope.errors import UsageError
 
 
 class TopK:
-    """The k largest values of each channel and whose they are: ``partial_fit``, ``merge``, ``finalize``.
+    """The k largest values of each channel, and their images: ``partial_fit``, ``merge``, ``finalize``.
 
-    k: how many are kept; of fewer images all. Ties go to the smaller number of the image (its rank by id), so that
-    order, batches and workers do not matter.
+    Ties go to the image of smaller number (its rank by id), so the result does not depend on order, batches and
+    workers.
+
+    Args:
+        k: How many values are kept, at least 1; all if there are fewer images.
+        channels: Number of channels.
+
+    Example:
+        >>> values, images = TopK(1, 2).partial_fit(np.array([[1.0, 5.0], [2.0, 4.0]]), np.arange(2)).finalize()
+        >>> images.tolist()
+        [[1, 0]]
     """
 
     def __init__(self, k: int, channels: int) -> None:
@@ -24,25 +33,43 @@ class TopK:
         self._images = np.empty((0, channels), np.int64)
 
     def partial_fit(self, values: Float[np.ndarray, "images channels"], images: Integer[np.ndarray, " images"]) -> TopK:
-        """Add images by number; no image twice."""
+        """Add images.
+
+        Args:
+            values: The value of each channel on each image.
+            images: The images' numbers; none may be added twice.
+
+        Returns:
+            This object.
+        """
         values = values.astype(np.float32, copy=False)
         if len(self._values) == self.k:  # most values are below the k-th already
             need = int((values >= self._values[-1]).sum(0).max(initial=0))
             if need == 0:
                 return self
             if need < len(values):
-                places = np.argpartition(-values, need - 1, axis=0)[:need]
-                return self._keep(np.take_along_axis(values, places, 0), images[places])
+                indices = np.argpartition(-values, need - 1, axis=0)[:need]
+                return self._keep(np.take_along_axis(values, indices, 0), images[indices])
         return self._keep(values, np.broadcast_to(images[:, None], values.shape))
 
     def merge(self, other: TopK) -> TopK:
-        """Add another worker's images."""
+        """Add the images of another worker.
+
+        Args:
+            other: The top of other images, with the same k and channels.
+
+        Returns:
+            This object.
+
+        Raises:
+            UsageError: k or the number of channels is another.
+        """
         if (other.k, other.channels) != (self.k, self.channels):
             raise UsageError(f"the top {other.k} of {other.channels} channels do not fit {self.k} of {self.channels}")
         return self._keep(other._values, other._images)
 
     def finalize(self) -> tuple[Float[np.ndarray, "k channels"], Integer[np.ndarray, "k channels"]]:
-        """(values, image numbers), the largest first."""
+        """Return (values, image numbers) for each channel, the largest value first."""
         return self._values, self._images
 
     def _keep(self, values: np.ndarray, images: np.ndarray) -> TopK:

@@ -64,7 +64,7 @@ def find_patch_references(
             patch=side,
             scoring=scoring,
             candidates=candidates,
-            batch=batch,
+            batch_size=batch,
             progress=progress,
         )
         for number, patches in zip(missing, searched, strict=True):
