@@ -64,7 +64,7 @@ def cut_box(photo: LoadedImage, box: Box, size: tuple[int, int], interpolation: 
     return resize_image(photo.pixels[y0 : y1 + 1, x0 : x1 + 1], size, interpolation)
 
 
-def compute_crops(cams: Sequence[Float[Tensor, "rows columns"]], geometry: Geometry, share: float) -> list[Crop]:
+def compute_crops(cams: Sequence[Float[Tensor, "_rows _columns"]], geometry: Geometry, share: float) -> list[Crop]:
     """The crops that some maps of one image ask for."""
     boxes = find_largest_boxes(compute_masks(cams, geometry.canvas, share).numpy())
     height, width = geometry.original
