@@ -14,7 +14,7 @@ from encoscope.cli.app import run as cli
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report
 from encoscope.metrics import Interval
-from encoscope.reproduce.registry import EXPERIMENTS, experiment
+from encoscope.reproduce.registry import EXPERIMENTS, find_experiment
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ def test_further_tables_stand_below_the_first(report: Report, tmp_path: Path) ->
 
 def test_names_are_checked() -> None:
     with pytest.raises(UsageError, match="nearest: nave-fig6"):
-        experiment("nave-fig66")
+        find_experiment("nave-fig66")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_there(name: str) -> None:
-    assert callable(experiment(name).load())
+    assert callable(find_experiment(name).load())
 
 
 def test_listed_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,12 @@ from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon.captions.build import embed_captions
 from encoscope.metrics import Interval, auc_mad
+from encoscope.reproduce import inputs
 from encoscope.reproduce.falcon import coverage, failure, harness, transfer
-from encoscope.reproduce.registry import EXPERIMENTS, experiment
+from encoscope.reproduce.registry import EXPERIMENTS, find_experiment
 from support import described_network as world
 
-NAMES = [name for name in EXPERIMENTS if name.startswith("falcon-")]
+NAMES = [name for name in EXPERIMENTS if name.startswith("falcon-") and name != "falcon-zoo"]
 
 
 def other() -> Encoder:
@@ -34,8 +35,8 @@ def squares(tmp_path, monkeypatch):
     """Photos of coloured squares to make and to test descriptions, captions of a model that reads colours."""
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     networks = {"colours": world.encoder, "other": other}
-    monkeypatch.setattr(harness, "load", lambda model, **_: networks[model]())
-    monkeypatch.setattr(coverage, "untrained_copy", lambda encoder, seed: other())
+    monkeypatch.setattr(inputs, "load", lambda model, **_: networks[model]())
+    monkeypatch.setattr(coverage, "untrained_copy", lambda encoder, random_state: other())
     monkeypatch.setattr(harness.vlm, "load", lambda *_, **__: world.Reader())
     embed_captions(world.CAPTIONS, world.Reader(), tmp_path / "store")
     world.write_photos(tmp_path / "made", 60)
@@ -55,12 +56,12 @@ def models_of(name: str) -> tuple[str, ...]:
 
 
 def options_of(name: str) -> dict[str, object]:
-    return {"more_than": 3, "deviations": 0.5} if name in ("falcon-fig4-groups", "falcon-coverage") else {}
+    return {"more_than": 3, "alpha_stds": 0.5} if name in ("falcon-fig4-groups", "falcon-coverage") else {}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_runs(name: str, squares) -> None:
-    report = experiment(name).load()(asked(squares, *models_of(name), **options_of(name)))
+    report = find_experiment(name).load()(asked(squares, *models_of(name), **options_of(name)))
     assert report.name == name and report.rows and report.notes
     assert len({tuple(row) for row in report.rows}) == 1
     for row in report.rows:
@@ -74,17 +75,17 @@ def test_every_name_runs(name: str, squares) -> None:
 
 
 def test_contrast_is_held_against_none(squares) -> None:
-    report: Report = experiment("falcon-fig3-contrast").load()(asked(squares, limit=3))
+    report: Report = find_experiment("falcon-fig3-contrast").load()(asked(squares, limit=3))
     *features, mean = report.rows
     tested = [row for row in features if row["difference"] is not None]
     assert tested and mean["difference"].value == pytest.approx(np.mean([row["difference"] for row in tested]))
 
 
 def test_coverage_counts_features(squares) -> None:
-    report = experiment("falcon-coverage").load()(asked(squares, limit=None, more_than=3))
+    report = find_experiment("falcon-coverage").load()(asked(squares, limit=None, more_than=3))
     by_name = {row["of the features"]: row for row in report.rows}
-    found = harness.described(
-        harness.fitted(asked(squares), {**harness.DEFAULTS, **asked(squares).options}, world.encoder()),
+    found = harness.describe_units(
+        harness.fit_falcon(asked(squares), {**harness.DEFAULTS, **asked(squares).options}, world.encoder()),
         [f"features:{index}" for index in range(6)],
     )
     assert by_name["alone: it has concepts"]["ours"].value == np.mean([item.explained for item in found])
@@ -97,31 +98,31 @@ def test_coverage_counts_features(squares) -> None:
 def test_answers_change_without_the_features_they_rest_on() -> None:
     encoder = world.encoder()  # class i is feature i
     h = np.array([3.0, 2.0, 1.0, 0.5, 0.0, 4.0], dtype=np.float32)
-    answer, often = failure.changed(encoder, h, [0], seed=0)
+    answer, often = failure.remove_features(encoder, h, [0], seed=0)
     assert answer == 1 and often == 0.0  # no other single feature is what the answer rests on
-    answer, often = failure.changed(encoder, h, [3], seed=0)
+    answer, often = failure.remove_features(encoder, h, [3], seed=0)
     assert answer == 0 and often == pytest.approx(0.25, abs=0.15)  # of the four other active ones it is one
 
 
 def test_failures_are_photos_of_another_class(squares) -> None:
     encoder, text = other(), str(squares / "test")
-    found = failure.misclassified(encoder, text, 4, asked(squares))
+    found = failure.find_misclassified(encoder, text, 4, asked(squares))
     assert len(found) == 4
     for path, label in found:
         assert path.parent.name == world.NAMES[label] and int(encoder.logits(path).argmax()) != label
-    with pytest.raises(UsageError, match="takes every photo of"):
-        failure.misclassified(world.encoder(), text, 4, asked(squares))
+    with pytest.raises(UsageError, match="takes every image of"):
+        failure.find_misclassified(world.encoder(), text, 4, asked(squares))
 
 
 def test_carried_concepts_are_held_against_the_photos(squares) -> None:
-    report = experiment("falcon-transfer").load()(asked(squares, "colours", "other", limit=3))
+    report = find_experiment("falcon-transfer").load()(asked(squares, "colours", "other", limit=3))
     *features, mean, gain = report.rows
     assert mean["feature"] == "mean" and gain["feature"] == "carried - permuted"
-    falcon = harness.fitted(asked(squares), {**harness.DEFAULTS, **asked(squares).options}, other())
-    space = harness.features(falcon)
+    falcon = harness.fit_falcon(asked(squares), {**harness.DEFAULTS, **asked(squares).options}, other())
+    space = harness.feature_space(falcon)
     number = int(features[0]["feature"].rpartition(":")[2])
     (concept, *_) = falcon.describe([f"features:{number}"])[0].concepts
-    ours = transfer.predicts(falcon, number, [concept])
+    ours = transfer.compute_predictive_auc(falcon, number, [concept])
     values = space.heldout.h[:, number]
     strong = values > space.thresholds.alpha
     if not 5 <= strong.sum() <= len(strong) // 2:
@@ -134,10 +135,10 @@ def test_carried_concepts_are_held_against_the_photos(squares) -> None:
 
 def test_wrong_usage_is_told(squares) -> None:
     with pytest.raises(UsageError, match=r"no setting 'captains' .nearest: captions"):
-        experiment("falcon-fig2").load()(asked(squares, captains="x"))
-    with pytest.raises(UsageError, match="need --dataset, photos to probe"):
-        experiment("falcon-coverage").load()(EvaluationRequest(("colours",)))
+        find_experiment("falcon-fig2").load()(asked(squares, captains="x"))
+    with pytest.raises(UsageError, match="need --dataset, images to probe"):
+        find_experiment("falcon-coverage").load()(EvaluationRequest(("colours",)))
     with pytest.raises(UsageError, match="takes two models"):
-        experiment("falcon-transfer").load()(asked(squares, "colours"))
+        find_experiment("falcon-transfer").load()(asked(squares, "colours"))
     with pytest.raises(UsageError, match="no public weights"):
-        experiment("falcon-fig2").load()(asked(squares, "paper"))
+        find_experiment("falcon-fig2").load()(asked(squares, "paper"))

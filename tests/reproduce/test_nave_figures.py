@@ -15,7 +15,7 @@ from encoscope.evaluation.report import EvaluationRequest
 from encoscope.images import Geometry, read_image
 from encoscope.nave import Segmentation
 from encoscope.reproduce.nave import class_figures, figures
-from encoscope.reproduce.registry import EXPERIMENTS, experiment
+from encoscope.reproduce.registry import EXPERIMENTS, find_experiment
 
 CNN, VIT = "timm:resnet10t@untrained", "zoo:vit-caltech101@untrained"
 
@@ -114,7 +114,7 @@ def test_what_is_uncovered_keeps_its_colours(photos: Path) -> None:
 
 def test_every_experiment_can_be_loaded() -> None:
     for name in EXPERIMENTS:
-        assert callable(experiment(name).load())
+        assert callable(find_experiment(name).load())
 
 
 def test_the_command_writes_a_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

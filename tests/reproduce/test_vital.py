@@ -14,11 +14,10 @@ from encoscope.errors import MissingError, UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.images import LabelledImages, datasets
 from encoscope.metrics import Interval, frechet_distance, squared_mmd
-from encoscope.reproduce import inputs
-from encoscope.reproduce.inputs import of_the_network
-from encoscope.reproduce.registry import EXPERIMENTS, experiment
+from encoscope.reproduce.inputs import select_network_classes
+from encoscope.reproduce.registry import EXPERIMENTS, find_experiment
 from encoscope.reproduce.vital import ablations, embedding, harness, hidden_units, image_cache, judge, published, tables
-from encoscope.reproduce.vital.harness import Bench, Draws
+from encoscope.reproduce.vital.harness import Bench, SeededImages
 from support.visualized_network import NAMES, Colours, reader, tiny, write_photos
 
 TABLES = [name for name in EXPERIMENTS if name.startswith("vital-table")]
@@ -35,7 +34,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setitem(datasets._READERS, "squares", reader(tmp_path / "data"))
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     for module in (image_cache, harness):
-        monkeypatch.setattr(module, "encoder_of", lambda model, how=(): encoders[model])
+        monkeypatch.setattr(module, "load_cached_encoder", lambda model, load_options=(): encoders[model])
         monkeypatch.setattr(module, "CANDIDATES", 5)
     monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colours())
     return tmp_path
@@ -66,7 +65,7 @@ def well_formed(report: Report, name: str, folder) -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_runs(name: str, world) -> None:
     options = {"layer": "3"} if name == "vital-table3" else {}
-    report = experiment(name).load()(asked(**options))
+    report = find_experiment(name).load()(asked(**options))
     well_formed(report, name, world / "out")
     assert all(row.get("difference") is None for row in report.rows)  # a stand-in's are no differences from the paper
     assert any(row.get("paper") is not None for row in report.rows) or name == "vital-table4"
@@ -76,7 +75,7 @@ def test_every_table_runs(name: str, world) -> None:
 def test_every_figure_runs(name: str, world) -> None:
     options: dict[str, object] = {"layer": "3"} if name in INSIDE else {}
     options |= {"numbers": "2,5"} if name == "vital-fig12" else {"concepts": 2} if name in CONCEPTS else {}
-    report = experiment(name).load()(asked(limit=1 if name in INSIDE else 2, **options))
+    report = find_experiment(name).load()(asked(limit=1 if name in INSIDE else 2, **options))
     well_formed(report, name, world / "out")
     assert report.pictures and all(picture.width > 100 for picture in report.pictures.values())
 
@@ -84,11 +83,11 @@ def test_every_figure_runs(name: str, world) -> None:
 def test_relevant_channels_are_told_from_active_ones() -> None:
     active = torch.tensor([1.0, 5.0, 3.0, 0.0])[:, None, None].expand(4, 2, 2)
     relevant = torch.tensor([8.0, 1.0, 1.0, 0.0])[:, None, None].expand(4, 2, 2)
-    assert hidden_units.two_channels(active, relevant) == (0, 1)
-    np.testing.assert_allclose(hidden_units.shares_of(relevant), [0.8, 0.1, 0.1, 0.0])
-    assert hidden_units.commonest(["b", "a", None, "a"]) == ("a", 0.5)
-    assert hidden_units.commonest([None]) == (None, None)
-    coloured = hidden_units.heat(torch.tensor([[0.0, 1.0], [0.5, 0.0]]))
+    assert hidden_units.choose_two_channels(active, relevant) == (0, 1)
+    np.testing.assert_allclose(hidden_units.compute_relevance_shares(relevant), [0.8, 0.1, 0.1, 0.0])
+    assert hidden_units.find_commonest_label(["b", "a", None, "a"]) == ("a", 0.5)
+    assert hidden_units.find_commonest_label([None]) == (None, None)
+    coloured = hidden_units.draw_heatmap(torch.tensor([[0.0, 1.0], [0.5, 0.0]]))
     assert coloured.shape == (32, 32, 3) and coloured[0, -1].sum() > coloured[-1, 0].sum() > coloured[0, 0].sum()
 
 
@@ -96,22 +95,22 @@ def test_distances_from_centres_are_in_those_of_the_classs_photos() -> None:
     real = np.array([[0.0, 0.0], [2.0, 0.0], [10.0, 0.0], [10.0, 4.0]])
     labels = np.array([3, 3, 7, 7])  # centres (1, 0) and (10, 2); mean distances 1 and 2
     made, own = np.array([[1.0, 3.0], [1.0, 1.0], [10.0, 6.0]]), np.array([3, 7, 7])
-    nearest, distance = embedding.beside_centres(real, labels, made, own)
+    nearest, distance = embedding.compute_center_distances(real, labels, made, own)
     np.testing.assert_allclose(nearest, [1, 0, 1])
     np.testing.assert_allclose(distance, [3.0, np.hypot(9, 1) / 2, 2.0])
 
 
 def test_opacity_and_roughness(tmp_path) -> None:
-    assert ablations.half_of(np.ones((4, 5))) == 0.5
-    assert ablations.half_of(np.eye(10)) == 0.05 and ablations.half_of(np.zeros((2, 2))) is None
+    assert ablations.compute_half_share(np.ones((4, 5))) == 0.5
+    assert ablations.compute_half_share(np.eye(10)) == 0.05 and ablations.compute_half_share(np.zeros((2, 2))) is None
     pixels = np.zeros((4, 4, 3), np.uint8)
     pixels[:, ::2] = 255
     Image.fromarray(pixels).save(tmp_path / "stripes.png")
-    assert ablations.roughness(tmp_path / "stripes.png") == pytest.approx(0.5)  # all across, none down
+    assert ablations.compute_roughness(tmp_path / "stripes.png") == pytest.approx(0.5)  # all across, none down
 
 
 def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
-    report = tables.comparison(2, asked(seeds=2))
+    report = tables.compare_methods(2, asked(seeds=2))
     rows = {(row["method"], row["setup"], row["measure"]): row for row in report.rows}
     assert rows["vital", "", "FID, own features"]["paper"] == 58.79
     assert rows["vital", "", "zero-shot top-1"]["paper"] == pytest.approx(0.6662)
@@ -119,13 +118,13 @@ def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
     assert rows["maco", "r: 224", "accuracy"]["images"] == 4 and rows["real photos", "rightly classified", "accuracy"]
 
     bench = Bench(asked(seeds=2), {**harness.DEFAULTS, **tables.OPTIONS, "steps": 2, "seeds": 2}, "tiny")
-    labels = bench.classes()
-    made = bench.drawn("vital", [f"class:{label}" for label in labels])
+    labels = bench.choose_classes()
+    made = bench.visualize_seeds("vital", [f"class:{label}" for label in labels])
     with torch.no_grad():
         features = [bench.encoder.features(path)[0].double().numpy() for path in made.all]
         real = [
             bench.encoder.features(path)[0].double().numpy()
-            for path, label in zip(bench.real.paths, bench.real.labels, strict=True)
+            for path, label in zip(bench.real_images.paths, bench.real_images.labels, strict=True)
             if label in labels
         ]
         answers = [int(bench.encoder.logits(path).argmax()) for path in made.all]
@@ -133,17 +132,17 @@ def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
     assert row == pytest.approx(frechet_distance(np.array(real), np.array(features)), rel=1e-4, abs=1e-6)
     assert rows["vital", "", "accuracy"]["ours"].value == np.mean(np.array(answers) == [*labels, *labels])
     assert np.isfinite(squared_mmd(np.array(real), np.array(features)))
-    assert bench.real.paths[0].parts[-3] == "test"  # compared with other photos than it was made from
+    assert bench.real_images.paths[0].parts[-3] == "test"  # compared with other photos than it was made from
 
 
 def test_what_a_channel_answers_to_its_pictures(world) -> None:
     report = tables.table3(asked(limit=1, layer="3"))
     assert [(row["method"], row["measure"]) for row in report.rows][:2] == [("fourier", "AUC"), ("fourier", "MAD")]
     bench = Bench(asked(layer="3"), {**harness.DEFAULTS, "steps": 2, "layer": "3"}, "tiny")
-    (unit,) = Bench(asked(limit=1, layer="3"), {**harness.DEFAULTS, "steps": 2, "layer": "3"}, "tiny").channels()
-    (path,) = bench.pictures("vital", [unit])
+    (unit,) = Bench(asked(limit=1, layer="3"), {**harness.DEFAULTS, "steps": 2, "layer": "3"}, "tiny").choose_channels()
+    (path,) = bench.visualize("vital", [unit])
     value = float(bench.encoder.activations(path, "3")["3"].maps[0, int(unit[2:])].mean())
-    control = bench.strongest(unit)
+    control = bench.strongest_activations(unit)
     auc = np.mean((value > control) + 0.5 * (value == control))
     assert report.rows[4]["ours"].value == pytest.approx(auc)
     assert report.rows[5]["ours"].value == pytest.approx((value - control.mean()) / control.std(ddof=1), rel=1e-4)
@@ -162,21 +161,21 @@ def test_the_two_likeliest_classes(world) -> None:
 def test_pictures_are_kept_and_made_anew_when_asked(world, monkeypatch) -> None:
     request = asked()
     first = tables.table5(request)
-    monkeypatch.setattr(image_cache, "make", lambda part: pytest.fail(f"{part.units} was made again"))
+    monkeypatch.setattr(image_cache, "make_images", lambda part: pytest.fail(f"{part.units} was made again"))
     assert tables.table5(request).rows == first.rows
     made = []
-    monkeypatch.setattr(image_cache, "make", lambda part: (made.append(part.units), original(part)))
+    monkeypatch.setattr(image_cache, "make_images", lambda part: (made.append(part.units), original(part)))
     tables.table5(EvaluationRequest(request.models, request.datasets, 1, 0, {}, {"steps": 2}, True, False))
     assert len(made) == 5  # a picture for each number of references
 
 
-original = image_cache.make
+original = image_cache.make_images
 
 
 def test_wrong_usage_is_told(world, monkeypatch) -> None:
     with pytest.raises(UsageError, match=r"no setting 'step' .nearest: steps"):
         tables.table1(EvaluationRequest(("tiny",), ("squares:x#train",), options={"step": 2}))
-    with pytest.raises(UsageError, match="need --dataset, labelled photos"):
+    with pytest.raises(UsageError, match="need --dataset, labelled images"):
         tables.table1(EvaluationRequest(("tiny",)))
     with pytest.raises(UsageError, match=r"no network 'ResNet' .nearest: ResNet50"):
         tables.table3(asked("ResNet=tiny"))
@@ -188,7 +187,7 @@ def test_wrong_usage_is_told(world, monkeypatch) -> None:
         tables.table5(asked(numbers="5,ten"))
     stripes = LabelledImages((world / "x.png",), (0,), ("stripes",))
     with pytest.raises(UsageError, match="no label of 'stripes' is a class of"):
-        of_the_network(tiny(1.0), stripes, "stripes")
+        select_network_classes(tiny(1.0), stripes, "stripes")
 
     def absent(*_, **__):
         raise MissingError("zoo:clip-caltech101 is not in this installation")
@@ -200,10 +199,10 @@ def test_wrong_usage_is_told(world, monkeypatch) -> None:
 
 def test_networks_are_those_of_the_paper_or_stand_for_them() -> None:
     names = tuple(published.WEIGHTS)
-    assert inputs.networks(EvaluationRequest(), names) == dict(published.STAND_INS)
-    assert inputs.networks(EvaluationRequest(("paper",)), names) == dict(published.WEIGHTS)
+    assert harness.resolve_networks(EvaluationRequest(), names) == dict(published.STAND_INS)
+    assert harness.resolve_networks(EvaluationRequest(("paper",)), names) == dict(published.WEIGHTS)
     given = ("ViT-L-16=zoo:vit-caltech101", "torchvision:densenet121", "timm:resnet50")
-    assert inputs.networks(EvaluationRequest(given), names) == {
+    assert harness.resolve_networks(EvaluationRequest(given), names) == {
         "ResNet50": "timm:resnet50",
         "DenseNet121": "torchvision:densenet121",
         "ViT-L-16": "zoo:vit-caltech101",
@@ -213,12 +212,12 @@ def test_networks_are_those_of_the_paper_or_stand_for_them() -> None:
 def test_photos_bear_the_networks_classes(tmp_path) -> None:
     encoder = tiny(1.0)
     files = tuple(tmp_path / f"{number}.png" for number in range(3))
-    found = of_the_network(encoder, LabelledImages(files, (0, 1, 2), ("Blue", "sky", "red")), "here")
+    found = select_network_classes(encoder, LabelledImages(files, (0, 1, 2), ("Blue", "sky", "red")), "here")
     assert found.paths == (files[0], files[2]) and found.labels == (2, 0) and found.classes == NAMES
 
 
 def test_seeds_of_a_unit_count_once() -> None:
     first, second = ([Path(f"{name}{seed}") for name in "ab"] for seed in (0, 1))
-    made = Draws([first, second])
-    assert made.all == [*first, *second] and made.of(1) == [first[1], second[1]] and len(made) == 4
-    np.testing.assert_allclose(made.by_unit(np.array([1.0, 0.0, 0.0, 0.0])), [0.5, 0.0])
+    made = SeededImages([first, second])
+    assert made.all == [*first, *second] and made.of_unit(1) == [first[1], second[1]] and len(made) == 4
+    np.testing.assert_allclose(made.average_seeds(np.array([1.0, 0.0, 0.0, 0.0])), [0.5, 0.0])

@@ -37,15 +37,18 @@ def reproduce(
 
     NAME.json, NAME.csv, NAME.md and pictures go into the output folder. Run again after an interruption, it goes on.
     """
-    from encoscope.reproduce.registry import EXPERIMENTS, experiment
+    from encoscope.reproduce.registry import EXPERIMENTS, find_experiment
 
     common = common or Common()
     if name == "list":
         width = max(map(len, EXPERIMENTS))
-        for key, found in EXPERIMENTS.items():
-            say(f"{key.ljust(width)}  {found.title}" + (f" (data: {found.datasets})" if found.datasets else ""))
+        for key, experiment in EXPERIMENTS.items():
+            say(
+                f"{key.ljust(width)}  {experiment.title}"
+                + (f" (data: {experiment.datasets})" if experiment.datasets else "")
+            )
         return 0
-    chosen = experiment(name)
+    chosen = find_experiment(name)
 
     from encoscope import results
     from encoscope.errors import UsageError

@@ -11,74 +11,93 @@ from encoscope.reproduce.falcon.harness import (
     DEFAULTS,
     DINO,
     SIMCLR,
+    STAND_IN,
     auc_of,
-    described,
-    encoders,
-    firing,
-    fitted,
-    report,
-    stacked,
-    words,
+    build_report,
+    describe_units,
+    describe_with_members,
+    draw_active_features,
+    fit_falcon,
+    join_words,
+    stack_sheets,
 )
-from encoscope.reproduce.falcon.zoo import beside_members
+from encoscope.reproduce.inputs import load_encoders
 
-TRUTH = (
-    "AUC: how well the concepts' similarity to photos that the description was not made from tells those that activate "
+HELDOUT_NOTE = (
+    "AUC: how well the concepts' similarity to images that the description was not made from tells those that activate "
     "the feature from others, [95 % bootstrap interval], 0.5 by chance."
 )
 
 
 def fig2(request: EvaluationRequest) -> Report:
-    """Concepts of some features: highly activating photos, the parts that were cropped, the lowly activating ones."""
-    asked = request.settings({**DEFAULTS, "least": 5})
-    (encoder,) = encoders(request, None)[:1]
-    falcon = fitted(request, asked, encoder, control=("permuted",))
-    found = described(falcon, firing(falcon, request, 4, asked["least"]))
+    """Describe features: highly activating images, the regions that were cropped, and the lowly activating images.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The table, with the sheets of the features.
+
+    Source: FALCON, Fig. 2.
+    """
+    settings = request.settings({**DEFAULTS, "min_images": 5})
+    (encoder,) = load_encoders(request, (STAND_IN,), ())[:1]
+    falcon = fit_falcon(request, settings, encoder, control=("permuted",))
+    descriptions = describe_units(falcon, draw_active_features(falcon, request, 4, settings["min_images"]))
     rows = [
         {
             "feature": item.unit,
             "method": item.method,
             "images": item.images,
             "lowly activating": len(item.low),
-            "concepts": words(item),
+            "concepts": join_words(item),
             "spurious": ", ".join(concept.word for concept in item.spurious[:5]),
             "clarity": item.clarity,
             "AUC": auc_of(item),
             "permuted": None if item.heldout is None else item.heldout.controls.get("permuted"),
         }
-        for item in found
+        for item in descriptions
     ]
     notes = [
-        f"Features at random among those that at least {asked['least']} photos activate highly (of all, where "
-        'there are none: then the strongest photos stand in, as "falcon, top-k"); the paper does not say how it chose.',
-        f"{TRUTH} permuted: the same concepts and other features' photos.",
+        f"Features at random among those that at least {settings['least']} images activate highly (of all, where "
+        'there are none: then the strongest images stand in, as "falcon, top-k"); the paper does not say how it chose.',
+        f"{HELDOUT_NOTE} permuted: the same concepts and other features' images.",
     ]
-    return report(
+    return build_report(
         "falcon-fig2",
         "concepts of features (Fig. 2)",
         rows,
         falcon,
         request,
-        asked,
+        settings,
         notes=notes,
-        pictures={"falcon-fig2": stacked([item.sheet() for item in found])},
+        sheets={"falcon-fig2": stack_sheets([item.sheet() for item in descriptions])},
         paper=SIMCLR,
     )
 
 
-def contrast(request: EvaluationRequest) -> Report:
-    """What the lowly activating photos take away: the concepts with and without contrast, and what each predicts."""
-    asked = request.settings({**DEFAULTS, "least": 5})
-    (encoder,) = encoders(request, None)[:1]
-    falcon = fitted(request, asked, encoder)
-    units = firing(falcon, request, 6, asked["least"])
-    plain = fitted(request, asked, encoder, contrast=False)
-    pairs = list(zip(described(falcon, units), described(plain, units), strict=True))
+def fig3(request: EvaluationRequest) -> Report:
+    """Show what the lowly activating images take away: concepts with and without contrast, and what each predicts.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The table, with the sheets of the features.
+
+    Source: FALCON, Fig. 3 and Eq. 2.
+    """
+    settings = request.settings({**DEFAULTS, "min_images": 5})
+    (encoder,) = load_encoders(request, (STAND_IN,), ())[:1]
+    falcon = fit_falcon(request, settings, encoder)
+    units = draw_active_features(falcon, request, 6, settings["min_images"])
+    without = fit_falcon(request, settings, encoder, contrast=False)
+    pairs = list(zip(describe_units(falcon, units), describe_units(without, units), strict=True))
     rows: list[dict[str, Any]] = [
         {
             "feature": ours.unit,
-            "with contrast": words(ours),
-            "without": words(other),
+            "with contrast": join_words(ours),
+            "without": join_words(other),
             "spurious": ", ".join(concept.word for concept in ours.spurious[:5]),
             "lowly activating": len(ours.low),
             "AUC with": auc_of(ours),
@@ -89,58 +108,67 @@ def contrast(request: EvaluationRequest) -> Report:
     ]
     rows.append({**dict.fromkeys(rows[0]), "feature": "mean", **_means(pairs, request.seed)})
     notes = [
-        "spurious: concepts of the lowly activating photos, which are like the others but for the feature (Eq. 2).",
-        f"{TRUTH} mean: over features, [95 % bootstrap interval over features], the difference paired.",
+        "spurious: concepts of the lowly activating images, which are like the others but for the feature (Eq. 2).",
+        f"{HELDOUT_NOTE} mean: over features, [95 % bootstrap interval over features], the difference paired.",
     ]
-    return report(
+    return build_report(
         "falcon-fig3-contrast",
         "what contrast takes away (Fig. 3)",
         rows,
         falcon,
         request,
-        asked,
+        settings,
         notes=notes,
-        pictures={"falcon-fig3-contrast": stacked([ours.sheet() for ours, _ in pairs])},
+        sheets={"falcon-fig3-contrast": stack_sheets([ours.sheet() for ours, _ in pairs])},
         paper="one feature, whose spurious concepts are 'dog' and 'white'",
     )
 
 
-def groups(request: EvaluationRequest) -> Report:
-    """Features that are highly activated together, beside each of them alone."""
-    asked = request.settings({**DEFAULTS, "more_than": 10, "largest": 2})
-    (encoder,) = encoders(request, DINO)[:1]
-    falcon = fitted(request, asked, encoder)
-    together = falcon.groups(more_than=asked["more_than"], largest=asked["largest"], embed=False)
-    found = beside_members(falcon, together[: request.limit or 6])
+def fig4(request: EvaluationRequest) -> Report:
+    """Describe features that are highly activated together, beside each of them alone.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The table, with the sheets of two groups.
+
+    Source: FALCON, Fig. 4.
+    """
+    settings = request.settings({**DEFAULTS, "more_than": 10, "largest": 2})
+    (encoder,) = load_encoders(request, (STAND_IN,), (DINO,))[:1]
+    falcon = fit_falcon(request, settings, encoder)
+    groups = falcon.groups(more_than=settings["more_than"], largest=settings["largest"], embed=False)
+    described = describe_with_members(falcon, groups[: request.limit or 6])
     rows: list[dict[str, Any]] = []
-    for whole, parts in found:
-        rows += [_member(whole, "group"), *(_member(part, "feature") for part in parts)]
-    rows += _gains(found, request.seed)
+    for whole, members in described:
+        rows += [_member(whole, "group"), *(_member(member, "feature") for member in members)]
+    rows += _gains(described, request.seed)
     notes = [
-        f"The groups of at most {asked['largest']} features that the most photos share ({len(together)} groups have "
-        f"more than {asked['more_than']} photos); the authors keep groups of more than 10. clarity: mean cosine of the "
-        "pairs of crops.",
+        f"The groups of at most {settings['largest']} features that the most images share ({len(groups)} groups have "
+        f"more than {settings['more_than']} images); the authors keep groups of more than 10. clarity: mean cosine of "
+        "the pairs of crops.",
         "gain: the group's figure less the best of its features', mean over groups, [95 % bootstrap interval].",
-        TRUTH,
+        HELDOUT_NOTE,
     ]
-    if not found:
-        notes.insert(0, "No group of features: give --set more_than=N with a smaller N, or more photos.")
-        rows = [_blank("none")]
-    sheets = [item.sheet() for whole, parts in found[:2] for item in (whole, *parts)]
-    return report(
+    if not described:
+        notes.insert(0, "No group of features: give --set more_than=N with a smaller N, or more images.")
+        rows = [_empty_row("none")]
+    sheets = [item.sheet() for whole, members in described[:2] for item in (whole, *members)]
+    return build_report(
         "falcon-fig4-groups",
         "groups of features beside single ones (Fig. 4)",
         rows,
         falcon,
         request,
-        asked,
+        settings,
         notes=notes,
-        pictures={"falcon-fig4-groups": stacked(sheets)} if sheets else {},
+        sheets={"falcon-fig4-groups": stack_sheets(sheets)} if sheets else {},
         paper="" if encoder.source == DINO else "DINO's ResNet-50, trained on ImageNet",
     )
 
 
-def _blank(kind: str) -> dict[str, Any]:
+def _empty_row(kind: str) -> dict[str, Any]:
     return {"kind": kind, **dict.fromkeys(("unit", "images", "concepts", "clarity", "AUC"))}
 
 
@@ -149,29 +177,29 @@ def _member(item: Description, kind: str) -> dict[str, Any]:
         "kind": kind,
         "unit": item.unit,
         "images": item.images,
-        "concepts": words(item),
+        "concepts": join_words(item),
         "clarity": item.clarity,
         "AUC": auc_of(item),
     }
 
 
-def _gains(found: list[tuple[Description, list[Description]]], seed: int) -> list[dict[str, Any]]:
+def _gains(described: list[tuple[Description, list[Description]]], seed: int) -> list[dict[str, Any]]:
     """By how much groups surpass the best of their features, where both have a figure."""
     clear = [
-        (whole.clarity, max(part.clarity for part in parts if part.clarity is not None))
-        for whole, parts in found
-        if whole.clarity is not None and any(part.clarity is not None for part in parts)
+        (whole.clarity, max(member.clarity for member in members if member.clarity is not None))
+        for whole, members in described
+        if whole.clarity is not None and any(member.clarity is not None for member in members)
     ]
-    true = [
-        (whole.heldout.auc.value, max(part.heldout.auc.value for part in parts if part.heldout is not None))
-        for whole, parts in found
-        if whole.heldout is not None and any(part.heldout is not None for part in parts)
+    tested = [
+        (whole.heldout.auc.value, max(member.heldout.auc.value for member in members if member.heldout is not None))
+        for whole, members in described
+        if whole.heldout is not None and any(member.heldout is not None for member in members)
     ]
     if not clear:
         return []
-    row = _blank("gain") | {"unit": f"{len(found)} groups"}
-    row["clarity"] = bootstrap([one - best for one, best in clear], seed=seed)
-    return [row | {"AUC": bootstrap([one - best for one, best in true], seed=seed) if true else None}]
+    row = _empty_row("gain") | {"unit": f"{len(described)} groups"}
+    row["clarity"] = bootstrap([value - best for value, best in clear], seed=seed)
+    return [row | {"AUC": bootstrap([value - best for value, best in tested], seed=seed) if tested else None}]
 
 
 def _gain(ours: Description, other: Description) -> float | None:
@@ -188,9 +216,9 @@ def _means(pairs: list[tuple[Description, Description]], seed: int) -> dict[str,
     ]
     if not tested:
         return {}
-    one, two = ([pair[place] for pair in tested] for place in (0, 1))
+    ours, others = ([pair[index] for pair in tested] for index in (0, 1))
     return {
-        "AUC with": bootstrap(one, seed=seed),
-        "AUC without": bootstrap(two, seed=seed),
-        "difference": bootstrap_difference(one, two, seed=seed),
+        "AUC with": bootstrap(ours, seed=seed),
+        "AUC without": bootstrap(others, seed=seed),
+        "difference": bootstrap_difference(ours, others, seed=seed),
     }

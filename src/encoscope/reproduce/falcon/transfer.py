@@ -15,87 +15,120 @@ from encoscope.falcon import Concept, Description, Falcon, Transfer, fit_transfe
 from encoscope.falcon.heldout import compute_auc, draw_derangement, find_strong_images
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.probing import probe
-from encoscope.reproduce.falcon.figures import TRUTH
+from encoscope.reproduce.falcon.figures import HELDOUT_NOTE
 from encoscope.reproduce.falcon.harness import (
     DEFAULTS,
     STAND_IN,
-    described,
-    drawn,
-    encoders,
-    features,
-    fitted,
-    report,
-    words,
+    auc_of,
+    build_report,
+    describe_units,
+    draw_features,
+    feature_space,
+    fit_falcon,
+    join_words,
 )
+from encoscope.reproduce.inputs import load_encoders
 from encoscope.units import Unit, parse_unit
 
 
-def carried(request: EvaluationRequest) -> Report:
-    """Concepts of one network's features carried to another through a linear map, and what they predict there."""
-    asked = request.settings({**DEFAULTS, "parts": 8})
-    pair = encoders(request, None, (STAND_IN, "zoo:vit-caltech101"))
+def run(request: EvaluationRequest) -> Report:
+    """Carry concepts of one network's features to another, and measure what they predict there.
+
+    Args:
+        request: the experiment's request; it takes two models.
+
+    Returns:
+        The table, with a chart of it.
+
+    Raises:
+        UsageError: for other than two models.
+    """
+    settings = request.settings({**DEFAULTS, "sources": 8})
+    pair = load_encoders(request, (STAND_IN, "zoo:vit-caltech101"), ())
     if len(pair) != 2:
         raise UsageError("falcon-transfer takes two models: --model the one that is described --model the other")
     source, target = pair
-    falcon, there = fitted(request, asked, source), fitted(request, asked, target)
+    falcon, target_falcon = (fit_falcon(request, settings, encoder) for encoder in (source, target))
     ours, theirs = (
         probe(encoder, request.datasets[0], "features", progress=request.progress) for encoder in (source, target)
     )
-    found = fit_transfer(ours, theirs)
-    units = drawn(request, target.width, 10)
+    mapping = fit_transfer(ours, theirs)
+    units = draw_features(request, target.width, 10)
     numbers = [parse_unit(text, target).index for text in units]
-    needed = sorted({part for number in numbers for part in strongest_parts(found, number, asked["parts"])})
-    known = dict(zip(needed, described(falcon, [f"features:{part}" for part in needed]), strict=True))
-    brought = {number: found.carry(known, number) for number in numbers}
-    own = dict(zip(numbers, described(there, units), strict=True))
-    rows = transferred(there, found, brought, own, request.seed)
+    needed = sorted(
+        {index for number in numbers for index in find_strongest_sources(mapping, number, settings["sources"])}
+    )
+    known = dict(zip(needed, describe_units(falcon, [f"features:{index}" for index in needed]), strict=True))
+    carried = {number: mapping.carry(known, number) for number in numbers}
+    own = dict(zip(numbers, describe_units(target_falcon, units), strict=True))
+    rows = compare_transferred(target_falcon, mapping, carried, own, request.seed)
     notes = [
-        f"A ridge map from the features of {source.source} to those of {target.source}, fitted on {found.fitted} "
-        f"photos; it explains {found.explained:.0%} of their variance on {found.tested} others (R2). carried: the "
-        f"concepts of each feature's {asked['parts']} largest parts, weighed by their shares in the map.",
-        f"{TRUTH} permuted: another feature's carried concepts. mean: over features, [95 % bootstrap interval].",
+        f"A ridge map from the features of {source.source} to those of {target.source}, fitted on {mapping.fitted} "
+        f"images; it explains {mapping.explained:.0%} of their variance on {mapping.tested} others (R2). carried: the "
+        f"concepts of each feature's {settings['sources']} largest source features, weighted by their shares.",
+        f"{HELDOUT_NOTE} permuted: another feature's carried concepts. mean: over features, [95 % bootstrap interval].",
     ]
-    return report(
+    return build_report(
         "falcon-transfer",
         "concepts carried to another network",
         rows,
-        there,
+        target_falcon,
         request,
-        asked,
+        settings,
         notes=notes,
-        pictures={"falcon-transfer": predictions(rows)},
+        sheets={"falcon-transfer": draw_predictions(rows)},
     )
 
 
-def strongest_parts(found: Transfer, target: int, count: int) -> list[int]:
-    """The source's features of the largest positive share in a target feature."""
-    shares = found.weights[:, target] * found.spread
-    return [int(part) for part in np.argsort(-shares, kind="stable")[:count] if shares[part] > 0]
+def find_strongest_sources(mapping: Transfer, target: int, count: int) -> list[int]:
+    """Find the source's features of the largest positive share in a target feature.
+
+    Args:
+        mapping: the linear map.
+        target: index of the target feature.
+        count: number of source features, at most.
+
+    Returns:
+        Indices of source features, the largest share first.
+    """
+    shares = mapping.weights[:, target] * mapping.spread
+    return [int(index) for index in np.argsort(-shares, kind="stable")[:count] if shares[index] > 0]
 
 
-def transferred(
-    there: Falcon,
-    found: Transfer,
-    brought: Mapping[int, tuple[Concept, ...]],
+def compare_transferred(
+    falcon: Falcon,
+    mapping: Transfer,
+    carried: Mapping[int, tuple[Concept, ...]],
     own: Mapping[int, Description],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """A row for each of the target's features, and their mean: carried concepts beside its own and another's."""
-    numbers = list(brought)
+    """Compare carried concepts with the target's own and with another feature's.
+
+    Args:
+        falcon: FALCON fitted on the target.
+        mapping: the linear map.
+        carried: carried concepts by target feature.
+        own: the target's own descriptions by feature.
+        seed: seed of the bootstrap and of the permutation.
+
+    Returns:
+        A row for each feature, their mean, and the gain over another feature's concepts.
+    """
+    numbers = list(carried)
     swap = draw_derangement(len(numbers), seed) if len(numbers) > 1 else None
     rows = []
-    for place, number in enumerate(numbers):
-        other = None if swap is None else brought[numbers[int(swap[place])]]
-        truth = own[number].heldout
+    for index, number in enumerate(numbers):
+        other = None if swap is None else carried[numbers[int(swap[index])]]
+        auc = auc_of(own[number])
         rows.append(
             {
                 "feature": f"features:{number}",
-                "carried": ", ".join(concept.word for concept in brought[number][:5]) or None,
-                "own": words(own[number]),
-                "R2": _number(found.r2[number]),
-                "AUC carried": predicts(there, number, brought[number]),
-                "AUC own": None if truth is None else truth.auc.value,
-                "AUC permuted": None if other is None else predicts(there, number, other),
+                "carried": ", ".join(concept.word for concept in carried[number][:5]) or None,
+                "own": join_words(own[number]),
+                "R2": _number(mapping.r2[number]),
+                "AUC carried": compute_predictive_auc(falcon, number, carried[number]),
+                "AUC own": None if auc is None else auc.value,
+                "AUC permuted": None if other is None else compute_predictive_auc(falcon, number, other),
             }
         )
     mean: dict[str, Any] = {**dict.fromkeys(rows[0]), "feature": "mean"}
@@ -106,15 +139,24 @@ def transferred(
     pairs = [pair for pair in pairs if None not in pair]
     rows.append(mean)
     if pairs:
-        one, two = zip(*pairs, strict=True)
-        gain: Interval = bootstrap_difference(one, two, seed=seed)
+        ours, permuted = zip(*pairs, strict=True)
+        gain: Interval = bootstrap_difference(ours, permuted, seed=seed)
         rows.append({**dict.fromkeys(rows[0]), "feature": "carried - permuted", "AUC carried": gain})
     return rows
 
 
-def predicts(falcon: Falcon, feature: int, concepts: Sequence[Concept]) -> float | None:
-    """The AUC of concepts for a feature on the photos kept for the test; None where there is nothing to test."""
-    space = features(falcon)
+def compute_predictive_auc(falcon: Falcon, feature: int, concepts: Sequence[Concept]) -> float | None:
+    """Compute the AUC of concepts for a feature on the images kept for the test.
+
+    Args:
+        falcon: a fitted estimator.
+        feature: index of the feature.
+        concepts: the concepts.
+
+    Returns:
+        The AUC; None where there is nothing to test.
+    """
+    space = feature_space(falcon)
     if space.heldout is None or not concepts:
         return None
     unit = Unit(f"features:{feature}", "features", channels=(feature,))
@@ -128,14 +170,21 @@ def predicts(falcon: Falcon, feature: int, concepts: Sequence[Concept]) -> float
     return compute_auc(falcon.context_.embedder.get_image_vectors(space.heldout.ids) @ text, strong)
 
 
-def predictions(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """How well each feature's carried concepts predict it, beside its own and another feature's."""
+def draw_predictions(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """Draw how well each feature's carried concepts predict it, beside its own and another feature's.
+
+    Args:
+        rows: the table.
+
+    Returns:
+        The chart.
+    """
     shown = []
     for row in rows:
         if row["AUC carried"] is None or row["feature"] == "carried - permuted":
             continue
-        name = f"{row['feature']}: {row['carried']}" if row["carried"] else row["feature"]
-        shown.append(BarRow(name, {way: row[f"AUC {way}"] for way in ("carried", "own", "permuted")}))
+        label = f"{row['feature']}: {row['carried']}" if row["carried"] else row["feature"]
+        shown.append(BarRow(label, {name: row[f"AUC {name}"] for name in ("carried", "own", "permuted")}))
     return bars(shown, "AUC on photos that were kept for the test", limits=(0, 1), chance=0.5)
 
 

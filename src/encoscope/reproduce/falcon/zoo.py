@@ -1,41 +1,43 @@
-"""FALCON on the zoo: are its descriptions right where the meaning is known, and true where it is not?
+"""FALCON on the zoo: are its descriptions right where the meaning is known, and do they predict where it is not?
 
-``python -m encoscope.reproduce.falcon.zoo ROOT`` (ROOT holds ``101_ObjectCategories``) describes the 101 class
-neurons and the 512 features of zoo:resnet-caltech101 from Caltech-101's training list, tests them on its test list, and
-writes ``falcon-zoo.json`` and ``falcon-zoo.md``. What takes time is kept in the cache: a run that is stopped goes on.
+The 101 class neurons and the 512 features of zoo:resnet-caltech101 are described from Caltech-101's training list and
+tested on its test list. What takes time is kept in the cache: a run that was stopped resumes.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import encoscope
-from encoscope import results
+from encoscope import vlm
 from encoscope.encoder import Encoder
-from encoscope.errors import EncoscopeError
-from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
+from encoscope.errors import UsageError
+from encoscope.evaluation.report import EvaluationRequest, Report
+from encoscope.falcon import Description, Descriptions, Falcon
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.dissect import label_by_dissection
 from encoscope.falcon.heldout import compute_auc, compute_mean_interval, find_strong_images
 from encoscope.falcon.words import extract_terms
 from encoscope.images import ImageListing, list_images
-from encoscope.images.caltech101 import read_caltech101
-from encoscope.reproduce.falcon.label_hits import contrast_gain, curve, hits
-from encoscope.reproduce.falcon.zoo_page import markdown
+from encoscope.metrics import Interval
+from encoscope.reproduce.falcon.harness import STAND_IN, auc_of, describe_units, describe_with_members, join_words
+from encoscope.reproduce.falcon.label_hits import compare_contrast, compute_curve, measure_hits
+from encoscope.reproduce.inputs import load_encoders
 from encoscope.units import parse_unit
 from encoscope.vlm import VLM
 from encoscope.zoo.attributes import attributes
 
-LONGEST = 24  # concepts kept, so that precision can be read at equal recall
+NAME = "falcon-zoo"
+SETTINGS: Mapping[str, Any] = {"vlm": "zoo:clip-caltech101", "features": 0, "more_than": 10}
+"""What can be set, with the defaults. vlm: the image-text model. features: only the first so many features, 0 for all.
+more_than: a group of features is shared by more than so many images."""
+LONGEST = 24
+"""Concepts that are kept, so that precision can be read at equal recall."""
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "paper, no contrast": {"contrast": False},
@@ -47,6 +49,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "wide crops (mask 0.05)": {"mask": 0.05},
     "wide crops, specific words first": {"mask": 0.05, "rank": "specific"},
 }
+"""How class neurons are described."""
 HIDDEN: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "T_i needs 5 images": {"least": 5},
@@ -54,198 +57,290 @@ HIDDEN: Mapping[str, Mapping[str, Any]] = {
     "wide crops (mask 0.05)": {"mask": 0.05},
     "wide crops, specific words first": {"mask": 0.05, "rank": "specific"},
 }
-"""How hidden features are described, the first way beside soft-WPMI's labels."""
+"""How hidden features are described; the first row stands beside soft-WPMI's labels."""
 GROUPS = 4
+"""Groups that are shown."""
+_EXAMPLES = 20  # hidden features whose concepts are listed
 
 
 @dataclass(frozen=True, eq=False)
-class Setup:
-    """The encoder, the image-text model, captions (None: the zoo's), and the photos to make and test descriptions."""
+class ZooExperiment:
+    """What the experiment works with.
+
+    Attributes:
+        encoder: the network.
+        vlm: the image-text model.
+        captions: the captions; None for the zoo's.
+        fit_images: the images that descriptions are made from.
+        heldout_images: the images that they are tested on.
+        seed: seed of the bootstrap and of the controls.
+    """
 
     encoder: Encoder
     vlm: VLM
     captions: CaptionStore | None
-    made: ImageListing
-    test: ImageListing
+    fit_images: ImageListing
+    heldout_images: ImageListing
     seed: int = 0
 
-    def falcon(self, **settings: Any) -> Falcon:
-        """A Falcon on the photos; the same probes and vectors serve all of them."""
-        options = {"holdout": self.test, "seed": self.seed, **settings}
-        return Falcon(self.encoder, self.vlm, self.captions, **options).fit(self.made)
+    def fit_falcon(self, **settings: Any) -> Falcon:
+        """Fit FALCON on the images; the cache has the same probes and vectors for all settings.
+
+        Args:
+            settings: further arguments of ``Falcon``.
+
+        Returns:
+            The fitted estimator.
+        """
+        options = {"holdout": self.heldout_images, "seed": self.seed, **settings}
+        return Falcon(self.encoder, self.vlm, self.captions, **options).fit(self.fit_images)
 
 
-def photos(root: Path, split: str, limit: int | None) -> ImageListing:
-    """A split's photos; of ``limit`` per class, the first ones of each."""
-    return list_images(read_caltech101(root, split)).take_each(limit)
+def run(request: EvaluationRequest) -> Report:
+    """Describe class neurons, hidden features and groups of features, and measure the descriptions.
 
+    Args:
+        request: one dataset without a split, such as ``caltech101:ROOT``; at most one model, by default the zoo's
+            ResNet; ``limit`` is a number of images of each class, to try it out; settings as in ``SETTINGS``.
 
-def class_neurons(setup: Setup) -> dict[str, Any]:
-    """Names and attributes among the concepts of the class neurons, by preset, and contrast at equal recall."""
-    table = attributes()
-    rows: dict[str, Any] = {}
-    curves = {}
-    for name, options in PRESETS.items():
-        controls = ("permuted", "captions") if name == "paper" else ()
-        found = _all(setup.falcon(top=LONGEST, control=controls, **options).describe("class:all"))
-        curves[name] = curve(found, table, LONGEST)
-        rows[name] = hits(found, table, setup.seed).as_dict() | {"summary": found.summary}
-        if name == "paper":
-            rows["examples"] = [
-                {"unit": entry.folder, "concepts": list(item.words[:5]), "method": item.method}
-                for entry, item in zip(table, found, strict=True)
-            ]
-    gain = contrast_gain(curves["paper"], curves["paper, no contrast"])
-    return {
-        "presets": {k: v for k, v in rows.items() if k != "examples"},
-        "contrast": gain,
-        "examples": rows["examples"],
-    }
+    Returns:
+        A table of class neurons, further ones of features, their AUC, groups and examples.
 
-
-def hidden_features(setup: Setup, count: int | None) -> dict[str, Any]:
-    """Predictive AUC, clarity and coverage of the features' descriptions, beside soft-WPMI's labels for the same."""
-    falcon = setup.falcon(control=("permuted", "captions"))
-    units = [f"features:{i}" for i in range(min(count or setup.encoder.width, setup.encoder.width))]
-    found = _all(falcon.describe(units))
-    wanted = [parse_unit(text, setup.encoder) for text in units]
-    space = falcon.space(wanted[0])
-    vocabulary = dict.fromkeys(word for text in falcon.captions_ for word in extract_terms(text).words)
-    labels = label_by_dissection(wanted, {wanted[0].space: space}, falcon.context_, list(vocabulary))
-    pairs = []
-    for unit, item in zip(wanted, found, strict=True):
-        if item.heldout is None or space.heldout is None or unit not in labels:
-            continue
-        strong = find_strong_images(unit.activation(space.heldout.h, normalized=True), space.thresholds.alpha)
-        assert strong is not None  # it has a truth
-        images = falcon.context_.embedder.get_image_vectors(space.heldout.ids)
-        # soft-WPMI's scores are logarithms: its words count alike
-        other = falcon.context_.texts.embed_description({concept.word: 1.0 for concept in labels[unit]})
-        pairs.append((item.heldout.auc.value, compute_auc(images @ other, strong)))
-    values = np.array(pairs).reshape(-1, 2)
-    compared = {}
-    if len(values):
-        for name, column in (
-            ("falcon", values[:, 0]),
-            ("dissect", values[:, 1]),
-            ("difference", values[:, 0] - values[:, 1]),
-        ):
-            interval = compute_mean_interval(column.tolist(), seed=setup.seed)
-            compared[name] = {"value": interval.value, "interval": [interval.low, interval.high]}
-    ways = {name: _all(setup.falcon(**options).describe(units)).summary for name, options in HIDDEN.items() if options}
-    return {
-        "summary": found.summary,
-        "ways": {next(iter(HIDDEN)): found.summary, **ways},
-        "interpretable": float(np.mean([item.interpretable for item in found])),
-        "compared": compared,
-        "examples": [
-            {"unit": item.unit, "concepts": list(item.words[:5]), "method": item.method} for item in found[:20]
-        ],
-    }
-
-
-def best_groups(setup: Setup, more_than: int = 10) -> list[dict[str, Any]]:
-    """Groups whose descriptions are clearer and predict better than those of each of their features alone."""
-    falcon = setup.falcon()
-    groups = falcon.groups(more_than=more_than, largest=3)
-    groups = sorted(groups, key=lambda group: -(group.clarity or 0))[:40]
-    rows = []
-    for group, (whole, parts) in zip(groups, beside_members(falcon, groups), strict=True):
-        gain = _clarity(whole) - max(map(_clarity, parts))
-        better = _auc(whole) - max(map(_auc, parts))
-        rows.append(
-            {
-                "unit": group.unit,
-                "images": len(group.images),
-                "concepts": list(whole.words[:5]),
-                "clarity": _clarity(whole),
-                "auc": _auc(whole),
-                "clarity_gain": gain,
-                "auc_gain": better,
-                "members": [
-                    {"unit": p.unit, "concepts": list(p.words[:5]), "clarity": _clarity(p), "auc": _auc(p)}
-                    for p in parts
-                ],
-            }
+    Raises:
+        UsageError: for no dataset, one with a split or several, and for several models.
+    """
+    settings = request.settings(SETTINGS)
+    if len(request.datasets) != 1 or len(request.models) > 1:
+        raise UsageError(f"{NAME} takes one --dataset, such as caltech101:ROOT, and at most one --model")
+    (dataset,) = request.datasets
+    if "#" in dataset:
+        raise UsageError(
+            f"give {dataset.partition('#')[0]} without a split: train images are described, test images test"
         )
-    rows = [row for row in rows if row["clarity_gain"] > 0 and row["auc_gain"] >= 0]
-    return sorted(rows, key=lambda row: -row["auc_gain"] - row["clarity_gain"])[:GROUPS]
+    (encoder,) = load_encoders(request, (STAND_IN,), ())
+    fit_images, heldout_images = (
+        list_images(f"{dataset}#{split}").take_each(request.limit) for split in ("train", "test")
+    )
+    experiment = ZooExperiment(encoder, vlm.load(settings["vlm"]), None, fit_images, heldout_images, request.seed)
+    return evaluate(experiment, settings["features"] or None, settings["more_than"])
 
 
-def beside_members(falcon: Falcon, groups: Sequence[DescribedGroup]) -> list[tuple[Description, list[Description]]]:
-    """Each group of features described, beside its features alone; all are described together."""
-    if not groups:
-        return []
-    singles = sorted({member for group in groups for member in group.members})
-    texts = [*(f"features:{member}" for member in singles), *(group.unit for group in groups)]
-    described = {item.unit: item for item in _all(falcon.describe(texts))}
-    return [(described[group.unit], [described[f"features:{member}"] for member in group.members]) for group in groups]
+def evaluate(experiment: ZooExperiment, features: int | None = None, more_than: int = 10) -> Report:
+    """Measure descriptions of class neurons, hidden features and groups of features.
 
+    Args:
+        experiment: network, image-text model and images.
+        features: number of hidden features, the first ones; None for all.
+        more_than: a group of features is shared by more than so many images.
 
-def evaluate(setup: Setup, features: int | None = None, more_than: int = 10) -> results.Document:
-    """All parts, as one document."""
+    Returns:
+        The report.
+    """
+    rows, examples, contrast_note = evaluate_class_neurons(experiment)
+    hidden = evaluate_hidden_features(experiment, features)
     table = (resources.files("encoscope.zoo") / "data" / "caltech101-attributes.tsv").read_bytes()
-    entries = [
-        {"part": "class neurons", **class_neurons(setup)},
-        {"part": "hidden features", **hidden_features(setup, features)},
-        {"part": "groups", "groups": best_groups(setup, more_than)},
-    ]
-    return results.envelope(
-        "falcon-zoo",
-        entries,
-        model={"source": setup.encoder.source, "digest": setup.encoder.digest, "layers": ["logits", "features"]},
+    encoder, model = experiment.encoder, experiment.vlm
+    return Report(
+        NAME,
+        "FALCON on the zoo",
+        rows,
+        notes=(
+            f"{encoder.source}, captions and images by {model.source}; made from {len(experiment.fit_images)} images, "
+            f"tested on {len(experiment.heldout_images)} others.",
+            "First table: class neurons; right: share of the top 3 concepts that are words of the class's name or of "
+            "one of its attributes, any right: of classes with at least one; permuted units and best constant label: "
+            "the same for other classes' words and for the same three words everywhere. [95 % bootstrap interval over "
+            "classes]",
+            contrast_note,
+            f"features: hidden features; {hidden.note} AUC: mean predictive AUC of what was described on the test "
+            "images, with its controls. groups: those that explain more than each of their features. examples: "
+            "concepts of class neurons and features.",
+        ),
         settings={
-            "vlm": {"source": setup.vlm.source, "digest": setup.vlm.digest},
-            "made": len(setup.made),
-            "test": len(setup.test),
+            "model": {"source": encoder.source, "digest": encoder.digest},
+            "vlm": {"source": model.source, "digest": model.digest},
+            "fit": len(experiment.fit_images),
+            "heldout": len(experiment.heldout_images),
             "attributes_sha256": hashlib.sha256(table).hexdigest(),
         },
-        seed=setup.seed,
+        seed=experiment.seed,
+        further={
+            "features": hidden.rows,
+            "AUC": hidden.aucs,
+            "groups": find_best_groups(experiment, more_than) or [{"kind": "none"}],
+            "examples": [*examples, *hidden.examples],
+        },
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("root", type=Path, help="the folder that holds 101_ObjectCategories")
-    parser.add_argument("--model", default="zoo:resnet-caltech101")
-    parser.add_argument("--vlm", default="zoo:clip-caltech101")
-    parser.add_argument("--limit", type=int, help="only so many photos a class, to try it out")
-    parser.add_argument("--features", type=int, help="only the first so many features")
-    parser.add_argument("--more-than", type=int, default=10, help="images that share a group (default: more than 10)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args(arguments)
-    try:
-        setup = Setup(
-            encoder=encoscope.load(chosen.model),
-            vlm=_vlm(chosen.vlm),
-            captions=None,
-            made=photos(chosen.root, "train", chosen.limit),
-            test=photos(chosen.root, "test", chosen.limit),
-            seed=chosen.seed,
+def evaluate_class_neurons(experiment: ZooExperiment) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+    """Measure how often concepts of class neurons are names and attributes of their class, by preset.
+
+    Args:
+        experiment: network, image-text model and images.
+
+    Returns:
+        A row for each preset, the concepts of each class, and a note on contrast at equal recall.
+    """
+    table = attributes()
+    rows: list[dict[str, Any]] = []
+    examples: list[dict[str, Any]] = []
+    curves = {}
+    for name, options in PRESETS.items():
+        controls = ("permuted", "captions") if name == "paper" else ()
+        falcon = experiment.fit_falcon(top=LONGEST, control=controls, **options)
+        descriptions = _all(falcon.describe("class:all"))
+        curves[name] = compute_curve(descriptions, table, LONGEST)
+        hits = measure_hits(descriptions, table, experiment.seed)
+        rows.append(
+            {
+                "preset": name,
+                "right": hits.precision,
+                "permuted units": hits.permuted,
+                "best constant label": hits.constant,
+                "lift over permuted": hits.lift,
+                "over constant": hits.over_constant,
+                "any right": hits.any_right,
+                "name in top 3": hits.named,
+                "name or synonym": hits.named_or_synonym,
+                "AUC": _as_interval(descriptions.summary.get("auc")),
+            }
         )
-        document = evaluate(setup, chosen.features, chosen.more_than)
-        results.write(chosen.out / "falcon-zoo.json", document)
-        page = markdown(document)
-        with results.atomic_write(chosen.out / "falcon-zoo.md") as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except EncoscopeError as error:
-        sys.stderr.write(f"encoscope: error: {error}\n")
-        return error.exit_code
-    sys.stdout.write(page)
-    return 0
+        if name == "paper":
+            examples = [_example(entry.folder, item) for entry, item in zip(table, descriptions, strict=True)]
+    gain = compare_contrast(curves["paper"], curves["paper, no contrast"])
+    note = (
+        f"Contrast at equal concept recall ({gain['recall']:.3f}): precision {_format(gain['contrast'])} with, "
+        f"{_format(gain['no_contrast'])} without."
+    )
+    return rows, examples, note
 
 
-def _vlm(name: str) -> VLM:
-    from encoscope import vlm
+@dataclass(frozen=True)
+class HiddenFeatures:
+    """The tables of hidden features.
 
-    return vlm.load(name)
+    Attributes:
+        rows: coverage and predictive AUC, by settings.
+        aucs: mean predictive AUC of FALCON, of soft-WPMI, their difference, and the controls.
+        examples: concepts of the first features.
+        note: clarity of the descriptions.
+    """
+
+    rows: list[dict[str, Any]]
+    aucs: list[dict[str, Any]]
+    examples: list[dict[str, Any]]
+    note: str
 
 
-def _all(found: Description | Descriptions) -> Descriptions:
-    assert isinstance(found, Descriptions)  # several units were asked for
-    return found
+def evaluate_hidden_features(experiment: ZooExperiment, count: int | None) -> HiddenFeatures:
+    """Measure predictive AUC, clarity and coverage of the features' descriptions, beside soft-WPMI's labels.
+
+    Args:
+        experiment: network, image-text model and images.
+        count: number of features, the first ones; None for all.
+
+    Returns:
+        The tables.
+    """
+    width = experiment.encoder.width
+    names = [f"features:{index}" for index in range(min(count or width, width))]
+    falcon = experiment.fit_falcon(control=("permuted", "captions"))
+    descriptions = describe_units(falcon, names)
+    summary = descriptions.summary
+    pairs = np.array(list(_compare_with_dissection(experiment, falcon, descriptions))).reshape(-1, 2)
+    aucs: list[dict[str, Any]] = []
+    if len(pairs):
+        columns = {"falcon": pairs[:, 0], "dissect": pairs[:, 1], "difference": pairs[:, 0] - pairs[:, 1]}
+        aucs += [
+            {
+                "predictive AUC of": name,
+                "mean over features": compute_mean_interval(values.tolist(), seed=experiment.seed),
+            }
+            for name, values in columns.items()
+        ]
+        aucs += [
+            {"predictive AUC of": f"control: {name}", "mean over features": _as_interval(value)}
+            for name, value in summary.get("controls", {}).items()
+        ]
+        if "constant" in summary:
+            name = f"control: best constant label ({summary['constant']['word']})"
+            aucs.append({"predictive AUC of": name, "mean over features": summary["constant"]["auc"]})
+    first, *others = HIDDEN.items()
+    by_settings = {first[0]: summary}
+    by_settings |= {name: describe_units(experiment.fit_falcon(**options), names).summary for name, options in others}
+    rows = [
+        {
+            "described as": name,
+            "coverage": item["coverage"],
+            "any label": item["labelled"],
+            "predictive AUC": _as_interval(item.get("auc")),
+        }
+        for name, item in by_settings.items()
+    ]
+    interpretable = float(np.mean([item.interpretable for item in descriptions]))
+    note = f"mean clarity {_format(summary['clarity'])}; {interpretable:.0%} above the authors' 0.8."
+    return HiddenFeatures(rows, aucs, [_example(item.unit, item) for item in descriptions[:_EXAMPLES]], note)
+
+
+def find_best_groups(experiment: ZooExperiment, more_than: int = 10) -> list[dict[str, Any]]:
+    """Find groups whose descriptions are clearer and predict better than those of each of their features alone.
+
+    Args:
+        experiment: network, image-text model and images.
+        more_than: a group is shared by more than so many images.
+
+    Returns:
+        A row for each group, followed by its features; the groups that gain most, first.
+    """
+    falcon = experiment.fit_falcon()
+    groups = falcon.groups(more_than=more_than, largest=3)
+    groups = sorted(groups, key=lambda group: -(group.clarity or 0))[:40]
+    blocks: list[list[dict[str, Any]]] = []
+    for group, (whole, members) in zip(groups, describe_with_members(falcon, groups), strict=True):
+        row = _group_row("group", whole) | {
+            "images": len(group.images),
+            "clarity gain": _clarity(whole) - max(map(_clarity, members)),
+            "AUC gain": _auc(whole) - max(map(_auc, members)),
+        }
+        if row["clarity gain"] > 0 and row["AUC gain"] >= 0:
+            blocks.append([row, *(_group_row("feature", member) for member in members)])
+    blocks = sorted(blocks, key=lambda block: -block[0]["AUC gain"] - block[0]["clarity gain"])[:GROUPS]
+    return [row for block in blocks for row in block]
+
+
+def _compare_with_dissection(
+    experiment: ZooExperiment, falcon: Falcon, descriptions: Descriptions
+) -> Iterator[tuple[float, float]]:
+    """The predictive AUC of each description and of soft-WPMI's label for the same feature, where both are there."""
+    units = [parse_unit(item.unit, experiment.encoder) for item in descriptions]
+    space = falcon.space(units[0])
+    vocabulary = dict.fromkeys(word for text in falcon.captions_ for word in extract_terms(text).words)
+    labels = label_by_dissection(units, {units[0].space: space}, falcon.context_, list(vocabulary))
+    for unit, item in zip(units, descriptions, strict=True):
+        if item.heldout is None or space.heldout is None or unit not in labels:
+            continue
+        strong = find_strong_images(unit.activation(space.heldout.h, normalized=True), space.thresholds.alpha)
+        if strong is None:
+            continue
+        images = falcon.context_.embedder.get_image_vectors(space.heldout.ids)
+        # soft-WPMI's scores are logarithms: its words count alike
+        text = falcon.context_.texts.embed_description({concept.word: 1.0 for concept in labels[unit]})
+        yield item.heldout.auc.value, compute_auc(images @ text, strong)
+
+
+def _example(name: str, item: Description) -> dict[str, Any]:
+    return {"unit": name, "concepts": join_words(item), "method": item.method}
+
+
+def _group_row(kind: str, item: Description) -> dict[str, Any]:
+    row = {"kind": kind, "unit": item.unit, "images": None, "concepts": ", ".join(item.words[:5])}
+    return row | {"clarity": _clarity(item), "AUC": _auc(item), "clarity gain": None, "AUC gain": None}
+
+
+def _all(descriptions: Description | Descriptions) -> Descriptions:
+    assert isinstance(descriptions, Descriptions)  # several units were requested
+    return descriptions
 
 
 def _clarity(item: Description) -> float:
@@ -253,8 +348,14 @@ def _clarity(item: Description) -> float:
 
 
 def _auc(item: Description) -> float:
-    return 0.5 if item.heldout is None else item.heldout.auc.value
+    auc = auc_of(item)
+    return 0.5 if auc is None else auc.value
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _as_interval(value: Mapping[str, Any] | None) -> Interval | None:
+    """A mean of a summary as an interval."""
+    return None if value is None else Interval(value["mean"], *value["interval"])
+
+
+def _format(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

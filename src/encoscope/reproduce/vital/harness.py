@@ -1,7 +1,7 @@
-"""What VITAL's tables and figures work with: networks, photos, pictures of units by any method, and what they measure.
+"""What VITAL's tables and figures work with: networks, real images, visualizations by any method, and their measures.
 
-Pictures are kept as they are made, under what makes them: an experiment that was stopped goes on, and experiments that
-show the same picture make it once.
+Visualizations are kept as they are made, under what makes them: an experiment that was stopped resumes, and experiments
+that show the same visualization make it once.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, suggest_nearest
 from encoscope.evaluation.report import EvaluationRequest
 from encoscope.images import LabelledImages, open_dataset
 from encoscope.probing import Probe, probe
-from encoscope.reproduce.inputs import held_out, networks, of_the_network
+from encoscope.reproduce.inputs import choose_heldout_dataset, select_network_classes
 from encoscope.reproduce.vital.image_cache import (
     CANDIDATES,
     Trial,
-    encoder_of,
-    in_batches,
-    kept_cost,
-    kept_spectrum,
-    make_all,
-    steps_of,
+    count_equal_steps,
+    discard_images,
+    load_cached_encoder,
+    load_spectrum,
+    load_step_cost,
+    make_missing_images,
+    split_batches,
 )
-from encoscope.reproduce.vital.judge import known_to
-from encoscope.reproduce.vital.published import WEIGHTS
+from encoscope.reproduce.vital.judge import list_judged_classes
+from encoscope.reproduce.vital.published import STAND_INS, WEIGHTS
 from encoscope.store import content_key, get_cache_dir
 from encoscope.units import channel_unit, find_class_index, parse_unit
 from encoscope.vital import Vital
@@ -47,144 +48,218 @@ DEFAULTS: Mapping[str, Any] = {
     "classes": "",
     "workers": 1,
 }
-"""What all of VITAL's experiments can be asked. steps: of VITAL, 0 for 2,000 (500 and, of channels, 200 for the zoo's).
-seeds: pictures of a unit by each method. compute: "equal" gives the other methods VITAL's processor time, "paper" their
-own numbers of steps. crops: views a step of MACO and Fourier, which the paper does not tell. classes: names with commas
-between them. workers: processes, one thread each."""
+"""Settings of all of VITAL's experiments. steps: of VITAL, 0 for 2,000 (500 and, of channels, 200 for the zoo's).
+seeds: visualizations of a unit by each method. compute: "equal" gives the other methods VITAL's processor time, "paper"
+their own numbers of steps. crops: views a step of MACO and Fourier, which the paper does not tell. classes: names with
+commas between them. workers: processes, one thread each."""
 
 OWN_STEPS: Mapping[str, int] = {"fourier": 512, "maco": 256, "deepinversion": 2000, "plugin": 2807}
 """Steps of the other methods where compute is "paper": as they were published."""
 
 _ZOO_STEPS = {"class": 500, "inner": 200}
 _STEPS = 2000
-_SHOWN = 10  # classes or channels where no limit is given
+_SHOWN = 10  # classes or channels where no limit is set
 _TOP = 50  # strongest real images of a channel
 
 
 class Bench:
-    """One network with its photos. asked: the settings, ``DEFAULTS`` among them."""
+    """One network with its images.
 
-    def __init__(self, request: EvaluationRequest, asked: Mapping[str, Any], model: str) -> None:
+    Args:
+        request: the experiment's request; its first dataset is what visualizations are made from.
+        settings: the experiment's settings, ``DEFAULTS`` among them.
+        model: model string of the network.
+
+    Raises:
+        UsageError: without a dataset, and for settings that cannot be.
+    """
+
+    def __init__(self, request: EvaluationRequest, settings: Mapping[str, Any], model: str) -> None:
         if not request.datasets:
             raise UsageError(
-                "VITAL's experiments need --dataset, labelled photos of the network's classes: caltech101:ROOT#train, "
+                "VITAL's experiments need --dataset, labelled images of the network's classes: caltech101:ROOT#train, "
                 "or a folder with a folder for each class"
             )
-        check(asked)
-        self.request, self.asked, self.model = request, asked, model
+        check_settings(settings)
+        self.request, self.settings, self.model = request, settings, model
         self.references = request.datasets[0]
-        self._made_anew: set[Path] = set()
+        self._discarded: set[Path] = set()
 
     @cached_property
-    def how(self) -> tuple[tuple[str, Any], ...]:
+    def load_options(self) -> tuple[tuple[str, Any], ...]:
         """How the network is loaded."""
         return tuple(sorted({**self.request.load, "random_state": self.request.seed}.items()))
 
     @cached_property
     def encoder(self) -> Encoder:
         """The network that is looked into."""
-        return encoder_of(self.model, self.how)
+        return load_cached_encoder(self.model, self.load_options)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Its classes, numbers where they have no names."""
+        """The names of its classes, numbers where they have no names."""
         return self.encoder.classes or tuple(map(str, range(self.encoder.outputs or 0)))
 
     @cached_property
-    def photos(self) -> LabelledImages:
-        """The photos that pictures are made from, labelled with the network's classes."""
-        return of_the_network(self.encoder, open_dataset(self.references), self.references)
+    def images(self) -> LabelledImages:
+        """The images that visualizations are made from, labelled with the network's classes."""
+        return select_network_classes(self.encoder, open_dataset(self.references), self.references)
 
     @cached_property
-    def real(self) -> LabelledImages:
-        """The photos that pictures are compared with: of the second dataset, else of the test split, else the same."""
-        other = held_out(self.request.datasets)
-        return self.photos if other is None else of_the_network(self.encoder, open_dataset(other), other)
+    def real_images(self) -> LabelledImages:
+        """The images that visualizations are compared with: of the second dataset, the test split, or the same."""
+        other = choose_heldout_dataset(self.request.datasets)
+        return self.images if other is None else select_network_classes(self.encoder, open_dataset(other), other)
 
     @cached_property
     def folder(self) -> Path:
-        """Where pictures from these photos are kept."""
-        about = {"first": str(self.photos.paths[0].resolve()), "count": len(self.photos)}
-        return get_cache_dir("experiments", "vital-paper", content_key(about))
+        """The folder that keeps visualizations from these images."""
+        identity = {"first": str(self.images.paths[0].resolve()), "count": len(self.images)}
+        return get_cache_dir("experiments", "vital-paper", content_key(identity))
 
-    def classes(self, count: int = _SHOWN, preferred: Iterable[str] = ()) -> list[int]:
-        """The classes to picture: those named in the settings, else ``--limit`` of them (``count`` if not said).
+    def choose_classes(self, count: int = _SHOWN, preferred: Iterable[str] = ()) -> list[int]:
+        """Choose the classes to visualize: those named in the settings, else ``--limit`` of them.
 
-        preferred: names to take, those that the network and the photos have. Else they are drawn at random among those
-        with photos whose names the judge was taught.
+        Args:
+            count: number of classes where no limit is set.
+            preferred: names to take, those that the network and the images have. Without any, classes are drawn at
+                random among those with images whose names the judge was taught.
+
+        Returns:
+            Indices of classes.
+
+        Raises:
+            UsageError: if the settings name a class that the network does not have.
         """
-        there = sorted(set(self.photos.labels))
-        if self.asked["classes"]:
-            return [self.named(name.strip()) for name in str(self.asked["classes"]).split(",")]
+        known = sorted(set(self.images.labels))
+        if self.settings["classes"]:
+            return [self.find_class(name.strip()) for name in str(self.settings["classes"]).split(",")]
         number = self.request.limit or count
         liked: list[int] = []
         for name in preferred:
             with suppress(UsageError):
                 liked.append(find_class_index(name, self.names))
-        liked = [label for label in dict.fromkeys(liked) if label in there]
+        liked = [label for label in dict.fromkeys(liked) if label in known]
         if liked:
             return liked[:number]
-        known = set(known_to(str(self.asked.get("judge", "zoo:")), self.names))
-        order = np.random.default_rng(self.request.seed).permutation([index for index in there if index in known])
+        judged = set(list_judged_classes(str(self.settings.get("judge", "zoo:")), self.names))
+        order = np.random.default_rng(self.request.seed).permutation([index for index in known if index in judged])
         return sorted(order[:number].tolist())
 
-    def named(self, name: str) -> int:
-        """A class by name or number. UsageError for one that is not there."""
+    def find_class(self, name: str) -> int:
+        """Find a class by name or number.
+
+        Args:
+            name: the name, or the number in digits.
+
+        Returns:
+            The index of the class.
+
+        Raises:
+            UsageError: for a class that the network does not have.
+        """
         if name.isascii() and name.isdigit() and int(name) < len(self.names):
             return int(name)
         return find_class_index(name, self.names)
 
-    def title(self, unit: str) -> str:
-        """A unit in a caption: a class by its name."""
+    def name_unit(self, unit: str) -> str:
+        """Name a unit in a caption: a class by its name.
+
+        Args:
+            unit: the unit, such as ``class:3``.
+
+        Returns:
+            The name of the class, or the unit's own text.
+        """
         return self.names[int(unit.removeprefix("class:"))] if unit.startswith("class:") else unit
 
     @cached_property
     def layer(self) -> str:
         """The layer of the channels: the last stage or block, or the setting ``layer``."""
-        asked = str(self.asked.get("layer") or "")
-        return self.encoder.layer(asked).name if asked else self.encoder.depths[-1]
+        requested = str(self.settings.get("layer", ""))
+        return self.encoder.layer(requested).name if requested else self.encoder.depths[-1]
 
     @cached_property
     def probe(self) -> Probe:
-        """Every photo's value of every channel of the layer; kept in the cache."""
+        """Every image's value of every channel of the layer; kept in the cache."""
         return probe(self.encoder, self.references, self.layer, progress=self.request.progress)
 
-    def channels(self, count: int = _SHOWN, draw: int = 0) -> list[str]:
-        """Channels that do not lie still, at random: ``--limit`` of them (``count`` if not said)."""
-        if self.asked.get("channels"):
-            numbers = [part.strip() for part in str(self.asked["channels"]).split(",")]
+    def choose_channels(self, count: int = _SHOWN, draw: int = 0) -> list[str]:
+        """Choose the channels to visualize: those in the settings, else at random among those whose value varies.
+
+        Args:
+            count: number of channels where no limit is set.
+            draw: which of several random choices.
+
+        Returns:
+            Channels as units, such as ``layer4:7``.
+
+        Raises:
+            UsageError: if the settings name something other than numbers.
+        """
+        if self.settings.get("channels"):
+            numbers = [text.strip() for text in str(self.settings["channels"]).split(",")]
             wrong = next((text for text in numbers if not text.isdigit()), None)
             if wrong is not None:
                 raise UsageError(f"channels are numbers with commas between them, not {wrong!r}")
             return [channel_unit(self.layer, int(text)).text for text in numbers]
         number = self.request.limit or count
-        lively = np.flatnonzero(self.probe.values.max(0) > self.probe.values.min(0))
-        order = np.random.default_rng([self.request.seed, draw]).permutation(lively)
+        varying = np.flatnonzero(self.probe.values.max(0) > self.probe.values.min(0))
+        order = np.random.default_rng([self.request.seed, draw]).permutation(varying)
         return [channel_unit(self.layer, int(channel)).text for channel in sorted(order[:number])]
 
-    def strongest(self, unit: str) -> Float[np.ndarray, " images"]:
-        """A channel's values on its strongest photos: what its pictures are compared with."""
+    def strongest_activations(self, unit: str) -> Float[np.ndarray, " images"]:
+        """Return a channel's values on its 50 strongest images, which its visualizations are compared with.
+
+        Args:
+            unit: a channel of the layer.
+
+        Returns:
+            The values in ascending order.
+        """
         return np.sort(self.probe.values[:, int(unit.rpartition(":")[2])])[-_TOP:]
 
-    def search(self, units: Sequence[str]) -> list[References]:
-        """The top patches of channels, in one pass for all; each picture then finds its own in the cache."""
+    def search_patches(self, units: Sequence[str]) -> list[References]:
+        """Search the top patches of channels, in one pass for all; each visualization reads its own from the cache.
+
+        Args:
+            units: channels of the layer.
+
+        Returns:
+            The patches of each channel.
+        """
         parsed = [parse_unit(unit, self.encoder) for unit in units]
-        how: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES, "progress": self.request.progress}
-        return find_patch_references(self.references, self.encoder, parsed, **how)
+        settings: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES}
+        return find_patch_references(self.references, self.encoder, parsed, progress=self.request.progress, **settings)
 
-    def estimator(self, units: Sequence[str], **settings: Any) -> Vital:
-        """VITAL itself, for what a kept picture does not tell: transparency, facets, directions. It keeps its runs."""
-        how: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES, "random_state": self.request.seed}
-        return Vital(self.encoder, **{"steps": self.steps(units), **how, **settings})
+    def create_estimator(self, units: Sequence[str], **settings: Any) -> Vital:
+        """Create VITAL itself, for what a kept image does not tell: transparency, facets, directions.
 
-    def steps(self, units: Sequence[str]) -> int:
-        """VITAL's steps for some units."""
-        if self.asked["steps"]:
-            return int(self.asked["steps"])
+        Args:
+            units: what it will visualize; they say how many steps it makes.
+            settings: further arguments of ``Vital``.
+
+        Returns:
+            The estimator, not fitted.
+        """
+        usual: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES, "random_state": self.request.seed}
+        return Vital(self.encoder, **{"steps": self.count_steps(units), **usual, **settings})
+
+    def count_steps(self, units: Sequence[str]) -> int:
+        """Return VITAL's number of steps for units.
+
+        Args:
+            units: units of one kind, classes or channels.
+
+        Returns:
+            The setting ``steps``, or the default of the network and the kind.
+        """
+        if self.settings["steps"]:
+            return int(self.settings["steps"])
         kind = "class" if units[0].startswith("class:") else "inner"
         return _ZOO_STEPS[kind] if self.model.startswith("zoo:") else _STEPS
 
-    def pictures(
+    def visualize(
         self,
         method: str,
         units: Sequence[str],
@@ -195,132 +270,239 @@ class Bench:
         label: str = "",
         control: bool = False,
     ) -> list[Path]:
-        """A picture of each unit, made or found.
+        """Visualize units by a method; images that are kept are not made again.
 
-        settings: the method's own. draw: which of several. together: how many DeepInversion makes at once.
-        control: by the untrained network.
+        Args:
+            method: "vital" or the name of another method.
+            units: what is visualized.
+            settings: of the method.
+            draw: which of several images of a unit; it is added to the seed.
+            together: how many images DeepInversion makes at once.
+            label: name of the progress bar; by default the method.
+            control: whether the untrained network is visualized.
+
+        Returns:
+            An image file for each unit.
         """
-        own = {**self._usual(method, settings or {}), **(settings or {})}
+        own = {**self._usual_settings(method), **(settings or {})}
         trial = Trial(
             f"{self.model}@untrained" if control else self.model,
-            encoder_of(f"{self.model}@untrained", self.how).digest if control else self.encoder.digest,
+            load_cached_encoder(f"{self.model}@untrained", self.load_options).digest
+            if control
+            else self.encoder.digest,
             self.references,
             method,
             tuple(units),
-            self._number(method, units, own),
+            self._count_method_steps(method, units, own),
             self.folder,
             own,
             self.request.seed + draw,
             self._spectrum(own.get("size")) if method == "maco" else None,
-            self.how,
+            self.load_options,
         )
-        trials = in_batches(trial, together)
-        for part in trials:
-            self._forget(part)
-        about = f"{label or method}, {len(units)} {'classes' if units[0].startswith('class:') else 'units'}"
-        make_all(trials, workers=int(self.asked["workers"]), label=about, progress=self.request.progress)
-        return [path for part in trials for path in part.pictures]
+        trials = split_batches(trial, together)
+        if self.request.fresh:
+            discard_images(trials, self._discarded)
+        kind = "classes" if units[0].startswith("class:") else "units"
+        make_missing_images(
+            trials,
+            workers=int(self.settings["workers"]),
+            label=f"{label or method}, {len(units)} {kind}",
+            progress=self.request.progress,
+        )
+        return [path for batch in trials for path in batch.image_paths]
 
-    def drawn(self, method: str, units: Sequence[str], settings: Mapping[str, Any] | None = None, **how: Any) -> Draws:
-        """As many pictures of each unit as there are seeds."""
-        found = [self.pictures(method, units, settings, draw=draw, **how) for draw in range(int(self.asked["seeds"]))]
-        return Draws(found)
+    def visualize_seeds(
+        self, method: str, units: Sequence[str], settings: Mapping[str, Any] | None = None, **options: Any
+    ) -> SeededImages:
+        """Visualize units as many times as there are seeds.
 
-    def _usual(self, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The paper's settings of the other methods: Fourier has MACO's."""
-        if method == "maco":
-            return {"crops": self.asked["crops"]}
-        return {"views": "crops", "lr": 1.0, "crops": self.asked["crops"]} if method == "fourier" else {}
+        Args:
+            method: "vital" or the name of another method.
+            units: what is visualized.
+            settings: of the method.
+            options: further arguments of ``visualize``.
 
-    def _number(self, method: str, units: Sequence[str], settings: Mapping[str, Any]) -> int:
-        steps = self.steps(units)
-        if method == "vital":
-            return steps
-        if self.asked["compute"] == "paper":
-            return OWN_STEPS[method]
-        return steps_of(method, settings, round(self.cost(units[0]) * steps))
+        Returns:
+            The image files by seed.
+        """
+        seeds = range(int(self.settings["seeds"]))
+        return SeededImages([self.visualize(method, units, settings, draw=draw, **options) for draw in seeds])
 
-    def cost(self, unit: str) -> float:
-        """A VITAL step's processor time in plain passes, measured once and kept."""
-        one, other = (
+    def measure_cost(self, unit: str) -> float:
+        """Measure a VITAL step's processor time in plain passes, once; the folder keeps it.
+
+        Args:
+            unit: the unit that is visualized.
+
+        Returns:
+            The cost, at least 1.
+        """
+        trial, baseline = (
             Trial(
                 self.model,
                 self.encoder.digest,
                 self.references,
                 method,
                 (unit,),
-                self.steps([unit]),
+                self.count_steps([unit]),
                 self.folder,
-                load=self.how,
+                load=self.load_options,
             )
             for method in ("vital", "fourier")
         )
-        kept = self.folder / f"cost-{self.encoder.digest[:12]}-{unit.partition(':')[0]}.txt"
-        return kept_cost(kept, self.encoder, one, other)
+        path = self.folder / f"cost-{self.encoder.digest[:12]}-{unit.partition(':')[0]}.txt"
+        return load_step_cost(path, self.encoder, trial, baseline)
+
+    def _usual_settings(self, method: str) -> dict[str, Any]:
+        """The paper's settings of the other methods: Fourier has MACO's."""
+        if method == "maco":
+            return {"crops": self.settings["crops"]}
+        return {"views": "crops", "lr": 1.0, "crops": self.settings["crops"]} if method == "fourier" else {}
+
+    def _count_method_steps(self, method: str, units: Sequence[str], settings: Mapping[str, Any]) -> int:
+        steps = self.count_steps(units)
+        if method == "vital":
+            return steps
+        if self.settings["compute"] == "paper":
+            return OWN_STEPS[method]
+        return count_equal_steps(method, settings, round(self.measure_cost(units[0]) * steps))
 
     def _spectrum(self, size: Sequence[int] | None) -> Path:
         height, width = size or self.encoder.preprocess.size
-        kept = self.folder / f"spectrum-{self.encoder.digest[:12]}-{height}x{width}.npy"
-        return kept_spectrum(kept, self.encoder, self.photos.paths, (height, width))
-
-    def _forget(self, trial: Trial) -> None:
-        """With ``--fresh`` a run makes its pictures anew, each once."""
-        if not self.request.fresh:
-            return
-        for path in trial.pictures:
-            if path not in self._made_anew:
-                path.with_suffix(".json").unlink(missing_ok=True)
-                self._made_anew.add(path)
+        path = self.folder / f"spectrum-{self.encoder.digest[:12]}-{height}x{width}.npy"
+        return load_spectrum(path, self.encoder, self.images.paths, (height, width))
 
 
-class Draws:
-    """Pictures of some units, by seed."""
+class SeededImages:
+    """Image files of units, by seed.
 
-    def __init__(self, pictures: Sequence[Sequence[Path]]) -> None:
-        self.pictures = pictures
+    Args:
+        paths: for each seed, the file of each unit.
+    """
+
+    def __init__(self, paths: Sequence[Sequence[Path]]) -> None:
+        self.paths = paths
 
     @property
     def first(self) -> Sequence[Path]:
-        """One picture of each unit."""
-        return self.pictures[0]
+        """One image of each unit."""
+        return self.paths[0]
 
     @property
     def all(self) -> list[Path]:
-        """All of them, seed after seed."""
-        return [path for paths in self.pictures for path in paths]
+        """All images, seed after seed."""
+        return [path for paths in self.paths for path in paths]
 
     def __len__(self) -> int:
-        return len(self.pictures) * len(self.first)
+        return len(self.paths) * len(self.first)
 
-    def of(self, place: int) -> list[Path]:
-        """The pictures of one unit."""
-        return [paths[place] for paths in self.pictures]
+    def of_unit(self, index: int) -> list[Path]:
+        """Return the images of one unit.
 
-    def by_unit(self, values: Float[np.ndarray, " pictures"]) -> Float[np.ndarray, " units"]:
-        """The mean over seeds of a value of ``all``: units, not pictures, are what is drawn at random."""
-        return np.asarray(values, dtype=np.float64).reshape(len(self.pictures), -1).mean(0)
+        Args:
+            index: position of the unit.
+
+        Returns:
+            A file for each seed.
+        """
+        return [paths[index] for paths in self.paths]
+
+    def average_seeds(self, values: Float[np.ndarray, " images"]) -> Float[np.ndarray, " units"]:
+        """Average a value over seeds: units, not images, are what is drawn at random.
+
+        Args:
+            values: a value of each image, in the order of ``all``.
+
+        Returns:
+            The mean of each unit.
+        """
+        return np.asarray(values, dtype=np.float64).reshape(len(self.paths), -1).mean(0)
 
 
-def check(asked: Mapping[str, Any]) -> None:
-    """UsageError for settings that cannot be."""
-    for name, least in (("steps", 0), ("seeds", 1), ("crops", 1), ("workers", 1)):
-        if asked[name] < least:
-            raise UsageError(f"{name} is a number from {least} on, not {asked[name]}")
-    if asked["compute"] not in ("equal", "paper"):
-        raise UsageError(f"compute is equal or paper, not {asked['compute']!r}")
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check the settings that all of VITAL's experiments have.
+
+    Args:
+        settings: ``DEFAULTS``, as they are set.
+
+    Raises:
+        UsageError: for a number that is too small, and for an unknown compute.
+    """
+    for name, minimum in (("steps", 0), ("seeds", 1), ("crops", 1), ("workers", 1)):
+        if settings[name] < minimum:
+            raise UsageError(f"{name} is a number from {minimum} on, not {settings[name]}")
+    if settings["compute"] not in ("equal", "paper"):
+        raise UsageError(f"compute is equal or paper, not {settings['compute']!r}")
 
 
-def comparable(bench: Bench, network: str) -> bool:
-    """Whether ours is the paper's own network, so that a difference from its figure means something."""
+def is_papers_network(bench: Bench, network: str) -> bool:
+    """Tell whether ours is the paper's own network, so that a difference from its figure means something.
+
+    Args:
+        bench: our network.
+        network: the paper's name for it.
+
+    Returns:
+        True for the same weights and ImageNet's 1,000 classes.
+    """
     return bench.model == WEIGHTS[network] and bench.encoder.outputs == 1000
 
 
-def figures(
-    request: EvaluationRequest, extra: Mapping[str, Any], names: Sequence[str] = ("ResNet50",)
+def resolve_networks(request: EvaluationRequest, names: Sequence[str]) -> dict[str, str]:
+    """Resolve which model stands for each of the paper's networks.
+
+    "NAME=MODEL" names the network that a model is or stands for; "paper" takes the paper's weights; another model is
+    the network whose weights it names, or stands for the first one without a model. Without models, the zoo's stand-ins
+    are taken.
+
+    Args:
+        request: its ``models``.
+        names: the paper's names of the networks.
+
+    Returns:
+        Model strings by network, in the order of ``names``; a network without a model is left out.
+
+    Raises:
+        UsageError: for a network that is none of ``names``.
+    """
+    if not request.models:
+        return {name: STAND_INS[name] for name in names if name in STAND_INS}
+    resolved: dict[str, str] = {}
+    unnamed = [text for text in request.models if "=" not in text]
+    for text in request.models:
+        name, equals, model = text.partition("=")
+        if equals and name not in names:
+            raise UsageError(f"no network {name!r}{suggest_nearest(name, names)}: the networks are {', '.join(names)}")
+        resolved |= {name: model} if equals else {}
+    if "paper" in unnamed:
+        resolved |= {name: WEIGHTS[name] for name in names if name not in resolved}
+    known = {WEIGHTS[name]: name for name in names}
+    for text in unnamed:
+        name = known.get(text) or next((name for name in names if name not in resolved), None)
+        if text != "paper" and name is not None:
+            resolved[name] = text
+    return {name: resolved[name] for name in names if name in resolved}
+
+
+def prepare_benches(
+    request: EvaluationRequest, defaults: Mapping[str, Any], names: Sequence[str] = ("ResNet50",)
 ) -> tuple[dict[str, Any], dict[str, Bench]]:
-    """The settings of an experiment, and a bench for each of its networks that has a model. UsageError without any."""
-    asked = request.settings({**DEFAULTS, **extra})
-    benches = {name: Bench(request, asked, model) for name, model in networks(request, names).items()}
+    """Prepare the settings of an experiment, and a bench for each of its networks that has a model.
+
+    Args:
+        request: the experiment's request.
+        defaults: settings of this experiment besides ``DEFAULTS``, by name with their defaults.
+        names: the paper's names of the networks.
+
+    Returns:
+        The settings, and the benches by network.
+
+    Raises:
+        UsageError: for an unknown setting, and where no network has a model.
+    """
+    settings = request.settings({**DEFAULTS, **defaults})
+    benches = {name: Bench(request, settings, model) for name, model in resolve_networks(request, names).items()}
     if not benches:
         raise UsageError(f"no model for any of {', '.join(names)}: give --model MODEL")
-    return asked, benches
+    return settings, benches

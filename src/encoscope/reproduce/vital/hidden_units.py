@@ -17,9 +17,10 @@ from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.metrics import bootstrap
 from encoscope.probing import Patch
 from encoscope.relevance import compute_relevance
-from encoscope.reproduce.vital.harness import Bench, figures
-from encoscope.reproduce.vital.judge import channel_figures
-from encoscope.reproduce.vital.report import report, sheet, shown
+from encoscope.reproduce.sheets import Cell, draw_sheet
+from encoscope.reproduce.vital.harness import Bench, prepare_benches
+from encoscope.reproduce.vital.judge import compare_channel_activations
+from encoscope.reproduce.vital.report import build_report, open_reference
 from encoscope.units import parse_unit
 from encoscope.vital.circuits import rank_channels
 from encoscope.vital.references.references import find_class_references
@@ -34,26 +35,34 @@ _METHODS = {
     "vital, guided backprop": ("vital", {"relevance": "guided-backprop"}),
     "vital, LRP": ("vital", {"relevance": "lrp"}),
 }
-_PHOTO = 224  # pixels of a side, as it is shown
-_AGAINST = "AUC: the picture beside the channel's 50 strongest photos, 0.5 as strong as they."
+_SIDE = 224  # pixels of a side, as it is shown
+_AGAINST = "AUC: the visualization beside the channel's 50 strongest images, 0.5 as strong as they."
 
 
 def fig2(request: EvaluationRequest) -> Report:
-    """An active channel of the block below need not be relevant: two channels, one of each kind, and pictures with LRP
-    and without."""
-    asked, benches = figures(request, {"layer": "", "channels": "", "relevance": "lrp"})
+    """Show that an active channel of the block below need not be relevant, by one channel of each kind.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the activation and relevance of both channels.
+
+    Source: VITAL, Fig. 2.
+    """
+    settings, benches = prepare_benches(request, {"layer": "", "channels": "", "relevance": "lrp"})
     (bench,) = benches.values()
-    unit = (bench.channels(1) if asked["channels"] else _of_class(bench, 1))[0]
-    below = _below(bench)
-    patch = bench.search([unit])[0].items[0].source
+    unit = (bench.choose_channels(1) if settings["channels"] else _choose_class_channels(bench, 1))[0]
+    below = _find_layer_below(bench)
+    patch = bench.search_patches([unit])[0].items[0].source
     assert isinstance(patch, Patch)  # top patches were searched
     batch = bench.encoder.prepare(patch.path)
     active = bench.encoder.activations(batch, below)[below].maps[0]
-    relevant = compute_relevance(bench.encoder, batch, parse_unit(unit, bench.encoder), below, asked["relevance"])[
+    relevant = compute_relevance(bench.encoder, batch, parse_unit(unit, bench.encoder), below, settings["relevance"])[
         below
     ][0]
-    found = two_channels(active, relevant)
-    shares = shares_of(relevant)
+    pair = choose_two_channels(active, relevant)
+    shares = compute_relevance_shares(relevant)
     rows = [
         {
             "channel": f"{below}:{channel}",
@@ -61,34 +70,44 @@ def fig2(request: EvaluationRequest) -> Report:
             "mean activation": float(active[channel].mean()),
             "share of the relevance": float(shares[channel]),
         }
-        for kind, channel in zip(("relevant", "active, not relevant"), found, strict=True)
+        for kind, channel in zip(("relevant", "active, not relevant"), pair, strict=True)
     ]
     with Image.open(patch.path) as opened:
-        photo = opened.convert("RGB").resize((_PHOTO, _PHOTO))
-    cells: list[tuple[Any, str]] = []
-    for channel, (caption, settings) in zip(
-        found, (("with relevance", asked["relevance"]), ("without", "none")), strict=True
-    ):
-        (picture,) = bench.pictures("vital", [unit], {"relevance": settings}, label=caption)
-        where = f"{below}:{channel}"
-        cells += [(photo, f"the photo {unit} answers to most"), (heat(active[channel]), f"{where}: activation")]
-        cells += [(heat(relevant[channel]), f"{where}: relevance"), (picture, f"{unit}, {caption}")]
+        image = opened.convert("RGB").resize((_SIDE, _SIDE))
+    cells: list[Cell] = []
+    methods = (("with relevance", settings["relevance"]), ("without", "none"))
+    for channel, (caption, method) in zip(pair, methods, strict=True):
+        (path,) = bench.visualize("vital", [unit], {"relevance": method}, label=caption)
+        name = f"{below}:{channel}"
+        cells += [(image, f"the photo {unit} answers to most"), (draw_heatmap(active[channel]), f"{name}: activation")]
+        cells += [(draw_heatmap(relevant[channel]), f"{name}: relevance"), (path, f"{unit}, {caption}")]
     notes = [
-        f"Relevance of {below} for {unit} ({asked['relevance']}), on the photo of its strongest patch. relevant: the "
-        "channel of the largest relevance; active, not relevant: of those with less than an even share of it, the most "
-        "active one. Bright is high, each map by itself.",
+        f"Relevance of {below} for {unit} ({settings['relevance']}), on the image of its strongest patch. relevant: "
+        "the channel of the largest relevance; active, not relevant: of those with less than an even share of it, the "
+        "most active one. Bright is high, each map by itself.",
     ]
-    return report("vital-fig2", "why relevance", rows, benches, notes=notes, pictures={"vital-fig2": sheet(cells, 4)})
+    return build_report(
+        "vital-fig2", "why relevance", rows, benches, notes=notes, sheets={"vital-fig2": draw_sheet(cells, 4)}
+    )
 
 
 def fig4(request: EvaluationRequest) -> Report:
-    """Small circuits: the three channels of the last hidden layer most relevant to a class, by VITAL and MACO."""
-    _, benches = figures(request, {"layer": "", "top": 3})
+    """Draw small circuits: the three channels of the last hidden layer most relevant to a class, by VITAL and MACO.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the relevance and AUC of each channel.
+
+    Source: VITAL, Fig. 4.
+    """
+    _, benches = prepare_benches(request, {"layer": "", "top": 3})
     (bench,) = benches.values()
-    top = int(bench.asked["top"])
+    top = int(bench.settings["top"])
     rows: list[dict[str, Any]] = []
-    cells: list[tuple[Any, str]] = []
-    for label in bench.classes(3, _CIRCUITS):
+    cells: list[Cell] = []
+    for label in bench.choose_classes(3, _CIRCUITS):
         unit = f"class:{label}"
         pool = find_class_references(
             bench.references, bench.encoder, parse_unit(unit, bench.encoder), seed=request.seed
@@ -97,112 +116,152 @@ def fig4(request: EvaluationRequest) -> Report:
             bench.encoder, unit, pool, top=top, layer=bench.layer, progress=request.progress
         )
         units = [link.unit.text for link in links]
-        bench.search(units)
-        for how in ("maco", "vital"):
-            (whole,) = bench.pictures(how, [unit])
-            made = bench.pictures(how, units)
-            cells.append((whole, f"{bench.names[label]}, {how}"))
+        bench.search_patches(units)
+        for visualizer in ("maco", "vital"):
+            (whole,) = bench.visualize(visualizer, [unit])
+            paths = bench.visualize(visualizer, units)
+            cells.append((whole, f"{bench.names[label]}, {visualizer}"))
             cells += [
-                (path, f"{link.unit.text}, {link.share:.1%}, {how}") for link, path in zip(links, made, strict=True)
+                (path, f"{link.unit.text}, {link.share:.1%}, {visualizer}")
+                for link, path in zip(links, paths, strict=True)
             ]
             rows += [
                 {"class": bench.names[label], "channel": link.unit.text, "relevance": method, "share": link.share}
-                | {"method": how, "AUC": _auc(bench, link.unit.text, [path])}
-                for link, path in zip(links, made, strict=True)
+                | {"method": visualizer, "AUC": _auc(bench, link.unit.text, [path])}
+                for link, path in zip(links, paths, strict=True)
             ]
-    notes = [f"share: of the relevance of {bench.layer}'s channels for the class, mean over its photos. {_AGAINST}"]
-    return report(
-        "vital-fig4", "small circuits", rows, benches, notes=notes, pictures={"vital-fig4": sheet(cells, 1 + top)}
+    notes = [f"share: of the relevance of {bench.layer}'s channels for the class, mean over its images. {_AGAINST}"]
+    return build_report(
+        "vital-fig4", "small circuits", rows, benches, notes=notes, sheets={"vital-fig4": draw_sheet(cells, 1 + top)}
     )
 
 
-def channels(number: int, request: EvaluationRequest) -> Report:
-    """Figs. 24 and 25: four channels at random, by Fourier, MACO and VITAL, with LRP and with guided backprop."""
-    _, benches = figures(request, {"layer": "", "channels": ""})
+def draw_channels(number: int, request: EvaluationRequest) -> Report:
+    """Draw four channels at random, by Fourier, MACO and VITAL, with LRP and with guided backprop.
+
+    Args:
+        number: number of the figure, 24 or 25; each has other channels.
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the AUC of each method.
+
+    Source: VITAL, Figs. 24 and 25.
+    """
+    _, benches = prepare_benches(request, {"layer": "", "channels": ""})
     (bench,) = benches.values()
-    units = bench.channels(4, draw=number)
-    patches = bench.search(units)
+    units = bench.choose_channels(4, draw=number)
+    patches = bench.search_patches(units)
     rows, notes = [], []
-    columns: dict[str, list[Any]] = {"strongest patch": [shown(found.items[0]) for found in patches]}
+    columns: dict[str, list[Any]] = {"strongest patch": [open_reference(references.items[0]) for references in patches]}
     for caption, (method, settings) in _METHODS.items():
         try:
-            made = bench.drawn(method, units, settings, label=caption)
+            images = bench.visualize_seeds(method, units, settings, label=caption)
         except UsageError as error:
             notes.append(f"{caption} on {bench.model} cannot run: {error}.")
             continue
-        columns[caption] = list(made.first)
-        aucs = [_auc(bench, unit, made.of(place)) for place, unit in enumerate(units)]
+        columns[caption] = list(images.first)
+        aucs = [_auc(bench, unit, images.of_unit(index)) for index, unit in enumerate(units)]
         rows.append({"method": caption, "channels": len(units), "AUC": bootstrap(aucs, seed=request.seed)})
     cells = [
-        (pictures[place], f"{unit}, {caption}")
-        for place, unit in enumerate(units)
-        for caption, pictures in columns.items()
+        (column[index], f"{unit}, {caption}") for index, unit in enumerate(units) for caption, column in columns.items()
     ]
     name = f"vital-fig{number}"
-    about = f"Channels of {bench.layer} at random, others in each of Figs. 24 and 25. {_AGAINST}"
-    pictures = {name: sheet(cells, len(columns))}
-    return report(name, "channels inside the network", rows, benches, notes=[about, *notes], pictures=pictures)
+    reading = f"Channels of {bench.layer} at random, others in each of Figs. 24 and 25. {_AGAINST}"
+    sheets = {name: draw_sheet(cells, len(columns))}
+    return build_report(name, "channels inside the network", rows, benches, notes=[reading, *notes], sheets=sheets)
 
 
-fig24, fig25 = partial(channels, 24), partial(channels, 25)
+fig24, fig25 = partial(draw_channels, 24), partial(draw_channels, 25)
 
 
 def fig26(request: EvaluationRequest) -> Report:
-    """Polysemantic channels: MACO's one picture beside VITAL's of each cluster of the top patches."""
-    asked, benches = figures(request, {"layer": "", "channels": "", "facets": 2, "candidates": 1000})
+    """Draw polysemantic channels: MACO's one visualization beside VITAL's for each cluster of the top patches.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the commonest label of each cluster.
+
+    Source: VITAL, Fig. 26.
+    """
+    settings, benches = prepare_benches(request, {"layer": "", "channels": "", "facets": 2, "candidates": 1000})
     (bench,) = benches.values()
     labels = dict(zip(bench.probe.ids, bench.probe.labels, strict=True))
-    units = bench.channels(4) if asked["channels"] else _mixed(bench, request.limit or 4)
-    facets = int(asked["facets"])
-    made = bench.estimator(units, candidates=int(asked["candidates"]))
-    made.fit(bench.references, units, facets=facets, progress=request.progress)
-    found = made.synthesize(progress=request.progress, fresh=request.fresh)
+    units = bench.choose_channels(4) if settings["channels"] else _choose_polysemantic(bench, request.limit or 4)
+    facets = int(settings["facets"])
+    estimator = bench.create_estimator(units, candidates=int(settings["candidates"]))
+    estimator.fit(bench.references, units, facets=facets, progress=request.progress)
+    visualizations = estimator.synthesize(progress=request.progress, fresh=request.fresh)
     rows: list[dict[str, Any]] = []
-    cells: list[tuple[Any, str]] = []
-    for place, unit in enumerate(units):
-        (path,) = bench.pictures("maco", [unit])
+    cells: list[Cell] = []
+    for position, unit in enumerate(units):
+        (path,) = bench.visualize("maco", [unit])
         cells.append((path, f"{unit}, maco"))
-        for part in range(place * facets, (place + 1) * facets):
-            target = made.targets_[part]
+        for index in range(position * facets, (position + 1) * facets):
+            target = estimator.targets_[index]
             assert target.references is not None  # the statistics are of patches
-            name, share = commonest([labels.get(item.id) for item in target.references.items])
+            name, share = find_commonest_label([labels.get(item.id) for item in target.references.items])
             rows.append(
-                {"channel": unit, "facet": part % facets + 1, "patches": len(target.references)}
-                | {"commonest label": name, "its share": share, "on the picture": found[part].activation}
-                | {"on its patches": found[part].reference_activation}
+                {"channel": unit, "facet": index % facets + 1, "patches": len(target.references)}
+                | {"commonest label": name, "its share": share, "on the picture": visualizations[index].activation}
+                | {"on its patches": visualizations[index].reference_activation}
             )
-            cells += [(found[part].picture, f"{target.name}, vital")]
-            cells += [(shown(item), labels.get(item.id) or "") for item in target.references.items[:2]]
+            cells += [(visualizations[index].picture, f"{target.name}, vital")]
+            cells += [(open_reference(item), labels.get(item.id) or "") for item in target.references.items[:2]]
     notes = [
         f"k-means ({facets} clusters) on the activations of {bench.layer} over its top patches (at most 1,000, "
-        f"of the {asked['candidates']} most active photos); commonest label: of the photos behind the patches that a "
-        "picture is made from.",
-        "Channels: the paper's where the network is its own; others those whose 20 strongest photos bear the most "
-        "labels (--set channels=485,909). The channel's value on a picture and, mean, on its patches.",
+        f"of the {settings['candidates']} most active images); commonest label: of the images behind the patches that "
+        "a visualization is made from.",
+        "Channels: the paper's where the network is its own; others those whose 20 strongest images have the most "
+        "labels (--set channels=485,909). The channel's value on a visualization and, mean, on its patches.",
     ]
-    pictures = {"vital-fig26": sheet(cells, 1 + 3 * facets, cell=150)}
-    return report("vital-fig26", "channels of several meanings", rows, benches, notes=notes, pictures=pictures)
+    sheets = {"vital-fig26": draw_sheet(cells, 1 + 3 * facets, cell=150)}
+    return build_report("vital-fig26", "channels of several meanings", rows, benches, notes=notes, sheets=sheets)
 
 
-def two_channels(
+def choose_two_channels(
     active: Float[Tensor, "channels height width"], relevant: Float[Tensor, "channels height width"]
 ) -> tuple[int, int]:
-    """The channel of the largest relevance, and the most active one of those with less than an even share of it."""
-    shares = shares_of(relevant)
+    """Choose the channel of the largest relevance, and the most active one of those with less than an even share of it.
+
+    Args:
+        active: activations of the channels.
+        relevant: relevance of the channels.
+
+    Returns:
+        The indices of the two channels.
+    """
+    shares = compute_relevance_shares(relevant)
     first = int(shares.argmax())
     means = active.mean((1, 2)).cpu().numpy().astype(np.float64)
     means[shares >= 1 / len(shares)] = -np.inf
     return first, int(means.argmax())
 
 
-def shares_of(relevant: Float[Tensor, "channels height width"]) -> Float[np.ndarray, " channels"]:
-    """Each channel's share of the relevance, summed over space; of its size, where signs differ."""
+def compute_relevance_shares(relevant: Float[Tensor, "channels height width"]) -> Float[np.ndarray, " channels"]:
+    """Compute each channel's share of the relevance, summed over space.
+
+    Args:
+        relevant: relevance of the channels.
+
+    Returns:
+        Shares of the sum of absolute values; negative where the relevance is negative.
+    """
     sums = relevant.sum((1, 2)).cpu().numpy().astype(np.float64)
     return sums / max(float(np.abs(sums).sum()), 1e-30)
 
 
-def heat(map_: Float[Tensor, "height width"]) -> np.ndarray:
-    """A map in colours, dark to bright from its least to its largest value, enlarged without smoothing."""
+def draw_heatmap(map_: Float[Tensor, "height width"]) -> np.ndarray:
+    """Draw a map in color, dark to bright from its smallest to its largest value, enlarged without smoothing.
+
+    Args:
+        map_: the map.
+
+    Returns:
+        An image of 16 times the size, values from 0 to 255.
+    """
     from matplotlib import colormaps
 
     values = map_.detach().cpu().numpy().astype(np.float64)
@@ -211,8 +270,15 @@ def heat(map_: Float[Tensor, "height width"]) -> np.ndarray:
     return np.asarray(colormaps["inferno"](enlarged)[..., :3] * 255).round().astype(np.uint8)
 
 
-def commonest(labels: Sequence[str | None]) -> tuple[str | None, float | None]:
-    """The label that most bear, and its share; ties go by name."""
+def find_commonest_label(labels: Sequence[str | None]) -> tuple[str | None, float | None]:
+    """Find the label that most items have; ties go by name.
+
+    Args:
+        labels: a label for each item, None for those without.
+
+    Returns:
+        The label and its share of all items; None twice where no item has one.
+    """
     known = Counter(label for label in labels if label is not None)
     if not known:
         return None, None
@@ -220,7 +286,7 @@ def commonest(labels: Sequence[str | None]) -> tuple[str | None, float | None]:
     return name, count / len(labels)
 
 
-def _below(bench: Bench) -> str:
+def _find_layer_below(bench: Bench) -> str:
     """The stage or block below the channels' layer, or whatever layer is. UsageError for the first one."""
     order = [info.name for info in bench.encoder.layers]
     under = order[: order.index(bench.layer)]
@@ -229,25 +295,25 @@ def _below(bench: Bench) -> str:
     return next((name for name in reversed(under) if name in bench.encoder.depths), under[-1])
 
 
-def _of_class(bench: Bench, count: int) -> list[str]:
-    """The channels most relevant to the first class that is pictured."""
-    label = bench.classes(1, _CIRCUITS)[0]
+def _choose_class_channels(bench: Bench, count: int) -> list[str]:
+    """The channels most relevant to the first class that is visualized."""
+    label = bench.choose_classes(1, _CIRCUITS)[0]
     unit = parse_unit(f"class:{label}", bench.encoder)
     pool = find_class_references(bench.references, bench.encoder, unit, seed=bench.request.seed)
     return [link.unit.text for link in rank_channels(bench.encoder, unit, pool, top=count, layer=bench.layer)[2]]
 
 
-def _mixed(bench: Bench, count: int) -> list[str]:
-    """The paper's channels, where the network has them; else those whose 20 strongest photos bear the most labels."""
+def _choose_polysemantic(bench: Bench, count: int) -> list[str]:
+    """The paper's channels, where the network has them; else those whose 20 strongest images have the most labels."""
     if bench.model.partition(":")[2].partition(".")[0] == "resnet50" and bench.layer == "layer4":
         return [f"{bench.layer}:{channel}" for channel in _POLYSEMANTIC[:count]]
     probed = bench.probe
-    many = min(20, len(probed))
-    top = np.argsort(-probed.values, axis=0, kind="stable")[:many]
-    found = np.array([len({probed.labels[row] for row in column}) for column in top.T])
-    found[probed.values.max(0) <= probed.values.min(0)] = 0
-    return [f"{bench.layer}:{channel}" for channel in np.argsort(-found, kind="stable")[:count]]
+    number = min(20, len(probed))
+    top = np.argsort(-probed.values, axis=0, kind="stable")[:number]
+    counts = np.array([len({probed.labels[row] for row in column}) for column in top.T])
+    counts[probed.values.max(0) <= probed.values.min(0)] = 0
+    return [f"{bench.layer}:{channel}" for channel in np.argsort(-counts, kind="stable")[:count]]
 
 
 def _auc(bench: Bench, unit: str, paths: Sequence[Any]) -> float:
-    return channel_figures(bench.encoder, unit, list(paths), bench.strongest(unit).tolist())[0]
+    return compare_channel_activations(bench.encoder, unit, list(paths), bench.strongest_activations(unit).tolist())[0]

@@ -1,4 +1,4 @@
-"""The figures of VITAL's paper, table by table, and where the weights behind them are had.
+"""The figures of VITAL's paper, table by table, and where the weights behind them can be loaded from.
 
 Accuracy and zero-shot figures in percent, Frechet distances as printed. Table 1 repeats rows of Table 2; its distances
 are those of Table 2's column "Arch.", of the features of the network that is looked into, though the text names
@@ -43,9 +43,15 @@ JUDGE = "openclip:ViT-B-32/openai"
 
 @dataclass(frozen=True)
 class VitalLine:
-    """A row: network, method, setting as the paper writes it, figures by measure; main: it is in Table 1, too.
+    """A row of the paper's Tables 1, 2 and 5.
 
-    quoted: the method is not part of this library, so the row is the paper's alone.
+    Attributes:
+        network: the paper's name of the network.
+        method: name of the method, of a control or of real images.
+        setup: the setting as the paper writes it.
+        paper: the paper's figures by measure; None for a row that is only ours.
+        main: whether it is also in Table 1.
+        quoted: whether the row is the paper's alone, as the method is not part of this library.
     """
 
     network: str
@@ -127,7 +133,7 @@ PREDICTIONS: Mapping[str, tuple[str, str]] = {
     "deepinversion": ("tiger .9984, tiger cat .0013", "Maltese dog .9989, Lhasa .0004"),
     "vital": ("tiger .8609, tiger cat .1382", "Maltese dog .9797, Lhasa .0112"),
 }
-"""Table 4: ResNet50's two likeliest classes, of two classes' pictures."""
+"""Table 4: ResNet50's two likeliest classes, of two classes' visualizations."""
 
 REFERENCES: Mapping[int, Figures] = {
     5: {ACCURACY: 99.47, OWN: 40.30, TOP1: 57.60, TOP5: 85.87},
