@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import encoscope
-from benchmarks.probing import make_photos
+from benchmarks.probing import make_images
 from encoscope import vlm
 from encoscope.falcon import Falcon
 from encoscope.falcon.captions.build import load_default_captions
@@ -24,7 +24,7 @@ from encoscope.falcon.selection import select_images
 from encoscope.falcon.spaces import list_units
 from encoscope.probing import probe
 
-PHOTOS = 6000
+IMAGES = 6000
 ROUNDS = 1
 
 
@@ -41,7 +41,7 @@ def run() -> list[dict[str, Any]]:
         files = (
             _caltech(caltech)
             if caltech is not None and caltech.is_dir()
-            else make_photos(Path(folder, "photos"), PHOTOS)
+            else make_images(Path(folder, "photos"), IMAGES)
         )
         for number in range(ROUNDS):
             os.environ["ENCOSCOPE_CACHE"] = str(Path(folder, f"ours-{number}"))
@@ -53,10 +53,10 @@ def run() -> list[dict[str, Any]]:
             start = time.perf_counter()
             probe(encoder, files, progress=False)
             probing = time.perf_counter() - start
-            pictures = _pictures(falcon)
+            crops = _cut_crops(falcon)
             start = time.perf_counter()
-            reader.embed_images(pictures)
-            rounds.append((ours, probing, time.perf_counter() - start, len(pictures)))
+            reader.embed_images(crops)
+            rounds.append((ours, probing, time.perf_counter() - start, len(crops)))
     seconds = {
         name: float(np.median([row[i] for row in rounds])) for i, name in enumerate(("ours", "probing", "crops"))
     }
@@ -77,10 +77,10 @@ def _caltech(root: Path) -> list[Path]:
     from encoscope.images.caltech101 import read_caltech101
 
     found = read_caltech101(root, "train").paths
-    return list(found[:: max(1, len(found) // PHOTOS)])
+    return list(found[:: max(1, len(found) // IMAGES)])
 
 
-def _pictures(falcon: Falcon) -> list[np.ndarray]:
+def _cut_crops(falcon: Falcon) -> list[np.ndarray]:
     """The crops that were described from, cut and decoded already: embedding alone is what they cost at least."""
     units = list_units("features", falcon.encoder)
     space = falcon.space(units[0])

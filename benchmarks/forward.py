@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_sample_image
 
 import encoscope
-from benchmarks.grouping import maps_of_a_photo, resnet50
+from benchmarks.grouping import make_maps, resnet50
 from benchmarks.measure import interleaved
 from encoscope.nave.composite import compose_features
 from encoscope.nave.kmeans import kmeans
@@ -21,7 +21,7 @@ def run() -> list[dict[str, Any]]:
 
 def grouping() -> dict[str, Any]:
     """ResNet-50, layers 1-4 at 56x56, K = 5, four starts, against the forward pass."""
-    maps = maps_of_a_photo()
+    maps = make_maps()
     encoder, pixels = resnet50()
 
     def forward() -> None:

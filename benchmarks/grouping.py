@@ -35,14 +35,14 @@ def resnet50() -> tuple[encoscope.Encoder, torch.Tensor]:
     return encoder, encoder.prepare(load_sample_image("china.jpg")).pixels
 
 
-def maps_of_a_photo() -> list[torch.Tensor]:
+def make_maps() -> list[torch.Tensor]:
     """[1, C, h, w] of layers 1 to 4."""
     encoder, pixels = resnet50()
     return [found.maps for found in encoder.activations(pixels, LAYERS).values()]
 
 
-def ways(maps: list[torch.Tensor], side: int) -> dict[str, Callable[[], Any]]:
-    """Both ways to labels and inertia, from the same centres."""
+def methods(maps: list[torch.Tensor], side: int) -> dict[str, Callable[[], Any]]:
+    """Both methods to labels and inertia, from the same centres."""
     start = kmeans_plusplus(compose_features(maps, (side, side)), 5, n_init=1, seed=0)
     centres = start[0, 0].numpy()
 
@@ -58,7 +58,7 @@ def ways(maps: list[torch.Tensor], side: int) -> dict[str, Callable[[], Any]]:
 
 def run() -> list[dict[str, Any]]:
     """Rows of the table."""
-    maps = maps_of_a_photo()
+    maps = make_maps()
     names = ("ours", "algorithm 1")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -89,9 +89,9 @@ def run() -> list[dict[str, Any]]:
 if __name__ == "__main__":
     which, what, wide, stored = sys.argv[1:]
     small = [torch.randn(1, 4, 8, 8), torch.randn(1, 8, 4, 4)]
-    ways(small, 8)[which]()  # what libraries load at their first use is no part of it
-    way = ways(torch.load(stored), int(wide))[which]
+    methods(small, 8)[which]()  # what libraries load at their first use is no part of it
+    method = methods(torch.load(stored), int(wide))[which]
     if what == "peak":
-        report_peak(way)
+        report_peak(method)
     else:
-        report_seconds(way, 7 if wide == "56" else 1)
+        report_seconds(method, 7 if wide == "56" else 1)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import encoscope
-from benchmarks.measure import in_process, interleaved, make_photos, report_peak
+from benchmarks.measure import in_process, interleaved, make_images, report_peak
 from encoscope.images import read_images
 from encoscope.nave.feature_cache import FeatureCache
 from encoscope.nave.settings import NaveSettings
@@ -29,7 +29,7 @@ def run() -> list[dict[str, Any]]:
     """Rows of the table."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ENCOSCOPE_CACHE"] = str(Path(folder, "cache"))
-        files = make_photos(Path(folder, "photos"), 1000, (72, 96), 2)
+        files = make_images(Path(folder, "photos"), 1000, (72, 96), 2)
         megabytes = {str(n): in_process("benchmarks.joint", str(files[0].parent), str(n)) for n in (100, 1000)}
         rows: list[dict[str, Any]] = [
             {

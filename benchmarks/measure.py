@@ -18,15 +18,15 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 
-def interleaved(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The median seconds of each way: one warm-up each, then all of them in turn, again and again."""
-    for way in ways.values():
-        way()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The median seconds of each function: one warm-up each, then all of them in turn, again and again."""
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
-        for name, way in ways.items():
+        for name, function in functions.items():
             start = time.perf_counter()
-            way()
+            function()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
@@ -39,7 +39,7 @@ def in_process(module: str, *arguments: str) -> float:
 
 
 def apart(module: str, names: Sequence[str], arguments: Sequence[str], rounds: int) -> dict[str, float]:
-    """The median seconds of ways that disturb each other in one process, by the threads their libraries keep.
+    """The median seconds of functions that disturb each other in one process, by the threads their libraries keep.
 
     Each runs in a process of its own, in turn, ``rounds`` times: ``python -m MODULE NAME ARGUMENTS`` reports seconds.
     """
@@ -84,7 +84,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def make_photos(folder: Path, count: int, size: tuple[int, int], step: int = 1) -> list[Path]:
+def make_images(folder: Path, count: int, size: tuple[int, int], step: int = 1) -> list[Path]:
     """JPEG files of (height, width) pixels, all different: windows of two photos, every ``step``-th pixel of them."""
     folder.mkdir()
     sources = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import encoscope
-from benchmarks.measure import in_process, interleaved, make_photos, report_peak
+from benchmarks.measure import in_process, interleaved, make_images, report_peak
 from encoscope.images import read_images
 from encoscope.probing import probe
 
@@ -25,7 +25,7 @@ def run() -> list[dict[str, Any]]:
     """Rows of the table."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ENCOSCOPE_CACHE"] = str(Path(folder, "cache"))
-        files = make_photos(Path(folder, "photos"), 2400, (225, 300))
+        files = make_images(Path(folder, "photos"), 2400, (225, 300))
         counts = (600, 2400)  # with fewer the allocator has not reached its plateau
         megabytes = {str(n): in_process("benchmarks.probing", str(files[0].parent), str(n)) for n in counts}
         growth = {

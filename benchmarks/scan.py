@@ -27,7 +27,7 @@ def run(captions: int = CAPTIONS, queries: int = QUERIES) -> list[dict[str, Any]
     """Rows of the table."""
     with tempfile.TemporaryDirectory() as folder:
         store = make(Path(folder), captions)
-        seconds = interleaved(ways(store, queries), 3)
+        seconds = interleaved(methods(store, queries), 3)
         megabytes = in_process("benchmarks.scan", folder, str(captions), str(queries))
     size = f"{queries:,} crops, {captions:,} captions, {WIDTH} numbers"
     rows = [
@@ -57,7 +57,7 @@ def make(folder: Path, captions: int) -> CaptionStore:
     return CaptionStore(folder, {**manifest, "shards": shards})
 
 
-def ways(store: CaptionStore, queries: int) -> dict[str, Callable[[], Any]]:
+def methods(store: CaptionStore, queries: int) -> dict[str, Callable[[], Any]]:
     """The scan with both scores, and the product alone."""
     crops = torch.randn(queries, WIDTH, generator=torch.Generator().manual_seed(0))
     chunk = torch.from_numpy(np.array(store.embeddings(store.shards[0])[:CHUNK])).float()

@@ -1,6 +1,6 @@
 """Make the pictures of the README and the docs: ``make pictures``.
 
-Those of segments come from photos inside the wheels. Those of units need Caltech-101: they are made when
+Those of segments come from images inside the wheels. Those of units need Caltech-101: they are made when
 ``ENCOSCOPE_DATA`` points to the folder above it, in about half an hour on two cores, and go on when interrupted.
 """
 
@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent / "images"
 MODEL = "zoo:resnet-caltech101"
 STEPS = 500
 SETTINGS = {"n_clusters": 5, "weighting": "equal", "size": 192}
-PLACES = {
+FILES = {
     "chelsea": ("skimage", "data/chelsea.png"),
     "astronaut": ("skimage", "data/astronaut.png"),
     "coffee": ("skimage", "data/coffee.png"),
@@ -38,12 +38,12 @@ PLACES = {
 def main() -> None:
     """Write every picture anew."""
     FOLDER.mkdir(exist_ok=True)
-    encoder, twin = encoscope.load(MODEL), encoscope.load(MODEL, untrained=True, random_state=1)
-    photos = {name: read_image(place(*where)) for name, where in PLACES.items()}
-    overview(encoder, twin, photos)
-    layers(encoder, photos["china"])
-    weighting(encoder, twin, photos)
-    granularity(encoder, photos["astronaut"])
+    encoder, untrained = encoscope.load(MODEL), encoscope.load(MODEL, untrained=True, random_state=1)
+    images = {name: read_image(path(*where)) for name, where in FILES.items()}
+    overview(encoder, untrained, images)
+    layers(encoder, images["china"])
+    weighting(encoder, untrained, images)
+    granularity(encoder, images["astronaut"])
     if "ENCOSCOPE_DATA" in os.environ:
         references = f"caltech101:{os.environ['ENCOSCOPE_DATA']}/caltech101#train"
         classes(encoder, encoscope.load(MODEL, untrained=True), references)
@@ -52,72 +52,72 @@ def main() -> None:
         words(encoder, references)
 
 
-def place(package: str, file: str) -> Path:
+def path(package: str, file: str) -> Path:
     """A file inside an installed package."""
     spec = importlib.util.find_spec(package)
     assert spec is not None and spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0], file)
 
 
-def parts(encoder: encoscope.Encoder, photo: LoadedImage, **settings: object) -> Segmentation:
-    """One segmentation of one photo."""
-    return encoscope.segment(encoder, photo, **(SETTINGS | settings))
+def parts(encoder: encoscope.Encoder, image: LoadedImage, **settings: object) -> Segmentation:
+    """One segmentation of one image."""
+    return encoscope.segment(encoder, image, **(SETTINGS | settings))
 
 
-def overview(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[str, LoadedImage]) -> None:
+def overview(encoder: encoscope.Encoder, untrained: encoscope.Encoder, images: dict[str, LoadedImage]) -> None:
     """Photo, result, and both controls."""
     panels, captions = [], []
-    for photo in photos.values():
-        seg = parts(encoder, photo)
-        panels += [photo, plots.draw_overlay(photo, seg.labels)]
-        captions += ["photo", "trained"]
+    for image in images.values():
+        seg = parts(encoder, image)
+        panels += [image, plots.draw_overlay(image, seg.labels)]
+        captions += ["image", "trained"]
         for name, other in {
-            "random weights": untrained_control(twin, photo, seg, **SETTINGS),
-            "color + position": color_control(photo, seg),
+            "random weights": untrained_control(untrained, image, seg, **SETTINGS),
+            "color + position": color_control(image, seg),
         }.items():
-            panels.append(plots.draw_overlay(photo, other.labels))
+            panels.append(plots.draw_overlay(image, other.labels))
             captions.append(f"{name}, ARI {compute_agreement(seg.labels, other.labels):.2f}")
     save("overview.jpg", panels, captions, 4)
 
 
-def layers(encoder: encoscope.Encoder, photo: LoadedImage) -> None:
+def layers(encoder: encoscope.Encoder, image: LoadedImage) -> None:
     """Each stage by itself, and the default."""
-    panels, captions = [photo], ["photo"]
+    panels, captions = [image], ["image"]
     for chosen in ("layer1", "layer2", "layer3", "layer4", "layer2,layer3,layer4"):
-        panels.append(plots.draw_overlay(photo, parts(encoder, photo, layers=chosen).labels))
+        panels.append(plots.draw_overlay(image, parts(encoder, image, layers=chosen).labels))
         captions.append(chosen.replace(",", ", "))
     save("layers.jpg", panels, captions, 3)
 
 
-def weighting(encoder: encoscope.Encoder, twin: encoscope.Encoder, photos: dict[str, LoadedImage]) -> None:
+def weighting(encoder: encoscope.Encoder, untrained: encoscope.Encoder, images: dict[str, LoadedImage]) -> None:
     """The two weightings, trained and not."""
     panels, captions = [], []
     for name in ("astronaut", "china"):
-        for who, network in (("trained", encoder), ("random weights", twin)):
+        for who, network in (("trained", encoder), ("random weights", untrained)):
             for how in ("paper", "equal"):
-                panels.append(plots.draw_overlay(photos[name], parts(network, photos[name], weighting=how).labels))
+                panels.append(plots.draw_overlay(images[name], parts(network, images[name], weighting=how).labels))
                 captions.append(f"{who}, {how}")
     save("weighting.jpg", panels, captions, 4)
 
 
-def granularity(encoder: encoscope.Encoder, photo: LoadedImage) -> None:
+def granularity(encoder: encoscope.Encoder, image: LoadedImage) -> None:
     """Nested parts."""
-    seg = parts(encoder, photo)
+    seg = parts(encoder, image)
     numbers = (2, 3, 5, 8, 12, 20)
     save(
         "granularity.jpg",
-        [plots.draw_overlay(photo, seg.at(k).labels) for k in numbers],
+        [plots.draw_overlay(image, seg.at(k).labels) for k in numbers],
         [f"K = {k}" for k in numbers],
         3,
     )
 
 
-def classes(encoder: encoscope.Encoder, twin: encoscope.Encoder, references: str) -> None:
+def classes(encoder: encoscope.Encoder, untrained: encoscope.Encoder, references: str) -> None:
     """Classes as the network sees them, and the same from random weights."""
     units = [f"class:{name}" for name in ("Faces", "sunflower", "Leopards", "brain", "ceiling_fan", "soccer_ball")]
     vital = encoscope.Vital(encoder, steps=STEPS).fit(references, units)
     same = {target.unit.text: target.references for target in vital.targets_ if target.references is not None}
-    control = encoscope.Vital(twin, steps=STEPS).fit(same, [target.unit for target in vital.targets_])
+    control = encoscope.Vital(untrained, steps=STEPS).fit(same, [target.unit for target in vital.targets_])
     found = vital.synthesize()
     panels = [made.picture for made in (*found, *control.synthesize())]
     captions = [*(made.caption for made in found), *["random weights, same references"] * len(units)]

@@ -1,7 +1,7 @@
-"""Segment the photos that come inside scikit-image's and scikit-learn's wheels, and write pages: ``make demo``.
+"""Segment the images that come inside scikit-image's and scikit-learn's wheels, and write pages: ``make demo``.
 
-Each photo is shown as the trained encoder parts it, as the same network with random weights parts it, and as its
-colours alone part it: what all three agree on says nothing about the training.
+Each image is shown segmented by the trained encoder, by the same network with random weights, and as its
+colors alone part it: what all three agree on says nothing about the training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from encoscope.nave.stability import compute_agreement
 
 ZOO = "zoo:resnet-caltech101"
 STAND_IN = "timm:resnet10t"
-PHOTOS = {
+IMAGES = {
     "chelsea": ("skimage", "data", "chelsea.png"),
     "astronaut": ("skimage", "data", "astronaut.png"),
     "coffee": ("skimage", "data", "coffee.png"),
@@ -54,16 +54,16 @@ PAGE = """<!doctype html>
 <h1>What <code>{source}</code> treats alike</h1>
 <p>{intro}</p>
 {rows}
-<h2>One photo, several granularities</h2>
+<h2>One image, several granularities</h2>
 <p>Cuts of one tree: every region lies inside one of the picture before it.</p>
 <div class="row small">{cuts}</div>
 <p>NAVE (Boubekki, Fadel and Mair) clusters the activations of a frozen network. It explains the encoder and is no
-semantic segmenter: colours mark cells that the network represents alike, in each photo by itself.</p>
+semantic segmenter: colors mark cells that the network represents alike, in each image by itself.</p>
 </html>
 """
 TRAINED = (
-    "A small network that comes with encoscope, trained on 101 kinds of objects; none of these photos was among them. "
-    "Beside it are its controls: the same network with random weights, and the photo's colours and positions alone. "
+    "A small network that comes with encoscope, trained on 101 kinds of objects; none of these images was among them. "
+    "Beside it are its controls: the same network with random weights, and the image's colors and positions alone. "
     "ARI is the agreement with the trained network, 1 for the same parts and about 0 for chance."
 )
 UNTRAINED = (
@@ -81,14 +81,14 @@ def main() -> int:
         encoder, trained = encoscope.load(ZOO), True
     except MissingError:
         encoder, trained = encoscope.load(STAND_IN, untrained=True), False
-    twin = encoscope.load(encoder.source.partition("@")[0], untrained=True, random_state=1)
-    photos = {name: read_image(path) for name, path in found_photos().items()}
-    rows = [row(folder, name, photo, encoder, twin if trained else None) for name, photo in photos.items()]
-    first = next(iter(photos))
-    cuts = encoscope.segment(encoder, photos[first], **{**SETTINGS, "n_clusters": GRANULARITIES})
+    untrained = encoscope.load(encoder.source.partition("@")[0], untrained=True, random_state=1)
+    images = {name: read_image(path) for name, path in find_images().items()}
+    rows = [row(folder, name, image, encoder, untrained if trained else None) for name, image in images.items()]
+    first = next(iter(images))
+    cuts = encoscope.segment(encoder, images[first], **{**SETTINGS, "n_clusters": GRANULARITIES})
     shown = [
         figure(
-            folder, f"{first}.k{cut.n_clusters}", plots.draw_overlay(photos[first], cut.labels), f"K = {cut.n_clusters}"
+            folder, f"{first}.k{cut.n_clusters}", plots.draw_overlay(images[first], cut.labels), f"K = {cut.n_clusters}"
         )
         for cut in cuts
     ]
@@ -101,56 +101,58 @@ def main() -> int:
     with results.atomic_write(folder / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     kind = "trained" if trained else "UNTRAINED, since this installation ships no trained network"
-    sys.stdout.write(f"{len(photos)} photos, {encoder.source} ({kind})\nopen {folder / 'index.html'}\n")
+    sys.stdout.write(f"{len(images)} images, {encoder.source} ({kind})\nopen {folder / 'index.html'}\n")
     if trained:
-        site = tiny_atlas(folder, encoder, photos)
+        site = tiny_atlas(folder, encoder, images)
         sys.stdout.write(f"an atlas of 4 features and 2 classes\nopen {site / 'index.html'}\n")
         sys.stdout.write(f"or, to part images of your own: encoscope atlas serve {site}\n")
     return 0
 
 
-def tiny_atlas(folder: Path, encoder: encoscope.Encoder, photos: dict[str, LoadedImage]) -> Path:
-    """Pages on four features and two classes, over overlapping parts of the photos: five would be too few to say much.
+def tiny_atlas(folder: Path, encoder: encoscope.Encoder, images: dict[str, LoadedImage]) -> Path:
+    """Pages on four features and two classes, over overlapping parts of the images: five would be too few to say much.
 
     A picture takes a fifth of the usual steps, to keep it short.
     """
     from encoscope.atlas.build import BuildOptions, build_atlas
 
-    for name, photo in photos.items():
-        side = min(photo.height, photo.width) // 2
-        tops, lefts = (np.linspace(0, length - side, 4).astype(int) for length in (photo.height, photo.width))
+    for name, image in images.items():
+        side = min(image.height, image.width) // 2
+        tops, lefts = (np.linspace(0, length - side, 4).astype(int) for length in (image.height, image.width))
         for number, (top, left) in enumerate((top, left) for top in tops for left in lefts):
             file = folder / "parts" / f"{name}-{number:02d}.jpg"
             with results.atomic_write(file) as temporary:
-                Image.fromarray(photo.pixels[top : top + side, left : left + side]).save(temporary, quality=92)
+                Image.fromarray(image.pixels[top : top + side, left : left + side]).save(temporary, quality=92)
     return build_atlas(encoder, folder / "parts", folder / "atlas", BuildOptions(**ATLAS), title="Encoscope's demo")
 
 
-def found_photos() -> dict[str, Path]:
-    """Where the wheels keep the photos; those of a package that is not installed are left out."""
+def find_images() -> dict[str, Path]:
+    """Where the wheels keep the images; those of a package that is not installed are left out."""
     paths = {}
-    for name, (package, *parts) in PHOTOS.items():
+    for name, (package, *parts) in IMAGES.items():
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
             paths[name] = Path(spec.submodule_search_locations[0], *parts)
     if not paths:
-        raise MissingError("neither scikit-image nor scikit-learn is installed: their wheels hold the photos")
+        raise MissingError("neither scikit-image nor scikit-learn is installed: their wheels hold the images")
     return paths
 
 
-def row(folder: Path, name: str, photo: LoadedImage, encoder: encoscope.Encoder, twin: encoscope.Encoder | None) -> str:
-    """A photo, its parts, and the controls beside them."""
-    seg = encoscope.segment(encoder, photo, **SETTINGS)
+def row(
+    folder: Path, name: str, image: LoadedImage, encoder: encoscope.Encoder, untrained: encoscope.Encoder | None
+) -> str:
+    """An image, its segmentation, and the controls beside them."""
+    seg = encoscope.segment(encoder, image, **SETTINGS)
     figures = [
-        figure(folder, name, photo.pixels, name),
-        figure(folder, f"{name}.overlay", plots.draw_overlay(photo, seg.labels), f"K = {seg.n_clusters}"),
+        figure(folder, name, image.pixels, name),
+        figure(folder, f"{name}.overlay", plots.draw_overlay(image, seg.labels), f"K = {seg.n_clusters}"),
     ]
-    others = {"color and position alone": color_control(photo, seg)}
-    if twin is not None:
-        others = {"random weights": untrained_control(twin, photo, seg, **SETTINGS)} | others
+    others = {"color and position alone": color_control(image, seg)}
+    if untrained is not None:
+        others = {"random weights": untrained_control(untrained, image, seg, **SETTINGS)} | others
     for kind, other in others.items():
         caption = f"control: {kind} (ARI {compute_agreement(seg.labels, other.labels):.2f})"
-        figures.append(figure(folder, f"{name}.{kind.split()[0]}", plots.draw_overlay(photo, other.labels), caption))
+        figures.append(figure(folder, f"{name}.{kind.split()[0]}", plots.draw_overlay(image, other.labels), caption))
     return f'<div class="row">{"".join(figures)}</div>'
 
 
