@@ -137,10 +137,10 @@ LINES = [
     for number, line in enumerate(block.lines, block.line)
 ]
 MENTIONED = [
-    pytest.param(command, id=f"{page.name}:{number}:{command[:40]}")
+    pytest.param(max(command), id=f"{page.name}:{number}:{max(command)[:40]}")
     for page in PAGES
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
-    for command in re.findall(r"`(encoscope [^`]+)`", line)
+    for command in re.findall(r"`(encoscope [^`]+)`|^    (encoscope .+)", line)
 ]
 
 

@@ -19,21 +19,26 @@ from scipy import stats
 
 from encoscope.cli.app import run
 from encoscope.errors import MissingError, UsageError
-from encoscope.user_study import Key, read_answers, read_key, score, write_study
-from encoscope.user_study.answer_key import Part
-from encoscope.user_study.cluster_bootstrap import clustered, difference, mean_of, median_of, question_means
-from encoscope.user_study.export import About, Material
-from encoscope.user_study.ordering import (
-    choice_order,
-    codes,
-    hashed,
-    question_order,
-    shuffled,
-    square,
-    subset_of,
+from encoscope.user_study import AnswerKey, QuestionContent, StudyInfo, load_key, read_answers, score_study, write_study
+from encoscope.user_study.answer_key import StudyPart
+from encoscope.user_study.cluster_bootstrap import (
+    bootstrap_participants,
+    compute_difference,
+    compute_question_means,
+    mean_statistic,
+    median_statistic,
 )
-from encoscope.user_study.plots import figures
-from encoscope.user_study.responses import checked
+from encoscope.user_study.ordering import (
+    draw_codes,
+    find_subset,
+    hash_text,
+    make_latin_square,
+    order_images,
+    order_questions,
+    shuffle,
+)
+from encoscope.user_study.plots import plot_scores
+from encoscope.user_study.responses import check_answers
 from support.atlas_browsing import Visit
 from support.tiny_classifier import MODEL, settle
 
@@ -46,11 +51,11 @@ def noise(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8))
 
 
-def materials() -> list[Material]:
+def contents() -> list[QuestionContent]:
     rng = np.random.default_rng(0)
 
-    def one(part: Part, unit: str, word: str | None, methods: Sequence[str], **more: Any) -> Material:
-        return Material(part, unit, word, {method: noise(rng) for method in methods}, **more)
+    def one(part: StudyPart, unit: str, word: str | None, methods: Sequence[str], **more: Any) -> QuestionContent:
+        return QuestionContent(part, unit, word, {method: noise(rng) for method in methods}, **more)
 
     found = [one("words", f"class:{word}", word, METHODS) for word in WORDS[:3]]
     found += [one("examples", f"layer4:{c}", None, INNER, examples=[noise(rng) for _ in range(4)]) for c in (411, 97)]
@@ -61,28 +66,28 @@ def materials() -> list[Material]:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    write_study(materials(), METHODS, tmp_path / "study", About(participants=12))
+    write_study(contents(), METHODS, tmp_path / "study", StudyInfo(participants=12))
     return tmp_path / "study"
 
 
-def answered(key: Key, code: str, *, scores: dict[str, int], text: Callable[[str, str], str], right: Any) -> dict:
+def answered(key: AnswerKey, code: str, *, scores: dict[str, int], text: Callable[[str, str], str], right: Any) -> dict:
     """What the page saves for a participant who gives a method always the same score."""
     orders, answers = {}, {}
     for part in key.parts:
-        questions = {question.name: question for question in key.of(part)}
-        orders[part] = question_order(key.study, code, part, list(questions))
+        questions = {question.name: question for question in key.select_questions(part)}
+        orders[part] = order_questions(key.study, code, part, list(questions))
         for name, question in questions.items():
-            files = list(question.pictures.values())
+            files = list(question.visualizations.values())
             given: dict[str, Any] = {"seconds": 2.0}
-            file = files[subset_of(key.study, code, part, len(files))]
-            method = question.method(file)
+            file = files[find_subset(key.study, code, part, len(files))]
+            method = question.find_method(file)
             if part in ("words", "examples"):
-                given["shown"] = choice_order(key.study, code, name, sorted(files))
-                given["scores"] = {file: scores[method] for method, file in question.pictures.items()}
+                given["shown"] = order_images(key.study, code, name, sorted(files))
+                given["scores"] = {file: scores[method] for method, file in question.visualizations.items()}
             if part == "describe":
                 given |= {"shown": [file], "text": text(method, question.label)}
             if part == "match":
-                given["shown"] = choice_order(key.study, code, name, sorted(question.choices))
+                given["shown"] = order_images(key.study, code, name, sorted(question.choices))
                 given |= {"picture": file, "choice": question.choices[0 if right(method) else 1], "confidence": 2}
             answers[name] = given
     return {
@@ -115,17 +120,17 @@ def described(method: str, word: str) -> str:
 
 def test_orders_are_permutations_that_a_code_decides() -> None:
     items = list("abcdefgh")
-    assert sorted(shuffled(items, "one")) == items and shuffled(items, "one") == shuffled(items, "one")
-    assert shuffled(items, "one") != shuffled(items, "two")
-    assert hashed("") == hashed("") != hashed("a")
-    first = Counter(shuffled("abcd", f"study/{number}/x")[0] for number in range(4000))
+    assert sorted(shuffle(items, "one")) == items and shuffle(items, "one") == shuffle(items, "one")
+    assert shuffle(items, "one") != shuffle(items, "two")
+    assert hash_text("") == hash_text("") != hash_text("a")
+    first = Counter(shuffle("abcd", f"study/{number}/x")[0] for number in range(4000))
     assert stats.chisquare(list(first.values())).pvalue > 1e-3
-    pairs = Counter("".join(shuffled("abc", f"study/{number}/x")) for number in range(6000))
+    pairs = Counter("".join(shuffle("abc", f"study/{number}/x")) for number in range(6000))
     assert len(pairs) == 6 and stats.chisquare(list(pairs.values())).pvalue > 1e-3
 
 
 def test_every_question_has_each_method_once_and_every_subset_shares_them_evenly() -> None:
-    table = square(9, METHODS)
+    table = make_latin_square(9, METHODS)
     assert all(sorted(row) == sorted(METHODS) for row in table)
     for column in zip(*table, strict=True):
         assert set(Counter(column).values()) == {3}
@@ -133,9 +138,11 @@ def test_every_question_has_each_method_once_and_every_subset_shares_them_evenly
 
 def test_codes_to_hand_out_are_spread_over_the_subsets_of_all_parts() -> None:
     parts = [("describe", 3), ("match", 2)]
-    found = codes("abc", 12, parts, seed=1)
-    assert len(set(found)) == 12 and found == codes("abc", 12, parts, seed=1) != codes("abc", 12, parts, seed=2)
-    cells = Counter(tuple(subset_of("abc", code, name, of) for name, of in parts) for code in found)
+    found = draw_codes("abc", 12, parts, random_state=1)
+    assert len(set(found)) == 12 and found == draw_codes("abc", 12, parts, random_state=1) != draw_codes(
+        "abc", 12, parts, random_state=2
+    )
+    cells = Counter(tuple(find_subset("abc", code, name, of) for name, of in parts) for code in found)
     assert len(cells) == 6 and set(cells.values()) == {2}
 
 
@@ -156,7 +163,7 @@ def test_the_folder_for_participants_tells_neither_method_nor_class(study: Path)
     assert not re.search(r"https?:|//[a-z]", text)
     assert [method for method in METHODS if method in text] == []
     questions = (handed / "questions.js").read_text().casefold()
-    questions = re.sub(r"[0-9a-f]{16}\.png", "", questions).replace(read_key(study).study, "")
+    questions = re.sub(r"[0-9a-f]{16}\.png", "", questions).replace(load_key(study).study, "")
     assert [word for word in hidden if word in questions] == []
     sizes, chunks = set(), set()
     for name in files:
@@ -174,7 +181,7 @@ def test_the_folder_for_participants_tells_neither_method_nor_class(study: Path)
 
 
 def test_pictures_stand_in_an_order_that_says_nothing(study: Path) -> None:
-    key = read_key(study)
+    key = load_key(study)
     shown = json.loads(
         (study / "questionnaire" / "questions.js").read_text().removeprefix("window.STUDY = ").strip("; \n")
     )
@@ -182,37 +189,40 @@ def test_pictures_stand_in_an_order_that_says_nothing(study: Path) -> None:
     assert [question["word"] for question in parts["words"]] != list(WORDS[:3])
     assert all(one["pictures"] == sorted(one["pictures"]) for kind in ("words", "examples") for one in parts[kind])
     assert all(one["choices"] == sorted(one["choices"]) and "word" not in one for one in parts["match"])
-    for one, question in zip(parts["describe"], key.of("describe"), strict=True):
-        assert set(one) == {"name", "pictures"} and one["pictures"] == list(question.pictures.values())
-    columns = [[question.method(one) for one in question.pictures.values()] for question in key.of("describe")]
-    assert sorted(zip(*columns, strict=True)) == sorted(zip(*square(3, columns[0]), strict=True))
+    for one, question in zip(parts["describe"], key.select_questions("describe"), strict=True):
+        assert set(one) == {"name", "pictures"} and one["pictures"] == list(question.visualizations.values())
+    columns = [
+        [question.find_method(one) for one in question.visualizations.values()]
+        for question in key.select_questions("describe")
+    ]
+    assert sorted(zip(*columns, strict=True)) == sorted(zip(*make_latin_square(3, columns[0]), strict=True))
 
 
 def test_the_key_comes_back_and_is_never_written_over(study: Path, tmp_path: Path) -> None:
-    again = write_study(materials(), METHODS, study, About(participants=12))
-    assert read_key(study) == again
+    again = write_study(contents(), METHODS, study, StudyInfo(participants=12))
+    assert load_key(study) == again
     with pytest.raises(UsageError, match="key of another study"):
-        write_study(materials()[:-1], METHODS, study)
+        write_study(contents()[:-1], METHODS, study)
     with pytest.raises(MissingError, match="no such file"):
-        read_key(tmp_path)
+        load_key(tmp_path)
     with (study / "participants.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 and rows[0]["address"] == f"index.html#{rows[0]['code']}"
     for row in rows:
-        assert int(row["subset (describe)"]) == subset_of(again.study, row["code"], "describe", 3) + 1
+        assert int(row["subset (describe)"]) == find_subset(again.study, row["code"], "describe", 3) + 1
 
 
 # What comes back
 
 
 def test_known_answers_give_known_statistics(study: Path) -> None:
-    key = read_key(study)
+    key = load_key(study)
     given = {"vital": 5, "deepinversion": 2, "maco": 1}
     answers = [
-        checked(key, answered(key, code, scores=given, text=described, right=lambda method: method == "vital"))
-        for code in codes(key.study, 12, [("describe", 3), ("match", 2)])
+        check_answers(key, answered(key, code, scores=given, text=described, right=lambda method: method == "vital"))
+        for code in draw_codes(key.study, 12, [("describe", 3), ("match", 2)])
     ]
-    scored = score(key, answers, embed, encoder="ours")
+    scored = score_study(key, answers, embed, text_encoder="ours")
     rows = {(row["part"][:6], row["method"]): row for row in scored.tables["scores"].rows}
     for method, number in given.items():
         row = rows["part 1", method]
@@ -239,8 +249,8 @@ def test_known_answers_give_known_statistics(study: Path) -> None:
     single = scored.tables["questions"].rows
     assert len(single) == 3 * 3 + 2 * 2 + 3 * 3 + 2 * 2
     assert {row["about"] for row in single if row["part"].startswith("part 3")} == set(WORDS[3:])
-    assert scored.document()["settings"]["participants"] == 12
-    assert set(figures(scored)) == {"study-summary", *(f"study-questions-{part}" for part in key.parts)}
+    assert scored.to_dict()["settings"]["participants"] == 12
+    assert set(plot_scores(scored)) == {"study-summary", *(f"study-questions-{part}" for part in key.parts)}
 
 
 def test_intervals_draw_participants_not_answers() -> None:
@@ -248,7 +258,7 @@ def test_intervals_draw_participants_not_answers() -> None:
     rng = np.random.default_rng(0)
     means = rng.normal(size=40)
     values = np.repeat(means[:, None], 10, 1)
-    found = clustered([0] * 40, mean_of(values))
+    found = bootstrap_participants([0] * 40, mean_statistic(values))
     wide = stats.sem(means)
     assert found.value == pytest.approx(means.mean())
     assert (found.high - found.low) / (2 * 1.96 * wide) == pytest.approx(1, abs=0.12)
@@ -259,12 +269,12 @@ def test_statistics_of_draws_against_numpy() -> None:
     values = rng.normal(size=(7, 5))
     values[rng.random(values.shape) < 0.3] = np.nan
     rows = rng.integers(7, size=(20, 7))
-    assert mean_of(values)(rows) == pytest.approx([np.nanmean(values[one]) for one in rows])
-    assert median_of(values)(rows) == pytest.approx([np.nanmedian(values[one]) for one in rows])
+    assert mean_statistic(values)(rows) == pytest.approx([np.nanmean(values[one]) for one in rows])
+    assert median_statistic(values)(rows) == pytest.approx([np.nanmedian(values[one]) for one in rows])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of questions that nobody drawn has answered
         expected = np.array([np.nanmean(values[one], 0) for one in rows])
-    assert question_means(values, rows) == pytest.approx(expected, nan_ok=True)
+    assert compute_question_means(values, rows) == pytest.approx(expected, nan_ok=True)
 
 
 def test_differences_are_not_moved_by_who_saw_the_easy_questions() -> None:
@@ -272,15 +282,15 @@ def test_differences_are_not_moved_by_who_saw_the_easy_questions() -> None:
     easy, hard = 0.9, 0.1
     one = np.array([[easy, np.nan]] * 6 + [[np.nan, hard]] * 2)
     other = np.array([[np.nan, hard]] * 6 + [[easy, np.nan]] * 2)
-    found, questions = difference(one, other, [0] * 6 + [1] * 2)
+    found, questions = compute_difference(one, other, [0] * 6 + [1] * 2)
     assert questions == 2 and found is not None and found.value == pytest.approx(0)
     assert (found.low, found.high) == pytest.approx((0, 0))
     assert np.nanmean(one) - np.nanmean(other) == pytest.approx(0.4)
-    assert difference(np.full((2, 1), np.nan), np.zeros((2, 1)), [0, 0]) == (None, 0)
+    assert compute_difference(np.full((2, 1), np.nan), np.zeros((2, 1)), [0, 0]) == (None, 0)
 
 
 def test_what_cannot_be_used_is_named_and_left_out(study: Path, tmp_path: Path, capsys: Any) -> None:
-    key = read_key(study)
+    key = load_key(study)
     whole = answered(key, "AAA", scores=dict.fromkeys(METHODS, 3), text=described, right=bool)
     folder = tmp_path / "answers"
     folder.mkdir()
@@ -291,9 +301,9 @@ def test_what_cannot_be_used_is_named_and_left_out(study: Path, tmp_path: Path, 
             change(document)
         (folder / f"{name}.json").write_text(json.dumps(document))
 
-    question = key.of("words")[0]
-    file = question.pictures["maco"]
-    text = key.of("describe")[0].name
+    question = key.select_questions("words")[0]
+    file = question.visualizations["maco"]
+    text = key.select_questions("describe")[0].name
     put("a-good")
     put("b-twice")
     put("c-other", lambda found: found.update(study="other", participant="B"))
@@ -313,11 +323,11 @@ def test_what_cannot_be_used_is_named_and_left_out(study: Path, tmp_path: Path, 
     assert reasons["d"] == f"part 1, question {place}: score missing"
     assert reasons["e"] == f"part 1, question {place}: score is 1 to 5, not 6"
     assert "nothing is written" in reasons["f"]
-    assert reasons["g"] == f"part 1, question {place}: other pictures were shown than participant AAA is to see"
+    assert reasons["g"] == f"part 1, question {place}: other images were shown than participant AAA is to see"
     assert "is not that of participant BBB" in reasons["h"]
     assert set("ij") < set(reasons) and not any("\n" in reason for reason in reasons.values())
     with pytest.raises(UsageError, match="no answers are left to be scored"):
-        score(key, [], embed)
+        score_study(key, [], embed)
     assert run(["study", "score", str(study), str(folder / "missing.json")]) == 2
     said = capsys.readouterr().err
     assert "skipped:" in said and "no such file" in said
@@ -345,7 +355,7 @@ def files_shown(page: Any, where: str) -> list[str]:
 
 @pytest.mark.parametrize("code", ["K7P2QX", "q-19"])
 def test_from_the_first_page_to_the_file_by_keyboard(browser: Any, study: Path, tmp_path: Path, code: str) -> None:
-    key = read_key(study)
+    key = load_key(study)
     given = {"vital": 5, "deepinversion": 2, "maco": 1}
     window = visited(browser, study, f"#{code}", accept_downloads=True)
     page = window.page
@@ -353,29 +363,29 @@ def test_from_the_first_page_to_the_file_by_keyboard(browser: Any, study: Path, 
     assert code in page.inner_text("main") and page.evaluate("location.hash") in (f"#{code}", f"#{code.lower()}")
     go_on(window)
     for part in key.parts:
-        questions = {question.name: question for question in key.of(part)}
+        questions = {question.name: question for question in key.select_questions(part)}
         go_on(window)  # from the instructions
-        for place, name in enumerate(question_order(key.study, code, part, list(questions))):
+        for place, name in enumerate(order_questions(key.study, code, part, list(questions))):
             question = questions[name]
-            files = list(question.pictures.values())
+            files = list(question.visualizations.values())
             page.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
             assert page.evaluate("[...document.images].every((i) => i.hasAttribute('alt'))")
             if part in ("words", "examples"):
-                order = choice_order(key.study, code, name, sorted(files))
+                order = order_images(key.study, code, name, sorted(files))
                 assert files_shown(page, "fieldset img") == order
                 assert files_shown(page, ".examples img") == list(question.examples)
                 if place == 0:
                     page.keyboard.press("Enter")
                     assert page.inner_text("#warning") == "Please give picture A a score."
                 for file in order:
-                    page.keyboard.press(str(given[question.method(file)]))
+                    page.keyboard.press(str(given[question.find_method(file)]))
             elif part == "describe":
-                file = files[subset_of(key.study, code, part, len(files))]
+                file = files[find_subset(key.study, code, part, len(files))]
                 assert files_shown(page, "img") == [file]
-                page.keyboard.type(described(question.method(file), question.label))
+                page.keyboard.type(described(question.find_method(file), question.label))
             else:
-                file = files[subset_of(key.study, code, part, len(files))]
-                choices = choice_order(key.study, code, name, sorted(question.choices))
+                file = files[find_subset(key.study, code, part, len(files))]
+                choices = order_images(key.study, code, name, sorted(question.choices))
                 assert files_shown(page, "img") == [file, *choices]
                 page.check(f'input[value="{question.choices[0]}"]', force=True)
                 page.check('input[name="confidence"][value="2"]', force=True)
@@ -383,7 +393,7 @@ def test_from_the_first_page_to_the_file_by_keyboard(browser: Any, study: Path, 
                 page.click("text=Back")
                 page.reload()
                 page.wait_for_selector("h1")
-                assert question_order(key.study, code, part, list(questions))[0] in questions
+                assert order_questions(key.study, code, part, list(questions))[0] in questions
                 go_on(window)
             go_on(window)
     page.check('input[value="25-34"]', force=True)
@@ -395,7 +405,7 @@ def test_from_the_first_page_to_the_file_by_keyboard(browser: Any, study: Path, 
     saving.value.save_as(path)
     assert path.name == f"answers-{key.study}-{code}.json"
     (found,), skipped = read_answers(key, [path])
-    expected = checked(key, answered(key, code, scores=given, text=described, right=lambda _: True))
+    expected = check_answers(key, answered(key, code, scores=given, text=described, right=lambda _: True))
     assert not skipped and found.scores == expected.scores and found.choices == expected.choices
     assert {name: (method, text.strip()) for name, (method, text) in expected.texts.items()} == found.texts
     assert found.subsets == expected.subsets and found.demographics == {"age": "25-34", "gender": None}
@@ -418,7 +428,7 @@ def test_a_code_is_drawn_for_who_comes_without_one(browser: Any, study: Path) ->
 def test_narrow_windows_in_light_and_dark(browser: Any, study: Path, scheme: str) -> None:
     window = visited(browser, study, "#A", viewport={"width": 390, "height": 844}, color_scheme=scheme)
     parts = window.page.evaluate("window.STUDY.parts.map((part) => part.questions.length + 1)")
-    home = f"study-{read_key(study).study}-A"
+    home = f"study-{load_key(study).study}-A"
     page = window.page
     for place in range(sum(parts) + 3):
         kept = json.dumps({"screen": place, "answers": {}, "demographics": {"age": None, "gender": None}})
@@ -454,22 +464,22 @@ def test_build_draws_pictures_and_writes_and_again_gives_the_same(here: Path, ca
     asked = ("--classes", "2", "--described", "3", "--channels", "2", "--matched", "2", "--layer", "2", "--steps", "2")
     assert built(*asked, "--out", "one", "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    key = read_key(here / "one")
+    key = load_key(here / "one")
     assert document == json.loads((here / "one" / "key.json").read_text())
-    assert [len(key.of(part)) for part in key.parts] == [2, 2, 3, 2]
+    assert [len(key.select_questions(part)) for part in key.parts] == [2, 2, 3, 2]
     words = {question.word for question in key.questions} - {None}
     assert words == {"sea horse", "barrel", "panda", "crab", "water lily"}
-    assert key.methods_of("words") == list(METHODS) and key.methods_of("examples") == list(INNER)
-    channels = [question.unit for part in ("examples", "match") for question in key.of(part)]
+    assert key.select_methods("words") == list(METHODS) and key.select_methods("examples") == list(INNER)
+    channels = [question.unit for part in ("examples", "match") for question in key.select_questions(part)]
     assert len(set(channels)) == 4 and all(unit.startswith("2:") for unit in channels)
     handed = here / "one" / "questionnaire" / "pictures"
     for question in key.questions:
-        pictures = [(handed / name).read_bytes() for name in question.pictures.values()]
+        pictures = [(handed / name).read_bytes() for name in question.visualizations.values()]
         assert len(set(pictures)) == len(pictures)
         assert len(question.examples) == (4 if question.part == "examples" else 0)
         assert len(set(question.choices)) == (2 if question.part == "match" else 0)
     assert built(*asked, "--out", "two") == 0
-    assert read_key(here / "two") == key
+    assert load_key(here / "two") == key
     assert built(*asked, "--seed", "1", "--out", "one") == 2
 
 
@@ -478,12 +488,12 @@ def test_pictures_that_were_made_before(here: Path, capsys: pytest.CaptureFixtur
     for method in ("vital", "maco"):
         made = ("--method", method, "--references", "photos", "--steps", "2", "--out", f"made/{method}")
         assert run(["visualize", *units, "--model", MODEL, *made]) == 0
-    asked = ("--methods", "vital,maco", "--channels", "2", "--described", "panda,crab", "--pictures", "made")
+    asked = ("--methods", "vital,maco", "--channels", "2", "--described", "panda,crab", "--visualizations", "made")
     assert built(*asked, "--classes", "sea horse", "--layer", "2", "--out", "study") == 0
-    key = read_key(here / "study")
-    assert {question.unit for question in key.of("examples")} == {"2:3", "2:5"}
-    panda = next(question for question in key.of("describe") if question.word == "panda")
-    handed = here / "study" / "questionnaire" / "pictures" / panda.pictures["maco"]
+    key = load_key(here / "study")
+    assert {question.unit for question in key.select_questions("examples")} == {"2:3", "2:5"}
+    panda = next(question for question in key.select_questions("describe") if question.word == "panda")
+    handed = here / "study" / "questionnaire" / "pictures" / panda.visualizations["maco"]
     with Image.open(here / "made" / "maco" / "class-panda.png") as one, Image.open(handed) as other:
         assert np.array_equal(np.asarray(one), np.asarray(other))
     capsys.readouterr()
@@ -497,7 +507,7 @@ def test_what_cannot_be_asked_is_said_in_one_line(here: Path, capsys: pytest.Cap
     for tokens, said in (
         (("--methods", "vital,mako"), "unknown method 'mako'"),
         (("--methods", "vital"), "compares two methods or more"),
-        (("--methods", "deepinversion,plugin"), "none pictures channels"),
+        (("--methods", "deepinversion,plugin"), "none visualizes channels"),
         (("--classes", "panda", "--described", "crab,Panda"), "'panda' is asked about twice"),
         (("--classes", "4", "--described", "2"), "only 1 are left that have references"),
         (("--classes", "1", "--described", "1", "--channels", "2:90"), "out of range"),
@@ -516,10 +526,10 @@ def test_score_writes_tables_and_figures(study: Path, capsys: pytest.CaptureFixt
         embed_texts = staticmethod(embed)
 
     monkeypatch.setattr("encoscope.vlm.load", lambda source, device: Texts())
-    key = read_key(study)
+    key = load_key(study)
     given = {"vital": 4, "deepinversion": 2, "maco": 1}
     (study / "answers").mkdir()
-    for code in codes(key.study, 3, [("describe", 3)]):
+    for code in draw_codes(key.study, 3, [("describe", 3)]):
         found = answered(key, code, scores=given, text=described, right=lambda method: method == "vital")
         (study / "answers" / f"{code}.json").write_text(json.dumps(found))
     assert run(["study", "score", str(study), str(study / "answers"), "--json"]) == 0

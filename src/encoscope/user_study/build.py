@@ -1,4 +1,4 @@
-"""Build a study from a network and photos: what is asked for, what is drawn, whose pictures are shown."""
+"""Build a study from a network and images: draw its questions, make or read the visualizations, write the folder."""
 
 from __future__ import annotations
 
@@ -11,35 +11,50 @@ from PIL import Image
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.images import list_images
+from encoscope.images import ImageListing, list_images
 from encoscope.units import parse_unit
-from encoscope.user_study.answer_key import Key, Part
-from encoscope.user_study.export import TITLE, About, Material, check_free, write_study
-from encoscope.user_study.images import CLASSES_ONLY, check_methods, make_pictures, opened, read_pictures
+from encoscope.user_study.answer_key import AnswerKey, StudyPart
+from encoscope.user_study.export import TITLE, QuestionContent, StudyInfo, check_overwrite, write_study
+from encoscope.user_study.images import (
+    CLASSES_ONLY,
+    check_methods,
+    find_saved_images,
+    open_images,
+    synthesize_images,
+)
 from encoscope.user_study.sampling import (
-    Making,
-    choices_of,
-    crop,
+    SynthesisOptions,
+    crop_patch,
+    describe_class,
     draw_channels,
+    draw_choices,
     draw_classes,
-    gather,
-    patches_of,
-    word_of,
+    gather_references,
+    rank_patches,
 )
 from encoscope.vital.references.references import References
 
-Pictures = Mapping[str, Mapping[str, Image.Image]]
+Visualizations = Mapping[str, Mapping[str, Image.Image]]
+"""By method and unit."""
+SavedFiles = Mapping[str, Mapping[str, Path]]
+"""Files of saved visualizations, by method and unit."""
 
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What a study is to ask (the paper's numbers).
+    """What a study asks about. The defaults are the paper's numbers.
 
-    methods: two or more of vital, fourier, maco, deepinversion, plugin; the last two are asked about classes only.
-    classes, described: of parts 1 and 3, so many at random or names; no word is asked about twice.
-    channels, layer: of part 2, so many at random of a layer, the last hidden one if left out; examples: its crops.
-    matched: channels of part 4 (appendix D, the study of two images to choose from); 0 leaves it out.
-    pictures: a folder with METHOD/result.json of each method, instead of making pictures. participants: codes.
+    Attributes:
+        methods: Two or more of vital, fourier, maco, deepinversion, plugin; the last two are asked about classes only.
+        classes: The classes of part 1: how many at random, or their names. No word is asked about twice.
+        channels: The channels of part 2: how many at random, or their units.
+        layer: The layer of channels drawn at random; None for the last hidden one.
+        described: The classes of part 3, as for part 1.
+        matched: The number of channels of part 4 (the second study of appendix D); 0 leaves it out.
+        examples: The number of crops of real images beside each question of part 2.
+        visualizations: A folder with METHOD/result.json of each method, to show these; None to make visualizations.
+        participants: The number of codes to hand out.
+        title: The questionnaire's title.
     """
 
     methods: tuple[str, ...] = ("vital", "deepinversion", "maco")
@@ -49,13 +64,18 @@ class StudySettings:
     described: int | tuple[str, ...] = 9
     matched: int = 0
     examples: int = 9
-    pictures: Path | None = None
+    visualizations: Path | None = None
     participants: int = 60
     title: str = TITLE
 
+    @property
+    def channel_methods(self) -> list[str]:
+        """The methods that visualize channels, too."""
+        return [method for method in self.methods if method not in CLASSES_ONLY]
+
 
 @dataclass(frozen=True)
-class _Drawn:
+class _DrawnUnits:
     """The units of each part."""
 
     words: list[str]
@@ -64,118 +84,150 @@ class _Drawn:
     match: list[str]
 
     @property
-    def inside(self) -> list[str]:
+    def classes(self) -> list[str]:
+        return [*self.words, *self.describe]
+
+    @property
+    def channels(self) -> list[str]:
         return [*self.examples, *self.match]
 
 
-def build(encoder: Encoder, source: Any, asked: StudySettings, out: Path, making: Making | None = None) -> Key:
-    """Draw the questions, make the pictures and write the study; see ``write_study`` for what is in the folder.
+def build_study(
+    encoder: Encoder, source: Any, settings: StudySettings, out: Path, options: SynthesisOptions | None = None
+) -> AnswerKey:
+    """Draw the questions, make the visualizations and write the study, as `write_study` describes it.
 
-    source: photos with labels, as ``encoscope.probing.listing`` takes them: references of all methods, and examples.
+    Args:
+        encoder: A classifier with class names.
+        source: Labelled images, as ``encoscope.images.list_images`` takes them, for references and examples.
+        settings: What the study asks about.
+        out: The study's folder.
+        options: How the visualizations are made; the defaults of `SynthesisOptions` if None.
+
+    Returns:
+        The answer key.
 
     Raises:
-        UsageError: what does not go together, or more than there is. MissingError: pictures that are not there.
+        UsageError: If settings do not go together, or ask for more classes or channels than there are.
+        MissingError: If saved visualizations are requested that are not there.
+
+    Source: VITAL, section 4.3 and appendix D.
     """
-    making = making or Making()
-    check_methods(asked.methods)
-    counts = {"classes": asked.classes, "channels": asked.channels, "described": asked.described}
-    counts |= {"matched": asked.matched, "participants": asked.participants}
+    options = options or SynthesisOptions()
+    _check(settings)
+    info = _describe_study(encoder, settings, options)
+    check_overwrite(out, settings.methods, info)
+    listing = list_images(source)
+    folder = settings.visualizations
+    saved = None if folder is None else find_saved_images(encoder, folder, settings.methods)
+    drawn = _draw_units(encoder, listing.labels, settings, options.random_state, saved)
+    references = gather_references(encoder, listing, _need_references(drawn, settings), options)
+    shown = _collect_visualizations(encoder, settings, drawn, references, saved, options, listing)
+    choices = draw_choices(encoder, drawn.match, references, options) if drawn.match else {}
+
+    def make_content(part: StudyPart, text: str, methods: Sequence[str], **images: Any) -> QuestionContent:
+        unit = parse_unit(text, encoder)
+        word = describe_class((encoder.classes or ())[unit.index]) if unit.kind == "class" else None
+        return QuestionContent(part, text, word, {method: shown[method][text] for method in methods}, **images)
+
+    contents = [make_content("words", unit, settings.methods) for unit in drawn.words]
+    for unit in drawn.examples:
+        patches = rank_patches(references[unit])[: min(settings.examples, options.number)]
+        crops = [crop_patch(patch) for patch in patches]
+        contents.append(make_content("examples", unit, settings.channel_methods, examples=crops))
+    contents += [make_content("describe", unit, settings.methods) for unit in drawn.describe]
+    for unit in drawn.match:
+        crops = [crop_patch(patch) for patch in choices[unit]]
+        contents.append(make_content("match", unit, settings.channel_methods, choices=crops))
+    notes = _write_notes(drawn, references, options, is_saved=saved is not None)
+    return write_study(contents, settings.methods, out, replace(info, notes=notes))
+
+
+def _check(settings: StudySettings) -> None:
+    """UsageError for methods and numbers that make no study."""
+    check_methods(settings.methods)
+    names = ("classes", "channels", "described", "matched", "participants")
+    counts = {name: getattr(settings, name) for name in names}
     wrong = next((name for name, count in counts.items() if isinstance(count, int) and count < 0), None)
-    if wrong is not None or asked.examples < 1:
-        raise UsageError(f"--{wrong or 'examples'} takes a number, not {counts.get(wrong or '', asked.examples)}")
-    inner = [method for method in asked.methods if method not in CLASSES_ONLY]
-    if len(inner) < 2 and (asked.channels or asked.matched):
+    if wrong is not None or settings.examples < 1:
+        raise UsageError(f"--{wrong or 'examples'} takes a number, not {counts.get(wrong or '', settings.examples)}")
+    methods = settings.channel_methods
+    if len(methods) < 2 and (settings.channels or settings.matched):
         raise UsageError(
-            f"of {', '.join(asked.methods)}, {'only ' + inner[0] if inner else 'none'} pictures channels: "
+            f"of {', '.join(settings.methods)}, {'only ' + methods[0] if methods else 'none'} visualizes channels: "
             "name another of vital, fourier, maco, or leave channels out with --channels 0"
         )
-    about = _about(encoder, asked, making)
-    check_free(out, asked.methods, about)
-    files = list_images(source)
-    made = None if asked.pictures is None else read_pictures(encoder, asked.pictures, asked.methods)
-    drawn = _draw(encoder, files.labels, asked, making.seed, made, inner)
-    references = gather(encoder, files, _needed(drawn, asked, made is None), making)
-    shown = _pictures(encoder, asked, drawn, inner, references, made, making, files)
-    chosen = choices_of(encoder, drawn.match, references, making) if drawn.match else {}
-
-    def material(part: Part, unit: str, methods: Sequence[str], **more: Any) -> Material:
-        found = parse_unit(unit, encoder)
-        word = word_of((encoder.classes or ())[found.index]) if found.kind == "class" else None
-        return Material(part, unit, word, {method: shown[method][unit] for method in methods}, **more)
-
-    materials = [material("words", unit, asked.methods) for unit in drawn.words]
-    for unit in drawn.examples:
-        crops = [crop(patch) for patch in patches_of(references[unit])[: min(asked.examples, making.number)]]
-        materials.append(material("examples", unit, inner, examples=crops))
-    materials += [material("describe", unit, asked.methods) for unit in drawn.describe]
-    for unit in drawn.match:
-        materials.append(material("match", unit, inner, choices=[crop(patch) for patch in chosen[unit]]))
-    return write_study(materials, asked.methods, out, replace(about, notes=_notes(drawn, references, made, making)))
 
 
-def _about(encoder: Encoder, asked: StudySettings, making: Making) -> About:
-    """What the key records of how the study was asked for; where pictures came from is no part of it."""
-    settings = {
-        name: value for name, value in asdict(asked).items() if name not in ("title", "methods", "participants")
-    }
-    settings["pictures"] = "made before" if asked.pictures else "made"
-    settings |= {"steps": making.steps, "number": making.number, "candidates": making.candidates}
-    model = {"source": encoder.source, "digest": encoder.digest, "layers": [asked.layer] if asked.layer else []}
-    return About(asked.title, asked.participants, making.seed, model, settings)
+def _describe_study(encoder: Encoder, settings: StudySettings, options: SynthesisOptions) -> StudyInfo:
+    """What the answer key records of the request. The folder that visualizations came from is not part of it."""
+    recorded = asdict(settings)
+    for name in ("title", "methods", "participants"):
+        del recorded[name]
+    recorded["visualizations"] = "saved" if settings.visualizations else "made"
+    recorded |= {"steps": options.steps, "number": options.number, "candidates": options.candidates}
+    layers = [settings.layer] if settings.layer else []
+    model = {"source": encoder.source, "digest": encoder.digest, "layers": layers}
+    return StudyInfo(settings.title, settings.participants, options.random_state, model, recorded)
 
 
-def _draw(
+def _draw_units(
     encoder: Encoder,
     labels: Sequence[str | None],
-    asked: StudySettings,
-    seed: int,
-    made: Mapping[str, Mapping[str, Path]] | None,
-    inner: Sequence[str],
-) -> _Drawn:
-    """The units of each part; where pictures were given, of those that every method has."""
-    common = None if made is None else set.intersection(*(set(made[method]) for method in asked.methods))
-    within = None if made is None or not inner else set.intersection(*(set(made[method]) for method in inner))
-    words = draw_classes(encoder, labels, asked.classes, (), seed, among=common)
-    describe = draw_classes(encoder, labels, asked.described, words, seed, among=common)
-    examples = draw_channels(encoder, asked.layer, asked.channels, (), seed, among=within)
-    match = draw_channels(encoder, asked.layer, asked.matched, examples, seed, among=within)
-    return _Drawn(words, examples, describe, match)
+    settings: StudySettings,
+    random_state: int,
+    saved: SavedFiles | None,
+) -> _DrawnUnits:
+    """The units of each part; where visualizations are saved, of those that every method has."""
+
+    def list_common(methods: Sequence[str]) -> set[str] | None:
+        return set.intersection(*(set(saved[method]) for method in methods)) if saved is not None and methods else None
+
+    everywhere, inside = list_common(settings.methods), list_common(settings.channel_methods)
+    words = draw_classes(encoder, labels, settings.classes, (), random_state, among=everywhere)
+    describe = draw_classes(encoder, labels, settings.described, words, random_state, among=everywhere)
+    examples = draw_channels(encoder, settings.layer, settings.channels, (), random_state, among=inside)
+    match = draw_channels(encoder, settings.layer, settings.matched, examples, random_state, among=inside)
+    return _DrawnUnits(words, examples, describe, match)
 
 
-def _needed(drawn: _Drawn, asked: StudySettings, making: bool) -> list[str]:
-    """The units whose references are needed: those of examples always, the others where VITAL is to picture them."""
-    classes = [*drawn.words, *drawn.describe] if making and "vital" in asked.methods else []
-    return [*classes, *drawn.inside]
+def _need_references(drawn: _DrawnUnits, settings: StudySettings) -> list[str]:
+    """The units whose references are needed: channels, for their crops; classes where VITAL is to visualize them."""
+    is_needed = settings.visualizations is None and "vital" in settings.methods
+    return [*(drawn.classes if is_needed else ()), *drawn.channels]
 
 
-def _pictures(
+def _collect_visualizations(
     encoder: Encoder,
-    asked: StudySettings,
-    drawn: _Drawn,
-    inner: Sequence[str],
+    settings: StudySettings,
+    drawn: _DrawnUnits,
     references: Mapping[str, References],
-    made: Mapping[str, Mapping[str, Path]] | None,
-    making: Making,
-    files: Any,
-) -> Pictures:
-    """Each method's pictures of the units it is asked about."""
-    found: dict[str, dict[str, Image.Image]] = {}
-    for method in asked.methods:
-        units = [*drawn.words, *drawn.describe, *(drawn.inside if method in inner else ())]
-        if made is not None:
-            found[method] = opened(made[method], units, method)
+    saved: SavedFiles | None,
+    options: SynthesisOptions,
+    listing: ImageListing,
+) -> Visualizations:
+    """Each method's visualizations of the units that it is asked about."""
+    collected: dict[str, dict[str, Image.Image]] = {}
+    for method in settings.methods:
+        units = [*drawn.classes, *(drawn.channels if method in settings.channel_methods else ())]
+        if saved is not None:
+            collected[method] = open_images(saved[method], units, method)
         else:
-            found[method] = make_pictures(encoder, method, units, references, files, making)
-    return found
+            collected[method] = synthesize_images(encoder, method, units, references, listing, options)
+    return collected
 
 
-def _notes(drawn: _Drawn, references: Mapping[str, References], made: Any, making: Making) -> tuple[str, ...]:
-    """What whoever reads the results has to know of how the study was made."""
-    notes = [f"{unit}: {note}" for unit, one in references.items() if unit not in drawn.inside for note in one.notes]
-    weak = [unit for unit in drawn.inside if max(patch.score for patch in patches_of(references[unit])) <= 0]
-    notes += [f"{unit} answers to no image: its pictures and images mean nothing" for unit in weak]
-    few = [unit for unit in drawn.match if len(patches_of(references[unit])) <= making.number]
+def _write_notes(
+    drawn: _DrawnUnits, references: Mapping[str, References], options: SynthesisOptions, *, is_saved: bool
+) -> tuple[str, ...]:
+    """What a reader of the results has to know of how the study was made."""
+    notes = [
+        f"{unit}: {note}" for unit, items in references.items() if unit not in drawn.channels for note in items.notes
+    ]
+    inactive = [unit for unit in drawn.channels if max(patch.score for patch in rank_patches(references[unit])) <= 0]
+    notes += [f"{unit} is activated by no image: its visualizations and images mean nothing" for unit in inactive]
+    few = [unit for unit in drawn.match if len(rank_patches(references[unit])) <= options.number]
     notes += [f"{unit}: the image to choose is among its references, since there are no more" for unit in few]
-    if made is not None:
-        notes.append("The pictures were made before, with settings of their own")
+    if is_saved:
+        notes.append("The visualizations were saved before, with settings of their own")
     return tuple(notes)

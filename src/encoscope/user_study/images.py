@@ -1,4 +1,4 @@
-"""Each method's pictures of what a study asks about: made here, or taken from where they were made before."""
+"""Each method's visualizations of what a study asks about: synthesized here, or read from where they were saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from encoscope.errors import MissingError, UsageError
 from encoscope.images import ImageListing, read_image
 from encoscope.probing import Patch
 from encoscope.units import Unit, parse_unit
-from encoscope.user_study.sampling import Making, class_unit, patches_of
+from encoscope.user_study.sampling import SynthesisOptions, name_class_unit, rank_patches
 from encoscope.vital import Vital
 from encoscope.vital.baselines.maco import compute_mean_magnitude
 from encoscope.vital.baselines.registry import NAMES, BaselineOptions, find_planner
@@ -24,13 +24,20 @@ from encoscope.vital.references.references import References
 from encoscope.vital.run import SynthesisSubject, run_synthesis
 
 CLASSES_ONLY = ("deepinversion", "plugin")
-"""Methods that have no pictures of units inside a network."""
-_TOGETHER = 10  # pictures that DeepInversion makes at once
-_SPECTRUM = 500  # photos whose mean magnitude MACO takes
+"""Methods that visualize classes alone, no units inside a network."""
+_TOGETHER = 10  # visualizations that DeepInversion makes at once
+_SPECTRUM = 500  # images whose mean magnitude MACO takes
 
 
 def check_methods(methods: Sequence[str]) -> None:
-    """UsageError for unknown methods, doubled ones, or fewer than two."""
+    """Check the methods of a study.
+
+    Args:
+        methods: Their names.
+
+    Raises:
+        UsageError: If a name is unknown or stands twice, or there are fewer than two.
+    """
     wrong = next((name for name in methods if name not in NAMES), None)
     if wrong is not None:
         raise UsageError(f"unknown method {wrong!r}: some of {', '.join(NAMES)}")
@@ -38,95 +45,137 @@ def check_methods(methods: Sequence[str]) -> None:
         raise UsageError(f"a study compares two methods or more, each once, not {', '.join(methods) or 'none'}")
 
 
-def make_pictures(
+def synthesize_images(
     encoder: Encoder,
     method: str,
     units: Sequence[str],
     references: Mapping[str, References],
     source: ImageListing,
-    making: Making,
+    options: SynthesisOptions,
 ) -> dict[str, Image.Image]:
-    """One method's pictures of some units. What a stopped run has made is not made again."""
-    return dict(_made(encoder, method, units, references, source, making))
+    """Synthesize one method's visualizations. Those that a stopped run has finished are not made again.
+
+    Args:
+        encoder: The encoder.
+        method: The name of the method.
+        units: The units to visualize.
+        references: The references of each unit; only VITAL reads them.
+        source: The reference images; MACO takes its spectrum from them.
+        options: Steps, seed and number of references.
+
+    Returns:
+        The visualization of each unit.
+    """
+    synthesize = _synthesize_vital if method == "vital" else _synthesize_baseline
+    return dict(synthesize(encoder, method, units, references, source, options))
 
 
-def read_pictures(encoder: Encoder, folder: Path, methods: Sequence[str]) -> dict[str, dict[str, Path]]:
-    """The pictures of ``encoscope visualize --out FOLDER/METHOD``: for each method the file of each unit.
+def find_saved_images(encoder: Encoder, folder: Path, methods: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """Find the visualizations that ``encoscope visualize --out FOLDER/METHOD`` saved.
+
+    Args:
+        encoder: The encoder that they have to be of.
+        folder: Holds a folder for each method.
+        methods: The names of the methods.
+
+    Returns:
+        For each method the file of each unit.
 
     Raises:
-        MissingError: a method without its folder. EncoscopeError: a damaged one. UsageError: of another model.
+        MissingError: If the folder of a method is not there.
+        EncoscopeError: If a result in it is damaged.
+        UsageError: If they are of another model or by another method.
     """
-    found: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, Path]] = {}
     for method in methods:
         path = folder / method / "result.json"
         document = results.read(path, "visualization")
         if (document["model"] or {}).get("digest") != encoder.digest:
-            raise UsageError(f"{path} is of another model than {encoder.source}: its pictures cannot be shown beside")
-        found[method] = {}
+            raise UsageError(f"{path} is of another model than {encoder.source}: take visualizations of this one")
+        files[method] = {}
         for entry in document["visualizations"]:
             if entry["method"] != method:
-                raise UsageError(f"{path} holds pictures by {entry['method']}, not by {method}")
-            found[method][_canonical(encoder, entry["unit"])] = results.resolve(entry["picture"], path)
-    return found
+                raise UsageError(f"{path} holds visualizations by {entry['method']}, not by {method}")
+            files[method][_normalize_unit(encoder, entry["unit"])] = results.resolve(entry["picture"], path)
+    return files
 
 
-def opened(made: Mapping[str, Path], units: Sequence[str], method: str) -> dict[str, Image.Image]:
-    """The pictures of some units from their files; MissingError for what is not there."""
-    missing = [unit for unit in units if unit not in made]
+def open_images(files: Mapping[str, Path], units: Sequence[str], method: str) -> dict[str, Image.Image]:
+    """Open one method's saved visualizations.
+
+    Args:
+        files: The file of each unit.
+        units: The units to open.
+        method: The name of the method, for the message.
+
+    Returns:
+        The visualization of each unit.
+
+    Raises:
+        MissingError: If a unit has no file.
+    """
+    missing = [unit for unit in units if unit not in files]
     if missing:
-        raise MissingError(f"no picture by {method} of {', '.join(missing)}: make them with encoscope visualize")
-    return {unit: Image.fromarray(plots.to_rgb(read_image(made[unit]))) for unit in units}
+        raise MissingError(f"no visualization by {method} of {', '.join(missing)}: make them with encoscope visualize")
+    return {unit: Image.fromarray(plots.to_rgb(read_image(files[unit]))) for unit in units}
 
 
-def _made(
+def _synthesize_vital(
     encoder: Encoder,
     method: str,
     units: Sequence[str],
     references: Mapping[str, References],
     source: ImageListing,
-    making: Making,
+    options: SynthesisOptions,
 ) -> Iterator[tuple[str, Image.Image]]:
-    if method == "vital":
-        how: dict[str, Any] = {} if making.steps is None else {"steps": making.steps}
-        vital = Vital(encoder, number=making.number, random_state=making.seed, **how)
-        given = {unit: _first(references[unit], making.number) for unit in units}
-        vital.fit(given, units, progress=making.progress)
-        for found in vital.stream(progress=making.progress, fresh=making.fresh):
-            yield found.unit, found.picture
-        return
-    extra = {"magnitude": _spectrum(encoder, source)} if method == "maco" else {}
+    settings: dict[str, Any] = {} if options.steps is None else {"steps": options.steps}
+    vital = Vital(encoder, number=options.number, random_state=options.random_state, **settings)
+    vital.fit(
+        {unit: _select_first(references[unit], options.number) for unit in units}, units, progress=options.progress
+    )
+    for visualization in vital.stream(progress=options.progress, fresh=options.fresh):
+        yield visualization.unit, visualization.picture
+
+
+def _synthesize_baseline(
+    encoder: Encoder,
+    method: str,
+    units: Sequence[str],
+    references: Mapping[str, References],
+    source: ImageListing,
+    options: SynthesisOptions,
+) -> Iterator[tuple[str, Image.Image]]:
+    extra = {"magnitude": _compute_spectrum(encoder, source)} if method == "maco" else {}
     parsed = [parse_unit(unit, encoder) for unit in units]
-    for first in range(0, len(parsed), _TOGETHER):
-        part = parsed[first : first + _TOGETHER]
-        pieces: list[list[Unit]] = [part] if method == "deepinversion" else [[unit] for unit in part]
-        for piece in pieces:
-            plan = find_planner(method)(encoder, piece, BaselineOptions(steps=making.steps, extra=extra))
-            subjects = [SynthesisSubject.of(unit) for unit in piece]
-            for found in run_synthesis(
-                encoder, plan, subjects, seed=making.seed, fresh=making.fresh, progress=making.progress
-            ):
-                yield found.unit, found.picture
+    together = _TOGETHER if method == "deepinversion" else 1
+    for first in range(0, len(parsed), together):
+        batch: list[Unit] = parsed[first : first + together]
+        plan = find_planner(method)(encoder, batch, BaselineOptions(steps=options.steps, extra=extra))
+        subjects = [SynthesisSubject.of(unit) for unit in batch]
+        for visualization in run_synthesis(
+            encoder, plan, subjects, seed=options.random_state, fresh=options.fresh, progress=options.progress
+        ):
+            yield visualization.unit, visualization.picture
 
 
-def _first(references: References, number: int) -> References:
+def _select_first(references: References, number: int) -> References:
     """A channel's top patches without those that are held out; a class's images as they are."""
-    patches = patches_of(references)[:number]
+    patches = rank_patches(references)[:number]
     if not patches:
         return references
     kept = {(patch.id, patch.box) for patch in patches}
-    items = [one for one in references.items if isinstance(one.source, Patch) and (one.id, one.source.box) in kept]
+    items = [item for item in references.items if isinstance(item.source, Patch) and (item.id, item.source.box) in kept]
     return References(references.unit, tuple(items))
 
 
-def _spectrum(encoder: Encoder, source: ImageListing) -> torch.Tensor:
-    """MACO's magnitudes, of photos spread over the references."""
-    spread = np.linspace(0, len(source) - 1, min(_SPECTRUM, len(source))).astype(int).tolist()
-    chosen = [source.paths[place] for place in spread]
-    batches = (encoder.prepare(path).pixels for path in chosen)
+def _compute_spectrum(encoder: Encoder, source: ImageListing) -> torch.Tensor:
+    """MACO's mean magnitudes, of images spread evenly over the source."""
+    indices = np.linspace(0, len(source) - 1, min(_SPECTRUM, len(source))).astype(int).tolist()
+    batches = (encoder.prepare(source.paths[index]).pixels for index in indices)
     return compute_mean_magnitude(batches, encoder.preprocess, encoder.preprocess.size)
 
 
-def _canonical(encoder: Encoder, unit: str) -> str:
+def _normalize_unit(encoder: Encoder, text: str) -> str:
     """A unit's text as this study writes it."""
-    found = parse_unit(unit, encoder)
-    return class_unit(encoder, found.index) if found.kind == "class" else found.text
+    unit = parse_unit(text, encoder)
+    return name_class_unit(encoder, unit.index) if unit.kind == "class" else unit.text

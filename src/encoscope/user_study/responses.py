@@ -1,4 +1,4 @@
-"""Read what participants handed in, and hold it against the key: whole, of this study, in the orders of its code."""
+"""Read the answers that participants handed in, and check them against the answer key."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from encoscope import results
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import SkippedImage
-from encoscope.user_study.answer_key import Key, Question
-from encoscope.user_study.ordering import choice_order, is_code, question_order, subset_of
+from encoscope.user_study.answer_key import AnswerKey, Question
+from encoscope.user_study.ordering import find_subset, is_code, order_images, order_questions
 
 KIND = "study-answers"
 SCORES = range(1, 6)
@@ -20,12 +20,17 @@ CONFIDENCES = range(1, 4)
 
 @dataclass(frozen=True)
 class Answers:
-    """One participant's answers, with methods in place of files.
+    """The answers of one participant, with methods in place of files.
 
-    scores: by question and method, 1 to 5. texts: by question, (method, what was written).
-    choices: by question, (method, whether the matching image was chosen, confidence 1 to 3).
-    subsets: by part, where only one picture of a question is seen. demographics: "age" and "gender", None unanswered.
-    seconds: spent on the questions.
+    Attributes:
+        participant: The participant's code.
+        scores: By question and method, 1 to 5.
+        texts: By question: the method of the visualization shown, and the description.
+        choices: By question: the method of the visualization shown, whether the right image was chosen, and the
+            confidence, 1 to 3.
+        subsets: By part, the index of the subset that was shown.
+        demographics: "age" and "gender"; None where it was not told.
+        seconds: The time spent on all questions.
     """
 
     participant: str
@@ -37,114 +42,134 @@ class Answers:
     seconds: float = 0.0
 
 
-def read_answers(key: Key, sources: Iterable[Path]) -> tuple[list[Answers], list[SkippedImage]]:
-    """Everyone's answers, and the files that are left out, each with the reason: damaged, incomplete, of another study
-    or of a participant whose answers are there already (the first file in alphabetical order counts).
+def read_answers(key: AnswerKey, sources: Iterable[Path]) -> tuple[list[Answers], list[SkippedImage]]:
+    """Read everyone's answers.
 
-    sources: files, and folders whose .json files are taken.
+    Args:
+        key: The study's answer key.
+        sources: Files, and folders whose .json files are read.
 
-    Raises MissingError when no file is found.
+    Returns:
+        The answers, and the files that are left out with the reason: damaged, incomplete, of another study, or of a
+        participant whose answers are there already (of several files the first in alphabetical order counts).
+
+    Raises:
+        MissingError: If there is no file.
     """
-    found: dict[str, tuple[Answers, Path]] = {}
+    answers: dict[str, Answers] = {}
+    files: dict[str, Path] = {}
     skipped: list[SkippedImage] = []
-    files = _files(sources)
-    for path in files:
+    for path in _list_files(sources):
         try:
-            answers = checked(key, results.read(path, KIND))
+            current = check_answers(key, results.read(path, KIND))
         except EncoscopeError as error:
             skipped.append(SkippedImage(str(path), str(error).removeprefix(f"{path} ").removeprefix("cannot read ")))
             continue
-        before = found.get(answers.participant)
-        if before is not None:
-            reason = f"participant {answers.participant} has answered already, in {before[1].name}"
-            skipped.append(SkippedImage(str(path), reason))
+        name = current.participant
+        if name in answers:
+            skipped.append(SkippedImage(str(path), f"participant {name} has answered already, in {files[name].name}"))
         else:
-            found[answers.participant] = (answers, path)
-    return [answers for answers, _ in found.values()], skipped
+            answers[name], files[name] = current, path
+    return list(answers.values()), skipped
 
 
-def checked(key: Key, document: Mapping[str, Any]) -> Answers:
-    """The answers in a document. EncoscopeError for what is missing, or was not made by this questionnaire."""
+def check_answers(key: AnswerKey, document: Mapping[str, Any]) -> Answers:
+    """Check a participant's file and translate its files into methods.
+
+    Args:
+        key: The study's answer key.
+        document: What the file holds.
+
+    Returns:
+        The answers.
+
+    Raises:
+        EncoscopeError: If something is missing, or the file is not from this questionnaire with the orders of its code.
+    """
     if document.get("study") != key.study:
         raise EncoscopeError(f"these are answers to study {document.get('study')!r}, not to {key.study}")
     code = document.get("participant")
     if not is_code(code):
         raise EncoscopeError(f"no participant code: {code!r}")
-    given, orders = _mapping(document.get("answers"), "answers"), _mapping(document.get("orders"), "orders")
+    entries, orders = _get_mapping(document, "answers"), _get_mapping(document, "orders")
     scores, texts, choices, subsets = {}, {}, {}, {}
     seconds = 0.0
     for part in key.parts:
-        questions = key.of(part)
-        if orders.get(part) != question_order(key.study, str(code), part, [one.name for one in questions]):
+        questions = {question.name: question for question in key.select_questions(part)}
+        if orders.get(part) != order_questions(key.study, str(code), part, list(questions)):
             raise EncoscopeError(f"the order of the questions of {part!r} is not that of participant {code}")
         if part in ("describe", "match"):
-            subsets[part] = subset_of(key.study, str(code), part, len(questions[0].pictures))
-        for place, question in enumerate(orders[part], 1):
-            asked = next(one for one in questions if one.name == question)
-            where = f"part {key.parts.index(part) + 1}, question {place}"
-            answer = _mapping(given.get(question), f"{where}: answer")
-            seen = list(asked.pictures.values())[subsets[part]] if part in subsets else None
-            _check_shown(key, str(code), asked, answer, seen, where)
+            methods = next(iter(questions.values())).visualizations
+            subsets[part] = find_subset(key.study, str(code), part, len(methods))
+        for number, name in enumerate(orders[part], 1):
+            question = questions[name]
+            where = f"part {key.parts.index(part) + 1}, question {number}"
+            entry = entries.get(name)
+            if not isinstance(entry, Mapping):
+                raise EncoscopeError(f"{where}: answer missing")
+            files = list(question.visualizations.values())
+            shown = files[subsets[part]] if part in subsets else None
+            _check_shown(key, str(code), question, entry, shown, where)
             if part in ("words", "examples"):
-                scores[question] = _scores(asked, answer, where)
+                scores[name] = _read_scores(question, entry, where)
             elif part == "describe":
-                text = answer.get("text")
+                text = entry.get("text")
                 if not isinstance(text, str) or not text.strip():
                     raise EncoscopeError(f"{where}: nothing is written")
-                texts[question] = (asked.method(str(seen)), text)
+                texts[name] = (question.find_method(str(shown)), text)
             else:
-                choices[question] = (asked.method(str(seen)), *_choice(asked, answer, where))
-            spent = answer.get("seconds")
+                choices[name] = (question.find_method(str(shown)), *_read_choice(question, entry, where))
+            spent = entry.get("seconds")
             seconds += float(spent) if isinstance(spent, int | float) and not isinstance(spent, bool) else 0.0
-    return Answers(str(code), scores, texts, choices, subsets, _demographics(document), seconds)
+    return Answers(str(code), scores, texts, choices, subsets, _read_demographics(document), seconds)
 
 
-def _files(sources: Iterable[Path]) -> list[Path]:
-    found: dict[Path, None] = {}
+def _list_files(sources: Iterable[Path]) -> list[Path]:
+    files: dict[Path, None] = {}
     for source in sources:
-        if source.is_dir():
-            found |= dict.fromkeys(sorted(source.glob("*.json")))
-        else:
-            found[source] = None
-    if not found:
+        files |= dict.fromkeys(sorted(source.glob("*.json")) if source.is_dir() else [source])
+    if not files:
         raise MissingError("no answers: give the .json files that participants saved, or their folder")
-    return list(found)
+    return list(files)
 
 
-def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+def _get_mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = document.get(name)
     if not isinstance(value, Mapping):
-        raise EncoscopeError(f"{what} missing")
+        raise EncoscopeError(f"{name} missing")
     return value
 
 
-def _check_shown(key: Key, code: str, asked: Question, answer: Mapping[str, Any], seen: str | None, where: str) -> None:
-    """What was shown must be what the code leads to; otherwise scores would go to the wrong methods."""
-    if asked.part == "describe":
-        expected = [str(seen)]
+def _check_shown(
+    key: AnswerKey, code: str, question: Question, entry: Mapping[str, Any], shown: str | None, where: str
+) -> None:
+    """Check that what was shown follows from the code; otherwise scores would go to the wrong methods."""
+    if question.part == "describe":
+        expected = [str(shown)]
     else:
-        items = asked.choices if asked.part == "match" else list(asked.pictures.values())
-        expected = choice_order(key.study, code, asked.name, sorted(items))
-    if answer.get("shown") != expected or (asked.part == "match" and answer.get("picture") != seen):
-        raise EncoscopeError(f"{where}: other pictures were shown than participant {code} is to see")
+        files = question.choices if question.part == "match" else question.visualizations.values()
+        expected = order_images(key.study, code, question.name, sorted(files))
+    if entry.get("shown") != expected or (question.part == "match" and entry.get("picture") != shown):
+        raise EncoscopeError(f"{where}: other images were shown than participant {code} is to see")
 
 
-def _scores(asked: Question, answer: Mapping[str, Any], where: str) -> dict[str, int]:
-    given = _mapping(answer.get("scores"), f"{where}: scores")
-    found = {}
-    for method, name in asked.pictures.items():
-        score = _number(given.get(name), SCORES, f"{where}: score")
-        found[method] = score
-    return found
+def _read_scores(question: Question, entry: Mapping[str, Any], where: str) -> dict[str, int]:
+    scores = entry.get("scores")
+    if not isinstance(scores, Mapping):
+        raise EncoscopeError(f"{where}: scores missing")
+    files = question.visualizations.items()
+    return {method: _check_number(scores.get(file), SCORES, f"{where}: score") for method, file in files}
 
 
-def _choice(asked: Question, answer: Mapping[str, Any], where: str) -> tuple[bool, int]:
-    choice = answer.get("choice")
-    if choice not in asked.choices:
+def _read_choice(question: Question, entry: Mapping[str, Any], where: str) -> tuple[bool, int]:
+    choice = entry.get("choice")
+    if choice not in question.choices:
         raise EncoscopeError(f"{where}: no image is chosen")
-    return choice == asked.choices[0], _number(answer.get("confidence"), CONFIDENCES, f"{where}: confidence")
+    confidence = _check_number(entry.get("confidence"), CONFIDENCES, f"{where}: confidence")
+    return choice == question.choices[0], confidence
 
 
-def _number(value: Any, allowed: range, what: str) -> int:
+def _check_number(value: Any, allowed: range, what: str) -> int:
     if value is None:
         raise EncoscopeError(f"{what} missing")
     if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
@@ -152,7 +177,7 @@ def _number(value: Any, allowed: range, what: str) -> int:
     return value
 
 
-def _demographics(document: Mapping[str, Any]) -> dict[str, str | None]:
-    told = document.get("demographics")
-    told = told if isinstance(told, Mapping) else {}
-    return {name: value if isinstance(value := told.get(name), str) else None for name in ("age", "gender")}
+def _read_demographics(document: Mapping[str, Any]) -> dict[str, str | None]:
+    answers = document.get("demographics")
+    answers = answers if isinstance(answers, Mapping) else {}
+    return {name: value if isinstance(value := answers.get(name), str) else None for name in ("age", "gender")}

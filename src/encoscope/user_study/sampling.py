@@ -1,4 +1,4 @@
-"""What a study asks about: classes and channels at random, their real images, and each method's pictures of them."""
+"""Draw what a study asks about: classes and channels at random, with their real images."""
 
 from __future__ import annotations
 
@@ -25,84 +25,139 @@ HELD_OUT = 5  # patches of a channel, next in rank after its references, that im
 
 
 @dataclass(frozen=True)
-class Making:
-    """How pictures are made. steps: of any method; None leaves them to each. number: references of a unit."""
+class SynthesisOptions:
+    """How the visualizations of a study are made.
+
+    Attributes:
+        steps: Steps of each method; None for each method's own number.
+        number: References of a unit.
+        candidates: Images of largest value in which top patches are searched; None for all images.
+        random_state: The seed of the study and of its visualizations.
+        fresh: Whether visualizations of a stopped run are made again.
+        progress: Where progress is shown.
+    """
 
     steps: int | None = None
     number: int = 50
     candidates: int | None = None
-    seed: int = 0
+    random_state: int = 0
     fresh: bool = False
     progress: Progress = None
 
     @property
     def scoring(self) -> dict[str, Any]:
-        """How top patches are searched."""
+        """The arguments of ``find_patch_references`` that say how top patches are searched."""
         return {} if self.candidates is None else {"scoring": "preselect", "candidates": self.candidates}
 
 
-def word_of(name: str) -> str:
-    """What a class is called before participants: its first synonym, ``_`` a space; Caltech-101's in plain English."""
+def describe_class(name: str) -> str:
+    """Give the word for a class that participants see.
+
+    Args:
+        name: The network's name of the class.
+
+    Returns:
+        Plain English for a class of Caltech-101; for any other the first of its synonyms, with ``_`` as a space.
+    """
     known = {entry.folder: entry.name for entry in attributes()}
     return known.get(name) or " ".join(name.split(",")[0].replace("_", " ").split())
+
+
+def name_class_unit(encoder: Encoder, index: int) -> str:
+    """Give the text of a class's unit.
+
+    Args:
+        encoder: An encoder with class names.
+        index: The index of the class.
+
+    Returns:
+        ``class:NAME``, or ``class:INDEX`` where another class has the same name.
+    """
+    names = [normalize_name(name) for name in encoder.classes or ()]
+    is_ambiguous = names.count(names[index]) > 1
+    return f"class:{index}" if is_ambiguous else f"class:{(encoder.classes or ())[index]}"
 
 
 def draw_classes(
     encoder: Encoder,
     labels: Sequence[str | None],
-    asked: int | Sequence[str],
+    requested: int | Sequence[str],
     used: Sequence[str],
-    seed: int,
+    random_state: int,
     *,
     among: Collection[str] | None = None,
 ) -> list[str]:
-    """The units of classes: those named, or so many at random that have references and other words than ``used``.
+    """Draw classes, or look up those that are named. No word is asked about twice.
 
-    among: the units that may be drawn; all if None.
+    Args:
+        encoder: An encoder with class names.
+        labels: The labels of the reference images; only classes that have images are drawn.
+        requested: The number of classes to draw at random, or the names of classes.
+        used: The units of classes that are asked about already.
+        random_state: The seed.
+        among: The units that may be drawn; None for all.
+
+    Returns:
+        The units of the classes.
 
     Raises:
-        UsageError: classes without names, too few of them, or a class that is already asked about.
+        UsageError: If the encoder has no class names, too few classes are left, or a class is asked about already.
     """
-    if asked == 0:
+    if requested == 0:
         return []
     if encoder.classes is None:
         raise UsageError(f"{encoder.source} has no class names, so there are no words to ask for: take one that has")
-    taken = {word_of(encoder.classes[parse_unit(unit, encoder).index]).casefold() for unit in used}
-    if not isinstance(asked, int):
-        found = [class_unit(encoder, find_class_index(name, encoder.classes)) for name in asked]
-        words = [word_of(encoder.classes[parse_unit(unit, encoder).index]).casefold() for unit in found]
-        double = next((word for place, word in enumerate(words) if word in taken or word in words[:place]), None)
-        if double is not None:
-            raise UsageError(f"{double!r} is asked about twice: a word that was given cannot be guessed any more")
-        return found
-    pictured = {normalize_name(label) for label in labels if label is not None}
-    found = []
-    for index in np.random.default_rng([seed, len(used)]).permutation(len(encoder.classes)).tolist():
-        unit, word = class_unit(encoder, index), word_of(encoder.classes[index]).casefold()
-        there = normalize_name(encoder.classes[index]) in pictured and (among is None or unit in among)
-        if len(found) < asked and there and word not in taken:
-            found.append(unit)
-            taken.add(word)
-    if len(found) < asked:
-        raise UsageError(f"{asked} classes were asked for, and only {len(found)} are left that have references")
-    return found
+    words = [describe_class(name).casefold() for name in encoder.classes]
+    used_words = {words[parse_unit(unit, encoder).index] for unit in used}
+    if not isinstance(requested, int):
+        indices = [find_class_index(name, encoder.classes) for name in requested]
+        for index in indices:
+            if words[index] in used_words:
+                raise UsageError(
+                    f"{words[index]!r} is asked about twice: a word that was shown cannot be guessed any more"
+                )
+            used_words.add(words[index])
+        return [name_class_unit(encoder, index) for index in indices]
+    labelled = {normalize_name(label) for label in labels if label is not None}
+    units: list[str] = []
+    for index in np.random.default_rng([random_state, len(used)]).permutation(len(encoder.classes)).tolist():
+        unit = name_class_unit(encoder, index)
+        is_usable = normalize_name(encoder.classes[index]) in labelled and (among is None or unit in among)
+        if len(units) < requested and is_usable and words[index] not in used_words:
+            units.append(unit)
+            used_words.add(words[index])
+    if len(units) < requested:
+        raise UsageError(f"{requested} classes were requested, and only {len(units)} are left that have references")
+    return units
 
 
 def draw_channels(
     encoder: Encoder,
     layer: str | None,
-    asked: int | Sequence[str],
+    requested: int | Sequence[str],
     used: Sequence[str],
-    seed: int,
+    random_state: int,
     *,
     among: Collection[str] | None = None,
 ) -> list[str]:
-    """The units of channels: those named, or so many at random of a layer (the last hidden one), none of ``used``.
+    """Draw channels of a layer, or parse those that are named.
 
-    among: the units that may be drawn; all if None.
+    Args:
+        encoder: The encoder.
+        layer: The layer to draw from; None for the last hidden one.
+        requested: The number of channels to draw at random, or the texts of units.
+        used: Units that must not be drawn.
+        random_state: The seed.
+        among: The units that may be drawn; None for all.
+
+    Returns:
+        The units of the channels.
+
+    Raises:
+        UsageError: If a named unit is a class, or too few channels are left.
     """
-    if not isinstance(asked, int):
-        units = [parse_unit(unit, encoder) for unit in asked]
+    if not isinstance(requested, int):
+        units = [parse_unit(unit, encoder) for unit in requested]
         wrong = next((unit.text for unit in units if unit.kind == "class"), None)
         if wrong is not None:
             raise UsageError(f"{wrong} is a class: part 2 asks about channels")
@@ -111,67 +166,101 @@ def draw_channels(
     width = encoder.layer(name).channels
     named = [f"{name}:{channel}" for channel in range(width)]
     free = [unit for unit in named if unit not in used and (among is None or unit in among)]
-    if asked > len(free):
-        raise UsageError(f"{asked} channels of {name} were asked for, and only {len(free)} are left of {width}")
-    return [free[place] for place in np.random.default_rng([seed, len(used)]).permutation(len(free))[:asked].tolist()]
+    if requested > len(free):
+        raise UsageError(f"{requested} channels of {name} were requested, and only {len(free)} are left of {width}")
+    order = np.random.default_rng([random_state, len(used)]).permutation(len(free)).tolist()
+    return [free[index] for index in order[:requested]]
 
 
-def gather(encoder: Encoder, source: ImageListing, units: Sequence[str], making: Making) -> dict[str, References]:
-    """Each unit's references: images of a class; of channels, ``HELD_OUT`` more patches than VITAL will be given."""
+def gather_references(
+    encoder: Encoder, source: ImageListing, units: Sequence[str], options: SynthesisOptions
+) -> dict[str, References]:
+    """Gather the references of units.
+
+    Args:
+        encoder: The encoder.
+        source: The reference images.
+        units: The texts of classes and channels.
+        options: How many references to take and how patches are searched.
+
+    Returns:
+        By unit: images of a class; top patches of a channel, ``HELD_OUT`` more than VITAL takes.
+    """
     parsed = [parse_unit(unit, encoder) for unit in units]
-    inside = [unit for unit in parsed if unit.kind != "class"]
-    found = {
-        unit.text: find_class_references(source, encoder, unit, count=making.number, seed=making.seed)
+    channels = [unit for unit in parsed if unit.kind != "class"]
+    references = {
+        unit.text: find_class_references(source, encoder, unit, count=options.number, seed=options.random_state)
         for unit in parsed
         if unit.kind == "class"
     }
-    if inside:
-        how = {"count": making.number + HELD_OUT, "progress": making.progress, **making.scoring}
-        found |= {one.unit: one for one in find_patch_references(source, encoder, inside, **how)}
-    return found
+    if channels:
+        arguments = {"count": options.number + HELD_OUT, "progress": options.progress, **options.scoring}
+        references |= {
+            patches.unit: patches for patches in find_patch_references(source, encoder, channels, **arguments)
+        }
+    return references
 
 
-def patches_of(references: References) -> list[Patch]:
-    """The patches of a channel, those it answers to most first."""
-    found = [item.source for item in references.items if isinstance(item.source, Patch)]
-    return sorted(found, key=lambda patch: (-patch.score, patch.id))
+def rank_patches(references: References) -> list[Patch]:
+    """Rank the patches of a channel.
+
+    Args:
+        references: The references of a channel, or of a class.
+
+    Returns:
+        The patches, those that activate the channel most first; none for a class.
+    """
+    patches = [item.source for item in references.items if isinstance(item.source, Patch)]
+    return sorted(patches, key=lambda patch: (-patch.score, patch.id))
 
 
-def crop(patch: Patch) -> Image.Image:
-    """A patch as it is in its photo."""
+def crop_patch(patch: Patch) -> Image.Image:
+    """Crop a patch out of its image.
+
+    Args:
+        patch: The patch.
+
+    Returns:
+        Its pixels, as far as they lie inside the image.
+    """
     pixels = plots.to_rgb(read_image(patch.path))
     x0, y0, x1, y1 = patch.box
     return Image.fromarray(pixels[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1])
 
 
-def choices_of(
-    encoder: Encoder, units: Sequence[str], references: Mapping[str, References], making: Making
+def draw_choices(
+    encoder: Encoder, units: Sequence[str], references: Mapping[str, References], options: SynthesisOptions
 ) -> dict[str, tuple[Patch, Patch]]:
-    """For each channel a patch that drives it, kept from its references, and one of another channel's that does least.
+    """Choose the two real images that a question of part 4 offers.
 
-    Raises UsageError for a single channel, whose wrong image could come from nowhere.
+    Args:
+        encoder: The encoder.
+        units: The channels of part 4.
+        references: The references of each.
+        options: How many patches of each are references; the next in rank is the right image.
+
+    Returns:
+        For each channel the right image, and the wrong one: the right image of that other channel of the study which
+        activates this channel least.
+
+    Raises:
+        UsageError: If there is a single channel, or all right images are the same.
     """
     if len(units) < 2:
         raise UsageError("images to choose from come from other channels: ask about at least two")
-    held: dict[str, Patch] = {}
+    held_out: dict[str, Patch] = {}
     for unit in units:
-        ranked = patches_of(references[unit])
-        held[unit] = ranked[making.number :][0] if len(ranked) > making.number else ranked[-1]
+        ranked = rank_patches(references[unit])
+        held_out[unit] = ranked[options.number] if len(ranked) > options.number else ranked[-1]
     parsed = [parse_unit(unit, encoder) for unit in units]
     with torch.no_grad():
-        answers = measure_units(encoder, load_patches(encoder, list(held.values())), parsed)
-    found: dict[str, tuple[Patch, Patch]] = {}
-    for row, unit in enumerate(units):
-        order: list[int] = answers[:, row].argsort().tolist()
-        other = next((place for place in order if held[units[place]].id != held[unit].id), None)
-        if other is None:
+        values = measure_units(encoder, load_patches(encoder, list(held_out.values())), parsed)
+    choices: dict[str, tuple[Patch, Patch]] = {}
+    for column, unit in enumerate(units):
+        order: list[int] = values[:, column].argsort().tolist()
+        candidates = (held_out[units[row]] for row in order)
+        wrong = next((patch for patch in candidates if patch.id != held_out[unit].id), None)
+        if wrong is None:
             raise UsageError(f"all images held out for {', '.join(units)} are the same one: give more references")
-        found[unit] = (held[unit], held[units[other]])
-    return found
-
-
-def class_unit(encoder: Encoder, index: int) -> str:
-    """The unit of a class: by name; by index where the name is another's too."""
-    names = [normalize_name(name) for name in encoder.classes or ()]
-    double = names.count(names[index]) > 1
-    return f"class:{index}" if double else f"class:{(encoder.classes or ())[index]}"
+        choices[unit] = (held_out[unit], wrong)
+    return choices
