@@ -1,4 +1,4 @@
-"""Discovery methods: LOST and TokenCut against literal forms, boxes on the photo, controls, refusals."""
+"""Discovery methods: LOST and TokenCut against literal forms, boxes on the image, controls, refusals."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def vit():
 
 
 @pytest.fixture(scope="module")
-def photo(image_paths):
-    """A part of a real photo, 96 x 72."""
+def image(image_paths):
+    """A part of a real image, 96 x 72."""
     pixels = read_image(image_paths["chelsea"]).pixels[40:240:3, 60:330:3]
     return read_image(np.ascontiguousarray(pixels[:66, :90]))
 
@@ -71,8 +71,8 @@ def test_tokencut_is_the_papers(seed):
     np.testing.assert_array_equal(select_component(side.reshape(grid), start), expected)
 
 
-def _agree_on(encoder, photo, size):
-    found = extract_patches(encoder, photo, size=size)
+def _agree_on(encoder, image, size):
+    found = extract_patches(encoder, image, size=size)
     centred = found.features - found.features.mean(0)  # untrained keys are all alike; without their mean they are not
     for values in (found.features, centred):
         mask, _ = expand_seed(values, found.grid)
@@ -86,8 +86,8 @@ def _agree_on(encoder, photo, size):
         )
 
 
-def test_lost_and_tokencut_agree_on_an_untrained_vit(vit, photo):
-    _agree_on(vit, photo, "native")
+def test_lost_and_tokencut_agree_on_an_untrained_vit(vit, image):
+    _agree_on(vit, image, "native")
 
 
 def test_lost_and_tokencut_agree_on_zoo_features(image_paths):
@@ -183,7 +183,7 @@ def test_parts_of_a_mask():
     assert not select_largest_component(np.zeros((2, 2), bool)).any()
 
 
-# Back on the photo
+# Back on the image
 
 
 def test_boxes_end_at_the_outer_edge_of_the_last_patch_and_at_the_photos():
@@ -209,56 +209,56 @@ def test_candidates_of_regions():
 
 
 @pytest.mark.parametrize("name", ["lost", "tokencut", "maskcut", "dino-seg", "pca"])
-def test_methods_of_a_network(name, vit, photo):
+def test_methods_of_a_network(name, vit, image):
     before = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in vit.module.modules()]
-    found = get_method(name)(vit, photo)
-    assert len(found) >= 1 and (found.height, found.width) == (photo.height, photo.width)
+    found = get_method(name)(vit, image)
+    assert len(found) >= 1 and (found.height, found.width) == (image.height, image.width)
     for box, mask in zip(found.boxes, found.masks, strict=True):
-        assert (box >= 0).all() and box[2] <= photo.width and box[3] <= photo.height
+        assert (box >= 0).all() and box[2] <= image.width and box[3] <= image.height
         ys, xs = np.nonzero(mask)
         assert box[0] <= xs.min() and xs.max() < box[2] and box[1] <= ys.min() and ys.max() < box[3]
-    again = get_method(name)(vit, photo)
+    again = get_method(name)(vit, image)
     np.testing.assert_array_equal(again.boxes, found.boxes)
     assert len(found.candidates) == len(found)
     assert before == [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in vit.module.modules()]
 
 
 @pytest.mark.parametrize("name", ["slic", "felzenszwalb", "random", "grid"])
-def test_methods_without_a_network_part_the_photo(name, photo):
+def test_methods_without_a_network_part_the_photo(name, image):
     if name in ("slic", "felzenszwalb"):
         pytest.importorskip("skimage")
-    found = METHODS[name](None, photo)
+    found = METHODS[name](None, image)
     assert (found.masks.sum(0) == 1).all()
     np.testing.assert_array_equal(found.boxes, [compute_outer_box(mask) for mask in found.masks])
     for region, mask in zip(found.regions, found.masks, strict=True):
         assert region.inner_box == compute_inner_box(mask) and region.area == mask.sum()
     if name != "felzenszwalb":
         assert 2 <= len(found) <= 9
-        assert len(METHODS[name](None, photo, n_segments=20)) > len(found)
+        assert len(METHODS[name](None, image, n_segments=20)) > len(found)
     else:
-        assert len(METHODS[name](None, photo, scale=10.0)) > len(found)
+        assert len(METHODS[name](None, image, scale=10.0)) > len(found)
 
 
-def test_random_segments_depend_on_the_photo_and_the_seed_only(photo):
-    one = METHODS["random"](None, photo)
-    np.testing.assert_array_equal(METHODS["random"](None, photo).boxes, one.boxes)
-    other = LoadedImage(photo.pixels, None, "f" * 64)
-    for changed in (METHODS["random"](None, photo, random_state=1), METHODS["random"](None, other)):
+def test_random_segments_depend_on_the_photo_and_the_seed_only(image):
+    one = METHODS["random"](None, image)
+    np.testing.assert_array_equal(METHODS["random"](None, image).boxes, one.boxes)
+    other = LoadedImage(image.pixels, None, "f" * 64)
+    for changed in (METHODS["random"](None, image, random_state=1), METHODS["random"](None, other)):
         assert changed.boxes.shape != one.boxes.shape or (changed.boxes != one.boxes).any()
-    grid = METHODS["grid"](None, photo, n_segments=6)
+    grid = METHODS["grid"](None, image, n_segments=6)
     assert sorted(region.area for region in grid.regions) == [990] * 6
 
 
-def test_refusals(vit, photo):
+def test_refusals(vit, image):
     with pytest.raises(UsageError, match=r"unknown method 'tokkencut' .nearest: tokencut"):
         get_method("tokkencut")
     with pytest.raises(UsageError, match=r"lost has no setting 'kk'.*it has layer, size, k"):
         get_method("lost", kk=3)
-    with pytest.raises(UsageError, match="segments is how many"):
-        get_method("grid", n_segments=0)(vit, photo)
+    with pytest.raises(UsageError, match="n_segments is a number"):
+        get_method("grid", n_segments=0)(vit, image)
     with pytest.raises(UsageError, match="no attention"):
-        get_method("dino-seg")(encoscope.load("timm:resnet10t@untrained"), photo)
+        get_method("dino-seg")(encoscope.load("timm:resnet10t@untrained"), image)
     with pytest.raises(UsageError, match=r"nearest: blocks.1"):
-        get_method("lost", layer="block.1")(vit, photo)
-    with pytest.raises(UsageError, match="has 2, not one"):
-        read_attention_keys(vit, vit.prepare(photo), "blocks")
+        get_method("lost", layer="block.1")(vit, image)
+    with pytest.raises(UsageError, match="holds 2 attention modules, not one"):
+        read_attention_keys(vit, vit.prepare(image), "blocks")

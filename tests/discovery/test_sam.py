@@ -72,22 +72,22 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def photo() -> LoadedImage:
+def image() -> LoadedImage:
     pixels = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
     pixels[20:50, 20:70] = (200, 20, 20)
     return read_image(pixels)
 
 
 @pytest.fixture(scope="module")
-def literally(weights: Path, photo: LoadedImage) -> list[tuple[np.ndarray, float, float]]:
+def literally(weights: Path, image: LoadedImage) -> list[tuple[np.ndarray, float, float]]:
     """Mask, predicted IoU and stability of the three answers to each point of a 3 x 3 grid, asked one by one."""
     network = transformers.SamModel.from_pretrained(weights).eval()
     processor = transformers.SamProcessor.from_pretrained(weights)
     found = []
     for row in range(3):
         for column in range(3):
-            point = [(column + 0.5) / 3 * photo.width, (row + 0.5) / 3 * photo.height]
-            inputs = processor(Image.fromarray(photo.pixels), input_points=[[[point]]], return_tensors="pt")
+            point = [(column + 0.5) / 3 * image.width, (row + 0.5) / 3 * image.height]
+            inputs = processor(Image.fromarray(image.pixels), input_points=[[[point]]], return_tensors="pt")
             sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
             with torch.no_grad():
                 answer = network(pixel_values=inputs["pixel_values"], input_points=inputs["input_points"].float())
@@ -97,8 +97,8 @@ def literally(weights: Path, photo: LoadedImage) -> list[tuple[np.ndarray, float
     return found
 
 
-def ask(weights: Path, photo: LoadedImage, points: int = 3, **settings: Any) -> DiscoveredObjects:
-    return get_method(f"sam:{weights}", points=points, **{**EVERYTHING, **settings})(None, photo)
+def ask(weights: Path, image: LoadedImage, points: int = 3, **settings: Any) -> DiscoveredObjects:
+    return get_method(f"sam:{weights}", points=points, **{**EVERYTHING, **settings})(None, image)
 
 
 def between(values: list[float]) -> float:
@@ -109,10 +109,10 @@ def between(values: list[float]) -> float:
     return (middle[place] + middle[place + 1]) / 2
 
 
-def same(found: DiscoveredObjects, expected: list[np.ndarray]) -> None:
-    assert len(found) == len(expected) > 0
+def same(objects: DiscoveredObjects, expected: list[np.ndarray]) -> None:
+    assert len(objects) == len(expected) > 0
     left = list(expected)
-    for mask in found.masks:  # scores may tie
+    for mask in objects.masks:  # scores may tie
         nearest = min(range(len(left)), key=lambda index: int((left[index] != mask).sum()))
         assert (left.pop(nearest) != mask).mean() < 1e-3
 
@@ -120,34 +120,34 @@ def same(found: DiscoveredObjects, expected: list[np.ndarray]) -> None:
 # Against single prompts
 
 
-def test_every_answer_to_every_point_in_the_photos_own_pixels(weights, photo, literally):
-    found = ask(weights, photo)
+def test_every_answer_to_every_point_in_the_photos_own_pixels(weights, image, literally):
+    found = ask(weights, image)
     same(found, [mask for mask, _, _ in literally if mask.any()])
     assert (found.height, found.width) == (70, 100)
     np.testing.assert_array_equal(found.boxes, [compute_outer_box(mask) for mask in found.masks])
-    assert len(ask(weights, photo, points=2)) <= 12 < len(found)
+    assert len(ask(weights, image, points=2)) <= 12 < len(found)
 
 
-def test_the_best_comes_first(weights, photo, literally):
+def test_the_best_comes_first(weights, image, literally):
     best = max((one for one in literally if one[0].any()), key=lambda one: one[1])[0]
-    assert (ask(weights, photo).masks[0] != best).mean() < 1e-3
+    assert (ask(weights, image).masks[0] != best).mean() < 1e-3
 
 
-def test_thresholds_keep_what_lies_above_them(weights, photo, literally):
+def test_thresholds_keep_what_lies_above_them(weights, image, literally):
     held = [one for one in literally if one[0].any()]
     score = between([one[1] for one in held])
     kept = [mask for mask, predicted, _ in held if predicted > score]
     assert len(kept) < len(held)
-    same(ask(weights, photo, predicted_iou=score), kept)
+    same(ask(weights, image, predicted_iou=score), kept)
     firm = between([one[2] for one in held])
     kept = [mask for mask, _, stability in held if stability > firm]
     assert len(kept) < len(held)
-    same(ask(weights, photo, stability=firm), kept)
+    same(ask(weights, image, stability=firm), kept)
 
 
-def test_boxes_that_coincide_leave_the_best_mask(weights, photo):
-    everything, few = ask(weights, photo), ask(weights, photo, overlap=0.985)
-    assert 1 < len(few) < len(everything) and len(ask(weights, photo, overlap=0.7)) < len(few)
+def test_boxes_that_coincide_leave_the_best_mask(weights, image):
+    everything, few = ask(weights, image), ask(weights, image, overlap=0.985)
+    assert 1 < len(few) < len(everything) and len(ask(weights, image, overlap=0.7)) < len(few)
     np.testing.assert_array_equal(few.masks[0], everything.masks[0])
     left = []
     for box in everything.boxes:
@@ -156,10 +156,10 @@ def test_boxes_that_coincide_leave_the_best_mask(weights, photo):
     np.testing.assert_array_equal(few.boxes, left)
 
 
-def shared(one: np.ndarray, two: np.ndarray) -> float:
+def shared(box: np.ndarray, other: np.ndarray) -> float:
     """IoU of boxes by counting pixels."""
     cover = np.zeros((2, 100, 120), dtype=bool)
-    for plane, (x0, y0, x1, y1) in zip(cover, (one.astype(int), two.astype(int)), strict=True):
+    for plane, (x0, y0, x1, y1) in zip(cover, (box.astype(int), other.astype(int)), strict=True):
         plane[y0 : y1 + 1, x0 : x1 + 1] = True
     return float(cover.all(0).sum() / cover.any(0).sum())
 
@@ -178,24 +178,24 @@ def test_run_lengths():
     np.testing.assert_array_equal(decode_mask({"size": [2, 3], "counts": [0, 2, 3, 1]})[:, 0], [True, True])
 
 
-def test_again_and_with_few_prompts_at_a_time(weights, photo, monkeypatch):
-    first, again = ask(weights, photo), ask(weights, photo)
+def test_again_and_with_few_prompts_at_a_time(weights, image, monkeypatch):
+    first, again = ask(weights, image), ask(weights, image)
     np.testing.assert_array_equal(first.masks, again.masks)
     monkeypatch.setattr(room, "_VALUES", 3 * 70 * 100 * 2)
-    same(ask(weights, photo), list(first.masks))
+    same(ask(weights, image), list(first.masks))
 
 
-def test_nothing_found(weights, photo):
-    found = ask(weights, photo, stability=1.0)
+def test_nothing_found(weights, image):
+    found = ask(weights, image, stability=1.0)
     assert len(found) == 0 and found.masks.shape == (0, 70, 100) and found.boxes.shape == (0, 4)
 
 
 # Among the other methods
 
 
-def test_smaller_masks_lie_on_larger_ones(weights, photo):
-    parts = Baseline(f"sam:{weights}", options={"points": 3, **EVERYTHING})(photo)
-    masks = ask(weights, photo).masks
+def test_smaller_masks_lie_on_larger_ones(weights, image):
+    parts = Baseline(f"sam:{weights}", options={"points": 3, **EVERYTHING})(image)
+    masks = ask(weights, image).masks
     areas = masks.sum((1, 2))
     covered = np.asarray(masks.any(0))
     np.testing.assert_array_equal(parts.labels == 0, ~covered)
@@ -232,10 +232,10 @@ def test_its_name_is_the_folders_own(weights, monkeypatch):
 
 
 @pytest.fixture
-def boxed(tmp_path: Path, photo: LoadedImage, monkeypatch: pytest.MonkeyPatch) -> Path:
+def boxed(tmp_path: Path, image: LoadedImage, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
-    Image.fromarray(photo.pixels).save(tmp_path / "photos" / "a.png")
+    Image.fromarray(image.pixels).save(tmp_path / "photos" / "a.png")
     truth = {
         "images": [{"id": 1, "file_name": "a.png", "height": 70, "width": 100}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 20, 50, 30], "area": 1500}],
@@ -292,7 +292,7 @@ def test_weights_that_cannot_be_had(tmp_path, weights, monkeypatch):
     with pytest.raises(MissingError, match=r"no config.json in .*empty"):
         (tmp_path / "empty").mkdir()
         get_method(f"sam:{tmp_path / 'empty'}")
-    with pytest.raises(MissingError, match=r"somebody/sam-no-such is no folder, and no name of the hub"):
+    with pytest.raises(MissingError, match=r"somebody/sam-no-such is no folder, and no available name on the hub"):
         get_method("sam:somebody/sam-no-such")
     partly = tmp_path / "partly"
     partly.mkdir()
@@ -337,10 +337,10 @@ def test_without_transformers(tmp_path, monkeypatch):
         get_method(f"sam:{tmp_path}")
 
 
-def test_settings_out_of_range(weights, photo):
-    with pytest.raises(UsageError, match="points is how many"):
-        ask(weights, photo, points=0)
-    with pytest.raises(UsageError, match=r"stability lies in \[0, 1\], not 1.5"):
-        ask(weights, photo, stability=1.5)
+def test_settings_out_of_range(weights, image):
+    with pytest.raises(UsageError, match="points is a number"):
+        ask(weights, image, points=0)
+    with pytest.raises(UsageError, match=r"stability has to be in \[0, 1\], not 1.5"):
+        ask(weights, image, stability=1.5)
     with pytest.raises(UsageError, match=r"sam has no setting 'point' .nearest: points"):
         get_method(f"sam:{weights}", point=3)

@@ -1,4 +1,4 @@
-"""Object discovery: what a segmentation is compared with, from an encoder and a photo to boxes and masks."""
+"""Object discovery: methods that segmentations are compared with, from an encoder and an image to boxes and masks."""
 
 from encoscope.discovery.attention import AttentionKeys, read_attention_keys
 from encoscope.discovery.methods import METHODS, DiscoveryMethod, get_method

@@ -1,4 +1,4 @@
-"""The methods by name."""
+"""The discovery methods by name."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from encoscope.images import LoadedImage
 
 @runtime_checkable
 class DiscoveryMethod(Protocol):
-    """From an encoder and a photo to what is found there; methods without a network take None for the encoder."""
+    """A function from an encoder and an image to objects; methods without a network take None for the encoder."""
 
-    def __call__(self, encoder: Encoder | None, photo: LoadedImage, /) -> DiscoveredObjects:
-        """The boxes and masks of one photo, in its own pixels."""
+    def __call__(self, encoder: Encoder | None, image: LoadedImage, /) -> DiscoveredObjects:
+        """Find the objects or segments of one image; their boxes and masks are in the image's own pixels."""
         ...
 
 
@@ -39,19 +39,41 @@ METHODS: Mapping[str, Callable[..., DiscoveredObjects]] = {
     "maskcut": maskcut,
     "sam": sam,
 }
+"""The methods by name."""
 
 
 def get_base_name(name: str) -> str:
-    """A method's name in METHODS: "sam" of "sam:FOLDER", any other as it is."""
+    """Get a method's name in METHODS.
+
+    Args:
+        name: The method's name, also with weights after a colon.
+
+    Returns:
+        "sam" for "sam:FOLDER"; any other name unchanged.
+
+    Example:
+        >>> get_base_name("sam:weights/sam"), get_base_name("lost")
+        ('sam', 'lost')
+    """
     return "sam" if name.startswith("sam:") else name
 
 
 def get_method(name: str, **settings: Any) -> DiscoveryMethod:
-    """A discovery method with its settings, ready to be called on an encoder and a photo.
+    """Get a discovery method with its settings.
 
-    name: of METHODS; "sam:WEIGHTS" is "sam" with ``weights``, which are loaded now.
+    Args:
+        name: A name of METHODS; "sam:WEIGHTS" is "sam" with these ``weights``, which are loaded at once.
+        **settings: Settings of the method.
 
-    Raises UsageError for an unknown name or a setting the method does not have; for sam, what its weights raise.
+    Returns:
+        The method, to be called on an encoder and an image.
+
+    Raises:
+        UsageError: For an unknown method or setting.
+        MissingError: For weights of "sam" that are not available.
+
+    Example:
+        ``get_method("lost", k=50)(encoder, read_image("dog.jpg")).boxes``
     """
     if get_base_name(name) != name:
         name, settings = get_base_name(name), {"weights": name.partition(":")[2], **settings}
@@ -61,6 +83,6 @@ def get_method(name: str, **settings: Any) -> DiscoveryMethod:
     wrong = next((setting for setting in settings if setting not in known), None)
     if wrong is not None:
         raise UsageError(f"{name} has no setting {wrong!r}{suggest_nearest(wrong, known)}; it has {', '.join(known)}")
-    if name == "sam":  # weights that cannot be had are told of before the first photo
+    if name == "sam":  # an error in the weights is raised before the first image
         load_sam(settings.get("weights", ""), settings.get("device", "cpu"))
     return partial(METHODS[name], **settings)

@@ -1,4 +1,4 @@
-"""Normalized cuts on patches: TokenCut (Wang et al., 2022) and MaskCut (CutLER: Wang et al., 2023)."""
+"""Normalized cuts of patches: TokenCut (Wang et al., 2022) and MaskCut (CutLER: Wang et al., 2023)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,34 @@ EPSILON = 1e-5
 
 
 def tokencut(
-    encoder: Encoder, photo: LoadedImage, *, layer: str | None = None, size: CanvasSize = "native", tau: float = 0.2
+    encoder: Encoder, image: LoadedImage, *, layer: str | None = None, size: CanvasSize = "native", tau: float = 0.2
 ) -> DiscoveredObjects:
-    """One object: the side of the graph's normalized cut that holds the patch with the largest eigenvector entry.
+    """Find one object: the side of the graph's normalized cut with the patch of the largest eigenvector entry.
 
-    tau: cosine from which two patches are alike (the paper's 0.2).
+    Args:
+        encoder: The encoder.
+        image: The image.
+        layer: As for ``extract_patches``.
+        size: As for ``extract_patches``.
+        tau: Cosine above which two patches are similar (the paper's 0.2).
+
+    Returns:
+        One object.
+
+    Raises:
+        UsageError: If the encoder has no patches to compare.
+
+    Source: TokenCut, section 3.
     """
-    found = extract_patches(encoder, photo, layer, size)
-    vector = compute_second_eigenvector(found.features, tau)
+    patches = extract_patches(encoder, image, layer, size)
+    vector = compute_second_eigenvector(patches.features, tau)
     side, seed = select_foreground(vector)
-    return objects_from_patches([select_component(found.map(side), seed)], found.geometry)
+    return objects_from_patches([select_component(patches.map(side), seed)], patches.geometry)
 
 
 def maskcut(
     encoder: Encoder,
-    photo: LoadedImage,
+    image: LoadedImage,
     *,
     layer: str | None = None,
     size: CanvasSize = "native",
@@ -39,41 +52,70 @@ def maskcut(
     n_objects: int = 3,
     corners: int = 2,
 ) -> DiscoveredObjects:
-    """Up to ``n_objects`` objects: normalized cuts in turn, each with the patches of the earlier ones taken out.
+    """Find up to ``n_objects`` objects by normalized cuts in turn, each without the patches of the earlier objects.
 
-    tau 0.15 and three objects are the paper's. corners: a foreground that holds this many corners of the image or more
-    is taken for the background (the paper's text; its authors' code takes 3). After that code, a cut that finds an
-    object again (IoU above 0.5 with the one before), or at most 1 % of the image, ends the search. The paper resizes
-    to 480 x 480 pixels and refines masks with a conditional random field; neither is done here.
+    A cut that finds an object again (IoU above 0.5 with the one before), or at most 1 % of the image, ends the search,
+    as in the authors' code. The paper also resizes to 480 x 480 pixels and refines the masks with a conditional random
+    field; neither is done here.
+
+    Args:
+        encoder: The encoder.
+        image: The image.
+        layer: As for ``extract_patches``.
+        size: As for ``extract_patches``.
+        tau: Cosine above which two patches are similar (the paper's 0.15).
+        n_objects: The most objects to find (the paper's 3).
+        corners: A foreground that holds this many corners of the image or more is taken for the background (2 in the
+            paper's text, 3 in its authors' code).
+
+    Returns:
+        The objects; no pixel belongs to two of them.
+
+    Raises:
+        UsageError: If ``n_objects`` is less than 1, or if the encoder has no patches to compare.
+
+    Source: CutLER, section 3.2.
     """
     if n_objects < 1:
-        raise UsageError(f"n_objects is how many objects are looked for, at least 1, not {n_objects}")
-    found = extract_patches(encoder, photo, layer, size)
-    features, masks = found.features, []
-    taken = np.zeros(found.grid, dtype=bool)
+        raise UsageError(f"n_objects is a number of objects, at least 1, not {n_objects}")
+    patches = extract_patches(encoder, image, layer, size)
+    features, masks = patches.features, []
+    taken = np.zeros(patches.grid, dtype=bool)
     for _ in range(n_objects):
         vector = compute_second_eigenvector(np.where(taken.reshape(-1, 1), 0.0, features), tau)
-        side, seed = select_foreground(vector, found.grid, corners)
-        mask = select_component(found.map(side), seed)
+        side, seed = select_foreground(vector, patches.grid, corners)
+        mask = select_component(patches.map(side), seed)
         if masks and (_iou(mask, masks[-1]) > 0.5 or mask.mean() <= 0.01):
             break
         masks.append(mask)
         taken |= mask
     return objects_from_patches(
-        [mask & ~np.any(masks[:place], axis=0) if place else mask for place, mask in enumerate(masks)], found.geometry
+        [mask & ~np.any(masks[:index], axis=0) if index else mask for index, mask in enumerate(masks)], patches.geometry
     )
 
 
 def compute_second_eigenvector(
     features: Float[np.ndarray, "patches channels"], tau: float
 ) -> Float[np.ndarray, " patches"]:
-    """The eigenvector y of (D - E) y = l D y with the second smallest l (TokenCut, eqs. 3 to 5).
+    """Compute the eigenvector y of (D - E) y = l D y with the second smallest l.
 
-    E: 1 between patches of cosine above ``tau``, 1e-5 else; D: its row sums. Found as D^(-1/2) z, z being an
-    eigenvector of the symmetric D^(-1/2) (D - E) D^(-1/2). Its sign means nothing.
+    E is 1 between patches of cosine above ``tau``, else 1e-5; D holds its row sums. y is D^(-1/2) z, where z is an
+    eigenvector of the symmetric matrix D^(-1/2) (D - E) D^(-1/2).
+
+    Args:
+        features: One vector for each patch.
+        tau: Cosine above which two patches are similar.
+
+    Returns:
+        The eigenvector; its sign is arbitrary.
+
+    Raises:
+        UsageError: If there are fewer than two patches.
+
+    Source: TokenCut, equations 3 to 5.
     """
     if len(features) < 2:
-        raise UsageError("a cut needs at least two patches: take a larger image")
+        raise UsageError("a cut needs at least two patches: use a larger image")
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     unit = np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
     edges = np.where(unit @ unit.T > tau, 1.0, EPSILON)
@@ -86,23 +128,31 @@ def compute_second_eigenvector(
 def select_foreground(
     vector: Float[np.ndarray, " patches"], grid: tuple[int, int] | None = None, corners: int = 4
 ) -> tuple[Bool[np.ndarray, " patches"], int]:
-    """The side of the cut at the vector's mean that is the object, and its seed.
+    """Select the side of the cut that is the object. The cut is at the vector's mean.
 
-    It is the side with the entry of largest magnitude (TokenCut, section 3.2), whose patch is the seed; with a grid,
-    the other one where that side holds ``corners`` corners of the image or more (CutLER, section 3.2), its seed then
-    being its own extreme entry.
+    Args:
+        vector: The eigenvector.
+        grid: (rows, columns) of the patches; None for TokenCut's rule alone.
+        corners: With a grid, a side that holds this many corners of the image or more is the background.
+
+    Returns:
+        The mask of the object's patches, and the index of its seed. The object is the side with the entry of largest
+        magnitude, which is the seed. If that side is the background, it is the other side, and the seed is the entry
+        there that is farthest from the mean.
+
+    Source: TokenCut, section 3.2; CutLER, section 3.2, for the corners.
     """
     above = vector > vector.mean()
     seed = int(np.abs(vector).argmax())
     side = above if above[seed] else ~above
     if grid is not None:
-        held = side.reshape(grid)[[0, 0, -1, -1], [0, -1, 0, -1]].sum()
-        if held >= corners:
+        n_corners = side.reshape(grid)[[0, 0, -1, -1], [0, -1, 0, -1]].sum()
+        if n_corners >= corners:
             side = ~side
-            away = np.abs(vector - vector.mean())
-            seed = int(np.where(side, away, -1).argmax())
+            distance = np.abs(vector - vector.mean())
+            seed = int(np.where(side, distance, -1).argmax())
     return side, seed
 
 
-def _iou(one: np.ndarray, two: np.ndarray) -> float:
-    return float((one & two).sum() / max(1, (one | two).sum()))
+def _iou(mask: np.ndarray, other: np.ndarray) -> float:
+    return float((mask & other).sum() / max(1, (mask | other).sum()))

@@ -1,4 +1,4 @@
-"""What a discovery method finds in one photo, and as candidates for CorLoc."""
+"""The result of a discovery method on one image, also as candidates for CorLoc."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from encoscope.regions import Region, compute_inner_box, compute_outer_box
 @concise_repr
 @dataclass(frozen=True, eq=False)
 class DiscoveredObjects:
-    """The objects or segments found in a photo of ``height`` x ``width`` pixels.
+    """The objects or segments that a method found in one image.
 
-    regions: with masks as crops, and boxes of inclusive extremes. boxes: ``[x0, y0, x1, y1]``, as the method defines
-    them: those of patches (LOST and the like) end at the outer edge of the last patch, as their code does; those of
-    segments at their last pixel, as NAVE's outer box.
+    Attributes:
+        regions: The objects; a region's mask is a crop of the image, and its box has inclusive extremes.
+        boxes: ``[x0, y0, x1, y1]`` of each object as the method defines it: boxes of patches (LOST and others) end at
+            the outer edge of the last patch, as in their code; boxes of segments end at their last pixel, as NAVE's
+            outer box.
+        height: The image's height in pixels.
+        width: The image's width in pixels.
     """
 
     regions: tuple[Region, ...]
@@ -35,26 +39,34 @@ class DiscoveredObjects:
 
     @property
     def masks(self) -> Bool[np.ndarray, "objects height width"]:
-        """A mask an object, made when asked for: many segments of a large photo take much memory."""
+        """The mask of each object, computed on each access: for many segments of a large image they are large."""
         shape = (self.height, self.width)
         masks = [region.mask(shape) for region in self.regions]
         return np.stack(masks) if masks else np.zeros((0, *shape), dtype=bool)
 
     @property
     def candidates(self) -> Candidates:
-        """Boxes, inner boxes, areas and contact with the border, for ``metrics.localize``."""
+        """Boxes, inner boxes, areas and contact with the border, for the metrics of localization."""
         return make_candidates(self.regions, (self.height, self.width), self.boxes)
 
 
 def objects_from_labels(labels: Integer[np.ndarray, "height width"]) -> DiscoveredObjects:
-    """One object a label, as the method made it: Felzenszwalb's segments hang together over corners, too."""
+    """Turn a map of labels into objects.
+
+    Args:
+        labels: The label of each pixel.
+
+    Returns:
+        One object for each label, whether its pixels are connected or not: Felzenszwalb's segments may be connected
+        over corners only.
+    """
     _, dense = np.unique(labels, return_inverse=True)
     dense = dense.reshape(labels.shape) + 1
-    found = []
-    for number, place in enumerate(ndimage.find_objects(dense), start=1):
-        assert place is not None  # numbers without gaps
-        found.append(_region(number - 1, dense[place] == number, place[0].start, place[1].start))
-    return _discovery(found, labels.shape, None)
+    regions = []
+    for number, crop in enumerate(ndimage.find_objects(dense), start=1):
+        if crop is not None:  # the numbers have no gaps, so none is
+            regions.append(_make_region(number - 1, dense[crop] == number, crop[0].start, crop[1].start))
+    return _make_objects(regions, labels.shape, None)
 
 
 def objects_from_masks(
@@ -62,42 +74,60 @@ def objects_from_masks(
     boxes: Sequence[Sequence[float]],
     shape: tuple[int, int],
 ) -> DiscoveredObjects:
-    """One object a mask, whether it is in one piece or not; masks without a pixel are left out with their boxes."""
+    """Turn masks into objects.
+
+    Args:
+        masks: One mask for each object, connected or not. Empty masks are left out with their boxes.
+        boxes: ``[x0, y0, x1, y1]`` of each object.
+        shape: (height, width) of the image.
+
+    Returns:
+        The objects.
+    """
     kept = [(mask, box) for mask, box in zip(masks, boxes, strict=True) if mask.any()]
-    found = []
+    regions = []
     for number, (mask, _) in enumerate(kept):
         x0, y0, x1, y1 = compute_outer_box(mask)
-        found.append(_region(number, mask[y0 : y1 + 1, x0 : x1 + 1].copy(), y0, x0))
-    return _discovery(found, shape, [box for _, box in kept])
+        regions.append(_make_region(number, mask[y0 : y1 + 1, x0 : x1 + 1].copy(), y0, x0))
+    return _make_objects(regions, shape, [box for _, box in kept])
 
 
 def make_candidates(
-    found: Sequence[Region], shape: tuple[int, int], boxes: Float[np.ndarray, "regions 4"] | None = None
+    regions: Sequence[Region], shape: tuple[int, int], boxes: Float[np.ndarray, "regions 4"] | None = None
 ) -> Candidates:
-    """Regions of an image of this (height, width) for ``metrics.localize``; boxes stand for the outer ones if given."""
+    """Make candidates for the metrics of localization from regions.
+
+    Args:
+        regions: The regions.
+        shape: (height, width) of the image.
+        boxes: ``[x0, y0, x1, y1]`` of each region; None takes the regions' outer boxes.
+
+    Returns:
+        Boxes, inner boxes, areas and contact with the border.
+    """
     return Candidates(
-        outer=_array(region.outer_box for region in found) if boxes is None else boxes,
-        inner=_array(region.inner_box for region in found),
-        area=np.array([region.area for region in found], dtype=np.int64),
-        contact=np.array([_contact(region, shape) for region in found], dtype=np.int64),
+        outer=_to_array(region.outer_box for region in regions) if boxes is None else boxes,
+        inner=_to_array(region.inner_box for region in regions),
+        area=np.array([region.area for region in regions], dtype=np.int64),
+        contact=np.array([_count_contact(region, shape) for region in regions], dtype=np.int64),
     )
 
 
-def _region(number: int, crop: Bool[np.ndarray, "rows columns"], top: int, left: int) -> Region:
-    """A mask given by its smallest crop and where that lies."""
+def _make_region(number: int, crop: Bool[np.ndarray, "rows columns"], top: int, left: int) -> Region:
+    """The region of a mask, from the mask's smallest crop and the position of that crop."""
     x0, y0, x1, y1 = compute_inner_box(crop)
     outer = (left, top, left + crop.shape[1] - 1, top + crop.shape[0] - 1)
     return Region(number, int(crop.sum()), outer, (x0 + left, y0 + top, x1 + left, y1 + top), crop)
 
 
-def _discovery(
-    found: Sequence[Region], shape: tuple[int, ...], boxes: Sequence[Sequence[float]] | None
+def _make_objects(
+    regions: Sequence[Region], shape: tuple[int, ...], boxes: Sequence[Sequence[float]] | None
 ) -> DiscoveredObjects:
-    outer = _array((region.outer_box for region in found) if boxes is None else boxes)
-    return DiscoveredObjects(tuple(found), outer, shape[0], shape[1])
+    outer = _to_array((region.outer_box for region in regions) if boxes is None else boxes)
+    return DiscoveredObjects(tuple(regions), outer, shape[0], shape[1])
 
 
-def _contact(region: Region, shape: tuple[int, int]) -> int:
+def _count_contact(region: Region, shape: tuple[int, int]) -> int:
     """Pixels of a region on the image's border."""
     height, width = shape
     x0, y0, x1, y1 = region.outer_box
@@ -109,5 +139,5 @@ def _contact(region: Region, shape: tuple[int, int]) -> int:
     return int((region.crop & border).sum())
 
 
-def _array(boxes: Iterable[Sequence[float]]) -> Float[np.ndarray, "boxes 4"]:
+def _to_array(boxes: Iterable[Sequence[float]]) -> Float[np.ndarray, "boxes 4"]:
     return np.array([tuple(box) for box in boxes], dtype=np.float64).reshape(-1, 4)

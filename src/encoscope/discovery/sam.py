@@ -1,4 +1,4 @@
-"""Segment Anything (Kirillov et al., 2023), run through transformers with given weights: all it finds in a photo."""
+"""Segment Anything (Kirillov et al., 2023) of transformers: all masks that it finds in an image."""
 
 from __future__ import annotations
 
@@ -26,14 +26,20 @@ from encoscope.images import LoadedImage, Preprocess
 from encoscope.plots import to_rgb
 from encoscope.regions import compute_outer_box
 
-_TOGETHER = 64  # prompts that the network answers at a time
-_VALUES = 2**27  # of masks in the photo's own pixels held at a time: fewer prompts at a time for large photos
-_ANSWERS = 3  # masks for one prompt
+_PROMPTS = 64  # that go through the network at a time
+_VALUES = 2**27  # the most pixels of masks in memory: with large images fewer prompts go through the network at a time
+_MASKS_PER_PROMPT = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Sam:
-    """A network and its image processor, as transformers has them. digest: sha256 (hex) of weights and processor."""
+    """Segment Anything with its image processor.
+
+    Attributes:
+        network: transformers' network.
+        processor: transformers' image processor.
+        digest: The sha256 (hex) of weights and processor.
+    """
 
     network: nn.Module
     processor: Any
@@ -42,7 +48,7 @@ class Sam:
 
 def sam(
     encoder: Encoder | None,
-    photo: LoadedImage,
+    image: LoadedImage,
     *,
     weights: str,
     points: int = 32,
@@ -51,36 +57,57 @@ def sam(
     overlap: float = 0.7,
     device: str = "cpu",
 ) -> DiscoveredObjects:
-    """Segment Anything's masks of a photo, the one of the highest predicted IoU first; the encoder plays no part.
+    """Compute Segment Anything's masks of an image.
 
-    Three masks for each point of a regular grid over the photo, of which those are kept whose IoU, as the network
-    predicts it, and whose stability (IoU of the masks at thresholds one above and one below) are high enough; of masks
-    whose boxes nearly coincide the best remains (the paper's appendix B; no crops, no filling of holes). Masks may
-    overlap and leave pixels over: where a partition is needed, smaller masks lie on larger ones, and what no mask
-    covers is one segment, the background.
+    The network gives three masks for each point of a regular grid over the image. Masks are kept if the IoU that the
+    network predicts and the stability (IoU of the masks at thresholds one above and one below) are high enough; of
+    masks with nearly the same box the best one is kept. There are no crops, and holes are not filled. Masks may
+    overlap and leave pixels uncovered: where a partition is needed, smaller masks lie on larger ones, and pixels
+    without a mask are one segment, the background.
 
-    weights: a folder that transformers' ``save_pretrained`` wrote, or a name on the hub. points: on a side of the grid.
-    predicted_iou, stability: masks must lie above; 0 keeps all. overlap: IoU of boxes from which the weaker mask goes.
-    device: where the network runs, as torch calls it.
+    Args:
+        encoder: Not used.
+        image: The image.
+        weights: A folder that transformers' ``save_pretrained`` wrote, or a name on the hub.
+        points: Number of points on each side of the grid.
+        predicted_iou: Masks whose predicted IoU is not above this are dropped; 0 keeps all.
+        stability: Masks whose stability is not above this are dropped; 0 keeps all.
+        overlap: IoU of boxes above which the mask of lower predicted IoU is dropped.
+        device: Where the network runs, such as "cpu" or "cuda".
 
-    Raises as ``opened``, and UsageError for settings out of range.
+    Returns:
+        One object for each mask, in the order of predicted IoU, the highest first.
+
+    Raises:
+        UsageError: For settings out of range, and as ``load_sam``.
+        MissingError: As ``load_sam``.
+        EncoscopeError: As ``load_sam``.
+
+    Source: Segment Anything (Kirillov et al., 2023), appendix B.
     """
-    _check(points, predicted_iou=predicted_iou, stability=stability, overlap=overlap)
+    _check_settings(points, predicted_iou=predicted_iou, stability=stability, overlap=overlap)
     model = load_sam(weights, device)
     with quiet_libraries():
-        found, scores, boxes = _answers(model, to_rgb(photo), points, predicted_iou, stability)
-    masks = [decode_mask(found[index]) for index in suppress_overlapping(boxes, scores, overlap)]
-    return objects_from_masks(masks, [compute_outer_box(mask) for mask in masks], (photo.height, photo.width))
+        encodings, scores, boxes = _compute_masks(model, to_rgb(image), points, predicted_iou, stability)
+    masks = [decode_mask(encodings[index]) for index in suppress_overlapping(boxes, scores, overlap)]
+    return objects_from_masks(masks, [compute_outer_box(mask) for mask in masks], (image.height, image.width))
 
 
 @lru_cache(maxsize=1)
 def load_sam(weights: str, device: str = "cpu") -> Sam:
-    """The model of a folder or of a name on the hub, kept until another is asked for.
+    """Load the model. The model that was loaded last is kept in memory.
+
+    Args:
+        weights: A folder that transformers' ``save_pretrained`` wrote, or a name on the hub.
+        device: Where the network runs, such as "cpu" or "cuda".
+
+    Returns:
+        The model.
 
     Raises:
-        UsageError: no weights named, or those of another kind of network.
-        MissingError: transformers is not installed, or files that cannot be had here.
-        EncoscopeError: weights that are damaged or incomplete.
+        UsageError: Without weights, and for weights of another type of network.
+        MissingError: For files that are not available, and if transformers is not installed.
+        EncoscopeError: For weights that are damaged or incomplete.
     """
     if not weights:
         raise UsageError(
@@ -92,51 +119,70 @@ def load_sam(weights: str, device: str = "cpu") -> Sam:
     except ImportError:
         raise MissingError("sam needs transformers, which is not installed: pip install 'encoscope[hf]'") from None
     if Path(weights).is_dir() and not (Path(weights) / "config.json").is_file():
-        raise MissingError(f"sam: no config.json in {weights}: it should be a folder that save_pretrained wrote")
+        raise MissingError(f"sam: no config.json in {weights}: it has to be a folder that save_pretrained wrote")
     with hugging_face_access():
-        kind = _had(transformers.AutoConfig, weights, "configuration").model_type
+        kind = _load_part(transformers.AutoConfig, weights, "configuration").model_type
         if kind != "sam":
             raise UsageError(f"sam: {weights} holds a network of type {kind!r}, not Segment Anything ('sam')")
-        processor = _had(transformers.SamProcessor, weights, "image processor").image_processor
+        processor = _load_part(transformers.SamProcessor, weights, "image processor").image_processor
         network = load_pretrained(transformers.SamModel, weights, f"sam:{weights}")
     settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)
-    known = hashlib.sha256(f"{compute_digest(network, Preprocess())}{settings}".encode()).hexdigest()
-    return Sam(network.eval().requires_grad_(False).to(device), processor, known)
+    digest = hashlib.sha256(f"{compute_digest(network, Preprocess())}{settings}".encode()).hexdigest()
+    return Sam(network.eval().requires_grad_(False).to(device), processor, digest)
 
 
 def suppress_overlapping(
     boxes: Float[Tensor, "masks 4"], scores: Float[Tensor, " masks"], overlap: float
 ) -> Int64[np.ndarray, " kept"]:
-    """Which masks remain, best first: none whose box has an IoU above ``overlap`` with that of a better one.
+    """Drop masks whose box nearly coincides with that of a better mask (non-maximum suppression).
 
-    boxes: of inclusive extremes, so one pixel has an area. Non-maximum suppression written out, for torchvision's own
-    is compiled and does not load beside every torch.
+    This is written out because torchvision's own function is compiled and does not load with every torch.
+
+    Args:
+        boxes: ``[x0, y0, x1, y1]`` of each mask, inclusive extremes, so that one pixel has an area.
+        scores: The score of each mask.
+        overlap: IoU of boxes above which the mask of lower score is dropped.
+
+    Returns:
+        The indices of the masks that are kept, the best first.
     """
     from torchvision.ops import box_iou
 
     order = torch.argsort(scores, descending=True, stable=True)
     ends = boxes[order] + torch.tensor([0, 0, 1, 1])
     close = (box_iou(ends, ends) > overlap).numpy()
-    gone, kept = np.zeros(len(order), dtype=bool), []
-    for place in range(len(order)):
-        if not gone[place]:
-            kept.append(place)
-            gone |= close[place]
+    dropped, kept = np.zeros(len(order), dtype=bool), []
+    for index in range(len(order)):
+        if not dropped[index]:
+            kept.append(index)
+            dropped |= close[index]
     return order.numpy()[np.array(kept, dtype=np.int64)]
 
 
 def decode_mask(runs: Mapping[str, Any]) -> Bool[np.ndarray, "height width"]:
-    """The mask of COCO's run lengths: down the columns, in turn outside and inside."""
+    """Decode a mask from COCO's run lengths.
+
+    Args:
+        runs: "size", (height, width), and "counts", the lengths of the runs down the columns, which are in turn
+            outside and inside the mask.
+
+    Returns:
+        The mask.
+
+    Example:
+        >>> decode_mask({"size": (2, 2), "counts": [1, 2, 1]}).tolist()
+        [[False, True], [True, False]]
+    """
     height, width = runs["size"]
     inside = np.arange(len(runs["counts"])) % 2 == 1
     return np.ascontiguousarray(np.repeat(inside, runs["counts"]).reshape(width, height).T)
 
 
 @torch.no_grad()
-def _answers(
+def _compute_masks(
     model: Sam, pixels: np.ndarray, points: int, predicted_iou: float, stability: float
 ) -> tuple[list[Mapping[str, Any]], Float[Tensor, " masks"], Float[Tensor, "masks 4"]]:
-    """Run lengths, predicted IoU and box (inclusive extremes) of every mask that passes, but empty ones."""
+    """Run lengths, predicted IoU and box (inclusive extremes) of every mask that is kept, without empty masks."""
     processor, network, shape = model.processor, model.network, pixels.shape[:2]
     device = next(network.parameters()).device
     frames, prompts, images, labels = processor.generate_crop_boxes(
@@ -144,40 +190,44 @@ def _answers(
     )
     inputs = processor(images=images, return_tensors="pt")
     sizes = {name: inputs[name] for name in ("original_sizes", "reshaped_input_sizes")}
-    seen = network.get_image_embeddings(inputs["pixel_values"].to(device))  # pyright: ignore[reportCallIssue]
-    together = max(1, min(_TOGETHER, _VALUES // (_ANSWERS * shape[0] * shape[1])))
-    found, scores, boxes = [], [], []
-    for start in range(0, prompts.shape[1], together):
-        now = slice(start, start + together)
-        answer = network(
-            input_points=prompts[:, now].to(device), input_labels=labels[:, now].to(device), image_embeddings=seen
+    embeddings = network.get_image_embeddings(inputs["pixel_values"].to(device))  # pyright: ignore[reportCallIssue]
+    step = max(1, min(_PROMPTS, _VALUES // (_MASKS_PER_PROMPT * shape[0] * shape[1])))
+    encodings, scores, boxes = [], [], []
+    for start in range(0, prompts.shape[1], step):
+        batch = slice(start, start + step)
+        output = network(
+            input_points=prompts[:, batch].to(device),
+            input_labels=labels[:, batch].to(device),
+            image_embeddings=embeddings,
         )
-        masks = processor.post_process_masks(answer.pred_masks, **sizes, binarize=False)[0]
+        masks = processor.post_process_masks(output.pred_masks, **sizes, binarize=False)[0]
         runs, score, box = processor.filter_masks(
-            masks, answer.iou_scores[0], shape, frames[0], predicted_iou, stability
+            masks, output.iou_scores[0], shape, frames[0], predicted_iou, stability
         )
-        held = [index for index, one in enumerate(runs) if len(one["counts"]) > 1]  # a single run is all outside
-        found += [runs[index] for index in held]
-        scores.append(score[held].float().cpu())
-        boxes.append(box[held].float().cpu())
-    return found, torch.cat(scores), torch.cat(boxes)
+        kept = [index for index, mask in enumerate(runs) if len(mask["counts"]) > 1]  # a single run is an empty mask
+        encodings += [runs[index] for index in kept]
+        scores.append(score[kept].float().cpu())
+        boxes.append(box[kept].float().cpu())
+    return encodings, torch.cat(scores), torch.cat(boxes)
 
 
-def _check(points: int, **shares: float) -> None:
+def _check_settings(points: int, **shares: float) -> None:
     if points < 1:
-        raise UsageError(f"points is how many lie on a side of the grid, at least 1, not {points}")
+        raise UsageError(f"points is a number of points on a side of the grid, at least 1, not {points}")
     for name, value in shares.items():
         if not 0 <= value <= 1:
-            raise UsageError(f"{name} lies in [0, 1], not {value}")
+            raise UsageError(f"{name} has to be in [0, 1], not {value}")
 
 
-def _had(kind: Any, weights: str, what: str) -> Any:
+def _load_part(kind: Any, weights: str, what: str) -> Any:
     try:
         return kind.from_pretrained(weights)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         if Path(weights).is_dir():
-            raise MissingError(f"sam: {weights} lacks its {what}: give all that save_pretrained wrote") from error
+            raise MissingError(
+                f"sam: {weights} lacks its {what}: use a folder with all files of save_pretrained"
+            ) from error
         raise MissingError(
-            f"sam: {weights} is no folder, and no name of the hub that can be had here: give a folder in transformers' "
-            "format (config.json, model.safetensors, processor_config.json)"
+            f"sam: {weights} is no folder, and no available name on the hub: use a folder in transformers' format "
+            "(config.json, model.safetensors, processor_config.json)"
         ) from error

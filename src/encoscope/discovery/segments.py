@@ -1,6 +1,6 @@
-"""Segments without a network: superpixels, and the controls that do not look at the photo at all.
+"""Segments without a network: superpixels, and controls that do not depend on the image's content.
 
-A segment a region; which of them is the object is another question (see ``metrics.localize``).
+Each segment is a region; the metrics of localization choose the object among them.
 """
 
 from __future__ import annotations
@@ -19,58 +19,109 @@ from encoscope.images import LoadedImage
 
 
 def slic(
-    encoder: Encoder | None, photo: LoadedImage, *, n_segments: int = 5, compactness: float = 10.0, sigma: float = 0.0
+    encoder: Encoder | None, image: LoadedImage, *, n_segments: int = 5, compactness: float = 10.0, sigma: float = 0.0
 ) -> DiscoveredObjects:
-    """SLIC superpixels (Achanta et al., 2012), about ``n_segments`` of them.
+    """Compute SLIC superpixels.
 
-    The NAVE paper does not say how many it took; the default is its number of clusters. Set it to the number of regions
-    of the segmentation it is compared with.
+    Args:
+        encoder: Not used.
+        image: The image.
+        n_segments: About how many superpixels. The NAVE paper does not state its number; the default is NAVE's number
+            of clusters. For a comparison, use the number of regions of the other segmentation.
+        compactness: Weight of distances in space against distances in color, as for scikit-image.
+        sigma: Standard deviation of the smoothing before, in pixels.
+
+    Returns:
+        One object for each superpixel.
+
+    Raises:
+        UsageError: If ``n_segments`` is less than 1.
+        MissingError: If scikit-image is not installed.
+
+    Source: SLIC (Achanta et al., 2012).
     """
-    _check(n_segments)
-    labels = _skimage("slic")(
-        plots.to_rgb(photo.pixels), n_segments=n_segments, compactness=compactness, sigma=sigma, start_label=0
+    _check_n_segments(n_segments)
+    labels = _import_segmentation("slic")(
+        plots.to_rgb(image.pixels), n_segments=n_segments, compactness=compactness, sigma=sigma, start_label=0
     )
     return objects_from_labels(labels.astype(np.int64))
 
 
 def felzenszwalb(
-    encoder: Encoder | None, photo: LoadedImage, *, scale: float = 300.0, sigma: float = 0.8, min_size: int = 20
+    encoder: Encoder | None, image: LoadedImage, *, scale: float = 300.0, sigma: float = 0.8, min_size: int = 20
 ) -> DiscoveredObjects:
-    """Felzenszwalb and Huttenlocher's graph-based segments (2004), with the paper's k = 300 and sigma = 0.8.
+    """Compute Felzenszwalb and Huttenlocher's graph-based segments.
 
-    scale: the paper's k, for intensities up to 255. min_size: of a segment in pixels, which the paper leaves open.
+    Args:
+        encoder: Not used.
+        image: The image.
+        scale: The paper's k, for intensities up to 255 (the paper's 300).
+        sigma: Standard deviation of the smoothing before, in pixels (the paper's 0.8).
+        min_size: The smallest segment in pixels, which the paper does not state.
+
+    Returns:
+        One object for each segment.
+
+    Raises:
+        MissingError: If scikit-image is not installed.
+
+    Source: Felzenszwalb and Huttenlocher, 2004.
     """
-    labels = _skimage("felzenszwalb")(plots.to_rgb(photo.pixels), scale=scale, sigma=sigma, min_size=min_size)
+    labels = _import_segmentation("felzenszwalb")(
+        plots.to_rgb(image.pixels), scale=scale, sigma=sigma, min_size=min_size
+    )
     return objects_from_labels(labels.astype(np.int64))
 
 
 def segment_randomly(
-    encoder: Encoder | None, photo: LoadedImage, *, n_segments: int = 5, random_state: int = 0
+    encoder: Encoder | None, image: LoadedImage, *, n_segments: int = 5, random_state: int = 0
 ) -> DiscoveredObjects:
-    """Voronoi cells of points drawn evenly over the photo: what any segments of that number would score.
+    """Divide an image into the Voronoi cells of random points: a control for the number of segments alone.
 
-    The points depend on the seed and the photo's id, not on what else is looked at.
+    Args:
+        encoder: Not used.
+        image: The image.
+        n_segments: Number of points, which are drawn uniformly over the image.
+        random_state: Seed. The points depend on it and on the image's id only.
+
+    Returns:
+        One object for each cell.
+
+    Raises:
+        UsageError: If ``n_segments`` is less than 1.
     """
-    _check(n_segments)
-    rng = np.random.default_rng([random_state, int(photo.id[:16], 16)])
-    points = rng.random((n_segments, 2)) * (photo.height, photo.width)
-    rows, columns = np.indices((photo.height, photo.width)) + 0.5
+    _check_n_segments(n_segments)
+    rng = np.random.default_rng([random_state, int(image.id[:16], 16)])
+    points = rng.random((n_segments, 2)) * (image.height, image.width)
+    rows, columns = np.indices((image.height, image.width)) + 0.5
     pixels = np.stack([rows, columns], axis=-1)
     labels = KDTree(points).query(pixels)[1]
     return objects_from_labels(np.asarray(labels, dtype=np.int64))
 
 
-def segment_by_grid(encoder: Encoder | None, photo: LoadedImage, *, n_segments: int = 5) -> DiscoveredObjects:
-    """Rectangles: about ``n_segments`` of them, as square as that number allows."""
-    _check(n_segments)
-    rows = min(photo.height, max(1, round(np.sqrt(n_segments * photo.height / photo.width))))
-    columns = min(photo.width, max(1, round(n_segments / rows)))
-    y = np.arange(photo.height) * rows // photo.height
-    x = np.arange(photo.width) * columns // photo.width
+def segment_by_grid(encoder: Encoder | None, image: LoadedImage, *, n_segments: int = 5) -> DiscoveredObjects:
+    """Divide an image into a grid of rectangles.
+
+    Args:
+        encoder: Not used.
+        image: The image.
+        n_segments: About how many rectangles; they are as square as that number allows.
+
+    Returns:
+        One object for each rectangle.
+
+    Raises:
+        UsageError: If ``n_segments`` is less than 1.
+    """
+    _check_n_segments(n_segments)
+    rows = min(image.height, max(1, round(np.sqrt(n_segments * image.height / image.width))))
+    columns = min(image.width, max(1, round(n_segments / rows)))
+    y = np.arange(image.height) * rows // image.height
+    x = np.arange(image.width) * columns // image.width
     return objects_from_labels(y[:, None] * columns + x[None])
 
 
-def _skimage(name: str) -> Callable[..., Any]:
+def _import_segmentation(name: str) -> Callable[..., Any]:
     try:
         from skimage import segmentation
     except ImportError as error:
@@ -78,6 +129,6 @@ def _skimage(name: str) -> Callable[..., Any]:
     return getattr(segmentation, name)
 
 
-def _check(n_segments: int) -> None:
+def _check_n_segments(n_segments: int) -> None:
     if n_segments < 1:
-        raise UsageError(f"n_segments is how many are asked for, at least 1, not {n_segments}")
+        raise UsageError(f"n_segments is a number of segments, at least 1, not {n_segments}")
