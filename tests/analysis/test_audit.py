@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.feature_selection import f_classif
 from torch import Tensor, nn
 
-from encoscope.analysis.audit import associations, consistency, permuted, respond
+from encoscope.analysis.audit import compute_consistency, measure_response, permute_labels, rank_associations
 from encoscope.cli.app import run
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
@@ -54,8 +54,8 @@ def bright() -> list[LoadedImage]:
 
 
 def test_a_network_that_looks_for_the_mark_is_found(finder: Encoder, bright: list[LoadedImage]) -> None:
-    box = respond(finder, bright, "box", share=0.25, clusters=3, progress=False)
-    disc = respond(finder, bright, "disc", share=0.25, clusters=3, progress=False)
+    box = measure_response(finder, bright, "box", share=0.25, n_clusters=3, progress=False)
+    disc = measure_response(finder, bright, "disc", share=0.25, n_clusters=3, progress=False)
     assert box.toward is not None and box.toward[0] == "marked"
     assert box.answers is not None and box.answers_control is not None
     assert box.answers.value == 1.0 and box.answers_control.value == 0.0
@@ -63,9 +63,9 @@ def test_a_network_that_looks_for_the_mark_is_found(finder: Encoder, bright: lis
     assert box.follows.value > 0.25 and box.follows_control.value < 0.05
     assert disc.follows.value < box.follows.value
     with pytest.raises(UsageError, match="at least 4"):
-        respond(finder, bright[:3], "box")
+        measure_response(finder, bright[:3], "box")
     with pytest.raises(UsageError, match="between 0 and 1"):
-        respond(finder, bright, "box", share=1.5)
+        measure_response(finder, bright, "box", share=1.5)
 
 
 def test_consistency_is_the_mean_cosine_of_pairs() -> None:
@@ -74,7 +74,7 @@ def test_consistency_is_the_mean_cosine_of_pairs() -> None:
     units = torch.nn.functional.normalize(changes.double(), dim=1)
     cosines = units @ units.T
     expected = (cosines.sum(1) - cosines.diagonal()) / 6
-    np.testing.assert_allclose(consistency(changes), expected.numpy(), atol=1e-12)
+    np.testing.assert_allclose(compute_consistency(changes), expected.numpy(), atol=1e-12)
 
 
 def test_eta_squared_is_that_of_the_analysis_of_variance() -> None:
@@ -82,7 +82,7 @@ def test_eta_squared_is_that_of_the_analysis_of_variance() -> None:
     values, codes = rng.normal(size=(30, 4)), np.arange(30) % 3
     values[:, 1] += codes
     values[:, 3] = 2.0
-    eta, p = permuted(values, codes, 200, 0)
+    eta, p = permute_labels(values, codes, 200, 0)
     f = f_classif(values[:, :3], codes)[0]
     np.testing.assert_allclose(eta[:3], f * 2 / (f * 2 + 27), atol=1e-12)
     assert eta[3] == 0 and p[3] == 1
@@ -94,21 +94,23 @@ def test_false_alarms_are_as_rare_as_p_says() -> None:
     alarms = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        _, p = permuted(rng.normal(size=(20, 30)), np.arange(20) % 2, 60, seed)
+        _, p = permute_labels(rng.normal(size=(20, 30)), np.arange(20) % 2, 60, seed)
         alarms += bool(p.min() <= 0.1)
     assert alarms <= 15  # 6 expected; without the correction nearly all 60
 
 
 def test_what_goes_with_the_source_is_ranked_first(finder: Encoder, bright: list[LoadedImage]) -> None:
     dark = [read_image((np.asarray(photo.pixels) // 8).astype(np.uint8)) for photo in bright[:6]]
-    ranked, nave = associations(finder, [*dark, *bright[6:]], ["a"] * 6 + ["b"] * 6, clusters=2, permutations=100)
+    ranked, nave = rank_associations(
+        finder, [*dark, *bright[6:]], ["a"] * 6 + ["b"] * 6, n_clusters=2, permutations=100
+    )
     assert ranked[0].p < 0.05 and ranked[0].eta_squared > 0.9
     black = next(item for item in ranked if item.kind == "feature" and item.index == 0)
     assert black.highest == "a" and black.p < 0.05
     assert {item.kind for item in ranked} == {"cluster", "feature"} and len(ranked) == 2 + 6
     assert nave.n_clusters == 2
     with pytest.raises(UsageError, match="two different labels"):
-        associations(finder, bright, ["a"] * 12)
+        rank_associations(finder, bright, ["a"] * 12)
 
 
 @pytest.fixture

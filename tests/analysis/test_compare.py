@@ -78,12 +78,12 @@ def folder(image_paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_encoder_agrees_with_itself_and_not_with_its_untrained_twin(zoo: Encoder, folder: Path) -> None:
-    same = compare(zoo, zoo, read_images(folder), clusters=(3, 5), progress=False)
+    same = compare(zoo, zoo, read_images(folder), n_clusters=(3, 5), progress=False)
     assert [row.agreement.value for row in same.agreements] == [1.0, 1.0]
     np.testing.assert_allclose(np.diag(same.cka), 1, atol=1e-6)
     assert (same.matches[:, 0] == same.matches[:, 1])[same.correlations > 0.999].all()
     twin = load("zoo:resnet-caltech101@untrained", random_state=3)
-    other = compare(zoo, twin, read_images(folder), clusters=(3, 5), progress=False)
+    other = compare(zoo, twin, read_images(folder), n_clusters=(3, 5), progress=False)
     for row in other.agreements:
         assert row.agreement.value < row.ceiling.value < 1
         assert row.floor is not None

@@ -14,9 +14,9 @@ from encoscope.cli.app import run as command
 from encoscope.encoder import Encoder
 from encoscope.errors import ImageError, UsageError
 from encoscope.evaluation import localization
-from encoscope.evaluation.baselines import Baseline, Parts
+from encoscope.evaluation.baselines import Baseline, BaselineSegments
 from encoscope.evaluation.measurement_cache import MeasurementCache
-from encoscope.evaluation.runner import AnnotatedImage, MeasuredExample, Task, difference, run
+from encoscope.evaluation.runner import AnnotatedImage, Measurements, MeasuringTask, compute_difference, measure_images
 from encoscope.images import open_boxed_dataset, read_image
 
 
@@ -50,7 +50,7 @@ def colour() -> Encoder:
     return Encoder(nn.Sequential(nn.AvgPool2d(4)), size=64, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
-def literal_corloc(parts: Parts, truth: np.ndarray) -> float:
+def literal_corloc(parts: BaselineSegments, truth: np.ndarray) -> float:
     """The best outer box against the best true box, pair by pair."""
     best = 0.0
     for region in parts.regions:
@@ -64,13 +64,13 @@ def literal_corloc(parts: Parts, truth: np.ndarray) -> float:
 
 
 def test_corloc_is_its_literal_form(squares: str, colour: Encoder) -> None:
-    examples = localization.examples(open_boxed_dataset(squares))
+    examples = localization.list_boxed_images(open_boxed_dataset(squares))
     nave = Baseline("nave", colour, 2, min_area=50, border=2)
-    measured = run(localization.TASK, nave, examples, progress=False)
-    literal = [literal_corloc(nave(read_image(example.path)), example.truth) for example in examples]
+    measured = measure_images(localization.TASK, nave, examples, progress=False)
+    literal = [literal_corloc(nave(read_image(example.path)), example.annotation) for example in examples]
     np.testing.assert_allclose(measured.array("outer outer"), literal)
-    report = localization.evaluate(
-        localization.lineup(nave, ["slic", "grid"], [2]), {squares: examples}, select="outer", progress=False
+    report = localization.evaluate_corloc(
+        localization.list_baselines(nave, ["slic", "grid"], [2]), {squares: examples}, select="outer", progress=False
     )
     assert [(row["method"], row["select"]) for row in report.rows] == [
         *((name, "outer") for name in ("nave", "slic", "grid", "random")),
@@ -85,12 +85,12 @@ def test_corloc_is_its_literal_form(squares: str, colour: Encoder) -> None:
 
 
 def test_matched_methods_follow_naves_count_and_rules(squares: str, colour: Encoder) -> None:
-    examples = localization.examples(open_boxed_dataset(squares))
-    contenders = localization.lineup(Baseline("nave", colour, 3, min_area=0, border=0), ["grid", "slic"], [3])
-    nave, grid, slic, random = localization.measure(contenders, examples, progress=False)
+    examples = localization.list_boxed_images(open_boxed_dataset(squares))
+    contenders = localization.list_baselines(Baseline("nave", colour, 3, min_area=0, border=0), ["grid", "slic"], [3])
+    nave, grid, slic, random = localization.measure_baselines(contenders, examples, progress=False)
     assert (np.abs(random.array("candidates") - nave.array("candidates")) <= 1).all()
     assert (slic.array("candidates") >= 2).all()
-    fixed = localization.measure(contenders, examples, parts=6, progress=False)[1]
+    fixed = localization.measure_baselines(contenders, examples, n_segments=6, progress=False)[1]
     assert set(fixed.array("candidates")) == {6.0} != set(grid.array("candidates"))
     photo = read_image(examples[0].path)
     trimmed = Baseline("grid", min_area=300, border=5)(photo, 4)
@@ -98,7 +98,7 @@ def test_matched_methods_follow_naves_count_and_rules(squares: str, colour: Enco
     assert not Baseline("grid", min_area=2000)(photo, 4).regions
     assert trimmed.count == 4
     with pytest.raises(UsageError, match="NAVE beside it"):
-        localization.measure(contenders[1:], examples, progress=False)
+        localization.measure_baselines(contenders[1:], examples, progress=False)
 
 
 def test_felzenszwalb_comes_near_the_number_asked_for(image_paths: dict[str, Path]) -> None:
@@ -109,7 +109,7 @@ def test_felzenszwalb_comes_near_the_number_asked_for(image_paths: dict[str, Pat
 
 
 def test_an_interrupted_run_goes_on(squares: str) -> None:
-    examples, looked = localization.examples(open_boxed_dataset(squares)), []
+    examples, looked = localization.list_boxed_images(open_boxed_dataset(squares)), []
 
     def look(contender: Baseline, photo: object, truth: np.ndarray, parts: int | None) -> dict[str, float]:
         if len(looked) == 2:
@@ -117,35 +117,35 @@ def test_an_interrupted_run_goes_on(squares: str) -> None:
         looked.append(truth[0, 0])
         return {"left": float(truth[0, 0]), "nothing": float("nan")}
 
-    task, grid = Task("test", look, settings={"kind": "left"}), Baseline("grid")
+    task, grid = MeasuringTask("test", look, settings={"kind": "left"}), Baseline("grid")
     with pytest.raises(KeyboardInterrupt):
-        run(task, grid, examples, like=4, progress=False)
+        measure_images(task, grid, examples, like=4, progress=False)
     with pytest.raises(KeyboardInterrupt):  # the two that are done are not looked at again
-        run(task, grid, examples, like=4, progress=False)
+        measure_images(task, grid, examples, like=4, progress=False)
     looked[:] = [None]
     with pytest.raises(KeyboardInterrupt):
-        run(task, grid, examples, like=4, progress=False)
+        measure_images(task, grid, examples, like=4, progress=False)
     looked.clear()
-    done = run(task, grid, examples, like=4, progress=False)
+    done = measure_images(task, grid, examples, like=4, progress=False)
     assert len(looked) == 1 and done.array("left").tolist() == [8, 16, 24, 32]
     assert np.isnan(done.array("nothing")).all() and done.interval("nothing") is None
     looked.clear()
     with pytest.raises(KeyboardInterrupt):
-        run(task, grid, examples, like=4, fresh=True, progress=False)
+        measure_images(task, grid, examples, like=4, fresh=True, progress=False)
     looked.clear()
     with pytest.raises(KeyboardInterrupt):  # another number of parts is another look
-        run(task, grid, examples, like=5, progress=False)
+        measure_images(task, grid, examples, like=5, progress=False)
 
 
 def test_a_torn_line_counts_for_nothing() -> None:
-    with MeasurementCache({"what": 1}) as journal:
-        journal.put("a", {"x": 1.0, "y": float("nan"), "z": [1, 2]})
-        path = journal.path
+    cache = MeasurementCache({"what": 1})
+    cache.put("a", {"x": 1.0, "y": float("nan"), "z": [1, 2]})
+    path = cache.path
     with path.open("a") as file:
         file.write('{"id": "b", "val')
-    with MeasurementCache({"what": 1}) as journal:
-        assert len(journal) == 1 and journal.get("b") is None
-        journal.put("b", {"x": 2})
+    cache = MeasurementCache({"what": 1})
+    assert len(cache) == 1 and cache.get("b") is None
+    cache.put("b", {"x": 2})
     again = MeasurementCache({"what": 1})
     found = again.get("a")
     assert found is not None and found["x"] == 1 and np.isnan(found["y"]) and found["z"] == [1, 2]
@@ -154,20 +154,20 @@ def test_a_torn_line_counts_for_nothing() -> None:
 
 
 def test_differences_are_paired_by_image() -> None:
-    one = MeasuredExample(({"x": 1.0}, {"x": 2.0}, {"x": 9.0}), (Path("a"), Path("b"), Path("c")))
-    two = MeasuredExample(({"x": 1.5}, {"x": 0.5}), (Path("b"), Path("a")))
-    found = difference(one, two, lambda measured: measured.array("x"))
+    one = Measurements(({"x": 1.0}, {"x": 2.0}, {"x": 9.0}), (Path("a"), Path("b"), Path("c")))
+    two = Measurements(({"x": 1.5}, {"x": 0.5}), (Path("b"), Path("a")))
+    found = compute_difference(one, two, lambda measured: measured.array("x"))
     assert found is not None and found.value == found.low == found.high == 0.5
 
 
 def test_differences_are_to_nave_with_as_many_clusters(colour: Encoder) -> None:
-    contenders = localization.lineup(Baseline("nave", colour), ["slic", "lost"], [3, 5])
-    found = [MeasuredExample((), ()) for _ in contenders]
-    beside = [localization.beside(contenders, found, index) for index in range(len(contenders))]
-    names = [(one.method, one.clusters) for one in contenders]
+    contenders = localization.list_baselines(Baseline("nave", colour), ["slic", "lost"], [3, 5])
+    found = [Measurements((), ()) for _ in contenders]
+    counterparts = [localization.find_counterpart(contenders, found, index) for index in range(len(contenders))]
+    names = [(one.method, one.n_clusters) for one in contenders]
     assert names[:4] == [("nave", 3), ("nave", 5), ("slic", 3), ("slic", 5)] and names[-1] == ("lost", None)
-    assert beside[0] is None and beside[1] is None and beside[-1] is found[0]
-    assert beside[2] is found[0] and beside[3] is found[1]
+    assert counterparts[0] is None and counterparts[1] is None and counterparts[-1] is found[0]
+    assert counterparts[2] is found[0] and counterparts[3] is found[1]
 
 
 def test_damaged_images_are_left_out_and_none_at_all_is_an_error(tmp_path: Path, colour: Encoder) -> None:
@@ -175,13 +175,15 @@ def test_damaged_images_are_left_out_and_none_at_all_is_an_error(tmp_path: Path,
     Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
     paths = [tmp_path / "broken.png", tmp_path / "good.png", tmp_path / "gone.png"]
     nave = Baseline("nave", colour, 1)
-    measured = run(localization.TASK, nave, [AnnotatedImage(path, np.zeros((1, 4))) for path in paths], progress=False)
+    measured = measure_images(
+        localization.TASK, nave, [AnnotatedImage(path, np.zeros((1, 4))) for path in paths], progress=False
+    )
     assert measured.paths == (paths[1],) and [Path(item.path).name for item in measured.skipped] == [
         "broken.png",
         "gone.png",
     ]
     with pytest.raises(ImageError, match="no image could be measured"):
-        run(localization.TASK, nave, [AnnotatedImage(paths[0])], progress=False)
+        measure_images(localization.TASK, nave, [AnnotatedImage(paths[0])], progress=False)
 
 
 MODEL = "timm:resnet10t@untrained"

@@ -14,10 +14,11 @@ from torch import nn
 from encoscope.cli.app import run as command
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
-from encoscope.evaluation import faithfulness, overlap
+from encoscope.evaluation import mask_overlap as overlap
+from encoscope.evaluation import segment_faithfulness as faithfulness
 from encoscope.evaluation.baselines import Baseline
-from encoscope.evaluation.localization import lineup
-from encoscope.evaluation.runner import MeasuredExample
+from encoscope.evaluation.localization import list_baselines
+from encoscope.evaluation.runner import Measurements
 from encoscope.images import read_image
 
 MODEL = "timm:resnet10t@untrained"
@@ -72,31 +73,38 @@ def colours() -> Encoder:
 
 def test_parts_that_follow_the_masks(halves: str, colours: Encoder) -> None:
     nave = Baseline("nave", colours, 2, size="model", min_area=0, border=0)
-    report = overlap.evaluate(lineup(nave, ["grid"], [2]), overlap.masks(halves), halves, progress=False)
+    report = overlap.evaluate_overlap(
+        list_baselines(nave, ["grid"], [2]), overlap.open_panoptic(halves), halves, progress=False
+    )
     rows = {row["method"]: row for row in report.rows}
     assert rows["nave"]["miou"].value == rows["nave"]["hungarian"].value == rows["nave"]["ari"].value == 1
     assert rows["nave"]["boundary f"].value == 1 and rows["nave"]["undersegmentation"].value == 0
     assert rows["nave"]["foreground ari"].value == 1
-    assert rows["random"]["parts"] == rows["nave"]["parts"] == 2 and rows["grid"]["images"] == 3
+    assert rows["random"]["segments"] == rows["nave"]["segments"] == 2 and rows["grid"]["images"] == 3
     assert rows["random"]["difference"].value == pytest.approx(rows["random"]["miou"].value - 1)
     assert any("untrained" in note for note in report.notes)  # a network of one's own has no untrained twin here
 
 
 def test_things_are_numbered_and_stuff_is_background(halves: str) -> None:
-    example = next(iter(overlap.masks(halves)))
-    category, segment, thing = example.truth
+    example = next(iter(overlap.open_panoptic(halves)))
+    category, segment, thing = example.annotation
     assert set(np.unique(category)) == {-1, 1, 187} and set(np.unique(segment)) == {-1, 0, 1}
     assert (thing[1:, :16] == 1).all() and (thing[1:, 16:] == 0).all() and (thing[0] == -1).all()
-    assert len(overlap.masks(halves)) == 3 and len(list(overlap.masks(halves, 2))) == len(overlap.masks(halves, 2)) == 2
+    assert (
+        len(overlap.open_panoptic(halves)) == 3
+        and len(list(overlap.open_panoptic(halves, 2))) == len(overlap.open_panoptic(halves, 2)) == 2
+    )
 
 
 def test_joint_clusters_are_named_once(halves: str, colours: Encoder) -> None:
-    report = overlap.jointly(colours, overlap.masks(halves), [2], options={"size": "model"}, progress=False)
+    report = overlap.evaluate_joint_overlap(
+        colours, overlap.open_panoptic(halves), [2], options={"size": "model"}, progress=False
+    )
     assert report.rows[0]["miou"].value == report.rows[0]["hungarian"].value == 1 and report.rows[0]["images"] == 3
 
 
 def test_curves_are_their_literal_form(halves: str, colours: Encoder) -> None:
-    photo = read_image(next(iter(overlap.masks(halves))).path)
+    photo = read_image(next(iter(overlap.open_panoptic(halves))).path)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (4, 6)).repeat(8, 0).repeat(8, 1)
     whole = colours.prepare(photo, geometry="model").pixels[0]  # the middle 32 columns of 48
@@ -118,27 +126,27 @@ def test_curves_are_their_literal_form(halves: str, colours: Encoder) -> None:
         back.append(answer(restored))
         share.append(share[-1] + float(here.float().mean()))
     expected = [np.trapezoid(values, share) for values in (gone, back)]
-    assert faithfulness.curves(colours, photo, labels, "mean") == pytest.approx(expected, rel=1e-5)
-    assert faithfulness.curves(colours, photo, labels)[0] == pytest.approx(expected[0], rel=1e-5)
+    assert faithfulness.compute_curves(colours, photo, labels, "mean") == pytest.approx(expected, rel=1e-5)
+    assert faithfulness.compute_curves(colours, photo, labels)[0] == pytest.approx(expected[0], rel=1e-5)
 
 
 def test_parts_that_hold_the_evidence_are_more_faithful(halves: str, colours: Encoder) -> None:
     nave = Baseline("nave", colours, 2, size="model", min_area=0, border=0)
-    report = faithfulness.evaluate(
-        lineup(nave, [], [2]), overlap.masks(halves), halves, colours, fill="mean", progress=False
+    report = faithfulness.evaluate_faithfulness(
+        list_baselines(nave, [], [2]), overlap.open_panoptic(halves), halves, colours, fill="mean", progress=False
     )
     ours, random = report.rows[:2]
     assert ours["variance"].value > 0.99 and random["variance"].value < 0.9
     assert ours["probe"].value == 1 and 0 <= random["probe"].value < 1
     with pytest.raises(UsageError, match="fill is"):
-        faithfulness.evaluate([nave], overlap.masks(halves), halves, colours, fill="black")
+        faithfulness.evaluate_faithfulness([nave], overlap.open_panoptic(halves), halves, colours, fill="black")
 
 
 def test_without_a_head_the_answer_is_the_features_cosine(halves: str) -> None:
     bare = Encoder(nn.Sequential(nn.AvgPool2d(4)), size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
-    photo = read_image(next(iter(overlap.masks(halves))).path)
+    photo = read_image(next(iter(overlap.open_panoptic(halves))).path)
     whole = np.zeros((32, 48), dtype=np.int64)
-    deletion, insertion = faithfulness.curves(bare, photo, whole, "mean")
+    deletion, insertion = faithfulness.compute_curves(bare, photo, whole, "mean")
     assert deletion == pytest.approx(1) == insertion  # the mean colour has the mean features
 
 
@@ -152,7 +160,7 @@ def test_a_probe_is_fitted_on_other_images() -> None:
         if index == 9:
             named = [[0, 99, 5]]  # a category that no other image has
         rows.append({"means": means.tolist(), "named": named})
-    found = faithfulness.probe(MeasuredExample(tuple(rows), tuple(Path(str(i)) for i in range(10))))
+    found = faithfulness.probe_segments(Measurements(tuple(rows), tuple(Path(str(i)) for i in range(10))))
     np.testing.assert_allclose(found, [40 / 45] * 9 + [0])
 
 
@@ -180,7 +188,7 @@ def test_a_trained_network_stands_beside_its_untrained_twin(halves: str) -> None
 
     encoder = encoscope.load("zoo:resnet-caltech101")
     nave = Baseline("nave", encoder, 2, size=32, min_area=0, border=0)
-    everyone, names, notes = overlap.with_untrained([nave], 0)
+    everyone, names, notes = overlap.add_untrained([nave], 0)
     assert names == ["nave", "nave, untrained"] and not notes
     assert everyone[1].encoder is not None and everyone[1].encoder.digest != encoder.digest
 
@@ -190,10 +198,10 @@ def test_a_trained_network_stands_beside_its_untrained_twin(halves: str) -> None
     [
         (["overlap", "--dataset", "coco:/none#/none.json"], 3, "no folder of COCO images"),
         (["overlap", "--dataset", "/none"], 2, "has no masks"),
-        (["overlap", "--dataset", "MASKS", "--joint", "--method", "slic"], 2, "--joint goes with"),
+        (["overlap", "--dataset", "MASKS", "--joint", "--method", "slic"], 2, "joint goes with"),
         (["stability", "--dataset", "MASKS", "--runs", "1"], 2, "from 2 on"),
         (["stability", "--dataset", "/none"], 3, "no such"),
-        (["faithfulness", "--dataset", "MASKS", "--method", "nave,x"], 2, "--method takes"),
+        (["faithfulness", "--dataset", "MASKS", "--method", "nave,x"], 2, "a method is"),
     ],
 )
 def test_wrong_use_is_one_line(

@@ -28,7 +28,7 @@ def report() -> Report:
 
 
 def test_written_in_every_form(report: Report, tmp_path: Path) -> None:
-    page = report.write(tmp_path, "encoscope reproduce tiny")
+    page = report.save(tmp_path, "encoscope reproduce tiny")
     text = page.read_text()
     assert "| nave | 0.500 [0.250, 0.750] | 8 |" in text
     assert "| a\\|b |  | 0.1235 |" in text
@@ -45,7 +45,7 @@ def test_written_in_every_form(report: Report, tmp_path: Path) -> None:
 
 
 def test_on_a_terminal(report: Report) -> None:
-    lines = report.text().splitlines()
+    lines = report.to_text().splitlines()
     assert lines[0] == "A tiny table"
     assert lines[2].split() == ["method", "corloc", "images"]
     assert lines[4].split() == ["a|b", "-", "0.1235"]
@@ -54,7 +54,7 @@ def test_on_a_terminal(report: Report) -> None:
 
 def test_further_tables_stand_below_the_first(report: Report, tmp_path: Path) -> None:
     both = replace(report, further={"networks": [{"seed": 1, "accuracy": Interval(0.5, 0.0, 1.0)}]})
-    page = both.write(tmp_path).read_text()
+    page = both.save(tmp_path).read_text()
     assert page.index("| nave |") < page.index("## Networks") < page.index("| 1 | 0.500 [0.000, 1.000] |")
     assert (tmp_path / "tiny-networks.csv").read_text().splitlines() == [
         "seed,accuracy,accuracy low,accuracy high",
@@ -62,7 +62,7 @@ def test_further_tables_stand_below_the_first(report: Report, tmp_path: Path) ->
     ]
     document = json.loads((tmp_path / "tiny.json").read_text())
     assert len(document["results"]) == 2 and document["further"]["networks"][0]["accuracy"]["high"] == 1
-    assert both.text().splitlines()[6] == "networks" and "further" not in report.document()
+    assert both.to_text().splitlines()[6] == "networks" and "further" not in report.to_dict()
 
 
 def test_names_are_checked() -> None:

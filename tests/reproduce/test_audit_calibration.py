@@ -108,7 +108,7 @@ def test_the_calibration_whole(plates: Path, tmp_path: Path, caplog: pytest.LogC
     assert "4 of 4 networks to train and audit" in caplog.text and "min" in caplog.text
     assert "arrow, date had no part in that" in report.notes[0]
     assert {"audit-calibration-figures"} <= set(report.pictures)
-    assert (report.write(tmp_path / "out")).is_file()
+    assert (report.save(tmp_path / "out")).is_file()
     caplog.clear()
     again = calibrated(plates)
     assert again.rows == report.rows and again.further == report.further and "to train" not in caplog.text

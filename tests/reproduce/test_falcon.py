@@ -68,8 +68,8 @@ def test_every_name_runs(name: str, squares) -> None:
         for value in row.values():
             assert value is None or isinstance(value, str | int | float | Interval)
             assert not isinstance(value, float) or np.isfinite(value)
-    page = report.write(squares / "out", "encoscope reproduce")
-    assert report.title in page.read_text() and str(squares / "store") not in report.text()
+    page = report.save(squares / "out", "encoscope reproduce")
+    assert report.title in page.read_text() and str(squares / "store") not in report.to_text()
     assert json.loads((squares / "out" / f"{name}.json").read_text())["settings"]["experiment"] == name
     assert report.pictures and all(picture.getextrema() != ((255, 255),) * 3 for picture in report.pictures.values())
 

@@ -88,7 +88,7 @@ def test_the_whole_evaluation_on_a_small_world(tmp_path, monkeypatch):
     assert aucs["falcon"].value > aucs["control: permuted"].value
     assert report.settings["fit"] == 60 and sum(row["kind"] == "group" for row in report.further["groups"]) <= 4
     assert {row["unit"] for row in report.further["examples"]} >= {"Leopards", "features:0"}
-    page = report.write(tmp_path / "out", "encoscope reproduce falcon-zoo").read_text()
+    page = report.save(tmp_path / "out", "encoscope reproduce falcon-zoo").read_text()
     assert "| paper |" in page and "## Features" in page and "Contrast at equal concept recall" in page
 
 

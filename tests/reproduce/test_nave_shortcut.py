@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from encoscope.analysis.audit import divergence
-from encoscope.analysis.watermarks import KINDS, mark, paste, place, spot
+from encoscope.analysis.audit import compute_divergence
+from encoscope.analysis.watermarks import KINDS, choose_position, make_watermark, paste_watermark, place_watermark
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.evaluation.report import EvaluationRequest
 from encoscope.images.caltech101 import LabelledImages
@@ -35,38 +35,38 @@ def listed(tmp_path: Path) -> LabelledImages:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mark_changes_what_its_mask_says_and_nothing_far_from_it(kind: str) -> None:
     image = np.full((40, 60, 3), 120, np.uint8)
-    marked, mask = place(image, mark(kind, 12), (0, 7))
+    marked, mask = place_watermark(image, make_watermark(kind, 12), (0, 7))
     changed = (marked != image).any(2)
     assert (image == 120).all()
     assert changed[mask].mean() > 0.9
     rows, columns = np.nonzero(changed)
     assert np.ptp(rows) < 12 and np.ptp(columns) < 12
-    again, _ = place(image, mark(kind, 12), (0, 7))
+    again, _ = place_watermark(image, make_watermark(kind, 12), (0, 7))
     assert (again == marked).all()
 
 
 def test_places_depend_on_the_key_and_stay_inside() -> None:
-    places = {spot((40, 60), mark("box", 12), (0, index)) for index in range(200)}
+    places = {choose_position((40, 60), make_watermark("box", 12), (0, index)) for index in range(200)}
     assert len(places) > 100
     assert max(top for top, _ in places) <= 28 and max(left for _, left in places) <= 48
     with pytest.raises(EncoscopeError, match="does not fit"):
-        spot((8, 60), mark("box", 12), (0,))
+        choose_position((8, 60), make_watermark("box", 12), (0,))
 
 
 def test_a_mark_of_ones_own_keeps_its_transparency(tmp_path: Path) -> None:
     picture = Image.new("RGBA", (20, 10), (255, 0, 0, 255))
     picture.paste((0, 0, 0, 0), (0, 0, 10, 10))
     picture.save(tmp_path / "logo.png")
-    found = mark(tmp_path / "logo.png", 10)
+    found = make_watermark(tmp_path / "logo.png", 10)
     assert found.alpha.shape == (5, 10)
-    marked, mask = paste(np.zeros((20, 20, 3), np.uint8), found, 2, 3)
+    marked, mask = paste_watermark(np.zeros((20, 20, 3), np.uint8), found, 2, 3)
     assert mask[:, :7].sum() == 0 and mask[2:7, 9:13].all()
     assert tuple(marked[4, 11]) == (255, 0, 0)
     with pytest.raises(MissingError, match="nearest: box"):
-        mark("bx", 10)
+        make_watermark("bx", 10)
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(EncoscopeError, match="cannot read the mark"):
-        mark(tmp_path / "text.png", 10)
+        make_watermark(tmp_path / "text.png", 10)
 
 
 def test_samples_hold_a_fifth_of_each_class_back(listed: LabelledImages) -> None:
@@ -96,12 +96,12 @@ def test_a_training_is_kept_and_read_back(
 
 
 def test_divergence_is_one_for_labels_that_never_meet() -> None:
-    assert divergence(np.array([1.0, 0.0]), np.array([0.0, 3.0])) == pytest.approx(1)
-    assert divergence(np.array([1.0, 2.0]), np.array([2.0, 4.0])) == pytest.approx(0)
+    assert compute_divergence(np.array([1.0, 0.0]), np.array([0.0, 3.0])) == pytest.approx(1)
+    assert compute_divergence(np.array([1.0, 2.0]), np.array([2.0, 4.0])) == pytest.approx(0)
     p, q = np.array([0.5, 0.5]), np.array([0.9, 0.1])
     middle = (p + q) / 2
     expected = (np.sum(p * np.log2(p / middle)) + np.sum(q * np.log2(q / middle))) / 2
-    assert divergence(p, q) == pytest.approx(expected)
+    assert compute_divergence(p, q) == pytest.approx(expected)
 
 
 def test_the_study_whole(listed: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

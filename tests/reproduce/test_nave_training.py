@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from encoscope.cli.app import run as command
 from encoscope.encoder import load
 from encoscope.errors import MissingError, UsageError
-from encoscope.evaluation import localization, overlap
+from encoscope.evaluation import localization
+from encoscope.evaluation import mask_overlap as overlap
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.report import EvaluationRequest
-from encoscope.evaluation.runner import difference
+from encoscope.evaluation.runner import compute_difference
 from encoscope.recipes.photos import Photos
 from encoscope.recipes.training import kept
 from encoscope.reproduce.nave import training
@@ -71,9 +72,9 @@ def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, 
     assert before["photos with masks"] == before["photos with boxes"] == 3
     settings = {"size": "model", "min_area": 0, "border": 0}
     ours = [Baseline("nave", load(model), 3, **settings) for model in (FIRST, LAST)]
-    one, two = localization.measure(ours, overlap.masks(photos[0]), overlap.TASK, progress=False)
+    one, two = localization.measure_baselines(ours, overlap.open_panoptic(photos[0]), overlap.TASK, progress=False)
     assert before["mIoU"].value == pytest.approx(one.mean("miou"))
-    assert before["mIoU - after"] == difference(one, two, lambda found: found.array("miou"))
+    assert before["mIoU - after"] == compute_difference(one, two, lambda found: found.array("miou"))
     assert report.pictures["nave-training"].height > 2 * 96 and report.pictures["nave-training"].width > 3 * 200
     assert [(row["model"], row["K"]) for row in report.further["figure"]] == [
         ("before", 5),

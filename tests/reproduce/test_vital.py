@@ -56,7 +56,7 @@ def well_formed(report: Report, name: str, folder) -> None:
             assert value is None or isinstance(value, str | int | float | Interval)
             assert not isinstance(value, float) or np.isfinite(value)
             assert not isinstance(value, Interval) or value.low <= value.value + 1e-9 <= value.high + 2e-9
-    page = report.write(folder, "encoscope reproduce")
+    page = report.save(folder, "encoscope reproduce")
     assert {file.suffix for file in folder.glob(f"{name}*")} >= {".json", ".csv", ".md"}
     assert report.title in page.read_text() and report.notes[0] in page.read_text()
     assert json.loads((folder / f"{name}.json").read_text())["settings"]["experiment"] == name

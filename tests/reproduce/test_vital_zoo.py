@@ -39,7 +39,7 @@ def compare(world, *, limit: int | None = None, fresh: bool = False, **settings:
 
 def test_the_whole_experiment_on_a_tiny_configuration(world):
     report = compare(world)
-    report.write(world / "out", "encoscope reproduce vital-zoo --dataset squares:ROOT")
+    report.save(world / "out", "encoscope reproduce vital-zoo --dataset squares:ROOT")
     rows = {row["what"]: row for row in json.loads((world / "out" / "vital-zoo.json").read_text())["results"]}
     assert len(rows) == 5 + len(zoo.SEARCH) + len(zoo.CHANNEL_METHODS)
     real = rows["real photos, all classes"]
@@ -53,7 +53,7 @@ def test_the_whole_experiment_on_a_tiny_configuration(world):
     page = (world / "out" / "vital-zoo.md").read_text()
     assert "Equal compute" in page and "vital-zoo --dataset squares:ROOT" in page and str(world) not in page
     assert {file.stem for file in (world / "out").glob("*.jpg")} >= {"vital-zoo-classes", "vital-zoo-methods"}
-    assert "vital, all classes" in report.text()
+    assert "vital, all classes" in report.to_text()
 
 
 def test_images_are_made_once(world, monkeypatch):
@@ -80,7 +80,7 @@ def test_without_a_judge_only_the_network_is_asked(world, monkeypatch):
     report = compare(world, sections="classes", limit=2)
     row = report.rows[1]
     assert row["judge top-1"] is None and row["share of real"] is None and row["pictures"] == 2
-    assert "No judge: zoo:clip-caltech101" in report.text()
+    assert "No judge: zoo:clip-caltech101" in report.to_text()
 
 
 def test_wrong_usage_is_told(world):

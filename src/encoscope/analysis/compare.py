@@ -17,7 +17,7 @@ from encoscope import results
 from encoscope.concise_repr import concise_repr
 from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import UsageError
-from encoscope.evaluation.charts import image_of
+from encoscope.evaluation.charts import render_figure
 from encoscope.images import LoadedImage, SkippedImage
 from encoscope.metrics import Interval, ari, bootstrap
 from encoscope.metrics.layer_cka import LayerCKA
@@ -77,8 +77,8 @@ def compare(
     second: Encoder,
     photos: Iterable[LoadedImage | SkippedImage],
     *,
-    clusters: Sequence[int] = CLUSTERS,
-    seed: int = 0,
+    n_clusters: Sequence[int] = CLUSTERS,
+    random_state: int = 0,
     total: int | None = None,
     progress: Progress = None,
 ) -> Comparison:
@@ -87,8 +87,8 @@ def compare(
     clusters: granularities at which segmentations (NAVE, each encoder's default layers) are compared. Raises
     UsageError for fewer than four photos, EncoscopeError as ``segment`` does.
     """
-    numbers = tuple(sorted(set(clusters)))
-    twin = _twin(first, seed)
+    numbers = tuple(sorted(set(n_clusters)))
+    twin = _twin(first, random_state)
     layers = (_spread(first), _spread(second))
     cka = LayerCKA(len(layers[0]), len(layers[1]))
     paired, shifted = Correlation(), Correlation()
@@ -98,10 +98,10 @@ def compare(
     ranked: list[tuple[str | None, float]] = []
     last: Tensor | None = None  # the second network's features of the image before, for the shifted pairs
     for chunk in _chunks(track(photos, total, "compare", progress), skipped):
-        one = _parts(first, chunk, numbers, seed)
-        two = _parts(second, chunk, numbers, seed)
-        again = _parts(first, [_mirrored(photo) for photo in chunk], numbers, seed)
-        bare = None if twin is None else _parts(twin, chunk, numbers, seed)
+        one = _parts(first, chunk, numbers, random_state)
+        two = _parts(second, chunk, numbers, random_state)
+        again = _parts(first, [_mirrored(photo) for photo in chunk], numbers, random_state)
+        bare = None if twin is None else _parts(twin, chunk, numbers, random_state)
         for index, photo in enumerate(chunk):
             row = _aris(one[index], two[index])
             tables["agreement"].append(row)
@@ -127,9 +127,9 @@ def compare(
         agreements=tuple(
             Agreement(
                 k,
-                bootstrap([row[place] for row in tables["agreement"]], seed=seed),
-                bootstrap([row[place] for row in tables["ceiling"]], seed=seed),
-                bootstrap([row[place] for row in tables["floor"]], seed=seed) if twin is not None else None,
+                bootstrap([row[place] for row in tables["agreement"]], seed=random_state),
+                bootstrap([row[place] for row in tables["ceiling"]], seed=random_state),
+                bootstrap([row[place] for row in tables["floor"]], seed=random_state) if twin is not None else None,
             )
             for place, k in enumerate(numbers)
         ),
@@ -144,7 +144,7 @@ def compare(
     )
 
 
-def entry(found: Comparison, document: Path) -> dict[str, Any]:
+def make_entry(found: Comparison, document: Path) -> dict[str, Any]:
     """A comparison for the result document; images are named relative to it."""
     return {
         "agreement": [
@@ -169,7 +169,7 @@ def entry(found: Comparison, document: Path) -> dict[str, Any]:
     }
 
 
-def heatmap(found: Comparison) -> Image.Image:
+def draw_cka(found: Comparison) -> Image.Image:
     """CKA of every layer of the first encoder (rows) with every layer of the second."""
     from matplotlib.figure import Figure
 
@@ -185,7 +185,7 @@ def heatmap(found: Comparison) -> Image.Image:
         text = "" if np.isnan(value) else f"{value:.2f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if value < 0.6 else "black")
     figure.colorbar(shown, ax=axes, label="linear CKA")
-    return image_of(figure)
+    return render_figure(figure)
 
 
 def _finite(values: Float[np.ndarray, "first second"]) -> list[list[float | None]]:

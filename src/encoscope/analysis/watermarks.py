@@ -21,7 +21,7 @@ KINDS = (*SEEN, *UNSEEN)
 
 
 @dataclass(frozen=True)
-class Mark:
+class Watermark:
     """A small picture with its opacity, 0 to 1, and a name for results."""
 
     name: str
@@ -29,7 +29,7 @@ class Mark:
     alpha: Float[np.ndarray, "height width"]
 
 
-def mark(kind: str | os.PathLike[str], side: int) -> Mark:
+def make_watermark(kind: str | os.PathLike[str], side: int) -> Watermark:
     """A mark of ``side`` pixels (its longer side): one of ``KINDS``, or an image file, transparent where it says so.
 
     "box" is black, as in NAVE's study of chest X-rays (Fig. 6); "letter" a white R as on an X-ray plate; "stripes"
@@ -51,18 +51,18 @@ def mark(kind: str | os.PathLike[str], side: int) -> Mark:
     except (OSError, ValueError) as error:
         raise EncoscopeError(f"cannot read the mark {file}: {error}") from error
     values = np.asarray(small)
-    return Mark(file.name, values[:, :, :3].copy(), values[:, :, 3].astype(np.float32) / 255)
+    return Watermark(file.name, values[:, :, :3].copy(), values[:, :, 3].astype(np.float32) / 255)
 
 
-def place(
-    pixels: UInt8[np.ndarray, "height width 3"], mark: Mark, key: Sequence[int]
+def place_watermark(
+    pixels: UInt8[np.ndarray, "height width 3"], mark: Watermark, key: Sequence[int]
 ) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
     """A copy of the image with the mark at a random place, and where it lies. key: the same key, the same place."""
-    top, left = spot((pixels.shape[0], pixels.shape[1]), mark, key)
-    return paste(pixels, mark, top, left)
+    top, left = choose_position((pixels.shape[0], pixels.shape[1]), mark, key)
+    return paste_watermark(pixels, mark, top, left)
 
 
-def spot(size: tuple[int, int], mark: Mark, key: Sequence[int]) -> tuple[int, int]:
+def choose_position(size: tuple[int, int], mark: Watermark, key: Sequence[int]) -> tuple[int, int]:
     """(top, left) of a random place at which the whole mark lies within an image of (height, width)."""
     rows, columns = mark.alpha.shape
     if rows > size[0] or columns > size[1]:
@@ -71,8 +71,8 @@ def spot(size: tuple[int, int], mark: Mark, key: Sequence[int]) -> tuple[int, in
     return int(rng.integers(size[0] - rows + 1)), int(rng.integers(size[1] - columns + 1))
 
 
-def paste(
-    pixels: UInt8[np.ndarray, "height width 3"], mark: Mark, top: int, left: int
+def paste_watermark(
+    pixels: UInt8[np.ndarray, "height width 3"], mark: Watermark, top: int, left: int
 ) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
     """A copy of the image with the mark's upper left corner at (top, left), and where it covers the image visibly."""
     rows, columns = mark.alpha.shape
@@ -84,31 +84,31 @@ def paste(
     return marked, covered
 
 
-def _box(side: int) -> Mark:
-    return Mark("box", np.zeros((side, side, 3), np.uint8), np.ones((side, side), np.float32))
+def _box(side: int) -> Watermark:
+    return Watermark("box", np.zeros((side, side, 3), np.uint8), np.ones((side, side), np.float32))
 
 
-def _letter(side: int) -> Mark:
+def _letter(side: int) -> Watermark:
     canvas = Image.new("L", (4 * side, 4 * side))
     ImageDraw.Draw(canvas).text((2 * side, 2 * side), "R", fill=255, font=ImageFont.load_default(5 * side), anchor="mm")
     return _white("letter", canvas)
 
 
-def _stripes(side: int) -> Mark:
+def _stripes(side: int) -> Watermark:
     grey = np.where((np.arange(side) // max(1, side // 8)) % 2, 200, 56).astype(np.uint8)
-    return Mark(
+    return Watermark(
         "stripes", np.broadcast_to(grey[:, None, None], (side, side, 3)).copy(), np.ones((side, side), np.float32)
     )
 
 
-def _disc(side: int) -> Mark:
+def _disc(side: int) -> Watermark:
     axis = (np.arange(side) + 0.5) / side * 2 - 1
     radius = np.hypot(axis[:, None], axis[None])
     alpha = np.clip((1 - radius) * 4, 0, 1).astype(np.float32)
-    return Mark("disc", np.full((side, side, 3), 235, np.uint8), alpha)
+    return Watermark("disc", np.full((side, side, 3), 235, np.uint8), alpha)
 
 
-def _arrow(side: int) -> Mark:
+def _arrow(side: int) -> Watermark:
     canvas, end = Image.new("L", (4 * side, 4 * side)), 4 * side
     pen = ImageDraw.Draw(canvas)
     pen.line((side, side, end, end), fill=255, width=max(4, side // 2))
@@ -116,7 +116,7 @@ def _arrow(side: int) -> Mark:
     return _white("arrow", canvas)
 
 
-def _ruler(side: int) -> Mark:
+def _ruler(side: int) -> Watermark:
     wide = max(8, round(4 * side / 3))
     canvas = Image.new("L", (wide // 4 * 4, 4 * side))
     pen, ticks = ImageDraw.Draw(canvas), 5
@@ -127,20 +127,20 @@ def _ruler(side: int) -> Mark:
     return _white("ruler", canvas)
 
 
-def _date(side: int) -> Mark:
+def _date(side: int) -> Watermark:
     high = max(2, side // 3)
     canvas = Image.new("L", (4 * side, 4 * high))
     font = ImageFont.load_default(max(8, round(1.4 * side)))
     ImageDraw.Draw(canvas).text((2 * side, 2 * high), "04.97", fill=255, font=font, anchor="mm")
     strip = np.asarray(canvas.resize((side, high), Image.Resampling.BOX))
-    return Mark("date", np.repeat(strip[:, :, None], 3, axis=2), np.ones((high, side), np.float32))
+    return Watermark("date", np.repeat(strip[:, :, None], 3, axis=2), np.ones((high, side), np.float32))
 
 
-def _white(name: str, canvas: Image.Image) -> Mark:
+def _white(name: str, canvas: Image.Image) -> Watermark:
     """What is drawn, in white, shrunk to a quarter."""
     small = canvas.resize((canvas.width // 4, canvas.height // 4), Image.Resampling.BOX)
     alpha = np.asarray(small, dtype=np.float32) / 255
-    return Mark(name, np.full((*alpha.shape, 3), 255, np.uint8), alpha)
+    return Watermark(name, np.full((*alpha.shape, 3), 255, np.uint8), alpha)
 
 
 _DRAWN = {

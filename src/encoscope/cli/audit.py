@@ -15,7 +15,7 @@ from encoscope.errors import MissingError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from encoscope.analysis.audit import Response
+    from encoscope.analysis.audit import CueResponse
     from encoscope.encoder import Encoder
     from encoscope.images import LoadedImage
 
@@ -100,14 +100,14 @@ def audit(
 
 
 def _mark(encoder: Encoder, kept: Sequence[LoadedImage], watermark: str, share: float, clusters: int, seed: int) -> Any:
-    from encoscope.analysis.audit import mark_sheet, respond
+    from encoscope.analysis.audit import draw_watermark_sheet, measure_response
 
-    found = respond(encoder, kept, watermark, share=share, clusters=clusters, seed=seed)
-    sheet = mark_sheet(encoder, kept[:SHOWN], watermark, share=share, seed=seed)
+    found = measure_response(encoder, kept, watermark, share=share, n_clusters=clusters, random_state=seed)
+    sheet = draw_watermark_sheet(encoder, kept[:SHOWN], watermark, share=share, random_state=seed)
     return [{"watermark": watermark, **asdict(found)}], sheet, _response(found, watermark)
 
 
-def _response(found: Response, watermark: str) -> str:
+def _response(found: CueResponse, watermark: str) -> str:
     rows = [
         ("", f"mark ({watermark})", "control patch"),
         ("the same change in all images (mean cosine)", str(found.consistency), str(found.consistency_control)),
@@ -146,7 +146,7 @@ def _metadata(
     permutations: int,
     seed: int,
 ) -> Any:
-    from encoscope.analysis.audit import association_sheet, associations
+    from encoscope.analysis.audit import draw_association_sheet, rank_associations
 
     entries, lines, sheet = [], [], None
     for name, values in columns.items():
@@ -155,14 +155,16 @@ def _metadata(
             note(f"column {name!r} has fewer than two values for these images: left out")
             continue
         photos, given = [photo for photo, _ in known], [value for _, value in known]
-        ranked, nave = associations(encoder, photos, given, clusters=clusters, seed=seed, permutations=permutations)
+        ranked, nave = rank_associations(
+            encoder, photos, given, n_clusters=clusters, random_state=seed, permutations=permutations
+        )
         entries += [{"column": name, "images": len(photos), **asdict(item)} for item in ranked]
         lines += [f"{name}: {len(photos)} images, {len(set(given))} values", "what          eta^2  p       highest for"]
         lines += [
             f"{item.kind} {item.index}".ljust(14) + f"{item.eta_squared:.3f}  {item.p:.4f}  {item.highest}"
             for item in ranked[:TOP]
         ]
-        sheet = sheet or association_sheet(nave, photos, given, ranked)
+        sheet = sheet or draw_association_sheet(nave, photos, given, ranked)
     if sheet is None:
         raise UsageError("no column has two different values for these images")
     return entries, sheet, "\n".join(lines)

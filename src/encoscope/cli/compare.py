@@ -45,16 +45,18 @@ def compare(
         raise MissingError("; ".join(item.reason for item in inputs.skipped) or f"no images in {images}")
     files = [file for file, _ in inputs.files][:limit]
     one, two = common.load(first), common.load(second)
-    found = compare.compare(one, two, read_images(files), clusters=numbers, seed=common.seed, total=len(files))
+    found = compare.compare(
+        one, two, read_images(files), n_clusters=numbers, random_state=common.seed, total=len(files)
+    )
 
     document = out / "result.json"
-    for name, picture in (("cka", compare.heatmap(found)), ("differences", found.sheet)):
+    for name, picture in (("cka", compare.draw_cka(found)), ("differences", found.sheet)):
         with results.atomic_write(out / f"{name}.png") as temporary:
             picture.save(temporary)
     skipped = [*inputs.skipped, *found.skipped]
     envelope = results.envelope(
         "comparison",
-        [compare.entry(found, document)],
+        [compare.make_entry(found, document)],
         model={"sources": [one.source, two.source], "digests": [one.digest, two.digest]},
         settings={"clusters": list(numbers), "images": found.images},
         seed=common.seed,

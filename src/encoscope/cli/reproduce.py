@@ -66,11 +66,11 @@ def reproduce(
         fresh=fresh,
     )
     report = chosen.load()(request)
-    page = report.write(out, "encoscope " + shlex.join(sys.argv[1:]))
+    page = report.save(out, "encoscope " + shlex.join(sys.argv[1:]))
     if common.json:
-        say(results.dumps(report.document()))
+        say(results.dumps(report.to_dict()))
     else:
-        say(report.text())
+        say(report.to_text())
         note(f"written: {page}")
     return 0
 

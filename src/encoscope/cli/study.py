@@ -169,14 +169,14 @@ def score(
         raise UsageError(f"{folder} is what participants get: give another folder with --out")
     command = "encoscope " + shlex.join(sys.argv[1:])
     for report in scores.tables.values():
-        report.write(folder, command)
+        report.save(folder, command)
     for name, figure in plot_scores(scores).items():
         with results.atomic_write(folder / f"{name}.png") as temporary:
             figure.save(temporary)
     if json:
         say(results.dumps(scores.to_dict()))
     else:
-        say("\n\n".join(report.text() for name, report in scores.tables.items() if name != "questions"))
+        say("\n\n".join(report.to_text() for name, report in scores.tables.items() if name != "questions"))
         note(f"written: {folder} (single questions: study-questions.csv)")
     return 1 if skipped else 0
 

@@ -1,40 +1,45 @@
-"""NAVE's proxy task (section 4.2): does one of the parts an encoder treats alike hold an object?
+"""NAVE's proxy task: does one of the segments that an encoder treats alike contain an object?
 
-The part is chosen with the true boxes at hand, an oracle, so every figure stands beside three others: how many parts
-there were to choose from, as many random ones, and a choice made without the truth.
+The segment is chosen with the true boxes at hand, an oracle, so every value stands beside three others: how many
+candidates there were to choose from, as many random ones, and a choice made without the true boxes.
+
+Source: NAVE, section 4.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from encoscope.discovery.methods import get_base_name
-from encoscope.errors import UsageError
-from encoscope.evaluation.baselines import ALONE, CONTROL, MATCHED, Baseline
+from encoscope.encoder import Encoder, as_encoder
+from encoscope.errors import UsageError, suggest_nearest
+from encoscope.evaluation.baselines import ALONE, BORDER, CONTROL, MATCHED, METHODS, MIN_AREA, Baseline
 from encoscope.evaluation.report import Report
+from encoscope.evaluation.result import Evaluation
 from encoscope.evaluation.runner import (
     AnnotatedImage,
-    Examples,
-    MeasuredExample,
-    Task,
-    difference,
-    interval,
-    run,
-    short,
-    unique,
+    AnnotatedImages,
+    Measurements,
+    MeasuringTask,
+    compute_difference,
+    compute_interval,
+    drop_duplicates,
+    measure_images,
+    shorten_dataset,
 )
-from encoscope.images import BoxedImages, LoadedImage, SkippedImage
+from encoscope.images import BoxedImages, LoadedImage, SkippedImage, open_boxed_dataset
 from encoscope.metrics import compute_hits, localize
 from encoscope.progress import Progress
 
 SELECT, SCORE = ("outer", "inner", "border"), ("outer", "inner")
 NOTES = (
-    "select: outer and inner choose among all candidates with the true boxes at hand, an oracle and no localisation; "
+    "select: outer and inner choose among all candidates with the true boxes at hand, an oracle and no localization; "
     "border chooses the candidate that touches the image's border least, without them.",
     "random is the control: as many Voronoi cells of random points as NAVE has candidates, image by image; slic, "
     "felzenszwalb and grid are asked for as many, too.",
@@ -43,152 +48,416 @@ NOTES = (
 )
 
 
-def look(contender: Baseline, photo: LoadedImage, truth: np.ndarray, parts: int | None) -> Mapping[str, Any]:
-    """IoU of the chosen box for every way to choose and to score, NaN without true boxes; and how many candidates."""
-    found = contender(photo, parts).candidates
+def corloc(
+    model: Encoder | nn.Module | str,
+    dataset: str | Sequence[str],
+    *,
+    n_clusters: int | Sequence[int] = 5,
+    methods: Sequence[str] = ("nave",),
+    select: str = "outer",
+    score: str = "outer",
+    limit: int | None = None,
+    layers: Sequence[str] | None = None,
+    grouping: str = "kmeans",
+    size: int | str = "native",
+    min_area: int = MIN_AREA,
+    border: int = BORDER,
+    n_segments: int | None = None,
+    n_points: int = 32,
+    random_state: int = 0,
+    fresh: bool = False,
+    progress: Progress = None,
+) -> Evaluation:
+    """Measure whether a segment contains an object: CorLoc, as in the papers of NAVE and LOST.
+
+    Choosing the segment with the true boxes at hand is an oracle. So the table always shows the number of candidates,
+    as many random segments, and a choice without the true boxes (border) as well. An interrupted run resumes.
+
+    Args:
+        model: An encoder, a network or a source string.
+        dataset: Images with boxes, one or several: voc07:ROOT, voc12:ROOT, coco20k:ROOT, voc:ROOT, coco:IMAGES#JSON.
+        n_clusters: NAVE's K, one or several.
+        methods: nave, slic, felzenszwalb, random, grid, pca, dino-seg, lost, tokencut, maskcut, sam:FOLDER. NAVE and
+            random segments are always among them.
+        select: The candidate with the best IoU of its "outer" or "inner" box (an oracle), or, without the true boxes,
+            the one that touches the image's "border" least.
+        score: The box of it that is scored, "outer" or "inner".
+        limit: Only the first so many images.
+        layers: NAVE's layers; by default the model's.
+        grouping: How NAVE groups features: "kmeans", "ward", "pca".
+        size: Short side that the network sees: "native" (the paper's), "model", or pixels.
+        min_area: Segments of at most so many pixels are no candidates; 784 as in the paper.
+        border: Pixels along the border that are taken away from segments; 14 as in the paper.
+        n_segments: Of slic, felzenszwalb, random and grid; by default as many as NAVE has candidates.
+        n_points: Of sam: prompts on a side of its grid over the image.
+        random_state: The seed.
+        fresh: Start over instead of resuming an interrupted run.
+        progress: Shows bars on a terminal by default; True, False, or a callable.
+
+    Returns:
+        The table, to print, save or plot.
+
+    Raises:
+        UsageError: a dataset without boxes, or settings that cannot be.
+        MissingError: files that are absent.
+
+    Example:
+        ::
+
+            print(encoscope.evaluation.corloc("zoo:resnet-caltech101", "voc07:/data/VOC", n_clusters=(3, 5), limit=100))
+
+    Source: NAVE, section 4.2; Siméoni et al. 2021, Localizing Objects with Self-Supervised Transformers.
+    """
+    check_methods(methods)
+    check_counts(limit=limit, n_segments=n_segments, n_points=n_points)
+    if min_area < 0 or border < 0:
+        raise UsageError(f"min_area and border are pixels, at least 0, not {min_area} and {border}")
+    for name, value, values in (("select", select, SELECT), ("score", score, SCORE)):
+        if value not in values:
+            raise UsageError(f"{name} is {', '.join(values)}, not {value!r}")
+    numbers, datasets = list_counts(n_clusters), [dataset] if isinstance(dataset, str) else list(dataset)
+    images = {text: list_boxed_images(open_boxed_dataset(text), limit) for text in datasets}
+    nave = make_nave(model, numbers, layers, grouping, size, random_state, min_area=min_area, border=border)
+    report = evaluate_corloc(
+        list_baselines(nave, methods, numbers, {"sam": {"points": n_points}}),
+        images,
+        select=select,
+        score=score,
+        n_segments=n_segments,
+        fresh=fresh,
+        seed=random_state,
+        progress=progress,
+    )
+    entries = [make_entry(row, datasets[0]) for row in report.rows]
+    return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit, "segments": n_segments})
+
+
+def measure_localization(
+    baseline: Baseline, image: LoadedImage, annotation: np.ndarray, n_segments: int | None
+) -> Mapping[str, Any]:
+    """Measure one image.
+
+    Args:
+        baseline: The method.
+        image: The image.
+        annotation: ``[boxes, 4]``, the true boxes.
+        n_segments: For a matched method.
+
+    Returns:
+        The number of candidates, and the IoU of the chosen box for every "SELECT SCORE", NaN without true boxes.
+    """
+    candidates = baseline(image, n_segments).candidates
     ious = {
-        f"{select} {score}": localize(found, truth, select=select, score=score).iou
+        f"{select} {score}": localize(candidates, annotation, select=select, score=score).iou
         for select, score in product(SELECT, SCORE)
     }
-    return {"candidates": len(found), **ious}
+    return {"candidates": len(candidates), **ious}
 
 
-TASK = Task("corloc", look)
+TASK = MeasuringTask("corloc", measure_localization)
 
 
-def examples(found: BoxedImages, limit: int | None = None) -> list[AnnotatedImage]:
-    """The photos with the boxes that count (LOST's rules); those without any are left out, as they are there."""
-    kept = [(path, found.truth(index)) for index, path in enumerate(found.paths)]
-    return [AnnotatedImage(path, truth) for path, truth in kept if len(truth)][:limit]
+def list_boxed_images(images: BoxedImages, limit: int | None = None) -> list[AnnotatedImage]:
+    """List the images with the boxes that count (LOST's rules); those without any are left out, as they are there.
+
+    Args:
+        images: A dataset with boxes.
+        limit: Only the first so many.
+
+    Returns:
+        The images with their boxes.
+    """
+    boxed = [(path, images.truth(index)) for index, path in enumerate(images.paths)]
+    return [AnnotatedImage(path, boxes) for path, boxes in boxed if len(boxes)][:limit]
 
 
-def corloc_of(measured: MeasuredExample, select: str, score: str) -> np.ndarray:
-    """1 for every image whose chosen box finds an object ("larger than 50 %"), 0 for the others."""
+def compute_corloc(measured: Measurements, select: str, score: str) -> np.ndarray:
+    """Say of every image whether its chosen box contains an object ("larger than 50 %").
+
+    Args:
+        measured: Measurements of ``measure_localization``.
+        select: How the box was chosen.
+        score: Which box is scored.
+
+    Returns:
+        ``[images]``: 1 or 0; NaN without true boxes.
+    """
     return compute_hits(measured.array(f"{select} {score}"))
 
 
-def evaluate(
-    contenders: Sequence[Baseline],
+def evaluate_corloc(
+    baselines: Sequence[Baseline],
     datasets: Mapping[str, Sequence[AnnotatedImage]],
     *,
     select: str = "outer",
     score: str = "outer",
-    parts: int | None = None,
+    n_segments: int | None = None,
     fresh: bool = False,
     seed: int = 0,
     progress: Progress = None,
 ) -> Report:
-    """A row for each dataset (named where there are several), contender and way to choose: as asked, and ``border``.
+    """Make the table of ``corloc`` from baselines: a row for each dataset, baseline and selection.
 
-    contenders: those that are matched take the number of candidates of the NAVE contender with their ``clusters``
-    among them, or of ``parts``; without either, UsageError.
+    Args:
+        baselines: The methods. Matched ones take the number of candidates of the NAVE with as many clusters among them.
+        datasets: Images with boxes by the dataset's name.
+        select: The selection beside "border".
+        score: Which box is scored.
+        n_segments: A fixed number for matched baselines.
+        fresh: Start over.
+        seed: Of the bootstrap.
+        progress: Shows bars on a terminal by default; True, False, or a callable.
+
+    Returns:
+        The table.
+
+    Raises:
+        UsageError: a matched baseline without a number to follow.
     """
     rows: list[dict[str, Any]] = []
-    left_out: list[SkippedImage] = []
+    skipped: list[SkippedImage] = []
     for name, images in datasets.items():
-        found = measure(contenders, images, parts=parts, fresh=fresh, progress=progress)
-        left_out += [item for one in found for item in one.skipped]
-        for way in dict.fromkeys((select, "border")):
-            for index, (contender, measured) in enumerate(zip(contenders, found, strict=True)):
-                values = corloc_of(measured, way, score)
+        measurements = measure_baselines(baselines, images, n_segments=n_segments, fresh=fresh, progress=progress)
+        skipped += [item for measured in measurements for item in measured.skipped]
+        for selection in dict.fromkeys((select, "border")):
+            for index, (baseline, measured) in enumerate(zip(baselines, measurements, strict=True)):
+                values = compute_corloc(measured, selection, score)
                 row = {
                     **({"dataset": name} if len(datasets) > 1 else {}),
-                    "method": contender.name,
-                    "clusters": contender.clusters,
-                    "select": way,
+                    "method": baseline.name,
+                    "clusters": baseline.n_clusters,
+                    "select": selection,
                     "score": score,
-                    "corloc": interval(values, seed),
+                    "corloc": compute_interval(values, seed),
                     "images": int((~np.isnan(values)).sum()),
                     "candidates": measured.mean("candidates"),
                     "difference": None,
                 }
-                other = beside(contenders, found, index)
+                other = find_counterpart(baselines, measurements, index)
                 if other is not None:
-                    row["difference"] = difference(measured, other, lambda one: corloc_of(one, way, score), seed)  # noqa: B023
+                    row["difference"] = compute_difference(
+                        measured,
+                        other,
+                        lambda values: compute_corloc(values, selection, score),  # noqa: B023 - called at once
+                        seed,
+                    )
                 rows.append(row)
-    title = "Does a part hold an object?" + (f" {short(next(iter(datasets)))}" if len(datasets) == 1 else "")
-    return Report("corloc", title, rows, NOTES, seed=seed, skipped=unique(left_out))
+    title = "Does a segment contain an object?" + (
+        f" {shorten_dataset(next(iter(datasets)))}" if len(datasets) == 1 else ""
+    )
+    return Report("corloc", title, rows, NOTES, seed=seed, skipped=drop_duplicates(skipped))
 
 
-def entry(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    """A row of ``evaluate`` for a result document: ``corloc`` a number, ``interval`` the ends of its interval."""
-    corloc, change = row["corloc"], row["difference"]
+def make_entry(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """Turn a row of ``evaluate_corloc`` into an entry of a result document.
+
+    Args:
+        row: The row.
+        dataset: The dataset of a row that names none.
+
+    Returns:
+        The entry: ``corloc`` is a number, ``interval`` the ends of its interval.
+    """
+    value, change = row["corloc"], row["difference"]
     return {
         "dataset": row.get("dataset", dataset),
         **{name: row[name] for name in ("method", "clusters", "select", "score")},
-        "corloc": None if corloc is None else corloc.value,
-        "interval": None if corloc is None else [corloc.low, corloc.high],
+        "corloc": None if value is None else value.value,
+        "interval": None if value is None else [value.low, value.high],
         "images": row["images"],
         "candidates": row["candidates"],
         "difference": None if change is None else {"value": change.value, "interval": [change.low, change.high]},
     }
 
 
-def measure(
-    contenders: Sequence[Baseline],
-    images: Examples,
-    task: Task = TASK,
+def measure_baselines(
+    baselines: Sequence[Baseline],
+    images: AnnotatedImages,
+    task: MeasuringTask = TASK,
     *,
-    parts: int | None = None,
+    n_segments: int | None = None,
     fresh: bool = False,
     progress: Progress = None,
-) -> list[MeasuredExample]:
-    """Each contender on the same images, NAVE first so that matched contenders can follow it; in the order given."""
-    found: dict[int, MeasuredExample] = {}
-    order = sorted(range(len(contenders)), key=lambda index: contenders[index].matched)
+) -> list[Measurements]:
+    """Measure each baseline on the same images, NAVE first so that matched baselines can follow it.
+
+    Args:
+        baselines: The methods.
+        images: The images.
+        task: What is measured.
+        n_segments: A fixed number for matched baselines.
+        fresh: Start over.
+        progress: Shows bars on a terminal by default; True, False, or a callable.
+
+    Returns:
+        Measurements, in the baselines' order.
+
+    Raises:
+        UsageError: a matched baseline without a number to follow.
+    """
+    measurements: dict[int, Measurements] = {}
+    order = sorted(range(len(baselines)), key=lambda index: baselines[index].matched)
     for index in order:
-        contender = contenders[index]
-        like: MeasuredExample | int | None = parts
-        if contender.matched and parts is None:
+        baseline = baselines[index]
+        like: Measurements | int | None = n_segments
+        if baseline.matched and n_segments is None:
             like = next(
                 (
-                    found[other]
+                    measurements[other]
                     for other in order
-                    if contenders[other].method == "nave" and contenders[other].clusters == contender.clusters
+                    if baselines[other].method == "nave" and baselines[other].n_clusters == baseline.n_clusters
                 ),
                 None,
             )
             if like is None:
-                raise UsageError(f"{contender.method} needs a number of parts, or NAVE beside it to take it from")
-        title = contender.name + (f" {contender.clusters}" if contender.clusters else "")
-        found[index] = run(task, contender, images, like=like, fresh=fresh, label=title, progress=progress)
-    return [found[index] for index in range(len(contenders))]
+                raise UsageError(f"{baseline.method} needs a number of segments, or NAVE beside it to take it from")
+        title = baseline.name + (f" {baseline.n_clusters}" if baseline.n_clusters else "")
+        measurements[index] = measure_images(
+            task, baseline, images, like=like, fresh=fresh, label=title, progress=progress
+        )
+    return [measurements[index] for index in range(len(baselines))]
 
 
-def beside(contenders: Sequence[Baseline], found: Sequence[MeasuredExample], index: int) -> MeasuredExample | None:
-    """What a row's difference is to: NAVE with as many clusters, or the first row; None where that is the row."""
-    same = [other for other, one in enumerate(contenders) if one.method == "nave" and one.encoder is not None]
-    same = [other for other in same if contenders[index].clusters in (None, contenders[other].clusters)]
+def find_counterpart(
+    baselines: Sequence[Baseline], measurements: Sequence[Measurements], index: int
+) -> Measurements | None:
+    """Find what a row's difference is to: NAVE with as many clusters, or the first row.
+
+    Args:
+        baselines: The methods.
+        measurements: Theirs, in the same order.
+        index: The row's.
+
+    Returns:
+        The other row's measurements; None where that is the row itself.
+    """
+    same = [other for other, baseline in enumerate(baselines) if baseline.method == "nave"]
+    same = [other for other in same if baselines[index].n_clusters in (None, baselines[other].n_clusters)]
     first = same[0] if same else 0
-    return None if first == index else found[first]
+    return None if first == index else measurements[first]
 
 
-def lineup(
+def list_baselines(
     nave: Baseline,
     methods: Sequence[str],
-    clusters: Sequence[int],
+    n_clusters: Sequence[int],
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Baseline]:
-    """The contenders of a list of methods and numbers of clusters, NAVE first and the random control among them.
+    """Make the baselines of a list of methods and numbers of clusters, NAVE first and the random control among them.
 
-    nave: the encoder and the settings. options: further settings of other methods, by their names in
-    ``discovery.METHODS``. Methods that know no number of clusters come once.
+    Args:
+        nave: NAVE with its encoder and settings, which the others share.
+        methods: Their names. Methods that take no number of clusters come once.
+        n_clusters: The numbers of clusters.
+        options: Further settings of other methods, by their names in ``discovery.METHODS``.
+
+    Returns:
+        The baselines.
     """
-    more = options or {}
-    wanted = list(dict.fromkeys(["nave", *methods, CONTROL]))
-    several = [name for name in wanted if name == "nave" or name in MATCHED]
-    single = [name for name in wanted if name not in several]
-    made = [
-        replace(nave, clusters=k) if name == "nave" else of(nave, name, clusters=k, **more.get(name, {}))
+    options = options or {}
+    names = list(dict.fromkeys(["nave", *methods, CONTROL]))
+    several = [name for name in names if name == "nave" or name in MATCHED]
+    single = [name for name in names if name not in several]
+    baselines = [
+        replace(nave, n_clusters=k)
+        if name == "nave"
+        else derive_baseline(nave, name, n_clusters=k, **options.get(name, {}))
         for name in several
-        for k in clusters
+        for k in n_clusters
     ]
-    return made + [of(nave, name, **more.get(get_base_name(name), {})) for name in single]
+    return baselines + [derive_baseline(nave, name, **options.get(get_base_name(name), {})) for name in single]
 
 
-def of(nave: Baseline, name: str, *, clusters: int | None = None, **options: Any) -> Baseline:
-    """Another method with the same encoder (or device), size, seed and rules for candidates."""
+def derive_baseline(nave: Baseline, name: str, *, n_clusters: int | None = None, **options: Any) -> Baseline:
+    """Make another method with the same encoder (or device), size, seed and rules for candidates.
+
+    Args:
+        nave: NAVE with its encoder and settings.
+        name: The other method.
+        n_clusters: The number of clusters of the NAVE whose number of segments it takes.
+        **options: Its further settings.
+
+    Returns:
+        The baseline.
+    """
     encoder = None if get_base_name(name) in ALONE else nave.encoder
     if get_base_name(name) == "sam" and nave.encoder is not None:
         options = {"device": str(nave.encoder.device), **options}
-    return replace(nave, method=name, encoder=encoder, clusters=clusters, options=options)
+    return replace(nave, method=name, encoder=encoder, n_clusters=n_clusters, options=options)
+
+
+def make_nave(
+    model: Encoder | nn.Module | str,
+    n_clusters: Sequence[int],
+    layers: Sequence[str] | None,
+    grouping: str,
+    size: int | str,
+    random_state: int,
+    *,
+    min_area: int = 0,
+    border: int = 0,
+) -> Baseline:
+    """Make NAVE with an evaluation's settings.
+
+    Args:
+        model: An encoder, a network or a source string.
+        n_clusters: The numbers of clusters, of which it gets the first.
+        layers: Its layers; None for the model's own.
+        grouping: How it groups features.
+        size: Short side that the network sees.
+        random_state: The seed.
+        min_area: Segments of at most so many pixels are no candidates.
+        border: Pixels along the border that are taken away.
+
+    Returns:
+        The baseline.
+    """
+    options: dict[str, Any] = {"grouping": grouping} | ({} if layers is None else {"layers": list(layers)})
+    return Baseline("nave", as_encoder(model), n_clusters[0], options, size, min_area, border, random_state)
+
+
+def list_counts(n_clusters: int | Iterable[int]) -> tuple[int, ...]:
+    """List one or several numbers of clusters.
+
+    Args:
+        n_clusters: One, or several.
+
+    Returns:
+        All of them.
+
+    Raises:
+        UsageError: a number below 1, or none at all.
+    """
+    numbers = (n_clusters,) if isinstance(n_clusters, int) else tuple(n_clusters)
+    if not numbers or min(numbers) < 1:
+        raise UsageError(f"n_clusters takes whole numbers from 1 on, not {n_clusters}")
+    return numbers
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Check the names of methods before anything is read.
+
+    Args:
+        methods: Their names.
+
+    Raises:
+        UsageError: one is unknown, SAM without its folder, or there is none.
+    """
+    wrong = next((name for name in methods if get_base_name(name) not in METHODS or name in ("sam", "sam:")), None)
+    if wrong is not None or not methods:
+        known = ", ".join("sam:FOLDER" if name == "sam" else name for name in METHODS)
+        raise UsageError(f"a method is {known}, not {wrong or ''!r}{suggest_nearest(wrong or '', METHODS)}")
+
+
+def check_counts(**numbers: int | None) -> None:
+    """Check that numbers are at least 1.
+
+    Args:
+        **numbers: By the name of the parameter; None where there is none.
+
+    Raises:
+        UsageError: a number below 1.
+    """
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{name.replace('_', ' ')} is a number from 1 on, not {number}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from encoscope.errors import EncoscopeError
@@ -62,14 +61,6 @@ class MeasurementCache:
         plain = {name: _to_json(value) for name, value in values.items()}
         self._folder.append_entry({"id": identity, "values": plain})
         self._values[identity] = plain
-
-    def __enter__(self) -> MeasurementCache:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the block; every value is on disk already."""
 
 
 def _to_json(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What an experiment is asked, and what it answers: one table with its notes and pictures, written in every form."""
+"""What an experiment is requested to do, and its result: a table with notes and pictures, written in several forms."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ from encoscope.progress import Progress
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What a user asked of an experiment.
+    """What a user requests of an experiment.
 
-    models, datasets: as on the command line; empty ones leave the choice to the experiment. limit: at most so many
-    images (or units) of each dataset. load: keyword arguments for ``encoscope.load``. fresh: do not go on with what an
-    interrupted run has left in the cache.
+    Attributes:
+        models: As on the command line; empty to leave the choice to the experiment.
+        datasets: As on the command line; empty to leave the choice to the experiment.
+        limit: At most so many images (or units) of each dataset.
+        seed: Of everything random.
+        load: Keyword arguments for ``encoscope.load``.
+        options: The experiment's own settings, by name.
+        fresh: Start over instead of resuming an interrupted run.
+        progress: Shows bars on a terminal by default; True, False, or a callable.
     """
 
     models: tuple[str, ...] = ()
@@ -38,9 +44,16 @@ class EvaluationRequest:
     progress: Progress = None
 
     def settings(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """The options over the settings that an experiment has, by name with their defaults.
+        """Put the options in place of an experiment's defaults.
 
-        Raises UsageError for an option that is none of them, naming the nearest, and for text in a number's place.
+        Args:
+            defaults: All settings that the experiment has, with their defaults.
+
+        Returns:
+            All settings by name.
+
+        Raises:
+            UsageError: an option that is none of them, with the nearest name; text in a number's place.
         """
         wrong = next((name for name in self.options if name not in defaults), None)
         if wrong is not None:
@@ -55,12 +68,19 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished experiment.
+    """The table of a finished experiment.
 
-    rows: one mapping a row, with the same keys, in the order of the columns; values are text, numbers, intervals or
-    None. notes: what a reader must know to read the table rightly (stand-ins, settings a paper leaves open).
-    pictures: by file name without suffix. settings: all that shaped the numbers. skipped: images that were left out.
-    further: other tables, by name, below the first.
+    Attributes:
+        name: Of the experiment, and of the files.
+        title: Of the table.
+        rows: One mapping a row, with the same keys, in the order of the columns; values are text, numbers, intervals or
+            None.
+        notes: What a reader must know to read the table rightly (stand-ins, settings that a paper leaves open).
+        pictures: By file name without suffix.
+        settings: All that shaped the numbers.
+        seed: Of everything random.
+        skipped: Images that were left out.
+        further: Other tables, by name, below the first.
     """
 
     name: str
@@ -73,35 +93,52 @@ class Report:
     skipped: Sequence[SkippedImage] = ()
     further: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
-    def text(self) -> str:
-        """The table in columns for a terminal, title above and notes below."""
+    def to_text(self) -> str:
+        """Write the table in columns for a terminal, title above and notes below."""
         lines = [self.title, "", *_aligned(_cells(self.rows))]
         for name, rows in self.further.items():
             lines += ["", name, "", *_aligned(_cells(rows))]
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
 
-    def markdown(self, command: str | None = None) -> str:
-        """The table in Markdown, with the command that made it."""
-        made = [f"Made by `{command}`.", ""] if command else []
-        lines = [f"# {self.title}", "", *made, *_piped(_cells(self.rows)), ""]
+    def to_markdown(self, command: str | None = None) -> str:
+        """Write the table in Markdown.
+
+        Args:
+            command: The command that made it, to be named below the title.
+
+        Returns:
+            The page.
+        """
+        origin = [f"Made by `{command}`.", ""] if command else []
+        lines = [f"# {self.title}", "", *origin, *_piped(_cells(self.rows)), ""]
         for name, rows in self.further.items():
             lines += [f"## {name[:1].upper()}{name[1:]}", "", *_piped(_cells(rows)), ""]
         return "\n".join([*lines, *(f"- {note}" for note in self.notes), ""])
 
-    def document(self) -> results.Document:
-        """The envelope, ``results`` one entry a row; an interval is ``{"value", "low", "high", "level"}``."""
+    def to_dict(self) -> results.Document:
+        """Give the result document: an entry a row; an interval is ``{"value", "low", "high", "level"}``."""
         rows, *others = (
             [{key: _plain(value) for key, value in row.items()} for row in table]
             for table in (self.rows, *self.further.values())
         )
-        shaped = {**self.settings, "experiment": self.name, "notes": list(self.notes)}
-        made = results.envelope("results", rows, model=None, settings=shaped, seed=self.seed, skipped=self.skipped)
-        return made | {"further": dict(zip(self.further, others, strict=True))} if others else made
+        settings = {**self.settings, "experiment": self.name, "notes": list(self.notes)}
+        document = results.envelope(
+            "results", rows, model=None, settings=settings, seed=self.seed, skipped=self.skipped
+        )
+        return document | {"further": dict(zip(self.further, others, strict=True))} if others else document
 
-    def write(self, folder: str | os.PathLike[str], command: str | None = None) -> Path:
-        """Write NAME.json, NAME.csv, NAME-TABLE.csv of further tables, pictures, and NAME.md, whose path it gives."""
+    def save(self, folder: str | os.PathLike[str], command: str | None = None) -> Path:
+        """Write NAME.json, NAME.csv, NAME-TABLE.csv of further tables, the pictures, and NAME.md.
+
+        Args:
+            folder: Where; it is made if it is absent.
+            command: The command that made it, for NAME.md.
+
+        Returns:
+            The path of NAME.md.
+        """
         folder = Path(folder)
-        results.write(folder / f"{self.name}.json", self.document())
+        results.write(folder / f"{self.name}.json", self.to_dict())
         for more, rows in {"": self.rows, **{f"-{name}": rows for name, rows in self.further.items()}}.items():
             with (
                 results.atomic_write(folder / f"{self.name}{more}.csv") as temporary,
@@ -114,7 +151,7 @@ class Report:
                     writer.writerow([value for key, interval in columns for value in _values(row.get(key), interval)])
         page = folder / f"{self.name}.md"
         with results.atomic_write(page) as temporary:
-            temporary.write_text(self.markdown(command), encoding="utf-8")
+            temporary.write_text(self.to_markdown(command), encoding="utf-8")
         for name, picture in self.pictures.items():
             with results.atomic_write(folder / f"{name}.jpg") as temporary:
                 picture.convert("RGB").save(temporary, quality=88, optimize=True)

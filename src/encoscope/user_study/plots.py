@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from encoscope import plots
-from encoscope.evaluation.charts import image_of
+from encoscope.evaluation.charts import render_figure
 from encoscope.user_study.answer_key import TITLES
 from encoscope.user_study.responses import SCORES
 from encoscope.user_study.scoring import QUANTILES, PartResult, StudyScores
@@ -64,7 +64,7 @@ def _plot_summary(scores: StudyScores, colors: Colors) -> Image.Image:
         _draw_rows(axes, part, rows, colors)
         axes.set_title(TITLES[part.part], fontsize=11)
     figure.suptitle(f"{scores.participants} participant{'s' * (scores.participants != 1)}", fontsize=10)
-    return image_of(figure)
+    return render_figure(figure)
 
 
 def _plot_questions(part: PartResult, colors: Colors) -> Image.Image:
@@ -89,7 +89,7 @@ def _plot_questions(part: PartResult, colors: Colors) -> Image.Image:
         axes.text(0.005, top - 0.45, text, transform=axes.get_yaxis_transform(), **style)
     axes.set_ylim(rows[-1].y + 0.6, -0.6 - _GAP)
     axes.set_title(TITLES[part.part], fontsize=11)
-    return image_of(figure)
+    return render_figure(figure)
 
 
 def _draw_rows(axes: Axes, part: PartResult, rows: Sequence[_Row], colors: Colors) -> None:

@@ -89,7 +89,7 @@ class StudyScores:
     def to_dict(self) -> results.Document:
         """Give all tables as one result document."""
         entries = [
-            {"table": name, "title": report.title, "rows": report.document()["results"], "notes": list(report.notes)}
+            {"table": name, "title": report.title, "rows": report.to_dict()["results"], "notes": list(report.notes)}
             for name, report in self.tables.items()
         ]
         settings = {

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from encoscope.analysis.watermarks import mark, place
+from encoscope.analysis.watermarks import make_watermark, place_watermark
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images.caltech101 import LabelledImages
@@ -85,7 +85,7 @@ class Samples:
         self, index: int, kind: str, setting: Setting, seed: int
     ) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
         """One image with a mark at its own random place, and where that is."""
-        return place(self.pixels(index), mark(kind, setting.mark_side), (seed, self.ids[index]))
+        return place_watermark(self.pixels(index), make_watermark(kind, setting.mark_side), (seed, self.ids[index]))
 
 
 def samples(listed: LabelledImages, setting: Setting, *, limit: int | None = None) -> Samples:

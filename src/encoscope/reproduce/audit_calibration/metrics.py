@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from encoscope.analysis.audit import Association, Response
+from encoscope.analysis.audit import Association, CueResponse
 from encoscope.errors import UsageError
 from encoscope.metrics import Interval, auc_interval
 
@@ -70,7 +70,7 @@ def leave_out(
     return LeftOut(interval, right, 2 * len(groups), names, tuple(directions), tuple(thresholds))
 
 
-def figures(response: Response, ranked: Sequence[Association]) -> dict[str, float]:
+def figures(response: CueResponse, ranked: Sequence[Association]) -> dict[str, float]:
     """The audit's figures as numbers: excess over the control patch with a mark given, eta squared with labels only."""
     answers, control = response.answers, response.answers_control
     if answers is None or control is None or response.toward is None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from encoscope.analysis.audit import associations, labels_of, respond
+from encoscope.analysis.audit import measure_response, predict_labels, rank_associations
 from encoscope.encoder import Encoder
 from encoscope.images import LoadedImage, read_image
 from encoscope.reproduce.audit_calibration.classifiers import Condition, Samples, Setting, answers
@@ -75,12 +75,12 @@ def measure(
     """A network's answers without marks, with marks as learned and moved to the other classes; and its two audits."""
     looked = audited(found, pair, setting, asked, seed)
     labels = [found.photos.classes[found.photos.labels[index]] for index in looked.indices]
-    given = {"clusters": asked["clusters"], "seed": seed}
-    response = respond(encoder, looked.clean, pair.mark, share=setting.share, progress=False, **given)
-    ranked, nave = associations(encoder, looked.found, labels, permutations=asked["permutations"], **given)
+    given = {"n_clusters": asked["clusters"], "random_state": seed}
+    response = measure_response(encoder, looked.clean, pair.mark, share=setting.share, progress=False, **given)
+    ranked, nave = rank_associations(encoder, looked.found, labels, permutations=asked["permutations"], **given)
     flagged = next(item for item in ranked if item.kind == "cluster")
     inside = {
-        place: labels_of(nave, looked.found[place]) == flagged.index
+        place: predict_labels(nave, looked.found[place]) == flagged.index
         for place, mask in enumerate(looked.masks)
         if mask is not None
     }

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from encoscope.evaluation.charts import image_of
+from encoscope.evaluation.charts import render_figure
 from encoscope.plots import palette
 from encoscope.reproduce.audit_calibration.metrics import LeftOut
 
@@ -53,4 +53,4 @@ def strips(
     handles = [Line2D([], [], color=colours[name], marker="o", linestyle="none", label=name) for name in names]
     handles.append(Line2D([], [], color="grey", linestyle="--", label="the threshold from the other kinds"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
-    return image_of(figure)
+    return render_figure(figure)

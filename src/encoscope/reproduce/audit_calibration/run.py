@@ -25,7 +25,7 @@ from encoscope.analysis.watermarks import SEEN, UNSEEN
 from encoscope.errors import UsageError
 from encoscope.evaluation.measurement_cache import MeasurementCache
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.evaluation.runner import short
+from encoscope.evaluation.runner import shorten_dataset
 from encoscope.images import open_dataset
 from encoscope.metrics import bootstrap, bootstrap_difference
 from encoscope.plots import draw_contact_sheet
@@ -72,10 +72,8 @@ def run(request: EvaluationRequest) -> Report:
     shaped = {name: value for name, value in asked.items() if name not in ("marks", "seeds")}
     manifest = {"task": NAME, "version": __version__, "origin": origin, "seed": request.seed, **shaped}
     todo = [(pair, with_mark) for pair in everyone for with_mark in (True, False)]
-    with (
-        MeasurementCache(manifest, fresh=request.fresh) as journal,
-        track_steps(len(todo), "networks", request.progress) as count,
-    ):
+    journal = MeasurementCache(manifest, fresh=request.fresh)
+    with track_steps(len(todo), "networks", request.progress) as count:
         left = sum(journal.get(_identity(*one)) is None for one in todo)
         if left:
             _announce(found, setting, asked, left, len(todo))
@@ -142,7 +140,8 @@ def _report(
     networks = [_network(pair, way, measured[pair, way], found) for pair in everyone for way in (True, False)]
     return Report(
         NAME,
-        f"Does the audit tell networks that learned a mark from those that did not? ({short(request.datasets[0])})",
+        "Does the audit tell networks that learned a mark from those that did not? "
+        f"({shorten_dataset(request.datasets[0])})",
         [_row(name, judged[name], marked[name], unmarked[name]) for name in FIGURES],
         notes=_notes(asked, setting, found, everyone),
         pictures={

@@ -11,7 +11,7 @@ from PIL import Image
 
 from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import UsageError
-from encoscope.evaluation.charts import BarRow, bars
+from encoscope.evaluation.charts import BarRow, draw_bars
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon import Falcon
 from encoscope.metrics import bootstrap
@@ -126,7 +126,7 @@ def draw_shares(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
         The chart.
     """
     shown = [BarRow(row["of the features"], {"ours": row["ours"], "untrained": row["untrained"]}) for row in rows]
-    return bars(shown, "share of the features", limits=(0, 1))
+    return draw_bars(shown, "share of the features", limits=(0, 1))
 
 
 def _measure_untrained(

@@ -13,7 +13,7 @@ from encoscope import vlm
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.evaluation.runner import short
+from encoscope.evaluation.runner import shorten_dataset
 from encoscope.falcon import DescribedGroup, Description, Descriptions, Falcon
 from encoscope.falcon.selection import find_active
 from encoscope.falcon.spaces import Space
@@ -215,11 +215,11 @@ def build_report(
         The report.
     """
     other = choose_heldout_dataset(request.datasets)
-    tested = f"tested on {short(other)}" if other else "tested on a fifth of them"
+    tested = f"tested on {shorten_dataset(other)}" if other else "tested on a fifth of them"
     images = feature_space(falcon).fit
     provenance = [
-        f"{falcon.encoder.source}; {len(images.ids)} images of {short(request.datasets[0])}, {tested}; images and "
-        f"{len(falcon.captions_):,} captions by {falcon.vlm_.source}; preset {settings['preset']}.",
+        f"{falcon.encoder.source}; {len(images.ids)} images of {shorten_dataset(request.datasets[0])}, {tested}; "
+        f"images and {len(falcon.captions_):,} captions by {falcon.vlm_.source}; preset {settings['preset']}.",
         *([f"A stand-in: the paper shows {paper}."] if paper else []),
     ]
     return Report(

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from encoscope.errors import UsageError
-from encoscope.evaluation.charts import BarRow, bars
+from encoscope.evaluation.charts import BarRow, draw_bars
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon import Concept, Description, Falcon, Transfer, fit_transfer
 from encoscope.falcon.heldout import compute_auc, draw_derangement, find_strong_images
@@ -185,7 +185,7 @@ def draw_predictions(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
             continue
         label = f"{row['feature']}: {row['carried']}" if row["carried"] else row["feature"]
         shown.append(BarRow(label, {name: row[f"AUC {name}"] for name in ("carried", "own", "permuted")}))
-    return bars(shown, "AUC on photos that were kept for the test", limits=(0, 1), chance=0.5)
+    return draw_bars(shown, "AUC on photos that were kept for the test", limits=(0, 1), chance=0.5)
 
 
 def _number(value: float) -> float | None:

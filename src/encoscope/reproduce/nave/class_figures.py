@@ -18,7 +18,7 @@ from PIL import Image
 from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.evaluation.runner import short
+from encoscope.evaluation.runner import shorten_dataset
 from encoscope.images import LabelledImages, LoadedImage, open_dataset, read_image
 from encoscope.metrics import bootstrap
 from encoscope.nave import Nave, Segmentation, segment
@@ -224,9 +224,9 @@ def _report(
         columns = 4 if name == "nave-fig3" else 8
         pictures = {name: Image.fromarray(draw_contact_sheet(images, captions, columns, cell=160))}
     said = [
-        f"{found.name}: {len(found.photos)} photos of {short(request.datasets[0])}, {found.encoder.source}, Ward, K = "
-        f"{asked['clusters']} together; the paper has STL-10's birds and a ResNet-18 trained on STL-10. Uncovered: "
-        f"cluster {found.uncovered}"
+        f"{found.name}: {len(found.photos)} photos of {shorten_dataset(request.datasets[0])}, {found.encoder.source}, "
+        f"Ward, K = {asked['clusters']} together; the paper has STL-10's birds and a ResNet-18 trained on STL-10. "
+        f"Uncovered: cluster {found.uncovered}"
         + ("." if asked["cluster"] >= 0 else ", the most central of those in half the photos."),
     ]
     return Report(

@@ -18,7 +18,7 @@ from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.evaluation.runner import short
+from encoscope.evaluation.runner import shorten_dataset
 from encoscope.images import LoadedImage, collect_files, read_images
 from encoscope.metrics import bootstrap
 from encoscope.nave import Segmentation, segment
@@ -47,11 +47,15 @@ def fig1(request: EvaluationRequest) -> Report:
     if not weights:
         asked = {name: value for name, value in asked.items() if name not in ("sam", "points")}
     encoder = encoders(request, STAND_INS[:1], (WEIGHTS["ResNet50 ImageNet"],))[0]
-    nave = Baseline("nave", encoder, asked["clusters"], size=asked["size"], min_area=0, border=0, seed=request.seed)
-    others = [Baseline(name, min_area=0, border=0, seed=request.seed) for name in ("slic", "felzenszwalb", "random")]
+    nave = Baseline(
+        "nave", encoder, asked["clusters"], size=asked["size"], min_area=0, border=0, random_state=request.seed
+    )
+    others = [
+        Baseline(name, min_area=0, border=0, random_state=request.seed) for name in ("slic", "felzenszwalb", "random")
+    ]
     if weights:
         options = {"points": points, "device": str(encoder.device)}
-        others.append(Baseline(f"sam:{weights}", clusters=None, options=options))
+        others.append(Baseline(f"sam:{weights}", n_clusters=None, options=options))
     rows, cells = [], []
     shown = pictured(request, 3)
     with track_steps(len(shown), "photos", request.progress) as count:
@@ -318,7 +322,7 @@ def _report(
         name,
         f"NAVE, Fig. {name.removeprefix('nave-fig')}: {title}",
         rows,
-        [*notes, *stands, f"Photos: {', '.join(map(short, request.datasets))}."],
+        [*notes, *stands, f"Photos: {', '.join(map(shorten_dataset, request.datasets))}."],
         {name: Image.fromarray(sheet)},
         {"datasets": list(request.datasets), "limit": request.limit, **asked},
         request.seed,

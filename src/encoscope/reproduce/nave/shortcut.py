@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from encoscope.analysis.audit import following, jointly, labels_of
+from encoscope.analysis.audit import fit_joint_clusters, measure_following, predict_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
@@ -70,13 +70,13 @@ def run(request: EvaluationRequest) -> Report:
             else:
                 encoder = classifier(found, condition, setting, origin=request.datasets[0], fresh=request.fresh)
                 name = condition.name
-            nave = jointly(encoder, [*own.marked, *others.clean], CLUSTERS, request.seed)
+            nave = fit_joint_clusters(encoder, [*own.marked, *others.clean], CLUSTERS, request.seed)
             rows.append(
                 {"training": name, **_accuracies(encoder, own, others), **following_here_and_elsewhere(nave, own)}
             )
             for index in range(min(SHOWN, len(own.clean))):
                 for photo, how in ((own.clean[index], "without"), (own.marked[index], "with the mark")):
-                    pictures.append(draw_overlay(photo, labels_of(nave, photo)))
+                    pictures.append(draw_overlay(photo, predict_labels(nave, photo)))
                     captions.append(f"{name}: {how}")
             count(1)
     marked = found.photos.classes[0]
@@ -110,7 +110,7 @@ def following_here_and_elsewhere(nave: Nave, copies: Copies) -> dict[str, Interv
     """How much of the grouping follows the mark, and the same half an image away, where nothing was changed."""
     far = [np.roll(mask, (mask.shape[0] // 2, mask.shape[1] // 2), (0, 1)) for mask in copies.masks]
     return {
-        name: following(nave, copies.clean, copies.marked, masks, CLUSTERS)
+        name: measure_following(nave, copies.clean, copies.marked, masks, CLUSTERS)
         for name, masks in (("follows the mark", copies.masks), ("elsewhere", far))
     }
 

@@ -18,7 +18,15 @@ from encoscope.errors import UsageError
 from encoscope.evaluation import localization
 from encoscope.evaluation.baselines import CONTROL, MATCHED, Baseline
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.evaluation.runner import AnnotatedImage, MeasuredExample, difference, interval, run, short, unique
+from encoscope.evaluation.runner import (
+    AnnotatedImage,
+    Measurements,
+    compute_difference,
+    compute_interval,
+    drop_duplicates,
+    measure_images,
+    shorten_dataset,
+)
 from encoscope.images import SkippedImage, open_boxed_dataset
 from encoscope.reproduce.nave.published import NONE, SETS, STAND_INS, TABLES, WEIGHTS, NaveLine, Table
 
@@ -39,22 +47,22 @@ def table(number: int, request: EvaluationRequest) -> Report:
     models, extra = assign(asked, request.models)
     lines = [*asked.lines, *extra]
     settings = _settings(request)
-    read = {text: localization.examples(open_boxed_dataset(text), request.limit) for text in request.datasets}
+    read = {text: localization.list_boxed_images(open_boxed_dataset(text), request.limit) for text in request.datasets}
     bench = _Bench(models, settings, request)
     rows, shown = [], len(read) > 1
     for text, examples in read.items():
         for line in lines:
             row = _row(line, bench, text, examples)
-            rows.append(({"dataset": short(text)} if shown else {}) | row)
+            rows.append(({"dataset": shorten_dataset(text)} if shown else {}) | row)
     missing = [feature for feature in asked.features if feature not in models]
     return Report(
         f"nave-table{number}",
-        f"NAVE, Table {number}: {asked.title}" + ("" if shown else f" ({short(request.datasets[0])})"),
+        f"NAVE, Table {number}: {asked.title}" + ("" if shown else f" ({shorten_dataset(request.datasets[0])})"),
         rows,
         notes=_notes(request, bench, missing),
         settings={"datasets": list(request.datasets), "models": models, "limit": request.limit, **bench.settings},
         seed=request.seed,
-        skipped=unique(bench.skipped),
+        skipped=drop_duplicates(bench.skipped),
     )
 
 
@@ -100,7 +108,7 @@ class _Bench:
         self.refused: dict[str, str] = {}
         self.skipped: list[SkippedImage] = []
         self._encoders: dict[str, Encoder] = {}
-        self._measured: dict[tuple[str, str], MeasuredExample] = {}
+        self._measured: dict[tuple[str, str], Measurements] = {}
 
     def encoder(self, feature: str) -> Encoder:
         """The network that stands under a name."""
@@ -127,7 +135,7 @@ class _Bench:
             self.request.seed,
         )
 
-    def measure(self, line: NaveLine, method: str, text: str, examples: Sequence[AnnotatedImage]) -> MeasuredExample:
+    def measure(self, line: NaveLine, method: str, text: str, examples: Sequence[AnnotatedImage]) -> Measurements:
         """What a method makes of a dataset, each combination once; matched methods follow the row's NAVE."""
         feature = line.feature or next(iter(self.models))
         contender = self.contender(line, feature, method)
@@ -135,7 +143,7 @@ class _Bench:
         of = f"{self.models[feature]} {line.clusters} {dict(line.options)}"
         name = (text, f"{method} {of}")
         if name not in self._measured:
-            found = run(
+            found = measure_images(
                 localization.TASK,
                 contender,
                 examples,
@@ -170,10 +178,10 @@ def _row(line: NaveLine, bench: _Bench, text: str, examples: Sequence[AnnotatedI
         bench.refused[f"{line.label} on {row['model']}"] = str(error)
         return row
 
-    def of(one: MeasuredExample, select: str = line.select) -> np.ndarray:
-        return localization.corloc_of(one, select, score)
+    def of(one: Measurements, select: str = line.select) -> np.ndarray:
+        return localization.compute_corloc(one, select, score)
 
-    ours = interval(of(measured), seed)
+    ours = compute_interval(of(measured), seed)
     row |= {"ours": ours, "candidates": measured.mean("candidates"), "images": int((~np.isnan(of(measured))).sum())}
     if ours is not None and paper is not None:
         row["difference"] = round(ours.value - paper / 100, 3)
@@ -181,12 +189,12 @@ def _row(line: NaveLine, bench: _Bench, text: str, examples: Sequence[AnnotatedI
         row["border"] = _value(of(measured, "border"))
         if line.method != CONTROL:
             control = bench.measure(line, CONTROL, text, examples)
-            row |= {"random": _value(of(control)), "ours - random": difference(measured, control, of, seed)}
+            row |= {"random": _value(of(control)), "ours - random": compute_difference(measured, control, of, seed)}
     return row
 
 
 def _value(values: np.ndarray) -> float | None:
-    found = interval(values)
+    found = compute_interval(values)
     return None if found is None else found.value
 
 
@@ -223,7 +231,9 @@ def _notes(request: EvaluationRequest, bench: _Bench, missing: Sequence[str]) ->
         )
     others = [text for text in request.datasets if text.partition(":")[0] not in ("voc07", "voc12", "coco20k")]
     if others:
-        notes.append(f"The paper's figures are those on {SETS[2]}; {', '.join(map(short, others))} stands in for it.")
+        notes.append(
+            f"The paper's figures are those on {SETS[2]}; {', '.join(map(shorten_dataset, others))} stands in for it."
+        )
     notes += [f"{what} cannot run: {reason}" for what, reason in bench.refused.items()]
     if missing:
         notes.append(

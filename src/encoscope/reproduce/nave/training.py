@@ -15,11 +15,20 @@ from PIL import Image
 
 from encoscope.encoder import Encoder, load
 from encoscope.errors import MissingError, UsageError
-from encoscope.evaluation import localization, overlap
+from encoscope.evaluation import localization
+from encoscope.evaluation import mask_overlap as overlap
 from encoscope.evaluation.baselines import BORDER, CONTROL, MIN_AREA, Baseline
-from encoscope.evaluation.localization import corloc_of
+from encoscope.evaluation.localization import compute_corloc
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.evaluation.runner import Examples, MeasuredExample, Task, difference, interval, short, unique
+from encoscope.evaluation.runner import (
+    AnnotatedImages,
+    Measurements,
+    MeasuringTask,
+    compute_difference,
+    compute_interval,
+    drop_duplicates,
+    shorten_dataset,
+)
 from encoscope.images import LoadedImage, SkippedImage, open_boxed_dataset, read_images
 from encoscope.plots import draw_contact_sheet
 from encoscope.recipes.training import kept
@@ -81,7 +90,7 @@ def run(request: EvaluationRequest) -> Report:
         {"datasets": list(request.datasets), "models": _named(models), "limit": request.limit, **asked}
         | {"checkpoints": Path(str(asked["checkpoints"])).name},
         request.seed,
-        unique(_skipped(regions) + _skipped(objects)),
+        drop_duplicates(_skipped(regions) + _skipped(objects)),
         {"figure": colours},
     )
 
@@ -111,14 +120,14 @@ def stages(request: EvaluationRequest, checkpoints: str = "") -> dict[str, str]:
     return {"untrained": f"{ZOO}@untrained", **on_the_way, "trained": ZOO}
 
 
-_Found = Mapping[tuple[str, int], tuple[MeasuredExample, MeasuredExample]]
+_Found = Mapping[tuple[str, int], tuple[Measurements, Measurements]]
 
 
 def _measured(
     encoders: Mapping[str, Encoder],
     clusters: Sequence[int],
-    images: Examples | None,
-    task: Task,
+    images: AnnotatedImages | None,
+    task: MeasuringTask,
     settings: Mapping[str, Any],
     request: EvaluationRequest,
 ) -> _Found:
@@ -127,9 +136,11 @@ def _measured(
         return {}
     found = {}
     for name, encoder in encoders.items():
-        ours = [Baseline("nave", encoder, k, seed=request.seed, **settings) for k in clusters]
-        random = [Baseline(CONTROL, None, k, seed=request.seed, **settings) for k in clusters]
-        all_of_it = localization.measure([*ours, *random], images, task, fresh=request.fresh, progress=request.progress)
+        ours = [Baseline("nave", encoder, k, random_state=request.seed, **settings) for k in clusters]
+        random = [Baseline(CONTROL, None, k, random_state=request.seed, **settings) for k in clusters]
+        all_of_it = localization.measure_baselines(
+            [*ours, *random], images, task, fresh=request.fresh, progress=request.progress
+        )
         for place, k in enumerate(clusters):
             found[name, k] = (all_of_it[place], all_of_it[len(clusters) + place])
     return found
@@ -139,28 +150,28 @@ def _compared(what: str, found: _Found, place: tuple[str, int], last: tuple[str,
     """A measure, and its paired differences to the last network and to random parts."""
     ours, random = found[place]
     return {
-        what: interval(of(ours), seed),
-        f"{what} - {last[0]}": None if place == last else difference(ours, found[last][0], of, seed),
-        f"{what} - random": difference(ours, random, of, seed),
+        what: compute_interval(of(ours), seed),
+        f"{what} - {last[0]}": None if place == last else compute_difference(ours, found[last][0], of, seed),
+        f"{what} - random": compute_difference(ours, random, of, seed),
     }
 
 
-def _miou(found: MeasuredExample) -> np.ndarray:
+def _miou(found: Measurements) -> np.ndarray:
     return found.array("miou")
 
 
-def _corloc(found: MeasuredExample) -> np.ndarray:
-    return corloc_of(found, "outer", "outer")
+def _corloc(found: Measurements) -> np.ndarray:
+    return compute_corloc(found, "outer", "outer")
 
 
-def _data(request: EvaluationRequest) -> tuple[Examples | None, Examples | None]:
+def _data(request: EvaluationRequest) -> tuple[AnnotatedImages | None, AnnotatedImages | None]:
     """The photos with masks and those with boxes, of those named."""
     masked, with_boxes = None, None
     for text in request.datasets:
-        if overlap.has_masks(text):
-            masked = overlap.masks(text, request.limit)
+        if overlap.is_panoptic(text):
+            masked = overlap.open_panoptic(text, request.limit)
         else:
-            with_boxes = localization.examples(open_boxed_dataset(text), request.limit)
+            with_boxes = localization.list_boxed_images(open_boxed_dataset(text), request.limit)
     if masked is None and with_boxes is None:
         raise UsageError(f"{NAME} needs --dataset: photos with masks, coco:IMAGES#PANOPTIC.json, with boxes, or both")
     return masked, with_boxes
@@ -213,7 +224,7 @@ def _notes(models: Mapping[str, str], asked: Mapping[str, Any], request: Evaluat
         "parts, photo by photo.",
         f"Picture: every pixel the mean colour of its part, over {asked['runs']} explanations, K = 5 and 10 (Fig. 4); "
         "figure: mean adjusted Rand index between these explanations.",
-        f"Photos: {', '.join(map(short, request.datasets))}.",
+        f"Photos: {', '.join(map(shorten_dataset, request.datasets))}.",
     ]
     if not request.models:
         notes.append(

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from encoscope.evaluation.report import Report
-from encoscope.evaluation.runner import short
+from encoscope.evaluation.runner import shorten_dataset
 from encoscope.images import LoadedImage
 from encoscope.plots import to_rgb
 from encoscope.probing import Patch
@@ -92,6 +92,6 @@ def _provenance(benches: Mapping[str, Bench]) -> list[str]:
             "with ImageNet's images."
         )
     other = choose_heldout_dataset(bench.request.datasets)
-    against = f"compared with images of {short(other)}" if other else "compared with the same images"
-    notes.append(f"Visualizations from images of {short(bench.references)}, {against}.")
+    against = f"compared with images of {shorten_dataset(other)}" if other else "compared with the same images"
+    notes.append(f"Visualizations from images of {shorten_dataset(bench.references)}, {against}.")
     return notes

@@ -1,0 +1,426 @@
+"""Do segments follow the things in an image? Agreement with COCO's panoptic masks, beside controls.
+
+Segments have no names, so each is given the category that it shares most pixels with, with the image's own mask at
+hand: an oracle, fair only as a comparison at the same number of segments. One clustering of all images together
+(``evaluate_joint_overlap``) is named once for all of them, which is the usual unsupervised score.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from torch import nn
+
+from encoscope.encoder import Encoder, untrained_copy
+from encoscope.errors import ImageError, MissingError, UsageError
+from encoscope.evaluation.baselines import Baseline
+from encoscope.evaluation.localization import (
+    check_counts,
+    check_methods,
+    find_counterpart,
+    list_baselines,
+    list_counts,
+    make_nave,
+    measure_baselines,
+)
+from encoscope.evaluation.report import Report
+from encoscope.evaluation.result import Evaluation
+from encoscope.evaluation.runner import (
+    AnnotatedImage,
+    AnnotatedImages,
+    MeasuringTask,
+    compute_difference,
+    drop_duplicates,
+    shorten_dataset,
+)
+from encoscope.images import LoadedImage, SkippedImage, collect_files, read_images
+from encoscope.images.panoptic import VOID, read_panoptic
+from encoscope.metrics import (
+    Interval,
+    ari,
+    assign_hungarian,
+    assign_many_to_one,
+    bootstrap,
+    boundary_score,
+    compute_ious,
+    count_overlap,
+    foreground_ari,
+    image_miou,
+    nmi,
+    undersegmentation_error,
+)
+from encoscope.nave import Nave
+from encoscope.progress import Progress
+
+MEASURES = (
+    "miou",
+    "hungarian",
+    "ari",
+    "nmi",
+    "foreground ari",
+    "boundary f",
+    "boundary recall",
+    "undersegmentation",
+)
+NOTES = (
+    "miou: mean IoU with the image's categories, each segment named by its majority; hungarian: one segment a "
+    "category. Both name segments with the image's own mask at hand (an oracle). ari, nmi: agreement of the two "
+    "partitions; foreground ari: over countable things only; boundary f, recall: ends within 2 pixels; "
+    "undersegmentation: lower is better.",
+    "slic, felzenszwalb, random and grid have as many segments as NAVE has clusters. untrained: the same network "
+    "without training. [95 % bootstrap interval over images]; difference: of the mIoU to NAVE with as many clusters.",
+)
+UNTRAINED = "nave, untrained"
+
+
+def overlap(
+    model: Encoder | nn.Module | str,
+    dataset: str,
+    *,
+    n_clusters: int | Sequence[int] = 5,
+    methods: Sequence[str] = ("nave",),
+    joint: bool = False,
+    limit: int | None = None,
+    layers: Sequence[str] | None = None,
+    grouping: str = "kmeans",
+    size: int | str = "model",
+    n_points: int = 32,
+    random_state: int = 0,
+    fresh: bool = False,
+    progress: Progress = None,
+) -> Evaluation:
+    """Measure whether segments follow the things in images: mIoU, ARI, NMI and boundaries against panoptic masks.
+
+    Segments are named with each image's own mask at hand (an oracle), so random segments and the untrained network
+    stand beside them. An interrupted run resumes.
+
+    Args:
+        model: An encoder, a network or a source string.
+        dataset: Images with panoptic masks: coco:IMAGES#PANOPTIC.json.
+        n_clusters: NAVE's K, one or several.
+        methods: As for ``corloc``.
+        joint: One clustering of all images, whose clusters are named once for all of them; with NAVE alone, by k-means
+            or Ward.
+        limit: Only the first so many images.
+        layers: NAVE's layers; by default the model's.
+        grouping: How NAVE groups features: "kmeans", "ward", "pca".
+        size: Short side that the network sees: "native", "model", or pixels.
+        n_points: Of sam: prompts on a side of its grid over the image.
+        random_state: The seed.
+        fresh: Start over instead of resuming an interrupted run.
+        progress: Shows bars on a terminal by default; True, False, or a callable.
+
+    Returns:
+        The table, to print, save or plot.
+
+    Raises:
+        UsageError: a dataset without masks, or settings that cannot be.
+        MissingError: files that are absent.
+    """
+    check_methods(methods)
+    check_counts(limit=limit, n_points=n_points)
+    if joint and (set(methods) != {"nave"} or grouping == "pca"):
+        raise UsageError("joint goes with the method nave alone, by k-means or ward")
+    numbers, images = list_counts(n_clusters), open_panoptic(dataset, limit)
+    nave = make_nave(model, numbers, layers, grouping, size, random_state)
+    if joint:
+        options = {k: v for k, v in nave.segment_options().items() if k not in ("n_clusters", "random_state")}
+        report = evaluate_joint_overlap(
+            nave.network, images, numbers, options=options, fresh=fresh, seed=random_state, progress=progress
+        )
+    else:
+        baselines = list_baselines(nave, methods, numbers, {"sam": {"points": n_points}})
+        report = evaluate_overlap(baselines, images, dataset, fresh=fresh, seed=random_state, progress=progress)
+    entries = [make_entry(row, dataset) for row in report.rows]
+    return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit})
+
+
+@dataclass(frozen=True)
+class PanopticImages:
+    """Images with panoptic masks, read again at every pass, one at a time.
+
+    Each image's annotation is ``[3, height, width]``: category, segment, and number of a countable thing (0 for the
+    rest); -1 where nothing is annotated.
+
+    Attributes:
+        images: The folder of images.
+        annotations: The JSON file.
+        limit: Only the first so many images.
+    """
+
+    images: Path
+    annotations: Path
+    limit: int | None = None
+
+    def __len__(self) -> int:
+        count = len(json.loads(self.annotations.read_text(encoding="utf-8"))["annotations"])
+        return count if self.limit is None else min(count, self.limit)
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        readers = (read_panoptic(self.images, self.annotations, kind) for kind in ("category", "segment"))
+        for categories, segments in islice(zip(*readers, strict=True), self.limit):
+            things = np.where(np.isin(segments.labels, list(segments.things)), segments.labels + 1, 0)
+            things[segments.labels == VOID] = VOID
+            yield AnnotatedImage(categories.path, np.stack([categories.labels, segments.labels, things]))
+
+
+def open_panoptic(text: str, limit: int | None = None) -> PanopticImages:
+    """Open the images of ``coco:IMAGES#PANOPTIC.json``.
+
+    Args:
+        text: The dataset string.
+        limit: Only the first so many images.
+
+    Returns:
+        The images with their masks.
+
+    Raises:
+        UsageError: another string.
+        MissingError: files that are absent.
+    """
+    name, _, rest = text.partition(":")
+    folder, separator, annotations = rest.rpartition("#")
+    if name != "coco" or not separator or not folder:
+        raise UsageError(f"{text!r} has no masks: name images with panoptic masks, coco:IMAGES#PANOPTIC.json")
+    images = PanopticImages(Path(folder), Path(annotations), limit)
+    if not images.images.is_dir():
+        raise MissingError(f"no folder of COCO images at {folder}; they are had at https://cocodataset.org")
+    next(iter(images), None)  # what is wrong with the files is said now
+    return images
+
+
+def is_panoptic(text: str) -> bool:
+    """Say whether a dataset string names panoptic annotations.
+
+    Args:
+        text: The dataset string.
+
+    Returns:
+        Whether it is coco:IMAGES#JSON, and the file holds panoptic masks.
+    """
+    file = Path(text.rpartition("#")[2])
+    if not text.startswith("coco:") or not file.is_file():
+        return False
+    try:
+        return any("segments_info" in entry for entry in json.loads(file.read_text(encoding="utf-8"))["annotations"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def open_images(text: str, limit: int | None = None) -> AnnotatedImages:
+    """Open the images of a dataset or a folder, with masks where it has them.
+
+    Args:
+        text: The dataset string or folder.
+        limit: Only the first so many images.
+
+    Returns:
+        The images.
+
+    Raises:
+        MissingError: files that are absent.
+    """
+    if is_panoptic(text):
+        return open_panoptic(text, limit)
+    return [AnnotatedImage(path) for path in collect_files(text)[:limit]]
+
+
+def measure_overlap(
+    baseline: Baseline, image: LoadedImage, annotation: np.ndarray, n_segments: int | None
+) -> Mapping[str, Any]:
+    """Measure one image.
+
+    Args:
+        baseline: The method.
+        image: The image.
+        annotation: As ``PanopticImages`` gives it.
+        n_segments: For a matched method.
+
+    Returns:
+        All measures, NaN where one has no meaning, and the number of segments.
+
+    Raises:
+        ImageError: a mask of another size.
+    """
+    segments = baseline(image, n_segments)
+    category, segment, thing = (plane.astype(np.int64) for plane in annotation)
+    if segments.labels.shape != category.shape:
+        raise ImageError(f"{image.path}: the mask has {category.shape} pixels, the image {segments.labels.shape}")
+    ends = boundary_score(segments.labels, segment, void=VOID)
+    return {
+        "segments": segments.count,
+        "miou": image_miou(segments.labels, category, "many-to-one", void=VOID),
+        "hungarian": image_miou(segments.labels, category, "hungarian", void=VOID),
+        "ari": ari(segments.labels, category, void=VOID),
+        "nmi": nmi(segments.labels, category, void=VOID),
+        "foreground ari": foreground_ari(segments.labels, thing, void=VOID),
+        "boundary f": ends.f,
+        "boundary recall": ends.recall,
+        "undersegmentation": undersegmentation_error(segments.labels, segment, void=VOID),
+    }
+
+
+TASK = MeasuringTask("overlap", measure_overlap, count="segments")
+
+
+def evaluate_overlap(
+    baselines: Sequence[Baseline],
+    images: AnnotatedImages,
+    dataset: str,
+    *,
+    fresh: bool = False,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Report:
+    """Make the table of ``overlap``: a row for each baseline, and for NAVE on the untrained network where there is one.
+
+    Args:
+        baselines: The methods.
+        images: Images with panoptic masks.
+        dataset: Their name, for the title.
+        fresh: Start over.
+        seed: Of the bootstrap and the untrained copy.
+        progress: Shows bars on a terminal by default; True, False, or a callable.
+
+    Returns:
+        The table.
+    """
+    everyone, names, notes = add_untrained(baselines, seed)
+    measurements = measure_baselines(everyone, images, TASK, fresh=fresh, progress=progress)
+    rows = []
+    for index, (baseline, name, measured) in enumerate(zip(everyone, names, measurements, strict=True)):
+        row: dict[str, Any] = {"method": name, "clusters": baseline.n_clusters}
+        row |= {measure: measured.interval(measure, seed) for measure in MEASURES}
+        row["difference"] = None
+        other = find_counterpart(everyone, measurements, index)
+        if other is not None:
+            row["difference"] = compute_difference(measured, other, lambda values: values.array("miou"), seed)
+        rows.append(row | {"segments": measured.mean("segments"), "images": len(measured)})
+    skipped = drop_duplicates(item for measured in measurements for item in measured.skipped)
+    title = f"Do segments follow the things in an image? {shorten_dataset(dataset)}"
+    return Report("overlap", title, rows, [*NOTES, *notes], seed=seed, skipped=skipped)
+
+
+def add_untrained(baselines: Sequence[Baseline], seed: int) -> tuple[list[Baseline], list[str], list[str]]:
+    """Add NAVE on the untrained network to baselines.
+
+    Args:
+        baselines: The methods.
+        seed: Of the random weights.
+
+    Returns:
+        The baselines with those on the untrained network after them, all their names, and a note where the network has
+        no untrained copy.
+    """
+    everyone, names = list(baselines), [baseline.name for baseline in baselines]
+    ours = [baseline for baseline in baselines if baseline.method == "nave"]
+    if not ours or ours[0].network.source.endswith("@untrained"):
+        return everyone, names, []
+    try:
+        copy = untrained_copy(ours[0].network, random_state=seed)
+    except UsageError as error:
+        return everyone, names, [str(error)]
+    everyone += [replace(baseline, encoder=copy) for baseline in ours]
+    return everyone, names + [UNTRAINED] * len(ours), []
+
+
+def evaluate_joint_overlap(
+    encoder: Encoder,
+    images: PanopticImages,
+    n_clusters: Sequence[int],
+    *,
+    options: Mapping[str, Any] | None = None,
+    fresh: bool = False,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Report:
+    """Cluster all images together and name the clusters once: mIoU over all categories, beside the untrained network.
+
+    Args:
+        encoder: The network.
+        images: Images with panoptic masks.
+        n_clusters: The numbers of clusters.
+        options: Further settings of ``Nave``.
+        fresh: Start over.
+        seed: Of clusters, bootstrap and the untrained copy.
+        progress: Shows bars on a terminal by default; True, False, or a callable.
+
+    Returns:
+        The table. Its intervals are over images, with clusters named again in each resample.
+    """
+    everyone, names, notes = add_untrained([Baseline("nave", encoder)], seed)
+    paths, present = [], set()
+    for example in images:
+        paths.append(str(example.path))
+        present |= set(np.unique(example.annotation[0]).tolist())
+    categories = np.array(sorted(present - {VOID}))
+    rows, skipped = [], []
+    for baseline, name in zip(everyone, names, strict=True):
+        for k in n_clusters:
+            nave = Nave(baseline.network, n_clusters=k, random_state=seed, progress=progress, **(options or {}))
+            nave.fit(paths, fresh=fresh)
+            stream = nave.predict_stream(read_images(paths, channels=baseline.network.preprocess.channels))
+            tables = []
+            for example, result in zip(images, stream, strict=True):
+                if isinstance(result, SkippedImage):
+                    skipped.append(result)
+                    continue
+                tables.append(_count(result[1].labels, example.annotation[0], categories, k))
+            counted = np.stack(tables)
+            row: dict[str, Any] = {"method": f"{name}, joint", "clusters": k}
+            row |= {
+                "miou": _bootstrap_miou(counted, assign_many_to_one, seed),
+                "hungarian": _bootstrap_miou(counted, assign_hungarian, seed),
+                "images": len(tables),
+            }
+            rows.append(row)
+    notes = [
+        "One clustering of all images, each cluster named once, by majority (miou) or one to one (hungarian): mean IoU "
+        f"over {len(categories)} categories. untrained: the same network without training.",
+        *notes,
+    ]
+    title = "Do clusters of all images together follow categories?"
+    return Report("overlap", title, rows, notes, seed=seed, skipped=drop_duplicates(skipped))
+
+
+def _count(
+    labels: np.ndarray, annotation: np.ndarray, categories: np.ndarray, k: int
+) -> Int64[np.ndarray, "k categories"]:
+    dense = np.where(annotation == VOID, VOID, np.searchsorted(categories, annotation))
+    return count_overlap(labels.astype(np.int64), dense, sizes=(k, len(categories)), void=VOID)
+
+
+def _bootstrap_miou(tables: np.ndarray, assign: Callable[[np.ndarray], np.ndarray], seed: int) -> Interval:
+    def miou(drawn: np.ndarray) -> float:
+        table = tables[drawn.astype(np.int64)].sum(0)
+        return float(np.nanmean(compute_ious(table, assign(table))))
+
+    return bootstrap(np.arange(len(tables), dtype=np.float64), miou, resamples=200, seed=seed)
+
+
+def make_entry(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """Turn a row into an entry of a result document.
+
+    Args:
+        row: The row.
+        dataset: The dataset.
+
+    Returns:
+        The entry: measures are numbers, with their intervals beside them.
+    """
+    intervals = {name: value for name, value in row.items() if isinstance(value, Interval) and name != "difference"}
+    change = row.get("difference")
+    return {
+        "dataset": dataset,
+        **{name: value for name, value in row.items() if name not in intervals and name != "difference"},
+        "measures": {name: value.value for name, value in intervals.items()},
+        "intervals": {name: [value.low, value.high] for name, value in intervals.items()},
+        "difference": None if change is None else {"value": change.value, "interval": [change.low, change.high]},
+    }

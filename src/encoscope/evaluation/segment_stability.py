@@ -1,0 +1,126 @@
+"""Would a segmentation come out again? Agreement over k-means starts, the mirrored image and crops, over a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from encoscope.encoder import Encoder
+from encoscope.errors import UsageError
+from encoscope.evaluation.baselines import Baseline
+from encoscope.evaluation.localization import check_counts, list_counts, make_nave, measure_baselines
+from encoscope.evaluation.mask_overlap import add_untrained, make_entry, open_images
+from encoscope.evaluation.report import Report
+from encoscope.evaluation.result import Evaluation
+from encoscope.evaluation.runner import AnnotatedImages, MeasuringTask, drop_duplicates, shorten_dataset
+from encoscope.images import LoadedImage
+from encoscope.nave.stability import measure_stability
+from encoscope.progress import Progress
+
+MEASURES = ("starts", "least", "flip", "crops")
+NOTES = (
+    "Adjusted Rand index, 1 the same, 0 chance. starts: mean over pairs of k-means starts; least: over the pairs of an "
+    "image; flip: with the mirrored image, mirrored back; crops: with four corner crops of 0.8 of the side. untrained: "
+    "the same network without training. What agrees may still be wrong. [95 % bootstrap interval over images]",
+)
+
+
+def stability(
+    model: Encoder | nn.Module | str,
+    dataset: str,
+    *,
+    n_clusters: int | Sequence[int] = 5,
+    runs: int = 5,
+    limit: int | None = None,
+    layers: Sequence[str] | None = None,
+    grouping: str = "kmeans",
+    size: int | str = "model",
+    random_state: int = 0,
+    fresh: bool = False,
+    progress: Progress = None,
+) -> Evaluation:
+    """Measure whether a segmentation would come out again: from other starts, of the mirrored image, of crops.
+
+    Agreement is the adjusted Rand index. The untrained network stands beside it. An interrupted run resumes.
+
+    Args:
+        model: An encoder, a network or a source string.
+        dataset: A folder of images, or a dataset such as caltech101:ROOT#test.
+        n_clusters: NAVE's K, one or several.
+        runs: k-means starts that are compared, at least 2.
+        limit: Only the first so many images.
+        layers: NAVE's layers; by default the model's.
+        grouping: How NAVE groups features: "kmeans", "ward", "pca".
+        size: Short side that the network sees: "native", "model", or pixels.
+        random_state: The seed.
+        fresh: Start over instead of resuming an interrupted run.
+        progress: Shows bars on a terminal by default; True, False, or a callable.
+
+    Returns:
+        The table, to print, save or plot.
+
+    Raises:
+        UsageError: settings that cannot be.
+        MissingError: files that are absent.
+    """
+    check_counts(limit=limit)
+    if runs < 2:
+        raise UsageError(f"runs is a number from 2 on, not {runs}")
+    numbers, images = list_counts(n_clusters), open_images(dataset, limit)
+    nave = make_nave(model, numbers, layers, grouping, size, random_state)
+    baselines = [replace(nave, n_clusters=k) for k in numbers]
+    report = evaluate_stability(
+        baselines, images, dataset, runs=runs, fresh=fresh, seed=random_state, progress=progress
+    )
+    entries = [make_entry(row, dataset) for row in report.rows]
+    return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit, "runs": runs})
+
+
+def evaluate_stability(
+    baselines: Sequence[Baseline],
+    images: AnnotatedImages,
+    dataset: str,
+    *,
+    runs: int = 5,
+    fresh: bool = False,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Report:
+    """Make the table of ``stability``: a row for each NAVE among the baselines, and for its untrained copy.
+
+    Args:
+        baselines: The methods.
+        images: The images.
+        dataset: Their name, for the title.
+        runs: k-means starts that are compared, at least 2.
+        fresh: Start over.
+        seed: Of the bootstrap and the untrained copies.
+        progress: Shows bars on a terminal by default; True, False, or a callable.
+
+    Returns:
+        The table.
+    """
+    everyone, names, notes = add_untrained([baseline for baseline in baselines if baseline.method == "nave"], seed)
+
+    def measure(
+        baseline: Baseline, image: LoadedImage, annotation: np.ndarray, n_segments: int | None
+    ) -> Mapping[str, Any]:
+        measured = measure_stability(baseline.network, image, runs=runs, **baseline.segment_options())
+        starts, crops = float(measured.starts.mean()), float(measured.crops.mean())
+        return {"starts": starts, "least": float(measured.starts.min()), "flip": measured.flip, "crops": crops}
+
+    task = MeasuringTask("stability", measure, settings={"runs": runs})
+    measurements = measure_baselines(everyone, images, task, fresh=fresh, progress=progress)
+    rows = [
+        {"method": name, "clusters": baseline.n_clusters}
+        | {value: measured.interval(value, seed) for value in MEASURES}
+        | {"images": len(measured)}
+        for baseline, name, measured in zip(everyone, names, measurements, strict=True)
+    ]
+    skipped = drop_duplicates(item for measured in measurements for item in measured.skipped)
+    title = f"Would a segmentation come out again? {shorten_dataset(dataset)}"
+    return Report("stability", title, rows, [*NOTES, *notes], {}, {"runs": runs}, seed, skipped)
