@@ -14,6 +14,8 @@ from encoscope._version import __version__
 
 if TYPE_CHECKING:
     from encoscope import evaluation
+    from encoscope.analysis.concepts import VisualizedConcepts, concepts
+    from encoscope.craft import ConceptBank, Craft
     from encoscope.encoder import Encoder, load
     from encoscope.falcon import Description, Falcon, describe
     from encoscope.nave import Nave, Segmentation, segment
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from encoscope.vital import Visualization, Vital, visualize
 
 _HOMES = {
+    "ConceptBank": "encoscope.craft",
+    "Craft": "encoscope.craft",
     "Description": "encoscope.falcon",
     "Encoder": "encoscope.encoder",
     "Falcon": "encoscope.falcon",
@@ -33,6 +37,8 @@ _HOMES = {
     "Unit": "encoscope.units",
     "Visualization": "encoscope.vital",
     "Vital": "encoscope.vital",
+    "VisualizedConcepts": "encoscope.analysis.concepts",
+    "concepts": "encoscope.analysis.concepts",
     "controls": "encoscope.nave.controls:compute_controls",
     "describe": "encoscope.falcon",
     "evaluation": "encoscope.evaluation",
@@ -44,6 +50,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "ConceptBank",
+    "Craft",
     "Description",
     "Encoder",
     "Falcon",
@@ -52,8 +60,10 @@ __all__ = [
     "Segmentation",
     "Unit",
     "Visualization",
+    "VisualizedConcepts",
     "Vital",
     "__version__",
+    "concepts",
     "controls",
     "describe",
     "evaluation",

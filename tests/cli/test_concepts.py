@@ -41,7 +41,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-ARGUMENTS = ["concepts", "class:cat", "--model", MODEL, "--references", "photos", "--number", "2", "--layer", "1"]
+ARGUMENTS = ["concepts", "class:cat", "--model", MODEL, "--references", "photos", "--concepts", "2", "--layer", "1"]
 
 
 def test_directions_patches_and_pictures(here, capsys) -> None:
@@ -75,7 +75,7 @@ def test_pictures_with_and_without_relevance(here) -> None:
 
 def test_without_pictures(here, capsys) -> None:
     (here / "photos" / "cat" / "broken.png").write_bytes(b"?")
-    assert run([*ARGUMENTS, "--no-pictures"]) == 1
+    assert run([*ARGUMENTS, "--no-visualizations"]) == 1
     said = capsys.readouterr()
     assert "2 concepts of class:cat from 4 images: concepts/sheet.png" in said.out
     assert "1@concepts/concept-1.npy" in said.out
@@ -89,7 +89,7 @@ def test_without_pictures(here, capsys) -> None:
     [
         (["--layer", "0.0"], 2, "negative activations"),
         (["--samples", "12"], 2, "samples is a power of two"),
-        (["--steps", "0"], 2, "--steps takes a number from 1 on"),
+        (["--steps", "0"], 2, "steps is a number from 1 on"),
         (["--references", "nowhere"], 3, "no such file or folder"),
     ],
 )

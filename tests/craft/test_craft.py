@@ -101,7 +101,9 @@ def test_shares_are_non_negative_least_squares() -> None:
 
 @pytest.mark.parametrize("layer", ["0.4", "0.2"])
 def test_concepts_equal_the_literal_steps(encoder, folder, layer) -> None:
-    bank = find_concepts(encoder, "class:cup", folder, number=3, layer=layer, patch=16, samples=8, crops=4, seed=2)
+    bank = find_concepts(
+        encoder, "class:cup", folder, n_concepts=3, layer=layer, patch_size=16, n_samples=8, n_crops=4, random_state=2
+    )
     files = sorted((folder / "Cup").iterdir(), key=file_id)
     assert bank.images == tuple(map(file_id, files))
     activations = oracle.patch_activations(encoder.module, layer, files, 32, 16, 12, MEAN, STD)
@@ -140,7 +142,7 @@ def test_concepts_equal_the_literal_steps(encoder, folder, layer) -> None:
 
 
 def test_the_estimate_agrees_with_the_closed_form(encoder, folder, monkeypatch) -> None:
-    bank = find_concepts(encoder, "class:tree", folder, number=3, layer="0.4", patch=16)
+    bank = find_concepts(encoder, "class:tree", folder, n_concepts=3, layer="0.4", patch_size=16)
     pixels = encoder.prepare(sorted((folder / "tree").iterdir())[:2]).pixels
     exact = compute_importances(encoder, pixels, "0.4", bank.directions, 2)
     monkeypatch.setattr(importance_module, "_head_alone", lambda *arguments: None)
@@ -151,7 +153,7 @@ def test_the_estimate_agrees_with_the_closed_form(encoder, folder, monkeypatch) 
 
 
 def test_a_bank_comes_back_and_its_directions_are_units(encoder, folder, tmp_path) -> None:
-    bank = find_concepts(encoder, "class:cup", folder, number=2, layer="0.4", patch=16, samples=4)
+    bank = find_concepts(encoder, "class:cup", folder, n_concepts=2, layer="0.4", patch_size=16, n_samples=4)
     bank.save(tmp_path / "bank", [{"picture": "a.png"}, {"picture": "b.png"}])
     again = ConceptBank.load(tmp_path / "bank")
     for name in ("unit", "layer", "error", "images", "model", "settings", "seed", "notes", "skipped"):
@@ -179,28 +181,28 @@ def test_a_bank_comes_back_and_its_directions_are_units(encoder, folder, tmp_pat
         (["0.4:1"], {}, UsageError, "concepts are those of a class, such as class:0, not of 0.4:1"),
         (["class:cat"], {}, MissingError, "no image of the references is labelled 'cat'"),
         (["class:cup"], {"layer": "0.3"}, UsageError, r"layer '0\.3' gives negative activations .*ends in a ReLU"),
-        (["class:cup"], {"number": 99}, EncoscopeError, "99 concepts take at least 99 patches, and there are 24"),
-        (["class:cup"], {"number": 30}, EncoscopeError, "concepts are in these patches|concepts take"),
-        (["class:cup"], {"samples": 20}, UsageError, "samples is a power of two"),
-        (["class:cup"], {"images": 0}, UsageError, "images is a number from 1 on"),
-        (["class:cup"], {"patch": 40}, UsageError, "larger than the network's input of 32"),
+        (["class:cup"], {"n_concepts": 99}, EncoscopeError, "99 concepts take at least 99 patches, and there are 24"),
+        (["class:cup"], {"n_concepts": 30}, EncoscopeError, "concepts are in these patches|concepts take"),
+        (["class:cup"], {"n_samples": 20}, UsageError, "n_samples is a power of two"),
+        (["class:cup"], {"n_images": 0}, UsageError, "n_images is a number from 1 on"),
+        (["class:cup"], {"patch_size": 40}, UsageError, "larger than the network's input of 32"),
         (["class:dog"], {}, UsageError, "no class is called 'dog'"),
     ],
 )
 def test_wrong_questions(encoder, folder, arguments, options, error, message) -> None:
     with pytest.raises(error, match=message):
-        find_concepts(encoder, *arguments, folder, **({"layer": "0.4", "patch": 16} | options))
+        find_concepts(encoder, *arguments, folder, **({"layer": "0.4", "patch_size": 16} | options))
 
 
 def test_images_without_labels_all_count_and_bad_ones_are_listed(encoder, folder, tmp_path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"?")
     files = [*sorted((folder / "Cup").iterdir()), broken]
-    bank = find_concepts(encoder, "class:1", files, number=2, layer="0.4", patch=16)
+    bank = find_concepts(encoder, "class:1", files, n_concepts=2, layer="0.4", patch_size=16)
     assert bank.notes == ("the references have no labels: all 7 count as class:1",)
     assert [item.path for item in bank.skipped] == [str(broken)]
     assert len(bank.images) == 6
-    few = find_concepts(encoder, "class:1", files[:6], number=2, layer="0.4", patch=16, images=3)
+    few = find_concepts(encoder, "class:1", files[:6], n_concepts=2, layer="0.4", patch_size=16, n_images=3)
     assert len(few.images) == 3
 
 

@@ -52,7 +52,7 @@ CUT = {"--steps": "2", "--runs": "2", "--classes": "2", "--max-images": "12"}
 ADDED = {
     "visualize": ["--steps", "2"],
     "circuit": ["--steps", "2"],
-    "concepts": ["--steps", "2", "--number", "2", "--samples", "4"],
+    "concepts": ["--steps", "2", "--concepts", "2", "--samples", "4"],
     "atlas build": [
         "--steps",
         "2",

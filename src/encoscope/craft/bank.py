@@ -29,11 +29,19 @@ FILE = "result.json"
 class ConceptBank:
     """The concepts of a class, the most important first.
 
-    unit: the class, as the user wrote it. layer: whose channels the directions are in.
-    directions: ``[concepts, channels]``, non-negative, unit length. importances: total Sobol indices of the class's
-        logit, mean over the images; about 0 to 1. crops: for each concept the patches that hold most of it, one an
-        image, with the amount as score. error: what the factorisation leaves out, as a share of the activations' norm.
-    images: ids of those it was made from. model: {"source", "digest", "layers"}. notes: what a reader has to know.
+    Attributes:
+        unit: The class, as the user wrote it.
+        layer: The layer whose channels the directions are in.
+        directions: ``[concepts, channels]``, non-negative, of unit length.
+        importances: ``[concepts]``, total Sobol indices of the class's logit, the mean over the images; about 0 to 1.
+        crops: For each concept the patches that hold most of it, one of an image, with the amount as score.
+        error: What the factorization leaves out, as a share of the activations' norm.
+        images: The ids of the images that it was made from.
+        model: {"source", "digest", "layers"}.
+        settings: The settings that made it.
+        seed: The seed.
+        notes: What a reader has to know.
+        skipped: The images that could not be read.
     """
 
     unit: str
@@ -54,19 +62,47 @@ class ConceptBank:
         return len(self.directions)
 
     def file(self, index: int) -> str:
-        """The name of a direction's file in the bank's folder."""
+        """Name the file of a direction in the bank's folder.
+
+        Args:
+            index: The concept, from 0.
+
+        Returns:
+            The name.
+        """
         return f"concept-{index + 1}.npy"
 
     def as_unit(self, index: int) -> Unit:
-        """A concept as something to visualize or describe: its direction, under the name of its file."""
+        """Give a concept as something to visualize or describe: its direction, under the name of its file.
+
+        Args:
+            index: The concept, from 0.
+
+        Returns:
+            The unit.
+        """
         return direction_unit(self.layer, self.directions[index], f"{self.layer}@{self.file(index)}")
 
     def shares(self, activations: Float[np.ndarray, "vectors channels"]) -> Float[np.ndarray, "vectors concepts"]:
-        """How much of each concept is in activations of the layer, by non-negative least squares."""
+        """Compute how much of each concept is in activations, by non-negative least squares.
+
+        Args:
+            activations: ``[vectors, channels]`` of the layer.
+
+        Returns:
+            ``[vectors, concepts]``.
+        """
         return compute_shares(activations, self.directions)
 
     def check(self, encoder: Encoder) -> None:
-        """UsageError when the bank was made with another model."""
+        """Refuse another model than the one the bank was made with.
+
+        Args:
+            encoder: The encoder.
+
+        Raises:
+            UsageError: When it is another model.
+        """
         if self.model["digest"] != encoder.digest:
             raise UsageError(
                 f"these concepts were made with another model ({self.model['source']}, digest "
@@ -90,7 +126,14 @@ class ConceptBank:
     ) -> results.Document:
         """Write ``result.json`` and a .npy file for each direction, which ``layer@FILE.npy`` then names as a unit.
 
-        extras: more for each concept's entry. The document comes last: a folder without one holds no bank.
+        The document comes last: a folder without one holds no bank.
+
+        Args:
+            folder: The folder; it is made if it is not there.
+            extras: More for each concept's entry.
+
+        Returns:
+            The document.
         """
         folder = Path(folder)
         for index, direction in enumerate(self.directions):
@@ -118,7 +161,18 @@ class ConceptBank:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> ConceptBank:
-        """Read a bank back. MissingError when there is none, EncoscopeError when it is damaged."""
+        """Read a bank back.
+
+        Args:
+            folder: The folder.
+
+        Returns:
+            The bank.
+
+        Raises:
+            MissingError: When there is none.
+            EncoscopeError: When it is damaged.
+        """
         file = Path(folder) / FILE
         document = results.read(file, KIND)
         settings = dict(document["settings"])

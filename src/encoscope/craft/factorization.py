@@ -16,7 +16,15 @@ _ITERATIONS = 1000
 
 
 def check_non_negative(activations: Float[np.ndarray, "*shape"], layer: str) -> None:
-    """UsageError, with what to do, for a layer that gives negative activations."""
+    """Refuse negative activations, with what to do.
+
+    Args:
+        activations: The activations of a layer.
+        layer: Its name, for the message.
+
+    Raises:
+        UsageError: When one is negative.
+    """
     lowest = float(activations.min(initial=0))
     if lowest < 0:
         raise UsageError(
@@ -28,9 +36,21 @@ def check_non_negative(activations: Float[np.ndarray, "*shape"], layer: str) -> 
 def factorize(
     activations: Float[np.ndarray, "patches channels"], number: int, seed: int = 0
 ) -> tuple[Float[np.ndarray, "patches concepts"], Float[np.ndarray, "concepts channels"]]:
-    """(U, W): how much of each concept is in each patch, and the concepts as directions of unit length.
+    """Factorize activations: A ~ U W.
 
-    Raises EncoscopeError when there are fewer patches than concepts, or fewer concepts in them than asked for.
+    Args:
+        activations: ``[patches, channels]``, not negative.
+        number: How many concepts.
+        seed: The seed of the start.
+
+    Returns:
+        U, how much of each concept is in each patch, and W, the concepts as directions of unit length.
+
+    Raises:
+        UsageError: For a number below 1.
+        EncoscopeError: When there are fewer patches than concepts, or fewer concepts in them than asked for.
+
+    Source: CRAFT, section 3.1.
     """
     if number < 1:
         raise UsageError(f"the number of concepts is a number from 1 on, not {number}")
@@ -51,7 +71,15 @@ def factorize(
 def compute_shares(
     activations: Float[np.ndarray, "vectors channels"], directions: Float[np.ndarray, "concepts channels"]
 ) -> Float[np.ndarray, "vectors concepts"]:
-    """How much of each concept is in other activations: the non-negative least squares of each vector."""
+    """Compute how much of each direction is in activations, by non-negative least squares.
+
+    Args:
+        activations: ``[vectors, channels]``.
+        directions: ``[concepts, channels]``.
+
+    Returns:
+        ``[vectors, concepts]``.
+    """
     basis, triangle = np.linalg.qr(directions.T.astype(np.float64))
     reduced = activations.astype(np.float64) @ basis  # the same problem in as many dimensions as there are concepts
     return np.stack([nnls(triangle, vector)[0] for vector in reduced])
@@ -62,6 +90,15 @@ def compute_relative_error(
     shares: Float[np.ndarray, "patches concepts"],
     directions: Float[np.ndarray, "concepts channels"],
 ) -> float:
-    """The norm of what the factorisation leaves out, as a share of the activations' norm."""
+    """Compute what a factorization leaves out.
+
+    Args:
+        activations: ``[patches, channels]``, A.
+        shares: ``[patches, concepts]``, U.
+        directions: ``[concepts, channels]``, W.
+
+    Returns:
+        ||A - U W|| / ||A||.
+    """
     norm = float(np.linalg.norm(activations))
     return float(np.linalg.norm(activations - shares @ directions)) / norm if norm else 0.0

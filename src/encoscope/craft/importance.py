@@ -23,12 +23,30 @@ def compute_importances(
     seed: int = 0,
     batch: int = 32,
 ) -> Float[np.ndarray, "batch concepts"]:
-    """The total Sobol index of every concept, for each image, on the logit of class ``index``.
+    """Compute the total Sobol index of every concept, for each image, on a class's logit.
 
     The layer's activations become concepts, A ~ U W; a mask scales each concept between 0 and 1 all over the image; the
     rest of the network answers for (U masked) W. Where only average pooling and the linear head follow the layer, the
-    logit is linear in the masks and the indices are exact; elsewhere they are estimated from ``samples`` masks (a power
-    of two) and as many again for each concept, run through the network with the layer's output replaced.
+    logit is linear in the masks and the indices are exact; elsewhere they are estimated from masks that run through the
+    network with the layer's output replaced.
+
+    Args:
+        encoder: The encoder.
+        pixels: A normalized batch.
+        layer: The layer.
+        directions: ``[concepts, channels]``.
+        index: The class.
+        samples: Masks, a power of two; as many again are drawn for each concept.
+        seed: The seed of the masks.
+        batch: Masked images at a time; it does not change the result.
+
+    Returns:
+        ``[images, concepts]``.
+
+    Raises:
+        UsageError: For negative activations.
+
+    Source: CRAFT, section 3.3.
     """
     seen = encoder.observe(pixels, [layer], features=True, logits=True)
     maps = seen.activations[layer].maps
@@ -42,16 +60,16 @@ def compute_importances(
         return compute_linear_indices(slopes)
     base, changed = draw_designs(len(directions), samples, seed)
     masks = np.concatenate([base, changed.reshape(-1, len(directions))])
-    found = np.empty((count, len(masks)))
+    values = np.empty((count, len(masks)))
     for image in range(count):
         for start in range(0, len(masks), batch):
             part = masks[start : start + batch]
             masked = np.einsum("khwc,cd->kdhw", shares[image][None] * part[:, None, None, :], directions)
             repeated = pixels[image : image + 1].expand(len(part), -1, -1, -1)
             logits = substitute_maps(encoder, repeated, layer, torch.from_numpy(masked).float())
-            found[image, start : start + len(part)] = logits[:, index].double().cpu().numpy()
+            values[image, start : start + len(part)] = logits[:, index].double().cpu().numpy()
     return compute_total_indices(
-        found[:, : len(base)], found[:, len(base) :].reshape(count, len(directions), len(base))
+        values[:, : len(base)], values[:, len(base) :].reshape(count, len(directions), len(base))
     )
 
 

@@ -18,10 +18,23 @@ from encoscope.units import Unit, find_class_images
 def find_class_files(
     source: Any, encoder: Encoder, unit: Unit, count: int, seed: int
 ) -> tuple[list[Path], tuple[str, ...]]:
-    """At most ``count`` files of a class, by their contents and the seed alone, with notes on how they were found.
+    """Find the files of a class, ordered by their content, with notes on how they were found.
 
     Labels match class names whatever their case, ``_`` a space; without class names, the labels in alphabetical order
-    are the classes. Without labels all images count. Raises MissingError when there is none of the class.
+    are the classes. Without labels all images count.
+
+    Args:
+        source: A dataset string, a folder or files.
+        encoder: The encoder.
+        unit: The class.
+        count: Files at most; of more, a choice by the seed is taken.
+        seed: The seed.
+
+    Returns:
+        The files, and the notes.
+
+    Raises:
+        MissingError: When there is no image of the class.
     """
     files = list_images(source)
     notes: list[str] = []
@@ -31,9 +44,9 @@ def find_class_files(
     else:
         members = list(files.select(find_class_images(encoder, unit.index, files.labels)).paths)
         if not members:
-            wanted = encoder.classes[unit.index] if encoder.classes else str(unit.index)
+            requested = encoder.classes[unit.index] if encoder.classes else str(unit.index)
             raise MissingError(
-                f"no image of the references is labelled {wanted!r}{suggest_nearest(wanted, files.classes)}"
+                f"no image of the references is labelled {requested!r}{suggest_nearest(requested, files.classes)}"
             )
     order = sorted(zip(hash_files(members), members, strict=True), key=lambda pair: (pair[0] == UNREADABLE, pair[0]))
     if len(order) > count:

@@ -12,9 +12,18 @@ from encoscope.errors import UsageError
 def draw_designs(
     inputs: int, samples: int, seed: int = 0
 ) -> tuple[Float[np.ndarray, "samples inputs"], Float[np.ndarray, "inputs samples inputs"]]:
-    """Points in [0, 1]^inputs at which to evaluate a function: A, and for each input A with that one drawn again.
+    """Draw points in [0, 1]^inputs at which to evaluate a function.
 
-    samples: a power of two, as the scrambled Sobol sequence that the points are from asks for.
+    Args:
+        inputs: The number of inputs.
+        samples: The number of points, a power of two, as the scrambled Sobol sequence asks for.
+        seed: The seed.
+
+    Returns:
+        A, ``[samples, inputs]``, and for each input A with that one drawn again, ``[inputs, samples, inputs]``.
+
+    Raises:
+        UsageError: For no inputs, and for another number of samples.
     """
     if inputs < 1:
         raise UsageError(f"a function has at least one input, not {inputs}")
@@ -31,9 +40,16 @@ def draw_designs(
 def compute_total_indices(
     base: Float[np.ndarray, "*functions samples"], changed: Float[np.ndarray, "*functions inputs samples"]
 ) -> Float[np.ndarray, "*functions inputs"]:
-    """Jansen's estimator: the mean of (f(A) - f(A_i))^2 / 2 over the variance of f(A); 0 for a constant function.
+    """Estimate total indices: the mean of (f(A) - f(A_i))^2 / 2 over the variance of f(A); 0 for a constant function.
 
-    base, changed: the function's values at the points of ``designs``; any number of functions at once.
+    Args:
+        base: ``[..., samples]``, values at A of any number of functions.
+        changed: ``[..., inputs, samples]``, values at the A_i.
+
+    Returns:
+        ``[..., inputs]``.
+
+    Source: Jansen 1999.
     """
     base, changed = base.astype(np.float64), changed.astype(np.float64)
     variance = base.var(axis=-1, ddof=1)
@@ -44,7 +60,14 @@ def compute_total_indices(
 
 
 def compute_linear_indices(slopes: Float[np.ndarray, "*functions inputs"]) -> Float[np.ndarray, "*functions inputs"]:
-    """The total indices of linear functions of uniform inputs, in closed form: each squared slope's share."""
+    """Compute the total indices of linear functions of uniform inputs, in closed form: each squared slope's share.
+
+    Args:
+        slopes: ``[..., inputs]``.
+
+    Returns:
+        ``[..., inputs]``.
+    """
     squares = np.square(slopes.astype(np.float64))
     total = squares.sum(axis=-1, keepdims=True)
     return np.where(total > 0, squares / np.where(total > 0, total, 1.0), 0.0)

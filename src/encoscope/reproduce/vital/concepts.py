@@ -49,10 +49,10 @@ def draw_concepts(number: int, request: EvaluationRequest) -> Report:
         bench.encoder,
         f"class:{label}",
         files,
-        number=min(int(settings["concepts"]), request.limit or int(settings["concepts"])),
+        n_concepts=min(int(settings["concepts"]), request.limit or int(settings["concepts"])),
         layer=bench.layer if settings["layer"] else None,
-        images=int(settings["images"]),
-        seed=request.seed,
+        n_images=int(settings["images"]),
+        random_state=request.seed,
         progress=request.progress,
     )
     units = [bank.as_unit(index) for index in range(len(bank))]

@@ -1,0 +1,176 @@
+"""The concepts of a class (CRAFT), each with its visualization (VITAL)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from encoscope import plots, results
+from encoscope.craft.bank import ConceptBank
+from encoscope.craft.estimator import find_concepts
+from encoscope.encoder import Encoder, as_encoder
+from encoscope.errors import UsageError
+from encoscope.images import list_images, read_image
+from encoscope.probing import hash_files
+from encoscope.progress import Progress
+from encoscope.results import Document
+from encoscope.units import Unit
+from encoscope.vital import Visualization, Vital
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class VisualizedConcepts:
+    """The concepts of a class and what each looks like to the network.
+
+    Attributes:
+        bank: The concepts, the most important first.
+        visualizations: One for each concept; empty where none were asked for.
+    """
+
+    bank: ConceptBank
+    visualizations: tuple[Visualization, ...] = ()
+
+    def __len__(self) -> int:
+        """The number of concepts."""
+        return len(self.bank)
+
+    def to_dict(self) -> Document:
+        """Give the result document, without files."""
+        return results.envelope(
+            "concepts",
+            self.bank.entries(),
+            model=self.bank.model,
+            settings=dict(self.bank.settings) | {"unit": self.bank.unit, "layer": self.bank.layer},
+            seed=self.bank.seed,
+            skipped=self.bank.skipped,
+        )
+
+    def sheet(self) -> Image.Image:
+        """Draw a contact sheet with a row for each concept: its visualization, and the patches that hold most of it."""
+        cells: list[Any] = []
+        captions: list[str] = []
+        columns = max((len(patches) for patches in self.bank.crops), default=0)
+        columns = max(columns, int(self.bank.settings["n_crops"])) + bool(self.visualizations)
+        for index, patches in enumerate(self.bank.crops):
+            row: list[Any] = [self.visualizations[index].picture] if self.visualizations else []
+            for patch in patches:
+                x0, y0, x1, y1 = patch.box
+                row.append(plots.to_rgb(read_image(patch.path))[y0 : y1 + 1, x0 : x1 + 1])
+            row += [Image.new("RGB", (8, 8), "white")] * (columns - len(row))
+            cells += row
+            captions.append(f"concept {index + 1}, importance {self.bank.importances[index]:.2f}")
+            captions += [""] * (columns - 1)
+        return Image.fromarray(np.asarray(plots.draw_contact_sheet(cells, captions, columns, cell=120)))
+
+    def plot(self) -> Figure:
+        """Draw the contact sheet as a matplotlib figure."""
+        from matplotlib.figure import Figure
+
+        sheet = self.sheet()
+        figure = Figure(figsize=(12, 12 * sheet.height / sheet.width), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(sheet)
+        axes.set_axis_off()
+        return figure
+
+    def save(self, folder: str | os.PathLike[str]) -> Document:
+        """Write directions, visualizations, sheet.png and result.json into a folder.
+
+        Args:
+            folder: The folder; it is made if it is not there. ``ConceptBank.load`` reads the concepts back.
+
+        Returns:
+            The document.
+        """
+        folder = Path(folder)
+        entries = [
+            {"visualization": _write_visualization(visualization, folder, index)}
+            for index, visualization in enumerate(self.visualizations)
+        ]
+        with results.atomic_write(folder / "sheet.png") as temporary:
+            self.sheet().save(temporary)
+        return self.bank.save(folder, entries or None)
+
+
+def concepts(
+    encoder: Encoder | nn.Module | str,
+    unit: Unit | str,
+    references: Any,
+    *,
+    visualize: bool = True,
+    steps: int = 500,
+    relevance: Any = "auto",
+    random_state: int = 0,
+    progress: Progress = None,
+    out: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> VisualizedConcepts:
+    """Find the concepts that a network makes up a class of, and visualize each.
+
+    Args:
+        encoder: An encoder, a module, or a source string.
+        unit: The class, ``class:NAME`` or ``class:INDEX``.
+        references: Images of the class: a dataset string, a folder or files.
+        visualize: Whether concepts are visualized.
+        steps: Steps of each visualization.
+        relevance: As for ``visualize``; "auto" is the paper's LRP where it reaches, "none" the whole patches.
+        random_state: The seed of everything random.
+        progress: None shows bars on a terminal; True, False, or a callable.
+        out: A folder that the directions are written into as soon as they are there, before the visualizations.
+        **settings: Those of `CraftSettings`, and ``batch_size``.
+
+    Returns:
+        The concepts, the most important first, with their visualizations.
+
+    Raises:
+        UsageError: For a unit that is no class, a layer with negative activations, and settings that cannot be.
+        MissingError: When there is no image of the class.
+
+    Example:
+        >>> concepts = encoscope.concepts("zoo:resnet-caltech101", "class:sunflower", "images/")  # doctest: +SKIP
+        >>> concepts.sheet().save("sunflower.png")  # doctest: +SKIP
+
+    Source: CRAFT (Fel et al. 2023), with VITAL for the pictures in place of CRAFT's own.
+    """
+    if steps < 1:
+        raise UsageError(f"steps is a number from 1 on, not {steps}")
+    encoder = as_encoder(encoder)
+    bank = find_concepts(encoder, unit, references, random_state=random_state, progress=progress, **settings)
+    if out is not None:
+        bank.save(out)
+    if not visualize:
+        return VisualizedConcepts(bank)
+    return VisualizedConcepts(bank, tuple(_visualize(encoder, bank, references, steps, relevance, progress)))
+
+
+def _visualize(
+    encoder: Encoder, bank: ConceptBank, references: Any, steps: int, relevance: Any, progress: Progress
+) -> Iterator[Visualization]:
+    """Each concept's visualization; its references are the patches of the class's own images that hold most of it."""
+    known = set(bank.images)
+    paths = list_images(references).paths
+    own = [path for path, identity in zip(paths, hash_files(paths), strict=True) if identity in known]
+    units = [bank.as_unit(index) for index in range(len(bank))]
+    vital = Vital(encoder, steps=steps, relevance=relevance, patch=bank.settings["patch_size"], random_state=bank.seed)
+    yield from vital.fit(own, units, progress=progress).stream(progress=progress)
+
+
+def _write_visualization(visualization: Visualization, folder: Path, index: int) -> dict[str, Any]:
+    entry = visualization.entry()
+    entry.pop("unit")
+    for kind, image in (("picture", visualization.picture), ("transparent", visualization.transparent)):
+        file = folder / f"concept-{index + 1}{'' if kind == 'picture' else '.rgba'}.png"
+        with results.atomic_write(file) as temporary:
+            image.save(temporary)
+        entry[kind] = file.name
+    return entry
