@@ -139,7 +139,7 @@ LINES = [
 MENTIONED = [
     pytest.param(max(command), id=f"{page.name}:{number}:{max(command)[:40]}")
     for page in PAGES
-    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+    for number, line in enumerate(page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines(), 1)
     for command in re.findall(r"`(encoscope [^`]+)`|^    (encoscope .+)", line)
 ]
 
