@@ -285,12 +285,12 @@ def test_laions_shards_of_another_length_or_another_model(tmp_path: Path) -> Non
 
 
 def test_the_default_store_is_made_once_for_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from encoscope.zoo.captions import vocabulary
+    from encoscope.zoo.captions import load_vocabulary
 
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path))
     vlm = WordVectors()
     store = load_default_captions(vlm)
-    assert list(store) == list(vocabulary()) and tmp_path in store.path.parents
+    assert list(store) == list(load_vocabulary()) and tmp_path in store.path.parents
     embedded = vlm.embedded
     assert load_default_captions(vlm).digest == store.digest and vlm.embedded == embedded
     assert load_default_captions(WordVectors(8)).path != store.path

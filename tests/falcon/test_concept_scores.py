@@ -7,14 +7,14 @@ import pytest
 
 from encoscope.errors import UsageError
 from encoscope.falcon.concept_scores import Calibration, compute_confidences, contrast_terms, rank_terms, score_terms
-from encoscope.zoo.captions import vocabulary
+from encoscope.zoo.captions import load_vocabulary
 from oracles import falcon_words as oracle
 
 
 def sample(images: int, seed: int = 0, softmax: bool = False) -> tuple[np.ndarray, list[list[str]]]:
     """Scores, some of them equal and some negative, and captions from a few of the vocabulary's."""
     rng = np.random.default_rng(seed)
-    pool = vocabulary()[:1200:40]
+    pool = load_vocabulary()[:1200:40]
     captions = [[pool[i] for i in rng.choice(len(pool), 5, replace=False)] for _ in range(images)]
     scores = np.round(rng.uniform(-0.05, 0.4, (images, 5)), 2)
     if softmax:

@@ -54,9 +54,9 @@ def test_lemmas_are_those_of_nouns(pair: str) -> None:
 
 
 def test_every_term_is_lower_case_and_long_enough_on_the_shipped_captions() -> None:
-    from encoscope.zoo.captions import vocabulary
+    from encoscope.zoo.captions import load_vocabulary
 
-    everything = [extract_terms(caption) for caption in vocabulary()]
+    everything = [extract_terms(caption) for caption in load_vocabulary()]
     assert isinstance(everything[0], Terms)
     words = {word for found in everything for word in found.words}
     assert {"komondor", "photo", "the", "made", "close"}.isdisjoint(words)

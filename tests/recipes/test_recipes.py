@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from encoscope.errors import UsageError
 from encoscope.recipes import augment, commandline, training
-from encoscope.recipes.classify import accuracies, mixed_cross_entropy, soft_targets
-from encoscope.recipes.contrast import many_positives, name_accuracies
-from encoscope.recipes.export import sample
-from encoscope.recipes.photos import Photos, balanced_order, centre_crop, held_out_tenth, random_crop
+from encoscope.recipes.classify import compute_accuracies, make_cross_entropy, smooth_labels
+from encoscope.recipes.contrast import compute_name_accuracies, multi_positive_loss
+from encoscope.recipes.export import sample_indices
+from encoscope.recipes.images import DecodedImages, crop_center, crop_randomly, draw_balanced_order, split_tenth
 from encoscope.recipes.training import Phase, TrainingPlan, train
 
 CPU = torch.device("cpu")
@@ -20,11 +20,11 @@ PLAN = TrainingPlan(name="tiny", batch=8, phases=(Phase(2, 8, mixed=0.5, erased=
 
 
 @pytest.fixture(scope="module")
-def photos() -> Photos:
+def photos() -> DecodedImages:
     rng = np.random.default_rng(0)
     shapes = [(16, 20), (24, 16), (16, 16)]
     pixels = [torch.from_numpy(rng.integers(256, size=(3, *shapes[k % 3]), dtype=np.uint8)) for k in range(24)]
-    return Photos(pixels, np.arange(24) % 3, ("a", "b", "c"))
+    return DecodedImages(pixels, np.arange(24) % 3, ("a", "b", "c"))
 
 
 def network() -> nn.Module:
@@ -34,7 +34,7 @@ def network() -> nn.Module:
 
 
 def trained(photos, folder, *, stop=None, loss=None):
-    loss = loss or mixed_cross_entropy(3)
+    loss = loss or make_cross_entropy(3)
     return train(PLAN, network(), photos, loss, folder=folder, device=CPU, stop_epoch=stop)
 
 
@@ -47,12 +47,12 @@ def same(one, two):
 
 
 def test_weights_on_the_way_are_kept(photos, tmp_path):
-    losses, keep = mixed_cross_entropy(3), (1, 2)
+    losses, keep = make_cross_entropy(3), (1, 2)
     train(PLAN, network(), photos, losses, folder=tmp_path / "a", device=CPU, keep_at=keep)
     on_the_way, _ = train(PLAN, network(), photos, losses, folder=tmp_path / "b", device=CPU, stop_epoch=2)
-    found = load_file(training.kept(tmp_path / "a", 2))
+    found = load_file(training.find_kept_weights(tmp_path / "a", 2))
     assert all(torch.equal(found[name], value) for name, value in on_the_way.state_dict().items())
-    assert not training.kept(tmp_path / "a", 3).exists()
+    assert not training.find_kept_weights(tmp_path / "a", 3).exists()
     train(PLAN, network(), photos, losses, folder=tmp_path / "a", device=CPU, keep_at=keep)  # there already
     with pytest.raises(UsageError, match="kept no weights of epoch 2: train again"):
         train(PLAN, network(), photos, losses, folder=tmp_path / "b", device=CPU, keep_at=(2, 3))
@@ -73,9 +73,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(photos, tmp_path):
         pass
 
     def dies(model, step):
-        if step.epoch == 1 and step.index[0] != training.batches(PLAN, photos, 1)[0][0]:
+        if step.epoch == 1 and step.index[0] != training.list_batches(PLAN, photos, 1)[0][0]:
             raise Killed  # in the middle of the second epoch
-        return mixed_cross_entropy(3)(model, step)
+        return make_cross_entropy(3)(model, step)
 
     with pytest.raises(Killed):
         trained(photos, tmp_path / "parts", loss=dies)
@@ -87,9 +87,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(photos, tmp_path):
 
 def test_training_learns_and_a_plan_has_a_folder_of_its_own(photos, tmp_path, monkeypatch):
     pixels = [p // 4 + 60 * int(k) for p, k in zip(photos.pixels, photos.labels, strict=True)]
-    bright = Photos(pixels, photos.labels, photos.classes)
-    plan = TrainingPlan(name="tiny", batch=8, rate=0.05, phases=(Phase(12, 8, colour=0.0),))
-    _, history = train(plan, network(), bright, mixed_cross_entropy(3), folder=tmp_path, device=CPU)
+    bright = DecodedImages(pixels, photos.labels, photos.classes)
+    plan = TrainingPlan(name="tiny", batch=8, rate=0.05, phases=(Phase(12, 8, color=0.0),))
+    _, history = train(plan, network(), bright, make_cross_entropy(3), folder=tmp_path, device=CPU)
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path))
     assert plan.folder() != PLAN.folder() and plan.folder().parent == tmp_path / "zoo"
@@ -97,7 +97,7 @@ def test_training_learns_and_a_plan_has_a_folder_of_its_own(photos, tmp_path, mo
 
 def test_a_checkpoint_that_is_cut_short_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
-    training.save({"epoch": 1}, path)
+    training.save_checkpoint({"epoch": 1}, path)
 
     def cut(state, file):
         file.write(b"half")
@@ -105,61 +105,61 @@ def test_a_checkpoint_that_is_cut_short_leaves_the_old_one(tmp_path, monkeypatch
 
     monkeypatch.setattr(training.torch, "save", cut)
     with pytest.raises(KeyboardInterrupt):
-        training.save({"epoch": 2}, path)
+        training.save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
 
 
 def test_the_learning_rate_rises_once_and_ends_at_nothing():
-    rates = [training.learning_rate(step, 100, 2.0, 0.2) for step in range(100)]
+    rates = [training.compute_learning_rate(step, 100, 2.0, 0.2) for step in range(100)]
     assert max(rates) == rates[20] == 2.0 and rates[0] == 0.1 and rates[-1] < 0.002
     assert np.all(np.diff(rates[:20]) > 0) and np.all(np.diff(rates[20:]) < 0)
 
 
 def test_orders_are_balanced_as_asked_and_follow_from_the_key():
     labels = np.repeat(np.arange(3), [10, 90, 900])
-    plain = balanced_order(labels, 0, (0, 0))
+    plain = draw_balanced_order(labels, 0, (0, 0))
     assert sorted(plain) == list(range(1000))
-    even = np.bincount(labels[balanced_order(labels, 1, (0, 0))])
+    even = np.bincount(labels[draw_balanced_order(labels, 1, (0, 0))])
     assert even == pytest.approx([1000 / 3] * 3, abs=10)  # each draw stands for about one photo
-    root = np.bincount(labels[balanced_order(labels, 0.5, (0, 0))])
+    root = np.bincount(labels[draw_balanced_order(labels, 0.5, (0, 0))])
     assert root == pytest.approx(1000 * np.sqrt([10, 90, 900]) / np.sqrt([10, 90, 900]).sum(), abs=10)
-    np.testing.assert_array_equal(balanced_order(labels, 0.5, (3, 1)), balanced_order(labels, 0.5, (3, 1)))
-    assert np.any(balanced_order(labels, 0.5, (3, 1)) != balanced_order(labels, 0.5, (3, 2)))
+    np.testing.assert_array_equal(draw_balanced_order(labels, 0.5, (3, 1)), draw_balanced_order(labels, 0.5, (3, 1)))
+    assert np.any(draw_balanced_order(labels, 0.5, (3, 1)) != draw_balanced_order(labels, 0.5, (3, 2)))
     # a large class's photos take turns: none twice before all once
-    assert np.bincount(balanced_order(labels, 0.5, (0, 0)), minlength=1000)[100:].max() == 1
+    assert np.bincount(draw_balanced_order(labels, 0.5, (0, 0)), minlength=1000)[100:].max() == 1
 
 
 def test_crops_follow_from_the_key_and_stay_inside(photos):
     for k, pixels in enumerate(photos.pixels[:6]):
-        one = random_crop(pixels, 8, (0.2, 1.0), (0, 1, k))
-        assert torch.equal(one, random_crop(pixels, 8, (0.2, 1.0), (0, 1, k)))
-        assert not torch.equal(one, random_crop(pixels, 8, (0.2, 1.0), (0, 2, k)))
-    middle = centre_crop(photos.pixels[0], 16)
+        one = crop_randomly(pixels, 8, (0.2, 1.0), (0, 1, k))
+        assert torch.equal(one, crop_randomly(pixels, 8, (0.2, 1.0), (0, 1, k)))
+        assert not torch.equal(one, crop_randomly(pixels, 8, (0.2, 1.0), (0, 2, k)))
+    middle = crop_center(photos.pixels[0], 16)
     assert torch.equal(middle, photos.pixels[0][:, :, 2:18])
 
 
 def test_a_tenth_of_each_class_is_held_out():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(3), [9, 25, 40]))
-    kept, tuning = held_out_tenth(labels)
+    kept, tuning = split_tenth(labels)
     assert sorted([*kept, *tuning]) == list(range(74))
     assert np.bincount(labels[tuning], minlength=3).tolist() == [0, 2, 4]
 
 
-def test_colour_at_no_strength_only_normalises_or_greys():
+def test_color_at_no_strength_only_normalises_or_greys():
     pixels = torch.randint(256, (40, 3, 5, 5), dtype=torch.uint8, generator=Generator().manual_seed(0))
-    plain = augment.normalise(pixels)
-    changed = augment.colour(pixels, 0.0, Generator().manual_seed(1))
+    plain = augment.normalize(pixels)
+    changed = augment.jitter_color(pixels, 0.0, Generator().manual_seed(1))
     kept = (changed - plain).abs().amax((1, 2, 3)) < 1e-5
     assert 25 < int(kept.sum()) < 40
-    colours = changed[~kept] * torch.tensor(augment.STD).view(3, 1, 1) + torch.tensor(augment.MEAN).view(3, 1, 1)
-    assert (colours.amax(1) - colours.amin(1)).max() < 1e-5
+    colors = changed[~kept] * torch.tensor(augment.STD).view(3, 1, 1) + torch.tensor(augment.MEAN).view(3, 1, 1)
+    assert (colors.amax(1) - colors.amin(1)).max() < 1e-5
 
 
 def test_mixing_keeps_the_targets_mass_and_matches_the_pixels():
     labels = torch.arange(6)
     images = labels.float().view(6, 1, 1, 1).expand(6, 3, 10, 10)
     for seed in range(8):
-        blended, targets = augment.mix(images, soft_targets(labels, 6, 0.0), Generator().manual_seed(seed))
+        blended, targets = augment.mix_images(images, smooth_labels(labels, 6, 0.0), Generator().manual_seed(seed))
         assert torch.allclose(targets.sum(1), torch.ones(6))
         # an image is its number everywhere: the blend's mean is the targets' mean number
         assert torch.allclose(blended.mean((1, 2, 3)), targets @ labels.float(), atol=1e-4)
@@ -168,7 +168,7 @@ def test_mixing_keeps_the_targets_mass_and_matches_the_pixels():
 
 def test_erasing_changes_one_rectangle_in_its_share_of_images():
     images = torch.zeros(200, 3, 20, 20)
-    erased = (augment.erase(images, 0.25, Generator().manual_seed(0)) != 0).any(1)
+    erased = (augment.erase_rectangles(images, 0.25, Generator().manual_seed(0)) != 0).any(1)
     touched = erased.flatten(1).any(1)
     assert 30 < int(touched.sum()) < 70
     for mask in erased[touched]:
@@ -179,15 +179,15 @@ def test_erasing_changes_one_rectangle_in_its_share_of_images():
 def test_many_positives_is_clip_s_loss_where_pairs_are_single():
     logits = torch.randn(5, 5, generator=Generator().manual_seed(0))
     both = (functional.cross_entropy(logits, torch.arange(5)) + functional.cross_entropy(logits.T, torch.arange(5))) / 2
-    assert many_positives(logits, torch.eye(5, dtype=torch.bool)) == pytest.approx(float(both))
+    assert multi_positive_loss(logits, torch.eye(5, dtype=torch.bool)) == pytest.approx(float(both))
     same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
     # two images of one class with two captions: the best that can be done is an even split, at a loss of ln 2 for both
     perfect = torch.where(same, 50.0, -50.0)
-    assert many_positives(perfect, same) == pytest.approx(2 / 3 * np.log(2), abs=1e-5)
+    assert multi_positive_loss(perfect, same) == pytest.approx(2 / 3 * np.log(2), abs=1e-5)
 
 
 def test_accuracies_per_class():
-    top1, mean, each = accuracies(np.array([0, 0, 1, 2]), np.array([0, 0, 0, 2]), 4)
+    top1, mean, each = compute_accuracies(np.array([0, 0, 1, 2]), np.array([0, 0, 0, 2]), 4)
     assert (top1, mean) == pytest.approx((0.75, (2 / 3 + 1) / 2))
     assert each == pytest.approx([2 / 3, np.nan, 1, np.nan], nan_ok=True)
 
@@ -197,14 +197,14 @@ def test_held_out_names_compete_only_with_each_other_in_the_zero_shot_figure():
     names = np.eye(4, dtype=np.float32)
     images = np.array([[1, 2, 0, 0], [0, 1, 2, 0], [0, 2, 0, 1], [0, 0, 1, 0]], dtype=np.float32)
     labels = np.array([0, 1, 3, 2])
-    figures, each = name_accuracies(images, labels, names, classes)
+    figures, each = compute_name_accuracies(images, labels, names, classes)
     assert figures == {"known": 1.0, "known_mean_per_class": 1.0, "zero_shot": 0.5, "zero_shot_all": 0.0}
     assert each.tolist() == [1, 1, 1, 0]
 
 
 def test_the_sample_is_fixed():
-    places = sample(2893)
-    assert len(set(places.tolist())) == 600 and places[:5].tolist() == sample(2893)[:5].tolist()
+    places = sample_indices(2893)
+    assert len(set(places.tolist())) == 600 and places[:5].tolist() == sample_indices(2893)[:5].tolist()
     assert np.all(np.diff(places) > 0) and places.max() < 2893
 
 
@@ -216,7 +216,7 @@ def test_what_is_exported_is_what_the_registry_loads(tmp_path, monkeypatch):
     from PIL import Image
 
     from encoscope.images.caltech101 import LabelledImages
-    from encoscope.recipes.export import halve, measure_and_export
+    from encoscope.recipes.export import measure_and_export, round_to_half
     from encoscope.zoo import registry
 
     rng = np.random.default_rng(0)
@@ -224,7 +224,7 @@ def test_what_is_exported_is_what_the_registry_loads(tmp_path, monkeypatch):
     for path in paths:
         Image.fromarray(rng.integers(256, size=(20, 24, 3), dtype=np.uint8)).save(path)
     torch.manual_seed(0)
-    model = halve(timm.create_model("test_resnet", num_classes=3))
+    model = round_to_half(timm.create_model("test_resnet", num_classes=3))
     plan = TrainingPlan(name="resnet-caltech101", phases=(Phase(2, 16),))
     history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "top1": 0.5}]
     accuracy = measure_and_export(
@@ -241,8 +241,8 @@ def test_what_is_exported_is_what_the_registry_loads(tmp_path, monkeypatch):
     )
     assert set(accuracy) == {"top1", "mean_per_class", "top1_sample"}
     monkeypatch.setattr(registry, "FOLDER", tmp_path / "weights")
-    entry = registry.entry("zoo:resnet-caltech101")
-    stored = registry.weights(entry)
+    entry = registry.find_entry("zoo:resnet-caltech101")
+    stored = registry.load_weights(entry)
     assert all(torch.equal(stored[name], value) for name, value in model.state_dict().items())
     assert entry.accuracy["top1"] == pytest.approx(accuracy["top1"], abs=1e-5) and entry.preprocess["size"] == (16, 16)
     card = (tmp_path / "cards" / "resnet-caltech101.md").read_text()

@@ -15,7 +15,7 @@ from encoscope.reproduce.falcon.label_hits import (
     interpolate_precision,
     measure_hits,
 )
-from encoscope.zoo.attributes import attributes
+from encoscope.zoo.attributes import load_class_words
 from support import described_network as world
 
 
@@ -25,7 +25,7 @@ def said(*words: str, phrases: tuple[str, ...] = ()) -> Description:
 
 
 def table(*folders: str):
-    by_folder = {entry.folder: entry for entry in attributes()}
+    by_folder = {entry.folder: entry for entry in load_class_words()}
     return [by_folder[folder] for folder in folders]
 
 
@@ -73,7 +73,7 @@ def test_precision_is_read_at_equal_recall():
 def test_the_whole_evaluation_on_a_small_world(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     entries = table("Leopards", "airplanes", "panda")
-    monkeypatch.setattr(zoo, "attributes", lambda: entries)
+    monkeypatch.setattr(zoo, "load_class_words", lambda: entries)
     experiment = zoo.ZooExperiment(
         encoder=world.encoder(),
         vlm=world.Reader(),

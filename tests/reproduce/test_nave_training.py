@@ -19,8 +19,8 @@ from encoscope.evaluation import mask_overlap as overlap
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.report import EvaluationRequest
 from encoscope.evaluation.runner import compute_difference
-from encoscope.recipes.photos import Photos
-from encoscope.recipes.training import kept
+from encoscope.recipes.images import DecodedImages
+from encoscope.recipes.training import find_kept_weights
 from encoscope.reproduce.nave import training
 
 FIRST, LAST = "zoo:resnet-caltech101@untrained", "zoo:resnet-caltech101"
@@ -91,7 +91,7 @@ def test_states_are_those_that_the_recipe_kept(tmp_path: Path) -> None:
         training.stages(EvaluationRequest(), str(tmp_path))
     weights = {name: value.contiguous() for name, value in load(FIRST).module.state_dict().items()}
     for epoch in (10, 3):
-        save_file(weights, kept(tmp_path, epoch))
+        save_file(weights, find_kept_weights(tmp_path, epoch))
     found = training.stages(EvaluationRequest(), str(tmp_path))
     assert list(found) == ["untrained", "epoch 3 of 74", "epoch 10 of 74", "trained"]
     assert load(found["epoch 3 of 74"]).digest == load(FIRST).digest != load(LAST).digest
@@ -114,7 +114,9 @@ def test_the_recipe_s_option_reaches_its_training(
     from encoscope.recipes import resnet_caltech101 as recipe
 
     asked = {}
-    monkeypatch.setattr(recipe, "decode", lambda listed, side: Photos([], np.zeros(0, np.int64), listed.classes))
+    monkeypatch.setattr(
+        recipe, "decode_images", lambda listed, side: DecodedImages([], np.zeros(0, np.int64), listed.classes)
+    )
     monkeypatch.setattr(recipe, "train", lambda *given, **named: (asked.update(named), (None, []))[1])
     words = ["recipe", "--data", str(data_root / "caltech101"), "--keep-at", "1,3", "--stop-epoch", "3"]
     monkeypatch.setattr(sys, "argv", [*words, "--state", str(tmp_path / "state")])

@@ -37,40 +37,40 @@ def shelf(tmp_path, monkeypatch):
 
 
 def test_an_entry_by_name_with_or_without_prefix(shelf):
-    entry = registry.entry("zoo:resnet-caltech101")
-    assert entry == registry.entry("resnet-caltech101")
+    entry = registry.find_entry("zoo:resnet-caltech101")
+    assert entry == registry.find_entry("resnet-caltech101")
     assert entry.preprocess["size"] == (8, 8) and entry.classes == ("ant", "crab")
-    state = registry.weights(entry)
+    state = registry.load_weights(entry)
     assert state["weight"].dtype == torch.float32 and state["count"].item() == 3
-    assert registry.names() == ("resnet-caltech101",)
+    assert registry.list_names() == ("resnet-caltech101",)
 
 
 def test_a_damaged_file_is_refused_before_it_is_used(shelf):
-    entry = registry.entry("resnet-caltech101")
+    entry = registry.find_entry("resnet-caltech101")
     content = bytearray(entry.file.read_bytes())
     content[-1] ^= 1  # a single bit of a weight: still a valid file
     entry.file.write_bytes(bytes(content))
     with pytest.raises(
         EncoscopeError, match=r"resnet-caltech101\.safetensors are damaged: sha256 .*install encoscope again"
     ):
-        registry.weights(entry)
+        registry.load_weights(entry)
     entry.file.unlink()
     with pytest.raises(MissingError, match="are not there"):
-        registry.verify(entry)
+        registry.verify_weights(entry)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"format": "encoscope.zoo/0"}', '{"format": "encoscope.zoo/1"}', "[]"])
 def test_a_damaged_record_is_one_clear_line(shelf, content):
     (shelf / "resnet-caltech101.json").write_text(content)
     with pytest.raises(EncoscopeError, match=r"record .* is damaged"):
-        registry.entry("resnet-caltech101")
+        registry.find_entry("resnet-caltech101")
 
 
 def test_unknown_and_absent_names_are_told_apart(shelf):
     with pytest.raises(UsageError, match=r"has no 'resnet-caltec'.*nearest: resnet-caltech101"):
-        registry.entry("zoo:resnet-caltec")
+        registry.find_entry("zoo:resnet-caltec")
     with pytest.raises(MissingError, match=r"python -m encoscope\.recipes\.vit_caltech101"):
-        registry.entry("zoo:vit-caltech101")
+        registry.find_entry("zoo:vit-caltech101")
 
 
 def test_the_list_on_the_command_line(shelf, capsys):
@@ -86,9 +86,9 @@ def test_the_list_on_the_command_line(shelf, capsys):
 
 
 def shipped(name: str) -> registry.ZooEntry:
-    if name not in registry.names():
+    if name not in registry.list_names():
         pytest.skip(f"zoo:{name} is not in this checkout yet")
-    return registry.entry(name)
+    return registry.find_entry(name)
 
 
 LIMITS = {"resnet-caltech101": 12e6, "vit-caltech101": 12e6, "clip-caltech101": 15e6}
@@ -97,25 +97,25 @@ LIMITS = {"resnet-caltech101": 12e6, "vit-caltech101": 12e6, "clip-caltech101": 
 @pytest.mark.parametrize("name", registry.NAMES)
 def test_what_ships_is_whole_and_small(name):
     entry = shipped(name)
-    assert registry.verify(entry).stat().st_size <= LIMITS[name]
+    assert registry.verify_weights(entry).stat().st_size <= LIMITS[name]
     assert entry.classes == list_classes()
     cards = registry.FOLDER.parent / "cards"
     card = (cards / f"{name}.md").read_text()
     assert entry.sha256 in card and all(f"| {folder} |" in card for folder in entry.classes)
     assert len((cards / f"{name}.tsv").read_text().splitlines()) > 10
-    assert sum(value.numel() for value in registry.weights(entry).values()) >= entry.parameters
+    assert sum(value.numel() for value in registry.load_weights(entry).values()) >= entry.parameters
 
 
 @pytest.mark.parametrize("name,least", [("resnet-caltech101", 0.78), ("vit-caltech101", 0.5)])
 def test_classifiers_are_as_accurate_as_their_cards_say(name, least, data_root):
     from encoscope.encoder import load
-    from encoscope.recipes.export import sample
+    from encoscope.recipes.export import sample_indices
 
     entry = shipped(name)
     assert entry.accuracy["top1"] >= least
     test = read_caltech101(data_root / "caltech101", "test")
     encoder, right = load(f"zoo:{name}", device="cpu"), 0
-    places = sample(len(test))
+    places = sample_indices(len(test))
     for start in range(0, len(places), 50):
         chosen = places[start : start + 50]
         logits = encoder.logits([test.paths[i] for i in chosen])
@@ -127,16 +127,16 @@ def test_the_image_text_model_is_as_accurate_as_its_card_says(data_root):
     import numpy as np
 
     from encoscope import vlm
-    from encoscope.recipes.contrast import name_accuracies, name_embeddings
-    from encoscope.recipes.export import sample
-    from encoscope.zoo.attributes import attributes
+    from encoscope.recipes.contrast import compute_name_accuracies, embed_names
+    from encoscope.recipes.export import sample_indices
+    from encoscope.zoo.attributes import load_class_words
 
     entry = shipped("clip-caltech101")
     assert entry.accuracy["known"] >= 0.6
     model = vlm.load("zoo:clip-caltech101", device="cpu")
     test = read_caltech101(data_root / "caltech101", "test")
-    places = sample(len(test))
+    places = sample_indices(len(test))
     images = model.embed_images([test.paths[i] for i in places]).numpy()
-    names = name_embeddings(model.embed_texts, attributes())
-    found, _ = name_accuracies(images, np.asarray(test.labels)[places], names, test.classes)
+    names = embed_names(model.embed_texts, load_class_words())
+    found, _ = compute_name_accuracies(images, np.asarray(test.labels)[places], names, test.classes)
     assert found["known"] == pytest.approx(entry.accuracy["known_sample"], abs=0.005)

@@ -21,7 +21,7 @@ def list_(*, json_: Annotated[bool, Parameter(name="--json", negative=(), help="
     """List the shipped networks: name, architecture, size and accuracy on Caltech-101's test list."""
     from encoscope.zoo import registry
 
-    entries = [registry.entry(name) for name in registry.names()]
+    entries = [registry.find_entry(name) for name in registry.list_names()]
     if json_:
         say(json.dumps([_document(entry) for entry in entries], indent=1))
         return 0
@@ -39,7 +39,7 @@ def list_(*, json_: Annotated[bool, Parameter(name="--json", negative=(), help="
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    absent = [name for name in registry.NAMES if name not in registry.names()]
+    absent = [name for name in registry.NAMES if name not in registry.list_names()]
     if absent:
         note(f"not in this installation: {', '.join(absent)}")
     return 0

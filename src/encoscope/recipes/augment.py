@@ -21,17 +21,17 @@ def _to_normal(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "
     return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
-def normalise(pixels: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+def normalize(pixels: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
     """Bytes to floats with ImageNet's mean and standard deviation, channels last in memory."""
     return _to_normal(pixels.float().div_(255))
 
 
-def colour(
+def jitter_color(
     pixels: UInt8[Tensor, "batch 3 height width"], strength: float, generator: Generator
 ) -> Float[Tensor, "batch 3 height width"]:
     """Brightness, contrast and saturation scaled by factors in 1 ± strength, a tenth turned grey; then normalised.
 
-    The three make one affine map of colours per image, so that the batch is one matrix product.
+    The three make one affine map of colors per image, so that the batch is one matrix product.
     """
     count, height, width = len(pixels), *pixels.shape[2:]
     brightness, contrast, saturation = 1 + strength * (2 * torch.rand(3, count, generator=generator) - 1)
@@ -45,7 +45,7 @@ def colour(
     return _to_normal(images.view(count, 3, height, width))
 
 
-def erase(
+def erase_rectangles(
     images: Float[Tensor, "batch 3 height width"], share: float, generator: Generator
 ) -> Float[Tensor, "batch 3 height width"]:
     """Fill one rectangle (2 to 20 % of the area) with noise in a ``share`` of the images; in place."""
@@ -61,7 +61,7 @@ def erase(
     return images
 
 
-def mix(
+def mix_images(
     images: Float[Tensor, "batch 3 height width"], targets: Float[Tensor, "batch classes"], generator: Generator
 ) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch classes"]]:
     """Blend each image with another of the batch: by turns mixup (Beta(1/2, 1/2)) and cutmix (uniform share)."""

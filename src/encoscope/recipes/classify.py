@@ -12,40 +12,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from encoscope.images import Preprocess, make_batch, read_image
-from encoscope.recipes.augment import mix, normalise
-from encoscope.recipes.photos import Photos, centre_crop
+from encoscope.recipes.augment import mix_images, normalize
+from encoscope.recipes.images import DecodedImages, crop_center
 from encoscope.recipes.training import TrainingStep
 
 
-def soft_targets(labels: Int64[Tensor, " batch"], classes: int, smoothing: float) -> Float[Tensor, "batch classes"]:
+def smooth_labels(labels: Int64[Tensor, " batch"], classes: int, smoothing: float) -> Float[Tensor, "batch classes"]:
     """One-hot rows with ``smoothing`` of the mass spread over all classes."""
     return functional.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
 
 
-def mixed(
+def mix_batch(
     step: TrainingStep, classes: int, smoothing: float
 ) -> tuple[Float[Tensor, "batch 3 h w"], Float[Tensor, "batch classes"]]:
     """The step's images and soft targets, mixed in the phase's share of the batches."""
-    targets = soft_targets(step.labels, classes, smoothing)
+    targets = smooth_labels(step.labels, classes, smoothing)
     if torch.rand((), generator=step.generator) < step.phase.mixed:
-        return mix(step.images, targets, step.generator)
+        return mix_images(step.images, targets, step.generator)
     return step.images, targets
 
 
-def mixed_cross_entropy(classes: int, smoothing: float = 0.1) -> Callable[[nn.Module, TrainingStep], Float[Tensor, ""]]:
+def make_cross_entropy(classes: int, smoothing: float = 0.1) -> Callable[[nn.Module, TrainingStep], Float[Tensor, ""]]:
     """Cross entropy against soft targets, some batches mixed."""
 
     def loss(model: nn.Module, step: TrainingStep) -> Float[Tensor, ""]:
-        images, targets = mixed(step, classes, smoothing)
+        images, targets = mix_batch(step, classes, smoothing)
         return functional.cross_entropy(model(images).float(), targets)
 
     return loss
 
 
 @torch.inference_mode()
-def predict(
+def predict_crops(
     forward: Callable[[Tensor], Tensor],
-    photos: Photos,
+    photos: DecodedImages,
     index: Sequence[int] | np.ndarray,
     side: int,
     device: torch.device,
@@ -53,13 +53,13 @@ def predict(
     """Outputs on centre crops of ``side`` pixels, float32, 64 photos at a time."""
     rows = []
     for start in range(0, len(index), 64):
-        pixels = torch.stack([centre_crop(photos.pixels[i], side) for i in index[start : start + 64]])
-        rows.append(forward(normalise(pixels).to(device)).float().cpu().numpy())
+        pixels = torch.stack([crop_center(photos.pixels[i], side) for i in index[start : start + 64]])
+        rows.append(forward(normalize(pixels).to(device)).float().cpu().numpy())
     return np.concatenate(rows)
 
 
 @torch.inference_mode()
-def predict_as_shipped(
+def predict_files(
     forward: Callable[[Tensor], Tensor], paths: Sequence[Path], preprocess: Preprocess, device: torch.device
 ) -> Float[np.ndarray, "photos outputs"]:
     """Outputs on photo files, read and preprocessed as the package does it for its users."""
@@ -70,7 +70,7 @@ def predict_as_shipped(
     return np.concatenate(rows)
 
 
-def accuracies(
+def compute_accuracies(
     predicted: Int64[np.ndarray, " photos"], labels: Int64[np.ndarray, " photos"], classes: int
 ) -> tuple[float, float, Float[np.ndarray, " classes"]]:
     """Top-1 accuracy, its mean over the classes that occur, and one value per class (NaN where it does not)."""

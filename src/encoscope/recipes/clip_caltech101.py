@@ -14,14 +14,14 @@ import torch
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.images.caltech101 import read_caltech101
-from encoscope.recipes.classify import predict, predict_as_shipped
-from encoscope.recipes.commandline import arguments, device, logger, run
-from encoscope.recipes.contrast import contrastive, name_accuracies, name_embeddings
-from encoscope.recipes.export import export, halve, preprocess, sample
-from encoscope.recipes.photos import Photos, decode, held_out_tenth
+from encoscope.recipes.classify import predict_crops, predict_files
+from encoscope.recipes.commandline import choose_device, logger, parse_arguments, run_recipe
+from encoscope.recipes.contrast import compute_name_accuracies, embed_names, make_contrastive_loss
+from encoscope.recipes.export import export_network, make_preprocess, round_to_half, sample_indices
+from encoscope.recipes.images import DecodedImages, decode_images, split_tenth
 from encoscope.recipes.training import Phase, TrainingPlan, train
-from encoscope.zoo.attributes import attributes
-from encoscope.zoo.captions import captions_of
+from encoscope.zoo.attributes import load_class_words
+from encoscope.zoo.captions import make_captions
 
 NAME = "clip-caltech101"
 CONFIG = Path(__file__).parents[1] / "zoo" / "weights" / NAME
@@ -50,7 +50,7 @@ PLAN = TrainingPlan(
 )
 
 
-def build(seed: int = PLAN.seed) -> tuple[Any, Any]:
+def build_model(seed: int = PLAN.seed) -> tuple[Any, Any]:
     """The model, initialised from the seed, and open_clip's tokenizer for it."""
     ensure_torchvision()
     import open_clip
@@ -61,7 +61,7 @@ def build(seed: int = PLAN.seed) -> tuple[Any, Any]:
 
 
 def _names(model: Any, tokenizer: Any, target: torch.device) -> np.ndarray:
-    return name_embeddings(lambda texts: model.encode_text(tokenizer(texts).to(target)), attributes())
+    return embed_names(lambda texts: model.encode_text(tokenizer(texts).to(target)), load_class_words())
 
 
 def _image(model: Any) -> Any:
@@ -70,20 +70,22 @@ def _image(model: Any) -> Any:
 
 def main() -> None:
     """Train (or go on), then measure on the test list."""
-    chosen = arguments(__doc__ or "")
-    model, tokenizer = build()
-    tokens = torch.stack([tokenizer(captions_of(words)) for words in attributes()])
-    photos = decode(read_caltech101(chosen.data, "train"), DECODED)
-    folder, target = chosen.state or PLAN.folder(), device()
+    chosen = parse_arguments(__doc__ or "")
+    model, tokenizer = build_model()
+    tokens = torch.stack([tokenizer(make_captions(words)) for words in load_class_words()])
+    photos = decode_images(read_caltech101(chosen.data, "train"), DECODED)
+    folder, target = chosen.state or PLAN.folder(), choose_device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
-        kept, tuning = held_out_tenth(photos.labels)
+        kept, tuning = split_tenth(photos.labels)
         whole, folder = photos, folder.with_name(folder.name + "-tune")
-        photos = Photos([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
+        photos = DecodedImages([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
 
         def on_tenth(model: Any) -> dict[str, float]:
-            images = predict(_image(model), whole, tuning, SIDE, target)
-            return name_accuracies(images, whole.labels[tuning], _names(model, tokenizer, target), whole.classes)[0]
+            images = predict_crops(_image(model), whole, tuning, SIDE, target)
+            return compute_name_accuracies(
+                images, whole.labels[tuning], _names(model, tokenizer, target), whole.classes
+            )[0]
 
         evaluate = on_tenth
 
@@ -92,7 +94,7 @@ def main() -> None:
         PLAN,
         model,
         photos,
-        contrastive(tokens, PER_IMAGE),
+        make_contrastive_loss(tokens, PER_IMAGE),
         folder=folder,
         device=target,
         stop_epoch=chosen.stop_epoch,
@@ -103,13 +105,13 @@ def main() -> None:
     if chosen.tune or len(history) < PLAN.epochs:
         return
     test = read_caltech101(chosen.data, "test")
-    images = predict_as_shipped(_image(halve(model)), test.paths, preprocess(SIDE), target)
+    images = predict_files(_image(round_to_half(model)), test.paths, make_preprocess(SIDE), target)
     labels, names = np.asarray(test.labels), _names(model, tokenizer, target)
-    accuracy, each = name_accuracies(images, labels, names, test.classes)
-    places = sample(len(labels))
-    accuracy["known_sample"] = name_accuracies(images[places], labels[places], names, test.classes)[0]["known"]
+    accuracy, each = compute_name_accuracies(images, labels, names, test.classes)
+    places = sample_indices(len(labels))
+    accuracy["known_sample"] = compute_name_accuracies(images[places], labels[places], names, test.classes)[0]["known"]
     output = chosen.output or folder
-    export(
+    export_network(
         model,
         PLAN,
         history,
@@ -132,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_recipe(main)

@@ -16,7 +16,7 @@ from encoscope.errors import EncoscopeError, MissingError
 logger = logging.getLogger("encoscope.recipes")
 
 
-def arguments(description: str) -> argparse.Namespace:
+def parse_arguments(description: str) -> argparse.Namespace:
     """Flags of every recipe; logging goes to stderr."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
@@ -55,12 +55,12 @@ def _epochs(text: str) -> tuple[int, ...]:
     return epochs
 
 
-def device() -> torch.device:
+def choose_device() -> torch.device:
     """A GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run(main: Callable[[], object]) -> None:
+def run_recipe(main: Callable[[], object]) -> None:
     """Run a recipe; an expected error is one line, with its exit code."""
     try:
         main()

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from encoscope.recipes.training import TrainingStep
 from encoscope.zoo.attributes import HELD_OUT, ClassWords
-from encoscope.zoo.captions import article
+from encoscope.zoo.captions import add_article
 
 PROMPTS = ("a photo of {}", "a picture of {}", "a close view of {}", "{}")
 
 
-def many_positives(logits: Float[Tensor, "images texts"], same: Bool[Tensor, "images texts"]) -> Float[Tensor, ""]:
+def multi_positive_loss(logits: Float[Tensor, "images texts"], same: Bool[Tensor, "images texts"]) -> Float[Tensor, ""]:
     """Cross entropy in both directions where several texts fit an image and several images a text.
 
     same: which pairs belong together; the target of a row (and of a column) is uniform over its pairs.
@@ -29,7 +29,7 @@ def many_positives(logits: Float[Tensor, "images texts"], same: Bool[Tensor, "im
     return (by_image + by_text) / 2
 
 
-def contrastive(
+def make_contrastive_loss(
     tokens: Int64[Tensor, "classes captions length"], per_image: int
 ) -> Callable[[nn.Module, TrainingStep], Tensor]:
     """A loss that draws ``per_image`` captions of its class for each image; a class shares its captions."""
@@ -41,26 +41,26 @@ def contrastive(
         image = model.encode_image(step.images, normalize=True).float()
         text = model.encode_text(texts, normalize=True).float()
         scale = model.logit_scale.exp().clamp(max=100)
-        return many_positives(scale * image @ text.T, step.labels[:, None] == classes[None])
+        return multi_positive_loss(scale * image @ text.T, step.labels[:, None] == classes[None])
 
     return loss
 
 
 @torch.inference_mode()
-def name_embeddings(
+def embed_names(
     encode: Callable[[list[str]], Float[Tensor, "texts width"]], words: Sequence[ClassWords]
 ) -> Float[np.ndarray, "classes width"]:
     """A unit vector per class: the mean over the prompts of its plain name."""
     rows = []
     for entry in words:
         vectors = functional.normalize(
-            encode([prompt.format(article(entry.name)) for prompt in PROMPTS]).float(), dim=1
+            encode([prompt.format(add_article(entry.name)) for prompt in PROMPTS]).float(), dim=1
         )
         rows.append(functional.normalize(vectors.mean(0), dim=0).cpu().numpy())
     return np.stack(rows)
 
 
-def name_accuracies(
+def compute_name_accuracies(
     images: Float[np.ndarray, "photos width"],
     labels: Int64[np.ndarray, " photos"],
     names: Float[np.ndarray, "classes width"],

@@ -17,20 +17,20 @@ from torch import nn
 from encoscope.images import Preprocess
 from encoscope.images.caltech101 import LabelledImages
 from encoscope.recipes.augment import MEAN, STD
-from encoscope.recipes.classify import accuracies, predict_as_shipped
+from encoscope.recipes.classify import compute_accuracies, predict_files
 from encoscope.recipes.training import TrainingPlan
 from encoscope.zoo.registry import FORMAT
 
 SAMPLE = 600
 
 
-def sample(count: int, size: int = SAMPLE) -> Int64[np.ndarray, " size"]:
+def sample_indices(count: int, size: int = SAMPLE) -> Int64[np.ndarray, " size"]:
     """The places, in a list of ``count`` photos, of the fixed sample on which the tests measure again."""
     return np.sort(np.random.default_rng(600).permutation(count)[:size])
 
 
 @torch.no_grad()
-def halve(model: nn.Module) -> nn.Module:
+def round_to_half(model: nn.Module) -> nn.Module:
     """Round a model's numbers to what half precision holds, in place: figures are taken of what ships."""
     for value in model.state_dict().values():
         if value.is_floating_point():
@@ -38,7 +38,7 @@ def halve(model: nn.Module) -> nn.Module:
     return model
 
 
-def preprocess(side: int) -> Preprocess:
+def make_preprocess(side: int) -> Preprocess:
     """What every network of the zoo takes: the short side resized, the middle square."""
     return Preprocess(size=(side, side), mean=MEAN, std=STD, interpolation="bicubic", crop=1.0)
 
@@ -96,7 +96,7 @@ On the test list, after training, of the weights as they ship and with the prepr
 """
 
 
-def export(
+def export_network(
     model: nn.Module,
     plan: TrainingPlan,
     history: Sequence[Mapping[str, float]],
@@ -126,7 +126,7 @@ def export(
         "kwargs": dict(kwargs),
         "file": file,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "preprocess": preprocess(side).as_dict(),
+        "preprocess": make_preprocess(side).as_dict(),
         "classes": list(classes),
         "accuracy": {key: round(float(value), 5) for key, value in accuracy.items()},
         "parameters": sum(value.numel() for value in model.parameters()),
@@ -154,15 +154,15 @@ def measure_and_export(
     """Measure a timm classifier on the test list and write what ships of it; returns the accuracies."""
     labels, classes = np.asarray(test.labels), len(test.classes)
     device = next(model.parameters()).device
-    predicted = predict_as_shipped(model.eval(), test.paths, preprocess(side), device).argmax(1)
-    top1, mean, each = accuracies(predicted, labels, classes)
-    chosen = sample(len(labels))
+    predicted = predict_files(model.eval(), test.paths, make_preprocess(side), device).argmax(1)
+    top1, mean, each = compute_accuracies(predicted, labels, classes)
+    chosen = sample_indices(len(labels))
     accuracy = {
         "top1": top1,
         "mean_per_class": mean,
-        "top1_sample": accuracies(predicted[chosen], labels[chosen], classes)[0],
+        "top1_sample": compute_accuracies(predicted[chosen], labels[chosen], classes)[0],
     }
-    export(
+    export_network(
         model,
         plan,
         history,

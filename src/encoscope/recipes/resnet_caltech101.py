@@ -13,10 +13,10 @@ from torch import nn
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.images.caltech101 import list_classes, read_caltech101
-from encoscope.recipes.classify import accuracies, mixed_cross_entropy, predict
-from encoscope.recipes.commandline import arguments, device, logger, run
-from encoscope.recipes.export import halve, measure_and_export
-from encoscope.recipes.photos import Photos, decode, held_out_tenth
+from encoscope.recipes.classify import compute_accuracies, make_cross_entropy, predict_crops
+from encoscope.recipes.commandline import choose_device, logger, parse_arguments, run_recipe
+from encoscope.recipes.export import measure_and_export, round_to_half
+from encoscope.recipes.images import DecodedImages, decode_images, split_tenth
 from encoscope.recipes.training import Phase, TrainingPlan, train
 
 NAME = "resnet-caltech101"
@@ -39,7 +39,7 @@ PLAN = TrainingPlan(
 )
 
 
-def build(seed: int = PLAN.seed) -> nn.Module:
+def build_network(seed: int = PLAN.seed) -> nn.Module:
     """The network, initialised from the seed."""
     ensure_torchvision()
     import timm
@@ -50,18 +50,18 @@ def build(seed: int = PLAN.seed) -> nn.Module:
 
 def main() -> None:
     """Train (or go on), then measure on the test list and write weights, log and card."""
-    chosen = arguments(__doc__ or "")
-    photos = decode(read_caltech101(chosen.data, "train"), DECODED)
-    folder, target = chosen.state or PLAN.folder(), device()
+    chosen = parse_arguments(__doc__ or "")
+    photos = decode_images(read_caltech101(chosen.data, "train"), DECODED)
+    folder, target = chosen.state or PLAN.folder(), choose_device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
-        kept, tuning = held_out_tenth(photos.labels)
+        kept, tuning = split_tenth(photos.labels)
         whole, folder = photos, folder.with_name(folder.name + "-tune")
-        photos = Photos([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
+        photos = DecodedImages([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
 
         def on_tenth(model: Any) -> dict[str, float]:
-            predicted = predict(model, whole, tuning, SIDE, target).argmax(1)
-            top1, mean, _ = accuracies(predicted, whole.labels[tuning], len(whole.classes))
+            predicted = predict_crops(model, whole, tuning, SIDE, target).argmax(1)
+            top1, mean, _ = compute_accuracies(predicted, whole.labels[tuning], len(whole.classes))
             return {"top1": top1, "mean_per_class": mean}
 
         evaluate = on_tenth
@@ -69,9 +69,9 @@ def main() -> None:
     logger.info("%d photos of %d classes; state in %s", len(photos), len(photos.classes), folder)
     model, history = train(
         PLAN,
-        build(),
+        build_network(),
         photos,
-        mixed_cross_entropy(len(photos.classes)),
+        make_cross_entropy(len(photos.classes)),
         folder=folder,
         device=target,
         stop_epoch=chosen.stop_epoch,
@@ -82,7 +82,7 @@ def main() -> None:
     if chosen.tune or len(history) < PLAN.epochs:
         return
     measured = measure_and_export(
-        halve(model),
+        round_to_half(model),
         PLAN,
         history,
         read_caltech101(chosen.data, "test"),
@@ -97,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_recipe(main)

@@ -16,7 +16,7 @@ from encoscope.encoder import Encoder, load
 from encoscope.errors import MissingError
 from encoscope.images import open_dataset
 from encoscope.progress import Progress, track
-from encoscope.recipes.commandline import logger, run
+from encoscope.recipes.commandline import logger, run_recipe
 from encoscope.units import parse_unit
 from encoscope.vital import Vital
 from encoscope.vital.references.compressed import CompressedPrototypes, compress_prototypes, save_compressed
@@ -26,7 +26,7 @@ from encoscope.vital.references.statistics import Prototype
 NUMBER = 50
 
 
-def statistics(
+def compute_statistics(
     encoder: Encoder, references: str, *, number: int = NUMBER, megabytes: float = 10.0, progress: Progress = None
 ) -> CompressedPrototypes:
     """Every class's statistics from a labelled dataset, compressed to at most so many megabytes."""
@@ -51,7 +51,7 @@ def main() -> None:
         raise MissingError("where is Caltech-101? give --data FOLDER, or set ENCOSCOPE_DATA to the folder above it")
     root = chosen.data or Path(os.environ["ENCOSCOPE_DATA"]) / "caltech101"
     encoder = load(f"zoo:{chosen.name.removeprefix('zoo:')}")
-    found = statistics(encoder, f"caltech101:{root}#train")
+    found = compute_statistics(encoder, f"caltech101:{root}#train")
     path = save_compressed(found, chosen.output or statistics_path(chosen.name.removeprefix("zoo:")))
     logger.info("%s: %.1f MB, %d classes", path, path.stat().st_size / 1e6, len(found.names))
     logger.info("%d classes have fewer than %d photos", sum(count < NUMBER for count in found.counts), NUMBER)
@@ -60,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_recipe(main)

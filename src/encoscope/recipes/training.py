@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from encoscope.errors import UsageError
-from encoscope.recipes.augment import colour, erase
-from encoscope.recipes.photos import Photos, balanced_order, random_crop
+from encoscope.recipes.augment import erase_rectangles, jitter_color
+from encoscope.recipes.images import DecodedImages, crop_randomly, draw_balanced_order
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Phase:
     scale: tuple[float, float] = (0.25, 1.0)
     mixed: float = 0.0
     erased: float = 0.0
-    colour: float = 0.4
+    color: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ class TrainingPlan:
     def folder(self) -> Path:
         """Where the state is kept: under ``ENCOSCOPE_CACHE``, or the user's cache."""
         cache = os.environ.get("ENCOSCOPE_CACHE") or platformdirs.user_cache_dir("encoscope")
-        settings = json.dumps(asdict(self), sort_keys=True)
+        plan = asdict(self)
+        for phase in plan["phases"]:  # the field's first name keeps the folders of finished runs
+            phase["colour"] = phase.pop("color")
+        settings = json.dumps(plan, sort_keys=True)
         return Path(cache) / "zoo" / f"{self.name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
 
@@ -96,7 +99,7 @@ class TrainingStep:
 Loss: TypeAlias = Callable[[nn.Module, TrainingStep], Float[Tensor, ""]]
 
 
-def learning_rate(step: int, steps: int, peak: float, warm: float) -> float:
+def compute_learning_rate(step: int, steps: int, peak: float, warm: float) -> float:
     """One cycle: a linear rise to ``peak`` over the first ``warm`` share of the steps, then half a cosine to 0."""
     rise = max(1, round(warm * steps))
     if step < rise:
@@ -104,20 +107,20 @@ def learning_rate(step: int, steps: int, peak: float, warm: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def batches(plan: TrainingPlan, photos: Photos, epoch: int) -> list[Int64[np.ndarray, " batch"]]:
+def list_batches(plan: TrainingPlan, photos: DecodedImages, epoch: int) -> list[Int64[np.ndarray, " batch"]]:
     """The epoch's photos in order, in whole batches."""
-    order = balanced_order(photos.labels, plan.balance, (plan.seed, epoch))
+    order = draw_balanced_order(photos.labels, plan.balance, (plan.seed, epoch))
     size = min(plan.batch, len(order))
     return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
 
 
-def crops(
-    photos: Photos, index: Int64[np.ndarray, " batch"], phase: Phase, key: Sequence[int]
+def crop_batch(
+    photos: DecodedImages, index: Int64[np.ndarray, " batch"], phase: Phase, key: Sequence[int]
 ) -> UInt8[Tensor, "batch 3 side side"]:
     """Random crops of the photos of a batch; key: seed, epoch and the first one's place in the epoch."""
     *start, place = key
     return torch.stack(
-        [random_crop(photos.pixels[i], phase.pixels, phase.scale, (*start, place + k)) for k, i in enumerate(index)]
+        [crop_randomly(photos.pixels[i], phase.pixels, phase.scale, (*start, place + k)) for k, i in enumerate(index)]
     )
 
 
@@ -138,7 +141,7 @@ def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
             kept.copy_(new)
 
 
-def save(state: dict[str, Any], path: Path) -> None:
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that either the old or the new one is there, whenever the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
@@ -149,7 +152,7 @@ def save(state: dict[str, Any], path: Path) -> None:
     aside.replace(path)
 
 
-def kept(folder: Path, epoch: int) -> Path:
+def find_kept_weights(folder: Path, epoch: int) -> Path:
     """The file of the weights after an epoch, counted from 1, which ``encoscope.load("NAME@FILE")`` takes."""
     return folder / f"epoch-{epoch:03d}.safetensors"
 
@@ -162,7 +165,7 @@ def _keep(model: nn.Module, path: Path, record: Mapping[str, float]) -> None:
     aside.replace(path)
 
 
-def channels_last(model: nn.Module) -> nn.Module:
+def to_channels_last(model: nn.Module) -> nn.Module:
     """The same module, its convolutions' weights channels last in memory: about a fifth faster on a CPU."""
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks the keyword
 
@@ -170,7 +173,7 @@ def channels_last(model: nn.Module) -> nn.Module:
 def train(
     plan: TrainingPlan,
     model: nn.Module,
-    photos: Photos,
+    photos: DecodedImages,
     loss_of: Loss,
     *,
     folder: Path,
@@ -186,7 +189,7 @@ def train(
     kept as ``kept(folder, epoch)``; UsageError where that has passed without them. evaluate: measured on the averaged
     weights after every fifth epoch. report: takes a line per epoch. Returns the averaged model and a record per epoch.
     """
-    model = channels_last(model.to(device))
+    model = to_channels_last(model.to(device))
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(_groups(model, plan.decay), lr=plan.rate)
     path, history, first = folder / "state.pt", [], 0
@@ -197,7 +200,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         history, first = state["history"], len(state["history"])
         report(f"going on after epoch {first} from {path}")
-    past = [epoch for epoch in keep_at if epoch <= first and not kept(folder, epoch).is_file()]
+    past = [epoch for epoch in keep_at if epoch <= first and not find_kept_weights(folder, epoch).is_file()]
     if past:
         raise UsageError(
             f"the run in {folder} is after epoch {first} and kept no weights of epoch {past[0]}: train again, into "
@@ -209,9 +212,9 @@ def train(
             record |= evaluate(ema)
         history.append(record)
         if epoch + 1 in keep_at:  # before the state, which says that the epoch is done
-            _keep(ema, kept(folder, epoch + 1), record)
+            _keep(ema, find_kept_weights(folder, epoch + 1), record)
         states = {"model": model.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
-        save({**states, "history": history}, path)
+        save_checkpoint({**states, "history": history}, path)
         report("  ".join(f"{name} {value:.4g}" for name, value in record.items()))
     return ema, history
 
@@ -221,21 +224,21 @@ def _epoch(
     model: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
-    photos: Photos,
+    photos: DecodedImages,
     loss_of: Loss,
     epoch: int,
     device: torch.device,
 ) -> dict[str, float]:
     model.train()
     torch.manual_seed(plan.seed * 100_003 + epoch)  # dropout and drop path draw from the global generator
-    phase, order, began, total = plan.phase(epoch), batches(plan, photos, epoch), time.monotonic(), 0.0
+    phase, order, began, total = plan.phase(epoch), list_batches(plan, photos, epoch), time.monotonic(), 0.0
     for place, index in enumerate(order):
         done = epoch * len(order) + place
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(done, plan.epochs * len(order), plan.rate, plan.warm)
+            group["lr"] = compute_learning_rate(done, plan.epochs * len(order), plan.rate, plan.warm)
         generator = Generator().manual_seed((plan.seed * 100_003 + epoch) * 100_003 + place)
-        pixels = crops(photos, index, phase, (plan.seed, epoch, place * plan.batch))
-        images = erase(colour(pixels, phase.colour, generator), phase.erased, generator)
+        pixels = crop_batch(photos, index, phase, (plan.seed, epoch, place * plan.batch))
+        images = erase_rectangles(jitter_color(pixels, phase.color, generator), phase.erased, generator)
         labels = torch.from_numpy(photos.labels[index]).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss = loss_of(model, TrainingStep(images.to(device), labels, index, phase, epoch, generator))

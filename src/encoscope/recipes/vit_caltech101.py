@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.images.caltech101 import list_classes, read_caltech101
-from encoscope.recipes.classify import accuracies, mixed, predict
-from encoscope.recipes.commandline import arguments, device, logger, run
-from encoscope.recipes.export import halve, measure_and_export
-from encoscope.recipes.photos import Photos, decode, held_out_tenth
-from encoscope.recipes.training import Phase, TrainingPlan, TrainingStep, channels_last, train
-from encoscope.zoo.registry import entry, weights
+from encoscope.recipes.classify import compute_accuracies, mix_batch, predict_crops
+from encoscope.recipes.commandline import choose_device, logger, parse_arguments, run_recipe
+from encoscope.recipes.export import measure_and_export, round_to_half
+from encoscope.recipes.images import DecodedImages, decode_images, split_tenth
+from encoscope.recipes.training import Phase, TrainingPlan, TrainingStep, to_channels_last, train
+from encoscope.zoo.registry import find_entry, load_weights
 
 NAME = "vit-caltech101"
 TEACHER = "resnet-caltech101"
@@ -74,25 +74,27 @@ class Student(nn.Module):
         return self.vit.forward_head(tokens), self.adapt(patches)
 
 
-def teacher() -> nn.Module:
+def load_teacher() -> nn.Module:
     """The trained ResNet, frozen."""
     ensure_torchvision()
     import timm
 
-    known = entry(TEACHER)
+    known = find_entry(TEACHER)
     network = timm.create_model(known.architecture, **known.kwargs)
-    network.load_state_dict(weights(known))
+    network.load_state_dict(load_weights(known))
     return network.eval().requires_grad_(False)
 
 
-def distillation(master: Any, classes: int, temperature: float = 2.0) -> Callable[[nn.Module, TrainingStep], Tensor]:
+def make_distillation_loss(
+    master: Any, classes: int, temperature: float = 2.0
+) -> Callable[[nn.Module, TrainingStep], Tensor]:
     """Soft cross entropy with the teacher's answer and with the label, and the distance of patch tokens to its layer3.
 
     The maps are compared by cosine, at each place, after the teacher's channels are centred over the batch.
     """
 
     def loss(student: nn.Module, step: TrainingStep) -> Float[Tensor, ""]:
-        images, targets = mixed(step, classes, smoothing=0.1)
+        images, targets = mix_batch(step, classes, smoothing=0.1)
         with torch.no_grad():
             maps = master.layer3(
                 master.layer2(master.layer1(master.maxpool(master.act1(master.bn1(master.conv1(images))))))
@@ -110,30 +112,30 @@ def distillation(master: Any, classes: int, temperature: float = 2.0) -> Callabl
 
 def main() -> None:
     """Train (or go on), then measure on the test list and write weights, log and card."""
-    chosen = arguments(__doc__ or "")
-    photos = decode(read_caltech101(chosen.data, "train"), DECODED)
-    folder, target = chosen.state or PLAN.folder(), device()
+    chosen = parse_arguments(__doc__ or "")
+    photos = decode_images(read_caltech101(chosen.data, "train"), DECODED)
+    folder, target = chosen.state or PLAN.folder(), choose_device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
-        kept, tuning = held_out_tenth(photos.labels)
+        kept, tuning = split_tenth(photos.labels)
         whole, folder = photos, folder.with_name(folder.name + "-tune")
-        photos = Photos([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
+        photos = DecodedImages([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
 
         def on_tenth(model: Any) -> dict[str, float]:
-            predicted = predict(model.vit, whole, tuning, SIDE, target).argmax(1)
-            top1, mean, _ = accuracies(predicted, whole.labels[tuning], len(whole.classes))
+            predicted = predict_crops(model.vit, whole, tuning, SIDE, target).argmax(1)
+            top1, mean, _ = compute_accuracies(predicted, whole.labels[tuning], len(whole.classes))
             return {"top1": top1, "mean_per_class": mean}
 
         evaluate = on_tenth
 
-    master = channels_last(teacher().to(target))
+    master = to_channels_last(load_teacher().to(target))
     torch.manual_seed(PLAN.seed)
     logger.info("%d photos of %d classes; state in %s", len(photos), len(photos.classes), folder)
     student, history = train(
         PLAN,
         Student(channels=256),
         photos,
-        distillation(master, len(list_classes())),
+        make_distillation_loss(master, len(list_classes())),
         folder=folder,
         device=target,
         stop_epoch=chosen.stop_epoch,
@@ -145,7 +147,7 @@ def main() -> None:
         return
     vit: Any = student.vit
     measured = measure_and_export(
-        halve(vit),
+        round_to_half(vit),
         PLAN,
         history,
         read_caltech101(chosen.data, "test"),
@@ -160,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_recipe(main)

@@ -19,7 +19,7 @@ from encoscope.progress import Progress
 from encoscope.units import find_class_index, measure_units, normalize_name, parse_unit
 from encoscope.vital.references.patches import find_patch_references
 from encoscope.vital.references.references import References, find_class_references
-from encoscope.zoo.attributes import attributes
+from encoscope.zoo.attributes import load_class_words
 
 HELD_OUT = 5  # patches of a channel, next in rank after its references, that images to choose from come from
 
@@ -59,7 +59,7 @@ def describe_class(name: str) -> str:
     Returns:
         Plain English for a class of Caltech-101; for any other the first of its synonyms, with ``_`` as a space.
     """
-    known = {entry.folder: entry.name for entry in attributes()}
+    known = {entry.folder: entry.name for entry in load_class_words()}
     return known.get(name) or " ".join(name.split(",")[0].replace("_", " ").split())
 
 

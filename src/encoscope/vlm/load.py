@@ -49,11 +49,11 @@ def load(source: str, *, untrained: bool = False, device: str = "auto", random_s
         "random_state": random_state,
     }
     if name.startswith("zoo:"):
-        entry = registry.entry(name)
+        entry = registry.find_entry(name)
         if entry.library != "open_clip":
             raise UsageError(f"{name} is not an image-text model; zoo:clip-caltech101 is one")
         # open_clip reads the file itself, so the file's digest is checked before
-        folder = registry.verify(entry).parent
+        folder = registry.verify_weights(entry).parent
         return load_open_clip(f"local-dir:{folder}", **options)
     if name.startswith("openclip:"):
         name = name.removeprefix("openclip:")

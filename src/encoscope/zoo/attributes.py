@@ -31,11 +31,20 @@ Nature: TypeAlias = Literal["living", "made"]
 
 @dataclass(frozen=True)
 class ClassWords:
-    """A class in words. All phrases are lower case, but for proper names; lists are never empty but for synonyms.
+    """A class in words. All phrases are lower case, except for proper names; no list is empty, except for synonyms.
 
-    folder: the dataset's own class name. name: a singular noun phrase without article. synonyms: other such phrases.
-    kind: what it is, without article. parts, material: noun phrases after "with" and "made of".
-    texture, colour: adjectives before a noun. place, doing: phrases after the noun. nature: "living" or "made".
+    Attributes:
+        folder: The dataset's own class name.
+        name: A singular noun phrase without article.
+        synonyms: Other such phrases.
+        kind: Noun phrases without article that say what it is.
+        parts: Noun phrases that follow "with".
+        material: Noun phrases that follow "made of", or "with" for living things.
+        texture: Adjectives before a noun.
+        color: Adjectives before a noun.
+        location: Phrases after the noun that say where it is.
+        doing: Phrases after the noun that say what it does.
+        nature: "living" or "made".
     """
 
     folder: str
@@ -45,8 +54,8 @@ class ClassWords:
     parts: tuple[str, ...]
     material: tuple[str, ...]
     texture: tuple[str, ...]
-    colour: tuple[str, ...]
-    place: tuple[str, ...]
+    color: tuple[str, ...]
+    location: tuple[str, ...]
     doing: tuple[str, ...]
     nature: Nature
 
@@ -56,32 +65,32 @@ class ClassWords:
         return (self.name, *self.synonyms)
 
 
-def _list(cell: str) -> tuple[str, ...]:
-    return () if cell == "-" else tuple(part.strip() for part in cell.split(","))
-
-
 @cache
-def attributes() -> tuple[ClassWords, ...]:
-    """The table, in the order of the classes (folder names sorted bytewise)."""
+def load_class_words() -> tuple[ClassWords, ...]:
+    """Load the table, in the order of the classes (folder names sorted bytewise)."""
     table = resources.files("encoscope.zoo") / "data" / "caltech101-attributes.tsv"
     lines = table.read_text(encoding="utf-8").splitlines()
     rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    return tuple(_row(row) for row in rows)
+    return tuple(_parse_row(row) for row in rows)
 
 
-def _row(row: dict[str, str]) -> ClassWords:
+def _parse_row(row: dict[str, str]) -> ClassWords:
     if row["nature"] not in ("living", "made"):
         raise ValueError(f"{row['class']} is neither living nor made: {row['nature']!r}")
     return ClassWords(
         folder=row["class"],
         name=row["name"],
-        synonyms=_list(row["synonyms"]),
-        kind=_list(row["kind"]),
-        parts=_list(row["parts"]),
-        material=_list(row["material"]),
-        texture=_list(row["texture"]),
-        colour=_list(row["colour"]),
-        place=_list(row["place"]),
-        doing=_list(row["doing"]),
+        synonyms=_split_cell(row["synonyms"]),
+        kind=_split_cell(row["kind"]),
+        parts=_split_cell(row["parts"]),
+        material=_split_cell(row["material"]),
+        texture=_split_cell(row["texture"]),
+        color=_split_cell(row["colour"]),
+        location=_split_cell(row["place"]),
+        doing=_split_cell(row["doing"]),
         nature="living" if row["nature"] == "living" else "made",
     )
+
+
+def _split_cell(cell: str) -> tuple[str, ...]:
+    return () if cell == "-" else tuple(phrase.strip() for phrase in cell.split(","))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from encoscope.zoo.attributes import HELD_OUT, ClassWords, attributes
+from encoscope.zoo.attributes import HELD_OUT, ClassWords, load_class_words
 
 PER_CLASS = 64
 FILE = "captions.tsv.gz"
@@ -29,7 +29,7 @@ TEMPLATES = (
     "{a noun} with {part}",
     "{a noun} with {part} and {part2}",
     "{a adjective noun} with {part}",
-    "{a colour noun} with {part}, {place}",
+    "{a color noun} with {part}, {place}",
     "{a texture noun} {doing} {place}",
     "{a noun}, {a kind} with {part}",
     "{a noun} is {a kind}",
@@ -37,17 +37,17 @@ TEMPLATES = (
     "{a adjective kind} {place}",
     "the {bare} of {a noun}",
     "the {bare} and the {bare2} of {a noun}",
-    "{a noun}, {texture} and {colour}",
-    "{a colour noun}, {texture}, {place}",
+    "{a noun}, {texture} and {color}",
+    "{a color noun}, {texture}, {place}",
     "{a noun} {substance}",
-    "{a colour noun} {substance}",
+    "{a color noun} {substance}",
     "{a texture kind} {substance}, {place}",
     "a close view of {a adjective noun}",
-    "{a colour kind} {doing}",
+    "{a color kind} {doing}",
 )
 
 
-def article(phrase: str) -> str:
+def add_article(phrase: str) -> str:
     """A noun phrase with "a" or "an"; proper names stay without."""
     if phrase[:1].isupper():
         return phrase
@@ -55,7 +55,7 @@ def article(phrase: str) -> str:
     return f"{'an' if sounded else 'a'} {phrase}"
 
 
-def bare(part: str) -> str:
+def strip_article(part: str) -> str:
     """A part without its article: "a long neck" as "long neck"."""
     for start in ("a ", "an "):
         if part.startswith(start):
@@ -72,29 +72,29 @@ def _fill(template: str, words: ClassWords, rng: np.random.Generator, named: boo
         return options[rng.integers(len(options))]
 
     parts = [words.parts[i] for i in rng.permutation(len(words.parts))]
-    colour, texture = one(words.colour), one(words.texture)
+    color, texture = one(words.color), one(words.texture)
     # the plain name half of the time: it is what people ask for
     name = words.name if rng.random() < 0.5 else one(words.names)
     noun, kind = name if named else one(words.kind), one(words.kind)
     proper = named and noun[:1].isupper()
-    adjective = (colour, texture, f"{texture} {colour}")[rng.integers(3)]
+    adjective = (color, texture, f"{texture} {color}")[rng.integers(3)]
     phrases = {
-        "a noun": article(noun),
-        "a adjective noun": article(f"{adjective} {noun}"),
-        "a colour noun": article(f"{colour} {noun}"),
-        "a texture noun": article(f"{texture} {noun}"),
-        "a kind": article(kind),
-        "a adjective kind": article(f"{adjective} {kind}"),
-        "a colour kind": article(f"{colour} {kind}"),
-        "a texture kind": article(f"{texture} {kind}"),
-        "place": one(words.place),
+        "a noun": add_article(noun),
+        "a adjective noun": add_article(f"{adjective} {noun}"),
+        "a color noun": add_article(f"{color} {noun}"),
+        "a texture noun": add_article(f"{texture} {noun}"),
+        "a kind": add_article(kind),
+        "a adjective kind": add_article(f"{adjective} {kind}"),
+        "a color kind": add_article(f"{color} {kind}"),
+        "a texture kind": add_article(f"{texture} {kind}"),
+        "place": one(words.location),
         "doing": one(words.doing),
         "part": parts[0],
         "part2": parts[1],
         "part3": parts[2],
-        "bare": bare(parts[0]),
-        "bare2": bare(parts[1]),
-        "colour": colour,
+        "bare": strip_article(parts[0]),
+        "bare2": strip_article(parts[1]),
+        "color": color,
         "texture": texture,
         "substance": _substance(words, one(words.material)),
     }
@@ -105,7 +105,7 @@ def _fill(template: str, words: ClassWords, rng: np.random.Generator, named: boo
     return template
 
 
-def captions_of(words: ClassWords, count: int = PER_CLASS, seed: int = 0) -> list[str]:
+def make_captions(words: ClassWords, count: int = PER_CLASS, seed: int = 0) -> list[str]:
     """``count`` distinct captions of a class, the same for the same seed; without its names where they are held out.
 
     Raises:
@@ -113,7 +113,7 @@ def captions_of(words: ClassWords, count: int = PER_CLASS, seed: int = 0) -> lis
     """
     rng = np.random.default_rng([seed, *words.folder.encode()])
     named = words.folder not in HELD_OUT
-    found: dict[str, None] = {f"a photo of {article(words.name)}": None} if named else {}
+    found: dict[str, None] = {f"a photo of {add_article(words.name)}": None} if named else {}
     turn = last = -1
     while turn - last < 40 * len(TEMPLATES):  # nothing new in so many turns: all is said
         turn += 1
@@ -128,27 +128,27 @@ def captions_of(words: ClassWords, count: int = PER_CLASS, seed: int = 0) -> lis
     raise ValueError(f"{words.folder} has attributes for only {len(found)} of {count} captions")
 
 
-def generate(seed: int = 0) -> list[tuple[str, str]]:
+def make_all_captions(seed: int = 0) -> list[tuple[str, str]]:
     """All captions as (class folder, caption); a caption that two classes share stands once with each."""
-    return [(words.folder, caption) for words in attributes() for caption in captions_of(words, seed=seed)]
+    return [(words.folder, caption) for words in load_class_words() for caption in make_captions(words, seed=seed)]
 
 
 @cache
-def shipped() -> tuple[tuple[str, str], ...]:
+def load_captions() -> tuple[tuple[str, str], ...]:
     """The shipped captions as (class folder, caption), in the order of the classes."""
     packed = (resources.files("encoscope.zoo") / "data" / FILE).read_bytes()
     lines = gzip.decompress(packed).decode("utf-8").splitlines()
     return tuple((folder, caption) for folder, caption in (line.split("\t") for line in lines))
 
 
-def vocabulary() -> tuple[str, ...]:
+def load_vocabulary() -> tuple[str, ...]:
     """The default vocabulary: the distinct shipped captions, in their order."""
-    return tuple(dict.fromkeys(caption for _, caption in shipped()))
+    return tuple(dict.fromkeys(caption for _, caption in load_captions()))
 
 
-def packed() -> bytes:
+def pack_captions() -> bytes:
     """The shipped file's bytes, made anew."""
-    text = "".join(f"{folder}\t{caption}\n" for folder, caption in generate())
+    text = "".join(f"{folder}\t{caption}\n" for folder, caption in make_all_captions())
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:
         file.write(text.encode("utf-8"))
@@ -156,4 +156,4 @@ def packed() -> bytes:
 
 
 if __name__ == "__main__":
-    (Path(__file__).parent / "data" / FILE).write_bytes(packed())
+    (Path(__file__).parent / "data" / FILE).write_bytes(pack_captions())

@@ -45,12 +45,12 @@ def _record(name: str) -> Path:
     return FOLDER / f"{name}.json"
 
 
-def names() -> tuple[str, ...]:
+def list_names() -> tuple[str, ...]:
     """The names of the networks that are there, without the ``zoo:`` before them."""
     return tuple(name for name in NAMES if _record(name).is_file())
 
 
-def entry(name: str) -> ZooEntry:
+def find_entry(name: str) -> ZooEntry:
     """The record of a shipped network, by its name with or without ``zoo:``.
 
     Raises:
@@ -78,7 +78,7 @@ def entry(name: str) -> ZooEntry:
         raise EncoscopeError(f"zoo:{short}'s record {path} is damaged ({error}); install encoscope again") from error
 
 
-def verify(entry: ZooEntry) -> Path:
+def verify_weights(entry: ZooEntry) -> Path:
     """The path of the weights, once their digest is the record's.
 
     Raises:
@@ -97,12 +97,12 @@ def verify(entry: ZooEntry) -> Path:
     return entry.file
 
 
-def weights(entry: ZooEntry) -> dict[str, Tensor]:
+def load_weights(entry: ZooEntry) -> dict[str, Tensor]:
     """The verified weights by parameter name, floats as float32 (they are stored as float16)."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = verify(entry)
+    path = verify_weights(entry)
     try:
         stored = load_file(path)
     except SafetensorError as error:

@@ -26,7 +26,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
         MissingError: If the file of weights is missing.
         EncoscopeError: For weights that are damaged or do not fit.
     """
-    entry = registry.entry(request.name)
+    entry = registry.find_entry(request.name)
 
     def build_network(classes: int | None = None, channels: int | None = None) -> nn.Module:
         if entry.library == "open_clip":
@@ -38,7 +38,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
 
     module = build_network() if request.checkpoint is None else load_checkpoint(request.checkpoint, build_network)
     if request.pretrained:
-        state = registry.weights(entry)
+        state = registry.load_weights(entry)
         if entry.library == "open_clip":
             state = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
         try:

@@ -80,10 +80,10 @@ def embed_captions(
 def load_default_captions(vlm: VLM | None = None, *, progress: Progress = None) -> CaptionStore:
     """The zoo's captions, embedded once for a model and kept in the cache; by default for ``zoo:clip-caltech101``."""
     from encoscope.vlm import load
-    from encoscope.zoo.captions import vocabulary
+    from encoscope.zoo.captions import load_vocabulary
 
     vlm = vlm or load("zoo:clip-caltech101")
-    captions = vocabulary()
+    captions = load_vocabulary()
     folder = get_cache_dir("captions", content_key({"captions": _survey(iter(captions))[1], "vlm": vlm.digest}))
     return embed_captions(captions, vlm, folder, progress=progress)
 

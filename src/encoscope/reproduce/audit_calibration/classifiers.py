@@ -17,8 +17,8 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images.caltech101 import LabelledImages
 from encoscope.recipes.augment import MEAN, STD
-from encoscope.recipes.classify import mixed_cross_entropy
-from encoscope.recipes.photos import Photos, decode
+from encoscope.recipes.classify import make_cross_entropy
+from encoscope.recipes.images import DecodedImages, decode_images
 from encoscope.recipes.training import Phase, TrainingPlan, train
 from encoscope.store import content_key, get_cache_dir
 
@@ -72,7 +72,7 @@ class Setting:
 class Samples:
     """Decoded images of a study: all of them with their ids, and which ones train and test."""
 
-    photos: Photos
+    photos: DecodedImages
     ids: Sequence[int]
     train: Int64[np.ndarray, " train"]
     test: Int64[np.ndarray, " test"]
@@ -103,7 +103,7 @@ def samples(listed: LabelledImages, setting: Setting, *, limit: int | None = Non
         classes=listed.classes,
     )
     tested = places % 5 == 4
-    photos = decode(kept, setting.decoded)
+    photos = decode_images(kept, setting.decoded)
     return Samples(photos, chosen.tolist(), np.flatnonzero(~tested), np.flatnonzero(tested))
 
 
@@ -143,7 +143,7 @@ def classifier(
         plan,
         model,
         _training(found, condition, setting),
-        mixed_cross_entropy(len(found.photos.classes), smoothing=0.0),
+        make_cross_entropy(len(found.photos.classes), smoothing=0.0),
         folder=folder,
         device=torch.device("cpu"),
         report=report,
@@ -174,11 +174,11 @@ def probabilities(encoder: Encoder, images: Sequence[Any]) -> Float[np.ndarray, 
 
 def _phase(condition: Condition, setting: Setting) -> Phase:
     if condition.augmented:
-        return Phase(setting.epochs, setting.pixels, scale=(0.4, 1.0), erased=0.25, colour=0.3)
-    return Phase(setting.epochs, setting.pixels, scale=(1.0, 1.0), colour=0.0)
+        return Phase(setting.epochs, setting.pixels, scale=(0.4, 1.0), erased=0.25, color=0.3)
+    return Phase(setting.epochs, setting.pixels, scale=(1.0, 1.0), color=0.0)
 
 
-def _training(found: Samples, condition: Condition, setting: Setting) -> Photos:
+def _training(found: Samples, condition: Condition, setting: Setting) -> DecodedImages:
     """The training images, the marked class with its marks."""
     pixels: list[Tensor] = []
     for index in found.train:
@@ -188,7 +188,7 @@ def _training(found: Samples, condition: Condition, setting: Setting) -> Photos:
             marked, _ = found.marked(int(index), condition.mark, setting, condition.seed)
             stored = torch.from_numpy(marked).permute(2, 0, 1)
         pixels.append(stored)
-    return Photos(pixels, found.photos.labels[found.train], found.photos.classes)
+    return DecodedImages(pixels, found.photos.labels[found.train], found.photos.classes)
 
 
 def _encoder(model: torch.nn.Module, setting: Setting, classes: Sequence[str], name: str) -> Encoder:

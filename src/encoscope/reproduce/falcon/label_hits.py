@@ -59,7 +59,7 @@ def collect_words(entry: ClassWords) -> frozenset[str]:
     Returns:
         The words that are right for the class.
     """
-    lists = (entry.kind, entry.parts, entry.material, entry.texture, entry.colour, entry.place, entry.doing)
+    lists = (entry.kind, entry.parts, entry.material, entry.texture, entry.color, entry.location, entry.doing)
     texts = [*entry.names, *(text for texts in lists for text in texts)]
     return frozenset(word for text in texts for word in extract_terms(text).words)
 

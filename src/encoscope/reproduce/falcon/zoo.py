@@ -30,7 +30,7 @@ from encoscope.reproduce.falcon.label_hits import compare_contrast, compute_curv
 from encoscope.reproduce.inputs import load_encoders
 from encoscope.units import parse_unit
 from encoscope.vlm import VLM
-from encoscope.zoo.attributes import attributes
+from encoscope.zoo.attributes import load_class_words
 
 NAME = "falcon-zoo"
 SETTINGS: Mapping[str, Any] = {"vlm": "zoo:clip-caltech101", "features": 0, "more_than": 10}
@@ -182,7 +182,7 @@ def evaluate_class_neurons(experiment: ZooExperiment) -> tuple[list[dict[str, An
     Returns:
         A row for each preset, the concepts of each class, and a note on contrast at equal recall.
     """
-    table = attributes()
+    table = load_class_words()
     rows: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     curves = {}

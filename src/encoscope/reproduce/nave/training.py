@@ -31,7 +31,7 @@ from encoscope.evaluation.runner import (
 )
 from encoscope.images import LoadedImage, SkippedImage, open_boxed_dataset, read_images
 from encoscope.plots import draw_contact_sheet
-from encoscope.recipes.training import kept
+from encoscope.recipes.training import find_kept_weights
 from encoscope.reproduce.nave.figures import RUNS, mean_colours
 from encoscope.reproduce.nave.tables import ZOO_SIZE
 
@@ -110,13 +110,13 @@ def stages(request: EvaluationRequest, checkpoints: str = "") -> dict[str, str]:
     from encoscope.recipes.resnet_caltech101 import PLAN
 
     folder = Path(checkpoints) if checkpoints else PLAN.folder()
-    epochs = [epoch for epoch in range(1, PLAN.epochs) if kept(folder, epoch).is_file()]
+    epochs = [epoch for epoch in range(1, PLAN.epochs) if find_kept_weights(folder, epoch).is_file()]
     if not epochs:
         raise MissingError(
             f"no weights on the way in {folder}: python -m {RECIPE} --keep-at 1,3,10 --stop-epoch 10 --state FOLDER "
             "trains them, then --set checkpoints=FOLDER; or name networks with --model"
         )
-    on_the_way = {f"epoch {epoch} of {PLAN.epochs}": f"{ZOO}@{kept(folder, epoch)}" for epoch in epochs}
+    on_the_way = {f"epoch {epoch} of {PLAN.epochs}": f"{ZOO}@{find_kept_weights(folder, epoch)}" for epoch in epochs}
     return {"untrained": f"{ZOO}@untrained", **on_the_way, "trained": ZOO}
 
 

@@ -27,8 +27,8 @@ from encoscope.metrics import (
 from encoscope.reproduce.inputs import select_first_images
 from encoscope.units import measure_units, parse_unit
 from encoscope.vlm import VLM
-from encoscope.zoo.attributes import HELD_OUT, attributes
-from encoscope.zoo.captions import article
+from encoscope.zoo.attributes import HELD_OUT, load_class_words
+from encoscope.zoo.captions import add_article
 
 PROMPTS = ("a photo of {}", "a picture of {}", "a close view of {}", "{}")
 MAX_REAL_IMAGES = 12
@@ -90,9 +90,9 @@ class Judge:
             MissingError: if the model's weights are missing.
         """
         of_the_zoo = source.startswith("zoo:")
-        sentence_names = {entry.folder: entry.name for entry in attributes()}
+        sentence_names = {entry.folder: entry.name for entry in load_class_words()}
         plain = [sentence_names.get(name, name.replace("_", " ")) for name in names]
-        spoken = [article(name) for name in plain] if of_the_zoo or prompts is not None else plain
+        spoken = [add_article(name) for name in plain] if of_the_zoo or prompts is not None else plain
         return cls.create(vlm.load(source, device="cpu"), spoken, classes, PROMPTS if of_the_zoo else prompts)
 
     def knows(self, index: int) -> bool:

@@ -21,7 +21,7 @@ LONGEST = 2.5  # a longer photo is cut to its middle: beyond this aspect only me
 
 
 @dataclass(frozen=True)
-class Photos:
+class DecodedImages:
     """Decoded photos: uint8 [3, H, W] each, short side as asked for, with their labels."""
 
     pixels: list[Tensor]
@@ -45,14 +45,14 @@ def _decode(path: Path, side: int) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # channels last in memory: resized fastest
 
 
-def decode(listed: LabelledImages, side: int) -> Photos:
+def decode_images(listed: LabelledImages, side: int) -> DecodedImages:
     """Decode all photos of a split to uint8 with their short side at ``side`` pixels (about 80 kB each at 144)."""
     with ThreadPoolExecutor(2) as pool:
         pixels = list(pool.map(lambda path: _decode(path, side), listed.paths))
-    return Photos(pixels, np.asarray(listed.labels, dtype=np.int64), listed.classes)
+    return DecodedImages(pixels, np.asarray(listed.labels, dtype=np.int64), listed.classes)
 
 
-def held_out_tenth(labels: Int64[np.ndarray, " photos"]) -> tuple[np.ndarray, np.ndarray]:
+def split_tenth(labels: Int64[np.ndarray, " photos"]) -> tuple[np.ndarray, np.ndarray]:
     """Indices of nine tenths and of a tenth of each class (every tenth photo of it), for tuning."""
     order = np.argsort(labels, kind="stable")
     place = np.empty(len(labels), dtype=np.int64)
@@ -62,7 +62,7 @@ def held_out_tenth(labels: Int64[np.ndarray, " photos"]) -> tuple[np.ndarray, np
     return np.flatnonzero(~tuning), np.flatnonzero(tuning)
 
 
-def balanced_order(
+def draw_balanced_order(
     labels: Int64[np.ndarray, " photos"], power: float, key: Sequence[int]
 ) -> Int64[np.ndarray, " photos"]:
     """An epoch's order, as long as the dataset, in which a class of n photos weighs n ** (1 - power).
@@ -79,7 +79,7 @@ def balanced_order(
     return rng.permutation(shuffled[np.minimum(taken, len(labels) - 1)])
 
 
-def random_crop(
+def crop_randomly(
     pixels: UInt8[Tensor, "3 height width"], side: int, scale: tuple[float, float], key: Sequence[int]
 ) -> UInt8[Tensor, "3 side side"]:
     """A random resized crop, mirrored half of the time.
@@ -102,7 +102,7 @@ def random_crop(
     return crop.flip(2) if rng.random() < 0.5 else crop
 
 
-def centre_crop(pixels: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 side side"]:
+def crop_center(pixels: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 side side"]:
     """Short side to ``side`` pixels, and the middle square of it."""
     height, width = pixels.shape[1:]
     short = min(height, width)
