@@ -12,7 +12,7 @@ from PIL import Image
 
 from encoscope import results
 from encoscope.cli.app import run
-from encoscope.cli.outputs import find_inputs, unique_names
+from encoscope.cli.outputs import find_inputs, make_unique_names
 
 MODEL = "py:tiny_network_of_the_tests:network"
 TINY = """
@@ -249,7 +249,7 @@ def test_names_never_climb_out_of_the_output_folder(here: Path, monkeypatch: pyt
 
 
 def test_a_single_name_is_left_alone() -> None:
-    assert unique_names([("/x/y/cat.jpg", (Path("cat.jpg"), Path("cat.jpg")))]) == ["cat"]
+    assert make_unique_names([("/x/y/cat.jpg", (Path("cat.jpg"), Path("cat.jpg")))]) == ["cat"]
 
 
 def test_layers_lists_what_segment_takes(capsys: pytest.CaptureFixture[str]) -> None:

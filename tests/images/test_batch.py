@@ -1,4 +1,4 @@
-"""Photos become what timm and torchvision would feed the network, and every pixel knows its way back."""
+"""Photos become what timm and torchvision would feed the network, and every pixel knows its mapped back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from encoscope.images import Geometry, LoadedImage, Preprocess, make_batch, read
 PLAIN = Preprocess(size=(32, 32), mean=(0.0,), std=(1.0,), interpolation="nearest")
 
 
-def photo(height: int, width: int, seed: int = 0) -> LoadedImage:
+def make_image(height: int, width: int, seed: int = 0) -> LoadedImage:
     return read_image(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -44,12 +44,12 @@ def test_the_models_geometry_is_timms_bit_for_bit(
 
 
 def test_whole_keeps_the_aspect_and_pads_with_the_mean() -> None:
-    batch = make_batch([photo(300, 451)], Preprocess(size=(64, 64)), geometry="whole", multiple=(32, 16))
-    way = batch.geometries[0]
-    assert way == Geometry((300, 451), (64, 96), (0, 0), (64, 96), (64, 96))
-    batch = make_batch([photo(300, 470)], Preprocess(size=(60, 80)), geometry="whole", multiple=16)
-    way = batch.geometries[0]
-    assert (way.resized, way.valid, way.canvas) == ((60, 94), (60, 94), (64, 96))
+    batch = make_batch([make_image(300, 451)], Preprocess(size=(64, 64)), geometry="whole", multiple=(32, 16))
+    mapped = batch.geometries[0]
+    assert mapped == Geometry((300, 451), (64, 96), (0, 0), (64, 96), (64, 96))
+    batch = make_batch([make_image(300, 470)], Preprocess(size=(60, 80)), geometry="whole", multiple=16)
+    mapped = batch.geometries[0]
+    assert (mapped.resized, mapped.valid, mapped.canvas) == ((60, 94), (60, 94), (64, 96))
     assert batch.pixels.shape == (1, 3, 64, 96)
     assert batch.pixels[:, :, 60:].abs().max() == 0
     assert batch.pixels[:, :, :, 94:].abs().max() == 0
@@ -57,7 +57,7 @@ def test_whole_keeps_the_aspect_and_pads_with_the_mean() -> None:
 
 
 def test_native_squashed_and_own_sizes() -> None:
-    tall = photo(50, 20)
+    tall = make_image(50, 20)
     assert make_batch([tall], PLAIN, geometry="whole", size="native", multiple=16).geometries[0].canvas == (64, 32)
     squashed = make_batch([tall], Preprocess(size=(24, 48)), geometry="whole", multiple=32, fixed=True).geometries[0]
     assert squashed == Geometry((50, 20), (24, 48), (0, 0), (24, 48), (24, 48))
@@ -69,11 +69,11 @@ def test_native_squashed_and_own_sizes() -> None:
 
 
 def test_unlike_photos_share_a_canvas_and_keep_their_values() -> None:
-    wide, tall = photo(30, 60), photo(60, 30, seed=1)
+    wide, tall = make_image(30, 60), make_image(60, 30, seed=1)
     together = make_batch([wide, tall], PLAIN, geometry="whole", multiple=8)
     assert together.pixels.shape == (2, 3, 64, 64)
-    assert [way.valid for way in together.geometries] == [(32, 64), (64, 32)]
-    assert [way.canvas for way in together.geometries] == [(64, 64), (64, 64)]
+    assert [mapped.valid for mapped in together.geometries] == [(32, 64), (64, 32)]
+    assert [mapped.canvas for mapped in together.geometries] == [(64, 64), (64, 64)]
     for index, alone in enumerate((wide, tall)):
         single = make_batch([alone], PLAIN, geometry="whole", multiple=8)
         rows, columns = single.pixels.shape[2:]
@@ -122,19 +122,19 @@ def test_float_photos_are_resized_like_bytes(image_paths: dict[str, Path]) -> No
 )
 def test_contradicting_settings(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        inspect.unwrap(make_batch)([photo(8, 8)], PLAIN, **settings)  # as without the tests' own type checks
+        inspect.unwrap(make_batch)([make_image(8, 8)], PLAIN, **settings)  # as without the tests' own type checks
 
 
 def test_an_empty_batch_and_an_endless_strip() -> None:
     with pytest.raises(UsageError, match="at least one image"):
         make_batch([], PLAIN)
     with pytest.raises(ImageError, match="100000 x 1 would become 3200000 x 32"):
-        make_batch([photo(1, 100_000)], PLAIN, geometry="whole")
-    assert make_batch([photo(1, 1)], PLAIN, geometry="whole").pixels.shape == (1, 3, 32, 32)
+        make_batch([make_image(1, 100_000)], PLAIN, geometry="whole")
+    assert make_batch([make_image(1, 1)], PLAIN, geometry="whole").pixels.shape == (1, 3, 32, 32)
 
 
 def test_a_batch_moves_and_counts() -> None:
-    batch = make_batch([photo(8, 8), photo(8, 9)], PLAIN)
+    batch = make_batch([make_image(8, 8), make_image(8, 9)], PLAIN)
     assert len(batch.to("cpu")) == 2
     assert batch.to("meta").pixels.device.type == "meta"
 
@@ -158,21 +158,23 @@ def test_labels_find_the_pixels_they_came_from(
     if geometry == "model" and size == "native":
         size = "model"
     shape = Preprocess(size=(32, 48), mean=(0.0,), std=(1.0,))
-    way = make_batch([photo(height, width)], shape, geometry=geometry, size=size, multiple=multiple).geometries[0]
-    grid = (max(1, way.canvas[0] // cell), max(1, way.canvas[1] // cell))
-    rows, columns = way.valid_cells(grid)
+    mapped = make_batch([make_image(height, width)], shape, geometry=geometry, size=size, multiple=multiple).geometries[
+        0
+    ]
+    grid = (max(1, mapped.canvas[0] // cell), max(1, mapped.canvas[1] // cell))
+    rows, columns = mapped.valid_cells(grid)
     for axis, valid in ((0, rows), (1, columns)):
         assert 1 <= valid <= grid[axis]
         # where the centre of each valid cell lies in the original, pixels
-        centre = (np.arange(valid) + 0.5) * way.canvas[axis] / grid[axis] + way.offset[axis]
-        centre = centre * way.original[axis] / way.resized[axis]
-        found = way.cells_of_pixels(grid)[axis]
-        assert found.shape == (way.original[axis],)
+        centre = (np.arange(valid) + 0.5) * mapped.canvas[axis] / grid[axis] + mapped.offset[axis]
+        centre = centre * mapped.original[axis] / mapped.resized[axis]
+        found = mapped.cells_of_pixels(grid)[axis]
+        assert found.shape == (mapped.original[axis],)
         assert found.min() >= 0 and found.max() <= valid - 1
-        here = np.arange(way.original[axis]) + 0.5
-        ends = (way.offset[axis] + np.array([0, way.valid[axis]])) * way.original[axis] / way.resized[axis]
+        here = np.arange(mapped.original[axis]) + 0.5
+        ends = (mapped.offset[axis] + np.array([0, mapped.valid[axis]])) * mapped.original[axis] / mapped.resized[axis]
         inside = (here >= ends[0]) & (here <= ends[1])
-        pitch = way.canvas[axis] / grid[axis] * way.original[axis] / way.resized[axis]
+        pitch = mapped.canvas[axis] / grid[axis] * mapped.original[axis] / mapped.resized[axis]
         # half a cell, or a whole one at the edge, where the last cell may be mostly padding and is not valid
         distance = np.abs(centre[found] - here)[inside]
         assert (distance <= pitch + 1e-9).all()
@@ -192,10 +194,10 @@ def test_a_marked_cell_comes_back_on_the_right_pixels() -> None:
         {"geometry": "whole", "fixed": True},
     ):
         batch = make_batch([read_image(image)], Preprocess((64, 64), (0.0,), (1.0,)), **settings_)
-        way = batch.geometries[0]
-        cells = (way.canvas[0] // 2, way.canvas[1] // 2)
+        mapped = batch.geometries[0]
+        cells = (mapped.canvas[0] // 2, mapped.canvas[1] // 2)
         seen = torch.nn.functional.adaptive_avg_pool2d(batch.pixels, cells)[0, 0] > 0.5
-        rows, columns = way.valid_cells(cells)
-        back = way.to_original(seen[:rows, :columns].numpy().astype(np.int64), cells) > 0
+        rows, columns = mapped.valid_cells(cells)
+        back = mapped.to_original(seen[:rows, :columns].numpy().astype(np.int64), cells) > 0
         overlap = (back & square).sum() / (back | square).sum()
         assert overlap > 0.8, (settings_, overlap)

@@ -59,7 +59,7 @@ def test_voc_by_losts_rules(voc2007):
     assert len(found.classes) == 20
     assert found.difficult[0].tolist() == found.truncated[0].tolist() == [False, True]
     # difficult and truncated objects count unless asked otherwise
-    assert len(found.truth(0)) == 2 and len(found.truth(0, hard=False)) == 1
+    assert len(found.ground_truth(0)) == 2 and len(found.ground_truth(0, hard=False)) == 1
     assert found.notes == found.skipped == ()
     for root in (voc2007 / "VOCdevkit", voc2007 / "VOCdevkit" / "VOC2007"):
         assert open_boxed_dataset(f"voc07:{root}#trainval").paths == found.paths
@@ -110,7 +110,7 @@ def test_what_labelling_tools_write(tmp_path, caplog):
     assert [path.name for path in found.paths] == ["a.png", "b.png", "c.png", "d.png", "e.png", "f.png"]
     assert found.classes == ("Hündin", "Kätzchen", "chat", "dog", "狗")
     np.testing.assert_array_equal(found.boxes[0], [[0, 1.5, 30, 20.25]])
-    np.testing.assert_array_equal(found.truth(0), [[0, 2, 30, 20]])
+    np.testing.assert_array_equal(found.ground_truth(0), [[0, 2, 30, 20]])
     np.testing.assert_array_equal(found.boxes[4], [[29, 29, 60, 40], [4, 9, 20, 30]])
     np.testing.assert_array_equal(found.boxes[5], [[40, 0, 60, 40]])
     reasons = [skipped.reason for skipped in found.skipped]
@@ -121,7 +121,7 @@ def test_what_labelling_tools_write(tmp_path, caplog):
         and "1 boxes without area" in notes
         and "1 objects annotated without" in notes
     )
-    assert "3 photos were left out" in caplog.text
+    assert "3 images were left out" in caplog.text
 
 
 def test_a_tool_that_counts_from_zero(tmp_path):
@@ -171,11 +171,11 @@ def test_coco_by_losts_rules(coco):
     assert [path.name for path in found.paths] == ["a.jpg", "b.jpg", "c.jpg"]
     assert found.classes == ("person", "dog")  # by category id
     np.testing.assert_allclose(found.boxes[0], [[10.4, 5.5, 30.6, 15.5], [0, 0, 60, 40]])
-    np.testing.assert_array_equal(found.truth(0), [[10, 6, 31, 16]])  # no crowd, rounded half to even as LOST does
+    np.testing.assert_array_equal(found.ground_truth(0), [[10, 6, 31, 16]])  # no crowd, rounded half to even
     np.testing.assert_array_equal(found.boxes[1], [[50, 30, 60, 40]])  # clipped to the size in the file
     assert found.box_labels[0].tolist() == [1, 0] and found.crowd[0].tolist() == [False, True]
-    assert found.truth(2).shape == (0, 4)
-    assert found.notes == ("1 boxes reached outside their image and were clipped", "1 of 3 photos have no box")
+    assert found.ground_truth(2).shape == (0, 4)
+    assert found.notes == ("1 boxes reached outside their image and were clipped", "1 of 3 images have no box")
 
 
 def test_coco_of_other_tools(coco):
@@ -259,7 +259,7 @@ def test_coco20k_says_what_is_missing(coco20k, tmp_path):
     with pytest.raises(ImageError, match="lists image 1, which is not in"):
         open_dataset(f"coco20k:{root}")
     (root / "coco_20k_filenames.txt").unlink()
-    with pytest.raises(MissingError, match=r"it is no part of COCO; take coco_20k_filenames.txt .* LOST"):
+    with pytest.raises(MissingError, match=r"it is not part of COCO; take coco_20k_filenames.txt .* LOST"):
         open_dataset(f"coco20k:{root}")
     with pytest.raises(MissingError, match=r"looked for .*train2014; unpack train2014.zip"):
         open_dataset(f"coco20k:{tmp_path / 'annotations'}")
@@ -274,4 +274,4 @@ def test_real_coco_boxes(data_root):
         with Image.open(path) as image:
             assert (boxes[:, 2] <= image.width).all() and (boxes[:, 3] <= image.height).all()
     crowds = sum(int(crowd.sum()) for crowd in found.crowd)
-    assert sum(len(found.truth(index)) for index in range(128)) == 929 - crowds
+    assert sum(len(found.ground_truth(index)) for index in range(128)) == 929 - crowds

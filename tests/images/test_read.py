@@ -24,46 +24,46 @@ RED, BLUE, WHITE = (200, 30, 40), (20, 60, 220), (255, 255, 255)
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def rgb_pixels() -> np.ndarray:
     """Two by three blocks of 8 x 8 pixels in six colours: no symmetry is left unseen."""
     colours = np.array([[RED, BLUE, (10, 200, 30)], [(250, 240, 20), (90, 90, 90), (0, 0, 0)]], dtype=np.uint8)
     return colours.repeat(8, axis=0).repeat(8, axis=1)
 
 
-def test_a_file_is_read_as_it_is_and_named_by_its_bytes(picture: np.ndarray, tmp_path: Path) -> None:
+def test_a_file_is_read_as_it_is_and_named_by_its_bytes(rgb_pixels: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    Image.fromarray(picture).save(path)
+    Image.fromarray(rgb_pixels).save(path)
     photo = read_image(path)
     assert photo.pixels.dtype == np.uint8
-    np.testing.assert_array_equal(photo.pixels, picture)
+    np.testing.assert_array_equal(photo.pixels, rgb_pixels)
     assert (photo.path, photo.height, photo.width) == (str(path), 16, 24)
     assert photo.id == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(picture: np.ndarray, tmp_path: Path, orientation: int, suffix: str) -> None:
-    stored = {  # how a camera that was held so stores the upright picture (EXIF 2.3, tag 274)
-        1: picture,
-        2: picture[:, ::-1],
-        3: picture[::-1, ::-1],
-        4: picture[::-1],
-        5: picture.transpose(1, 0, 2),
-        6: np.rot90(picture, 1),
-        7: picture[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(picture, -1),
+def test_exif_orientation_is_applied(rgb_pixels: np.ndarray, tmp_path: Path, orientation: int, suffix: str) -> None:
+    stored = {  # how a camera that was held so stores the upright image (EXIF 2.3, tag 274)
+        1: rgb_pixels,
+        2: rgb_pixels[:, ::-1],
+        3: rgb_pixels[::-1, ::-1],
+        4: rgb_pixels[::-1],
+        5: rgb_pixels.transpose(1, 0, 2),
+        6: np.rot90(rgb_pixels, 1),
+        7: rgb_pixels[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(rgb_pixels, -1),
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"turned.{suffix}"
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, quality=100)
-    difference = np.abs(read_image(path).pixels.astype(int) - picture.astype(int))
+    difference = np.abs(read_image(path).pixels.astype(int) - rgb_pixels.astype(int))
     assert np.median(difference) <= 3  # JPEG and WebP bleed at the blocks' edges
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
-def test_every_mode_becomes_colour(picture: np.ndarray, mode: str) -> None:
-    image = Image.fromarray(picture).convert(mode)
+def test_every_mode_becomes_colour(rgb_pixels: np.ndarray, mode: str) -> None:
+    image = Image.fromarray(rgb_pixels).convert(mode)
     expected = np.asarray(image.convert("RGB"))
     photo = read_image(image)
     assert photo.pixels.shape == (16, 24, 3)
@@ -73,9 +73,9 @@ def test_every_mode_becomes_colour(picture: np.ndarray, mode: str) -> None:
 @pytest.mark.parametrize(
     ("name", "suffix"), [("CMYK", "jpg"), ("CMYK", "tif"), ("P", "gif"), ("L", "jpg"), ("1", "tif")]
 )
-def test_modes_survive_their_files(picture: np.ndarray, tmp_path: Path, name: str, suffix: str) -> None:
+def test_modes_survive_their_files(rgb_pixels: np.ndarray, tmp_path: Path, name: str, suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"
-    image = Image.fromarray(picture).convert(name)
+    image = Image.fromarray(rgb_pixels).convert(name)
     image.save(path)
     difference = np.abs(read_image(path).pixels.astype(int) - np.asarray(image.convert("RGB")).astype(int))
     assert np.median(difference) <= 4
@@ -167,7 +167,7 @@ def test_odd_tiffs_without_tifffile_say_what_to_install(tmp_path: Path, monkeypa
 
 def test_signed_integers_need_a_window() -> None:
     values = np.array([[-1024, 0], [500, 3071]], dtype=np.int16)
-    with pytest.raises(ImageError, match="int16 values have no agreed white"):
+    with pytest.raises(ImageError, match="int16 values have no standard value of white"):
         read_image(values)
     np.testing.assert_allclose(
         read_image(values, window=(-1024, 976)).pixels[..., 0], [[0, 0.512], [0.762, 1]], atol=1e-6
@@ -180,20 +180,20 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
         read_image(np.array([[0.5, bad]]))
 
 
-def test_arrays_and_tensors_in_either_layout(picture: np.ndarray) -> None:
-    expected = read_image(picture)
-    chw = np.ascontiguousarray(picture.transpose(2, 0, 1))
-    for source in (chw, torch.from_numpy(picture), torch.from_numpy(chw), Image.fromarray(picture)):
+def test_arrays_and_tensors_in_either_layout(rgb_pixels: np.ndarray) -> None:
+    expected = read_image(rgb_pixels)
+    chw = np.ascontiguousarray(rgb_pixels.transpose(2, 0, 1))
+    for source in (chw, torch.from_numpy(rgb_pixels), torch.from_numpy(chw), Image.fromarray(rgb_pixels)):
         photo = read_image(source)
-        np.testing.assert_array_equal(photo.pixels, picture)
+        np.testing.assert_array_equal(photo.pixels, rgb_pixels)
         assert photo.id == expected.id
         assert photo.path is None
     halves = torch.from_numpy(chw).float().div(255)
     for tensor, close in ((halves, 1e-6), (halves.double(), 1e-6), (halves.bfloat16(), 1e-2)):
         photo = read_image(tensor)
         assert photo.pixels.dtype == np.float32
-        np.testing.assert_allclose(photo.pixels, picture / 255, atol=close)
-    assert read_image(picture[::-1]).id != expected.id
+        np.testing.assert_allclose(photo.pixels, rgb_pixels / 255, atol=close)
+    assert read_image(rgb_pixels[::-1]).id != expected.id
     narrow = np.zeros((3, 9, 3), dtype=np.uint8)
     narrow[0] = 255
     np.testing.assert_array_equal(
@@ -202,11 +202,11 @@ def test_arrays_and_tensors_in_either_layout(picture: np.ndarray) -> None:
     assert read_image(torch.from_numpy(narrow)).pixels.shape == (9, 3, 3)  # ... a tensor's first
 
 
-def test_a_photo_does_not_change_with_its_source(picture: np.ndarray) -> None:
-    mine = picture.copy()
+def test_a_photo_does_not_change_with_its_source(rgb_pixels: np.ndarray) -> None:
+    mine = rgb_pixels.copy()
     photo = read_image(mine)
     mine[:] = 0
-    np.testing.assert_array_equal(photo.pixels, picture)
+    np.testing.assert_array_equal(photo.pixels, rgb_pixels)
     torch.from_numpy(photo.pixels)  # writable: torch would warn about it otherwise
 
 
@@ -241,11 +241,11 @@ def test_whatever_is_read_is_a_photo(
     assert photo.pixels.min() >= 0 and photo.pixels.max() <= (255 if photo.pixels.dtype == np.uint8 else 1)
 
 
-def test_grey_and_colour_turn_into_each_other(picture: np.ndarray) -> None:
-    grey = np.asarray(Image.fromarray(picture).convert("L"))
-    np.testing.assert_array_equal(read_image(picture, channels=1).pixels[..., 0], grey)
+def test_grey_and_colour_turn_into_each_other(rgb_pixels: np.ndarray) -> None:
+    grey = np.asarray(Image.fromarray(rgb_pixels).convert("L"))
+    np.testing.assert_array_equal(read_image(rgb_pixels, channels=1).pixels[..., 0], grey)
     np.testing.assert_array_equal(read_image(read_image(grey), channels=1).pixels[..., 0], grey)
-    np.testing.assert_allclose(read_image(picture / 255, channels=1).pixels[..., 0], grey / 255, atol=2 / 255)
+    np.testing.assert_allclose(read_image(rgb_pixels / 255, channels=1).pixels[..., 0], grey / 255, atol=2 / 255)
     assert read_image(np.zeros((4, 5), dtype=bool)).pixels.max() == 0
     assert read_image(np.ones((4, 5), dtype=bool)).pixels.min() == 255
 
@@ -265,12 +265,12 @@ def test_what_is_no_image_is_refused(source: object, message: str) -> None:
         read_image(source)
 
 
-def test_wrong_settings_are_usage_errors(picture: np.ndarray) -> None:
+def test_wrong_settings_are_usage_errors(rgb_pixels: np.ndarray) -> None:
     with pytest.raises(UsageError, match="low < high"):
-        read_image(picture, window=(5, 5))
-    transparent = np.dstack([picture, np.zeros((16, 24), dtype=np.uint8)])
+        read_image(rgb_pixels, window=(5, 5))
+    transparent = np.dstack([rgb_pixels, np.zeros((16, 24), dtype=np.uint8)])
     for background in ("no such colour", (300, 0, 0)):
-        with pytest.raises(UsageError, match="not a colour"):
+        with pytest.raises(UsageError, match="not a color"):
             read_image(transparent, background=background)
 
 

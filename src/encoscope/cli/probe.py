@@ -1,4 +1,4 @@
-"""``encoscope probe``: one pass over a dataset, kept for all that asks for it later."""
+"""``encoscope probe``: one pass over a dataset, whose values are kept for later commands."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ def probe(
     features: Annotated[
         Path | None, Parameter(help="Take values from this .npy file, a row for each image, instead of the model's.")
     ] = None,
-    fresh: Annotated[bool, Parameter(help="Throw away what an earlier pass left.")] = False,
+    fresh: Annotated[bool, Parameter(help="Delete what an earlier pass has stored, and start over.")] = False,
     common: Common | None = None,
 ) -> int:
     """Run every image of a dataset through a model once, and keep the values of a layer's channels.
 
-    The values stay in the cache (ENCOSCOPE_CACHE), under what they were made from: other commands find them by the
-    same dataset and model. Running it again goes on where it was stopped. Images that cannot be read are reported and
-    left out.
+    The values are kept in the cache (ENCOSCOPE_CACHE): other commands find them again for the same dataset and model.
+    Run the command again to resume it after it was stopped. Images that cannot be read are reported and left out.
     """
     from encoscope import results
     from encoscope.errors import UsageError
@@ -44,30 +43,30 @@ def probe(
     encoder = common.load(model)
     source = dataset[0] if len(dataset) == 1 else list(dataset)
     if features is None:
-        found = run(encoder, source, layer, batch_size=batch, fresh=fresh)
+        result = run(encoder, source, layer, batch_size=batch, fresh=fresh)
     else:
-        found = from_array(encoder, source, features, layer, fresh=fresh)
-    for item in found.skipped:
+        result = from_array(encoder, source, features, layer, fresh=fresh)
+    for item in result.skipped:
         note(f"skipped: {item.reason}")
     if common.json:
         entry = {
             "dataset": list(dataset),
-            "layer": found.layer,
-            "images": len(found),
-            "channels": found.values.shape[1],
-            "labelled": sum(label is not None for label in found.labels),
-            "store": str(found.path),
+            "layer": result.layer,
+            "images": len(result),
+            "channels": result.values.shape[1],
+            "labelled": sum(label is not None for label in result.labels),
+            "store": str(result.path),
         }
         document = results.envelope(
             "probe",
             [entry],
-            model={"source": encoder.source, "digest": encoder.digest, "layers": [found.layer]},
+            model={"source": encoder.source, "digest": encoder.digest, "layers": [result.layer]},
             settings={"batch": batch, "features": None if features is None else str(features)},
             seed=common.seed,
-            skipped=found.skipped,
+            skipped=result.skipped,
         )
         say(results.dumps(document))
     else:
-        left_out = f", {len(found.skipped)} skipped" if found.skipped else ""
-        say(f"{len(found)} images{left_out}, {found.values.shape[1]} channels of {found.layer}: {found.path}")
-    return 1 if found.skipped else 0
+        left_out = f", {len(result.skipped)} skipped" if result.skipped else ""
+        say(f"{len(result)} images{left_out}, {result.values.shape[1]} channels of {result.layer}: {result.path}")
+    return 1 if result.skipped else 0

@@ -167,7 +167,7 @@ def list_boxed_images(images: BoxedImages, limit: int | None = None) -> list[Ann
     Returns:
         The images with their boxes.
     """
-    boxed = [(path, images.truth(index)) for index, path in enumerate(images.paths)]
+    boxed = [(path, images.ground_truth(index)) for index, path in enumerate(images.paths)]
     return [AnnotatedImage(path, boxes) for path, boxes in boxed if len(boxes)][:limit]
 
 

@@ -1,4 +1,4 @@
-"""Photos to the normalised tensor a network takes, with the way back to each photo's pixels."""
+"""Images to the normalized tensor that a network takes, with the geometry that leads back to each image's pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ _MAX_CANVAS = 100_000_000  # pixels of one resized image; a 1 x 100,000 strip at
 @concise_repr
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Normalised images on a common canvas, and how each got there; padding is zero, the mean colour."""
+    """Normalized images on a common canvas.
+
+    Attributes:
+        pixels: The images. Padding is zero, which is the mean color.
+        geometries: For each image how it was resized, cropped and padded.
+    """
 
     pixels: Float[Tensor, "batch channels height width"]
     geometries: tuple[Geometry, ...]
@@ -35,12 +40,19 @@ class Batch:
         return len(self.geometries)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """Copy the batch to another device.
+
+        Args:
+            device: A torch device, such as "cpu" or "cuda".
+
+        Returns:
+            The batch there.
+        """
         return replace(self, pixels=self.pixels.to(device))
 
 
 def make_batch(
-    photos: Sequence[LoadedImage],
+    images: Sequence[LoadedImage],
     preprocess: Preprocess,
     *,
     geometry: GeometryKind = "model",
@@ -48,28 +60,39 @@ def make_batch(
     multiple: int | tuple[int, int] = 1,
     fixed: bool = False,
 ) -> Batch:
-    """Photos to a normalised batch.
+    """Prepare images for a network.
 
-    geometry: "model", the network's own resize and centre crop, as timm and torchvision evaluate; "whole", nothing
-        cropped: the short side resized to the network's (smaller) side, the aspect kept.
-    size: "model"; a side in pixels instead of the network's; or "native" for "whole": not resized.
-    multiple: the sides are padded at the bottom and the right, with zeros, to multiples of this (rows, columns).
-    fixed: the network takes its own size only: "whole" squashes the whole image to it.
+    Images whose canvases differ are padded to a common one. Grey and color images are converted to the network's
+    channels.
 
-    Photos whose canvases differ are padded to a common one. Grey and colour are turned into the network's
-    channels. Raises UsageError for sizes that contradict, ImageError for a photo that cannot be brought there.
+    Args:
+        images: The images, at least one.
+        preprocess: How the network takes its input.
+        geometry: "model" is the network's own resize and center crop, as timm and torchvision evaluate; "whole" crops
+            nothing: the short side is resized to the network's (smaller) side and the aspect ratio is kept.
+        size: "model", the network's own size; a side in pixels in place of it; or, for "whole", "native": not resized.
+        multiple: The sides are padded at the bottom and the right, with zeros, to multiples of this (rows, columns), as
+            networks with patches need. The network's own size is never padded.
+        fixed: Whether the network takes its own size alone; then "whole" resizes the whole image to it, whatever the
+            aspect ratio.
+
+    Returns:
+        The batch.
+
+    Raises:
+        UsageError: There is no image, or the arguments contradict each other.
+        ImageError: An image's channels do not fit, or the resized image would be too large.
     """
-    if not photos:
+    if not images:
         raise UsageError("an empty batch: give at least one image")
     _check(preprocess, geometry, size, fixed)
     multiples = (multiple, multiple) if isinstance(multiple, int) else multiple
-    prepared = [_prepare(photo, preprocess, geometry, size, multiples, fixed) for photo in photos]
-    canvas = tuple(max(way.canvas[axis] for _, way in prepared) for axis in (0, 1))
-    rows, columns = canvas
+    prepared = [_prepare(image, preprocess, geometry, size, multiples, fixed) for image in images]
+    rows, columns = (max(mapping.canvas[axis] for _, mapping in prepared) for axis in (0, 1))
     pixels = torch.zeros(len(prepared), preprocess.channels, rows, columns)
-    for index, (image, way) in enumerate(prepared):
-        pixels[index, :, : way.valid[0], : way.valid[1]] = image
-    return Batch(pixels, tuple(way.on_canvas((rows, columns)) for _, way in prepared))
+    for index, (values, mapping) in enumerate(prepared):
+        pixels[index, :, : mapping.valid[0], : mapping.valid[1]] = values
+    return Batch(pixels, tuple(mapping.on_canvas((rows, columns)) for _, mapping in prepared))
 
 
 def _check(preprocess: Preprocess, geometry: str, size: int | str, fixed: bool) -> None:
@@ -90,19 +113,19 @@ def _check(preprocess: Preprocess, geometry: str, size: int | str, fixed: bool) 
 
 
 def _prepare(
-    photo: LoadedImage,
+    image: LoadedImage,
     preprocess: Preprocess,
     geometry: GeometryKind,
     size: int | Literal["model", "native"],
     multiples: tuple[int, int],
     fixed: bool,
 ) -> tuple[Float[Tensor, "channels height width"], Geometry]:
-    original = (photo.height, photo.width)
+    original = (image.height, image.width)
     target = (size, size) if isinstance(size, int) else preprocess.size
     offset = (0, 0)
     if geometry == "model":
         resized = _covering(original, (floor(target[0] / preprocess.crop), floor(target[1] / preprocess.crop)))
-        # half to even, as torchvision's centre crop
+        # half to even, as in torchvision's center crop
         offset = (round((resized[0] - target[0]) / 2), round((resized[1] - target[1]) / 2))
         valid = target
     else:
@@ -115,33 +138,33 @@ def _prepare(
         valid = resized
     if resized[0] * resized[1] > _MAX_CANVAS:
         raise ImageError(
-            f"{photo.path or 'an image'}: {original[1]} x {original[0]} would become {resized[1]} x {resized[0]}: "
+            f"{image.path or 'an image'}: {original[1]} x {original[0]} would become {resized[1]} x {resized[0]}: "
             "crop it to a less extreme shape, or choose a smaller size"
         )
-    # a network's own size is never padded, whatever its stride: that is how it was trained
+    # a network's own size is never padded, whatever its stride, as in its training
     keep = fixed or (geometry == "model" and size == "model")
     sides = valid if keep else tuple(ceil(v / m) * m for v, m in zip(valid, multiples, strict=True))
-    pixels = resize_image(photo.pixels, resized, preprocess.interpolation)
+    pixels = resize_image(image.pixels, resized, preprocess.interpolation)
     pixels = pixels[offset[0] : offset[0] + valid[0], offset[1] : offset[1] + valid[1]]
-    way = Geometry(original, resized, offset, valid, (sides[0], sides[1]))
-    return _normalised(as_channels(pixels, preprocess.channels), preprocess), way
+    mapping = Geometry(original, resized, offset, valid, (sides[0], sides[1]))
+    return _normalize(as_channels(pixels, preprocess.channels), preprocess), mapping
 
 
 def _short_side(original: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) with the short side as given and the long one rounded down, as torchvision's Resize."""
+    """(height, width) whose short side is ``side``; the long side is rounded down, as in torchvision's Resize."""
     height, width = original
     return (side, int(side * width / height)) if height <= width else (int(side * height / width), side)
 
 
 def _covering(original: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """The smallest (height, width) of the same aspect that covers the target, as timm's evaluation transform."""
+    """The smallest (height, width) of the same aspect ratio that covers the target, as in timm's evaluation."""
     if target[0] == target[1]:
         return _short_side(original, target[0])
     ratio = min(original[0] / target[0], original[1] / target[1])
     return round(original[0] / ratio), round(original[1] / ratio)
 
 
-def _normalised(pixels: np.ndarray, preprocess: Preprocess) -> Float[Tensor, "channels height width"]:
+def _normalize(pixels: np.ndarray, preprocess: Preprocess) -> Float[Tensor, "channels height width"]:
     values = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, 2, 0)).copy())
     values = values.float().div_(255) if values.dtype == torch.uint8 else values
     mean, std = (

@@ -1,4 +1,4 @@
-"""COCO's instance annotations, COCO-style JSON of other tools, and the COCO20k list."""
+"""COCO's instance annotations, COCO-style JSON of other tools, and COCO20k."""
 
 from __future__ import annotations
 
@@ -18,50 +18,62 @@ LISTED = 19_817
 
 
 def read_coco(images: str | Path, annotations: str | Path | None = None) -> BoxedImages:
-    """The annotated images of a COCO-style JSON, in its order.
+    """List the annotated images of a COCO-style JSON, in its order.
 
-    images: the folder of the photos; a file name in the JSON may carry folders that are not there. annotations: the
-    JSON. Classes are in the order of the category ids. An image whose file is not there is left out and said.
+    Args:
+        images: The folder of the images. A file name in the JSON may begin with folders that do not exist here.
+        annotations: The JSON file.
+
+    Returns:
+        The images with their boxes; classes are in the order of the category ids. Images whose file does not exist are
+        listed in ``skipped``.
 
     Raises:
-        UsageError: no JSON named. MissingError: a folder or file is not there, or none of the images.
-        ImageError: the JSON is damaged or of another kind.
+        UsageError: No JSON file was named.
+        MissingError: A folder or file does not exist, or none of the images.
+        ImageError: The JSON is damaged or of another kind.
     """
     if annotations is None:
         raise UsageError(f"a COCO dataset names its annotations too: coco:{images}#ANNOTATIONS.json")
     folder = Path(images)
     if not folder.is_dir():
-        raise MissingError(f"no folder of COCO images at {folder}; they are had at https://cocodataset.org")
-    document = _document(Path(annotations))
+        raise MissingError(f"no folder of COCO images at {folder}; get them from https://cocodataset.org")
+    document = _read_document(Path(annotations))
     return _collect(folder, Path(annotations), document, document["images"], [])
 
 
-def read_coco20k(root: str | Path, listed: str | Path | None = None) -> BoxedImages:
-    """COCO20k: the 19,817 photos of train2014 that LOST and its successors evaluate on.
+def read_coco20k(root: str | Path, file_list: str | Path | None = None) -> BoxedImages:
+    """List the images of COCO20k: the 19,817 images of train2014 that LOST and its successors evaluate on.
 
-    root: holds ``train2014`` (or ``images/train2014``) and ``annotations/instances_train2014.json``. listed: the list
-    of file names, one a line; left out, ``coco_20k_filenames.txt`` in ``root``. It is no part of COCO.
+    Args:
+        root: A folder with ``train2014`` (or ``images/train2014``) and ``annotations/instances_train2014.json``.
+        file_list: A text file with a file name on each line; ``coco_20k_filenames.txt`` in ``root`` if left out. It is
+            not part of COCO.
+
+    Returns:
+        The images with their boxes.
 
     Raises:
-        MissingError: a folder, a file or a listed image is not there. ImageError: a damaged file.
+        MissingError: A folder, a file or a listed image does not exist.
+        ImageError: A file is damaged.
     """
     root = Path(root)
     folders = (root / "train2014", root / "images" / "train2014")
-    folder = next((place for place in folders if place.is_dir()), None)
+    folder = next((candidate for candidate in folders if candidate.is_dir()), None)
     if folder is None:
         raise MissingError(
             f"no COCO20k at {root}: looked for {' and '.join(map(str, folders))}; unpack train2014.zip and "
             "annotations_trainval2014.zip of https://cocodataset.org there"
         )
-    file = root / LIST if listed is None else Path(listed)
+    file = root / LIST if file_list is None else Path(file_list)
     if not file.is_file():
         raise MissingError(
-            f"no list of COCO20k at {file}: it is no part of COCO; take {LIST} from the datasets folder of LOST's code "
-            "(github.com/valeoai/LOST), put it there or name it as coco20k:ROOT#LIST"
+            f"no list of COCO20k at {file}: it is not part of COCO; take {LIST} from the datasets folder of LOST's "
+            "code (github.com/valeoai/LOST), put it there or name it as coco20k:ROOT#LIST"
         )
     names = file.read_text(encoding="utf-8-sig").split()
     source = root / "annotations" / "instances_train2014.json"
-    document = _document(source)
+    document = _read_document(source)
     by_number = {entry["id"]: entry for entry in document["images"]}
     try:
         numbers = [int(Path(name).stem.rpartition("_")[2]) for name in names]
@@ -81,7 +93,7 @@ def read_coco20k(root: str | Path, listed: str | Path | None = None) -> BoxedIma
     return _collect(folder, source, document, chosen, note)
 
 
-def _document(source: Path) -> dict[str, Any]:
+def _read_document(source: Path) -> dict[str, Any]:
     try:
         document = json.loads(source.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -101,40 +113,40 @@ def _collect(
     try:
         names = {entry["id"]: str(entry["name"]) for entry in document.get("categories", [])}
         by_image: dict[Any, list[AnnotatedObject]] = defaultdict(list)
-        found = BoxedImagesBuilder()
+        builder = BoxedImagesBuilder()
         for entry in document["annotations"]:
             box = entry.get("bbox")
             if not box:
-                found.boxless += 1
+                builder.boxless += 1
                 continue
             x, y, width, height = (_finite(value) for value in box)
             name = names.setdefault(entry["category_id"], f"category {entry['category_id']}")
-            thing = AnnotatedObject(name, (x, y, x + width, y + height), crowd=bool(entry.get("iscrowd", 0)))
-            by_image[entry["image_id"]].append(thing)
+            annotated = AnnotatedObject(name, (x, y, x + width, y + height), crowd=bool(entry.get("iscrowd", 0)))
+            by_image[entry["image_id"]].append(annotated)
         known = {entry["id"] for entry in document["images"]}
-        strangers = sum(len(things) for image, things in by_image.items() if image not in known)
-        if strangers:
-            notes = [*notes, f"{strangers} boxes belong to images that {source.name} does not list"]
+        unlisted = sum(len(objects) for image, objects in by_image.items() if image not in known)
+        if unlisted:
+            notes = [*notes, f"{unlisted} boxes belong to images that {source.name} does not list"]
         for entry in images:
-            path = _file(folder, entry["file_name"])
+            path = _find_file(folder, entry["file_name"])
             if path is None:
                 reason = f"{folder / entry['file_name']} is not there, though {source.name} lists it"
-                found.skipped.append(SkippedImage(str(folder / entry["file_name"]), reason))
+                builder.skipped.append(SkippedImage(str(folder / entry["file_name"]), reason))
                 continue
-            found.add(path, by_image.get(entry["id"], []), _size(entry))
+            builder.add(path, by_image.get(entry["id"], []), _size(entry))
         classes = tuple(names[key] for key in sorted(names))
     except (KeyError, TypeError, ValueError) as error:
         raise ImageError(f"{source} is not in COCO's form ({error!r})") from error
-    if not found.things:
+    if not builder.objects:
         raise MissingError(
             f"none of the {len(images)} images of {source} is in {folder}"
-            + (f"; the first: {found.skipped[0].reason}" if found.skipped else "")
+            + (f"; the first: {builder.skipped[0].reason}" if builder.skipped else "")
         )
-    return found.finish(classes, notes)
+    return builder.finish(classes, notes)
 
 
-def _file(folder: Path, name: str) -> Path | None:
-    """The image's file: at its name below the folder, or without the folders that other tools wrote before it."""
+def _find_file(folder: Path, name: str) -> Path | None:
+    """The image's file below the folder: by its name, or by its name without the folders that other tools write."""
     plain = Path(name.replace("\\", "/"))
     return next((path for path in (folder / plain, folder / plain.name) if path.is_file()), None)
 

@@ -1,4 +1,4 @@
-"""Many images: files and folders to paths, and a stream of photos that goes on past the bad ones."""
+"""Many images: the files of paths, folders and datasets, and a stream of images that skips those it cannot read."""
 
 from __future__ import annotations
 
@@ -20,14 +20,21 @@ from encoscope.images.read import MAX_PIXELS, read_image
 
 
 def collect_files(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The image files that paths and dataset strings stand for, each once, in the order given.
+    """List the image files that paths and dataset strings stand for.
 
-    A file stands for itself whatever its name; a folder for all files below it with a known suffix, sorted, hidden
-    ones left out. Raises MissingError for a path that is not there and for a folder without images.
+    Args:
+        inputs: A path, a dataset string, or several of these. A file stands for itself, whatever its name; a folder for
+            all files below it with a known suffix, sorted, without hidden ones.
+
+    Returns:
+        The files in this order, each once.
+
+    Raises:
+        MissingError: A path does not exist, or a folder has no images.
     """
     if isinstance(inputs, str | os.PathLike):
         inputs = [inputs]
-    found: dict[str, Path] = {}
+    unique: dict[str, Path] = {}
     for path in map(Path, inputs):
         if is_dataset(path):
             files = list(open_dataset(path).paths)
@@ -38,8 +45,8 @@ def collect_files(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[st
         else:
             raise MissingError(f"no such file or folder: {path}")
         for file in files:
-            found.setdefault(os.path.abspath(file), file)  # noqa: PTH100 - symbolic links stay apart
-    return list(found.values())
+            unique.setdefault(os.path.abspath(file), file)  # noqa: PTH100 - symbolic links stay apart
+    return list(unique.values())
 
 
 def read_images(
@@ -50,11 +57,27 @@ def read_images(
     window: Window | None = None,
     background: Color = "white",
 ) -> Iterator[LoadedImage | SkippedImage]:
-    """Stream images from paths, folders, PIL images, arrays, tensors, Photos, iterables and datasets of these.
+    """Read images one after the other, so that one is in memory at a time.
 
-    One image is in memory at a time. What cannot be read comes out as Skipped, in its place, and the stream goes on. A
-    dataset's item may be a tuple that begins with the image; a 4-D array or tensor is a batch of images. The keywords
-    are those of ``read``.
+    Args:
+        inputs: A path, a folder, a dataset string, a PIL image, an array, a tensor, a LoadedImage, or an iterable or a
+            torch dataset of these. An item of a dataset may be a tuple that begins with the image; an array or a tensor
+            with four axes is a batch of images.
+        channels: As for ``read_image``.
+        max_pixels: As for ``read_image``.
+        window: As for ``read_image``.
+        background: As for ``read_image``.
+
+    Yields:
+        The images in order; a SkippedImage in place of each that cannot be read.
+
+    Raises:
+        ImageError: ``inputs`` is neither an image nor a collection.
+        UsageError: The window or the background is wrong.
+
+    Example:
+        >>> [image.width for image in read_images(np.zeros((2, 4, 6, 3), np.uint8))]
+        [6, 6]
     """
     for number, source in enumerate(_sources(inputs)):
         if isinstance(source, SkippedImage):

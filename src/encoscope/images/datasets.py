@@ -1,4 +1,4 @@
-"""Dataset strings: one way to name a set of photos, with its labels or boxes, wherever a set is asked for."""
+"""Dataset strings, which name a set of images with its labels or boxes in every command and function."""
 
 from __future__ import annotations
 
@@ -27,25 +27,43 @@ _AFTER = {"coco": "ANNOTATIONS.json", "coco20k": "LIST"}
 
 
 def is_dataset(text: str | os.PathLike[str]) -> bool:
-    """Whether this is a dataset string, ``NAME:ROOT`` or ``NAME:ROOT#SPLIT``, and no path that is there."""
+    """Tell whether a text is a dataset string, and not an existing path.
+
+    Args:
+        text: A path or ``NAME:ROOT`` or ``NAME:ROOT#SPLIT``.
+
+    Returns:
+        Whether it begins with the name of a dataset and is no existing path.
+
+    Example:
+        >>> is_dataset("caltech101:data#train"), is_dataset("images")
+        (True, False)
+    """
     name, colon, _ = os.fspath(text).partition(":")
     return bool(colon) and name in _READERS and not Path(text).exists()
 
 
 def open_dataset(text: str | os.PathLike[str]) -> LabelledImages:
-    """The photos that a dataset string or a folder stands for, with labels or boxes where it has them.
+    """List the images of a dataset string or a folder, with labels or boxes if it has them.
 
-    - ``DIR``: the images below a folder; its subfolders are the labels if all of them lie in subfolders.
-    - ``caltech101:ROOT#train`` or ``#test`` (train if left out); ROOT holds ``101_ObjectCategories``.
-    - ``voc07:ROOT#trainval``, ``voc12:ROOT#trainval`` (trainval if left out), as the evaluation of NAVE and LOST takes
-      them; ROOT holds ``VOCdevkit`` or ``VOC2007`` (``VOC2012``), or is it.
+    - ``DIR``: the images below a folder; its subfolders are the labels if all images lie in subfolders.
+    - ``caltech101:ROOT#train`` or ``#test`` (train if left out); ROOT contains ``101_ObjectCategories``.
+    - ``voc07:ROOT#trainval``, ``voc12:ROOT#trainval`` (trainval if left out), as in the evaluation of NAVE and LOST;
+      ROOT contains ``VOCdevkit`` or ``VOC2007`` (``VOC2012``), or is this folder.
     - ``voc:ROOT#trainval``: any folder in VOC's layout, with or without lists, as labelling tools write it.
     - ``coco:IMAGES#ANNOTATIONS.json``: COCO and COCO-style JSON.
-    - ``coco20k:ROOT#LIST``: the photos of COCO's train2014 that the list names (ROOT's own if left out).
+    - ``coco20k:ROOT#LIST``: the images of COCO's train2014 that the list names (the list in ROOT if left out).
     - ``stl10:ROOT#train``, ``#test`` or ``#unlabeled``: the binary files, unpacked into the cache.
 
-    Those with boxes come as BoxedPhotos. Raises UsageError for a name or split that is not known, MissingError for a
-    root that does not hold the data, or only a part of it.
+    Args:
+        text: A folder or a dataset string.
+
+    Returns:
+        The images with labels; BoxedImages for a dataset with boxes.
+
+    Raises:
+        UsageError: The name or the split is unknown, or the string names no folder.
+        MissingError: The folder does not exist, or the data is not complete.
     """
     if Path(text).is_dir():
         return read_folder(Path(text))
@@ -63,10 +81,21 @@ def open_dataset(text: str | os.PathLike[str]) -> LabelledImages:
 
 
 def open_boxed_dataset(text: str | os.PathLike[str]) -> BoxedImages:
-    """``dataset`` for a set whose photos have boxes. Raises UsageError for one that has none, and as ``dataset``."""
-    found = open_dataset(text)
-    if not isinstance(found, BoxedImages):
+    """List the images of a dataset string whose images have boxes.
+
+    Args:
+        text: A dataset string, as for ``open_dataset``.
+
+    Returns:
+        The images with their boxes.
+
+    Raises:
+        UsageError: The dataset has no boxes; also as for ``open_dataset``.
+        MissingError: As for ``open_dataset``.
+    """
+    images = open_dataset(text)
+    if not isinstance(images, BoxedImages):
         raise UsageError(
-            f"{os.fspath(text)!r} has no boxes: name a set that has, with voc07, voc12, voc, coco or coco20k"
+            f"{os.fspath(text)!r} has no boxes: name a set that has boxes, with voc07, voc12, voc, coco or coco20k"
         )
-    return found
+    return images

@@ -1,4 +1,4 @@
-"""Files and PIL images to their stored values, upright: Pillow, with TIFF's and DICOM's odd kinds beside it."""
+"""Files and PIL images to their stored values, upright: by Pillow, or by other readers for special TIFFs and DICOM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from encoscope.errors import EncoscopeError, ImageError
 from encoscope.images.levels import RawPixels, check_size
 
-# Pillow logs some oddities of files; without a handler Python would print them.
+# Pillow logs unusual properties of files; without a handler Python would print them.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -38,7 +38,7 @@ _inside = 0
 
 @contextmanager
 def silence_decoders() -> Iterator[None]:
-    """No decoder's warning and no Pillow limit inside; several threads may be inside at once."""
+    """Switch off decoders' warnings and Pillow's limit of pixels; several threads may do so at once."""
     global _inside
     with _lock:
         if _inside == 0:
@@ -46,7 +46,7 @@ def silence_decoders() -> Iterator[None]:
             caught.__enter__()
             warnings.simplefilter("ignore")
             _decoding.append((caught, Image.MAX_IMAGE_PIXELS))
-            Image.MAX_IMAGE_PIXELS = None  # the limit is ours: it names the size and is checked before decoding
+            Image.MAX_IMAGE_PIXELS = None  # check_size has a limit of its own, checked before decoding
         _inside += 1
     try:
         yield
@@ -59,9 +59,19 @@ def silence_decoders() -> Iterator[None]:
 
 
 def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> RawPixels:
-    """An open file to its stored values. Any failure of a decoder is an ImageError with the reason alone.
+    """Decode an open file to its stored values.
 
-    A file is refused by the size in its header, before anything is decoded. Of several frames the first counts.
+    Args:
+        data: The open file, at its start. Of several frames the first is decoded.
+        max_pixels: A file with more pixels, by its header, is refused before it is decoded.
+        window: As for ``read_image``; a DICOM file without one uses its own.
+
+    Returns:
+        The stored values, upright.
+
+    Raises:
+        ImageError: The file is no image, is damaged or too large.
+        MissingError: A decoder that is needed is not installed.
     """
     try:
         with silence_decoders():
@@ -72,7 +82,7 @@ def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None)
         raise
     except MemoryError as error:
         raise ImageError("out of memory while decoding it") from error
-    except Exception as error:  # decoders raise whatever their parser trips over
+    except Exception as error:  # decoders raise errors of many kinds
         raise ImageError(_one_line(error)) from error
 
 
@@ -88,7 +98,7 @@ def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None
     try:
         with Image.open(data) as image:
             return decode_pil(image, max_pixels)
-    except (UnidentifiedImageError, ValueError):  # ValueError: known by its header, but not how its bands are laid out
+    except (UnidentifiedImageError, ValueError):  # ValueError: Pillow knows the format, but not the layout of the bands
         if head[:4] not in _TIFF:
             raise
         from encoscope.images.tiff import decode_tiff
@@ -98,7 +108,18 @@ def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None
 
 
 def decode_pil(image: Image.Image, max_pixels: int) -> RawPixels:
-    """A PIL image of any mode, turned as its EXIF orientation says, to its stored values."""
+    """Convert a PIL image of any mode to its stored values, turned according to its EXIF orientation.
+
+    Args:
+        image: The image; it may not be loaded yet.
+        max_pixels: The largest number of pixels.
+
+    Returns:
+        The stored values, upright.
+
+    Raises:
+        ImageError: The image is too large.
+    """
     check_size(image.width, image.height, max_pixels)
     tags = getattr(image, "tag_v2", {})
     tiles = getattr(image, "tile", [])
@@ -120,7 +141,7 @@ def decode_pil(image: Image.Image, max_pixels: int) -> RawPixels:
         values, alpha = np.asarray(image.convert("L"))[:, :, None], False
     else:
         values, alpha = np.asarray(image if image.mode == "RGB" else image.convert("RGB")), False
-    if ";16" in rawmode:  # Pillow keeps the high byte of 16-bit colour; a window is still given in 16-bit values
+    if ";16" in rawmode:  # Pillow keeps the high byte of 16-bit color, but a window is in 16-bit values
         return RawPixels(values.astype(np.uint16) * 257, 65535.0, alpha)
     return RawPixels(values, 255.0, alpha)
 
@@ -128,7 +149,7 @@ def decode_pil(image: Image.Image, max_pixels: int) -> RawPixels:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block says nothing about the orientation, and does not spoil the pixels
+    except Exception:  # a broken EXIF block: the orientation is unknown, the pixels are still valid
         turn = None
     if turn is None:
         return image

@@ -11,11 +11,25 @@ from encoscope.images.levels import RawPixels, check_size
 
 
 def decode_dicom(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> RawPixels:
-    """The first frame of a DICOM file.
+    """Decode the first frame of a DICOM file.
 
-    Colour comes as it is stored. Grey is rescaled (slope and intercept: Hounsfield units in CT); without a
-    ``window`` the file's own first one applies (DICOM PS3.3, C.11.2.1.2), and failing that the range of the bits stored
-    maps to [0, 1]. MONOCHROME1 (low is white) is turned, so that air is dark everywhere.
+    Color is returned as it is stored. Grey values are rescaled by slope and intercept (in CT to Hounsfield units).
+    MONOCHROME1 (low is white) is inverted, so that low is black in every image.
+
+    Args:
+        data: The open file.
+        max_pixels: The largest number of pixels.
+        window: (low, high) in rescaled values, applied later; if left out, the file's own first window is applied here,
+            and without one the range of the stored bits is mapped to [0, 1].
+
+    Returns:
+        The values.
+
+    Raises:
+        ImageError: The file holds no image, or one that is too large.
+        MissingError: pydicom is not installed.
+
+    Source: DICOM PS3.3, C.11.2.1.2.
     """
     try:
         import pydicom
@@ -33,7 +47,7 @@ def decode_dicom(data: IO[bytes], max_pixels: int, window: tuple[float, float] |
     values = stored.astype(np.float32) * slope + intercept
     bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
     if window is None and "WindowCenter" in dataset:
-        values, ends = _by_own_window(values, dataset), (0.0, 1.0)
+        values, ends = _apply_own_window(values, dataset), (0.0, 1.0)
     elif window is None:
         lowest = -(2 ** (bits - 1)) if signed else 0
         values, ends = (stored.astype(np.float32) - lowest) / (2**bits - 1), (0.0, 1.0)
@@ -44,13 +58,13 @@ def decode_dicom(data: IO[bytes], max_pixels: int, window: tuple[float, float] |
     return RawPixels(values[:, :, None], 1.0)
 
 
-def _by_own_window(values: np.ndarray, dataset) -> np.ndarray:
-    centre, width = (
+def _apply_own_window(values: np.ndarray, dataset) -> np.ndarray:
+    center, width = (
         float(np.atleast_1d(np.asarray(dataset[key].value, dtype=float))[0]) for key in ("WindowCenter", "WindowWidth")
     )
     function = str(dataset.get("VOILUTFunction", "LINEAR"))
     if function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * (values - centre) / width))
+        return 1 / (1 + np.exp(-4 * (values - center) / width))
     if function == "LINEAR":
-        centre, width = centre - 0.5, max(width - 1, 1e-6)
-    return np.clip((values - centre) / width + 0.5, 0, 1)
+        center, width = center - 0.5, max(width - 1, 1e-6)
+    return np.clip((values - center) / width + 0.5, 0, 1)

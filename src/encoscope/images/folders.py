@@ -1,4 +1,4 @@
-"""Folders of images: what lies below one, and the labels its subfolders give."""
+"""Folders of images: the files below a folder, and its subfolders as labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ SUFFIXES = frozenset(
 
 
 def find_image_files(folder: Path) -> list[Path]:
-    """All files below a folder with a known suffix, sorted, hidden ones left out. MissingError when there are none."""
+    """Find all image files below a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The files with a known suffix, sorted, without hidden ones.
+
+    Raises:
+        MissingError: There are none.
+        ImageError: A folder cannot be listed.
+    """
 
     def refuse(error: OSError) -> None:
         raise ImageError(f"cannot list {error.filename}: {error.strerror}") from error
@@ -32,18 +43,25 @@ def find_image_files(folder: Path) -> list[Path]:
 
 
 def read_folder(root: str | Path) -> LabelledImages:
-    """The images below a folder, labelled by its subfolders (ImageFolder) when all of them lie in subfolders.
+    """List the images below a folder, labelled by its subfolders, as torchvision's ImageFolder does.
 
-    A class is a folder directly below ``root``, whatever lies deeper; without subfolders, or with images beside them,
-    there are no labels. Raises MissingError for a folder that is not there or holds no image.
+    Args:
+        root: The folder.
+
+    Returns:
+        The images. Each folder directly below ``root`` is a class. If images lie beside these folders, or if there are
+        none, there are no labels.
+
+    Raises:
+        MissingError: The folder does not exist or holds no image.
     """
     root = Path(root)
     if not root.is_dir():
         raise MissingError(f"no such folder: {root}")
     files = find_image_files(root)
-    places = [file.relative_to(root).parts for file in files]
-    if any(len(parts) == 1 for parts in places):
+    parts = [file.relative_to(root).parts for file in files]
+    if any(len(names) == 1 for names in parts):
         return LabelledImages(tuple(files), (), ())
-    classes = tuple(sorted({parts[0] for parts in places}, key=os.fsencode))
-    index = {name: place for place, name in enumerate(classes)}
-    return LabelledImages(tuple(files), tuple(index[parts[0]] for parts in places), classes)
+    classes = tuple(sorted({names[0] for names in parts}, key=os.fsencode))
+    index = {name: number for number, name in enumerate(classes)}
+    return LabelledImages(tuple(files), tuple(index[names[0]] for names in parts), classes)

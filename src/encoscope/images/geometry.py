@@ -1,4 +1,4 @@
-"""Where each pixel of a network's input came from in the original image."""
+"""Which pixel of the original image each pixel of a network's input shows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ GeometryKind: TypeAlias = Literal["model", "whole"]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a network wants its input: resize, crop, normalise.
+    """How a network takes its input: resized, cropped, normalized.
 
-    size: (height, width) of the network's own input, pixels.
-    mean, std: per channel, for values in [0, 1].
-    interpolation: "bicubic", "bilinear", "nearest" or "lanczos" (antialiased, as Pillow does).
-    crop: share of the resized image kept by the centre crop, in (0, 1]; 1 keeps all of the short side.
-    channels: input channels of the network.
+    Attributes:
+        size: (height, width) of the network's own input, pixels.
+        mean: Mean of each channel, for values in [0, 1].
+        std: Standard deviation of each channel, for values in [0, 1].
+        interpolation: "bicubic", "bilinear", "nearest" or "lanczos" (antialiased, as in Pillow).
+        crop: Share of the resized image that the center crop keeps, in (0, 1]; 1 keeps all of the short side.
+        channels: Input channels of the network.
+
+    Example:
+        >>> Preprocess(size=(32, 32), crop=0.875).as_dict()["crop"]
+        0.875
     """
 
     size: tuple[int, int] = (224, 224)
@@ -30,17 +36,20 @@ class Preprocess:
     channels: int = 3
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON and for the digest."""
+        """Return plain values for JSON and for the digest."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The way of one image into the network's input canvas.
+    """How an image was resized, cropped and padded to a network's input canvas; all in pixels.
 
-    The original, ``original`` = (H, W) pixels, was resized to ``resized`` = (h, w); the canvas shows the window of
-    the resized image that begins at ``offset`` = (top, left), and only its first ``valid`` = (rows, columns) hold
-    image; the rest, at the bottom and the right, is padding. All in pixels.
+    Attributes:
+        original: (height, width) of the original image.
+        resized: (height, width) to which it was resized.
+        offset: (top, left) of the window of the resized image that the canvas shows.
+        valid: (rows, columns) of the canvas that show the image; the rest, at the bottom and the right, is padding.
+        canvas: (height, width) of the canvas.
     """
 
     original: tuple[int, int]
@@ -50,11 +59,29 @@ class Geometry:
     canvas: tuple[int, int]
 
     def on_canvas(self, canvas: tuple[int, int]) -> Geometry:
-        """The same image on a canvas padded further."""
+        """Describe the same image on a larger canvas.
+
+        Args:
+            canvas: (height, width) with more padding.
+
+        Returns:
+            The geometry on this canvas.
+        """
         return replace(self, canvas=canvas)
 
     def valid_cells(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of a grid over the canvas whose centre lies on image, not on padding (at least 1)."""
+        """Count the rows and columns of a grid whose centers lie on the image, not on padding.
+
+        Args:
+            grid: (rows, columns) of a grid over the whole canvas.
+
+        Returns:
+            (rows, columns), at least 1 each.
+
+        Example:
+            >>> Geometry((10, 20), (10, 20), (0, 0), (10, 20), (20, 20)).valid_cells((4, 4))
+            (2, 4)
+        """
         rows = [
             max(1, min(cells, int(np.ceil(extent * cells / side - 0.5))))
             for cells, extent, side in zip(grid, self.valid, self.canvas, strict=True)
@@ -64,19 +91,34 @@ class Geometry:
     def cells_of_pixels(
         self, grid: tuple[int, int]
     ) -> tuple[Integer[np.ndarray, " height"], Integer[np.ndarray, " width"]]:
-        """For each row and column of the original image, the nearest valid cell of a grid over the canvas."""
+        """Find for each row and column of the original image the nearest valid cell of a grid.
+
+        Args:
+            grid: (rows, columns) of a grid over the whole canvas.
+
+        Returns:
+            The grid's row for each row of the image, and its column for each column.
+        """
         cells = self.valid_cells(grid)
         axes = []
         for axis in (0, 1):
-            centre = (np.arange(self.original[axis]) + 0.5) * self.resized[axis] / self.original[axis] - self.offset[
+            center = (np.arange(self.original[axis]) + 0.5) * self.resized[axis] / self.original[axis] - self.offset[
                 axis
             ]
-            axes.append(np.clip(np.floor(centre * grid[axis] / self.canvas[axis]).astype(np.int64), 0, cells[axis] - 1))
+            axes.append(np.clip(np.floor(center * grid[axis] / self.canvas[axis]).astype(np.int64), 0, cells[axis] - 1))
         return axes[0], axes[1]
 
     def to_original(
         self, cells: Integer[np.ndarray, "rows columns"], grid: tuple[int, int]
     ) -> Integer[np.ndarray, "height width"]:
-        """Nearest-neighbour upsampling of values on the valid cells of a grid to the original image's pixels."""
+        """Upsample values on the cells of a grid to the original image's pixels, by the nearest cell.
+
+        Args:
+            cells: A value for each valid cell.
+            grid: (rows, columns) of the grid over the whole canvas.
+
+        Returns:
+            A value for each pixel of the original image.
+        """
         rows, columns = self.cells_of_pixels(grid)
         return cells[np.ix_(rows, columns)]

@@ -14,12 +14,13 @@ from encoscope.concise_repr import concise_repr
 @concise_repr
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """One image, decoded and upright, at its own size.
+    """An image, decoded and upright, at its own size.
 
-    pixels: ``[height, width, channels]``, either uint8 (0 to 255) or float32 in [0, 1] (16-bit, floating-point and
-    windowed sources). Channels are red, green, blue unless other channels were asked for.
-    path: where it was read from, as given; None for an image that was handed over in memory.
-    id: sha256, in hex, of the file's bytes; of the pixels where there is no file.
+    Attributes:
+        pixels: ``[height, width, channels]``, either uint8 (0 to 255) or float32 in [0, 1] (for 16-bit, floating-point
+            and windowed sources). Three channels are red, green and blue.
+        path: The file as it was named; None for an image from memory.
+        id: sha256, in hex, of the file's bytes, or of the pixels if there is no file.
     """
 
     pixels: UInt8[np.ndarray, "height width channels"] | Float32[np.ndarray, "height width channels"]
@@ -38,20 +39,32 @@ class LoadedImage:
 
     @property
     def channels(self) -> int:
-        """Values a pixel."""
+        """Values of each pixel."""
         return self.pixels.shape[2]
 
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that was left out, and why, in one line."""
+    """An image that was left out.
+
+    Attributes:
+        path: Its file, or another name if it has none.
+        reason: Why it was left out, in one line.
+    """
 
     path: str
     reason: str
 
 
 def hash_pixels(pixels: np.ndarray) -> str:
-    """The id of an image that has no file: sha256 over dtype, shape and values."""
+    """Compute the id of an image without a file.
+
+    Args:
+        pixels: Its pixels.
+
+    Returns:
+        sha256 of dtype, shape and values, in hex.
+    """
     digest = hashlib.sha256(f"{pixels.dtype.str}{pixels.shape}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()

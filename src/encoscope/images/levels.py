@@ -1,4 +1,4 @@
-"""From stored values of any depth to the pixels of a Photo: window, range, alpha, number of channels."""
+"""From stored values of any depth to the pixels of a LoadedImage: window, range, alpha, number of channels."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from encoscope.errors import ImageError, UsageError
 
 Color: TypeAlias = str | tuple[int, int, int]
 Window: TypeAlias = tuple[float, float]
-# sides that a function may change: not bound to its other arguments
+# a function may change the sides: names that are not bound to its other arguments
 Pixels: TypeAlias = UInt8[np.ndarray, "_height _width _channels"] | Float32[np.ndarray, "_height _width _channels"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as Pillow's mode L
-_SLACK = 1e-4  # floats that resizing or compression left a hair outside [0, 1] are clipped, not refused
+_SLACK = 1e-4  # floats slightly outside [0, 1], as after resizing or compression, are clipped, not refused
 
 
 @dataclass(frozen=True, eq=False)
 class RawPixels:
-    """Values as a file or an array holds them.
+    """Values as they are stored in a file or an array.
 
-    values: ``[height, width, channels]``, any real dtype. white: the stored value that means 1.0, for integers.
-    alpha: whether the last channel is opacity.
+    Attributes:
+        values: ``[height, width, channels]`` of any real dtype.
+        white: For integers the stored value that means 1.0.
+        alpha: Whether the last channel is opacity.
     """
 
     values: Shaped[np.ndarray, "height width channels"]
@@ -34,7 +36,16 @@ class RawPixels:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """ImageError when an image is larger than the limit, with its size and the cure."""
+    """Check that an image is not too large.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        max_pixels: The largest number of pixels.
+
+    Raises:
+        ImageError: There are more pixels; the message says what to do.
+    """
     if width * height > max_pixels:
         raise ImageError(
             f"{width} x {height} is {width * height:,} pixels, more than the limit of {max_pixels:,}: "
@@ -43,38 +54,62 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def to_pixels(raw: RawPixels, channels: int, window: Window | None, background: Color) -> Pixels:
-    """Stored values to the pixels of a Photo with ``channels`` channels.
+    """Convert stored values to the pixels of a LoadedImage.
 
-    8-bit values stay as they are; other unsigned integers are divided by the value of white; floats must lie in
-    [0, 1]. ``window`` = (low, high) instead maps low to 0 and high to 1, clipped, whatever the dtype. Opacity is
-    composited on ``background`` where one or three channels are asked for; grey and colour turn into each other.
-    Raises ImageError for values that need a window, NaN, and channels that do not fit.
+    Args:
+        raw: Stored values. 8-bit values stay as they are; other unsigned integers are divided by the value of white;
+            floats must lie in [0, 1].
+        channels: Number of channels of the result. Grey and color are converted to each other.
+        window: (low, high): low is mapped to 0 and high to 1, and values are clipped, whatever the dtype; None for
+            none.
+        background: The color under transparent pixels, if one or three channels are requested.
+
+    Returns:
+        uint8 pixels, or float32 pixels in [0, 1].
+
+    Raises:
+        ImageError: The values need a window, are NaN or infinite, or their channels do not fit.
     """
     values, alpha = raw.values, None
     if raw.alpha and channels in (1, 3):
         alpha = values[..., -1].astype(np.float32) / raw.white
         values = values[..., :-1]
-    pixels = _scaled(values, raw.white, window)
+    pixels = _scale(values, raw.white, window)
     if alpha is not None and alpha.min() < 1:
-        pixels = _composited(pixels, alpha, background)
+        pixels = _composite(pixels, alpha, background)
     return as_channels(pixels, channels)
 
 
 def as_channels(pixels: Pixels, channels: int) -> Pixels:
-    """Grey to colour or colour to grey (ITU-R 601 luma); ImageError when the numbers of channels do not fit."""
-    have = pixels.shape[2]
-    if have == channels:
+    """Convert pixels from grey to color, or from color to grey (luma of ITU-R 601).
+
+    Args:
+        pixels: The pixels.
+        channels: Number of channels of the result.
+
+    Returns:
+        The pixels with this number of channels.
+
+    Raises:
+        ImageError: The numbers of channels differ, and are not 1 and 3.
+
+    Example:
+        >>> as_channels(np.full((1, 1, 1), 7, np.uint8), 3).tolist()
+        [[[7, 7, 7]]]
+    """
+    current = pixels.shape[2]
+    if current == channels:
         return pixels
-    if have == 1 and channels == 3:
+    if current == 1 and channels == 3:
         return np.repeat(pixels, 3, axis=2)
-    if have == 3 and channels == 1:
+    if current == 3 and channels == 1:
         if pixels.dtype == np.uint8:
             return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
         return (pixels @ _LUMA)[:, :, None]
-    raise ImageError(f"the image has {have} channels where {channels} are needed")
+    raise ImageError(f"the image has {current} channels where {channels} are needed")
 
 
-def _scaled(values: np.ndarray, white: float, window: Window | None) -> Pixels:
+def _scale(values: np.ndarray, white: float, window: Window | None) -> Pixels:
     kind = values.dtype.kind
     if kind == "f" and not np.isfinite(values).all():
         raise ImageError(f"the image holds {int((~np.isfinite(values)).sum())} values that are NaN or infinite")
@@ -83,7 +118,7 @@ def _scaled(values: np.ndarray, white: float, window: Window | None) -> Pixels:
         scaled = (values.astype(np.float64) - low) / (high - low)
         return np.clip(scaled, 0, 1).astype(np.float32)
     if values.dtype == np.uint8 and white == 255:
-        return np.array(values, order="C")  # a copy: a Photo does not change with the array it came from
+        return np.array(values, order="C")  # a copy: a LoadedImage does not change when its source array does
     low, high = (values.min().item(), values.max().item())
     if kind == "f":
         if low < -_SLACK or high > 1 + _SLACK:
@@ -95,40 +130,58 @@ def _scaled(values: np.ndarray, white: float, window: Window | None) -> Pixels:
     if kind == "u":
         return np.clip(values.astype(np.float32) / np.float32(white), 0, 1)
     raise ImageError(
-        f"{values.dtype.name} values have no agreed white, this image spans [{low:g}, {high:g}]: "
+        f"{values.dtype.name} values have no standard value of white, and this image spans [{low:g}, {high:g}]: "
         f"give a window, such as window=({low:g}, {high:g})"
     )
 
 
-def _composited(pixels: Pixels, alpha: Float32[np.ndarray, "height width"], background: Color) -> Pixels:
-    colour = parse_color(background)
+def _composite(pixels: Pixels, alpha: Float32[np.ndarray, "height width"], background: Color) -> Pixels:
+    color = parse_color(background)
+    foreground = as_channels(pixels, 3)
     if pixels.dtype == np.uint8:
-        colours = as_channels(pixels, 3)
-        canvas = Image.new("RGB", colours.shape[1::-1], colour)
-        canvas.paste(Image.fromarray(colours), mask=Image.fromarray(np.round(alpha * 255).astype(np.uint8)))
+        canvas = Image.new("RGB", foreground.shape[1::-1], color)
+        canvas.paste(Image.fromarray(foreground), mask=Image.fromarray(np.round(alpha * 255).astype(np.uint8)))
         return np.asarray(canvas)
-    colours = as_channels(pixels, 3)
     share = np.clip(alpha, 0, 1)[:, :, None]
-    return colours * share + np.asarray(colour, dtype=np.float32) / 255 * (1 - share)
+    return foreground * share + np.asarray(color, dtype=np.float32) / 255 * (1 - share)
 
 
-def parse_color(colour: Color) -> tuple[int, int, int]:
-    """A colour's name, ``#rrggbb`` or (red, green, blue) in 0 to 255, as the latter; UsageError when it is none."""
+def parse_color(color: Color) -> tuple[int, int, int]:
+    """Convert a color to numbers.
+
+    Args:
+        color: A name, ``#rrggbb``, or (red, green, blue) from 0 to 255.
+
+    Returns:
+        (red, green, blue) from 0 to 255.
+
+    Raises:
+        UsageError: It is none of these.
+
+    Example:
+        >>> parse_color("white")
+        (255, 255, 255)
+    """
     try:
-        if isinstance(colour, str):
-            red, green, blue = ImageColor.getrgb(colour)[:3]
+        if isinstance(color, str):
+            red, green, blue = ImageColor.getrgb(color)[:3]
         else:
-            red, green, blue = (int(value) for value in colour)
+            red, green, blue = (int(value) for value in color)
     except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"not a colour: {colour!r} (give a name, '#rrggbb', or three numbers from 0 to 255)"
-        ) from error
+        raise UsageError(f"not a color: {color!r} (give a name, '#rrggbb', or three numbers from 0 to 255)") from error
     if not all(0 <= value <= 255 for value in (red, green, blue)):
-        raise UsageError(f"not a colour: {colour!r} (numbers go from 0 to 255)")
+        raise UsageError(f"not a color: {color!r} (numbers go from 0 to 255)")
     return red, green, blue
 
 
 def check_window(window: Window | None) -> None:
-    """UsageError unless low < high."""
+    """Check that a window is (low, high) with low < high.
+
+    Args:
+        window: The window; None for none.
+
+    Raises:
+        UsageError: It is not.
+    """
     if window is not None and not (len(window) == 2 and window[0] < window[1]):
         raise UsageError(f"a window is (low, high) with low < high, not {window!r}")

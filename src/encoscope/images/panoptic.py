@@ -1,4 +1,4 @@
-"""COCO's panoptic annotations: a PNG per image whose colours number the segments, and a JSON that names them."""
+"""COCO's panoptic annotations: for each image a PNG whose colors number the segments, and a JSON that names them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ VOID = -1
 
 @dataclass(frozen=True, eq=False)
 class Panoptic:
-    """One image's regions.
+    """The annotation of an image's pixels.
 
-    path: the photo. labels: per pixel a category's id, or a segment's number from 0 in the order of the file; -1 where
-    nothing is annotated. names: of the labels that occur. things: those of them that are countable objects, as the
-    file's categories say (``isthing``), not stuff such as sky.
+    Attributes:
+        path: The image's file.
+        labels: For each pixel a category's id, or a segment's number from 0 in the order of the file; -1 where nothing
+            is annotated.
+        names: The names of the labels that occur.
+        things: Those labels that are countable objects by the file's categories (``isthing``), not stuff such as sky.
     """
 
     path: Path
@@ -34,33 +37,47 @@ class Panoptic:
 
 
 def read_segment_ids(png: Path) -> Int64[np.ndarray, "height width"]:
-    """The segment ids of a panoptic PNG: red + 256 green + 256² blue; 0 is unlabelled.
+    """Read the segment ids of a panoptic PNG.
+
+    Args:
+        png: The file.
+
+    Returns:
+        For each pixel red + 256 green + 256² blue; 0 is unlabelled.
 
     Raises:
-        MissingError: no such file. ImageError: not an 8-bit colour PNG.
+        MissingError: The file does not exist.
+        ImageError: It is no 8-bit color PNG.
     """
     try:
         with Image.open(png) as file:
             if file.mode not in ("RGB", "RGBA"):
                 raise ImageError(f"{png} is no panoptic PNG: its mode is {file.mode}, not RGB")
-            colours = np.asarray(file.convert("RGB"), dtype=np.int64)
+            colors = np.asarray(file.convert("RGB"), dtype=np.int64)
     except FileNotFoundError:
         raise MissingError(
             f"{png} is not there; the folder of panoptic PNGs lies beside its JSON, with its name"
         ) from None
     except OSError as error:
         raise ImageError(f"{png} cannot be read: {error}") from error
-    return colours @ np.array([1, 256, 256**2])
+    return colors @ np.array([1, 256, 256**2])
 
 
 def read_panoptic(images: str | Path, annotations: str | Path, labels: Labels | str = "category") -> Iterator[Panoptic]:
-    """The annotated images of a COCO panoptic file, in its order.
+    """Read the annotated images of a COCO panoptic file, in its order.
 
-    images: the folder of the photos. annotations: the JSON; the PNGs lie in the folder of the same name without suffix.
-    labels: "category" joins the segments of a category, "segment" keeps each apart.
+    Args:
+        images: The folder of the images.
+        annotations: The JSON file; the PNGs are in the folder of the same name without suffix.
+        labels: "category" joins all segments of a category, "segment" keeps each segment.
+
+    Returns:
+        An iterator that reads one image's annotation after the other.
 
     Raises:
-        UsageError: unknown ``labels``. MissingError: a file is not there. ImageError: the JSON or a PNG is damaged.
+        UsageError: ``labels`` is neither word.
+        MissingError: A file does not exist.
+        ImageError: The JSON or a PNG is damaged.
     """
     if labels not in ("category", "segment"):
         raise UsageError(f"labels is 'category' or 'segment', not {labels!r}")
@@ -92,8 +109,8 @@ def _read(
         numbered = np.full(ids.shape, VOID, dtype=np.int64)
         names: dict[int, str] = {}
         things: set[int] = set()
-        for place, segment in enumerate(entry["segments_info"]):
-            label = segment["category_id"] if labels == "category" else place
+        for number, segment in enumerate(entry["segments_info"]):
+            label = segment["category_id"] if labels == "category" else number
             numbered[ids == segment["id"]] = label
             names[label] = categories[segment["category_id"]]
             if segment["category_id"] in countable:

@@ -1,4 +1,4 @@
-"""What transformers' image processors do, as our own preprocessing."""
+"""The settings of transformers' image processors, as a Preprocess."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # P
 
 
 def load_processor(name: str, transformers: Any) -> dict[str, Any]:
-    """The settings of a model's image processor; none for weights saved without one."""
+    """Load the settings of a model's image processor.
+
+    Args:
+        name: The model's name or folder.
+        transformers: The transformers module.
+
+    Returns:
+        The settings; empty for a model that was saved without a processor.
+    """
     try:
         return transformers.BaseImageProcessor.get_image_processor_dict(name)[0]
     except (OSError, ValueError):
@@ -18,7 +26,15 @@ def load_processor(name: str, transformers: Any) -> dict[str, Any]:
 
 
 def read_preprocess(processor: dict[str, Any], config: Any) -> Preprocess:
-    """Those settings, with what they leave open from the vision network's configuration."""
+    """Convert the settings of an image processor.
+
+    Args:
+        processor: From ``load_processor``.
+        config: The vision network's configuration, for what the settings leave out.
+
+    Returns:
+        The preprocessing.
+    """
     size = processor.get("size") or getattr(config, "image_size", None) or 224
     resized = _sides(size)
     crop = processor.get("crop_size") if processor.get("do_center_crop") else None

@@ -1,4 +1,4 @@
-"""One image from anywhere - path, PIL, array, tensor - as a Photo."""
+"""One image from a path, a PIL image, an array or a tensor, as a LoadedImage."""
 
 from __future__ import annotations
 
@@ -30,15 +30,28 @@ def read_image(
 ) -> LoadedImage:
     """Read one image, upright, at its own size.
 
-    source: a path; a PIL image; an array ``[H, W]`` or ``[H, W, C]``; a tensor ``[C, H, W]`` or ``[H, W, C]``; a Photo.
-        Arrays and tensors hold uint8, unsigned integers, booleans or floats in [0, 1]; four channels are RGBA.
-    channels: how many the Photo shall have; grey and colour turn into each other, other numbers must match.
-    max_pixels: larger files are refused by the size in their header, before they are decoded.
-    window: (low, high), the stored values that become 0 and 1; needed for floats outside [0, 1] and signed integers.
-    background: the colour under transparent pixels: a name, "#rrggbb" or (red, green, blue).
+    Args:
+        source: A path; a PIL image; an array ``[H, W]`` or ``[H, W, C]``; a tensor ``[C, H, W]`` or ``[H, W, C]``; or a
+            LoadedImage, which is returned with the channels requested. Arrays and tensors hold uint8, other unsigned
+            integers, booleans or floats in [0, 1]; four channels are RGBA. Several images are read by ``read_images``.
+        channels: Channels of the result. Grey and color are converted to each other; other numbers must match.
+        max_pixels: Files with more pixels, by their header, are refused before they are decoded.
+        window: (low, high): the stored values that become 0 and 1; needed for floats outside [0, 1] and for signed
+            integers. None for all other images.
+        background: The color under transparent pixels: a name, "#rrggbb" or (red, green, blue) from 0 to 255.
 
-    Integers of 16 bits and floats give float32 pixels, 8 bits uint8. Raises MissingError when the path or an optional
-    decoder is not there, ImageError when the image cannot be used, UsageError for a wrong window or background.
+    Returns:
+        The image: uint8 pixels for 8 bits, float32 pixels in [0, 1] for 16 bits, floats and windowed values.
+
+    Raises:
+        MissingError: The file does not exist, or an optional decoder is not installed.
+        ImageError: The image cannot be used; the message says why.
+        UsageError: The window or the background is wrong.
+
+    Example:
+        >>> image = read_image(np.zeros((4, 6), np.uint8))
+        >>> (image.height, image.width, image.channels)
+        (4, 6, 3)
     """
     check_window(window)
     if isinstance(source, LoadedImage):
@@ -95,7 +108,7 @@ def _from_tensor(tensor: Tensor, channels: int) -> RawPixels:
 
 
 def _from_array(values: np.ndarray, channels: int, first: bool) -> RawPixels:
-    """``first``: whether ``[C, H, W]`` wins where both layouts are possible (tensors)."""
+    """``first``: whether ``[C, H, W]`` is assumed where both layouts are possible (tensors)."""
     shape = values.shape
     if values.ndim == 2:
         values = values[:, :, None]

@@ -1,4 +1,4 @@
-"""Sets of photos with what is known about each: a label, or boxes around its objects."""
+"""Sets of images with a label for each image, or boxes around its objects."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ _log = logging.getLogger("encoscope")
 @concise_repr
 @dataclass(frozen=True)
 class LabelledImages:
-    """Photos of a dataset, in the order of its list.
+    """The images of a dataset, in the order of its list.
 
-    paths: one file per photo. labels: index into ``classes``, one per photo; empty where photos have no label of their
-    own (a plain folder, photos with boxes). classes: names, sorted bytewise or in the dataset's own order.
+    Attributes:
+        paths: One file for each image.
+        labels: For each image an index into ``classes``; empty if images have no label (a plain folder, images with
+            boxes).
+        classes: Class names, sorted by bytes or in the dataset's own order.
     """
 
     paths: tuple[Path, ...]
@@ -38,12 +41,17 @@ class LabelledImages:
 @concise_repr
 @dataclass(frozen=True, eq=False)
 class BoxedImages(LabelledImages):
-    """Photos with boxes; per photo, and in the order of its annotation, one entry an object.
+    """Images with boxes. Each list of boxes has one entry for each object, in the order of the annotation.
 
-    boxes: ``[x0, y0, x1, y1]`` in pixels from 0, the right and lower edges being x1 and y1 (a box over the whole image
-    ends at its width and height), clipped to the image. box_labels: index into ``classes``. difficult, truncated,
-    crowd: as annotated, False where it is not said.
-    skipped: photos that were left out, and why. notes: what else was found, one line each.
+    Attributes:
+        boxes: For each image ``[x0, y0, x1, y1]`` in pixels from 0, clipped to the image; x1 and y1 are the right and
+            lower edges, so a box of the whole image ends at its width and height.
+        box_labels: For each object an index into ``classes``.
+        difficult: Whether an object is annotated as difficult; False if the annotation does not say so.
+        truncated: Whether an object is annotated as truncated.
+        crowd: Whether a box is annotated as a crowd of objects.
+        skipped: Images that were left out, with the reasons.
+        notes: What else is unusual in the annotations, one line each.
     """
 
     boxes: tuple[Float[np.ndarray, "_objects 4"], ...]
@@ -54,10 +62,17 @@ class BoxedImages(LabelledImages):
     skipped: tuple[SkippedImage, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def truth(self, index: int, *, hard: bool = True) -> Float[np.ndarray, "_objects 4"]:
-        """The boxes that count for one photo, by LOST's rules: no crowds, coordinates rounded to whole pixels.
+    def ground_truth(self, index: int, *, hard: bool = True) -> Float[np.ndarray, "_objects 4"]:
+        """Select the boxes of an image that count in an evaluation.
 
-        hard: difficult and truncated objects count, as in LOST's protocol.
+        Args:
+            index: The image's position in ``paths``.
+            hard: Whether difficult and truncated objects count, as in LOST's protocol.
+
+        Returns:
+            The boxes without crowds, rounded to whole pixels.
+
+        Source: LOST (Simeoni et al., 2021), evaluation code.
         """
         kept = ~self.crowd[index]
         if not hard:
@@ -67,7 +82,15 @@ class BoxedImages(LabelledImages):
 
 @dataclass(frozen=True)
 class AnnotatedObject:
-    """One annotated object, as it was read: a box that may be anywhere, and a class name."""
+    """An annotated object, as it was read.
+
+    Attributes:
+        name: Its class.
+        box: ``[x0, y0, x1, y1]`` in pixels; it may reach out of the image.
+        difficult: As annotated.
+        truncated: As annotated.
+        crowd: As annotated.
+    """
 
     name: str
     box: tuple[float, float, float, float]
@@ -78,83 +101,114 @@ class AnnotatedObject:
 
 @dataclass
 class BoxedImagesBuilder:
-    """Builds BoxedPhotos photo by photo, and counts what was odd."""
+    """Builds BoxedImages image by image, and counts what is unusual.
 
-    things: dict[Path, list[AnnotatedObject]] = field(default_factory=dict)
+    Attributes:
+        objects: The objects of each image that was added.
+        skipped: Images that were left out.
+        clipped: Number of boxes that reached out of their image.
+        dropped: Number of boxes without area inside their image.
+        boxless: Number of objects annotated without a box.
+    """
+
+    objects: dict[Path, list[AnnotatedObject]] = field(default_factory=dict)
     skipped: list[SkippedImage] = field(default_factory=list)
     clipped: int = 0
     dropped: int = 0
-    boxless: int = 0  # objects annotated without a box
+    boxless: int = 0
 
-    def add(self, path: Path, things: Iterable[AnnotatedObject], size: tuple[int, int] | None) -> None:
-        """Add a photo. size: (width, height) as the annotation has it; the file is asked where it seems wrong."""
-        things = list(things)
-        if things and (size is None or _outside(things, size)):
+    def add(self, path: Path, objects: Iterable[AnnotatedObject], size: tuple[int, int] | None) -> None:
+        """Add an image.
+
+        Args:
+            path: Its file.
+            objects: Its objects.
+            size: (width, height) in the annotation, None if it has none. It is read from the file if an object reaches
+                out of it.
+        """
+        objects = list(objects)
+        if objects and (size is None or _reach_out(objects, size)):
             try:
                 size = read_image_size(path)
             except ImageError as error:
                 self.skipped.append(SkippedImage(str(path), str(error)))
                 return
+        width, height = map(float, size or (0, 0))  # it is known where there are objects
         kept = []
-        for thing in things:
-            x0, x1 = sorted(thing.box[::2])
-            y0, y1 = sorted(thing.box[1::2])
-            assert size is not None  # there are things
-            box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(size[0])), min(y1, float(size[1])))
+        for annotated in objects:
+            x0, x1 = sorted(annotated.box[::2])
+            y0, y1 = sorted(annotated.box[1::2])
+            box = (max(x0, 0.0), max(y0, 0.0), min(x1, width), min(y1, height))
             if not (box[0] < box[2] and box[1] < box[3]):  # outside the image, empty or not a number
                 self.dropped += 1
                 continue
             self.clipped += box != (x0, y0, x1, y1)
-            kept.append(replace(thing, box=box))
-        self.things[path] = kept
+            kept.append(replace(annotated, box=box))
+        self.objects[path] = kept
 
     def finish(self, classes: Sequence[str] | None = None, notes: Sequence[str] = ()) -> BoxedImages:
-        """What was added. classes: their order; the names found, sorted bytewise, if left out."""
-        if classes is None:
-            classes = sorted({thing.name for things in self.things.values() for thing in things}, key=str.encode)
-        index = {name: place for place, name in enumerate(classes)}
-        said = [*notes, *self._notes()]
-        for note in said:
-            _log.warning("%s", note)
-        bare = sum(not things for things in self.things.values())
-        if bare:
-            said.append(f"{bare} of {len(self.things)} photos have no box")
+        """Build the set of all images that were added.
 
-        def flags(name: str) -> tuple[np.ndarray, ...]:
-            return tuple(
-                np.array([getattr(thing, name) for thing in things], dtype=bool) for things in self.things.values()
-            )
+        Args:
+            classes: Class names in order; the names of the objects, sorted by bytes, if left out.
+            notes: More lines for the set's ``notes``.
+
+        Returns:
+            The set. What is unusual is logged as warnings, too.
+        """
+        lists = list(self.objects.values())
+        if classes is None:
+            classes = sorted({annotated.name for objects in lists for annotated in objects}, key=str.encode)
+        index = {name: number for number, name in enumerate(classes)}
+        lines = [*notes, *self._notes()]
+        for note in lines:
+            _log.warning("%s", note)
+        empty = sum(not objects for objects in lists)
+        if empty:
+            lines.append(f"{empty} of {len(lists)} images have no box")
+
+        def collect_flags(name: str) -> tuple[np.ndarray, ...]:
+            return tuple(np.array([getattr(annotated, name) for annotated in objects], dtype=bool) for objects in lists)
 
         return BoxedImages(
-            paths=tuple(self.things),
+            paths=tuple(self.objects),
             labels=(),
             classes=tuple(classes),
             boxes=tuple(
-                np.array([thing.box for thing in things], dtype=np.float64).reshape(-1, 4)
-                for things in self.things.values()
+                np.array([annotated.box for annotated in objects], dtype=np.float64).reshape(-1, 4) for objects in lists
             ),
             box_labels=tuple(
-                np.array([index[thing.name] for thing in things], dtype=np.int64) for things in self.things.values()
+                np.array([index[annotated.name] for annotated in objects], dtype=np.int64) for objects in lists
             ),
-            difficult=flags("difficult"),
-            truncated=flags("truncated"),
-            crowd=flags("crowd"),
+            difficult=collect_flags("difficult"),
+            truncated=collect_flags("truncated"),
+            crowd=collect_flags("crowd"),
             skipped=tuple(self.skipped),
-            notes=tuple(said),
+            notes=tuple(lines),
         )
 
     def _notes(self) -> list[str]:
-        found = (
+        counts = (
             (self.clipped, "boxes reached outside their image and were clipped"),
             (self.dropped, "boxes without area inside their image were left out"),
             (self.boxless, "objects annotated without a box were left out"),
-            (len(self.skipped), f"photos were left out; the first: {self.skipped[0].reason}" if self.skipped else ""),
+            (len(self.skipped), f"images were left out; the first: {self.skipped[0].reason}" if self.skipped else ""),
         )
-        return [f"{count} {what}" for count, what in found if count]
+        return [f"{count} {event}" for count, event in counts if count]
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file, upright, from its header. ImageError when it is not there or no image."""
+    """Read the size of an image file from its header.
+
+    Args:
+        path: The file.
+
+    Returns:
+        (width, height) of the upright image.
+
+    Raises:
+        ImageError: The file does not exist or is no image.
+    """
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # the orientation: a quarter turn
@@ -163,5 +217,5 @@ def read_image_size(path: Path) -> tuple[int, int]:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _outside(things: Sequence[AnnotatedObject], size: tuple[int, int]) -> bool:
-    return any(max(t.box[::2]) > size[0] or max(t.box[1::2]) > size[1] for t in things)
+def _reach_out(objects: Sequence[AnnotatedObject], size: tuple[int, int]) -> bool:
+    return any(max(item.box[::2]) > size[0] or max(item.box[1::2]) > size[1] for item in objects)

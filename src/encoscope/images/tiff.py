@@ -1,4 +1,4 @@
-"""TIFFs that Pillow does not know - floating-point colour, many channels - through the optional tifffile."""
+"""TIFFs that Pillow cannot read (floating-point color, many channels), by the optional tifffile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ from encoscope.images.levels import RawPixels, check_size
 
 
 def decode_tiff(data: IO[bytes], max_pixels: int) -> RawPixels:
-    """The first image of a TIFF to its stored values; MissingError when tifffile is not installed."""
+    """Decode the first image of a TIFF to its stored values.
+
+    Args:
+        data: The open file.
+        max_pixels: The largest number of pixels.
+
+    Returns:
+        The stored values.
+
+    Raises:
+        ImageError: The file does not hold a single image, or one that is too large.
+        MissingError: tifffile is not installed.
+    """
     try:
         import tifffile
     except ImportError as error:
