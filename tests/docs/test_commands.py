@@ -38,7 +38,7 @@ REPLACED = {
     "layer4:485": "2:5",
     "layer3:12": "1:3",
     "features:31": "features:3",
-    "caltech101:ROOT#train": "photos/",
+    "caltech101:ROOT#train": "images/",
     "OTHER": "SITE",
 }
 """Arguments for which a small stand-in is taken: networks that are large or downloaded, units of these, data sets."""
@@ -151,16 +151,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory, image_paths: dict[str, Path
     with pytest.MonkeyPatch.context() as patch:
         settle(folder, patch, CLASSES, ())
         for name, path in zip(CLASSES, image_paths.values(), strict=False):
-            (folder / "photos" / name).mkdir(parents=True)
+            (folder / "images" / name).mkdir(parents=True)
             image = Image.open(path).convert("RGB")
             for number in range(3):
                 corner = (40 * number, 30 * number)
                 crop = image.crop((*corner, corner[0] + 160, corner[1] + 120))
-                crop.resize((64, 48)).save(folder / "photos" / name / f"{name}{number}.png")
+                crop.resize((64, 48)).save(folder / "images" / name / f"{name}{number}.png")
         for name in ("cat.jpg", "wrong.jpg", "scan.png"):
             Image.open(image_paths["chelsea"]).convert("RGB").resize((96, 64)).save(folder / name)
-        shutil.copytree(folder / "photos" / CLASSES[0], folder / "new")
-        names = sorted(path.name for path in folder.glob("photos/*/*"))
+        shutil.copytree(folder / "images" / CLASSES[0], folder / "new")
+        names = sorted(path.name for path in folder.glob("images/*/*"))
         rows = [f"{name},{'north' if number % 2 else 'south'}" for number, name in enumerate(names)]
         (folder / "sites.csv").write_text("\n".join(["image,site", *rows]) + "\n")
         things = (*CLASSES, "face", "stone", "leaf", "sky", "cup", "house")
@@ -207,7 +207,7 @@ def test_python_runs(page: Path, folder: Path, tmp_path: Path, monkeypatch: pyte
         "encoscope": encoscope,
         "encoder": encoder,
         "module": encoder.module,
-        "images": sorted(folder.glob("photos/*/*")),
+        "images": sorted(folder.glob("images/*/*")),
         "names": CLASSES,
     }
     for block in blocks:
