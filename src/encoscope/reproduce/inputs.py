@@ -8,7 +8,7 @@ from pathlib import Path
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest
-from encoscope.images import LabelledImages, LoadedImage, read_images
+from encoscope.images import LabelledImages, LoadedImage, list_images, read_images
 from encoscope.units import find_class_label
 
 
@@ -63,12 +63,13 @@ def choose_heldout_dataset(datasets: Sequence[str]) -> str | None:
     return f"{datasets[0].removesuffix('#train')}#test" if datasets[0].endswith("#train") else None
 
 
-def select_network_classes(encoder: Encoder, images: LabelledImages, dataset: str) -> LabelledImages:
+def select_network_classes(encoder: Encoder, images: str | LabelledImages, dataset: str) -> LabelledImages:
     """Select the images whose label is one of the network's classes, and label them with these.
 
     Args:
         encoder: a classifier.
-        images: images with labels; the names of their classes are matched with those of the network.
+        images: images with labels, or the dataset that they are in; the names of their classes are matched with those
+            of the network.
         dataset: what the images are called in an error message.
 
     Returns:
@@ -79,17 +80,18 @@ def select_network_classes(encoder: Encoder, images: LabelledImages, dataset: st
     """
     if encoder.outputs is None:
         raise UsageError(f"{encoder.source} is no classifier: this experiment needs a network with classes")
-    if not images.labels:
+    listing = list_images(images)
+    if not listing.classes:
         raise UsageError(f"{dataset!r} has no labels: name labelled images, such as caltech101:ROOT#train")
     indices: dict[str, int] = {}
     for index in range(encoder.outputs):
-        label = find_class_label(encoder, index, images.classes)
+        label = find_class_label(encoder, index, listing.classes)
         if label is not None:
             indices.setdefault(label, index)
     selection = [
-        (path, indices[images.classes[label]])
-        for path, label in zip(images.paths, images.labels, strict=True)
-        if images.classes[label] in indices
+        (path, indices[label])
+        for path, label in zip(listing.paths, listing.labels, strict=True)
+        if label is not None and label in indices
     ]
     if not selection:
         raise UsageError(

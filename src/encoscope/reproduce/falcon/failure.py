@@ -14,7 +14,6 @@ from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.falcon import FailureExplanation, explain_failure
-from encoscope.images import open_dataset
 from encoscope.progress import track, track_steps
 from encoscope.reproduce.falcon.harness import DEFAULTS, STAND_IN, build_report, fit_falcon, join_words
 from encoscope.reproduce.inputs import choose_heldout_dataset, load_encoders, select_network_classes
@@ -83,7 +82,7 @@ def find_misclassified(
     Raises:
         UsageError: if no image is taken for another class.
     """
-    images = select_network_classes(encoder, open_dataset(dataset), dataset)
+    images = select_network_classes(encoder, dataset, dataset)
     order = np.random.default_rng(request.seed).permutation(len(images)).tolist()
     misclassified: list[tuple[Path, int]] = []
     with track_steps(len(order), "looking for failures", request.progress) as step:

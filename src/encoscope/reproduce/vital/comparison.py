@@ -13,7 +13,7 @@ from PIL import Image
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.images import LabelledImages, open_dataset
+from encoscope.images import LabelledImages, list_images, open_dataset
 from encoscope.reproduce.sheets import draw_sheet
 from encoscope.reproduce.vital.image_cache import (
     Trial,
@@ -312,7 +312,7 @@ class MethodComparison:
     def _spectrum(self) -> Path:
         """MACO's magnitudes, of images spread over the references, computed once."""
         path = self.folder / f"spectrum-{self.encoder.digest[:12]}.npy"
-        return load_spectrum(path, self.encoder, open_dataset(self.references).paths, self.encoder.preprocess.size)
+        return load_spectrum(path, self.encoder, list_images(self.references).paths, self.encoder.preprocess.size)
 
 
 def compute_seconds(trials: Sequence[Trial]) -> float:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.evaluation.report import EvaluationRequest
-from encoscope.images import LabelledImages, open_dataset
+from encoscope.images import LabelledImages
 from encoscope.probing import Probe, probe
 from encoscope.reproduce.inputs import choose_heldout_dataset, select_network_classes
 from encoscope.reproduce.vital.image_cache import (
@@ -103,13 +103,13 @@ class Bench:
     @cached_property
     def images(self) -> LabelledImages:
         """The images that visualizations are made from, labelled with the network's classes."""
-        return select_network_classes(self.encoder, open_dataset(self.references), self.references)
+        return select_network_classes(self.encoder, self.references, self.references)
 
     @cached_property
     def real_images(self) -> LabelledImages:
         """The images that visualizations are compared with: of the second dataset, the test split, or the same."""
         other = choose_heldout_dataset(self.request.datasets)
-        return self.images if other is None else select_network_classes(self.encoder, open_dataset(other), other)
+        return self.images if other is None else select_network_classes(self.encoder, other, other)
 
     @cached_property
     def folder(self) -> Path:
