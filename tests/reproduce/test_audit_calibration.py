@@ -21,7 +21,7 @@ from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.reproduce.audit_calibration import run
 from encoscope.reproduce.audit_calibration.classifiers import Condition
 from encoscope.reproduce.audit_calibration.metrics import FIGURES, leave_out
-from encoscope.reproduce.audit_calibration.networks import packed, pairs, unpacked
+from encoscope.reproduce.audit_calibration.networks import list_pairs, pack_region, unpack_region
 
 OPTIONS = {
     "architecture": "test_resnet",
@@ -30,7 +30,7 @@ OPTIONS = {
     "seeds": 1,
     "clusters": 3,
     "permutations": 20,
-    "marks": "arrow,date",
+    "cues": "arrow,date",
 }
 
 
@@ -79,22 +79,24 @@ def test_figures_that_know_nothing_are_at_chance_on_average() -> None:
 
 
 def test_no_two_pairs_share_a_seed_and_classes_take_turns() -> None:
-    found = pairs(["arrow", "date", "ruler"], 3, 2)
-    assert len({pair.seed for pair in found}) == 9
-    assert [pair.marked for pair in found[:3]] == [0, 1, 0]
-    assert not {pair.seed for pair in found} & {pair.seed for pair in pairs(["arrow", "date", "ruler"], 3, 2, seed=1)}
+    pairs = list_pairs(["arrow", "date", "ruler"], 3, 2)
+    assert len({pair.seed for pair in pairs}) == 9
+    assert [pair.cue_class for pair in pairs[:3]] == [0, 1, 0]
+    assert not {pair.seed for pair in pairs} & {
+        pair.seed for pair in list_pairs(["arrow", "date", "ruler"], 3, 2, seed=1)
+    }
     assert set(UNSEEN) & set(SEEN) == set() and set(KINDS) == {*SEEN, *UNSEEN}
 
 
 def test_a_share_of_the_images_carries_the_mark() -> None:
-    half = Condition("arrow", augmented=False, seed=3, carried=0.5)
-    assert 60 < sum(half.carries(image) for image in range(150)) < 90
-    assert all(Condition("arrow", augmented=False).carries(image) for image in range(20))
+    half = Condition("arrow", augmented=False, seed=3, cue_rate=0.5)
+    assert 60 < sum(half.has_cue(image) for image in range(150)) < 90
+    assert all(Condition("arrow", augmented=False).has_cue(image) for image in range(20))
 
 
 def test_regions_come_back_from_a_journal() -> None:
     region = np.random.default_rng(0).random((5, 7)) < 0.4
-    np.testing.assert_array_equal(unpacked(packed(region), (5, 7)), region)
+    np.testing.assert_array_equal(unpack_region(pack_region(region), (5, 7)), region)
 
 
 def test_the_calibration_whole(plates: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -112,13 +114,13 @@ def test_the_calibration_whole(plates: Path, tmp_path: Path, caplog: pytest.LogC
     caplog.clear()
     again = calibrated(plates)
     assert again.rows == report.rows and again.further == report.further and "to train" not in caplog.text
-    assert "box among the marks here is no unseen mark" in calibrated(plates, marks="arrow,date,box").notes[0]
+    assert "box is no unseen cue" in calibrated(plates, cues="arrow,date,box").notes[0]
 
 
 def test_wrong_settings_are_said(plates: Path) -> None:
     for options, message in (
-        ({"marks": "arrow"}, "two kinds"),
-        ({"carried": 0.0}, "carried is a share"),
+        ({"cues": "arrow"}, "two kinds"),
+        ({"cue_rate": 0.0}, "cue_rate is a share"),
         ({"seedz": 1}, "nearest: seeds"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -44,7 +44,7 @@ def squares(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(squares, *models: str, limit: int | None = 2, **options: object) -> EvaluationRequest:
+def make_request(squares, *models: str, limit: int | None = 2, **options: object) -> EvaluationRequest:
     settings = {"vlm": "stub", "captions": str(squares / "store"), **options}
     return EvaluationRequest(
         models or ("colours",), (str(squares / "made"), str(squares / "test")), limit, 0, {}, settings, False, False
@@ -61,7 +61,7 @@ def options_of(name: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_runs(name: str, squares) -> None:
-    report = find_experiment(name).load()(asked(squares, *models_of(name), **options_of(name)))
+    report = find_experiment(name).load()(make_request(squares, *models_of(name), **options_of(name)))
     assert report.name == name and report.rows and report.notes
     assert len({tuple(row) for row in report.rows}) == 1
     for row in report.rows:
@@ -75,17 +75,19 @@ def test_every_name_runs(name: str, squares) -> None:
 
 
 def test_contrast_is_held_against_none(squares) -> None:
-    report: Report = find_experiment("falcon-fig3-contrast").load()(asked(squares, limit=3))
+    report: Report = find_experiment("falcon-fig3-contrast").load()(make_request(squares, limit=3))
     *features, mean = report.rows
     tested = [row for row in features if row["difference"] is not None]
     assert tested and mean["difference"].value == pytest.approx(np.mean([row["difference"] for row in tested]))
 
 
 def test_coverage_counts_features(squares) -> None:
-    report = find_experiment("falcon-coverage").load()(asked(squares, limit=None, more_than=3))
+    report = find_experiment("falcon-coverage").load()(make_request(squares, limit=None, more_than=3))
     by_name = {row["of the features"]: row for row in report.rows}
     found = harness.describe_units(
-        harness.fit_falcon(asked(squares), {**harness.DEFAULTS, **asked(squares).options}, world.encoder()),
+        harness.fit_falcon(
+            make_request(squares), {**harness.DEFAULTS, **make_request(squares).options}, world.encoder()
+        ),
         [f"features:{index}" for index in range(6)],
     )
     assert by_name["alone: it has concepts"]["ours"].value == np.mean([item.explained for item in found])
@@ -106,19 +108,19 @@ def test_answers_change_without_the_features_they_rest_on() -> None:
 
 def test_failures_are_photos_of_another_class(squares) -> None:
     encoder, text = other(), str(squares / "test")
-    found = failure.find_misclassified(encoder, text, 4, asked(squares))
+    found = failure.find_misclassified(encoder, text, 4, make_request(squares))
     assert len(found) == 4
     for path, label in found:
         assert path.parent.name == world.NAMES[label] and int(encoder.logits(path).argmax()) != label
     with pytest.raises(UsageError, match="takes every image of"):
-        failure.find_misclassified(world.encoder(), text, 4, asked(squares))
+        failure.find_misclassified(world.encoder(), text, 4, make_request(squares))
 
 
 def test_carried_concepts_are_held_against_the_photos(squares) -> None:
-    report = find_experiment("falcon-transfer").load()(asked(squares, "colours", "other", limit=3))
+    report = find_experiment("falcon-transfer").load()(make_request(squares, "colours", "other", limit=3))
     *features, mean, gain = report.rows
     assert mean["feature"] == "mean" and gain["feature"] == "carried - permuted"
-    falcon = harness.fit_falcon(asked(squares), {**harness.DEFAULTS, **asked(squares).options}, other())
+    falcon = harness.fit_falcon(make_request(squares), {**harness.DEFAULTS, **make_request(squares).options}, other())
     space = harness.feature_space(falcon)
     number = int(features[0]["feature"].rpartition(":")[2])
     (concept, *_) = falcon.describe([f"features:{number}"])[0].concepts
@@ -135,10 +137,10 @@ def test_carried_concepts_are_held_against_the_photos(squares) -> None:
 
 def test_wrong_usage_is_told(squares) -> None:
     with pytest.raises(UsageError, match=r"no setting 'captains' .nearest: captions"):
-        find_experiment("falcon-fig2").load()(asked(squares, captains="x"))
+        find_experiment("falcon-fig2").load()(make_request(squares, captains="x"))
     with pytest.raises(UsageError, match="need --dataset, images to probe"):
         find_experiment("falcon-coverage").load()(EvaluationRequest(("colours",)))
     with pytest.raises(UsageError, match="takes two models"):
-        find_experiment("falcon-transfer").load()(asked(squares, "colours"))
+        find_experiment("falcon-transfer").load()(make_request(squares, "colours"))
     with pytest.raises(UsageError, match="no public weights"):
-        find_experiment("falcon-fig2").load()(asked(squares, "paper"))
+        find_experiment("falcon-fig2").load()(make_request(squares, "paper"))

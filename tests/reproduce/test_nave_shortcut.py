@@ -14,7 +14,13 @@ from encoscope.analysis.watermarks import KINDS, choose_position, make_watermark
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.evaluation.report import EvaluationRequest
 from encoscope.images.caltech101 import LabelledImages
-from encoscope.reproduce.audit_calibration.classifiers import Condition, Setting, classifier, probabilities, samples
+from encoscope.reproduce.audit_calibration.classifiers import (
+    Condition,
+    Setting,
+    compute_probabilities,
+    decode_samples,
+    train_classifier,
+)
 from encoscope.reproduce.nave import shortcut
 
 SMALL = Setting(pixels=32, epochs=1, share=0.25)
@@ -70,28 +76,28 @@ def test_a_mark_of_ones_own_keeps_its_transparency(tmp_path: Path) -> None:
 
 
 def test_samples_hold_a_fifth_of_each_class_back(listed: LabelledImages) -> None:
-    found = samples(listed, SMALL)
-    assert found.photos.labels[found.test].tolist() == [0, 0, 1, 1]
+    found = decode_samples(listed, SMALL)
+    assert found.images.labels[found.test].tolist() == [0, 0, 1, 1]
     assert sorted([*found.train, *found.test]) == list(range(20))
     with pytest.raises(UsageError, match="at least two labels"):
-        samples(LabelledImages(paths=listed.paths[:10], labels=(0,) * 10, classes=("a",)), SMALL)
+        decode_samples(LabelledImages(paths=listed.paths[:10], labels=(0,) * 10, classes=("a",)), SMALL)
     with pytest.raises(EncoscopeError, match="too few"):
-        samples(listed, SMALL, limit=4)
+        decode_samples(listed, SMALL, limit=4)
 
 
 def test_a_training_is_kept_and_read_back(
     listed: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
-    found = samples(listed, SMALL)
+    found = decode_samples(listed, SMALL)
     lines: list[str] = []
     condition = Condition("box", augmented=True)
-    first = classifier(found, condition, SMALL, origin="here", report=lines.append)
-    second = classifier(found, condition, SMALL, origin="here", report=lines.append)
-    other = classifier(found, Condition(None, augmented=True), SMALL, origin="here")
+    first = train_classifier(found, condition, SMALL, origin="here", report=lines.append)
+    second = train_classifier(found, condition, SMALL, origin="here", report=lines.append)
+    other = train_classifier(found, Condition(None, augmented=True), SMALL, origin="here")
     assert sum("loss" in line for line in lines) == 1 and any("going on after epoch 1" in line for line in lines)
     images = [found.pixels(0), found.pixels(15)]
-    np.testing.assert_array_equal(probabilities(first, images), probabilities(second, images))
+    np.testing.assert_array_equal(compute_probabilities(first, images), compute_probabilities(second, images))
     assert first.digest == second.digest != other.digest
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from encoscope.cli.app import run as command
 from encoscope.reproduce.nave.published import STAND_INS, TABLES, WEIGHTS
-from encoscope.reproduce.nave.tables import assign
+from encoscope.reproduce.nave.tables import assign_models
 
 TINY = "timm:resnet10t@untrained"
 
@@ -34,13 +34,13 @@ def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_models_find_their_rows() -> None:
     one = TABLES[1]
     assert one.features == ("DINO-ViTS/16", "DINOv2-ViTS/14")
-    assert assign(one, ()) == ({name: STAND_INS[name] for name in one.features}, [])
-    assert assign(one, ("paper",)) == ({name: WEIGHTS[name] for name in one.features}, [])
-    assert assign(one, ("mine",)) == ({"DINO-ViTS/16": "mine"}, [])
+    assert assign_models(one, ()) == ({name: STAND_INS[name] for name in one.features}, [])
+    assert assign_models(one, ("paper",)) == ({name: WEIGHTS[name] for name in one.features}, [])
+    assert assign_models(one, ("mine",)) == ({"DINO-ViTS/16": "mine"}, [])
     dino2 = WEIGHTS["DINOv2-ViTS/14"]
-    assert assign(one, (dino2, "mine"))[0] == {"DINOv2-ViTS/14": dino2, "DINO-ViTS/16": "mine"}
-    assert assign(one, ("DINOv2-ViTS/14=mine@w.pt",))[0] == {"DINOv2-ViTS/14": "mine@w.pt"}
-    models, extra = assign(one, ("half=mine@half.pt", "DINO-ViTS/16=mine"))
+    assert assign_models(one, (dino2, "mine"))[0] == {"DINOv2-ViTS/14": dino2, "DINO-ViTS/16": "mine"}
+    assert assign_models(one, ("DINOv2-ViTS/14=mine@w.pt",))[0] == {"DINOv2-ViTS/14": "mine@w.pt"}
+    models, extra = assign_models(one, ("half=mine@half.pt", "DINO-ViTS/16=mine"))
     assert models == {"DINO-ViTS/16": "mine", "half": "mine@half.pt"}
     assert [(line.feature, line.select, line.paper) for line in extra] == [
         ("half", "outer", (None,) * 3),

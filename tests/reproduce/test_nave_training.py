@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> tuple[str, str]:
+def image_sets(tmp_path: Path) -> tuple[str, str]:
     """Three photos of a red person before a blue sky: with panoptic masks, and with boxes."""
     folder, pngs = tmp_path / "photos", tmp_path / "panoptic"
     folder.mkdir()
@@ -62,9 +62,9 @@ def photos(tmp_path: Path) -> tuple[str, str]:
     return strings[0], strings[1]
 
 
-def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, str]) -> None:
-    options = {"clusters": "3", "runs": 2, "photos": 1, "box_size": 96, "min_area": 50, "border": 0}
-    request = EvaluationRequest((f"before={FIRST}", f"after={LAST}"), photos, options=options, progress=False)
+def test_each_state_stands_beside_the_last_and_beside_chance(image_sets: tuple[str, str]) -> None:
+    options = {"clusters": "3", "runs": 2, "images": 1, "box_size": 96, "min_area": 50, "border": 0}
+    request = EvaluationRequest((f"before={FIRST}", f"after={LAST}"), image_sets, options=options, progress=False)
     report = training.run(request)
     assert [row["network"] for row in report.rows] == ["before", "after"]
     before, after = report.rows
@@ -72,7 +72,7 @@ def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, 
     assert before["photos with masks"] == before["photos with boxes"] == 3
     settings = {"size": "model", "min_area": 0, "border": 0}
     ours = [Baseline("nave", load(model), 3, **settings) for model in (FIRST, LAST)]
-    one, two = localization.measure_baselines(ours, overlap.open_panoptic(photos[0]), overlap.TASK, progress=False)
+    one, two = localization.measure_baselines(ours, overlap.open_panoptic(image_sets[0]), overlap.TASK, progress=False)
     assert before["mIoU"].value == pytest.approx(one.mean("miou"))
     assert before["mIoU - after"] == compute_difference(one, two, lambda found: found.array("miou"))
     assert report.pictures["nave-training"].height > 2 * 96 and report.pictures["nave-training"].width > 3 * 200
@@ -82,28 +82,28 @@ def test_each_state_stands_beside_the_last_and_beside_chance(photos: tuple[str, 
         ("after", 5),
         ("after", 10),
     ]
-    only = training.run(EvaluationRequest(request.models, photos[1:], options=options, progress=False))
+    only = training.run(EvaluationRequest(request.models, image_sets[1:], options=options, progress=False))
     assert "mIoU" not in only.rows[0] and only.rows[0]["CorLoc"] == before["CorLoc"]
 
 
 def test_states_are_those_that_the_recipe_kept(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="--keep-at 1,3,10 --stop-epoch 10 --state FOLDER"):
-        training.stages(EvaluationRequest(), str(tmp_path))
+        training.list_stages(EvaluationRequest(), str(tmp_path))
     weights = {name: value.contiguous() for name, value in load(FIRST).module.state_dict().items()}
     for epoch in (10, 3):
         save_file(weights, find_kept_weights(tmp_path, epoch))
-    found = training.stages(EvaluationRequest(), str(tmp_path))
+    found = training.list_stages(EvaluationRequest(), str(tmp_path))
     assert list(found) == ["untrained", "epoch 3 of 74", "epoch 10 of 74", "trained"]
     assert load(found["epoch 3 of 74"]).digest == load(FIRST).digest != load(LAST).digest
-    assert training.stages(EvaluationRequest(("a=x@y", "z"))) == {"a": "x@y", "z": "z"}
+    assert training.list_stages(EvaluationRequest(("a=x@y", "z"))) == {"a": "x@y", "z": "z"}
     with pytest.raises(UsageError, match="two or more --model"):
-        training.stages(EvaluationRequest((LAST,)))
+        training.list_stages(EvaluationRequest((LAST,)))
 
 
-def test_wrong_use_is_one_line(photos: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use_is_one_line(image_sets: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["reproduce", "nave-training", "--model", FIRST, "--model", LAST]
     assert command(words) == 2
-    assert command([*words, "--dataset", photos[0], "--set", "clusters=three"]) == 2
+    assert command([*words, "--dataset", image_sets[0], "--set", "clusters=three"]) == 2
     shown = capsys.readouterr().err
     assert "coco:IMAGES#PANOPTIC.json" in shown and "not 'three'" in shown and shown.count("\n") == 2
 

@@ -40,7 +40,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(*models: str, limit: int | None = 2, **options: object) -> EvaluationRequest:
+def make_request(*models: str, limit: int | None = 2, **options: object) -> EvaluationRequest:
     settings = {"steps": 2, "layer": "3", **options} if "layer" in options else {"steps": 2, **options}
     return EvaluationRequest(
         models or ("tiny",), ("squares:here#train",), limit=limit, options=settings, progress=False
@@ -65,7 +65,7 @@ def well_formed(report: Report, name: str, folder) -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_runs(name: str, world) -> None:
     options = {"layer": "3"} if name == "vital-table3" else {}
-    report = find_experiment(name).load()(asked(**options))
+    report = find_experiment(name).load()(make_request(**options))
     well_formed(report, name, world / "out")
     assert all(row.get("difference") is None for row in report.rows)  # a stand-in's are no differences from the paper
     assert any(row.get("paper") is not None for row in report.rows) or name == "vital-table4"
@@ -75,7 +75,7 @@ def test_every_table_runs(name: str, world) -> None:
 def test_every_figure_runs(name: str, world) -> None:
     options: dict[str, object] = {"layer": "3"} if name in INSIDE else {}
     options |= {"numbers": "2,5"} if name == "vital-fig12" else {"concepts": 2} if name in CONCEPTS else {}
-    report = find_experiment(name).load()(asked(limit=1 if name in INSIDE else 2, **options))
+    report = find_experiment(name).load()(make_request(limit=1 if name in INSIDE else 2, **options))
     well_formed(report, name, world / "out")
     assert report.pictures and all(picture.width > 100 for picture in report.pictures.values())
 
@@ -110,14 +110,14 @@ def test_opacity_and_roughness(tmp_path) -> None:
 
 
 def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
-    report = tables.compare_methods(2, asked(seeds=2))
+    report = tables.compare_methods(2, make_request(seeds=2))
     rows = {(row["method"], row["setup"], row["measure"]): row for row in report.rows}
     assert rows["vital", "", "FID, own features"]["paper"] == 58.79
     assert rows["vital", "", "zero-shot top-1"]["paper"] == pytest.approx(0.6662)
     assert rows["deepinversion", "two resolutions, bs: 1", "accuracy"]["ours"] is None  # the paper's alone
     assert rows["maco", "r: 224", "accuracy"]["images"] == 4 and rows["real photos", "rightly classified", "accuracy"]
 
-    bench = Bench(asked(seeds=2), {**harness.DEFAULTS, **tables.OPTIONS, "steps": 2, "seeds": 2}, "tiny")
+    bench = Bench(make_request(seeds=2), {**harness.DEFAULTS, **tables.OPTIONS, "steps": 2, "seeds": 2}, "tiny")
     labels = bench.choose_classes()
     made = bench.visualize_seeds("vital", [f"class:{label}" for label in labels])
     with torch.no_grad():
@@ -136,10 +136,12 @@ def test_figures_of_the_comparison_are_those_of_the_pictures(world) -> None:
 
 
 def test_what_a_channel_answers_to_its_pictures(world) -> None:
-    report = tables.table3(asked(limit=1, layer="3"))
+    report = tables.table3(make_request(limit=1, layer="3"))
     assert [(row["method"], row["measure"]) for row in report.rows][:2] == [("fourier", "AUC"), ("fourier", "MAD")]
-    bench = Bench(asked(layer="3"), {**harness.DEFAULTS, "steps": 2, "layer": "3"}, "tiny")
-    (unit,) = Bench(asked(limit=1, layer="3"), {**harness.DEFAULTS, "steps": 2, "layer": "3"}, "tiny").choose_channels()
+    bench = Bench(make_request(layer="3"), {**harness.DEFAULTS, "steps": 2, "layer": "3"}, "tiny")
+    (unit,) = Bench(
+        make_request(limit=1, layer="3"), {**harness.DEFAULTS, "steps": 2, "layer": "3"}, "tiny"
+    ).choose_channels()
     (path,) = bench.visualize("vital", [unit])
     value = float(bench.encoder.activations(path, "3")["3"].maps[0, int(unit[2:])].mean())
     control = bench.strongest_activations(unit)
@@ -149,7 +151,7 @@ def test_what_a_channel_answers_to_its_pictures(world) -> None:
 
 
 def test_the_two_likeliest_classes(world) -> None:
-    report = tables.table4(asked(classes="red,2"))
+    report = tables.table4(make_request(classes="red,2"))
     assert [row["pictures of"] for row in report.rows[:2]] == ["red", "blue"]
     for row in report.rows:
         first, second = (getattr(row[name], "value", row[name]) for name in ("#1 score", "#2 score"))
@@ -159,7 +161,7 @@ def test_the_two_likeliest_classes(world) -> None:
 
 
 def test_pictures_are_kept_and_made_anew_when_asked(world, monkeypatch) -> None:
-    request = asked()
+    request = make_request()
     first = tables.table5(request)
     monkeypatch.setattr(image_cache, "make_images", lambda part: pytest.fail(f"{part.units} was made again"))
     assert tables.table5(request).rows == first.rows
@@ -178,13 +180,13 @@ def test_wrong_usage_is_told(world, monkeypatch) -> None:
     with pytest.raises(UsageError, match="need --dataset, labelled images"):
         tables.table1(EvaluationRequest(("tiny",)))
     with pytest.raises(UsageError, match=r"no network 'ResNet' .nearest: ResNet50"):
-        tables.table3(asked("ResNet=tiny"))
+        tables.table3(make_request("ResNet=tiny"))
     with pytest.raises(UsageError, match="compute is equal or paper"):
-        tables.table1(asked(compute="fair"))
+        tables.table1(make_request(compute="fair"))
     with pytest.raises(UsageError, match="no class is called 'rad'"):
-        tables.table1(asked(classes="rad"))
+        tables.table1(make_request(classes="rad"))
     with pytest.raises(UsageError, match="numbers are whole numbers"):
-        tables.table5(asked(numbers="5,ten"))
+        tables.table5(make_request(numbers="5,ten"))
     stripes = LabelledImages((world / "x.png",), (0,), ("stripes",))
     with pytest.raises(UsageError, match="no label of 'stripes' is a class of"):
         select_network_classes(tiny(1.0), stripes, "stripes")
@@ -193,7 +195,7 @@ def test_wrong_usage_is_told(world, monkeypatch) -> None:
         raise MissingError("zoo:clip-caltech101 is not in this installation")
 
     monkeypatch.setattr(judge.vlm, "load", absent)
-    report = tables.table5(asked(limit=1, numbers="5"))
+    report = tables.table5(make_request(limit=1, numbers="5"))
     assert any("No zero-shot figures" in note for note in report.notes)
 
 

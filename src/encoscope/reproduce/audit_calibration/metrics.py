@@ -1,7 +1,8 @@
-"""What the audit's figures are worth: do they tell networks that learned a mark from those that did not?
+"""What the audit's figures are worth: do they tell networks that learned a cue from those that did not?
 
-No figure may be judged on the marks it was chosen on, nor a threshold on the networks it was read from. So each kind of
-mark is left out in turn, with all its networks; the others say which way the figure points and where its threshold is.
+A figure must not be judged on the cues that it was chosen on, nor a threshold on the networks that it was read from. So
+each kind of cue is left out in turn, with all its networks; the others say in which direction the figure points and
+where its threshold is.
 """
 
 from __future__ import annotations
@@ -16,26 +17,30 @@ from encoscope.analysis.audit import Association, CueResponse
 from encoscope.errors import UsageError
 from encoscope.metrics import Interval, auc_interval
 
-GIVEN, LABELS = "mark given", "labels only"
+WITH_CUE, WITH_LABELS = "mark given", "labels only"
 FIGURES = {
-    "same change in all images": GIVEN,
-    "size of the change": GIVEN,
-    "answers that change": GIVEN,
-    "rise of one answer": GIVEN,
-    "segments that follow": GIVEN,
-    "strongest cluster": LABELS,
-    "strongest feature": LABELS,
+    "same change in all images": WITH_CUE,
+    "size of the change": WITH_CUE,
+    "answers that change": WITH_CUE,
+    "rise of one answer": WITH_CUE,
+    "segments that follow": WITH_CUE,
+    "strongest cluster": WITH_LABELS,
+    "strongest feature": WITH_LABELS,
 }
 """The audit's figures, and what the audit is given."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """How a figure told networks apart whose kind of mark had no part in reading it.
+    """How a figure told networks apart whose kind of cue had no part in reading it.
 
-    auc: of their distances from the others' threshold, in the others' direction. right: how many of the networks lie on
-    their side of it. directions: for each of ``kinds`` left out, 1 where the others say that a higher figure means a
-    mark, -1 for a lower one; thresholds: in the same order.
+    Attributes:
+        auc: AUC of their distances from the others' threshold, in the others' direction.
+        right: number of networks that lie on their side of it.
+        networks: number of networks.
+        kinds: kinds of cues, in the order of the next two.
+        directions: for each kind left out, 1 where the others say that a higher figure means a cue, -1 for a lower one.
+        thresholds: the others' threshold for each kind left out.
     """
 
     auc: Interval
@@ -47,31 +52,54 @@ class LeftOut:
 
 
 def leave_out(
-    marked: Float[np.ndarray, " pairs"], unmarked: Float[np.ndarray, " pairs"], kinds: Sequence[str]
+    with_cue: Float[np.ndarray, " pairs"], without: Float[np.ndarray, " pairs"], kinds: Sequence[str]
 ) -> LeftOut:
-    """Judge a figure: ``marked`` and ``unmarked`` networks in pairs, each pair audited with one kind of mark.
+    """Judge a figure with each kind of cue left out in turn; no network has a part in reading its own figure.
 
-    For each kind left out, the direction is the sign of the difference of the others' means, the threshold lies midway
-    between these. No network has a part in reading its own figure. UsageError for fewer than two kinds.
+    For each kind left out, the direction is the sign of the difference of the others' means, and the threshold lies
+    midway
+    between these.
+
+    Args:
+        with_cue: the figure of the networks with a cue, one for each pair.
+        without: the figure of the networks without, one for each pair.
+        kinds: the kind of cue that each pair is audited with.
+
+    Returns:
+        The judgement.
+
+    Raises:
+        UsageError: for fewer than two kinds.
     """
     names = tuple(dict.fromkeys(kinds))
     if len(names) < 2:
-        raise UsageError(f"leaving a kind of mark out needs at least two kinds, not {len(names)}")
+        raise UsageError(f"leaving a kind of cue out needs at least two kinds, not {len(names)}")
     groups = np.array([names.index(kind) for kind in kinds])
     directions, thresholds = [], []
     for group in range(len(names)):
-        with_mark, without = marked[groups != group].mean(), unmarked[groups != group].mean()
-        directions.append(-1 if with_mark < without else 1)
-        thresholds.append(float(with_mark + without) / 2)
-    way, middle = np.array(directions)[groups], np.array(thresholds)[groups]
-    positive, negative = way * (marked - middle), way * (unmarked - middle)
+        high, low = with_cue[groups != group].mean(), without[groups != group].mean()
+        directions.append(-1 if high < low else 1)
+        thresholds.append(float(high + low) / 2)
+    direction, threshold = np.array(directions)[groups], np.array(thresholds)[groups]
+    positive, negative = direction * (with_cue - threshold), direction * (without - threshold)
     right = int((positive > 0).sum() + (negative <= 0).sum())
     interval = auc_interval(positive, negative)
     return LeftOut(interval, right, 2 * len(groups), names, tuple(directions), tuple(thresholds))
 
 
-def figures(response: CueResponse, ranked: Sequence[Association]) -> dict[str, float]:
-    """The audit's figures as numbers: excess over the control patch with a mark given, eta squared with labels only."""
+def collect_figures(response: CueResponse, ranked: Sequence[Association]) -> dict[str, float]:
+    """Collect the audit's figures: excess over the control patch with the cue known, eta squared with labels only.
+
+    Args:
+        response: the audit with the cue known.
+        ranked: the audit with labels only.
+
+    Returns:
+        Values by the names of ``FIGURES``.
+
+    Raises:
+        UsageError: for a network without classes.
+    """
     answers, control = response.answers, response.answers_control
     if answers is None or control is None or response.toward is None:
         raise UsageError("calibration needs networks that name classes")

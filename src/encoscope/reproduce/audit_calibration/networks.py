@@ -12,8 +12,8 @@ from jaxtyping import Bool
 from encoscope.analysis.audit import measure_response, predict_labels, rank_associations
 from encoscope.encoder import Encoder
 from encoscope.images import LoadedImage, read_image
-from encoscope.reproduce.audit_calibration.classifiers import Condition, Samples, Setting, answers
-from encoscope.reproduce.audit_calibration.metrics import figures
+from encoscope.reproduce.audit_calibration.classifiers import Condition, Samples, Setting, predict_classes
+from encoscope.reproduce.audit_calibration.metrics import collect_figures
 
 SHOWN = 2
 """Images of a pair in the picture."""
@@ -21,89 +21,150 @@ SHOWN = 2
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks of one seed, one of which learned a mark on the class ``marked``."""
+    """Two networks of one seed, one of which learned a cue.
 
-    mark: str
+    Attributes:
+        cue: kind of cue.
+        number: number of the pair among those of its kind.
+        cue_class: index of the class that has the cue.
+        seed: seed of both trainings.
+    """
+
+    cue: str
     number: int
-    marked: int
+    cue_class: int
     seed: int
 
-    def condition(self, with_mark: bool, carried: float) -> Condition:
-        """How one of the two is trained."""
-        kind = self.mark if with_mark else None
-        return Condition(kind, augmented=False, marked=self.marked, seed=self.seed, carried=carried)
+    def condition(self, with_cue: bool, cue_rate: float) -> Condition:
+        """Return how one of the two networks is trained.
+
+        Args:
+            with_cue: whether it is the one with the cue.
+            cue_rate: share of the class's images that have the cue.
+
+        Returns:
+            The condition.
+        """
+        kind = self.cue if with_cue else None
+        return Condition(kind, augmented=False, cue_class=self.cue_class, seed=self.seed, cue_rate=cue_rate)
 
 
 @dataclass(frozen=True)
-class Audited:
-    """Held-out images of a pair: indices, clean, as the marked training set has them, and where their marks lie."""
+class AuditImages:
+    """The held-out images that a pair is audited on.
+
+    Attributes:
+        indices: their positions.
+        clean: the images without cues.
+        as_trained: the images as the training set with the cue has them.
+        masks: where their cues lie; None for images without.
+    """
 
     indices: Sequence[int]
     clean: Sequence[LoadedImage]
-    found: Sequence[LoadedImage]
+    as_trained: Sequence[LoadedImage]
     masks: Sequence[Bool[np.ndarray, "height width"] | None]
 
 
-def pairs(kinds: Sequence[str], seeds: int, classes: int, seed: int = 0) -> list[Pair]:
-    """All pairs; no two share a seed, and the classes take turns to carry the mark."""
+def list_pairs(kinds: Sequence[str], seeds: int, classes: int, seed: int = 0) -> list[Pair]:
+    """List all pairs; no two share a seed, and the classes take turns to have the cue.
+
+    Args:
+        kinds: kinds of cues.
+        seeds: number of pairs of each kind.
+        classes: number of classes.
+        seed: seed of all.
+
+    Returns:
+        The pairs.
+    """
     return [
-        Pair(kind, number, number % classes, 1 + seed * 1009 + number * len(kinds) + place)
-        for place, kind in enumerate(kinds)
+        Pair(kind, number, number % classes, 1 + seed * 1009 + number * len(kinds) + index)
+        for index, kind in enumerate(kinds)
         for number in range(seeds)
     ]
 
 
-def audited(found: Samples, pair: Pair, setting: Setting, asked: Mapping[str, Any], seed: int) -> Audited:
-    """The held-out images that are audited, evenly spread over the classes."""
-    step = max(1, len(found.test) // asked["images"])
-    indices = [int(index) for index in found.test[::step][: asked["images"]]]
-    clean = [read_image(found.pixels(index)) for index in indices]
-    condition, photos, masks = pair.condition(True, asked["carried"]), [], []
-    for index, photo in zip(indices, clean, strict=True):
+def prepare_audit(
+    samples: Samples, pair: Pair, setting: Setting, settings: Mapping[str, Any], seed: int
+) -> AuditImages:
+    """Prepare the held-out images that are audited, evenly spread over the classes.
+
+    Args:
+        samples: the images.
+        pair: the pair of networks.
+        setting: what all classifiers share.
+        settings: the experiment's settings.
+        seed: seed of the cues' positions.
+
+    Returns:
+        The images without and with cues.
+    """
+    step = max(1, len(samples.test) // settings["images"])
+    indices = [int(index) for index in samples.test[::step][: settings["images"]]]
+    clean = [read_image(samples.pixels(index)) for index in indices]
+    condition, images, masks = pair.condition(True, settings["cue_rate"]), [], []
+    for index, image in zip(indices, clean, strict=True):
         mask = None
-        if found.photos.labels[index] == pair.marked and condition.carries(found.ids[index]):
-            pixels, mask = found.marked(index, pair.mark, setting, seed)
-            photo = read_image(pixels)
-        photos.append(photo)
+        if samples.images.labels[index] == pair.cue_class and condition.has_cue(samples.ids[index]):
+            pixels, mask = samples.add_cue(index, pair.cue, setting, seed)
+            image = read_image(pixels)
+        images.append(image)
         masks.append(mask)
-    return Audited(indices, clean, photos, masks)
+    return AuditImages(indices, clean, images, masks)
 
 
-def measure(
-    encoder: Encoder, found: Samples, pair: Pair, setting: Setting, asked: Mapping[str, Any], seed: int
+def measure_network(
+    encoder: Encoder, samples: Samples, pair: Pair, setting: Setting, settings: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
-    """A network's answers without marks, with marks as learned and moved to the other classes; and its two audits."""
-    looked = audited(found, pair, setting, asked, seed)
-    labels = [found.photos.classes[found.photos.labels[index]] for index in looked.indices]
-    given = {"n_clusters": asked["clusters"], "random_state": seed}
-    response = measure_response(encoder, looked.clean, pair.mark, share=setting.share, progress=False, **given)
-    ranked, nave = rank_associations(encoder, looked.found, labels, permutations=asked["permutations"], **given)
+    """Measure a network's answers without cues, with cues as learned and moved to other classes, and its two audits.
+
+    Args:
+        encoder: the network.
+        samples: the images.
+        pair: the pair that it belongs to.
+        setting: what all classifiers share.
+        settings: the experiment's settings.
+        seed: seed of the audits.
+
+    Returns:
+        Plain values, as the cache keeps them.
+    """
+    audit = prepare_audit(samples, pair, setting, settings, seed)
+    labels = [samples.images.classes[samples.images.labels[index]] for index in audit.indices]
+    options = {"n_clusters": settings["clusters"], "random_state": seed}
+    response = measure_response(encoder, audit.clean, pair.cue, share=setting.share, progress=False, **options)
+    ranked, nave = rank_associations(
+        encoder, audit.as_trained, labels, permutations=settings["permutations"], **options
+    )
     flagged = next(item for item in ranked if item.kind == "cluster")
     inside = {
-        place: predict_labels(nave, looked.found[place]) == flagged.index
-        for place, mask in enumerate(looked.masks)
+        index: predict_labels(nave, audit.as_trained[index]) == flagged.index
+        for index, mask in enumerate(audit.masks)
         if mask is not None
     }
-    on_mark = [_excess(region, looked.masks[place]) for place, region in inside.items()]
+    on_cue = [_excess(region, audit.masks[index]) for index, region in inside.items()]
     return {
         "digest": encoder.digest,
-        **_reliance(encoder, found, pair, setting, seed),
-        **figures(response, ranked),
+        **_measure_reliance(encoder, samples, pair, setting, seed),
+        **collect_figures(response, ranked),
         "flagged highest": flagged.highest,
-        "flagged on mark": on_mark,
-        "flagged": {str(place): packed(inside[place]) for place in list(inside)[:SHOWN]},
+        "flagged on mark": on_cue,
+        "flagged": {str(index): pack_region(inside[index]) for index in list(inside)[:SHOWN]},
     }
 
 
-def _reliance(encoder: Encoder, found: Samples, pair: Pair, setting: Setting, seed: int) -> dict[str, list[int]]:
+def _measure_reliance(
+    encoder: Encoder, samples: Samples, pair: Pair, setting: Setting, seed: int
+) -> dict[str, list[int]]:
     """For every held-out image whether the answer is right: no marks, marks as learned, and on all other classes."""
-    labels = found.photos.labels[found.test]
-    clean = [found.pixels(int(index)) for index in found.test]
-    with_mark = [found.marked(int(index), pair.mark, setting, seed)[0] for index in found.test]
-    plain, marked = answers(encoder, clean), answers(encoder, with_mark)
-    own = labels == pair.marked
-    choices = {"clean": plain, "own": np.where(own, marked, plain), "moved": np.where(own, plain, marked)}
-    return {name: (said == labels).astype(int).tolist() for name, said in choices.items()}
+    labels = samples.images.labels[samples.test]
+    clean = [samples.pixels(int(index)) for index in samples.test]
+    cued = [samples.add_cue(int(index), pair.cue, setting, seed)[0] for index in samples.test]
+    plain, with_cue = predict_classes(encoder, clean), predict_classes(encoder, cued)
+    own = labels == pair.cue_class
+    choices = {"clean": plain, "own": np.where(own, with_cue, plain), "moved": np.where(own, plain, with_cue)}
+    return {name: (answers == labels).astype(int).tolist() for name, answers in choices.items()}
 
 
 def _excess(region: Bool[np.ndarray, "height width"], mask: Bool[np.ndarray, "height width"] | None) -> float:
@@ -112,12 +173,27 @@ def _excess(region: Bool[np.ndarray, "height width"], mask: Bool[np.ndarray, "he
     return float(region[mask].mean() - region[~mask].mean())
 
 
-def packed(region: Bool[np.ndarray, "height width"]) -> str:
-    """A region as text, for a journal."""
+def pack_region(region: Bool[np.ndarray, "height width"]) -> str:
+    """Pack a region as text, for the measurement cache.
+
+    Args:
+        region: True inside.
+
+    Returns:
+        Hexadecimal digits, a bit for each pixel.
+    """
     return np.packbits(region).tobytes().hex()
 
 
-def unpacked(text: str, shape: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-    """A region of an image of this shape (height, width), from ``packed``."""
+def unpack_region(text: str, shape: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
+    """Unpack a region of an image.
+
+    Args:
+        text: a region from ``pack_region``.
+        shape: ``(height, width)`` of the image.
+
+    Returns:
+        True inside.
+    """
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))
     return bits[: shape[0] * shape[1]].astype(bool).reshape(shape)

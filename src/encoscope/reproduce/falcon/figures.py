@@ -59,7 +59,7 @@ def fig2(request: EvaluationRequest) -> Report:
         for item in descriptions
     ]
     notes = [
-        f"Features at random among those that at least {settings['least']} images activate highly (of all, where "
+        f"Features at random among those that at least {settings['min_images']} images activate highly (of all, where "
         'there are none: then the strongest images stand in, as "falcon, top-k"); the paper does not say how it chose.',
         f"{HELDOUT_NOTE} permuted: the same concepts and other features' images.",
     ]

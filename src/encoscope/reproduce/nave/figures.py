@@ -1,32 +1,34 @@
-"""NAVE's figures of single photos: 1 (beside superpixels), 4 (training), 5 (registers), 8 to 10 (K, layers, grouping).
+"""NAVE's figures of single images: 1 (beside superpixels), 4 (training), 5 (registers), 8 to 10 (K, layers, grouping).
 
 Each function reads like the paper's paragraph: which networks, which settings, K. Beside the picture stands a number
-that says how much the settings change. Networks and photos that are not the paper's are stand-ins, named in the notes.
+that says how much the settings change. Networks and images that are not the paper's are stand-ins, named in the notes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 from encoscope.discovery.methods import get_base_name
-from encoscope.encoder import Encoder, load
+from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import shorten_dataset
-from encoscope.images import LoadedImage, collect_files, read_images
+from encoscope.images import LoadedImage, collect_files
 from encoscope.metrics import bootstrap
 from encoscope.nave import Segmentation, segment
 from encoscope.nave.layers import choose_layers
 from encoscope.nave.stability import compute_agreement, mean_color
-from encoscope.plots import draw_contact_sheet, draw_overlay, to_rgb
+from encoscope.plots import draw_overlay, to_rgb
 from encoscope.progress import track_steps
+from encoscope.reproduce.inputs import load_encoders, load_model, read_spread_images
 from encoscope.reproduce.nave.published import WEIGHTS
+from encoscope.reproduce.sheets import Cell, draw_sheet
 
 Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Settings of ``encoscope.segment`` by what a column is called; the first is what the others are compared with."""
@@ -38,61 +40,70 @@ REGISTERS = tuple(name for name in WEIGHTS if name.startswith("DINOv2"))
 
 
 def fig1(request: EvaluationRequest) -> Report:
-    """Photos parted by NAVE, SLIC and Felzenszwalb into similar numbers of regions; by Segment Anything if it is given.
+    """Segment images by NAVE, SLIC and Felzenszwalb, and by Segment Anything if its weights are set.
 
-    ``--set sam=FOLDER`` names its weights, ``--set points=8`` a coarser grid of prompts, which makes fewer regions.
+    All make similar numbers of regions. ``--set sam=FOLDER`` names the weights of Segment Anything, ``--set points=8``
+    a coarser grid of its prompts, which makes fewer regions.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the number of regions of each method.
+
+    Source: NAVE, Fig. 1.
     """
-    asked = request.settings({"clusters": 5, "size": "model", "sam": "", "points": 32})
-    weights, points = str(asked["sam"]), asked["points"]
+    settings = request.settings({"clusters": 5, "size": "model", "sam": "", "points": 32})
+    weights, points = str(settings["sam"]), settings["points"]
     if not weights:
-        asked = {name: value for name, value in asked.items() if name not in ("sam", "points")}
-    encoder = encoders(request, STAND_INS[:1], (WEIGHTS["ResNet50 ImageNet"],))[0]
+        settings = {name: value for name, value in settings.items() if name not in ("sam", "points")}
+    encoder = load_encoders(request, STAND_INS[:1], (WEIGHTS["ResNet50 ImageNet"],))[0]
     nave = Baseline(
-        "nave", encoder, asked["clusters"], size=asked["size"], min_area=0, border=0, random_state=request.seed
+        "nave", encoder, settings["clusters"], size=settings["size"], min_area=0, border=0, random_state=request.seed
     )
-    others = [
-        Baseline(name, min_area=0, border=0, random_state=request.seed) for name in ("slic", "felzenszwalb", "random")
-    ]
+    names = ("slic", "felzenszwalb", "random")
+    others = [Baseline(name, min_area=0, border=0, random_state=request.seed) for name in names]
     if weights:
         options = {"points": points, "device": str(encoder.device)}
         others.append(Baseline(f"sam:{weights}", n_clusters=None, options=options))
     rows, cells = [], []
-    shown = pictured(request, 3)
-    with track_steps(len(shown), "photos", request.progress) as count:
-        for photo in shown:
-            ours = nave(photo)
+    images = choose_images(request, 3)
+    with track_steps(len(images), "images", request.progress) as count:
+        for image in images:
+            ours = nave(image)
             large = [region for region in ours.regions if region.area > 0.001 * ours.labels.size]
-            found = {"nave": ours.labels} | {get_base_name(one.method): one(photo, len(large)).labels for one in others}
+            labels_by_method = {"nave": ours.labels}
+            labels_by_method |= {get_base_name(item.method): item(image, len(large)).labels for item in others}
             cells += [
-                (to_rgb(photo), ""),
-                *((draw_overlay(photo, labels % 256), name) for name, labels in found.items()),
+                (to_rgb(image), ""),
+                *((draw_overlay(image, labels % 256), name) for name, labels in labels_by_method.items()),
             ]
             rows += [
                 {
-                    "photo": name_of(photo),
+                    "photo": get_file_name(image),
                     "method": name,
                     "regions": len(np.unique(labels)) if name != "nave" else len(large),
                 }
-                for name, labels in found.items()
+                for name, labels in labels_by_method.items()
             ]
             count(1)
-    return _report(
+    return _build_report(
         "nave-fig1",
-        "Photos parted into similar numbers of regions",
+        "Images segmented into similar numbers of regions",
         rows,
         cells,
         columns=2 + len(others),
         request=request,
-        asked=asked,
+        settings=settings,
         notes=[
-            f"NAVE on {encoder.source}; its regions are connected parts of more than 0.1 % of the photo, and the "
-            f"others are asked for as many; random is a control. {_said(others[-1])}",
+            f"NAVE on {encoder.source}; its regions are connected components of more than 0.1 % of the image, and "
+            f"the others are asked for as many; random is a control. {_describe_sam(others[-1])}",
         ],
     )
 
 
-def _said(last: Baseline) -> str:
-    """What a reader of Fig. 1 must know of Segment Anything, which comes last if it is there."""
+def _describe_sam(last: Baseline) -> str:
+    """What a reader of Fig. 1 must know of Segment Anything, which comes last if it runs."""
     if get_base_name(last.method) != "sam":
         return "Segment Anything is not drawn: no weights."
     return (
@@ -103,90 +114,136 @@ def _said(last: Baseline) -> str:
 
 
 def fig4(request: EvaluationRequest) -> Report:
-    """What training adds: every pixel the mean colour of its part, over 20 explanations, for K = 5 and 10.
+    """Draw what training adds: every pixel the mean color of its segment, over 20 explanations, for K = 5 and 10.
 
     The paper leaves open whether the untrained network's weights are drawn anew for each: ``--set redrawn=1`` does so.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the agreement of the explanations.
+
+    Source: NAVE, Fig. 4.
     """
-    asked = request.settings({"runs": RUNS, "redrawn": 0, "size": "model"})
+    settings = request.settings({"runs": RUNS, "redrawn": 0, "size": "model"})
     models = request.models or (f"{STAND_INS[0]}@untrained", STAND_INS[0])
-    rows, cells = mean_colours({model: model for model in models}, pictured(request, 1), asked, request)
-    return _report(
+    rows, cells = draw_mean_colors({model: model for model in models}, choose_images(request, 1), settings, request)
+    return _build_report(
         "nave-fig4",
-        f"Mean colour of parts over {asked['runs']} explanations",
+        f"Mean color of segments over {settings['runs']} explanations",
         rows,
         cells,
         columns=1 + 2 * len(models),
         request=request,
-        asked=asked,
-        notes=["agreement: mean adjusted Rand index between the explanations of a photo (1 the same, 0 chance)."],
+        settings=settings,
+        notes=["agreement: mean adjusted Rand index between the explanations of an image (1 the same, 0 chance)."],
     )
 
 
-def mean_colours(
-    models: Mapping[str, str], shown: Sequence[LoadedImage], asked: Mapping[str, Any], request: EvaluationRequest
-) -> tuple[list[dict[str, Any]], list[tuple[Any, str]]]:
-    """Rows and captioned pictures of Fig. 4: each photo, then each model's mean colours for K = 5 and 10.
+def draw_mean_colors(
+    models: Mapping[str, str], images: Sequence[LoadedImage], settings: Mapping[str, Any], request: EvaluationRequest
+) -> tuple[list[dict[str, Any]], list[Cell]]:
+    """Draw the rows and captioned images of Fig. 4: each image, then each model's mean colors for K = 5 and 10.
 
-    models: by their names in the picture. asked: the settings ``runs``, ``redrawn`` and ``size``.
+    Args:
+        models: model strings by their names in the figure.
+        images: the images.
+        settings: the settings ``runs``, ``redrawn`` and ``size``.
+        request: the experiment's request.
+
+    Returns:
+        A row for each image, model and K, and the cells of the sheet.
     """
     rows, cells = [], []
-    with track_steps(len(shown) * len(models) * 2, "explanations", request.progress) as count:
-        for photo in shown:
-            cells.append((to_rgb(photo), name_of(photo)))
+    with track_steps(len(images) * len(models) * 2, "explanations", request.progress) as count:
+        for image in images:
+            cells.append((to_rgb(image), get_file_name(image)))
             for name, model in models.items():
-                draw = _drawn(model, request, bool(asked["redrawn"]))
+                load_run = _load_runs(model, request, bool(settings["redrawn"]))
                 for k in (5, 10):
-                    size, runs = asked["size"], range(asked["runs"])
-                    found = [_parts(draw(run), photo, n_clusters=k, size=size, random_state=run) for run in runs]
-                    cells.append((mean_color(photo, [one.labels for one in found]), f"{name}, K = {k}"))
-                    rows.append({"photo": name_of(photo), "model": name, "K": k, "agreement": _agreement(found)})
+                    size, runs = settings["size"], range(settings["runs"])
+                    segmentations = [
+                        _segment(load_run(run), image, n_clusters=k, size=size, random_state=run) for run in runs
+                    ]
+                    labels = [segmentation.labels for segmentation in segmentations]
+                    cells.append((mean_color(image, labels), f"{name}, K = {k}"))
+                    agreement = _compute_mean_agreement(segmentations)
+                    rows.append({"photo": get_file_name(image), "model": name, "K": k, "agreement": agreement})
                     count(1)
     return rows, cells
 
 
 def fig5(request: EvaluationRequest) -> Report:
-    """What registers do: DINOv2 S/14 and B/14 with and without, K = 5, and how far single tokens stick out."""
-    asked = request.settings({"clusters": 5, "size": "model"})
-    found = encoders(request, STAND_INS[1:], tuple(WEIGHTS[name] for name in REGISTERS))
+    """Show what registers do: DINOv2 S/14 and B/14 with and without, K = 5, and how far single tokens stick out.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the largest token of each network.
+
+    Source: NAVE, Fig. 5.
+    """
+    settings = request.settings({"clusters": 5, "size": "model"})
+    networks = load_encoders(request, STAND_INS[1:], tuple(WEIGHTS[name] for name in REGISTERS))
     rows, cells = [], []
-    shown = pictured(request, 4)
-    with track_steps(len(shown), "photos", request.progress) as count:
-        for photo in shown:
-            cells.append((to_rgb(photo), name_of(photo)))
-            for encoder in found:
-                parts = _parts(
-                    encoder, photo, n_clusters=asked["clusters"], size=asked["size"], random_state=request.seed
+    images = choose_images(request, 4)
+    with track_steps(len(images), "images", request.progress) as count:
+        for image in images:
+            cells.append((to_rgb(image), get_file_name(image)))
+            for encoder in networks:
+                segmentation = _segment(
+                    encoder, image, n_clusters=settings["clusters"], size=settings["size"], random_state=request.seed
                 )
-                cells.append((draw_overlay(photo, parts.labels), encoder.source))
+                cells.append((draw_overlay(image, segmentation.labels), encoder.source))
                 rows.append(
-                    {"photo": name_of(photo), "model": encoder.source}
+                    {"photo": get_file_name(image), "model": encoder.source}
                     | {
-                        "registers": _registers(encoder),
-                        "largest token / median": _outlier(encoder, photo, asked["size"]),
+                        "registers": _count_registers(encoder),
+                        "largest token / median": _measure_outlier(encoder, image, settings["size"]),
                     }
                 )
             count(1)
-    return _report(
+    return _build_report(
         "nave-fig5",
-        "Parts with and without registers",
+        "Segments with and without registers",
         rows,
         cells,
-        columns=1 + len(found),
+        columns=1 + len(networks),
         request=request,
-        asked=asked,
-        notes=["largest token / median: the last block's longest patch vector over the median one of the photo."],
+        settings=settings,
+        notes=["largest token / median: the last block's longest patch vector over the median one of the image."],
     )
 
 
 def fig8(request: EvaluationRequest) -> Report:
-    """The number of clusters: K = 3, 5, 7, 10 on a convolutional network and a transformer."""
+    """Vary the number of clusters: K = 3, 5, 7, 10 on a convolutional network and a transformer.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the agreement of the settings.
+
+    Source: NAVE, Fig. 8.
+    """
     return _ablation(
         "nave-fig8", "The number of clusters", request, lambda _: {f"K = {k}": {"n_clusters": k} for k in (5, 3, 7, 10)}
     )
 
 
 def fig9(request: EvaluationRequest) -> Report:
-    """The layers: the default ones, each depth alone, and all of them, on the grid of the first default one."""
+    """Vary the layers: the default ones, each depth alone, and all of them, on the grid of the first default one.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the agreement of the settings.
+
+    Source: NAVE, Fig. 9.
+    """
 
     def layers(encoder: Encoder) -> Variants:
         depths, default = encoder.depths[-4:], choose_layers(encoder)
@@ -202,7 +259,16 @@ def fig9(request: EvaluationRequest) -> Report:
 
 
 def fig10(request: EvaluationRequest) -> Report:
-    """The grouping: k-means, Ward's linkage, principal components."""
+    """Vary the grouping: k-means, Ward's linkage, principal components.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The figure, with the agreement of the settings.
+
+    Source: NAVE, Fig. 10.
+    """
     return _ablation(
         "nave-fig10",
         "The grouping",
@@ -213,117 +279,127 @@ def fig10(request: EvaluationRequest) -> Report:
 
 def _ablation(name: str, title: str, request: EvaluationRequest, variants: Callable[[Encoder], Variants]) -> Report:
     """Photos of two networks at some settings, and how far each setting agrees with the first."""
-    asked = request.settings({"size": "model"})
+    settings = request.settings({"size": "model"})
     rows, cells, columns = [], [], 1
-    shown = pictured(request, 3)
-    found = encoders(request, STAND_INS, PAPER_PAIR)
-    with track_steps(len(shown) * len(found), title, request.progress) as count:
-        for encoder in found:
-            given = variants(encoder)
-            columns = max(columns, 1 + len(given))
-            agreements: dict[str, list[float]] = {caption: [] for caption in given}
-            for photo in shown:
-                line = [(to_rgb(photo), encoder.source)]
-                parts = [
-                    _parts(encoder, photo, size=asked["size"], random_state=request.seed, **more)
-                    for more in given.values()
+    images = choose_images(request, 3)
+    networks = load_encoders(request, STAND_INS, PAPER_PAIR)
+    with track_steps(len(images) * len(networks), title, request.progress) as count:
+        for encoder in networks:
+            settings_by_caption = variants(encoder)
+            columns = max(columns, 1 + len(settings_by_caption))
+            agreements: dict[str, list[float]] = {caption: [] for caption in settings_by_caption}
+            for image in images:
+                row = [(to_rgb(image), encoder.source)]
+                segmentations = [
+                    _segment(encoder, image, size=settings["size"], random_state=request.seed, **options)
+                    for options in settings_by_caption.values()
                 ]
-                for caption, one in zip(given, parts, strict=True):
-                    line.append((draw_overlay(photo, one.labels), caption))
-                    agreements[caption].append(compute_agreement(one.labels, parts[0].labels))
-                cells.append(line)
+                for caption, segmentation in zip(settings_by_caption, segmentations, strict=True):
+                    row.append((draw_overlay(image, segmentation.labels), caption))
+                    agreements[caption].append(compute_agreement(segmentation.labels, segmentations[0].labels))
+                cells.append(row)
                 count(1)
             rows += [
                 {
                     "model": encoder.source,
                     "setting": caption,
                     "agreement with the first": bootstrap(values),
-                    "photos": len(shown),
+                    "photos": len(images),
                 }
                 for caption, values in agreements.items()
             ]
     blank = (np.full((1, 16, 3), 255, dtype=np.uint8), "")
-    flat = [cell for line in cells for cell in [*line, *[blank] * (columns - len(line))]]
+    flat = [cell for row in cells for cell in [*row, *[blank] * (columns - len(row))]]
     notes = ["agreement: adjusted Rand index with the first setting of the network (1 the same, 0 chance)."]
-    return _report(name, title, rows, flat, columns, request, asked, notes)
+    return _build_report(name, title, rows, flat, columns, request, settings, notes)
 
 
-def encoders(request: EvaluationRequest, stand_ins: Sequence[str], paper: Sequence[str]) -> list[Encoder]:
-    """The networks named, the paper's own for "paper", or the stand-ins."""
-    models = paper if request.models == ("paper",) else request.models or stand_ins
-    return [load(model, **{**request.load, "random_state": request.seed}) for model in models]
+def choose_images(request: EvaluationRequest, count: int) -> list[LoadedImage]:
+    """Choose the images of a figure, evenly spread over the dataset's list.
 
+    Args:
+        request: its ``limit`` is the number of images.
+        count: number of images where no limit is set.
 
-def pictured(request: EvaluationRequest, count: int) -> list[LoadedImage]:
-    """The photos of a figure: ``--limit`` of them (``count`` if not said), evenly spread over the dataset's list."""
+    Returns:
+        The images.
+
+    Raises:
+        UsageError: without a dataset, and if no image can be read.
+    """
     if not request.datasets:
-        raise UsageError("a figure needs --dataset: a photo, a folder, or a dataset such as caltech101:ROOT#test")
+        raise UsageError("a figure needs --dataset: an image, a folder, or a dataset such as caltech101:ROOT#test")
     files = collect_files(request.datasets)
     number = min(request.limit or count, len(files))
-    chosen = [files[index * len(files) // number] for index in range(number)]
-    found = [item for item in read_images(chosen) if isinstance(item, LoadedImage)]
-    if not found:
-        raise UsageError(f"none of the {number} photos can be read; the first: {chosen[0]}")
-    return found
+    images = read_spread_images(files, number)
+    if not images:
+        raise UsageError(f"none of the {number} images can be read; the first: {files[0]}")
+    return images
 
 
-def name_of(photo: LoadedImage) -> str:
-    """A photo's file name."""
-    return (photo.path or "photo").replace("\\", "/").rpartition("/")[2]
+def get_file_name(image: LoadedImage) -> str:
+    """Return an image's file name.
+
+    Args:
+        image: the image.
+
+    Returns:
+        The name without the folder; "photo" for an image without a file.
+    """
+    return (image.path or "photo").replace("\\", "/").rpartition("/")[2]
 
 
-def _drawn(model: str, request: EvaluationRequest, redrawn: bool) -> Callable[[int], Encoder]:
+def _load_runs(model: str, request: EvaluationRequest, redrawn: bool) -> Callable[[int], Encoder]:
     """The network for a run: always the same, or, untrained, with weights of the run's own seed."""
-    first = load(model, **{**request.load, "random_state": request.seed})
+    first = load_model(request, model)
     if not (redrawn and first.source.endswith("@untrained")):
         return lambda run: first
-    return lambda run: load(model, **{**request.load, "random_state": request.seed + run})
+    return lambda run: load_model(replace(request, seed=request.seed + run), model)
 
 
-def _parts(encoder: Encoder, photo: LoadedImage, **more: Any) -> Segmentation:
+def _segment(encoder: Encoder, image: LoadedImage, **options: Any) -> Segmentation:
     if not encoder.resizable:
-        more["size"] = "model"
-    return segment(encoder, photo, **more)
+        options["size"] = "model"
+    return segment(encoder, image, **options)
 
 
-def _agreement(found: Sequence[Segmentation]) -> float | None:
+def _compute_mean_agreement(segmentations: Sequence[Segmentation]) -> float | None:
     """Mean adjusted Rand index over pairs of neighbours in the series."""
-    pairs = [compute_agreement(a.grid_labels, b.grid_labels) for a, b in pairwise(found)]
+    pairs = [compute_agreement(a.grid_labels, b.grid_labels) for a, b in pairwise(segmentations)]
     return float(np.mean(pairs)) if pairs else None
 
 
-def _registers(encoder: Encoder) -> int:
+def _count_registers(encoder: Encoder) -> int:
     """Prefix tokens besides the class token."""
     return max(0, encoder.layer(choose_layers(encoder)[-1]).prefix - 1)
 
 
-def _outlier(encoder: Encoder, photo: LoadedImage, size: Any) -> float:
+def _measure_outlier(encoder: Encoder, image: LoadedImage, size: Any) -> float:
     layer = choose_layers(encoder)[-1]
-    batch = encoder.prepare(photo, geometry="whole", size=size if encoder.resizable else "model")
+    batch = encoder.prepare(image, geometry="whole", size=size if encoder.resizable else "model")
     maps = encoder.activations(batch, layer)[layer].maps[0]
     rows, columns = batch.geometries[0].valid_cells((maps.shape[1], maps.shape[2]))
     norms = maps[:, :rows, :columns].flatten(1).norm(dim=0)
     return float(norms.max() / norms.median().clamp_min(1e-12))
 
 
-def _report(
+def _build_report(
     name: str,
     title: str,
     rows: Sequence[Mapping[str, Any]],
-    cells: Sequence[tuple[Any, str]],
+    cells: Sequence[Cell],
     columns: int,
     request: EvaluationRequest,
-    asked: Mapping[str, Any],
+    settings: Mapping[str, Any],
     notes: Sequence[str],
 ) -> Report:
-    sheet = draw_contact_sheet([picture for picture, _ in cells], [caption for _, caption in cells], columns)
-    stands = [] if request.models else ["The zoo's networks stand in for the paper's; --model names others."]
+    provenance = [] if request.models else ["The zoo's networks stand in for the paper's; --model names others."]
     return Report(
         name,
         f"NAVE, Fig. {name.removeprefix('nave-fig')}: {title}",
         rows,
-        [*notes, *stands, f"Photos: {', '.join(map(shorten_dataset, request.datasets))}."],
-        {name: Image.fromarray(sheet)},
-        {"datasets": list(request.datasets), "limit": request.limit, **asked},
+        [*notes, *provenance, f"Images: {', '.join(map(shorten_dataset, request.datasets))}."],
+        {name: draw_sheet(cells, columns, cell=240)},
+        {"datasets": list(request.datasets), "limit": request.limit, **settings},
         request.seed,
     )

@@ -1,4 +1,4 @@
-"""The figures of NAVE's paper, table by table, and where the weights behind them are had.
+"""The figures of NAVE's paper, table by table, and where the weights behind them can be loaded from.
 
 CorLoc in percent on VOC07, VOC12 and COCO20k, as printed; the paper gives some rows in several tables and contradicts
 itself there by up to 1.1. Where it prints a number with digits run together, the number is the one that is repeated.
@@ -18,9 +18,17 @@ SETS = ("VOC07", "VOC12", "COCO20k")
 
 @dataclass(frozen=True)
 class NaveLine:
-    """A row: method, feature (the paper's name for a network; None without one), how a part is chosen, the figures.
+    """A row of the paper's tables, or of ours beside them.
 
-    quoted: from other papers, not run.
+    Attributes:
+        method: name of the method.
+        feature: the paper's name of the network; None for a method without one.
+        paper: the paper's figures on the three datasets, in percent; None where it has none.
+        select: how a segment is chosen, by its "outer" or "inner" box.
+        clusters: number of clusters.
+        options: further settings of the method.
+        name: name of the row, by default made from the others.
+        quoted: whether the figures are from other papers, so that the row is not run.
     """
 
     method: str
@@ -37,15 +45,20 @@ class NaveLine:
         """The row's name."""
         if self.name:
             return self.name
-        parts = [self.select] if self.method in ("nave", "slic", "felzenszwalb", "random", "grid") else []
-        parts += [f"K = {self.clusters}"] if self.clusters != 5 else []
-        parts += [str(value) for value in self.options.values()]
-        return self.method + (f" ({', '.join(parts)})" if parts else "")
+        details = [self.select] if self.method in ("nave", "slic", "felzenszwalb", "random", "grid") else []
+        details += [f"K = {self.clusters}"] if self.clusters != 5 else []
+        details += [str(value) for value in self.options.values()]
+        return self.method + (f" ({', '.join(details)})" if details else "")
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of the paper, with rows of ours beside it that have no figure there."""
+class NaveTable:
+    """A table of the paper, with rows of ours beside it that have no figure there.
+
+    Attributes:
+        title: what it shows.
+        lines: the rows.
+    """
 
     title: str
     lines: tuple[NaveLine, ...]
@@ -110,9 +123,9 @@ def _grouped(feature: str, kmeans: Figures, pca: Figures) -> tuple[NaveLine, Nav
     )
 
 
-TABLES: Mapping[int, Table] = {
-    1: Table(
-        "Object localisation: NAVE beside methods that look for one object",
+TABLES: Mapping[int, NaveTable] = {
+    1: NaveTable(
+        "Object localization: NAVE beside methods that look for one object",
         (
             NaveLine("dino-seg", _DINO, (45.8, 46.2, 42.1)),
             NaveLine("lost", _DINO, (61.9, 64.0, 50.7)),
@@ -132,7 +145,7 @@ TABLES: Mapping[int, Table] = {
             NaveLine("nave", _DINO2, (66.0, 67.1, 66.2), "inner"),
         ),
     ),
-    2: Table(
+    2: NaveTable(
         "The training set of a ViT-S/16",
         (
             _inner(_IMAGENET, (68.7, 69.5, 64.1)),
@@ -143,7 +156,7 @@ TABLES: Mapping[int, Table] = {
             NaveLine("slic", None, (43.1, 46.0, 38.5), "inner"),
         ),
     ),
-    3: Table(
+    3: NaveTable(
         "Training scheme, architecture and registers",
         (
             _inner(_RANDOM, (45.2, 46.9, 48.0)),
@@ -158,7 +171,7 @@ TABLES: Mapping[int, Table] = {
             _inner(_B_REG, (65.7, 66.8, 65.4)),
         ),
     ),
-    4: Table(
+    4: NaveTable(
         "The training set of a ViT-S/16, both boxes",
         (
             *_both(_IMAGENET, (68.7, 69.5, 64.1), (74.9, 76.5, 70.0)),
@@ -169,7 +182,7 @@ TABLES: Mapping[int, Table] = {
             NaveLine("slic", None, (43.1, 46.0, 38.5), "inner"),
         ),
     ),
-    5: Table(
+    5: NaveTable(
         "Training scheme, architecture and registers, both boxes",
         (
             *_both(_RANDOM, (45.2, 46.9, 48.0), (52.9, 54.2, 57.2)),
@@ -183,7 +196,7 @@ TABLES: Mapping[int, Table] = {
             *_both(_B_REG, (65.7, 66.8, 65.1), (73.2, 75.0, 70.9)),
         ),
     ),
-    6: Table(
+    6: NaveTable(
         "The number of clusters",
         (
             *_clusters(_RANDOM, (52.6, 49.2, 49.4), (45.2, 46.9, 48.0), (41.7, 41.3, 45.5)),
@@ -197,7 +210,7 @@ TABLES: Mapping[int, Table] = {
             *_clusters(_B_REG, (64.8, 68.6, 55.7), (65.7, 66.8, 65.1), (61.3, 58.7, 67.0)),
         ),
     ),
-    7: Table(
+    7: NaveTable(
         "Grouping by k-means and by principal components",
         (
             *_grouped(_DINO, (62.7, None, 60.6), (59.0, None, 58.0)),

@@ -1,7 +1,7 @@
 """NAVE's Tables 1 to 7: the paper's figure, ours on models and data at hand, and what an oracle's figure is worth.
 
 Every row of NAVE stands beside as many random segments chosen in the same way, and beside the choice made without the
-truth. A network of the paper that is not there has an empty row, or a stand-in, which the table names.
+true boxes. A network of the paper that has no model has an empty row, or a stand-in, which the table names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from encoscope.encoder import Encoder, load
+from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation import localization
 from encoscope.evaluation.baselines import CONTROL, MATCHED, Baseline
@@ -28,7 +28,8 @@ from encoscope.evaluation.runner import (
     shorten_dataset,
 )
 from encoscope.images import SkippedImage, open_boxed_dataset
-from encoscope.reproduce.nave.published import NONE, SETS, STAND_INS, TABLES, WEIGHTS, NaveLine, Table
+from encoscope.reproduce.inputs import load_model
+from encoscope.reproduce.nave.published import NONE, SETS, STAND_INS, TABLES, WEIGHTS, NaveLine, NaveTable
 
 OPTIONS: Mapping[str, Any] = {"size": None, "min_area": 784, "border": 14, "score": "outer", "layers": None}
 """What can be set, with the defaults. size: "native", but 256 for the zoo's networks, which were trained at 128."""
@@ -38,15 +39,28 @@ _PAPER = "paper"
 
 
 def table(number: int, request: EvaluationRequest) -> Report:
-    """Run a table of the paper; UsageError without a dataset."""
-    asked = TABLES[number]
+    """Run a table of the paper.
+
+    Args:
+        number: number of the table, 1 to 7.
+        request: the experiment's request.
+
+    Returns:
+        The table.
+
+    Raises:
+        UsageError: without a dataset, and for settings that cannot be.
+
+    Source: NAVE, Tables 1 to 7.
+    """
+    published = TABLES[number]
     if not request.datasets:
         raise UsageError(
             f"nave-table{number} needs --dataset, with boxes: voc07:ROOT, voc12:ROOT, coco20k:ROOT or coco:IMAGES#JSON"
         )
-    models, extra = assign(asked, request.models)
-    lines = [*asked.lines, *extra]
-    settings = _settings(request)
+    models, extra = assign_models(published, request.models)
+    lines = [*published.lines, *extra]
+    settings = _check_settings(request)
     read = {text: localization.list_boxed_images(open_boxed_dataset(text), request.limit) for text in request.datasets}
     bench = _Bench(models, settings, request)
     rows, shown = [], len(read) > 1
@@ -54,10 +68,10 @@ def table(number: int, request: EvaluationRequest) -> Report:
         for line in lines:
             row = _row(line, bench, text, examples)
             rows.append(({"dataset": shorten_dataset(text)} if shown else {}) | row)
-    missing = [feature for feature in asked.features if feature not in models]
+    missing = [feature for feature in published.features if feature not in models]
     return Report(
         f"nave-table{number}",
-        f"NAVE, Table {number}: {asked.title}" + ("" if shown else f" ({shorten_dataset(request.datasets[0])})"),
+        f"NAVE, Table {number}: {published.title}" + ("" if shown else f" ({shorten_dataset(request.datasets[0])})"),
         rows,
         notes=_notes(request, bench, missing),
         settings={"datasets": list(request.datasets), "models": models, "limit": request.limit, **bench.settings},
@@ -69,33 +83,40 @@ def table(number: int, request: EvaluationRequest) -> Report:
 table1, table2, table3, table4, table5, table6, table7 = (partial(table, number) for number in range(1, 8))
 
 
-def assign(asked: Table, given: Sequence[str]) -> tuple[dict[str, str], list[NaveLine]]:
-    """The model of each of a table's networks, and rows for models that are none of them.
+def assign_models(table: NaveTable, requested: Sequence[str]) -> tuple[dict[str, str], list[NaveLine]]:
+    """Assign a model to each of a table's networks, and make rows for models that are none of them.
 
-    given: "FEATURE=MODEL" names the network it is or stands for, a name of one's own makes rows of its own; "paper"
+    "FEATURE=MODEL" names the network that a model is or stands for, a name of one's own makes rows of its own; "paper"
     takes the paper's weights; another model is the network whose weights it names, or stands for the next one without a
-    model. Nothing given: the zoo's stand-ins.
+    model. Without models, the zoo's stand-ins are taken.
+
+    Args:
+        table: the table.
+        requested: the requested models.
+
+    Returns:
+        Model strings by network, and the further rows.
     """
-    if not given:
-        return {name: STAND_INS[name] for name in asked.features if name in STAND_INS}, []
+    if not requested:
+        return {name: STAND_INS[name] for name in table.features if name in STAND_INS}, []
     models: dict[str, str] = {}
-    named = [text.split("=", 1) for text in given if "=" in text]
-    rest = [text for text in given if "=" not in text]
+    named = [text.split("=", 1) for text in requested if "=" in text]
+    rest = [text for text in requested if "=" not in text]
     if _PAPER in rest:
-        models |= {name: WEIGHTS[name] for name in asked.features if name in WEIGHTS}
-    known = {model: name for name, model in WEIGHTS.items() if name in asked.features}
+        models |= {name: WEIGHTS[name] for name in table.features if name in WEIGHTS}
+    known = {model: name for name, model in WEIGHTS.items() if name in table.features}
     models |= {known[text]: text for text in rest if text in known}
-    models |= {name: model for name, model in named if name in asked.features}
-    own = [(name, model) for name, model in named if name not in asked.features]
+    models |= {name: model for name, model in named if name in table.features}
+    own = [(name, model) for name, model in named if name not in table.features]
     for text in rest:
         if text == _PAPER or text in known:
             continue
-        free = next((name for name in asked.features if name not in models), None)
+        free = next((name for name in table.features if name not in models), None)
         if free is None:
             own.append((text, text))
         else:
             models[free] = text
-    template = [line for line in asked.lines if line.method == "nave" and line.feature == asked.features[-1]]
+    template = [line for line in table.lines if line.method == "nave" and line.feature == table.features[-1]]
     extra = [replace(line, feature=name, paper=NONE, name="") for name, _ in own for line in template]
     return models | dict(own), extra
 
@@ -114,10 +135,10 @@ class _Bench:
         """The network that stands under a name."""
         model = self.models[feature]
         if model not in self._encoders:
-            self._encoders[model] = load(model, **{**self.request.load, "random_state": self.request.seed})
+            self._encoders[model] = load_model(self.request, model)
         return self._encoders[model]
 
-    def contender(self, line: NaveLine, feature: str, method: str) -> Baseline:
+    def create_baseline(self, line: NaveLine, feature: str, method: str) -> Baseline:
         """A method at a row's settings."""
         ours = self.models[feature].startswith("zoo:")
         size = self.settings["size"] or (ZOO_SIZE if ours else "native")
@@ -138,23 +159,22 @@ class _Bench:
     def measure(self, line: NaveLine, method: str, text: str, examples: Sequence[AnnotatedImage]) -> Measurements:
         """What a method makes of a dataset, each combination once; matched methods follow the row's NAVE."""
         feature = line.feature or next(iter(self.models))
-        contender = self.contender(line, feature, method)
-        like = self.measure(line, "nave", text, examples) if contender.matched else None
-        of = f"{self.models[feature]} {line.clusters} {dict(line.options)}"
-        name = (text, f"{method} {of}")
-        if name not in self._measured:
-            found = measure_images(
+        baseline = self.create_baseline(line, feature, method)
+        control_of = self.measure(line, "nave", text, examples) if baseline.matched else None
+        key = (text, f"{method} {self.models[feature]} {line.clusters} {dict(line.options)}")
+        if key not in self._measured:
+            measured = measure_images(
                 localization.TASK,
-                contender,
+                baseline,
                 examples,
-                like=like,
+                like=control_of,
                 fresh=self.request.fresh,
                 label=f"{method}, {feature}",
                 progress=self.request.progress,
             )
-            self._measured[name] = found
-            self.skipped += found.skipped
-        return self._measured[name]
+            self._measured[key] = measured
+            self.skipped += measured.skipped
+        return self._measured[key]
 
 
 def _row(line: NaveLine, bench: _Bench, text: str, examples: Sequence[AnnotatedImage]) -> dict[str, Any]:
@@ -178,24 +198,27 @@ def _row(line: NaveLine, bench: _Bench, text: str, examples: Sequence[AnnotatedI
         bench.refused[f"{line.label} on {row['model']}"] = str(error)
         return row
 
-    def of(one: Measurements, select: str = line.select) -> np.ndarray:
-        return localization.compute_corloc(one, select, score)
+    def corloc(method: Measurements, select: str = line.select) -> np.ndarray:
+        return localization.compute_corloc(method, select, score)
 
-    ours = compute_interval(of(measured), seed)
-    row |= {"ours": ours, "candidates": measured.mean("candidates"), "images": int((~np.isnan(of(measured))).sum())}
+    ours = compute_interval(corloc(measured), seed)
+    row |= {"ours": ours, "candidates": measured.mean("candidates"), "images": int((~np.isnan(corloc(measured))).sum())}
     if ours is not None and paper is not None:
         row["difference"] = round(ours.value - paper / 100, 3)
     if line.method == "nave" or line.method in MATCHED:
-        row["border"] = _value(of(measured, "border"))
+        row["border"] = _value(corloc(measured, "border"))
         if line.method != CONTROL:
             control = bench.measure(line, CONTROL, text, examples)
-            row |= {"random": _value(of(control)), "ours - random": compute_difference(measured, control, of, seed)}
+            row |= {
+                "random": _value(corloc(control)),
+                "ours - random": compute_difference(measured, control, corloc, seed),
+            }
     return row
 
 
 def _value(values: np.ndarray) -> float | None:
-    found = compute_interval(values)
-    return None if found is None else found.value
+    result = compute_interval(values)
+    return None if result is None else result.value
 
 
 def _column(text: str) -> int:
@@ -203,25 +226,26 @@ def _column(text: str) -> int:
     return {"voc07": 0, "voc12": 1}.get(text.partition(":")[0], 2)
 
 
-def _settings(request: EvaluationRequest) -> dict[str, Any]:
-    found = request.settings(OPTIONS)
-    if found["score"] not in localization.SCORE:
-        raise UsageError(f"score is {' or '.join(localization.SCORE)}, not {found['score']!r}")
+def _check_settings(request: EvaluationRequest) -> dict[str, Any]:
+    settings = request.settings(OPTIONS)
+    if settings["score"] not in localization.SCORE:
+        raise UsageError(f"score is {' or '.join(localization.SCORE)}, not {settings['score']!r}")
     for name in ("min_area", "border"):
-        if not isinstance(found[name], int) or found[name] < 0:
-            raise UsageError(f"{name} is a number of pixels, at least 0, not {found[name]!r}")
-    return found
+        if not isinstance(settings[name], int) or settings[name] < 0:
+            raise UsageError(f"{name} is a number of pixels, at least 0, not {settings[name]!r}")
+    return settings
 
 
 def _notes(request: EvaluationRequest, bench: _Bench, missing: Sequence[str]) -> list[str]:
     size = bench.settings["size"] or f"native size (the zoo's networks: a short side of {ZOO_SIZE})"
     notes = [
-        f"CorLoc: share of images whose chosen box has IoU > 0.5 with a true box; K = 5 unless said; photos at {size}; "
-        f"parts of more than {bench.settings['min_area']} pixels, a frame of {bench.settings['border']} "
-        f"taken away; outer and inner are how a part is chosen, the {bench.settings['score']} box is what is scored.",
-        "nave, slic, felzenszwalb, grid and random are chosen with the true boxes at hand (an oracle). border: the "
-        "same parts, the one that touches the image's border least, no oracle. random: as many Voronoi cells as NAVE "
-        "has candidates, chosen by the same oracle. Others look for one object (maskcut for three) and need no choice.",
+        f"CorLoc: share of images whose chosen box has IoU > 0.5 with a true box; K = 5 unless said; images at {size}; "
+        f"segments of more than {bench.settings['min_area']} pixels, a frame of {bench.settings['border']} "
+        f"taken away; outer and inner are how a segment is chosen, the {bench.settings['score']} box is scored.",
+        "nave, slic, felzenszwalb, grid and random are chosen with the true boxes known (an oracle). border: the "
+        "same segments, the one that touches the image's border least, no oracle. random: as many Voronoi cells as "
+        "NAVE has candidates, chosen by the same oracle. Others look for one object (maskcut for "
+        "three) and need no choice.",
     ]
     foreign = sorted({model for model in bench.models.values() if model not in WEIGHTS.values()})
     if foreign:
@@ -234,7 +258,7 @@ def _notes(request: EvaluationRequest, bench: _Bench, missing: Sequence[str]) ->
         notes.append(
             f"The paper's figures are those on {SETS[2]}; {', '.join(map(shorten_dataset, others))} stands in for it."
         )
-    notes += [f"{what} cannot run: {reason}" for what, reason in bench.refused.items()]
+    notes += [f"{name} cannot run: {reason}" for name, reason in bench.refused.items()]
     if missing:
         notes.append(
             f"Empty rows: no model for {', '.join(missing)}; give --model 'NAME=MODEL', such as "

@@ -1,6 +1,6 @@
-"""What training adds, step by step: NAVE's Fig. 4 and Table 2 on one network untrained, on the way, and trained.
+"""What training adds, step by step: NAVE's Fig. 4 and Table 2 on one network untrained, during training, and trained.
 
-The paper compares a trained network with an untrained one. Here stand the states between beside them: weights that a
+The paper compares a trained network with an untrained one. Here the states between stand beside them: weights that a
 recipe of the zoo kept after some of its epochs (``--keep-at``), or any checkpoints in the order of their training.
 """
 
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from encoscope.encoder import Encoder, load
+from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.evaluation import localization
 from encoscope.evaluation import mask_overlap as overlap
@@ -29,11 +28,12 @@ from encoscope.evaluation.runner import (
     drop_duplicates,
     shorten_dataset,
 )
-from encoscope.images import LoadedImage, SkippedImage, open_boxed_dataset, read_images
-from encoscope.plots import draw_contact_sheet
+from encoscope.images import SkippedImage, open_boxed_dataset
 from encoscope.recipes.training import find_kept_weights
-from encoscope.reproduce.nave.figures import RUNS, mean_colours
+from encoscope.reproduce.inputs import load_model, read_spread_images
+from encoscope.reproduce.nave.figures import RUNS, draw_mean_colors
 from encoscope.reproduce.nave.tables import ZOO_SIZE
+from encoscope.reproduce.sheets import Cell, draw_sheet
 
 NAME = "nave-training"
 ZOO = "zoo:resnet-caltech101"
@@ -42,189 +42,208 @@ OPTIONS: Mapping[str, Any] = {
     "checkpoints": "",
     "clusters": "3,5,10",
     "runs": RUNS,
-    "photos": 2,
+    "images": 2,
     "size": "model",
     "box_size": ZOO_SIZE,
     "min_area": MIN_AREA,
     "border": BORDER,
 }
-"""What can be set. checkpoints: folder of a recipe's kept weights. photos, runs: pictured ones, and how many
-explanations of each. size: short side of photos in the figure and for the overlap; box_size, min_area, border: for
+"""What can be set. checkpoints: folder of a recipe's kept weights. images, runs: those of the figure, and how
+many explanations of each. size: short side of images in the figure and for the overlap; box_size, min_area, border: for
 CorLoc, as in Table 2."""
 
 
 def run(request: EvaluationRequest) -> Report:
-    """A row for each network and number of clusters, with paired differences to the last network and to chance."""
-    asked = request.settings(OPTIONS)
-    clusters = _numbers(str(asked["clusters"]))
-    masked, with_boxes = _data(request)
-    models = stages(request, str(asked["checkpoints"]))
-    encoders = {name: load(model, **{**request.load, "random_state": request.seed}) for name, model in models.items()}
-    boxes = {"size": asked["box_size"], "min_area": asked["min_area"], "border": asked["border"]}
-    whole = {"size": asked["size"], "min_area": 0, "border": 0}
-    regions = _measured(encoders, clusters, masked, overlap.TASK, whole, request)
-    objects = _measured(encoders, clusters, with_boxes, localization.TASK, boxes, request)
+    """Measure each network at each number of clusters, with paired differences to the last network and to chance.
+
+    Args:
+        request: the experiment's request.
+
+    Returns:
+        The table, with a sheet of mean colors.
+
+    Raises:
+        UsageError: without a dataset, for fewer than two models, and for wrong numbers of clusters.
+
+    Source: NAVE, Fig. 4 and Table 2.
+    """
+    settings = request.settings(OPTIONS)
+    clusters = _parse_clusters(str(settings["clusters"]))
+    masked, with_boxes = _read_examples(request)
+    models = list_stages(request, str(settings["checkpoints"]))
+    encoders = {name: load_model(request, model) for name, model in models.items()}
+    boxes = {"size": settings["box_size"], "min_area": settings["min_area"], "border": settings["border"]}
+    whole = {"size": settings["size"], "min_area": 0, "border": 0}
+    regions = _measure(encoders, clusters, masked, overlap.TASK, whole, request)
+    objects = _measure(encoders, clusters, with_boxes, localization.TASK, boxes, request)
     rows = []
     for name in models:
         for k in clusters:
             row: dict[str, Any] = {"network": name, "clusters": k}
             last = (list(models)[-1], k)
             if regions:
-                row |= _compared("mIoU", regions, (name, k), last, _miou, request.seed)
+                row |= _compare("mIoU", regions, (name, k), last, _get_miou, request.seed)
                 row["photos with masks"] = len(regions[name, k][0])
             if objects:
-                row |= _compared("CorLoc", objects, (name, k), last, _corloc, request.seed)
+                row |= _compare("CorLoc", objects, (name, k), last, _compute_corloc, request.seed)
                 row["candidates"] = objects[name, k][0].mean("candidates")
                 row["photos with boxes"] = len(objects[name, k][0])
             rows.append(row)
-    shown = _pictured([example.path for example in masked or with_boxes or ()], asked["photos"])
-    colours, cells = mean_colours(models, shown, {**asked, "redrawn": 0}, request)
-    cells = _by_clusters(cells, len(models))
-    sheet = draw_contact_sheet([cell for cell, _ in cells], [words for _, words in cells], 1 + len(models), cell=200)
+    shown = read_spread_images([example.path for example in masked or with_boxes or ()], settings["images"])
+    agreements, cells = draw_mean_colors(models, shown, {**settings, "redrawn": 0}, request)
+    sheet = draw_sheet(_order_by_clusters(cells, len(models)), 1 + len(models), cell=200)
     return Report(
         NAME,
-        "What training adds, step by step: NAVE's parts and objects",
+        "What training adds, step by step: NAVE's segments and objects",
         rows,
-        _notes(models, asked, request),
-        {NAME: Image.fromarray(sheet)},
-        {"datasets": list(request.datasets), "models": _named(models), "limit": request.limit, **asked}
-        | {"checkpoints": Path(str(asked["checkpoints"])).name},
+        _notes(models, settings, request),
+        {NAME: sheet},
+        {"datasets": list(request.datasets), "models": _shorten_paths(models), "limit": request.limit, **settings}
+        | {"checkpoints": Path(str(settings["checkpoints"])).name},
         request.seed,
         drop_duplicates(_skipped(regions) + _skipped(objects)),
-        {"figure": colours},
+        {"figure": agreements},
     )
 
 
-def stages(request: EvaluationRequest, checkpoints: str = "") -> dict[str, str]:
-    """Model strings by name, in the order of their training; the last is what the others are compared with.
+def list_stages(request: EvaluationRequest, checkpoints: str = "") -> dict[str, str]:
+    """List model strings by name, in the order of their training; the others are compared with the last.
 
-    As given (``NAME=MODEL`` or a model), else the zoo's ResNet untrained, after each epoch whose weights its recipe
-    kept, and trained. Raises MissingError where no weights were kept, UsageError for fewer than two models.
+    Args:
+        request: its ``models`` (``NAME=MODEL`` or a model); without any, the zoo's ResNet untrained, after each epoch
+            whose
+            weights its recipe kept, and trained.
+        checkpoints: folder of the recipe's kept weights; by default the recipe's own.
+
+    Returns:
+        The models.
+
+    Raises:
+        MissingError: if no weights were kept.
+        UsageError: for fewer than two models.
     """
     if request.models:
         named = [text.split("=", 1) if "=" in text else [text, text] for text in request.models]
-        found = dict(named)
-        if len(found) < 2:
+        models = dict(named)
+        if len(models) < 2:
             raise UsageError(f"{NAME} compares networks: give two or more --model, each NAME=MODEL, in their order")
-        return found
+        return models
     from encoscope.recipes.resnet_caltech101 import PLAN
 
     folder = Path(checkpoints) if checkpoints else PLAN.folder()
     epochs = [epoch for epoch in range(1, PLAN.epochs) if find_kept_weights(folder, epoch).is_file()]
     if not epochs:
         raise MissingError(
-            f"no weights on the way in {folder}: python -m {RECIPE} --keep-at 1,3,10 --stop-epoch 10 --state FOLDER "
+            f"no intermediate weights in {folder}: python -m {RECIPE} --keep-at 1,3,10 --stop-epoch 10 --state FOLDER "
             "trains them, then --set checkpoints=FOLDER; or name networks with --model"
         )
-    on_the_way = {f"epoch {epoch} of {PLAN.epochs}": f"{ZOO}@{find_kept_weights(folder, epoch)}" for epoch in epochs}
-    return {"untrained": f"{ZOO}@untrained", **on_the_way, "trained": ZOO}
+    intermediate = {f"epoch {epoch} of {PLAN.epochs}": f"{ZOO}@{find_kept_weights(folder, epoch)}" for epoch in epochs}
+    return {"untrained": f"{ZOO}@untrained", **intermediate, "trained": ZOO}
 
 
-_Found = Mapping[tuple[str, int], tuple[Measurements, Measurements]]
+_Measured = Mapping[tuple[str, int], tuple[Measurements, Measurements]]
 
 
-def _measured(
+def _measure(
     encoders: Mapping[str, Encoder],
     clusters: Sequence[int],
     images: AnnotatedImages | None,
     task: MeasuringTask,
     settings: Mapping[str, Any],
     request: EvaluationRequest,
-) -> _Found:
-    """For each network and K: NAVE, and as many random parts, photo by photo. Kept in the cache as it is measured."""
+) -> _Measured:
+    """For each network and K: NAVE, and as many random segments, image by image; the cache keeps what is measured."""
     if images is None:
         return {}
-    found = {}
+    measured = {}
     for name, encoder in encoders.items():
         ours = [Baseline("nave", encoder, k, random_state=request.seed, **settings) for k in clusters]
         random = [Baseline(CONTROL, None, k, random_state=request.seed, **settings) for k in clusters]
-        all_of_it = localization.measure_baselines(
+        by_method = localization.measure_baselines(
             [*ours, *random], images, task, fresh=request.fresh, progress=request.progress
         )
-        for place, k in enumerate(clusters):
-            found[name, k] = (all_of_it[place], all_of_it[len(clusters) + place])
-    return found
+        for index, k in enumerate(clusters):
+            measured[name, k] = (by_method[index], by_method[len(clusters) + index])
+    return measured
 
 
-def _compared(what: str, found: _Found, place: tuple[str, int], last: tuple[str, int], of: Any, seed: int) -> dict:
-    """A measure, and its paired differences to the last network and to random parts."""
-    ours, random = found[place]
+def _compare(
+    measure: str, measured: _Measured, stage: tuple[str, int], last: tuple[str, int], get_values: Any, seed: int
+) -> dict[str, Any]:
+    """A measure, and its paired differences to the last network and to random segments."""
+    ours, random = measured[stage]
     return {
-        what: compute_interval(of(ours), seed),
-        f"{what} - {last[0]}": None if place == last else compute_difference(ours, found[last][0], of, seed),
-        f"{what} - random": compute_difference(ours, random, of, seed),
+        measure: compute_interval(get_values(ours), seed),
+        f"{measure} - {last[0]}": None
+        if stage == last
+        else compute_difference(ours, measured[last][0], get_values, seed),
+        f"{measure} - random": compute_difference(ours, random, get_values, seed),
     }
 
 
-def _miou(found: Measurements) -> np.ndarray:
-    return found.array("miou")
+def _get_miou(measured: Measurements) -> np.ndarray:
+    return measured.array("miou")
 
 
-def _corloc(found: Measurements) -> np.ndarray:
-    return compute_corloc(found, "outer", "outer")
+def _compute_corloc(measured: Measurements) -> np.ndarray:
+    return compute_corloc(measured, "outer", "outer")
 
 
-def _data(request: EvaluationRequest) -> tuple[AnnotatedImages | None, AnnotatedImages | None]:
-    """The photos with masks and those with boxes, of those named."""
+def _read_examples(request: EvaluationRequest) -> tuple[AnnotatedImages | None, AnnotatedImages | None]:
+    """The images with masks and those with boxes, of the requested datasets."""
     masked, with_boxes = None, None
-    for text in request.datasets:
-        if overlap.is_panoptic(text):
-            masked = overlap.open_panoptic(text, request.limit)
+    for dataset in request.datasets:
+        if overlap.is_panoptic(dataset):
+            masked = overlap.open_panoptic(dataset, request.limit)
         else:
-            with_boxes = localization.list_boxed_images(open_boxed_dataset(text), request.limit)
+            with_boxes = localization.list_boxed_images(open_boxed_dataset(dataset), request.limit)
     if masked is None and with_boxes is None:
-        raise UsageError(f"{NAME} needs --dataset: photos with masks, coco:IMAGES#PANOPTIC.json, with boxes, or both")
+        raise UsageError(f"{NAME} needs --dataset: images with masks, coco:IMAGES#PANOPTIC.json, with boxes, or both")
     return masked, with_boxes
 
 
-def _pictured(paths: Sequence[Path], count: int) -> list[LoadedImage]:
-    number = min(count, len(paths))
-    chosen = [paths[index * len(paths) // number] for index in range(number)]
-    return [item for item in read_images(chosen) if isinstance(item, LoadedImage)]
-
-
-def _by_clusters(cells: Sequence[Any], models: int) -> list[Any]:
+def _order_by_clusters(cells: Sequence[Cell], models: int) -> list[Cell]:
     """A row for K = 5 and one for 10, instead of both side by side for each of the models."""
     rows = []
     for start in range(0, len(cells), 1 + 2 * models):
-        photo, *found = cells[start : start + 1 + 2 * models]
-        rows += [photo, *found[::2], photo, *found[1::2]]
+        image, *colors = cells[start : start + 1 + 2 * models]
+        rows += [image, *colors[::2], image, *colors[1::2]]
     return rows
 
 
-def _numbers(text: str) -> list[int]:
+def _parse_clusters(text: str) -> list[int]:
     try:
-        found = [int(part) for part in text.split(",")]
+        numbers = [int(number) for number in text.split(",")]
     except ValueError:
-        found = []
-    if not found or min(found) < 2:
+        numbers = []
+    if not numbers or min(numbers) < 2:
         raise UsageError(f"clusters are whole numbers from 2 on, such as 3,5,10, not {text!r}")
-    return found
+    return numbers
 
 
-def _named(models: Mapping[str, str]) -> dict[str, str]:
+def _shorten_paths(models: Mapping[str, str]) -> dict[str, str]:
     """The models with the names of their files, without the folders."""
-    found = {}
+    shortened = {}
     for name, model in models.items():
         text, at, file = model.rpartition("@")
-        found[name] = f"{text}@{Path(file).name}" if at else model
-    return found
+        shortened[name] = f"{text}@{Path(file).name}" if at else model
+    return shortened
 
 
-def _skipped(found: _Found) -> list[SkippedImage]:
-    return [item for both in found.values() for one in both for item in one.skipped]
+def _skipped(measured: _Measured) -> list[SkippedImage]:
+    return [item for both in measured.values() for each in both for item in each.skipped]
 
 
-def _notes(models: Mapping[str, str], asked: Mapping[str, Any], request: EvaluationRequest) -> list[str]:
+def _notes(models: Mapping[str, str], settings: Mapping[str, Any], request: EvaluationRequest) -> list[str]:
     notes = [
-        "mIoU: with the photo's categories, each part named by its majority with the photo's own mask at hand, an "
-        "oracle, fair only at the same number of clusters. CorLoc: share of photos in which the part chosen with the "
-        "true boxes at hand, another oracle, has IoU > 0.5 with one of them. [95 % bootstrap interval over photos]",
-        f"Differences are paired, on the same photos: to the last network, {list(models)[-1]}, and to as many random "
-        "parts, photo by photo.",
-        f"Picture: every pixel the mean colour of its part, over {asked['runs']} explanations, K = 5 and 10 (Fig. 4); "
-        "figure: mean adjusted Rand index between these explanations.",
-        f"Photos: {', '.join(map(shorten_dataset, request.datasets))}.",
+        "mIoU: with the image's categories, each segment named by its majority with the image's own mask known, an "
+        "oracle, fair only at the same number of clusters. CorLoc: share of images in which the segment chosen with "
+        "the true boxes known, another oracle, has IoU > 0.5 with one of them. [95 % bootstrap interval over images]",
+        f"Differences are paired, on the same images: to the last network, {list(models)[-1]}, and to as many random "
+        "segments, image by image.",
+        f"Picture: every pixel the mean color of its segment, over {settings['runs']} explanations, K = 5 and 10 (Fig. "
+        "4); figure: mean adjusted Rand index between these explanations.",
+        f"Images: {', '.join(map(shorten_dataset, request.datasets))}.",
     ]
     if not request.models:
         notes.append(
