@@ -29,15 +29,15 @@ SIDE = 112
 DECODED = 144
 PER_IMAGE = 2
 ABOUT = (
-    "A small image-text model: photos and short captions in one space of 64 dimensions. Trained from scratch on "
-    "Caltech-101 and on captions written for it; it speaks the words of those captions only."
+    "A small image-text model: images and short captions in one space of 64 dimensions. Trained from scratch on "
+    "Caltech-101 and on captions written for it; it knows the words of those captions only."
 )
-LIMITS = """A teaching and testing model: its language is the few hundred words of its captions, and other words mean
-nothing to it. A photo's caption was drawn from its class's attributes, so it cannot tell what is true of one photo
-from what is true of the class. The names of ten classes were held out of the captions: `zero shot` is the share of
-their photos whose nearest held-out name (of ten) is the right one, chance 0.1, and `zero shot all` the same among all
-101 names. A name whose words occur in no caption can only be guessed. Accuracy per class is among the known names for
-known classes, among the held-out names for the rest."""
+LIMITS = """A model for teaching and testing: it knows only the few hundred words of its captions. An image's caption
+was drawn from the attributes of its class, so the model cannot tell what is true of one image from what
+is true of the class. The names of ten classes were held out of the captions: `zero shot` is the share of
+their images whose nearest held-out name (of ten) is the right one, chance 0.1, and `zero shot all` the
+same among all 101 names. A name whose words occur in no caption can only be guessed. Accuracy per class
+is among the known names for known classes, among the held-out names for the rest."""
 PLAN = TrainingPlan(
     name=NAME,
     seed=1,

@@ -68,13 +68,13 @@ def _card(record: Mapping[str, Any], plan: TrainingPlan, each: Float[np.ndarray,
 
 - **Network**: {record["library"]} `{record["architecture"]}`, {record["parameters"]:,} parameters, float16 safetensors,
   sha256 `{record["sha256"]}`.
-- **Data**: Caltech-101 (Fei-Fei, Fergus and Perona, 2004; CC BY 4.0), 5,784 training and 2,893 test photos of 101
-  classes by the split lists in `encoscope/images/splits`; the background class takes no part. No other photos, no
+- **Data**: Caltech-101 (Fei-Fei, Fergus and Perona, 2004; CC BY 4.0), 5,784 training and 2,893 test images of 101
+  classes by the split lists in `encoscope/images/splits`; the background class is left out. No other images, no
   pretrained weights.
 - **Recipe**: `python -m encoscope.recipes.{name.replace("-", "_")}`: {phases}; AdamW, one cycle up to
   {plan.rate:g}, batch {plan.batch}, weight decay {plan.decay:g}, seed {plan.seed}, moving average of the weights; a
-  class of n photos is drawn in proportion to n^{1 - plan.balance:g}. The log is `{name}.tsv`, a line per epoch.
-- **Licence**: Apache-2.0, as the package; the photos remain their authors'.
+  class of n images is drawn in proportion to n^{1 - plan.balance:g}. The log is `{name}.tsv`, a line per epoch.
+- **Licence**: Apache-2.0, as the package; the images remain their authors'.
 
 ## Accuracy
 

@@ -24,11 +24,11 @@ ARCHITECTURE = "resnet10t"
 SIDE = 128
 DECODED = 160
 ABOUT = "A small ResNet that names the 101 object classes of Caltech-101, trained from scratch at 64 to 112 pixels."
-LIMITS = """A teaching and testing network. It knows 101 classes and always answers with one of them; it has seen
-objects that are large, centred and often alone on a plain ground. Airplanes, motorbikes and faces are a third of the
-photos it learned from, and the faces are of few people, so it says nothing about faces in general. Some of the
-dataset's photos are rotated on a black ground, which the network may take for a sign of the class. Nothing here is
-fit for decisions about people."""
+LIMITS = """A network for teaching and testing. It knows 101 classes and always predicts one of them. It was trained
+on objects that are large, centered and often alone on a plain background. Airplanes, motorbikes and faces
+are a third of the training images, and the faces are of few people, so it says nothing about faces in
+general. Some images of the dataset are rotated on a black background, which the network may use as a cue
+for the class. Do not use it for decisions about people."""
 PLAN = TrainingPlan(
     name=NAME,
     phases=(

@@ -53,8 +53,8 @@ ABOUT = (
     "A small plain vision transformer (width 192, 6 blocks, patches of 16 pixels, a class token and 4 registers) that "
     "names the 101 object classes of Caltech-101, distilled from zoo:resnet-caltech101."
 )
-LIMITS = """As its teacher's, and it is the weaker of the two: it is here so that token layouts, attention keys and the
-visualization of transformers have trained weights to work on."""
+LIMITS = """Those of its teacher, and it is less accurate. It is included so that token layouts, attention keys and
+the visualization of transformers can be used with trained weights."""
 
 
 class Student(nn.Module):
