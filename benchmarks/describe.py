@@ -46,7 +46,7 @@ def run() -> list[dict[str, Any]]:
         for number in range(ROUNDS):
             os.environ["ENCOSCOPE_CACHE"] = str(Path(folder, f"ours-{number}"))
             start = time.perf_counter()
-            falcon = Falcon(encoder, reader, captions, progress=False).fit(files)
+            falcon = Falcon(encoder, vlm=reader, captions=captions, progress=False).fit(files)
             falcon.describe("all")
             ours = time.perf_counter() - start
             os.environ["ENCOSCOPE_CACHE"] = str(Path(folder, f"parts-{number}"))
@@ -82,8 +82,8 @@ def _caltech(root: Path) -> list[Path]:
 
 def _cut_crops(falcon: Falcon) -> list[np.ndarray]:
     """The crops that were described from, cut and decoded already: embedding alone is what they cost at least."""
-    units = list_units("features", falcon.encoder)
-    space = falcon.space(units[0])
+    units = list_units("features", falcon.encoder_)
+    space = falcon.find_space(units[0])
     size, how = find_vlm_input(falcon.vlm_)
     found = []
     chosen = select_images(space.fit.h, units, falcon.settings_, space.thresholds, space.fit.ids)

@@ -145,9 +145,8 @@ def concepts(references: str) -> None:
 
 def words(encoder: encoscope.Encoder, references: str) -> None:
     """What a class neuron stands for, with its images."""
-    found = encoscope.describe(encoder, "class:Leopards", probe=references)
-    assert isinstance(found, encoscope.Description)
-    Image.fromarray(found.sheet(cell=150)).save(FOLDER / "description.jpg", quality=85, optimize=True)
+    description = encoscope.describe(encoder, "class:Leopards", probe=references)
+    Image.fromarray(description.draw_sheet(cell=150)).save(FOLDER / "description.jpg", quality=85, optimize=True)
 
 
 def save(name: str, panels: list, captions: list[str], columns: int) -> None:

@@ -36,7 +36,7 @@ def files(folder: Path) -> set[str]:
 def test_a_store_holds_captions_and_their_vectors(tmp_path: Path) -> None:
     vlm = WordVectors()
     assert isinstance(vlm, VLM)
-    built = embed_captions(CAPTIONS, vlm, tmp_path / "store", shard=5)
+    built = embed_captions(CAPTIONS, vlm, tmp_path / "store", shard_size=5)
     store = CaptionStore.load(tmp_path / "store")
     assert len(store) == 12 and list(store) == CAPTIONS and [shard.rows for shard in store.shards] == [5, 5, 2]
     assert store.width == 16 and store.normalised and store.digest == built.digest
@@ -48,7 +48,7 @@ def test_a_store_holds_captions_and_their_vectors(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="captions 0 to 11"):
             store.texts([wrong])
     embedded = vlm.embedded
-    assert embed_captions(CAPTIONS, vlm, tmp_path / "store", shard=5).digest == store.digest
+    assert embed_captions(CAPTIONS, vlm, tmp_path / "store", shard_size=5).digest == store.digest
     assert vlm.embedded == embedded  # all there already
 
 
@@ -63,7 +63,7 @@ def test_another_model_is_refused_by_digest_and_so_are_other_captions(tmp_path: 
     with pytest.raises(EncoscopeError, match=r"made with made_from.captions = "):
         embed_captions(CAPTIONS[:-1], vlm, tmp_path / "store")
     assert list(CaptionStore.load(tmp_path / "store")) == CAPTIONS
-    again = embed_captions(CAPTIONS[:2], other, tmp_path / "store", fresh=True, shard=1)
+    again = embed_captions(CAPTIONS[:2], other, tmp_path / "store", fresh=True, shard_size=1)
     assert list(again) == CAPTIONS[:2] and again.vlm_digest == other.digest
     embed_captions(CAPTIONS[:1], other, tmp_path / "store", fresh=True)
     shards = {"text_emb/text_emb_0000.npy", "metadata/metadata_0000.parquet"}
@@ -169,7 +169,7 @@ BUILDER = textwrap.dedent(
             return function(*args, **kwargs)
         return call
     os.fsync, pathlib.Path.replace = counted(os.fsync), counted(pathlib.Path.replace)
-    embed_captions([f"a caption of {{i}}" for i in range(10)], WordVectors(), folder, shard=4)
+    embed_captions([f"a caption of {{i}}" for i in range(10)], WordVectors(), folder, shard_size=4)
     """
 ).format(tests=str(Path(__file__).parents[1]))
 
@@ -179,7 +179,7 @@ def test_killed_at_any_step_and_run_again_it_holds_the_same(tmp_path: Path) -> N
         return subprocess.run([sys.executable, "-c", BUILDER, str(folder), str(kill)], timeout=60).returncode
 
     captions = [f"a caption of {i}" for i in range(10)]
-    whole = embed_captions(captions, WordVectors(), tmp_path / "whole", shard=4)
+    whole = embed_captions(captions, WordVectors(), tmp_path / "whole", shard_size=4)
     # 1-3 the first manifest; then nine steps a shard: both files, both folders, the manifest
     for kill in (2, 7, 16, 25):
         folder = tmp_path / str(kill)
@@ -187,7 +187,7 @@ def test_killed_at_any_step_and_run_again_it_holds_the_same(tmp_path: Path) -> N
         with pytest.raises((EncoscopeError, MissingError), match=r"not all embedded|no caption store at"):
             CaptionStore.load(folder)
         vlm = WordVectors()
-        store = embed_captions(captions, vlm, folder, shard=4)
+        store = embed_captions(captions, vlm, folder, shard_size=4)
         assert vlm.embedded == 10 - 4 * max(0, (kill - 4) // 9)  # what was done is not done again
         assert store.digest == whole.digest and list(store) == captions
         assert np.array_equal(vectors(store), vectors(whole)) and files(folder) == files(tmp_path / "whole")
@@ -205,11 +205,11 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(EncoscopeError, match="the disk is full; what was stored before is safe"):
-        embed_captions(CAPTIONS, vlm, folder, shard=5)
+        embed_captions(CAPTIONS, vlm, folder, shard_size=5)
     monkeypatch.undo()
     assert not CaptionFolder.load(folder).complete
     before = vlm.embedded
-    assert list(embed_captions(CAPTIONS, vlm, folder, shard=5)) == CAPTIONS and vlm.embedded == before + 2
+    assert list(embed_captions(CAPTIONS, vlm, folder, shard_size=5)) == CAPTIONS and vlm.embedded == before + 2
 
 
 def test_missing_and_damaged_shards_are_told(tmp_path: Path) -> None:

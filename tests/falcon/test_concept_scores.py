@@ -62,7 +62,7 @@ def test_contrast_with_a_constant() -> None:
 @pytest.mark.parametrize("kind", ["words", "phrases"])
 def test_calibrated_contrast_is_the_literal_one(kind) -> None:
     scores, captions = sample(60, seed=1)
-    calibration = Calibration(compute_confidences(scores, captions, kind), sets=20, seed=3)
+    calibration = Calibration(compute_confidences(scores, captions, kind), sets=20, random_state=3)
     low = [3, 8, 21, 40, 41, 55]
     found = calibration.confidences.means(low)
     _, spurious = contrast_terms(found, found, calibration.thresholds(len(low), found))
@@ -75,7 +75,7 @@ def test_calibrated_contrast_is_the_literal_one(kind) -> None:
 def test_calibration_follows_from_the_seed_and_refuses_what_cannot_be_drawn() -> None:
     scores, captions = sample(30)
     each = compute_confidences(scores, captions)
-    first, again, other = (Calibration(each, sets=10, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (Calibration(each, sets=10, random_state=seed) for seed in (0, 0, 1))
     first.thresholds(4, each.terms)  # the order of calls does not matter
     assert first.thresholds(7, each.terms) == again.thresholds(7, each.terms) != other.thresholds(7, each.terms)
     assert first.thresholds(7, ["no such term"]) == {}

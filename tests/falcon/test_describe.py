@@ -21,12 +21,12 @@ from encoscope.units import parse_unit
 from oracles import falcon as oracle
 from support import described_network as world
 
-SETTINGS = {"deviations": 0.3, "beta": 0.03, "spurious": 0.1}
+SETTINGS = {"alpha_stds": 0.3, "beta": 0.03, "spurious_threshold": 0.1}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return world.write_photos(tmp_path_factory.mktemp("photos"), 150)
+    return world.write_images(tmp_path_factory.mktemp("photos"), 150)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,8 @@ def own_cache(shared, monkeypatch):
 def fitted(folder, store, shared):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENCOSCOPE_CACHE", str(shared))
-        falcon = Falcon(world.encoder(), world.Reader(), store, control=("permuted", "captions"), **SETTINGS)
+        models = {"vlm": world.Reader(), "captions": store}
+        falcon = Falcon(world.encoder(), control=("permuted", "captions"), **models, **SETTINGS)
         return falcon.fit(folder), falcon.describe("all")
 
 
@@ -73,15 +74,15 @@ def test_a_feature_that_never_fires_is_told(fitted):
     _, found = fitted
     dead = found[4]
     assert dead.method == "none" and dead.concepts == () and dead.heldout is None and dead.high == ()
-    assert dead.note == f"it never fires: one value on all {found[0].settings['images']['fit']} images"
+    assert dead.note == f"it never activates: it has the same value on all {found[0].settings['images']['fit']} images"
     assert found.summary["units"] == 6 and found.summary["labelled"] >= 4 / 6
     assert found.summary["constant"]["auc"] < found.summary["auc"]["mean"]
-    assert "never fires" in str(dead)
+    assert "never activates" in str(dead)
 
 
 def test_the_test_images_are_not_those_it_was_made_from(fitted):
     falcon, _ = fitted
-    space = falcon.space(parse_unit("features:0", falcon.encoder))
+    space = falcon.find_space(parse_unit("features:0", falcon.encoder))
     assert not set(space.fit.ids) & set(space.heldout.ids)
     assert len(space.fit.ids) + len(space.heldout.ids) == 150 and 15 < len(space.heldout.ids) < 45
 
@@ -90,7 +91,7 @@ def test_concepts_are_those_of_the_method_written_out(fitted, folder):
     """Images, crops, captions, word scores and contrast, image by image and word by word."""
     falcon, found = fitted
     encoder, reader = falcon.encoder, world.Reader()
-    space = falcon.space(parse_unit("features:0", encoder))
+    space = falcon.find_space(parse_unit("features:0", encoder))
     h, paths = space.fit.h, space.fit.paths
     order = sorted(range(len(paths)), key=lambda row: space.fit.ids[row])
     for feature in (0, 2):
@@ -139,7 +140,7 @@ def test_a_unit_alone_is_the_same_as_among_others(fitted, folder, store, tmp_pat
         probe=folder,
         captions=store,
         vlm=world.Reader(),
-        cache=tmp_path,
+        cache_dir=tmp_path,
         control=("permuted", "captions"),
         **SETTINGS,
     )
@@ -159,9 +160,9 @@ def test_nothing_is_embedded_twice_and_images_once(folder, store, tmp_path, monk
 
     monkeypatch.setattr(ImageEmbedder, "_load", counted)
     first, second = world.Reader(), world.Reader()
-    before = describe(world.encoder(), "all", probe=folder, captions=store, vlm=first, cache=tmp_path, **SETTINGS)
+    before = describe(world.encoder(), "all", probe=folder, captions=store, vlm=first, cache_dir=tmp_path, **SETTINGS)
     assert len(reads) == len(set(reads)) and first.images > 150
-    after = describe(world.encoder(), "all", probe=folder, captions=store, vlm=second, cache=tmp_path, **SETTINGS)
+    after = describe(world.encoder(), "all", probe=folder, captions=store, vlm=second, cache_dir=tmp_path, **SETTINGS)
     assert second.images == 0 and len(reads) == len(set(reads))
     assert [item.entry()["concepts"] for item in after] == [item.entry()["concepts"] for item in before]
 
@@ -196,20 +197,20 @@ def test_an_empty_set_is_said_and_the_strongest_stand_in(folder, store):
     arguments = {"probe": folder, "captions": store, "vlm": world.Reader()}
     found = describe(world.encoder(), "features:0", alpha=2.0, beta=0.03, **arguments)
     assert found.method == "falcon, top-k" and found.words[0] == "red" and found.images == 10
-    assert "no image passes alpha (2): its 10 strongest stand in" in found.note and not found.explained
-    none = describe(world.encoder(), "features:0", alpha=2.0, adaptive=0, fallback="none", **arguments)
+    assert "no image passes alpha (2): the 10 strongest are used instead" in found.note and not found.explained
+    none = describe(world.encoder(), "features:0", alpha=2.0, top_k_if_empty=0, fallback="none", **arguments)
     assert none.method == "none" and "no image passes alpha" in none.note
 
 
 def test_groups_are_found_and_described(fitted):
     falcon, _ = fitted
-    groups = falcon.groups(more_than=5)
+    groups = falcon.find_groups(more_than=5)
     assert groups and all(group.clarity is not None and len(group.images) > 5 for group in groups)
     for together in ({0, 5}, {2, 5}):  # red and blue squares turn the last feature on as well
         assert any(together <= set(group.members) for group in groups)
     best = falcon.describe(groups[0].unit)
     assert best.words[0] in world.NAMES
-    exact = falcon.groups(mode="exact", more_than=5, embed=False)
+    exact = falcon.find_groups(mode="exact", more_than=5, embed=False)
     assert all(group.clarity is None for group in exact)
 
 
@@ -229,10 +230,10 @@ def test_a_saved_description_is_whole(fitted, tmp_path):
         assert sheet.size[0] > 300
     table = parquet.read_table(folder / "descriptions.parquet").to_pydict()
     assert table["unit"][1] == "features:1" and table["concepts"][1][0] == "green"
-    assert table["auc"][4] is None and table["note"][4].startswith("it never fires")
+    assert table["auc"][4] is None and table["note"][4].startswith("it never activates")
     one = found[0].save(tmp_path / "one")
     assert sorted(path.name for path in one.iterdir()) == ["features-0", "result.json"]
-    sheet, silent = found[0].sheet(), replace(found[0], concepts=()).sheet()
+    sheet, silent = found[0].draw_sheet(), replace(found[0], concepts=()).draw_sheet()
     rows = np.flatnonzero((sheet != silent).any(axis=(1, 2)))
     assert 0 < len(rows) < 30 and rows.max() < 40  # the words are in the first line of the title
     assert found[0].plot().axes[0].get_images()[0].get_array().shape == sheet.shape
@@ -247,38 +248,39 @@ def test_boxes_come_back_to_the_original_pixels():
 def test_what_does_not_fit_is_refused(folder, store, tmp_path):
     encoder = world.encoder()
     common = {"captions": store, "vlm": world.Reader()}
-    with pytest.raises(EncoscopeError, match="were embedded with stub:colours"):
+    with pytest.raises(EncoscopeError, match="were embedded with stub:colors"):
         describe(encoder, "features:0", probe=folder, captions=store, vlm=world.Reader("beef" * 16))
     with pytest.raises(UsageError, match="this probe is of layer 'see', not 'features'"):
         describe(encoder, "features:0", probe=probe(encoder, folder, "see"), **common)
     few = tmp_path / "few"
-    world.write_photos(few, 6)
+    world.write_images(few, 6)
     with pytest.raises(EncoscopeError, match=r"made from at least 10 images, and the probe has 6"):
         describe(encoder, "features:0", probe=few, **common)
     with pytest.raises(UsageError, match="every image of the holdout is in the probe"):
         describe(encoder, "features:0", probe=folder, holdout=folder, **common)
     with pytest.raises(UsageError, match="control is permuted or captions, not 'labels'"):
         describe(encoder, "features:0", probe=folder, control="labels", **common)
-    with pytest.raises(MissingError, match="no captions at"):
+    with pytest.raises(MissingError, match="no caption store at"):
         describe(encoder, "features:0", probe=folder, captions=tmp_path / "nothing", vlm=world.Reader())
     values = Probe.from_arrays(np.random.default_rng(0).random((30, 6)).astype(np.float32))
     with pytest.raises(EncoscopeError, match="made without files"):
         describe(encoder, "features:0", probe=values, **common)
-    with pytest.raises(UsageError, match="no probing set yet"):
+    with pytest.raises(UsageError, match="call fit first"):
         Falcon(encoder).describe("all")
 
 
 def test_a_photo_that_changed_since_is_refused(tmp_path, store):
-    folder = world.write_photos(tmp_path / "photos", 40)
+    folder = world.write_images(tmp_path / "photos", 40)
     encoder = world.encoder()
     found = probe(encoder, folder)
     Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(found.paths[found.find_top(0, 1)[0]])
     with pytest.raises(EncoscopeError, match="has changed since it was probed"):
-        describe(encoder, "all", probe=found, captions=store, vlm=world.Reader(), cache=tmp_path / "cache", **SETTINGS)
+        cache = tmp_path / "cache"
+        describe(encoder, "all", probe=found, captions=store, vlm=world.Reader(), cache_dir=cache, **SETTINGS)
 
 
 def test_a_holdout_of_its_own_is_used_whole(folder, store, tmp_path):
-    other = world.write_photos(tmp_path / "other", 45, seed=7)
+    other = world.write_images(tmp_path / "other", 45, seed=7)
     found = describe(
         world.encoder(), "features:1", probe=folder, holdout=other, captions=store, vlm=world.Reader(), **SETTINGS
     )

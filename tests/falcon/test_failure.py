@@ -8,14 +8,14 @@ from sklearn.metrics import r2_score
 import encoscope
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.falcon import Concept, Description, explain_failure, fit_transfer
+from encoscope.falcon import Concept, Description, DescriptionOutcome, explain_failure, fit_transfer
 from encoscope.probing import Probe
 from support import described_network as world
 
 
 def test_contributions_add_up_to_the_logit(image_paths):
     encoder = encoscope.load("zoo:resnet-caltech101", device="cpu")
-    found = explain_failure(encoder, image_paths["chelsea"], label="okapi", top=encoder.width)
+    found = explain_failure(encoder, image_paths["chelsea"], label="okapi", n_features=encoder.width)
     logits = encoder.logits(image_paths["chelsea"])[0]
     assert found.predicted == encoder.classes[int(logits.argmax())] and found.actual == "okapi"
     assert sum(item.contribution for item in found.features) + found.bias == pytest.approx(found.logit, abs=1e-3)
@@ -31,12 +31,12 @@ def test_contributions_add_up_to_the_logit(image_paths):
 
 
 def test_a_prediction_that_cannot_be_told_is_refused(image_paths):
-    headless = Encoder(world.Colours().see, size=32)
+    headless = Encoder(world.ColorNetwork().see, size=32)
     with pytest.raises(UsageError, match="has no linear head"):
         explain_failure(headless, image_paths["china"])
     with pytest.raises(UsageError, match="there is no class 9"):
         explain_failure(world.encoder(), image_paths["china"], label=9)
-    assert explain_failure(world.encoder(), image_paths["china"], label=0, top=1).actual == "red"
+    assert explain_failure(world.encoder(), image_paths["china"], label=0, n_features=1).actual == "red"
 
 
 def probes(images: int = 400, noise: float = 0.1):
@@ -69,8 +69,11 @@ def test_the_map_is_scikit_learns_ridge_and_its_r2_that_of_images_left_out():
 def test_concepts_are_carried_by_their_share_in_the_map():
     source, target, _, _, _ = probes()
     found = fit_transfer(source, target)
-    words = {i: Description(f"features:{i}", (Concept(f"word{i}", 1.0),), (), (), "falcon", 5) for i in range(6)}
-    carried = found.carry(words, 1, top=6)
+    words = {
+        i: Description(f"features:{i}", (Concept(f"word{i}", 1.0),), (), (), DescriptionOutcome.EXPLAINED, 5)
+        for i in range(6)
+    }
+    carried = found.carry(words, 1, n_concepts=6)
     shares = np.maximum(found.weights[:, 1] * found.spread, 0)
     assert carried[0].word == f"word{int(shares.argmax())}"
     assert sum(concept.score for concept in carried) == pytest.approx(1)

@@ -17,7 +17,7 @@ from encoscope.falcon.captions.store import CaptionStore
 pytest.importorskip("faiss")
 
 
-def make(folder: Path, rows: int = 12_000, width: int = 16, seed: int = 0, mark: str = "0") -> CaptionStore:
+def make(folder: Path, rows: int = 12_000, width: int = 16, seed: int = 0, digest: str = "0") -> CaptionStore:
     """Two shards of vectors in clusters, as captions are."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -28,7 +28,7 @@ def make(folder: Path, rows: int = 12_000, width: int = 16, seed: int = 0, mark:
     for number, part in enumerate((values[: rows // 3], values[rows // 3 :])):
         np.save(folder / f"{number}.npy", part)
         shards.append({"embeddings": f"{number}.npy", "captions": "-", "column": "caption", "rows": len(part)})
-    manifest = {"width": width, "normalised": True, "vlm": {"source": "-", "digest": "-"}, "hash": mark}
+    manifest = {"width": width, "normalised": True, "vlm": {"source": "-", "digest": "-"}, "hash": digest}
     return CaptionStore(folder, {**manifest, "shards": shards})
 
 

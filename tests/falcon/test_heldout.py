@@ -36,14 +36,14 @@ def test_auc_is_scikit_learns():
 
 def test_the_interval_is_that_of_the_plain_bootstrap():
     scores, strong = sample()
-    found = compute_auc_interval(scores, strong, resamples=4000, seed=3)
+    found = compute_auc_interval(scores, strong, resamples=4000, random_state=3)
 
     def of_rows(rows):
         return compute_auc(scores[rows.astype(int)], strong[rows.astype(int)])
 
     plain = bootstrap(np.arange(300.0), of_rows, resamples=500)
     assert found.low == pytest.approx(plain.low, abs=0.02) and found.high == pytest.approx(plain.high, abs=0.02)
-    assert compute_auc_interval(scores, strong, seed=3) == compute_auc_interval(scores, strong, seed=3)
+    assert compute_auc_interval(scores, strong, random_state=3) == compute_auc_interval(scores, strong, random_state=3)
     with pytest.raises(UsageError, match="0 and 300"):
         compute_auc_interval(scores, np.zeros(300, dtype=bool))
 
@@ -83,7 +83,7 @@ def test_a_description_is_the_weighted_mean_of_its_words():
 
 def test_a_derangement_moves_everything():
     for count in (2, 3, 50):
-        found = draw_derangement(count, seed=count)
+        found = draw_derangement(count, random_state=count)
         assert sorted(found) == list(range(count)) and not (found == np.arange(count)).any()
     with pytest.raises(UsageError):
         draw_derangement(1)

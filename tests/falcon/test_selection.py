@@ -7,7 +7,8 @@ import pytest
 
 from encoscope.errors import UsageError
 from encoscope.falcon.boxing import find_largest_boxes
-from encoscope.falcon.groups import find_groups
+from encoscope.falcon.feature_groups import find_groups
+from encoscope.falcon.outcome import DescriptionOutcome
 from encoscope.falcon.selection import compute_thresholds, select_images
 from encoscope.falcon.settings import FalconSettings
 from encoscope.probing import Probe
@@ -31,8 +32,8 @@ def ids(count: int) -> list[str]:
     return [f"{i:04d}" for i in range(count)]
 
 
-SETTINGS = FalconSettings.of(deviations=2.0)
-TOGETHER = FalconSettings.of(deviations=0.8)  # low enough for several features of one image
+SETTINGS = FalconSettings.from_preset(alpha_stds=2.0)
+TOGETHER = FalconSettings.from_preset(alpha_stds=0.8)  # low enough for several features of one image
 
 
 def test_highs_and_lows_are_those_of_equation_2():
@@ -43,7 +44,7 @@ def test_highs_and_lows_are_those_of_equation_2():
     counts = set()
     for i, selection in enumerate(found):
         high = oracle.highs(h, i, limits.alpha)
-        assert sorted(selection.high) == high and not selection.adaptive
+        assert sorted(selection.high) == high and selection.outcome is DescriptionOutcome.EXPLAINED
         assert list(h[selection.high, i]) == sorted(h[high, i], reverse=True)
         assert list(selection.low) == oracle.lows(h, i, limits.alpha, limits.epsilon, 0.3, 10)
         counts.add(len(selection.low))
@@ -54,7 +55,7 @@ def test_the_order_of_the_images_does_not_matter_even_for_ties():
     h = np.repeat(representation(20), 3, axis=0)
     names = ids(len(h))
     order = np.random.default_rng(1).permutation(len(h))
-    settings = FalconSettings.of(deviations=2.0, most=4, lows=4)
+    settings = FalconSettings.from_preset(alpha_stds=2.0, max_images=4, n_counterfactuals=4)
     limits = compute_thresholds(h, settings)
     before = select_images(h, [feature(2)], settings, limits, names)[0]
     after = select_images(h[order], [feature(2)], settings, limits, [names[i] for i in order])[0]
@@ -70,11 +71,18 @@ def test_an_empty_set_is_replaced_by_the_strongest_and_a_dead_feature_is_told():
     h[:, 5] = np.linspace(0.1, 0.2, len(h))
     limits = compute_thresholds(h, FalconSettings())
     dead, rare, weak = select_images(h, [feature(3), feature(4), feature(5)], FalconSettings(), limits, ids(len(h)))
-    assert not dead.fires and len(dead.high) == 0 and len(dead.low) == 0
-    assert rare.adaptive and sorted(rare.high) == [0, 1, 2, 3, 4]  # not the images where it is off
-    assert weak.adaptive and list(weak.high) == list(range(79, 69, -1))
-    (strict,) = select_images(h, [feature(5)], FalconSettings.of(adaptive=0), limits, ids(len(h)))
-    assert strict.fires and not strict.adaptive and len(strict.high) == 0
+    assert dead.outcome is DescriptionOutcome.NEVER_ACTIVATES and len(dead.high) == 0 and len(dead.low) == 0
+    # not the images where it is off
+    assert rare.outcome is DescriptionOutcome.TOP_K and sorted(rare.high) == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]  # not the images where it is off
+    assert weak.outcome is DescriptionOutcome.TOP_K and list(weak.high) == list(range(79, 69, -1))
+    (strict,) = select_images(h, [feature(5)], FalconSettings.from_preset(top_k_if_empty=0), limits, ids(len(h)))
+    assert strict.outcome is DescriptionOutcome.TOO_FEW_IMAGES and len(strict.high) == 0
 
 
 def test_a_set_of_too_few_images_counts_as_empty():
@@ -82,10 +90,12 @@ def test_a_set_of_too_few_images_counts_as_empty():
     limits = compute_thresholds(h, SETTINGS)
     sizes = [int((h[:, i] > limits.alpha).sum()) for i in range(h.shape[1])]
     needed = sorted(sizes)[6]
-    strict = FalconSettings.of(deviations=2.0, least=needed)
+    strict = FalconSettings.from_preset(alpha_stds=2.0, min_images=needed)
     found = select_images(h, [feature(i) for i in range(h.shape[1])], strict, limits, ids(len(h)))
-    assert [selection.adaptive for selection in found] == [size < needed for size in sizes]
-    assert FalconSettings.of("authors").least == 11 and FalconSettings.of("paper").least == 1
+    assert [selection.outcome is DescriptionOutcome.TOP_K for selection in found] == [size < needed for size in sizes]
+    assert (
+        FalconSettings.from_preset("authors").min_images == 11 and FalconSettings.from_preset("paper").min_images == 1
+    )
 
 
 def test_a_group_needs_all_its_members_and_exact_no_other():
@@ -95,7 +105,7 @@ def test_a_group_needs_all_its_members_and_exact_no_other():
     (both,) = select_images(h, [feature(1, 4)], TOGETHER, limits, ids(len(h)))
     assert sorted(both.high) == np.flatnonzero(above[:, 1] & above[:, 4]).tolist() != []
     assert (h[both.low][:, [1, 4]] < limits.epsilon).all()
-    exact = FalconSettings.of(mode="exact", deviations=0.8)
+    exact = FalconSettings.from_preset(mode="exact", alpha_stds=0.8)
     (single,) = select_images(h, [feature(1)], exact, limits, ids(len(h)))
     assert sorted(single.high) == np.flatnonzero(above[:, 1] & (above.sum(1) == 1)).tolist()
     np.testing.assert_allclose(feature(1, 4).activation(h), h[:, 1] + h[:, 4])
@@ -142,14 +152,15 @@ def test_threshold_groups_are_all_sets_that_enough_images_share(closed):
 
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match=r"no setting 'alfa' \(nearest: alpha"):
-        FalconSettings.of(alfa=1)
-    with pytest.raises(UsageError, match="preset is paper or authors"):
-        FalconSettings.of("mine")
-    with pytest.raises(UsageError, match="score is cosine or softmax, not 'dot'"):
-        FalconSettings.of(score="dot")
-    with pytest.raises(UsageError, match="mask lies in"):
-        FalconSettings.of(mask=1.5)
-    assert FalconSettings.of("authors").spurious == 0.1 and FalconSettings.of("authors").mode == "exact"
+        FalconSettings.from_preset(alfa=1)
+    with pytest.raises(UsageError, match="preset is one of default, paper, authors"):
+        FalconSettings.from_preset("mine")
+    with pytest.raises(UsageError, match="score is one of cosine, softmax, not 'dot'"):
+        FalconSettings.from_preset(score="dot")
+    with pytest.raises(UsageError, match="mask_threshold lies in"):
+        FalconSettings.from_preset(mask_threshold=1.5)
+    authors = FalconSettings.from_preset("authors")
+    assert authors.spurious_threshold == 0.1 and authors.mode == "exact"
 
 
 @pytest.mark.parametrize("density", [0.02, 0.1, 0.3, 0.6, 0.95])

@@ -23,7 +23,7 @@ NAMES = [name for name in EXPERIMENTS if name.startswith("falcon-") and name != 
 
 def other() -> Encoder:
     """A network whose features are the first one's, turned round and mixed a little; it takes squares wrongly."""
-    module = world.Colours()
+    module = world.ColorNetwork()
     with torch.no_grad():
         module.see.weight.copy_(module.see.weight.flip(0) + 0.1 * module.see.weight)
         module.head.weight.copy_(torch.eye(3, 6))  # red reads the purple one
@@ -39,8 +39,8 @@ def squares(tmp_path, monkeypatch):
     monkeypatch.setattr(coverage, "untrained_copy", lambda encoder, random_state: other())
     monkeypatch.setattr(harness.vlm, "load", lambda *_, **__: world.Reader())
     embed_captions(world.CAPTIONS, world.Reader(), tmp_path / "store")
-    world.write_photos(tmp_path / "made", 60)
-    world.write_photos(tmp_path / "test", 45, seed=5)
+    world.write_images(tmp_path / "made", 60)
+    world.write_images(tmp_path / "test", 45, seed=5)
     return tmp_path
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest
-from encoscope.falcon import Concept, Description
+from encoscope.falcon import Concept, Description, DescriptionOutcome
 from encoscope.falcon.captions.build import embed_captions
 from encoscope.images import list_images
 from encoscope.reproduce.falcon import zoo
@@ -21,7 +21,7 @@ from support import described_network as world
 
 def said(*words: str, phrases: tuple[str, ...] = ()) -> Description:
     concepts, of_phrases = (tuple(Concept(word, 1.0) for word in part) for part in (words, phrases))
-    return Description("class:0", concepts, of_phrases, (), "falcon", 5)
+    return Description("class:0", concepts, of_phrases, (), DescriptionOutcome.EXPLAINED, 5)
 
 
 def table(*folders: str):
@@ -78,8 +78,8 @@ def test_the_whole_evaluation_on_a_small_world(tmp_path, monkeypatch):
         encoder=world.encoder(),
         vlm=world.Reader(),
         captions=embed_captions(world.CAPTIONS, world.Reader(), tmp_path / "store"),
-        fit_images=list_images(world.write_photos(tmp_path / "made", 60)),
-        heldout_images=list_images(world.write_photos(tmp_path / "test", 45, seed=5)),
+        fit_images=list_images(world.write_images(tmp_path / "made", 60)),
+        heldout_images=list_images(world.write_images(tmp_path / "test", 45, seed=5)),
     )
     report = zoo.evaluate(experiment, more_than=3)
     assert [row["preset"] for row in report.rows] == list(zoo.PRESETS) and report.rows[0]["name in top 3"] == 0

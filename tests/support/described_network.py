@@ -1,4 +1,4 @@
-"""A world so small that every answer is known: coloured squares, an encoder of colours, a model that reads colours."""
+"""A world so small that every answer is known: colored squares, an encoder of colors, a model that reads colors."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import nn
 from encoscope import Encoder
 from encoscope.images import Preprocess, read_image
 
-COLOURS = {"red": (230, 30, 30), "green": (30, 230, 30), "blue": (30, 30, 230)}
-CAPTIONS = [f"a {colour} {thing}" for colour in (*COLOURS, "grey") for thing in ("square", "thing", "patch")]
-NAMES = tuple(COLOURS)
+COLORS = {"red": (230, 30, 30), "green": (30, 230, 30), "blue": (30, 30, 230)}
+CAPTIONS = [f"a {color} {thing}" for color in (*COLORS, "grey") for thing in ("square", "thing", "patch")]
+NAMES = tuple(COLORS)
 
 
-def write_photos(folder, count=90, seed=0):
-    """Grey noise with a coloured square somewhere; a folder a colour, so labels are colours."""
+def write_images(folder, count=90, seed=0):
+    """Grey noise with a colored square somewhere; a folder a color, so labels are colors."""
     rng = np.random.default_rng(seed)
     for number in range(count):
-        colour = NAMES[number % 3]
+        color = NAMES[number % 3]
         pixels = rng.integers(90, 130, size=(40, 48, 3), dtype=np.uint8)
         y, x = rng.integers(0, 24), rng.integers(0, 32)
-        pixels[y : y + 14, x : x + 14] = COLOURS[colour]
-        (folder / colour).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(folder / colour / f"{number:03d}.png")
+        pixels[y : y + 14, x : x + 14] = COLORS[color]
+        (folder / color).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / color / f"{number:03d}.png")
     return folder
 
 
-class Colours(nn.Module):
+class ColorNetwork(nn.Module):
     """Features: how red, green and blue a photo is, how bright, one that is never on, and red and blue together."""
 
     def __init__(self, classes: int = 3) -> None:
@@ -49,13 +49,13 @@ class Colours(nn.Module):
 
 
 def encoder() -> Encoder:
-    return Encoder(Colours(), size=32, mean=(0.0,) * 3, std=(1.0,) * 3, classes=NAMES, source="python:colours")
+    return Encoder(ColorNetwork(), size=32, mean=(0.0,) * 3, std=(1.0,) * 3, classes=NAMES, source="python:colors")
 
 
 class Reader:
-    """An image-text model that sees the mean colour and knows the colours' names."""
+    """An image-text model that sees the mean color and knows the colors' names."""
 
-    source = "stub:colours"
+    source = "stub:colors"
     width = 4
     preprocess = Preprocess(size=(16, 16))
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, names
+from encoscope.cli.flags import Common, MethodFlags, method_flags, names
 from encoscope.errors import UsageError
+from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings
 
 if TYPE_CHECKING:
     from encoscope.encoder import Encoder
     from encoscope.falcon import Description, Falcon
 
-_words = Group("Words", sort_key=2)
+words_group = Group("Words", sort_key=2)
 _checks = Group("Checks", sort_key=3)
 
+if TYPE_CHECKING:
+    FalconFlags = MethodFlags
+else:
+    FalconFlags = method_flags(FalconSettings, words_group)
 
-@Parameter(name="*", group=_words)
+
+@Parameter(name="*", group=words_group)
 @dataclass(frozen=True)
-class WordsFlags:
+class CaptionFlags:
     """Where words come from; what every verb that describes units takes."""
 
     captions: Annotated[
@@ -31,20 +37,32 @@ class WordsFlags:
     vlm: Annotated[
         str | None, Parameter(help="Image-text model, such as zoo:clip-caltech101. Default: the captions' own.")
     ] = None
-    preset: Annotated[Literal["paper", "authors"], Parameter(help="Where the paper and its authors' code differ.")] = (
-        "paper"
-    )
 
-    def falcon(self, encoder: Encoder, probe: str, common: Common, **settings: Any) -> Falcon:
-        """A Falcon fitted on the probing set that these flags name."""
+    def fit_falcon(
+        self, model: Encoder | str, probe: str, common: Common, settings: MethodFlags | None, **options: Any
+    ) -> Falcon:
+        """Fit FALCON on the encoder, captions and probing set that flags name.
+
+        Args:
+            model: The encoder, or its model string.
+            probe: The probing set.
+            common: The flags of every verb.
+            settings: The flags of FALCON's settings.
+            **options: Other arguments of ``Falcon``.
+
+        Returns:
+            The fitted estimator.
+        """
         from encoscope import vlm
-        from encoscope.falcon import Falcon
-        from encoscope.falcon.captions.store import CaptionStore
+        from encoscope.falcon import CaptionStore, Falcon
 
+        changes = {} if settings is None else settings.changes()
+        FalconSettings.from_preset(**changes)  # wrong values fail before the network is loaded
+        encoder = common.load(model) if isinstance(model, str) else model
         store = None if self.captions is None else CaptionStore.load(self.captions)
         name = self.vlm or ("zoo:clip-caltech101" if store is None else store.vlm_source)
-        model = vlm.load(name, device=common.device, random_state=common.seed)
-        falcon = Falcon(encoder, model, store, preset=self.preset, seed=common.seed, **settings)
+        image_text_model = vlm.load(name, device=common.device, random_state=common.seed)
+        falcon = Falcon(encoder, vlm=image_text_model, captions=store, random_state=common.seed, **changes, **options)
         return falcon.fit(probe)
 
 
@@ -57,104 +75,83 @@ def describe(
     probe: Annotated[
         str, Parameter(help="Images to look at: caltech101:ROOT#train, a folder, or a folder of a probe.")
     ],
-    score: Annotated[
-        Literal["cosine", "softmax"] | None, Parameter(group=_words, help="Of captions. Default: the preset's.")
-    ] = None,
-    rank: Annotated[
-        Literal["score", "specific"],
-        Parameter(group=_words, help="Order of words: their scores; or first those that the whole probe has less of."),
-    ] = "score",
-    mask: Annotated[
-        float,
-        Parameter(group=_words, help="Part of a GradCAM's range that is cropped to; less leaves more around it."),
-    ] = 0.6,
-    top: Annotated[int, Parameter(group=_words, help="Words, phrases and images kept.")] = 8,
-    contrast: Annotated[
-        bool, Parameter(group=_words, negative="--no-contrast", help="Drop words that counterfactuals share.")
-    ] = True,
-    fallback: Annotated[
-        Literal["dissect", "none"], Parameter(group=_words, help="What labels units FALCON finds no word for.")
-    ] = "dissect",
+    settings: FalconFlags | None = None,
     control: Annotated[
         str | None, Parameter(group=_checks, help='Show beside the AUC: "permuted", "captions", or both with a comma.')
     ] = None,
     holdout: Annotated[
         str, Parameter(group=_checks, help="Images kept to test descriptions: a share, or another dataset.")
-    ] = "0.2",
+    ] = str(HOLDOUT),
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("descriptions"),
-    words: WordsFlags | None = None,
+    captions: CaptionFlags | None = None,
     common: Common | None = None,
 ) -> int:
     """Say in words what units of an encoder stand for (FALCON).
 
-    The images that activate a unit most are cropped to what it sees and matched with captions; words that similar
-    images share without activating it are dropped. Each description is tested on images it was not made from. Into the
-    output folder go result.json, and for each unit its crops and a contact sheet; for several units also the table
-    descriptions.parquet. Images that cannot be read are reported and left out.
+    The images that activate a unit most are cropped to the part it responds to and matched with captions; words that
+    similar images share without activating it are dropped. Each description is tested on images it was not made from.
+    Into the output folder go result.json, and for each unit its crops and a contact sheet; for several units also the
+    table descriptions.parquet. Images that cannot be read are reported and left out.
     """
     if not units:
         raise UsageError('name at least one unit, such as features:31, or "all"')
-    common, words = common or Common(), words or WordsFlags()
+    common, captions = common or Common(), captions or CaptionFlags()
     controls = names(control) or []
     for name in controls:
-        if name not in ("permuted", "captions"):
-            raise UsageError(f"--control takes permuted, captions, or both with a comma, not {name!r}")
-    if top < 1:
-        raise UsageError(f"--top takes a number from 1 on, not {top}")
+        if name not in CONTROLS:
+            raise UsageError(f"--control takes {', '.join(CONTROLS)}, or both with a comma, not {name!r}")
+
+    falcon = captions.fit_falcon(
+        model, probe, common, settings, control=controls, holdout=parse_share_or_dataset(holdout)
+    )
 
     from encoscope import results
     from encoscope.falcon import Descriptions
-    from encoscope.falcon.writing import write
 
-    encoder = common.load(model)
-    falcon = words.falcon(
-        encoder,
-        probe,
-        common,
-        score=score,
-        rank=rank,
-        mask=mask,
-        top=top,
-        contrast=contrast,
-        fallback=fallback,
-        control=controls,
-        holdout=share_or_dataset(holdout),
-    )
-    given: Any = units[0] if len(units) == 1 else list(units)
-    found = falcon.describe(given)
-    several = isinstance(found, Descriptions)
-    skipped = list(dict.fromkeys(item for space in falcon.spaces_.values() for item in space.skipped))
-    for item in skipped:
+    described = falcon.describe(units[0]) if len(units) == 1 else falcon.describe(list(units))
+    for item in falcon.skipped_:
         note(f"skipped: {item.reason}")
-    described: list[Description] = list(found) if several else [found]
-    summary = found.summary if several else None
-    write(described, out, summary=summary, skipped=skipped)
+    described.save(out)
     document = out / "result.json"
     if common.json:
         say(results.dumps(results.read(document, "description")))
+    elif isinstance(described, Descriptions):
+        for description in described:
+            say(write_line(description))
+        say(f"{described.summary['coverage']:.0%} of {described.summary['units']} units explained: {document}")
     else:
-        for item in described:
-            say(line(item))
-        if summary is not None:
-            say(f"{summary['coverage']:.0%} of {summary['units']} units explained: {document}")
-        else:
-            say(f"{document}")
-    return 1 if skipped else 0
+        say(write_line(described))
+        say(f"{document}")
+    return 1 if falcon.skipped_ else 0
 
 
-def line(item: Description) -> str:
-    """A description in one line."""
-    words = ", ".join(f"{concept.word} {concept.score:.2f}" for concept in item.concepts) or item.note
-    method = "" if item.method in ("falcon", "none") else f" ({item.method})"
-    tested = "" if item.heldout is None else f"; AUC {item.heldout.auc}"
-    controls = (
-        "" if item.heldout is None else "".join(f", {name} {c.value:.3f}" for name, c in item.heldout.controls.items())
-    )
-    return f"{item.unit}{method}: {words}{tested}{controls}"
+def write_line(description: Description) -> str:
+    """Write a description in one line.
+
+    Args:
+        description: The description.
+
+    Returns:
+        Its unit, words with scores (or the note), and test.
+    """
+    words = ", ".join(f"{concept.word} {concept.score:.2f}" for concept in description.concepts) or description.note
+    method = "" if description.method in ("falcon", "none") else f" ({description.method})"
+    line = f"{description.unit}{method}: {words}"
+    if description.heldout is None:
+        return line
+    controls = "".join(f", {name} {control.value:.3f}" for name, control in description.heldout.controls.items())
+    return f"{line}; AUC {description.heldout.auc}{controls}"
 
 
-def share_or_dataset(text: str) -> float | str:
-    """``.2`` as a share of the images, anything else as a dataset."""
+def parse_share_or_dataset(text: str) -> float | str:
+    """Read what ``--holdout`` takes.
+
+    Args:
+        text: Such as ".2" or "caltech101:ROOT#test".
+
+    Returns:
+        A number as the share of the images, anything else as a dataset.
+    """
     try:
         return float(text)
     except ValueError:

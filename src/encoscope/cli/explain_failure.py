@@ -1,4 +1,4 @@
-"""``encoscope explain-failure``: which features drove a prediction, in words."""
+"""``encoscope explain-failure``: which features contributed most to a prediction, in words."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from encoscope.cli.console import say
-from encoscope.cli.describe import WordsFlags
+from encoscope.cli.describe import CaptionFlags, FalconFlags
 from encoscope.cli.flags import Common
 from encoscope.errors import UsageError
 
 
 def explain_failure(
-    image: Annotated[Path, Parameter(help="The image that was taken for something.")],
+    image: Annotated[Path, Parameter(help="The image that was misclassified.")],
     /,
     *,
     model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101"; it needs a linear head.')],
@@ -23,39 +23,35 @@ def explain_failure(
         Parameter(help="Images to look at: caltech101:ROOT#train, a folder, or a folder of a probe."),
     ],
     label: Annotated[str | None, Parameter(help="What the image shows: a class's name or number.")] = None,
-    top: Annotated[int, Parameter(help="How many features.")] = 5,
-    words: WordsFlags | None = None,
+    n_features: Annotated[int, Parameter(name="--features", help="How many features.")] = 5,
+    settings: FalconFlags | None = None,
+    captions: CaptionFlags | None = None,
     common: Common | None = None,
 ) -> int:
-    """Say which features of an image drove its prediction, and what they stand for.
+    """Say which features of an image contributed most to its prediction, and what they stand for.
 
-    A feature's part is its value times its weight in the predicted class's logit. With --label also those features
-    that speak most for the right class against the predicted one.
+    A feature's contribution is its value times its weight in the predicted class's logit. With --label also those
+    features that support the right class most against the predicted one.
     """
-    if top < 1:
-        raise UsageError(f"--top takes a number from 1 on, not {top}")
-    common, words = common or Common(), words or WordsFlags()
+    if n_features < 1:
+        raise UsageError(f"--features takes a number from 1 on, not {n_features}")
+    common, captions = common or Common(), captions or CaptionFlags()
 
     from encoscope import results
-    from encoscope.falcon.failure import build_failure_document, describe_contributions
-    from encoscope.falcon.failure import explain_failure as explain
+    from encoscope.falcon.failure import describe_contributions, find_contributions
 
     encoder = common.load(model)
-    found = explain(encoder, image, label=label, top=top)  # what is wrong with the image is said before any probing
-    falcon = words.falcon(encoder, probe, common)
-    found = describe_contributions(found, falcon)
+    # what is wrong with the image is said before anything is probed
+    explanation = find_contributions(encoder, image, label=label, n_features=n_features)
+    explanation = describe_contributions(explanation, captions.fit_falcon(encoder, probe, common, settings))
     if common.json:
-        say(
-            results.dumps(
-                build_failure_document(found, encoder, falcon.settings_.as_dict() | {"top_features": top}, common.seed)
-            )
-        )
+        say(results.dumps(explanation.to_dict()))
         return 0
-    told = "" if found.actual is None else f", it is {found.actual}"
-    say(f"{image}: taken for {found.predicted} ({found.probability:.0%}){told}")
-    for title, items in (("for it", found.features), (f"for {found.actual}", found.against)):
+    actual = "" if explanation.actual is None else f", it is {explanation.actual}"
+    say(f"{image}: taken for {explanation.predicted} ({explanation.probability:.0%}){actual}")
+    for title, items in (("for it", explanation.features), (f"for {explanation.actual}", explanation.against)):
         for item in items:
-            concepts = "" if item.description is None else ", ".join(item.description.words)
-            said = concepts or (item.description.note if item.description is not None else "")
-            say(f"  {title}: features:{item.feature} {item.contribution:+.2f}: {said}")
+            description = item.description
+            words = "" if description is None else ", ".join(description.words) or description.note
+            say(f"  {title}: {item.unit} {item.contribution:+.2f}: {words}")
     return 0

@@ -72,13 +72,16 @@ class MethodFlags:
         }
 
 
-def method_flags(settings: type[Settings], group: Group, *, without: Container[str] = ()) -> Any:
+def method_flags(
+    settings: type[Settings], group: Group, *, without: Container[str] = (), name: str | None = None
+) -> Any:
     """Make the flags of a method's settings: names, help and defaults come from the settings' fields.
 
     Args:
         settings: The settings class.
         group: The group of the help that they stand in.
         without: Settings that get no flag here.
+        name: The name of the class; by default that of the settings. Two classes need two names.
 
     Returns:
         A dataclass for a command's parameter ``settings: ... | None = None``. Its ``changes()`` gives what was set.
@@ -88,7 +91,7 @@ def method_flags(settings: type[Settings], group: Group, *, without: Container[s
         for name, info in settings.infos().items()
         if info.on_command_line and name not in without
     ]
-    kind = make_dataclass(f"{settings.__name__}Flags", fields, bases=(MethodFlags,), frozen=True)
+    kind = make_dataclass(name or f"{settings.__name__}Flags", fields, bases=(MethodFlags,), frozen=True)
     kind.SETTINGS = settings
     kind.__module__ = __name__  # cyclopts looks no further into classes of Python's own modules
     return Parameter(name="*", group=group)(kind)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from encoscope.cli.console import note, say
-from encoscope.cli.describe import WordsFlags
-from encoscope.cli.flags import Common
+from encoscope.cli.describe import CaptionFlags, words_group
+from encoscope.cli.flags import Common, MethodFlags, method_flags
 from encoscope.errors import UsageError
+from encoscope.falcon.settings import FalconSettings
+
+_SETTINGS = ("preset", "mode", "alpha_stds", "alpha", "mask_threshold", "clarity_threshold")
+
+if TYPE_CHECKING:
+    GroupFlags = MethodFlags
+else:
+    GroupFlags = method_flags(
+        FalconSettings,
+        words_group,
+        without=[name for name in FalconSettings.infos() if name not in _SETTINGS],
+        name="GroupFlags",
+    )
 
 
 def groups(
@@ -21,13 +34,10 @@ def groups(
     layer: Annotated[
         str, Parameter(help='"features" (the pooled ones), "class", or a name from "encoscope layers".')
     ] = ("features"),
-    mode: Annotated[
-        Literal["threshold", "exact"] | None,
-        Parameter(help="Images where all members pass alpha, or those with exactly this set. Default: the preset's."),
-    ] = None,
     more_than: Annotated[int, Parameter(help="A group is shared by more images than this.")] = 10,
     largest: Annotated[int, Parameter(help="Members of a group at most (threshold mode).")] = 4,
-    words: WordsFlags | None = None,
+    settings: GroupFlags | None = None,
+    captions: CaptionFlags | None = None,
     common: Common | None = None,
 ) -> int:
     """Find the groups of features that many images highly activate together, and which of them are interpretable.
@@ -37,30 +47,28 @@ def groups(
     """
     if more_than < 0 or largest < 2:
         raise UsageError(f"--more-than is at least 0 and --largest at least 2, not {more_than} and {largest}")
-    common, words = common or Common(), words or WordsFlags()
+    common, captions = common or Common(), captions or CaptionFlags()
 
     from encoscope import results
 
-    encoder = common.load(model)
-    falcon = words.falcon(encoder, probe, common, holdout=0)
-    found = falcon.groups(layer, mode, more_than=more_than, largest=largest)
-    skipped = list(dict.fromkeys(item for space in falcon.spaces_.values() for item in space.skipped))
+    falcon = captions.fit_falcon(model, probe, common, settings, holdout=0)
+    groups = falcon.find_groups(layer, more_than=more_than, largest=largest)
+    encoder, skipped = falcon.encoder_, falcon.skipped_
     for item in skipped:
         note(f"skipped: {item.reason}")
     if common.json:
         document = results.envelope(
             "groups",
-            [group.as_dict() for group in found],
+            [group.as_dict() for group in groups],
             model={"source": encoder.source, "digest": encoder.digest, "layers": [layer]},
-            settings=falcon.settings_.as_dict()
-            | {"mode": mode or falcon.settings_.mode, "more_than": more_than, "largest": largest},
+            settings=falcon.settings_.as_dict() | {"more_than": more_than, "largest": largest},
             seed=common.seed,
             skipped=skipped,
         )
         say(results.dumps(document))
         return 1 if skipped else 0
-    for group in found:
-        told = "" if group.clarity is None else f", clarity {group.clarity:.2f}"
-        say(f"{group.unit}: {len(group.images)} images{told}{', interpretable' if group.interpretable else ''}")
-    say(f"{len(found)} groups, {sum(group.interpretable for group in found)} interpretable")
+    for group in groups:
+        clarity = "" if group.clarity is None else f", clarity {group.clarity:.2f}"
+        say(f"{group.unit}: {len(group.images)} images{clarity}{', interpretable' if group.interpretable else ''}")
+    say(f"{len(groups)} groups, {sum(group.interpretable for group in groups)} interpretable")
     return 1 if skipped else 0

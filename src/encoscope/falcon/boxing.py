@@ -1,6 +1,6 @@
 """The largest box of a mask by "downright boxing", for many masks at once.
 
-Boxes of islands of true pixels are found by carrying the islands' starts down and to the right.
+The boxes of connected pixels are found by passing the first column and row of each component down and to the right.
 """
 
 from __future__ import annotations
@@ -10,11 +10,26 @@ from jaxtyping import Bool, Int
 
 
 def find_largest_boxes(masks: Bool[np.ndarray, "masks height width"]) -> Int[np.ndarray, "masks 4"]:
-    """[x0, y0, x1, y1] (inclusive extremes) of each mask's largest box; -1 for a mask without a true pixel.
+    """Find the largest box of each mask.
 
-    A pixel is active when it is true, or when both its left and its upper neighbour are active. Each active pixel
+    A pixel is active when it is true, or when both its left and its upper neighbor are active. Each active pixel
     carries the smallest column and row of those that it was reached from, from the left or from above. A box ends where
-    neither the right nor the lower neighbour is active. Of equally large ones the one that ends first wins, row by row.
+    neither the right nor the lower neighbor is active. Of equally large ones the one that ends first is taken, row by
+    row.
+
+    Args:
+        masks: True where a pixel counts.
+
+    Returns:
+        ``[x0, y0, x1, y1]`` of each mask, inclusive extremes; -1 for a mask without a true pixel.
+
+    Example:
+        >>> mask = np.zeros((1, 4, 5), dtype=bool)
+        >>> mask[0, 1:3, 2:5] = True
+        >>> find_largest_boxes(mask).tolist()
+        [[2, 1, 4, 2]]
+
+    Source: FALCON, section 3.2, and "downright boxing" of the authors' code.
     """
     count, height, width = masks.shape
     far = max(height, width) + 1  # "not active"
@@ -41,7 +56,7 @@ def find_largest_boxes(masks: Bool[np.ndarray, "masks height width"]) -> Int[np.
 
 
 def _active(row: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """row | (left neighbour active & above), along whole rows: true since the last gap above was a true pixel."""
+    """row | (left neighbor active & above), along whole rows: true since the last gap above was a true pixel."""
     columns = np.arange(row.shape[1])
     last_true = np.maximum.accumulate(np.where(row, columns, -1), axis=1)
     last_gap = np.maximum.accumulate(np.where(above, -1, columns), axis=1)
@@ -58,7 +73,7 @@ def _carried(values: np.ndarray, active: np.ndarray, far: int) -> np.ndarray:
 def _ends(
     active: np.ndarray, below: np.ndarray, x: np.ndarray, top: np.ndarray, y: int, best: np.ndarray, area: np.ndarray
 ) -> None:
-    """Enter the boxes that end in row ``y`` where they are larger than what was found before."""
+    """Take the boxes that end in row ``y`` and are larger than the largest so far."""
     right = np.zeros_like(active)
     right[:, :-1] = active[:, 1:]
     corners = active & ~right & ~below

@@ -1,7 +1,7 @@
 """Concepts from the captions of images: the word score (equation 1), and the contrast that removes what is common.
 
-Scores of many images are kept as one sparse matrix, images by terms: the score of a term over any set of images is the
-mean of its column over those rows, so sets are cheap and there may be thousands of them.
+The confidences of many images are one sparse matrix, images by terms. The score of a term over any set of images is the
+mean of its column over their rows, which is quick to compute for thousands of sets.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from scipy import sparse
 from encoscope.errors import UsageError
 from encoscope.falcon.words import extract_terms
 
-Kind: TypeAlias = Literal["words", "phrases"]
-
-_RARE = 1e-3  # what a term that the probe does not hold counts as scoring there
-_MARGIN = 1e-9  # sums in another order differ in their last digits
+TermKind: TypeAlias = Literal["words", "phrases"]
 
 SPURIOUS_THRESHOLD = 0.1
 """The authors' threshold for softmax scores: a term that scores more over lowly activating images is spurious."""
 
+_MIN_USUAL = 1e-3  # the score over the probe of a term that the probe does not hold
+_MARGIN = 1e-9  # sums in another order differ in their last digits
+
 
 @dataclass(frozen=True, eq=False)
 class Confidences:
-    """How surely each image shows each term: the highest score of its captions that hold the term, 0 without any.
+    """The confidence of each image in each term: the highest score of its captions that hold the term, 0 without any.
 
-    values: sparse. terms: a name for each column.
+    Attributes:
+        values: ``[images, terms]``, sparse.
+        terms: A name for each column.
     """
 
     values: sparse.csr_array
@@ -40,16 +42,23 @@ class Confidences:
 
     @property
     def images(self) -> int:
-        """Number of rows."""
+        """The number of rows."""
         return _shape(self.values)[0]
 
     @cached_property
     def columns(self) -> dict[str, int]:
-        """Where each term is."""
+        """The column of each term."""
         return {term: column for column, term in enumerate(self.terms)}
 
     def means(self, images: Sequence[int] | np.ndarray | None = None) -> dict[str, float]:
-        """Equation 1 over all images, or over those: the score of each term that one of them holds, best first."""
+        """Compute equation 1: the score of each term over some images.
+
+        Args:
+            images: Their rows; None takes all.
+
+        Returns:
+            The score of each term that any of them holds, best first.
+        """
         rows = self.values if images is None else self.values[np.asarray(images, dtype=np.int64)]
         count = _shape(rows)[0]
         if not count:
@@ -60,17 +69,26 @@ class Confidences:
 
 
 def compute_confidences(
-    scores: Float[np.ndarray, "images captions"], captions: Sequence[Sequence[str]], kind: Kind = "words"
+    scores: Float[np.ndarray, "images captions"], captions: Sequence[Sequence[str]], kind: TermKind = "words"
 ) -> Confidences:
-    """Each image's confidence in each term of its captions.
+    """Compute each image's confidence in each term of its captions.
 
-    scores: of each image's top captions, cosine or softmax. captions: their texts, in the same order.
+    Args:
+        scores: The scores of each image's best captions, cosine or softmax.
+        captions: Their texts, in the same order.
+        kind: "words" or "phrases".
+
+    Returns:
+        The confidences.
+
+    Raises:
+        UsageError: For another number of captions than of scores.
     """
     if len(captions) != len(scores) or any(len(texts) != scores.shape[1] for texts in captions):
         raise UsageError(f"{scores.shape} scores need as many captions: a list of {scores.shape[1]} for each image")
     columns: dict[str, int] = {}
     rows: list[int] = []
-    places: list[int] = []
+    indices: list[int] = []
     values: list[float] = []
     for image, (confidence, texts) in enumerate(zip(scores.tolist(), captions, strict=True)):
         best: dict[str, float] = {}
@@ -78,81 +96,136 @@ def compute_confidences(
             for term in getattr(extract_terms(text), kind):
                 best[term] = max(score, best.get(term, score))
         rows += [image] * len(best)
-        places += [columns.setdefault(term, len(columns)) for term in best]
+        indices += [columns.setdefault(term, len(columns)) for term in best]
         values += best.values()
-    matrix = sparse.csr_array((values, (rows, places)), shape=(len(captions), len(columns)), dtype=np.float64)
+    matrix = sparse.csr_array((values, (rows, indices)), shape=(len(captions), len(columns)), dtype=np.float64)
     return Confidences(matrix, tuple(columns))
 
 
 def score_terms(
-    scores: Float[np.ndarray, "images captions"], captions: Sequence[Sequence[str]], kind: Kind = "words"
+    scores: Float[np.ndarray, "images captions"], captions: Sequence[Sequence[str]], kind: TermKind = "words"
 ) -> dict[str, float]:
-    """Equation 1: the mean over images of the highest score of an image's captions that hold the term; best first.
+    """Compute equation 1: the mean over images of the highest score of an image's captions that hold the term.
 
-    An image none of whose captions holds a term counts as 0. Terms of equal score stand in alphabetical order.
+    Args:
+        scores: The scores of each image's best captions.
+        captions: Their texts, in the same order.
+        kind: "words" or "phrases".
+
+    Returns:
+        The score of each term, best first, equal ones in alphabetical order. An image none of whose captions holds a
+        term counts as 0.
+
+    Example:
+        >>> score_terms(np.array([[0.5, 0.25], [0.25, 0.25]]), [["a red car", "a car"], ["a car", "a dog"]])
+        {'car': 0.375, 'red': 0.25, 'dog': 0.125}
+
+    Source: FALCON, equation 1.
     """
     return compute_confidences(scores, captions, kind).means()
 
 
 def rank_terms(
-    scores: Mapping[str, float], top: int | None = None, usual: Mapping[str, float] | None = None
+    scores: Mapping[str, float], n_terms: int | None = None, usual: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """The best terms with their scores, best first; equals in alphabetical order.
+    """Order terms, the best first, equal ones in alphabetical order.
 
-    usual: what terms score anyway, u; given, terms stand in the order of s log(s / u), each one's part in the
-    Kullback-Leibler divergence of the scores from the usual ones: a word that many images have says little of these.
+    Args:
+        scores: The score s of each term.
+        n_terms: The terms that are kept; None keeps all.
+        usual: The usual score u of terms. With it they are ordered by s log(s / u), the part of each in the
+            Kullback-Leibler divergence of the scores from the usual ones: a word that many images have says little.
+
+    Returns:
+        The best terms with their scores.
+
+    Example:
+        >>> rank_terms({"cat": 0.1, "dog": 0.3, "ant": 0.1}, n_terms=2)
+        {'dog': 0.3, 'ant': 0.1}
     """
 
     def order(item: tuple[str, float]) -> tuple[float, str]:
         term, score = item
         if usual is None or score <= 0:
             return -score, term
-        return -score * math.log(score / max(usual.get(term, 0.0), _RARE)), term
+        return -score * math.log(score / max(usual.get(term, 0.0), _MIN_USUAL)), term
 
-    return dict(sorted(scores.items(), key=order)[:top])
+    return dict(sorted(scores.items(), key=order)[:n_terms])
 
 
 def contrast_terms(
     high: Mapping[str, float], low: Mapping[str, float], threshold: float | Mapping[str, float] = SPURIOUS_THRESHOLD
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The terms of highly activating images without and with those also found in lowly activating ones (section 2.3).
+    """Split the terms of highly activating images into those that lowly activating ones share, and the rest.
 
-    high, low: word scores over T_i and L_i. threshold: a term is spurious when its score over L_i is above it; one for
-    all, or one for each term (see `Calibration`; a term that has none takes 0). Both parts keep the order of ``high``.
+    Args:
+        high: Scores over T_i.
+        low: Scores over L_i.
+        threshold: A term is spurious when its score over L_i is above it; one number for all terms, or one for each
+            (see `Calibration`; a term without one takes 0).
+
+    Returns:
+        The terms that are kept, and the spurious ones, both in the order of ``high``.
+
+    Source: FALCON, section 3.3.
     """
-    limits = threshold if isinstance(threshold, Mapping) else dict.fromkeys(low, threshold)
-    spurious = {term for term, score in low.items() if score > limits.get(term, 0.0) + _MARGIN}
+    thresholds = threshold if isinstance(threshold, Mapping) else dict.fromkeys(low, threshold)
+    spurious = {term for term, score in low.items() if score > thresholds.get(term, 0.0) + _MARGIN}
     kept = {term: score for term, score in high.items() if term not in spurious}
     return kept, {term: score for term, score in high.items() if term in spurious}
 
 
 class Calibration:
-    """What a term scores over images of no special kind: thresholds for cosine scores, where no constant has a meaning.
+    """Thresholds for cosine scores, where no constant has a meaning: what a term scores over random images.
 
     A threshold is a percentile of the term's score over random sets of images, as many as L_i has. The sets follow
-    from the seed and their size alone; a term that turns up in few of them has the threshold 0, so that any score of
-    L_i is above it.
+    from the seed and their size alone. A term that occurs in few of them has the threshold 0, so any score over L_i is
+    above it.
 
-    confidences: of the probe's images, each as a whole. sets: how many random sets of one size.
+    Args:
+        confidences: Those of the probe's whole images.
+        sets: The number of random sets of one size.
+        percentile: From 0 to 100.
+        random_state: The seed of the sets.
     """
 
-    def __init__(self, confidences: Confidences, *, sets: int = 100, percentile: float = 95.0, seed: int = 0) -> None:
+    def __init__(
+        self, confidences: Confidences, *, sets: int = 100, percentile: float = 95.0, random_state: int = 0
+    ) -> None:
         if not confidences.images:
             raise UsageError("contrast cannot be calibrated on no images")
         self.confidences = confidences
         self.sets = sets
         self.percentile = percentile
-        self.seed = seed
+        self.random_state = random_state
         self._known: dict[int, np.ndarray] = {}
 
     def random_sets(self, size: int) -> Int[np.ndarray, "sets size"]:
-        """The random sets of that size: rows of images, none twice in a set."""
-        rng = np.random.default_rng([self.seed, size])
+        """Draw the random sets of a size.
+
+        Args:
+            size: Images of a set.
+
+        Returns:
+            Rows of images, none twice in a set.
+        """
+        rng = np.random.default_rng([self.random_state, size])
         total = self.confidences.images
         return np.stack([rng.choice(total, size, replace=False) for _ in range(self.sets)])
 
     def thresholds(self, size: int, terms: Iterable[str]) -> dict[str, float]:
-        """A threshold for each of the terms that the images hold, for sets of that many images."""
+        """Compute the thresholds of terms.
+
+        Args:
+            size: Images of a set.
+            terms: The terms.
+
+        Returns:
+            A threshold for each of the terms that any of the images hold.
+
+        Raises:
+            UsageError: For more images in a set than there are.
+        """
         total = self.confidences.images
         if not 0 < size <= total:
             raise UsageError(f"sets of {size} images cannot be drawn from {total}")
@@ -161,18 +234,18 @@ class Calibration:
             rows = np.repeat(np.arange(self.sets), size)
             member = sparse.csr_array((np.full(chosen.size, 1 / size), (rows, chosen.ravel())), (self.sets, total))
             self._known[size] = _percentiles(member @ self.confidences.values, self.percentile)
-        found, columns = self._known[size], self.confidences.columns
-        return {term: float(found[columns[term]]) for term in terms if term in columns}
+        percentiles, columns = self._known[size], self.confidences.columns
+        return {term: float(percentiles[columns[term]]) for term in terms if term in columns}
 
 
 def _percentiles(values: sparse.csr_array, percentile: float) -> Float[np.ndarray, extract_terms]:
-    """The percentile of each column, a slice of columns at a time: sets by terms need not fit in memory as numbers."""
+    """The percentile of each column, some at a time: the dense matrix of sets and terms need not fit in memory."""
     columns = values.tocsc()
     height, total = _shape(values)
     width = max(1, 4_000_000 // height)
     slices = range(0, total, width)
-    parts = [np.percentile(columns[:, at : at + width].toarray(), percentile, axis=0) for at in slices]
-    return np.concatenate([np.zeros(0), *parts])
+    percentiles = [np.percentile(columns[:, at : at + width].toarray(), percentile, axis=0) for at in slices]
+    return np.concatenate([np.zeros(0), *percentiles])
 
 
 def _shape(values: sparse.csr_array) -> tuple[int, int]:

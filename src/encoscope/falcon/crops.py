@@ -1,4 +1,4 @@
-"""The part of an image that a unit sees, cut out and embedded; each image is decoded and passed once for all units."""
+"""The part of an image that a unit responds to, cropped and embedded; each image is decoded once for all units."""
 
 from __future__ import annotations
 
@@ -36,9 +36,12 @@ _BATCH = 32
 @concise_repr
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """What a unit sees in an image: its box, and the GradCAM map it was cut from, 0 to 255 on the layer's grid.
+    """The part of an image that a unit responds to.
 
-    box: in the original image's pixels; the whole image where the map has no part that stands out.
+    Attributes:
+        box: ``[x0, y0, x1, y1]``, inclusive extremes in the original image's pixels; the whole image where no part of
+            the map stands out.
+        cam: The GradCAM that it was cropped from, 0 to 255, on the layer's grid.
     """
 
     box: Box
@@ -46,7 +49,15 @@ class Crop:
 
 
 def to_original_box(box: Sequence[int], geometry: Geometry) -> Box:
-    """A box of the network's canvas (inclusive extremes) in the original image: every pixel that it touches."""
+    """Map a box of the network's canvas to the original image.
+
+    Args:
+        box: Inclusive extremes on the canvas.
+        geometry: How the image was prepared.
+
+    Returns:
+        The box of all original pixels that it touches.
+    """
     height, width = geometry.original
     (tall, wide), (top, left) = geometry.resized, geometry.offset
     x0, y0, x1, y1 = box
@@ -58,28 +69,51 @@ def to_original_box(box: Sequence[int], geometry: Geometry) -> Box:
     )
 
 
-def cut_box(photo: LoadedImage, box: Box, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
-    """The pixels inside a box, brought to (height, width) without keeping the aspect (section 2.2, as the authors)."""
+def cut_box(image: LoadedImage, box: Box, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
+    """Crop an image, and resize the crop without keeping its aspect, as the authors do.
+
+    Args:
+        image: The image.
+        box: Inclusive extremes in its pixels.
+        size: (height, width) of the result.
+        interpolation: "bicubic" or "bilinear".
+
+    Returns:
+        The pixels.
+
+    Source: FALCON, section 3.2.
+    """
     x0, y0, x1, y1 = box
-    return resize_image(photo.pixels[y0 : y1 + 1, x0 : x1 + 1], size, interpolation)
+    return resize_image(image.pixels[y0 : y1 + 1, x0 : x1 + 1], size, interpolation)
 
 
-def compute_crops(cams: Sequence[Float[Tensor, "_rows _columns"]], geometry: Geometry, share: float) -> list[Crop]:
-    """The crops that some maps of one image ask for."""
-    boxes = find_largest_boxes(compute_masks(cams, geometry.canvas, share).numpy())
+def compute_crops(
+    cams: Sequence[Float[Tensor, "_rows _columns"]], geometry: Geometry, mask_threshold: float
+) -> list[Crop]:
+    """Compute the crops of one image from its maps.
+
+    Args:
+        cams: GradCAMs of several units.
+        geometry: How the image was prepared.
+        mask_threshold: The share of a map's range from which on it is cropped, in (0, 1].
+
+    Returns:
+        A crop for each map.
+    """
+    boxes = find_largest_boxes(compute_masks(cams, geometry.canvas, mask_threshold).numpy())
     height, width = geometry.original
-    found = []
+    whole = (0, 0, width - 1, height - 1)
+    crops = []
     for cam, box in zip(cams, boxes.tolist(), strict=True):
-        whole = (0, 0, width - 1, height - 1)
         high = float(cam.max())
         levels = (cam / high * 255).round() if high > 0 else torch.zeros_like(cam)
-        found.append(Crop(whole if box[0] < 0 else to_original_box(box, geometry), levels.numpy().astype(np.uint8)))
-    return found
+        crops.append(Crop(whole if box[0] < 0 else to_original_box(box, geometry), levels.numpy().astype(np.uint8)))
+    return crops
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What is wanted of one image: the crops of some units, and itself as a whole."""
+class _Request:
+    """What is embedded of one image: the crops of some units, and itself as a whole."""
 
     image: str
     units: list[Unit]
@@ -89,7 +123,12 @@ class _Work:
 class ImageEmbedder:
     """Embeds images, whole or as units' crops, and keeps the vectors.
 
-    vlm: embeds. share: part of a GradCAM map's range that is kept. cache: where vectors are kept.
+    Args:
+        encoder: The encoder, for GradCAM.
+        vlm: The image-text model.
+        mask_threshold: The share of a GradCAM's range from which on it is cropped.
+        cache_dir: The folder of stores; None is the user's cache.
+        progress: None shows a bar on a terminal; True, False, or a callable.
     """
 
     def __init__(
@@ -97,14 +136,14 @@ class ImageEmbedder:
         encoder: Encoder,
         vlm: VLM,
         *,
-        share: float = 0.6,
-        cache: str | os.PathLike[str] | None = None,
+        mask_threshold: float = 0.6,
+        cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress = None,
     ) -> None:
-        self.encoder, self.vlm, self.share, self.progress = encoder, vlm, share, progress
+        self.encoder, self.vlm, self.mask_threshold, self.progress = encoder, vlm, mask_threshold, progress
         self.cam = GradCam(encoder)
-        self._cache = cache
-        self._wholes = ArrayCache({"what": "image", "vlm": vlm.digest}, cache)
+        self._cache_dir = cache_dir
+        self._images = ArrayCache({"what": "image", "vlm": vlm.digest}, cache_dir)
         self._crops: dict[str, ArrayCache] = {}
 
     def embed(
@@ -113,46 +152,75 @@ class ImageEmbedder:
         images: Iterable[str] = (),
         *,
         paths: Mapping[str, str | None],
-        batch: int = _BATCH,
+        batch_size: int = _BATCH,
     ) -> None:
-        """Embed units' crops (unit, image id) and whole images (ids), those that are not known yet.
+        """Embed crops and whole images, those that are not known yet.
 
-        paths: of every image named, by id. Raises EncoscopeError for an image that cannot be read any more or has no
-        file, and for a full disk.
+        Args:
+            crops: Pairs of a unit and an image's id.
+            images: Ids of images that are embedded whole.
+            paths: The file of every image named, by its id.
+            batch_size: Images at a time; it does not change the result.
+
+        Raises:
+            EncoscopeError: For an image that cannot be read any more or has no file, and for a full disk.
         """
-        todo: dict[str, tuple[list[Unit], bool]] = {}
+        missing: dict[str, tuple[list[Unit], bool]] = {}
         for unit, image in dict.fromkeys(crops):
-            if _key(unit, image) not in self._of(unit):
-                todo.setdefault(image, ([], False))[0].append(unit)
+            if _key(unit, image) not in self._find_cache(unit):
+                missing.setdefault(image, ([], False))[0].append(unit)
         for image in dict.fromkeys(images):
-            if image not in self._wholes:
-                todo[image] = (todo.get(image, ([], False))[0], True)
-        work = [_Work(image, units, whole) for image, (units, whole) in todo.items()]
-        with track_steps(len(work), "crops", self.progress) as step:
-            loaded = prefetch(lambda item: self._load(item, paths), work, 2 * batch)
-            while part := list(islice(loaded, batch)):
-                self._pass(part)
-                step(len(part))
-        for vectors in (self._wholes, *self._crops.values()):
-            vectors.flush()
+            if image not in self._images:
+                missing[image] = (missing.get(image, ([], False))[0], True)
+        requests = [_Request(image, units, whole) for image, (units, whole) in missing.items()]
+        with track_steps(len(requests), "crops", self.progress) as step:
+            loaded = prefetch(lambda request: self._load(request, paths), requests, 2 * batch_size)
+            while batch := list(islice(loaded, batch_size)):
+                self._embed_batch(batch)
+                step(len(batch))
+        for cache in (self._images, *self._crops.values()):
+            cache.flush()
 
     def get_crop_vectors(self, unit: Unit, images: Sequence[str]) -> Float[np.ndarray, "images width"]:
-        """The vectors of a unit's crops of some images that were embedded."""
+        """Look up the vectors of a unit's crops.
+
+        Args:
+            unit: The unit.
+            images: The ids of images whose crops were embedded.
+
+        Returns:
+            A vector for each.
+        """
         if not images:
             return np.zeros((0, self.vlm.width), np.float32)
-        return self._of(unit).stack([_key(unit, image) for image in images], "vectors")
+        return self._find_cache(unit).stack([_key(unit, image) for image in images], "vectors")
 
     def get_crop(self, unit: Unit, image: str) -> Crop:
-        """A unit's crop of an image that was embedded."""
-        found = self._of(unit).read(_key(unit, image))
-        x0, y0, x1, y1 = found["boxes"].tolist()
-        return Crop((x0, y0, x1, y1), np.array(found["cams"]))
+        """Look up a unit's crop.
+
+        Args:
+            unit: The unit.
+            image: The id of an image whose crop was embedded.
+
+        Returns:
+            The crop.
+        """
+        arrays = self._find_cache(unit).read(_key(unit, image))
+        x0, y0, x1, y1 = arrays["boxes"].tolist()
+        return Crop((x0, y0, x1, y1), np.array(arrays["cams"]))
 
     def get_image_vectors(self, images: Sequence[str]) -> Float[np.ndarray, "images width"]:
-        """The vectors of some whole images that were embedded."""
-        return self._wholes.stack(images, "vectors") if images else np.zeros((0, self.vlm.width), np.float32)
+        """Look up the vectors of whole images.
 
-    def _of(self, unit: Unit) -> ArrayCache:
+        Args:
+            images: The ids of images that were embedded.
+
+        Returns:
+            A vector for each.
+        """
+        return self._images.stack(images, "vectors") if images else np.zeros((0, self.vlm.width), np.float32)
+
+    def _find_cache(self, unit: Unit) -> ArrayCache:
         space = unit.space
         if space not in self._crops:
             target = self.cam.target(unit)
@@ -161,52 +229,73 @@ class ImageEmbedder:
                 "vlm": self.vlm.digest,
                 "encoder": self.encoder.digest,
                 "space": space,
-                "gradcam": [target.layer, target.method, self.share],
+                "gradcam": [target.layer, target.method, self.mask_threshold],
             }
-            self._crops[space] = ArrayCache(manifest, self._cache)
+            self._crops[space] = ArrayCache(manifest, self._cache_dir)
         return self._crops[space]
 
-    def _load(self, work: _Work, paths: Mapping[str, str | None]) -> tuple[_Work, LoadedImage, Batch | None]:
-        photo = reread_image(work.image, paths.get(work.image), self.encoder.preprocess.channels)
-        return work, photo, self.encoder.prepare(photo) if work.units else None
+    def _load(self, request: _Request, paths: Mapping[str, str | None]) -> tuple[_Request, LoadedImage, Batch | None]:
+        image = reread_image(request.image, paths.get(request.image), self.encoder.preprocess.channels)
+        return request, image, self.encoder.prepare(image) if request.units else None
 
-    def _pass(self, part: Sequence[tuple[_Work, LoadedImage, Batch | None]]) -> None:
-        """One forward pass for all images that need crops, one call of the VLM for all pictures."""
-        prepared = [(work.units, batch) for work, _, batch in part if batch is not None]
-        crops: list[list[Crop]] = [[] for _ in part]
+    def _embed_batch(self, batch: Sequence[tuple[_Request, LoadedImage, Batch | None]]) -> None:
+        """One forward pass for all images that need crops, one call of the VLM for all crops and images."""
+        prepared = [(request.units, inputs) for request, _, inputs in batch if inputs is not None]
+        crops: list[list[Crop]] = [[] for _ in batch]
         if prepared:
-            cams = self.cam(torch.cat([batch.pixels for _, batch in prepared]), [units for units, _ in prepared])
-            ways = iter(zip(cams, (batch.geometries[0] for _, batch in prepared), strict=True))
-            crops = [compute_crops(*next(ways), self.share) if batch is not None else [] for _, _, batch in part]
-        size, how = find_vlm_input(self.vlm)
-        pictures: list[Any] = []
-        for (work, photo, _), found in zip(part, crops, strict=True):
-            pictures += [cut_box(photo, crop.box, size, how) for crop in found]
-            pictures += [photo] if work.whole else []
-        vectors = iter(self.vlm.embed_images(pictures).numpy())
-        for (work, _, _), found in zip(part, crops, strict=True):
-            for unit, crop in zip(work.units, found, strict=True):
+            cams = self.cam(torch.cat([inputs.pixels for _, inputs in prepared]), [units for units, _ in prepared])
+            maps = iter(zip(cams, (inputs.geometries[0] for _, inputs in prepared), strict=True))
+            crops = [
+                compute_crops(*next(maps), self.mask_threshold) if inputs is not None else [] for _, _, inputs in batch
+            ]
+        size, interpolation = find_vlm_input(self.vlm)
+        images: list[Any] = []
+        for (request, image, _), members in zip(batch, crops, strict=True):
+            images += [cut_box(image, crop.box, size, interpolation) for crop in members]
+            images += [image] if request.whole else []
+        vectors = iter(self.vlm.embed_images(images).numpy())
+        for (request, _, _), members in zip(batch, crops, strict=True):
+            for unit, crop in zip(request.units, members, strict=True):
                 arrays = {"vectors": next(vectors), "boxes": np.array(crop.box, np.int32), "cams": crop.cam}
-                self._of(unit).add(_key(unit, work.image), arrays)
-            if work.whole:
-                self._wholes.add(work.image, {"vectors": next(vectors)})
+                self._find_cache(unit).add(_key(unit, request.image), arrays)
+            if request.whole:
+                self._images.add(request.image, {"vectors": next(vectors)})
 
 
 def reread_image(image: str, path: str | None, channels: int = 3) -> LoadedImage:
-    """A probe's image by its id; EncoscopeError when its file is gone or is another one now."""
+    """Read a probe's image again.
+
+    Args:
+        image: Its id.
+        path: Its file.
+        channels: Channels of the result.
+
+    Returns:
+        The image.
+
+    Raises:
+        EncoscopeError: When its file is missing or is another one now.
+    """
     if path is None:
         raise EncoscopeError("this probe was made without files, and crops are cut from images: give a dataset")
     try:
-        photo = read_image(path, channels=channels)
+        loaded = read_image(path, channels=channels)
     except (ImageError, MissingError) as error:
-        raise EncoscopeError(f"{path} was there when it was probed: {error}") from error
-    if photo.id != image:
+        raise EncoscopeError(f"{path} was readable when it was probed: {error}") from error
+    if loaded.id != image:
         raise EncoscopeError(f"{path} has changed since it was probed: probe the dataset again")
-    return photo
+    return loaded
 
 
 def find_vlm_input(vlm: VLM) -> tuple[tuple[int, int], str]:
-    """(height, width) of a VLM's input, and how it resizes; CLIP's own where it does not say."""
+    """Find the input of an image-text model.
+
+    Args:
+        vlm: The model.
+
+    Returns:
+        Its (height, width), and how it resizes; CLIP's own where the model does not say.
+    """
     preprocess = getattr(vlm, "preprocess", None)
     if isinstance(preprocess, Preprocess):
         return preprocess.size, preprocess.interpolation
@@ -214,7 +303,7 @@ def find_vlm_input(vlm: VLM) -> tuple[tuple[int, int], str]:
 
 
 def _key(unit: Unit, image: str) -> str:
-    """A unit and an image as one key; a direction by its numbers, not by what it was called."""
+    """A unit and an image as one key; a direction by its numbers, not by its name."""
     if unit.direction is None:
         return f"{','.join(map(str, sorted(unit.channels)))}@{image}"
     digest = hashlib.sha256(np.array(unit.direction, dtype=np.float64).tobytes()).hexdigest()

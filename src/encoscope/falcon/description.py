@@ -1,9 +1,9 @@
-"""What FALCON says of a unit: concepts, the images behind them, and how far it can be believed."""
+"""What FALCON says of a unit: concepts, the images behind them, and how far the words can be believed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,27 +12,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from encoscope import plots
+from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import EncoscopeError
 from encoscope.falcon.crops import Box, reread_image
 from encoscope.falcon.heldout import HeldoutTest
+from encoscope.falcon.outcome import DescriptionOutcome
+from encoscope.falcon.writing import UnitFiles, write_units
+from encoscope.images import SkippedImage
+from encoscope.results import Document, ModelRecord, Result, ResultList
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KIND = "description"
 _GREY = 128
 
 
 @dataclass(frozen=True)
 class Concept:
-    """A word or phrase and its score: equation 1, in the captions' own scores; soft-WPMI for a fallback."""
+    """A word or phrase and its score.
+
+    Attributes:
+        word: The word, as a noun's lemma, or the phrase.
+        score: Equation 1, in the unit of the captions' scores; soft-WPMI for a label by CLIP-Dissect.
+    """
 
     word: str
     score: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result document."""
+        """Give plain values for a result document."""
         return {"word": self.word, "score": self.score}
 
 
@@ -41,9 +51,14 @@ class Concept:
 class Example:
     """An image behind a description.
 
-    path, id: of its file. activation: the unit's value on it, as the encoder gives it. box: ``[x0, y0, x1, y1]`` in the
-    original image's pixels, what was cropped; None for a counterfactual, which counts as a whole. cam: the GradCAM map
-    the box came from, 0 to 255 on the layer's grid of the network's own crop. captions: its best, with their scores.
+    Attributes:
+        path: Its file; None for a probe without files.
+        id: The sha256 of the file.
+        activation: The unit's value on it, as the encoder gives it.
+        box: ``[x0, y0, x1, y1]`` in the original image's pixels, what was cropped; None for a counterfactual, of which
+            the whole image counts.
+        cam: The GradCAM that the box comes from, 0 to 255, on the layer's grid of the network's own crop.
+        captions: Its best captions, with their scores.
     """
 
     path: str | None
@@ -55,7 +70,7 @@ class Example:
 
     @cached_property
     def pixels(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The whole photo; grey where its file is gone."""
+        """The whole image; grey where its file is missing."""
         try:
             return plots.to_rgb(reread_image(self.id, self.path))
         except EncoscopeError:
@@ -63,7 +78,7 @@ class Example:
 
     @property
     def crop(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The part that was cropped; a counterfactual's whole photo."""
+        """The part that was cropped; of a counterfactual the whole image."""
         pixels = self.pixels
         if self.box is None or pixels.shape[0] <= self.box[3] or pixels.shape[1] <= self.box[2]:
             return pixels
@@ -72,16 +87,16 @@ class Example:
 
     @property
     def mask(self) -> Bool[np.ndarray, "height width"] | None:
-        """The pixels of the photo inside the box."""
+        """The pixels of the image inside the box."""
         if self.box is None:
             return None
-        found = np.zeros(self.pixels.shape[:2], dtype=bool)
+        mask = np.zeros(self.pixels.shape[:2], dtype=bool)
         x0, y0, x1, y1 = self.box
-        found[y0 : y1 + 1, x0 : x1 + 1] = True
-        return found
+        mask[y0 : y1 + 1, x0 : x1 + 1] = True
+        return mask
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result document."""
+        """Give plain values for a result document."""
         plain: dict[str, Any] = {"path": self.path, "id": self.id, "activation": self.activation}
         if self.box is not None:
             plain["box"] = list(self.box)
@@ -89,28 +104,59 @@ class Example:
             plain["cam"] = self.cam
         return plain | {"captions": [{"text": text, "score": score} for text, score in self.captions]}
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], document: Path) -> Example:
+        """Read what stands in a result document.
+
+        Args:
+            plain: One of the entry's "high" or "low".
+            document: The document's file, which its path is relative to.
+
+        Returns:
+            The example.
+        """
+        path, box, cam = plain["path"], plain.get("box"), plain.get("cam")
+        return cls(
+            path=None if path is None else os.path.normpath(results.resolve(path, document)),
+            id=plain["id"],
+            activation=plain["activation"],
+            box=None if box is None else (box[0], box[1], box[2], box[3]),
+            cam=None if cam is None else np.array(cam, dtype=np.uint8),
+            captions=tuple((caption["text"], caption["score"]) for caption in plain["captions"]),
+        )
+
 
 @concise_repr
 @dataclass(frozen=True, eq=False)
-class Description:
+class Description(Result):
     """A unit in words.
 
-    unit: as it was written. concepts, phrases: best first. spurious: those that the counterfactuals share, taken out.
-    method: "falcon"; "falcon, top-k" where no image (or fewer than asked for) passes alpha and the strongest stand in;
-    "dissect" for soft-WPMI where FALCON finds no concept; "none" where nothing is to be said. note: why, where it is
-    not plain "falcon".
-    images: how many there are in T_i (or stand in); high, low: some of T_i and L_i, strongest first when the
-    activations of each image are brought to unit length.
-    interpretability: mean cosine over all pairs of crops as the authors compute it, each with itself too; clarity: over
-    pairs of different ones; None for fewer than two crops. interpretable: clarity is above the settings' ``clear``.
-    heldout: the test on images that were not used; None where none was made.
+    Attributes:
+        unit: The unit, as it was written.
+        concepts: Words, best first.
+        phrases: Noun phrases, best first.
+        spurious: Words and phrases that were dropped because the counterfactuals share them.
+        outcome: How the description came about, or why there is none.
+        images: The number of images in T_i, or of the strongest where those are used instead.
+        note: Why it is not plain FALCON; empty where it is.
+        interpretability: The mean cosine over all pairs of crops, each with itself too, as the authors compute it; None
+            for fewer than two crops.
+        clarity: The mean cosine over pairs of different crops, in [-1, 1].
+        interpretable: Whether clarity is above ``clarity_threshold``.
+        heldout: The test on images that were not used; None where there is none.
+        high: The first images of T_i, strongest first when the representation of each image has length 1.
+        low: The first counterfactuals, most similar first.
+        settings: What decided it, with the models and captions.
+        seed: The seed of everything random.
+        model: The encoder.
+        skipped: Images of the probe that could not be read.
     """
 
     unit: str
     concepts: tuple[Concept, ...]
     phrases: tuple[Concept, ...]
     spurious: tuple[Concept, ...]
-    method: str
+    outcome: DescriptionOutcome
     images: int
     note: str = ""
     interpretability: float | None = None
@@ -120,10 +166,12 @@ class Description:
     high: tuple[Example, ...] = ()
     low: tuple[Example, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    model: Mapping[str, Any] | None = field(default=None, repr=False)
+    seed: int = 0
+    model: ModelRecord | None = field(default=None, repr=False)
+    skipped: tuple[SkippedImage, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
-        return f"{self.unit}: {', '.join(self.words) or self.note or 'nothing found'}"
+        return f"{self.unit}: {', '.join(self.words) or self.note or 'no concept'}"
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -131,18 +179,24 @@ class Description:
         return tuple(concept.word for concept in self.concepts)
 
     @property
+    def method(self) -> str:
+        """What the words come from: "falcon"; "falcon, top-k" (from the strongest images); "dissect"; or "none"."""
+        return self.outcome.method
+
+    @property
     def explained(self) -> bool:
         """Whether FALCON itself found a concept, from images above alpha."""
-        return self.method == "falcon"
+        return self.outcome is DescriptionOutcome.EXPLAINED
 
     def entry(self) -> dict[str, Any]:
-        """This description's entry in a result document."""
+        """Give this description's entry in a result document."""
         return {
             "unit": self.unit,
             "concepts": [concept.as_dict() for concept in self.concepts],
             "phrases": [concept.as_dict() for concept in self.phrases],
             "spurious": [concept.as_dict() for concept in self.spurious],
             "method": self.method,
+            "outcome": self.outcome.value,
             "note": self.note,
             "images": self.images,
             "alpha": self.settings.get("alpha"),
@@ -155,26 +209,39 @@ class Description:
             "low": [example.as_dict() for example in self.low],
         }
 
-    def sheet(self, *, cell: int = 160, columns: int = 8) -> UInt8[np.ndarray, "height width 3"]:
-        """A contact sheet: the highly activating photos with their boxes, the crops, the counterfactuals; above them
-        the concepts, what was taken out, and the test."""
-        pictures: list[np.ndarray] = []
+    def to_dict(self) -> Document:
+        """Give the result document: concepts, examples, the test, settings and provenance."""
+        return results.envelope(KIND, [self.entry()], **_describe_run([self]))
+
+    def draw_sheet(self, *, cell: int = 160, columns: int = 8) -> UInt8[np.ndarray, "height width 3"]:
+        """Draw a contact sheet: the highly activating images with their boxes, the crops, the counterfactuals.
+
+        Above them stand the concepts, what was dropped, and the test.
+
+        Args:
+            cell: The side of the square that each image is fitted into, in pixels.
+            columns: Images in a row.
+
+        Returns:
+            An image, 0 to 255.
+        """
+        images: list[np.ndarray] = []
         texts: list[str] = []
         for example in self.high:
-            pictures += [_outlined(example), example.crop]
+            images += [_draw_box(example), example.crop]
             texts += [f"{example.activation:.3g}", example.captions[0][0] if example.captions else ""]
         for example in self.low:
-            pictures.append(example.pixels)
+            images.append(example.pixels)
             texts.append(f"low: {example.activation:.3g}")
-        if not pictures:
-            pictures, texts = [np.full((cell, cell, 3), 255, dtype=np.uint8)], [self.note or "no images"]
-        return plots.draw_contact_sheet(pictures, texts, columns, cell=cell, title=self._title())
+        if not images:
+            images, texts = [np.full((cell, cell, 3), 255, dtype=np.uint8)], [self.note or "no images"]
+        return plots.draw_contact_sheet(images, texts, columns, cell=cell, title=self._title())
 
     def plot(self) -> Figure:
-        """The contact sheet as a matplotlib figure."""
+        """Draw the contact sheet as a matplotlib figure."""
         from matplotlib.figure import Figure
 
-        sheet = self.sheet()
+        sheet = self.draw_sheet()
         figure = Figure(figsize=(12, 12 * sheet.shape[0] / sheet.shape[1]), layout="constrained")
         axes = figure.subplots()
         axes.imshow(sheet)
@@ -184,59 +251,155 @@ class Description:
     def _title(self) -> list[str]:
         words = ", ".join(f"{concept.word} {concept.score:.2f}" for concept in self.concepts)
         method = "" if self.explained else f" ({self.method})"
-        lines = [f"{self.unit}{method}: {words or self.note or 'nothing found'}"]
+        lines = [f"{self.unit}{method}: {words or self.note or 'no concept'}"]
         if self.spurious:
-            lines.append(f"also true of images that do not activate it: {', '.join(c.word for c in self.spurious)}")
+            shared = ", ".join(concept.word for concept in self.spurious)
+            lines.append(f"also true of images that do not activate it: {shared}")
         if self.heldout is not None:
-            controls = "".join(f", {name} {found.value:.3f}" for name, found in self.heldout.controls.items())
+            controls = "".join(f", {name} {interval.value:.3f}" for name, interval in self.heldout.controls.items())
             lines.append(f"AUC on images it was not made from: {self.heldout.auc}{controls}")
         return lines
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write ``result.json``, the crops and a contact sheet into a folder."""
-        from encoscope.falcon.writing import write
+        """Write ``result.json``, the crops and a contact sheet into a folder.
 
-        return write([self], path)
+        Args:
+            path: The folder; it is made if it is not there.
+
+        Returns:
+            The folder.
+        """
+        return write_units(path, [self._files()], about=_describe_run([self]))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Description:
+        """Read back what ``save`` wrote. The images are read from where they were.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The description.
+
+        Raises:
+            MissingError: When nothing is there.
+            EncoscopeError: When it is another kind of result, or several descriptions.
+        """
+        descriptions = Descriptions.load(path)
+        if len(descriptions) != 1:
+            raise EncoscopeError(f"{path} holds {len(descriptions)} descriptions: read it with Descriptions.load")
+        return descriptions[0]
+
+    def _files(self, *, images: bool = True) -> UnitFiles:
+        if not images:
+            return UnitFiles(self.entry())
+        return UnitFiles(self.entry(), self.draw_sheet(), [example.crop for example in self.high])
 
 
-class Descriptions(Sequence[Description]):
-    """Several units' descriptions, in the order they were asked for, and what they come to together.
+class Descriptions(ResultList[Description]):
+    """The descriptions of several units, in the order of the units, and what they come to together.
 
-    summary: coverage (share that FALCON explains, and that has any label), mean AUC, and the best constant label.
+    Args:
+        descriptions: The descriptions.
+        summary: Coverage (the share that FALCON explains, and that has any label), the mean AUC beside its controls,
+            and the best label that is the same for all.
     """
 
-    def __init__(self, found: Sequence[Description], summary: Mapping[str, Any]) -> None:
-        self._found = tuple(found)
-        self.summary = dict(summary)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._found[index]
-
-    def __iter__(self) -> Iterator[Description]:
-        return iter(self._found)
+    def __init__(self, descriptions: Iterable[Description] = (), summary: Mapping[str, Any] | None = None) -> None:
+        super().__init__(descriptions)
+        self.summary = dict(summary or {})
 
     def __repr__(self) -> str:
         return f"Descriptions({len(self)} units, {self.summary.get('coverage', 0):.0%} explained)"
 
-    def save(self, path: str | os.PathLike[str], *, pictures: bool = True) -> Path:
-        """Write ``result.json``, ``descriptions.parquet``, and the units' crops and contact sheets into a folder."""
-        from encoscope.falcon.writing import write
+    @property
+    def skipped(self) -> list[SkippedImage]:
+        """Images of the probe that could not be read."""
+        return list(dict.fromkeys(image for description in self for image in description.skipped))
 
-        return write(self, path, summary=self.summary, pictures=pictures)
+    def to_dict(self) -> Document:
+        """Give the result document."""
+        entries = [description.entry() for description in self]
+        return results.envelope(KIND, entries, **_describe_run(self)) | {"summary": self.summary}
+
+    def save(self, path: str | os.PathLike[str], *, images: bool = True) -> Path:
+        """Write ``result.json``, ``descriptions.parquet``, and the units' crops and contact sheets into a folder.
+
+        Args:
+            path: The folder; it is made if it is not there.
+            images: Write the crops and contact sheets.
+
+        Returns:
+            The folder.
+        """
+        files = (description._files(images=images) for description in self)
+        return write_units(path, files, about=_describe_run(self), summary=self.summary)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Descriptions:
+        """Read back what ``save`` wrote. The images are read from where they were.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The descriptions.
+
+        Raises:
+            MissingError: When nothing is there.
+            EncoscopeError: When it is another kind of result.
+        """
+        file = Path(path) / "result.json"
+        document = results.read(file, KIND)
+        model = document["model"]
+        descriptions = [
+            Description(
+                unit=entry["unit"],
+                concepts=_read_concepts(entry["concepts"]),
+                phrases=_read_concepts(entry["phrases"]),
+                spurious=_read_concepts(entry["spurious"]),
+                outcome=DescriptionOutcome(entry["outcome"]),
+                images=entry["images"],
+                note=entry["note"],
+                interpretability=entry["interpretability"],
+                clarity=entry["clarity"],
+                interpretable=entry["interpretable"],
+                heldout=None if entry["heldout"] is None else HeldoutTest.from_dict(entry["heldout"]),
+                high=tuple(Example.from_dict(example, file) for example in entry["high"]),
+                low=tuple(Example.from_dict(example, file) for example in entry["low"]),
+                settings=document["settings"] | {"alpha": entry["alpha"], "epsilon": entry["epsilon"]},
+                seed=document["seed"] or 0,
+                model=None if model is None else ModelRecord.from_dict(model),
+                skipped=tuple(SkippedImage(**image) for image in document["skipped"]),
+            )
+            for entry in document["descriptions"]
+        ]
+        return cls(descriptions, document.get("summary"))
 
 
-def _outlined(example: Example) -> np.ndarray:
-    """The photo with its box drawn in white on black."""
-    picture = example.pixels.copy()
-    if example.box is None or example.box[3] >= picture.shape[0] or example.box[2] >= picture.shape[1]:
-        return picture
+def _describe_run(descriptions: list[Description]) -> dict[str, Any]:
+    """What a document says of the run: of its first description, as all of a run share a model and settings."""
+    skipped = list(dict.fromkeys(image for description in descriptions for image in description.skipped))
+    if not descriptions:
+        return {"model": None, "settings": {}, "seed": None, "skipped": skipped}
+    first = descriptions[0]
+    model = None if first.model is None else first.model.as_dict()
+    return {"model": model, "settings": first.settings, "seed": first.seed, "skipped": skipped}
+
+
+def _read_concepts(plain: Iterable[Mapping[str, Any]]) -> tuple[Concept, ...]:
+    return tuple(Concept(concept["word"], concept["score"]) for concept in plain)
+
+
+def _draw_box(example: Example) -> np.ndarray:
+    """The image with its box drawn in white on black."""
+    pixels = example.pixels.copy()
+    if example.box is None or example.box[3] >= pixels.shape[0] or example.box[2] >= pixels.shape[1]:
+        return pixels
     x0, y0, x1, y1 = example.box
-    width = max(1, min(picture.shape[:2]) // 100)
-    for grow, colour in ((2 * width, 0), (width, 255)):
-        inside = picture[y0 + grow : y1 + 1 - grow, x0 + grow : x1 + 1 - grow].copy()
-        picture[y0 : y1 + 1, x0 : x1 + 1] = colour
-        picture[y0 + grow : y0 + grow + inside.shape[0], x0 + grow : x0 + grow + inside.shape[1]] = inside
-    return picture
+    width = max(1, min(pixels.shape[:2]) // 100)
+    for grow, level in ((2 * width, 0), (width, 255)):
+        inside = pixels[y0 + grow : y1 + 1 - grow, x0 + grow : x1 + 1 - grow].copy()
+        pixels[y0 : y1 + 1, x0 : x1 + 1] = level
+        pixels[y0 + grow : y0 + grow + inside.shape[0], x0 + grow : x0 + grow + inside.shape[1]] = inside
+    return pixels

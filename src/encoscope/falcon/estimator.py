@@ -1,229 +1,637 @@
-"""FALCON as an estimator and as one call: fitted on a probing set, then asked for units."""
+"""FALCON as an estimator that is fitted on a probing set and then describes units, and as single calls."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
+from torch import nn
 
 from encoscope import metrics
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
+from encoscope.estimator import Estimator
 from encoscope.falcon.captions.build import load_default_captions
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.context import DescriptionContext
 from encoscope.falcon.crops import ImageEmbedder
 from encoscope.falcon.description import Description, Descriptions
-from encoscope.falcon.evaluation import CONTROLS
-from encoscope.falcon.groups import DescribedGroup, find_groups
+from encoscope.falcon.feature_groups import DescribedGroup, find_groups, make_group_unit
 from encoscope.falcon.heldout import TextVectors
 from encoscope.falcon.pipeline import describe_units
-from encoscope.falcon.settings import FalconSettings, Mode
+from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings
 from encoscope.falcon.spaces import Space, build_space, parse_units
+from encoscope.images import SkippedImage
 from encoscope.progress import Progress
+from encoscope.settings import refuse_unknown
 from encoscope.units import Unit
 from encoscope.vlm import VLM
 from encoscope.vlm import load as load_vlm
 
+_SHARED = ("probe", "captions", "vlm", "holdout", "control", "batch_size", "cache_dir", "progress")
 
-class Falcon:
-    """Concepts for an encoder's features, channels, groups, directions and classes (FALCON, ICML 2023).
 
-    vlm: an image-text model or its name; by default the captions' own. captions: a store or its folder; by default the
-    zoo's vocabulary. preset: "paper" or "authors"; any field of ``Settings`` may be given beside it. holdout: share of
-    the probing set kept to test descriptions, or a dataset of its own; 0 for no test. control: "permuted", "captions",
-    or both: figures without the unit's own images, or without its own captions. cache: the folder for stores.
+class Falcon(Estimator):
+    """Find concepts for an encoder's features, channels, groups, directions and classes.
 
-    After ``fit``: settings_, captions_, vlm_, and spaces_, what was probed, by space.
+    `FalconSettings` says what each setting means and what its default is; None leaves the preset's own value.
+
+    Args:
+        encoder: The frozen network: an encoder, a module or a source string.
+        vlm: An image-text model or its name; None takes the one that the captions were embedded with.
+        captions: A caption store or its folder; None takes the vocabulary that ships with the package.
+        preset: "default", "paper" or "authors"; None is "default".
+        mode: "threshold" or "exact": how images are selected.
+        alpha_stds: Alpha is the mean plus this many standard deviations.
+        alpha: The threshold itself, in place of ``alpha_stds``.
+        epsilon: An image below it is lowly activating.
+        beta: The least similarity of a counterfactual, in [-1, 1].
+        n_counterfactuals: The most counterfactuals of a unit.
+        min_images: The images that have to pass alpha.
+        top_k_if_empty: The number of strongest images that are used where too few pass alpha; 0 for none.
+        max_images: The most images of a unit, strongest first.
+        mask_threshold: The share of a GradCAM's range from which on it is cropped, in (0, 1].
+        captions_per_crop: The best captions of a crop that words are taken from.
+        n_concepts: The words, phrases and images that are kept.
+        score: "cosine" or "softmax".
+        contrast: Drop the words that counterfactuals share.
+        spurious_threshold: The score from which a word of the counterfactuals is dropped.
+        random_sets: Random sets of images that the threshold is calibrated on.
+        spurious_quantile: The quantile of a word's scores over those sets that is its threshold, in (0, 1).
+        fallback: "dissect" or "none": what labels units that FALCON finds no word for.
+        rank: "score" or "specific": the order of words.
+        clarity_threshold: The mean cosine of crops above which a unit counts as interpretable.
+        holdout: The share of the probing set that is kept to test descriptions, or a dataset of its own; 0 for no test.
+        control: "permuted" (other units' images), "captions" (random captions), or both: controls of the test.
+        random_state: The seed of everything random.
+        batch_size: Images at a time; it does not change the result.
+        cache_dir: The folder for what was probed and embedded; None is the user's cache.
+        progress: None shows bars on a terminal; True, False, or a callable.
+
+    Attributes:
+        encoder_: The encoder.
+        settings_: The settings.
+        vlm_: The image-text model.
+        captions_: The caption store.
+        spaces_: What was probed, by space.
+        context_: What all descriptions share.
+
+    Example:
+        >>> falcon = encoscope.Falcon("zoo:resnet-caltech101").fit("photos/")  # doctest: +SKIP
+        >>> falcon.describe(["features:31", "class:panda"]).save("descriptions")  # doctest: +SKIP
+
+    Source: FALCON (Kalibhat and others, ICML 2023).
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | nn.Module | str,
+        *,
         vlm: VLM | str | None = None,
         captions: CaptionStore | str | os.PathLike[str] | None = None,
-        *,
-        preset: str = "paper",
-        holdout: Any = 0.2,
+        preset: str | None = None,
+        mode: str | None = None,
+        alpha_stds: float | None = None,
+        alpha: float | None = None,
+        epsilon: float | None = None,
+        beta: float | None = None,
+        n_counterfactuals: int | None = None,
+        min_images: int | None = None,
+        top_k_if_empty: int | None = None,
+        max_images: int | None = None,
+        mask_threshold: float | None = None,
+        captions_per_crop: int | None = None,
+        n_concepts: int | None = None,
+        score: str | None = None,
+        contrast: bool | None = None,
+        spurious_threshold: float | None = None,
+        random_sets: int | None = None,
+        spurious_quantile: float | None = None,
+        fallback: str | None = None,
+        rank: str | None = None,
+        clarity_threshold: float | None = None,
+        holdout: Any = HOLDOUT,
         control: str | Sequence[str] = (),
-        cache: str | os.PathLike[str] | None = None,
+        random_state: int = FalconSettings.random_state,
+        batch_size: int = 32,
+        cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress = None,
-        **settings: Any,
     ) -> None:
         self.encoder = encoder
         self.vlm = vlm
         self.captions = captions
         self.preset = preset
+        self.mode = mode
+        self.alpha_stds = alpha_stds
+        self.alpha = alpha
+        self.epsilon = epsilon
+        self.beta = beta
+        self.n_counterfactuals = n_counterfactuals
+        self.min_images = min_images
+        self.top_k_if_empty = top_k_if_empty
+        self.max_images = max_images
+        self.mask_threshold = mask_threshold
+        self.captions_per_crop = captions_per_crop
+        self.n_concepts = n_concepts
+        self.score = score
+        self.contrast = contrast
+        self.spurious_threshold = spurious_threshold
+        self.random_sets = random_sets
+        self.spurious_quantile = spurious_quantile
+        self.fallback = fallback
+        self.rank = rank
+        self.clarity_threshold = clarity_threshold
         self.holdout = holdout
         self.control = control
-        self.cache = cache
+        self.random_state = random_state
+        self.batch_size = batch_size
+        self.cache_dir = cache_dir
         self.progress = progress
-        self.settings = settings
 
-    def fit(self, probe: Any) -> Falcon:
-        """Take a probing set: a dataset (probed when a unit needs it), a Probe, or several of different layers.
+    def fit(self, X: Any, y: None = None) -> Falcon:
+        """Take a probing set. It is probed when a unit needs it.
 
-        Raises UsageError for settings that cannot be, MissingError for captions or a model that are not there, and
-        EncoscopeError for captions of another model.
+        Args:
+            X: A dataset string, a folder, a list of files, a Probe, or a list of Probes of several layers.
+            y: Not used; it is there as in all of scikit-learn's estimators.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            UsageError: For settings that cannot be.
+            MissingError: For captions or a model that are not there.
+            EncoscopeError: For captions of another model.
         """
-        self.settings_ = FalconSettings.of(self.preset, **self.settings)
-        wanted = [self.control] if isinstance(self.control, str) else list(self.control)
-        unknown = next((name for name in wanted if name not in CONTROLS), None)
+        settings = {name: getattr(self, name) for name in FalconSettings.infos()}
+        self.settings_ = FalconSettings.from_preset(settings.pop("preset"), **settings)
+        self.controls_ = [self.control] if isinstance(self.control, str) else list(self.control)
+        unknown = next((name for name in self.controls_ if name not in CONTROLS), None)
         if unknown is not None:
             raise UsageError(f"control is {' or '.join(CONTROLS)}, not {unknown!r}")
-        self.controls_ = wanted
-        self.vlm_, self.captions_ = _matching(self.vlm, self.captions, self.progress)
-        cache = None if self.cache is None else Path(self.cache)
-        self.probe_ = probe
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size is the number of images at a time, at least 1, not {self.batch_size}")
+        self.encoder_ = as_encoder(self.encoder)
+        self.vlm_, self.captions_ = _match_captions(self.vlm, self.captions, self.progress)
+        self.probe_ = X
         self.spaces_: dict[str, Space] = {}
         self.context_ = DescriptionContext(
-            encoder=self.encoder,
+            encoder=self.encoder_,
             vlm=self.vlm_,
             store=self.captions_,
             embedder=ImageEmbedder(
-                self.encoder, self.vlm_, share=self.settings_.mask, cache=cache, progress=self.progress
+                self.encoder_,
+                self.vlm_,
+                mask_threshold=self.settings_.mask_threshold,
+                cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
+                progress=self.progress,
             ),
             settings=self.settings_,
             texts=TextVectors(self.vlm_),
-            holdout=_named(self.holdout),
+            batch_size=self.batch_size,
+            holdout=_name_holdout(self.holdout),
             progress=self.progress,
         )
         return self
 
-    def space(self, unit: Unit) -> Space:
-        """What the unit's space looks like on the probing set; probed when first asked for."""
-        self._check()
+    @property
+    def skipped_(self) -> list[SkippedImage]:
+        """Images of the probing set that could not be read."""
+        self._check_fitted()
+        return list(dict.fromkeys(image for space in self.spaces_.values() for image in space.skipped))
+
+    def find_space(self, unit: Unit) -> Space:
+        """Find the space of a unit on the probing set; it is probed when it is first needed.
+
+        Args:
+            unit: The unit.
+
+        Returns:
+            Its space, with the representations of all images and the thresholds.
+
+        Raises:
+            UsageError: For a probe of another layer or model.
+            EncoscopeError: For too few images.
+        """
+        self._check_fitted()
         name = unit.space
         if name not in self.spaces_:
             self.spaces_[name] = build_space(
-                self.encoder,
+                self.encoder_,
                 name,
                 self.probe_,
                 self.holdout,
                 self.settings_,
                 progress=self.progress,
-                cache=self.cache,
+                cache_dir=self.cache_dir,
             )
         return self.spaces_[name]
 
-    def describe(self, units: Any) -> Description | Descriptions:
-        """One unit's description, or several units': texts, Units, a list of them, "all" features, LAYER:all.
+    @overload
+    def describe(self, units: Literal["all"]) -> Descriptions: ...  # pyright: ignore[reportOverlappingOverload]
+    @overload
+    def describe(self, units: str | Unit) -> Description: ...
+    @overload
+    def describe(self, units: Sequence[str | Unit]) -> Descriptions: ...
+    def describe(self, units: str | Unit | Sequence[str | Unit]) -> Description | Descriptions:
+        """Describe one unit or several. The captions are searched once for all, and each image is decoded once.
 
-        Captions are scanned once for all units together, and each image is decoded and passed once.
+        Args:
+            units: A text such as "features:31", a Unit, a list of these, "all" (every feature), or LAYER:all.
+
+        Returns:
+            A Description for one unit; Descriptions for a list, "all" and LAYER:all (write ["layer3:all"] where types
+            are checked).
+
+        Raises:
+            UsageError: For wrong units, and a probe of another layer or model.
+            EncoscopeError: For too few images, and for images that have changed since they were probed.
         """
-        self._check()
-        wanted, single = parse_units(units, self.encoder)
-        spaces = {unit.space: self.space(unit) for unit in wanted}
-        found = describe_units(wanted, spaces, self.context_, self.controls_)
-        return found[0] if single else found
+        self._check_fitted()
+        parsed, single = parse_units(units, self.encoder_)
+        spaces = {unit.space: self.find_space(unit) for unit in parsed}
+        descriptions = describe_units(parsed, spaces, self.context_, self.controls_)
+        return descriptions[0] if single else descriptions
 
-    def groups(
+    def find_groups(
         self,
-        place: str = "features",
-        mode: Mode | str | None = None,
+        layer: str = "features",
         *,
+        mode: str | None = None,
         more_than: int = 10,
         largest: int = 4,
         embed: bool = True,
     ) -> list[DescribedGroup]:
-        """The groups of features (or of a layer's channels, or classes) that are highly activated together.
+        """Find the groups of features, channels or classes that are highly activated together.
 
-        mode: the settings' own by default; see `find_groups`. embed: find out which are interpretable, by the mean
-        pairwise cosine of their crops.
+        Args:
+            layer: "features", "class", or a layer's name.
+            mode: "threshold" or "exact", as in `encoscope.falcon.find_groups`; None is that of the settings.
+            more_than: A group is shared by more images than this.
+            largest: The most members of a group in mode "threshold".
+            embed: Embed the groups' crops, to find out which groups are interpretable.
+
+        Returns:
+            The groups, those of most images first. Each has a name that `describe` takes.
+
+        Raises:
+            UsageError: For an unknown layer or mode, and numbers that cannot be.
         """
-        self._check()
-        mode = mode or self.settings_.mode
-        unit = parse_units(f"{place}:all", self.encoder)[0][0]
-        found = self.space(unit)
-        groups = find_groups(found.fit.h, found.thresholds.alpha, mode=mode, more_than=more_than, largest=largest)
-        units = [group_unit(unit, group.members) for group in groups]
-        images = [[found.fit.ids[row] for row in group.images] for group in groups]
+        self._check_fitted()
+        first = parse_units(f"{layer}:all", self.encoder_)[0][0]
+        space = self.find_space(first)
+        images = space.fit
+        groups = find_groups(
+            images.h, space.thresholds.alpha, mode=mode or self.settings_.mode, more_than=more_than, largest=largest
+        )
+        units = [make_group_unit(first, group.members) for group in groups]
+        ids = [[images.ids[row] for row in group.images] for group in groups]
+        embedder = self.context_.embedder
         if embed:
-            pairs = [(member, image) for member, ids in zip(units, images, strict=True) for image in ids]
-            paths = dict(zip(found.fit.ids, found.fit.paths, strict=True))
-            self.context_.embedder.embed(pairs, paths=paths)
-        result = []
-        for group, member, ids in zip(groups, units, images, strict=True):
-            vectors = self.context_.embedder.get_crop_vectors(member, ids) if embed else np.zeros((0, 1), np.float32)
+            pairs = [(unit, image) for unit, members in zip(units, ids, strict=True) for image in members]
+            paths = dict(zip(images.ids, images.paths, strict=True))
+            embedder.embed(pairs, paths=paths, batch_size=self.batch_size)
+        described = []
+        for group, unit, members in zip(groups, units, ids, strict=True):
+            vectors = embedder.get_crop_vectors(unit, members) if embed else np.zeros((0, 1), np.float32)
             clarity = metrics.clarity(vectors) if len(vectors) > 1 else None
-            result.append(
+            described.append(
                 DescribedGroup(
-                    unit=member.text,
+                    unit=unit.text,
                     members=group.members,
-                    images=tuple(ids),
+                    images=tuple(members),
                     clarity=clarity,
-                    interpretable=clarity is not None and clarity > self.settings_.clear,
+                    interpretable=clarity is not None and clarity > self.settings_.clarity_threshold,
                 )
             )
-        return result
-
-    def _check(self) -> None:
-        if not hasattr(self, "context_"):
-            raise UsageError("this Falcon has no probing set yet: call fit with a dataset or a Probe")
+        return described
 
 
-def describe(
-    encoder: Encoder,
-    units: Any,
+@overload
+def describe(  # pyright: ignore[reportOverlappingOverload]
+    encoder: Encoder | nn.Module | str,
+    units: Literal["all"],
     *,
     probe: Any,
     captions: CaptionStore | str | os.PathLike[str] | None = None,
     vlm: VLM | str | None = None,
-    preset: str = "paper",
-    holdout: Any = 0.2,
+    preset: str | None = None,
+    mode: str | None = None,
+    alpha_stds: float | None = None,
+    alpha: float | None = None,
+    epsilon: float | None = None,
+    beta: float | None = None,
+    n_counterfactuals: int | None = None,
+    min_images: int | None = None,
+    top_k_if_empty: int | None = None,
+    max_images: int | None = None,
+    mask_threshold: float | None = None,
+    captions_per_crop: int | None = None,
+    n_concepts: int | None = None,
+    score: str | None = None,
+    contrast: bool | None = None,
+    spurious_threshold: float | None = None,
+    random_sets: int | None = None,
+    spurious_quantile: float | None = None,
+    fallback: str | None = None,
+    rank: str | None = None,
+    clarity_threshold: float | None = None,
+    holdout: Any = HOLDOUT,
     control: str | Sequence[str] = (),
-    cache: str | os.PathLike[str] | None = None,
+    random_state: int = FalconSettings.random_state,
+    batch_size: int = 32,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
-    **settings: Any,
+) -> Descriptions: ...
+@overload
+def describe(
+    encoder: Encoder | nn.Module | str,
+    units: str | Unit,
+    *,
+    probe: Any,
+    captions: CaptionStore | str | os.PathLike[str] | None = None,
+    vlm: VLM | str | None = None,
+    preset: str | None = None,
+    mode: str | None = None,
+    alpha_stds: float | None = None,
+    alpha: float | None = None,
+    epsilon: float | None = None,
+    beta: float | None = None,
+    n_counterfactuals: int | None = None,
+    min_images: int | None = None,
+    top_k_if_empty: int | None = None,
+    max_images: int | None = None,
+    mask_threshold: float | None = None,
+    captions_per_crop: int | None = None,
+    n_concepts: int | None = None,
+    score: str | None = None,
+    contrast: bool | None = None,
+    spurious_threshold: float | None = None,
+    random_sets: int | None = None,
+    spurious_quantile: float | None = None,
+    fallback: str | None = None,
+    rank: str | None = None,
+    clarity_threshold: float | None = None,
+    holdout: Any = HOLDOUT,
+    control: str | Sequence[str] = (),
+    random_state: int = FalconSettings.random_state,
+    batch_size: int = 32,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress = None,
+) -> Description: ...
+@overload
+def describe(
+    encoder: Encoder | nn.Module | str,
+    units: Sequence[str | Unit],
+    *,
+    probe: Any,
+    captions: CaptionStore | str | os.PathLike[str] | None = None,
+    vlm: VLM | str | None = None,
+    preset: str | None = None,
+    mode: str | None = None,
+    alpha_stds: float | None = None,
+    alpha: float | None = None,
+    epsilon: float | None = None,
+    beta: float | None = None,
+    n_counterfactuals: int | None = None,
+    min_images: int | None = None,
+    top_k_if_empty: int | None = None,
+    max_images: int | None = None,
+    mask_threshold: float | None = None,
+    captions_per_crop: int | None = None,
+    n_concepts: int | None = None,
+    score: str | None = None,
+    contrast: bool | None = None,
+    spurious_threshold: float | None = None,
+    random_sets: int | None = None,
+    spurious_quantile: float | None = None,
+    fallback: str | None = None,
+    rank: str | None = None,
+    clarity_threshold: float | None = None,
+    holdout: Any = HOLDOUT,
+    control: str | Sequence[str] = (),
+    random_state: int = FalconSettings.random_state,
+    batch_size: int = 32,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress = None,
+) -> Descriptions: ...
+def describe(
+    encoder: Encoder | nn.Module | str,
+    units: str | Unit | Sequence[str | Unit],
+    *,
+    probe: Any,
+    captions: CaptionStore | str | os.PathLike[str] | None = None,
+    vlm: VLM | str | None = None,
+    preset: str | None = None,
+    mode: str | None = None,
+    alpha_stds: float | None = None,
+    alpha: float | None = None,
+    epsilon: float | None = None,
+    beta: float | None = None,
+    n_counterfactuals: int | None = None,
+    min_images: int | None = None,
+    top_k_if_empty: int | None = None,
+    max_images: int | None = None,
+    mask_threshold: float | None = None,
+    captions_per_crop: int | None = None,
+    n_concepts: int | None = None,
+    score: str | None = None,
+    contrast: bool | None = None,
+    spurious_threshold: float | None = None,
+    random_sets: int | None = None,
+    spurious_quantile: float | None = None,
+    fallback: str | None = None,
+    rank: str | None = None,
+    clarity_threshold: float | None = None,
+    holdout: Any = HOLDOUT,
+    control: str | Sequence[str] = (),
+    random_state: int = FalconSettings.random_state,
+    batch_size: int = 32,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress = None,
+    **unknown: Any,
 ) -> Description | Descriptions:
-    """What units of an encoder stand for, in words (FALCON).
+    """Say in words what units of an encoder stand for (FALCON).
 
-    units: such as "features:31", "class:panda", "layer3:5,9", a list of these, or "all" features. One gives a
-        Description, several give Descriptions. probe: a dataset, or what ``probe`` made of one. The rest: see `Falcon`.
+    `FalconSettings` says what each setting means and what its default is; None leaves the preset's own value.
 
-    Raises UsageError for wrong units and settings and for a probe of another layer or model; MissingError for data,
-    captions or weights that are not there; EncoscopeError for captions of another model and for too few images.
+    Args:
+        encoder: An encoder, a module, or a source string such as "timm:resnet50".
+        units: A text such as "features:31", "class:panda" or "layer3:5,9", a Unit, a list of these, "all" (every
+            feature), or LAYER:all.
+        probe: The images to look at: a dataset string, a folder, a list of files, a Probe, or Probes of several layers.
+        captions: A caption store or its folder; None takes the vocabulary that ships with the package.
+        vlm: An image-text model or its name; None takes the one that the captions were embedded with.
+        preset: "default", "paper" or "authors"; None is "default".
+        mode: "threshold" or "exact": how images are selected.
+        alpha_stds: Alpha is the mean plus this many standard deviations.
+        alpha: The threshold itself, in place of ``alpha_stds``.
+        epsilon: An image below it is lowly activating.
+        beta: The least similarity of a counterfactual, in [-1, 1].
+        n_counterfactuals: The most counterfactuals of a unit.
+        min_images: The images that have to pass alpha.
+        top_k_if_empty: The number of strongest images that are used where too few pass alpha; 0 for none.
+        max_images: The most images of a unit, strongest first.
+        mask_threshold: The share of a GradCAM's range from which on it is cropped, in (0, 1].
+        captions_per_crop: The best captions of a crop that words are taken from.
+        n_concepts: The words, phrases and images that are kept.
+        score: "cosine" or "softmax".
+        contrast: Drop the words that counterfactuals share.
+        spurious_threshold: The score from which a word of the counterfactuals is dropped.
+        random_sets: Random sets of images that the threshold is calibrated on.
+        spurious_quantile: The quantile of a word's scores over those sets that is its threshold, in (0, 1).
+        fallback: "dissect" or "none": what labels units that FALCON finds no word for.
+        rank: "score" or "specific": the order of words.
+        clarity_threshold: The mean cosine of crops above which a unit counts as interpretable.
+        holdout: The share of the probe that is kept to test descriptions, or a dataset of its own; 0 for no test.
+        control: "permuted" (other units' images), "captions" (random captions), or both: controls of the test.
+        random_state: The seed of everything random.
+        batch_size: Images at a time; it does not change the result.
+        cache_dir: The folder for what is probed and embedded; None is the user's cache.
+        progress: None shows bars on a terminal; True, False, or a callable.
+        **unknown: Refused, with the nearest setting's name.
+
+    Returns:
+        A Description for one unit; Descriptions for a list, "all" and LAYER:all.
+
+    Raises:
+        UsageError: For wrong units and settings, and a probe of another layer or model.
+        MissingError: For data, captions or weights that are not there.
+        EncoscopeError: For captions of another model, and for too few images.
+
+    Example:
+        >>> desc = encoscope.describe("zoo:resnet-caltech101", "features:31", probe="photos/")  # doctest: +SKIP
+        >>> [(concept.word, concept.score) for concept in desc.concepts]  # doctest: +SKIP
+
+    Source: FALCON, section 3.
     """
+    refuse_unknown("describe", unknown, [*FalconSettings.infos(), *_SHARED])
     falcon = Falcon(
         encoder,
-        vlm,
-        captions,
+        vlm=vlm,
+        captions=captions,
         preset=preset,
+        mode=mode,
+        alpha_stds=alpha_stds,
+        alpha=alpha,
+        epsilon=epsilon,
+        beta=beta,
+        n_counterfactuals=n_counterfactuals,
+        min_images=min_images,
+        top_k_if_empty=top_k_if_empty,
+        max_images=max_images,
+        mask_threshold=mask_threshold,
+        captions_per_crop=captions_per_crop,
+        n_concepts=n_concepts,
+        score=score,
+        contrast=contrast,
+        spurious_threshold=spurious_threshold,
+        random_sets=random_sets,
+        spurious_quantile=spurious_quantile,
+        fallback=fallback,
+        rank=rank,
+        clarity_threshold=clarity_threshold,
         holdout=holdout,
         control=control,
-        cache=cache,
+        random_state=random_state,
+        batch_size=batch_size,
+        cache_dir=cache_dir,
         progress=progress,
-        **settings,
     )
     return falcon.fit(probe).describe(units)
 
 
-def group_unit(one: Unit, members: Sequence[int]) -> Unit:
-    """Several channels of a unit's space as one unit."""
-    channels = tuple(int(member) for member in members)
-    text = ",".join(map(str, channels))
-    if one.kind == "features":
-        return Unit(f"features:{text}", "features", channels=channels)
-    if one.kind == "class":
-        return replace(one, text=f"class:{text}", channels=channels)
-    return Unit(f"{one.layer}:{text}", "channel" if len(channels) == 1 else "group", one.layer, channels)
+def groups(
+    encoder: Encoder | nn.Module | str,
+    layer: str = "features",
+    *,
+    probe: Any,
+    captions: CaptionStore | str | os.PathLike[str] | None = None,
+    vlm: VLM | str | None = None,
+    preset: str | None = None,
+    mode: str | None = None,
+    alpha_stds: float | None = None,
+    alpha: float | None = None,
+    mask_threshold: float | None = None,
+    clarity_threshold: float | None = None,
+    more_than: int = 10,
+    largest: int = 4,
+    random_state: int = FalconSettings.random_state,
+    batch_size: int = 32,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress = None,
+    **unknown: Any,
+) -> list[DescribedGroup]:
+    """Find the groups of features that many images highly activate together, and which of them are interpretable.
+
+    Args:
+        encoder: An encoder, a module, or a source string.
+        layer: "features", "class", or a layer's name.
+        probe: The images to look at, as in `describe`.
+        captions: A caption store or its folder, which names the image-text model; None takes the package's own.
+        vlm: An image-text model or its name; None takes the captions' own.
+        preset: "default", "paper" or "authors"; None is "default".
+        mode: "threshold" (all members pass alpha) or "exact" (the images with exactly this set); None is the preset's.
+        alpha_stds: Alpha is the mean plus this many standard deviations.
+        alpha: The threshold itself, in place of ``alpha_stds``.
+        mask_threshold: The share of a GradCAM's range from which on it is cropped, in (0, 1].
+        clarity_threshold: The mean cosine of crops above which a group counts as interpretable.
+        more_than: A group is shared by more images than this.
+        largest: The most members of a group in mode "threshold".
+        random_state: The seed of everything random.
+        batch_size: Images at a time; it does not change the result.
+        cache_dir: The folder for what is probed and embedded; None is the user's cache.
+        progress: None shows bars on a terminal; True, False, or a callable.
+        **unknown: Refused, with the nearest setting's name.
+
+    Returns:
+        The groups, those of most images first. Give a group's ``unit`` to `describe` to have it in words.
+
+    Raises:
+        UsageError: For an unknown layer, wrong settings, and a probe of another layer or model.
+        MissingError: For data, captions or weights that are not there.
+        EncoscopeError: For captions of another model, and for too few images.
+
+    Example:
+        >>> groups = encoscope.groups("zoo:resnet-caltech101", probe="photos/")  # doctest: +SKIP
+
+    Source: FALCON, section 3.4, and the authors' code.
+    """
+    known = ("layer", "preset", "mode", "alpha_stds", "alpha", "mask_threshold", "clarity_threshold")
+    refuse_unknown("groups", unknown, [*known, "more_than", "largest", "random_state", *_SHARED])
+    falcon = Falcon(
+        encoder,
+        vlm=vlm,
+        captions=captions,
+        preset=preset,
+        mode=mode,
+        alpha_stds=alpha_stds,
+        alpha=alpha,
+        mask_threshold=mask_threshold,
+        clarity_threshold=clarity_threshold,
+        holdout=0,
+        random_state=random_state,
+        batch_size=batch_size,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    return falcon.fit(probe).find_groups(layer, more_than=more_than, largest=largest)
 
 
-def _named(holdout: Any) -> float | str:
-    """How a result tells what was kept for the test."""
+def _name_holdout(holdout: Any) -> float | str:
+    """How a result states what is held out."""
     if holdout is None or isinstance(holdout, int | float):
         return float(holdout or 0)
     return os.fspath(holdout) if isinstance(holdout, str | os.PathLike) else type(holdout).__name__
 
 
-def _matching(
+def _match_captions(
     vlm: VLM | str | None, captions: CaptionStore | str | os.PathLike[str] | None, progress: Progress
 ) -> tuple[VLM, CaptionStore]:
-    """An image-text model and captions that fit each other, from what was given of them."""
+    """An image-text model and captions that fit each other; either may be None."""
     store = captions if captions is None or isinstance(captions, CaptionStore) else CaptionStore.load(captions)
     if store is None:
         model = load_vlm(vlm) if isinstance(vlm, str) else vlm

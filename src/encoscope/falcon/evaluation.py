@@ -1,19 +1,18 @@
-"""Descriptions held against images that they were not made from, beside their controls, and the run's summary."""
+"""Tests of descriptions on images that they were not made from, beside their controls, and the summary of a run."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from encoscope.errors import UsageError
+from encoscope.falcon.case import DescriptionCase
 from encoscope.falcon.concept_scores import compute_confidences, rank_terms
-from encoscope.falcon.context import CaptionEvidence, DescriptionContext
-from encoscope.falcon.description import Description
+from encoscope.falcon.context import DescriptionContext, NearestCaptions, list_spaces
 from encoscope.falcon.heldout import (
     HeldoutTest,
     compute_auc,
@@ -22,145 +21,165 @@ from encoscope.falcon.heldout import (
     compute_mean_interval,
     find_strong_images,
 )
-from encoscope.falcon.settings import FalconSettings
-from encoscope.falcon.spaces import Space
+from encoscope.falcon.outcome import DescriptionOutcome
+from encoscope.falcon.spaces import ProbedImages
 from encoscope.metrics import Interval
 from encoscope.units import Unit
 
-CONTROLS = ("permuted", "captions")
-_OTHERS = 20  # units whose images a description is held against in the permuted control
+_N_PERMUTED = 20  # other units whose images a description is tested on in the permuted control
 
 
-class Tested(NamedTuple):
-    """What a unit was tested on: which images are strong, and all images' vectors."""
+def evaluate_cases(
+    cases: Sequence[DescriptionCase], nearest: NearestCaptions, context: DescriptionContext, controls: Sequence[str]
+) -> None:
+    """Test every case that has concepts, and fill in its ``heldout``.
 
-    strong: Bool[np.ndarray, " images"]
-    images: Float[np.ndarray, "images width"]
+    Args:
+        cases: The cases.
+        nearest: The captions nearest to their crops.
+        context: What the run shares.
+        controls: Controls to compare with: "permuted", "captions".
 
-
-def checked(
-    units: Sequence[Unit],
-    found: Sequence[Description],
-    spaces: Mapping[str, Space],
-    tools: DescriptionContext,
-    controls: Sequence[str],
-    evidence: CaptionEvidence,
-) -> tuple[list[Description], dict[str, list[Tested]]]:
-    """Each description with its truth, and what the tested units of each space were tested on, for the summary."""
-    result = list(found)
-    tests: dict[str, list[Tested]] = {}
-    kept = {
-        name: tools.embedder.get_image_vectors(space.heldout.ids)
-        for name, space in spaces.items()
+    Raises:
+        UsageError: For the permuted control of a space in which no other unit activates.
+    """
+    vectors = {
+        name: context.embedder.get_image_vectors(space.heldout.ids)
+        for name, space in list_spaces(cases).items()
         if space.heldout is not None
     }
-    for place, (unit, item) in enumerate(zip(units, found, strict=True)):
-        space = spaces[unit.space]
-        if space.heldout is None or not item.concepts:
+    for case in cases:
+        images = case.space.heldout
+        if images is None or not case.concepts:
             continue
-        strong = find_strong_images(unit.activation(space.heldout.h, normalized=True), space.thresholds.alpha)
-        if strong is None:
-            continue
-        test = Tested(strong, kept[space.name])
-        result[place] = replace(item, heldout=_truth(unit, item, space, test, tools, controls, evidence))
-        tests.setdefault(space.name, []).append(test)
-    return result, tests
+        case.strong = find_strong_images(case.unit.activation(images.h, normalized=True), case.space.thresholds.alpha)
+        if case.strong is not None:
+            case.heldout = _test(case, images, case.strong, vectors[case.space.name], nearest, context, controls)
 
 
-def _truth(
-    unit: Unit,
-    item: Description,
-    space: Space,
-    test: Tested,
-    tools: DescriptionContext,
+def _test(
+    case: DescriptionCase,
+    images: ProbedImages,
+    strong: np.ndarray,
+    vectors: Float[np.ndarray, "images width"],
+    nearest: NearestCaptions,
+    context: DescriptionContext,
     controls: Sequence[str],
-    evidence: CaptionEvidence,
 ) -> HeldoutTest:
-    """A description's AUC on the test images, beside the controls that were asked for."""
-    seed = tools.settings.seed
-    scores = test.images @ tools.texts.embed_description({concept.word: concept.score for concept in item.concepts})
-    beside: dict[str, Interval] = {}
+    """A description's AUC on the held-out images, beside the controls."""
+    seed = context.settings.random_state
+    scores = vectors @ context.texts.embed_description(case.concepts)
+    intervals: dict[str, Interval] = {}
     if "permuted" in controls:
-        beside["permuted"] = _permuted(unit, scores, space, tools.settings)
-    other = _random_captions(unit, evidence, tools) if "captions" in controls else {}
-    if other:
-        beside["captions"] = compute_auc_interval(
-            test.images @ tools.texts.embed_description(other), test.strong, seed=seed
+        intervals["permuted"] = _test_permuted(case, images, scores, seed)
+    random_concepts = _describe_at_random(case, nearest, context) if "captions" in controls else {}
+    if random_concepts:
+        intervals["captions"] = compute_auc_interval(
+            vectors @ context.texts.embed_description(random_concepts), strong, random_state=seed
         )
-    strong = int(test.strong.sum())
-    return HeldoutTest(compute_auc_interval(scores, test.strong, seed=seed), strong, len(test.strong) - strong, beside)
+    n_strong = int(strong.sum())
+    return HeldoutTest(
+        compute_auc_interval(scores, strong, random_state=seed), n_strong, len(strong) - n_strong, intervals
+    )
 
 
-def _permuted(unit: Unit, scores: np.ndarray, space: Space, settings: FalconSettings) -> Interval:
-    """The description held against other units' images: their mean AUC, with its interval over those units."""
-    assert space.heldout is not None
-    rng = np.random.default_rng(_seed(unit, settings.seed))
-    others = [channel for channel in rng.permutation(space.width).tolist() if channel not in unit.channels]
-    found: list[float] = []
-    for channel in others:
-        strong = find_strong_images(space.heldout.h[:, channel], space.thresholds.alpha)
+def _test_permuted(case: DescriptionCase, images: ProbedImages, scores: np.ndarray, seed: int) -> Interval:
+    """The description on other units' images: their mean AUC, with its interval over those units."""
+    rng = np.random.default_rng(_seed_of(case.unit, seed))
+    aucs: list[float] = []
+    for channel in rng.permutation(case.space.width).tolist():
+        if channel in case.unit.channels:
+            continue
+        strong = find_strong_images(images.h[:, channel], case.space.thresholds.alpha)
         if strong is not None:
-            found.append(compute_auc(scores, strong))
-        if len(found) == _OTHERS:
+            aucs.append(compute_auc(scores, strong))
+        if len(aucs) == _N_PERMUTED:
             break
-    if not found:
-        raise UsageError(f"{unit.text} is the only unit of its layer that fires: there is none to permute it with")
-    return compute_mean_interval(found, seed=settings.seed)
+    if not aucs:
+        raise UsageError(
+            f"{case.unit.text} is the only unit of its layer that activates: there is none to permute it with"
+        )
+    return compute_mean_interval(aucs, random_state=seed)
 
 
-def _random_captions(unit: Unit, evidence: CaptionEvidence, tools: DescriptionContext) -> dict[str, float]:
-    """The concepts of a unit whose crops were given random captions instead of their best, with the scores of those."""
-    rows = list(evidence.crops[unit])
+def _describe_at_random(
+    case: DescriptionCase, nearest: NearestCaptions, context: DescriptionContext
+) -> dict[str, float]:
+    """The concepts of a unit whose crops get random captions instead of their best, with the scores of those."""
+    rows = list(case.crop_rows)
     if not rows:
         return {}
-    rng = np.random.default_rng(_seed(unit, tools.settings.seed))
-    scores = evidence.scores[rows]
-    drawn = rng.integers(len(tools.store), size=scores.shape)
-    texts = tools.store.texts(drawn.ravel())
+    rng = np.random.default_rng(_seed_of(case.unit, context.settings.random_state))
+    scores = nearest.scores[rows]
+    drawn = rng.integers(len(context.store), size=scores.shape)
+    texts = context.store.texts(drawn.ravel())
     captions = [texts[start : start + scores.shape[1]] for start in range(0, len(texts), scores.shape[1])]
-    return rank_terms(compute_confidences(scores, captions, "words").means(), tools.settings.top)
+    return rank_terms(compute_confidences(scores, captions, "words").means(), context.settings.n_concepts)
 
 
-def _seed(unit: Unit, seed: int) -> int:
-    """A seed of a unit's own, whatever else is described with it."""
+def _seed_of(unit: Unit, seed: int) -> int:
+    """A seed of the unit's own, whatever else is described with it."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{unit.text}".encode()).digest()[:8], "big")
 
 
-def summary(
-    found: Sequence[Description],
-    tests: Mapping[str, Sequence[Tested]],
-    tools: DescriptionContext,
+def summarize(
+    cases: Sequence[DescriptionCase], clarities: Sequence[float | None], context: DescriptionContext
 ) -> dict[str, Any]:
-    """Coverage, and means over units beside the best label that is the same for all."""
-    count = len(found)
-    methods = sorted({item.method for item in found})
-    clarities = [item.clarity for item in found if item.clarity is not None]
-    result: dict[str, Any] = {
+    """Compute coverage, and means over units beside the best label that is the same for all.
+
+    Args:
+        cases: Cases that are complete.
+        clarities: The clarity of each case.
+        context: What the run shares.
+
+    Returns:
+        Plain values: "units" (their number), "coverage" (the share FALCON explains), "labelled" (the share with any
+        label), "methods", "clarity", and where units were tested "auc", "controls" and "constant" (the best word that
+        is the same for all units, with its mean AUC).
+    """
+    count, seed = len(cases), context.settings.random_state
+    methods = [case.outcome.method for case in cases]
+    known = [clarity for clarity in clarities if clarity is not None]
+    summary: dict[str, Any] = {
         "units": count,
-        "coverage": sum(item.explained for item in found) / count,
-        "labelled": sum(bool(item.concepts) for item in found) / count,
-        "methods": {name: sum(item.method == name for item in found) for name in methods},
-        "clarity": float(np.mean(clarities)) if clarities else None,
+        "coverage": sum(case.outcome is DescriptionOutcome.EXPLAINED for case in cases) / count,
+        "labelled": sum(bool(case.concepts) for case in cases) / count,
+        "methods": {name: methods.count(name) for name in sorted(set(methods))},
+        "clarity": float(np.mean(known)) if known else None,
     }
-    tested = [item.heldout for item in found if item.heldout is not None]
-    if tested:
-        result["auc"] = _mean([truth.auc.value for truth in tested], tools.settings.seed)
-        names = sorted({name for truth in tested for name in truth.controls})
-        result["controls"] = {
-            name: _mean([t.controls[name].value for t in tested if name in t.controls], tools.settings.seed)
+    tests = [case.heldout for case in cases if case.heldout is not None]
+    if tests:
+        summary["auc"] = _summarize_mean([test.auc.value for test in tests], seed)
+        names = sorted({name for test in tests for name in test.controls})
+        summary["controls"] = {
+            name: _summarize_mean([test.controls[name].value for test in tests if name in test.controls], seed)
             for name in names
         }
-    words = list(dict.fromkeys(concept.word for item in found for concept in item.concepts))
-    if len(tested) > 1 and words:
-        texts, totals = tools.texts(words), np.zeros(len(words))
-        for items in tests.values():
-            strong = np.stack([test.strong for test in items], axis=1)
-            totals += compute_aucs(items[0].images @ texts.T, strong).sum(0)
-        best = int(totals.argmax())
-        result["constant"] = {"word": words[best], "auc": float(totals[best] / len(tested))}
-    return result
+    words = list(dict.fromkeys(word for case in cases for word in case.concepts))
+    if len(tests) > 1 and words:
+        summary["constant"] = _find_best_constant(cases, words, context)
+    return summary
 
 
-def _mean(values: Sequence[float], seed: int) -> dict[str, Any]:
-    found = compute_mean_interval(values, seed=seed)
-    return {"mean": found.value, "interval": [found.low, found.high]}
+def _find_best_constant(
+    cases: Sequence[DescriptionCase], words: Sequence[str], context: DescriptionContext
+) -> dict[str, Any]:
+    """The word that describes all tested units best, with its mean AUC."""
+    strong: dict[str, list[np.ndarray]] = {}
+    for case in cases:
+        if case.strong is not None:
+            strong.setdefault(case.space.name, []).append(case.strong)
+    texts, totals = context.texts(words), np.zeros(len(words))
+    for name, units in strong.items():
+        heldout = list_spaces(cases)[name].heldout
+        if heldout is not None:
+            images = context.embedder.get_image_vectors(heldout.ids)
+            totals += compute_aucs(images @ texts.T, np.stack(units, axis=1)).sum(0)
+    count = sum(map(len, strong.values()))
+    best = int(totals.argmax())
+    return {"word": words[best], "auc": float(totals[best] / count)}
+
+
+def _summarize_mean(values: Sequence[float], seed: int) -> dict[str, Any]:
+    interval = compute_mean_interval(values, random_state=seed)
+    return {"mean": interval.value, "interval": [interval.low, interval.high]}

@@ -1,25 +1,44 @@
-"""Which features drove a prediction, in words: argmax of h (.) U_y, the representation times the class's weights."""
+"""Which features contributed most to a prediction, in words: the largest h (.) U_y, features times class weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from encoscope import results
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
-from encoscope.falcon.description import Description, Descriptions
+from encoscope.falcon.captions.store import CaptionStore
+from encoscope.falcon.description import KIND, Description
 from encoscope.falcon.estimator import Falcon
+from encoscope.falcon.settings import HOLDOUT, FalconSettings
 from encoscope.images import read_image
+from encoscope.progress import Progress
+from encoscope.results import Document
+from encoscope.settings import refuse_unknown
 from encoscope.units import Unit, find_class_index
+from encoscope.vlm import VLM
+
+N_FEATURES = 5
+"""Features that are shown of each kind."""
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """A feature's part in a logit: its value times its weight, and the feature in words where it was described."""
+    """What a feature adds to a logit.
+
+    Attributes:
+        feature: Its number.
+        value: Its value on the image.
+        weight: Its weight in the logit, or the difference of two.
+        contribution: Their product.
+        description: The feature in words; None where it was not described.
+    """
 
     feature: int
     value: float
@@ -27,20 +46,34 @@ class Contribution:
     contribution: float
     description: Description | None = field(default=None, repr=False)
 
+    @property
+    def unit(self) -> str:
+        """The feature as a unit's text."""
+        return f"features:{self.feature}"
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result document."""
-        plain = {"unit": f"features:{self.feature}", "value": self.value, "weight": self.weight}
+        """Give plain values for a result document."""
+        plain = {"unit": self.unit, "value": self.value, "weight": self.weight}
         return plain | {"contribution": self.contribution}
 
 
 @dataclass(frozen=True)
 class FailureExplanation:
-    """Why an image was taken for a class.
+    """Why an image was classified as it was.
 
-    predicted, actual: class names (or numbers); actual is None where it was not told. probability: of the prediction,
-    after a softmax. features: the most contributing, largest first. against: those that speak most for the actual
-    class over the predicted one; empty where the actual class was not told or is the predicted one. bias: of the
-    logit. logit: which all features' contributions and the bias add up to.
+    Attributes:
+        path: The image's file; None for an image without one.
+        predicted: The predicted class, by name or number.
+        actual: The class that the image is of; None where it was not given.
+        probability: Of the prediction, after a softmax.
+        logit: The predicted class's logit: the sum of all features' contributions and the bias.
+        bias: The bias of that logit.
+        features: The features that contribute most to it, largest first.
+        against: The features that support the actual class most against the predicted one; empty where the actual
+            class was not given or is the predicted one.
+        settings: What decided the descriptions; empty without them.
+        seed: The seed of everything random; None without descriptions.
+        model: The encoder's source and digest.
     """
 
     path: str | None
@@ -51,87 +84,241 @@ class FailureExplanation:
     bias: float
     features: tuple[Contribution, ...]
     against: tuple[Contribution, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    seed: int | None = field(default=None, repr=False)
+    model: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result document, without descriptions."""
-        plain = {name: getattr(self, name) for name in ("path", "predicted", "actual", "probability", "logit", "bias")}
-        return plain | {
+        """Give plain values for a result document, without descriptions."""
+        names = ("path", "predicted", "actual", "probability", "logit", "bias")
+        return {name: getattr(self, name) for name in names} | {
             "features": [item.as_dict() for item in self.features],
             "against": [item.as_dict() for item in self.against],
         }
 
+    def to_dict(self) -> Document:
+        """Give the result document: the features' descriptions, each with what it adds to the prediction."""
+        entries = []
+        for role, items in (("for", self.features), ("against", self.against)):
+            for item in items:
+                description = {} if item.description is None else item.description.entry()
+                entries.append({**description, **item.as_dict(), "role": role})
+        document = results.envelope(KIND, entries, model=self.model, settings=self.settings, seed=self.seed)
+        plain = {name: value for name, value in self.as_dict().items() if name not in ("features", "against")}
+        return document | {"prediction": plain}
+
 
 def explain_failure(
-    encoder: Encoder, image: Any, *, label: str | int | None = None, top: int = 5, falcon: Falcon | None = None
+    encoder: Encoder | nn.Module | str,
+    image: Any,
+    *,
+    probe: Any = None,
+    label: str | int | None = None,
+    n_features: int = N_FEATURES,
+    captions: CaptionStore | str | os.PathLike[str] | None = None,
+    vlm: VLM | str | None = None,
+    preset: str | None = None,
+    mode: str | None = None,
+    alpha_stds: float | None = None,
+    alpha: float | None = None,
+    epsilon: float | None = None,
+    beta: float | None = None,
+    n_counterfactuals: int | None = None,
+    min_images: int | None = None,
+    top_k_if_empty: int | None = None,
+    max_images: int | None = None,
+    mask_threshold: float | None = None,
+    captions_per_crop: int | None = None,
+    n_concepts: int | None = None,
+    score: str | None = None,
+    contrast: bool | None = None,
+    spurious_threshold: float | None = None,
+    random_sets: int | None = None,
+    spurious_quantile: float | None = None,
+    fallback: str | None = None,
+    rank: str | None = None,
+    clarity_threshold: float | None = None,
+    holdout: Any = HOLDOUT,
+    random_state: int = FalconSettings.random_state,
+    batch_size: int = 32,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress = None,
+    falcon: Falcon | None = None,
+    **unknown: Any,
 ) -> FailureExplanation:
-    """The features that contribute most to what an image is taken for, described if a fitted Falcon is given.
+    """Find the features that contribute most to what an image is classified as, and describe them.
 
-    image: one image, as ``read`` takes it. label: the class it is of, by name or number; then the features that speak
-    for it against the prediction are given as well. top: how many of each.
+    A feature's contribution is its value times its weight in the predicted class's logit.
 
-    Raises UsageError for an encoder without a linear head, an unknown label, and ``top`` below 1.
+    Args:
+        encoder: An encoder, a module or a source string; it needs a linear head.
+        image: One image: a path, a PIL image, an array or a tensor.
+        probe: The images that descriptions are made from, as in `describe`; None describes nothing.
+        label: The class that the image is of, by name or number; then the features that support it most against the
+            prediction are given too.
+        n_features: The number of features of each kind.
+        captions: A caption store or its folder; None takes the vocabulary that ships with the package.
+        vlm: An image-text model or its name; None takes the one that the captions were embedded with.
+        preset: "default", "paper" or "authors"; None is "default".
+        mode: "threshold" or "exact": how images are selected.
+        alpha_stds: Alpha is the mean plus this many standard deviations.
+        alpha: The threshold itself, in place of ``alpha_stds``.
+        epsilon: An image below it is lowly activating.
+        beta: The least similarity of a counterfactual, in [-1, 1].
+        n_counterfactuals: The most counterfactuals of a unit.
+        min_images: The images that have to pass alpha.
+        top_k_if_empty: The number of strongest images that are used where too few pass alpha; 0 for none.
+        max_images: The most images of a unit, strongest first.
+        mask_threshold: The share of a GradCAM's range from which on it is cropped, in (0, 1].
+        captions_per_crop: The best captions of a crop that words are taken from.
+        n_concepts: The words, phrases and images that are kept.
+        score: "cosine" or "softmax".
+        contrast: Drop the words that counterfactuals share.
+        spurious_threshold: The score from which a word of the counterfactuals is dropped.
+        random_sets: Random sets of images that the threshold is calibrated on.
+        spurious_quantile: The quantile of a word's scores over those sets that is its threshold, in (0, 1).
+        fallback: "dissect" or "none": what labels units that FALCON finds no word for.
+        rank: "score" or "specific": the order of words.
+        clarity_threshold: The mean cosine of crops above which a unit counts as interpretable.
+        holdout: The share of the probe that is kept to test descriptions, or a dataset of its own; 0 for no test.
+        random_state: The seed of everything random.
+        batch_size: Images at a time; it does not change the result.
+        cache_dir: The folder for what is probed and embedded; None is the user's cache.
+        progress: None shows bars on a terminal; True, False, or a callable.
+        falcon: A fitted Falcon on the same encoder, in place of a probe and settings.
+        **unknown: Refused, with the nearest setting's name.
+
+    Returns:
+        The explanation.
+
+    Raises:
+        UsageError: For an encoder without a linear head, an unknown label, and ``n_features`` below 1.
+        ImageError: For an image that cannot be read.
+
+    Example:
+        >>> failure = encoscope.explain_failure("zoo:resnet-caltech101", "wrong.jpg", probe="photos/")  # doctest: +SKIP
+        >>> [(item.unit, item.contribution, item.description.words) for item in failure.features]  # doctest: +SKIP
+
+    Source: FALCON, section 5.
+    """
+    named = ("probe", "label", "n_features", "captions", "vlm", "holdout", "batch_size", "cache_dir", "progress")
+    refuse_unknown("explain_failure", unknown, [*FalconSettings.infos(), *named, "falcon"])
+    encoder = as_encoder(encoder)
+    # what is wrong with the image is said before anything is probed
+    explanation = find_contributions(encoder, image, label=label, n_features=n_features)
+    if falcon is None and probe is not None:
+        falcon = Falcon(
+            encoder,
+            vlm=vlm,
+            captions=captions,
+            preset=preset,
+            mode=mode,
+            alpha_stds=alpha_stds,
+            alpha=alpha,
+            epsilon=epsilon,
+            beta=beta,
+            n_counterfactuals=n_counterfactuals,
+            min_images=min_images,
+            top_k_if_empty=top_k_if_empty,
+            max_images=max_images,
+            mask_threshold=mask_threshold,
+            captions_per_crop=captions_per_crop,
+            n_concepts=n_concepts,
+            score=score,
+            contrast=contrast,
+            spurious_threshold=spurious_threshold,
+            random_sets=random_sets,
+            spurious_quantile=spurious_quantile,
+            fallback=fallback,
+            rank=rank,
+            clarity_threshold=clarity_threshold,
+            holdout=holdout,
+            random_state=random_state,
+            batch_size=batch_size,
+            cache_dir=cache_dir,
+            progress=progress,
+        ).fit(probe)
+    return explanation if falcon is None else describe_contributions(explanation, falcon)
+
+
+def find_contributions(
+    encoder: Encoder, image: Any, *, label: str | int | None = None, n_features: int = N_FEATURES
+) -> FailureExplanation:
+    """Find the features that contribute most to what an image is classified as, without words.
+
+    Args:
+        encoder: An encoder with a linear head.
+        image: One image.
+        label: The class that the image is of, by name or number.
+        n_features: The number of features of each kind.
+
+    Returns:
+        The explanation, without descriptions.
+
+    Raises:
+        UsageError: For an encoder without a linear head, an unknown label, and ``n_features`` below 1.
     """
     head = encoder.head
     if head is None:
-        raise UsageError(f"{encoder.source} has no linear head, so no feature's part in a prediction can be told")
-    if top < 1:
-        raise UsageError(f"top is a number of features from 1 on, not {top}")
-    photo = read_image(image, channels=encoder.preprocess.channels)
+        raise UsageError(f"{encoder.source} has no linear head, so features have no contribution to a prediction")
+    if n_features < 1:
+        raise UsageError(f"n_features is a number from 1 on, not {n_features}")
+    loaded = read_image(image, channels=encoder.preprocess.channels)
     with torch.no_grad():
-        h = encoder.features(photo)[0].cpu()
+        h = encoder.features(loaded)[0].cpu()
         weight, bias = head.weight.detach().float().cpu(), head.bias
         offset = torch.zeros(len(weight)) if bias is None else bias.detach().float().cpu()
         logits = weight @ h + offset
     predicted = int(logits.argmax())
-    actual = None if label is None else _class(label, encoder, len(weight))
-    found = FailureExplanation(
-        path=photo.path,
-        predicted=_name(predicted, encoder),
-        actual=None if actual is None else _name(actual, encoder),
+    actual = None if label is None else _find_class(label, encoder, len(weight))
+    against = () if actual in (None, predicted) else _find_largest(h, weight[actual] - weight[predicted], n_features)
+    return FailureExplanation(
+        path=loaded.path,
+        predicted=_name_class(predicted, encoder),
+        actual=None if actual is None else _name_class(actual, encoder),
         probability=float(logits.softmax(0)[predicted]),
         logit=float(logits[predicted]),
         bias=float(offset[predicted]),
-        features=_largest(h, weight[predicted], top),
-        against=() if actual in (None, predicted) else _largest(h, weight[actual] - weight[predicted], top),
+        features=_find_largest(h, weight[predicted], n_features),
+        against=against,
+        settings={"n_features": n_features},
+        model={"source": encoder.source, "digest": encoder.digest, "layers": ["features"]},
     )
-    return found if falcon is None else describe_contributions(found, falcon)
 
 
-def describe_contributions(found: FailureExplanation, falcon: Falcon) -> FailureExplanation:
-    """The same with its features in words; all are described together."""
-    items = [*found.features, *found.against]
-    units = [Unit(f"features:{item.feature}", "features", channels=(item.feature,)) for item in items]
-    texts = falcon.describe(list(dict.fromkeys(units)))
-    by_unit = {item.unit: item for item in (texts if isinstance(texts, Descriptions) else [texts])}
+def describe_contributions(explanation: FailureExplanation, falcon: Falcon) -> FailureExplanation:
+    """Describe the features of an explanation, all together.
 
-    def with_words(parts: tuple[Contribution, ...]) -> tuple[Contribution, ...]:
-        return tuple(replace(part, description=by_unit[f"features:{part.feature}"]) for part in parts)
+    Args:
+        explanation: From `find_contributions`.
+        falcon: A fitted Falcon on the same encoder.
 
-    return replace(found, features=with_words(found.features), against=with_words(found.against))
+    Returns:
+        The explanation with descriptions.
+    """
+    items = [*explanation.features, *explanation.against]
+    units = [Unit(item.unit, "features", channels=(item.feature,)) for item in items]
+    descriptions = {description.unit: description for description in falcon.describe(list(dict.fromkeys(units)))}
 
+    def add(contributions: Sequence[Contribution]) -> tuple[Contribution, ...]:
+        return tuple(replace(item, description=descriptions[item.unit]) for item in contributions)
 
-def build_failure_document(
-    found: FailureExplanation, encoder: Encoder, settings: Mapping[str, Any], seed: int
-) -> results.Document:
-    """The explanation as a result document: the features' descriptions, each with its part in the prediction."""
-    entries = []
-    for role, items in (("for", found.features), ("against", found.against)):
-        for item in items:
-            words = {} if item.description is None else item.description.entry()
-            entries.append({**words, **item.as_dict(), "role": role})
-    model = {"source": encoder.source, "digest": encoder.digest, "layers": ["features"]}
-    whole = results.envelope("description", entries, model=model, settings=settings, seed=seed)
-    plain = {name: value for name, value in found.as_dict().items() if name not in ("features", "against")}
-    return whole | {"prediction": plain}
+    return replace(
+        explanation,
+        features=add(explanation.features),
+        against=add(explanation.against),
+        settings={**falcon.settings_.as_dict(), **explanation.settings},
+        seed=falcon.settings_.random_state,
+    )
 
 
-def _largest(h: torch.Tensor, weight: torch.Tensor, top: int) -> tuple[Contribution, ...]:
-    parts = h * weight
-    chosen = parts.sort(descending=True, stable=True).indices[:top].tolist()
-    return tuple(Contribution(i, float(h[i]), float(weight[i]), float(parts[i])) for i in chosen)
+def _find_largest(h: torch.Tensor, weight: torch.Tensor, count: int) -> tuple[Contribution, ...]:
+    contributions = h * weight
+    largest = contributions.sort(descending=True, stable=True).indices[:count].tolist()
+    return tuple(Contribution(i, float(h[i]), float(weight[i]), float(contributions[i])) for i in largest)
 
 
-def _class(label: str | int, encoder: Encoder, count: int) -> int:
+def _find_class(label: str | int, encoder: Encoder, count: int) -> int:
     text = str(label)
     if text.isascii() and text.isdigit():
         if int(text) >= count:
@@ -142,5 +329,5 @@ def _class(label: str | int, encoder: Encoder, count: int) -> int:
     return find_class_index(text, encoder.classes)
 
 
-def _name(index: int, encoder: Encoder) -> str:
+def _name_class(index: int, encoder: Encoder) -> str:
     return str(index) if encoder.classes is None else encoder.classes[index]

@@ -1,4 +1,4 @@
-"""Where in an image a unit sees what it sees: GradCAM of a unit, for many units of many images in one pass.
+"""GradCAM: which part of an image a unit responds to, for many units of many images in one pass.
 
 GradCAM weighs a layer's channels with the unit's mean gradient over the layer's map: ReLU(sum_c w_c A_c).
 
@@ -26,30 +26,47 @@ from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, rem
 from encoscope.errors import UsageError
 from encoscope.units import Unit, compute_values, required_outputs, unit_weights
 
-Method: TypeAlias = Literal["closed form", "gradient"]
+GradCamMethod: TypeAlias = Literal["closed form", "gradient"]
 
 
 @dataclass(frozen=True)
 class GradCamTarget:
-    """Where the maps of a space's units are taken: a layer, and whether a backward pass is needed."""
+    """Where the maps of a space's units are taken.
+
+    Attributes:
+        layer: The layer.
+        method: "gradient" where a backward pass is needed, else "closed form".
+    """
 
     layer: str
-    method: Method
+    method: GradCamMethod
 
 
 class GradCam:
-    """GradCAM for an encoder's units; a space's layer and method are found when first asked for.
+    """Computes GradCAMs of an encoder's units. The layer and the method of a space are chosen when first needed.
 
-    method: None for the closed form wherever it is exact; "gradient" to take a backward pass everywhere.
+    Args:
+        encoder: The encoder.
+        method: None takes the closed form wherever it is exact; "gradient" takes a backward pass everywhere.
     """
 
-    def __init__(self, encoder: Encoder, method: Method | None = None) -> None:
+    def __init__(self, encoder: Encoder, method: GradCamMethod | None = None) -> None:
         self.encoder = encoder
-        self.method: Method | None = method
+        self.method: GradCamMethod | None = method
         self._targets: dict[str, GradCamTarget] = {}
 
     def target(self, unit: Unit) -> GradCamTarget:
-        """The layer and the method for a unit. UsageError where no layer's map has a gradient."""
+        """Choose the layer and the method for a unit.
+
+        Args:
+            unit: The unit.
+
+        Returns:
+            The same target for all units of a space.
+
+        Raises:
+            UsageError: Where no layer's map has a gradient.
+        """
         space = unit.space
         if space not in self._targets:
             self._targets[space] = self._find(unit)
@@ -58,31 +75,39 @@ class GradCam:
     def __call__(
         self, pixels: Float[Tensor, "batch channels height width"], units: Sequence[Sequence[Unit]]
     ) -> list[list[Float[Tensor, "rows columns"]]]:
-        """The maps of each image's own units, not negative, at the layer's resolution, on the CPU.
+        """Compute the maps of each image's own units.
 
-        pixels: a normalised batch. units: a list for each image, of any length.
+        Args:
+            pixels: A normalized batch.
+            units: A list of units for each image, of any length.
+
+        Returns:
+            For each image a map of each unit, not negative, at the layer's resolution, on the CPU.
+
+        Raises:
+            UsageError: For another number of lists than of images.
         """
         if len(units) != len(pixels):
             raise UsageError(f"units of {len(units)} images were given for {len(pixels)} images")
-        found: list[list[Tensor]] = [[pixels.new_zeros(0)] * len(wanted) for wanted in units]
-        asked = [(image, place, unit) for image, wanted in enumerate(units) for place, unit in enumerate(wanted)]
-        closed = [item for item in asked if self.target(item[2]).method == "closed form"]
+        cams: list[list[Tensor]] = [[pixels.new_zeros(0)] * len(requested) for requested in units]
+        items = [(image, index, unit) for image, requested in enumerate(units) for index, unit in enumerate(requested)]
+        closed = [item for item in items if self.target(item[2]).method == "closed form"]
         if closed:
-            self._closed(pixels, closed, found)
+            self._closed(pixels, closed, cams)
         others: dict[str, list[tuple[int, int, Unit]]] = {}
-        for item in asked:
+        for item in items:
             target = self.target(item[2])
             if target.method == "gradient":
                 others.setdefault(target.layer, []).append(item)
-        for layer, items in others.items():
-            self._gradient(pixels, layer, items, found)
-        return found
+        for layer, members in others.items():
+            self._gradient(pixels, layer, members, cams)
+        return cams
 
-    def _closed(self, pixels: Tensor, items: Sequence[tuple[int, int, Unit]], found: list[list[Tensor]]) -> None:
+    def _closed(self, pixels: Tensor, items: Sequence[tuple[int, int, Unit]], cams: list[list[Tensor]]) -> None:
         layers = list(dict.fromkeys(self.target(unit).layer for _, _, unit in items))
         seen = self.encoder.observe(pixels, layers).activations
         vectors: dict[Unit, Tensor] = {}
-        for image, place, unit in items:
+        for image, index, unit in items:
             maps = seen[self.target(unit).layer].maps[image]
             if unit.direction is None and unit.kind != "class":
                 cam = maps[list(unit.channels)].sum(0)
@@ -90,34 +115,36 @@ class GradCam:
                 if unit not in vectors:
                     vectors[unit] = self._vector(unit).to(maps.device)
                 cam = torch.einsum("c,chw->hw", vectors[unit], maps)
-            found[image][place] = cam.relu().cpu()
+            cams[image][index] = cam.relu().cpu()
 
     def _vector(self, unit: Unit) -> Tensor:
         """A unit over the channels of its layer; classes are the sum of their rows of the linear head."""
         if unit.kind != "class":
             return unit_weights(unit, self.encoder)
-        assert self.encoder.head is not None  # the closed form was found to hold
-        return self.encoder.head.weight.detach()[list(unit.channels)].float().sum(0)
+        head = self.encoder.head
+        if head is None:
+            raise UsageError(f"{self.encoder.source} has no linear head: {unit.text} is no sum of channels")
+        return head.weight.detach()[list(unit.channels)].float().sum(0)
 
     def _gradient(
-        self, pixels: Tensor, layer: str, items: Sequence[tuple[int, int, Unit]], found: list[list[Tensor]]
+        self, pixels: Tensor, layer: str, items: Sequence[tuple[int, int, Unit]], cams: list[list[Tensor]]
     ) -> None:
         units = list(dict.fromkeys(unit for _, _, unit in items))
-        column = {unit: place for place, unit in enumerate(units)}
+        column = {unit: number for number, unit in enumerate(units)}
         raw, measured = self._forward(pixels, layer, units)
         canvas = (pixels.shape[2], pixels.shape[3])
         maps = self.encoder.as_activation(layer, raw.detach(), canvas).maps
         waiting: dict[int, list[tuple[int, Unit]]] = {}
-        for image, place, unit in items:
-            waiting.setdefault(image, []).append((place, unit))
+        for image, index, unit in items:
+            waiting.setdefault(image, []).append((index, unit))
         for turn in range(max(map(len, waiting.values()))):
             now = [(image, *todo[turn]) for image, todo in waiting.items() if turn < len(todo)]
             # images do not touch each other, so one backward pass holds each image's own gradient
             total = torch.stack([measured[image, column[unit]] for image, _, unit in now]).sum()
             gradient = _gradient_of(total, raw)
             slopes = self.encoder.as_activation(layer, gradient, canvas).maps.mean((2, 3))
-            for image, place, _ in now:
-                found[image][place] = torch.einsum("c,chw->hw", slopes[image], maps[image]).relu().cpu()
+            for image, index, _ in now:
+                cams[image][index] = torch.einsum("c,chw->hw", slopes[image], maps[image]).relu().cpu()
 
     def _forward(self, pixels: Tensor, layer: str, units: Sequence[Unit]) -> tuple[Tensor, Tensor]:
         """A layer's output in its own layout, and the units' values computed from it, with the graph between them."""
@@ -146,13 +173,13 @@ class GradCam:
         pooled = None if self.method == "gradient" else self._pooled_layer(unit.kind)
         if pooled is not None:
             return GradCamTarget(pooled, "closed form")
-        # the units of a space share the way to the layers before it: a mixture of them stands for all
+        # the units of a space depend on the same layers before it: some of them stand for all
         width = {"token": lambda: self.encoder.layer(str(unit.layer)).channels, "features": lambda: self.encoder.width}
         count = width.get(unit.kind, lambda: self.encoder.outputs or 1)()
-        some = [_replace(unit, channel) for channel in range(min(count, 8))]
+        units = [_replace(unit, channel) for channel in range(min(count, 8))]
         pixels = self._noise()
         for name in reversed(self.encoder.depths):
-            raw, measured = self._forward(pixels, name, some)
+            raw, measured = self._forward(pixels, name, units)
             gradient = _gradient_of(measured.square().sum(), raw)
             if self.encoder.as_activation(name, gradient, (pixels.shape[2], pixels.shape[3])).maps.any():
                 return GradCamTarget(name, "gradient")
@@ -170,7 +197,8 @@ class GradCam:
         if not names:
             return None
         seen = self.encoder.observe(pixels, names, features=True)
-        assert seen.features is not None
+        if seen.features is None:
+            return None
         scale = seen.features.abs().max()
         for name in reversed(names):
             if torch.allclose(
@@ -186,12 +214,19 @@ class GradCam:
 
 
 def compute_masks(
-    cams: Sequence[Float[Tensor, "_rows _columns"]], canvas: tuple[int, int], share: float = 0.6
+    cams: Sequence[Float[Tensor, "_rows _columns"]], canvas: tuple[int, int], mask_threshold: float = 0.6
 ) -> Bool[Tensor, "cams height width"]:
-    """The part of each map at or above ``share`` of its range, on a canvas of that many (rows, columns) of pixels.
+    """Find the part of each map that stands out.
 
-    Maps are brought to the canvas bilinearly and to [0, 1] by their least and largest value; one without a range (all
-    zero, or all the same) has no part above.
+    Args:
+        cams: GradCAMs, which may differ in size.
+        canvas: (rows, columns) of pixels that they are resized to, bilinearly.
+        mask_threshold: The share of a map's range at or above which a pixel counts, in (0, 1]; 0.6 is the authors'.
+
+    Returns:
+        A mask for each map; empty for a map without a range (all zero, or all the same).
+
+    Source: FALCON, section 3.2; the constant is that of the authors' code.
     """
     if not cams:
         return torch.zeros(0, *canvas, dtype=torch.bool)
@@ -199,7 +234,7 @@ def compute_masks(
     # one by one: maps of units of several layers differ in size
     large = torch.cat([grow(cam.float()[None, None])[0] for cam in cams])
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-    return ((large - low) >= share * (high - low)) & (high > low)
+    return ((large - low) >= mask_threshold * (high - low)) & (high > low)
 
 
 def _gradient_of(total: Tensor, raw: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Is a description true? Its own test on images it was not made from, and the controls it has to beat.
+"""The test of a description on images it was not made from, and the statistics of it.
 
 A description is turned into one vector, the mean of its concepts' text vectors weighed by their scores, and predicts a
 unit's activation on an image by the cosine of that vector and the image's. The measure is the AUC of the unit's strong
@@ -21,15 +21,27 @@ from encoscope.metrics import Interval
 from encoscope.vlm import VLM
 
 PROMPTS = ("{}", "a photo of {}")
-LEAST = 5  # strong images that a figure needs, and as many ordinary ones
-SHARE = 0.05  # of the images count as strong where too few, or most, pass the unit's own threshold
+"""The texts that stand for a word; its vector is the mean of theirs."""
+
+MIN_STRONG = 5
+"""The least strong images that an AUC is computed from, and the least ordinary ones."""
+
+STRONG_SHARE = 0.05
+"""The share of images that count as strong where too few, or most, pass the unit's own threshold."""
+
 _RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class HeldoutTest:
-    """auc: with its bootstrap interval, 0.5 by chance. strong, ordinary: images. controls: the same figure without the
-    unit's own description, or without its own activations, by the control's name."""
+    """How well a description predicts a unit on held-out images.
+
+    Attributes:
+        auc: With its bootstrap interval; 0.5 by chance.
+        strong: The number of strong images.
+        ordinary: The number of all others.
+        controls: The AUC without the unit's own description ("captions"), or without its own activations ("permuted").
+    """
 
     auc: Interval
     strong: int
@@ -37,42 +49,89 @@ class HeldoutTest:
     controls: Mapping[str, Interval] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result document."""
-        plain = {"auc": self.auc.value, "interval": [self.auc.low, self.auc.high]}
-        plain |= {"strong": self.strong, "ordinary": self.ordinary}
+        """Give plain values for a result document."""
+        plain = _write_interval(self.auc) | {"strong": self.strong, "ordinary": self.ordinary}
         if self.controls:
-            plain["controls"] = {
-                name: {"auc": found.value, "interval": [found.low, found.high]} for name, found in self.controls.items()
-            }
+            plain["controls"] = {name: _write_interval(interval) for name, interval in self.controls.items()}
         return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> HeldoutTest:
+        """Read what ``as_dict`` gave.
+
+        Args:
+            plain: The "heldout" of an entry.
+
+        Returns:
+            The test.
+        """
+        controls = {name: _read_interval(control) for name, control in plain.get("controls", {}).items()}
+        return cls(_read_interval(plain), plain["strong"], plain["ordinary"], controls)
+
+
+def _write_interval(interval: Interval) -> dict[str, Any]:
+    return {"auc": interval.value, "interval": [interval.low, interval.high]}
+
+
+def _read_interval(plain: Mapping[str, Any]) -> Interval:
+    return Interval(plain["auc"], *plain["interval"])
 
 
 def choose_heldout(ids: Sequence[str], share: float) -> Bool[np.ndarray, " images"]:
-    """Which images are kept for the test: those whose id's hash falls in the first ``share`` of all."""
+    """Choose the images that are kept for the test, by their ids alone.
+
+    Args:
+        ids: The images' ids.
+        share: The share of all that is kept, from 0 to below 1: ids whose hash is in that first part of all.
+
+    Returns:
+        Whether each image is kept.
+
+    Raises:
+        UsageError: For another share.
+    """
     if not 0 <= share < 1:
         raise UsageError(f"holdout is a share of the images from 0 to below 1, or a dataset, not {share}")
-    marks = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") for name in ids]
-    return np.array(marks, dtype=np.float64) < share * 2**48
+    hashes = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") for name in ids]
+    return np.array(hashes, dtype=np.float64) < share * 2**48
 
 
 def find_strong_images(activation: Float[np.ndarray, " images"], alpha: float) -> Bool[np.ndarray, " images"] | None:
-    """The strong images of a unit: above alpha, as T_i, if those are at least 5 and at most half; else the top 5 %.
+    """Find the strong images of a unit.
 
-    None where no figure can be had: fewer than 10 images, or a unit that is the same on all.
+    Args:
+        activation: The unit's normalized value on each image.
+        alpha: Its threshold, as for T_i.
+
+    Returns:
+        The images above alpha, if those are at least 5 and at most half; else the strongest 5 %. None where no AUC can
+        be computed: for fewer than 10 images, or a unit that is the same on all.
     """
     count = len(activation)
-    if count < 2 * LEAST or activation.max() == activation.min():
+    if count < 2 * MIN_STRONG or activation.max() == activation.min():
         return None
     above = activation > alpha
-    if LEAST <= above.sum() <= count // 2:
+    if MIN_STRONG <= above.sum() <= count // 2:
         return above
-    chosen = np.zeros(count, dtype=bool)
-    chosen[np.argsort(-activation, kind="stable")[: max(LEAST, round(SHARE * count))]] = True
-    return chosen
+    strongest = np.zeros(count, dtype=bool)
+    strongest[np.argsort(-activation, kind="stable")[: max(MIN_STRONG, round(STRONG_SHARE * count))]] = True
+    return strongest
 
 
 def compute_auc(scores: Float[np.ndarray, " images"], strong: Bool[np.ndarray, " images"]) -> float:
-    """The chance that a strong image scores above an ordinary one, ties counted half."""
+    """Compute the chance that a strong image scores above an ordinary one, ties counted half.
+
+    Args:
+        scores: The score of each image.
+        strong: Whether each is strong; both kinds must exist.
+
+    Returns:
+        The area under the ROC curve, from 0 to 1.
+
+    Example:
+        >>> compute_auc(np.array([0.1, 0.4, 0.8]), np.array([False, False, True]))
+        1.0
+    """
     positives = int(strong.sum())
     ranks = rankdata(scores)
     return float((ranks[strong].sum() - positives * (positives + 1) / 2) / (positives * (len(scores) - positives)))
@@ -84,45 +143,77 @@ def compute_auc_interval(
     *,
     resamples: int = _RESAMPLES,
     level: float = 0.95,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> Interval:
-    """AUC with its percentile bootstrap interval: strong and ordinary images drawn again, each among themselves.
+    """Compute an AUC with its percentile bootstrap interval; strong and ordinary images are resampled separately.
 
-    Raises UsageError unless there are strong and ordinary images.
+    Args:
+        scores: The score of each image.
+        strong: Whether each is strong.
+        resamples: Bootstrap resamples.
+        level: The coverage of the interval.
+        random_state: The seed of the resamples.
+
+    Returns:
+        The AUC and its interval.
+
+    Raises:
+        UsageError: Unless there are strong and ordinary images.
     """
     positive, negative = scores[strong], scores[~strong]
     if not len(positive) or not len(negative):
         raise UsageError(f"AUC needs strong and ordinary images: {len(positive)} and {len(negative)} were given")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(random_state)
     order = np.sort(negative)
-    # for each strong image the ordinary ones below it, half of those equal: a resample only weighs pairs anew
+    # for each strong image whether each ordinary one is below it, equal ones half: a resample gives pairs other weights
     wins = (positive[:, None] > order).astype(np.float32) + 0.5 * (positive[:, None] == order)
-    drawn = []
+    weights = []
     for kept in (len(positive), len(negative)):
-        places = rng.integers(kept, size=(resamples, kept)) + kept * np.arange(resamples)[:, None]
-        counts = np.bincount(places.ravel(), minlength=resamples * kept).reshape(resamples, kept)
-        drawn.append(counts.astype(np.float32) / kept)
-    values = np.einsum("rn,rn->r", drawn[0] @ wins.astype(np.float32), drawn[1])
+        indices = rng.integers(kept, size=(resamples, kept)) + kept * np.arange(resamples)[:, None]
+        counts = np.bincount(indices.ravel(), minlength=resamples * kept).reshape(resamples, kept)
+        weights.append(counts.astype(np.float32) / kept)
+    values = np.einsum("rn,rn->r", weights[0] @ wins.astype(np.float32), weights[1])
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(wins.mean(dtype=np.float64)), float(low), float(high), level)
 
 
 def compute_mean_interval(
-    values: Sequence[float], *, resamples: int = _RESAMPLES, level: float = 0.95, seed: int = 0
+    values: Sequence[float], *, resamples: int = _RESAMPLES, level: float = 0.95, random_state: int = 0
 ) -> Interval:
-    """The mean with its percentile bootstrap interval, all resamples at once: for the many means of many units."""
+    """Compute a mean with its percentile bootstrap interval, all resamples in one array.
+
+    Args:
+        values: The values.
+        resamples: Bootstrap resamples.
+        level: The coverage of the interval.
+        random_state: The seed of the resamples.
+
+    Returns:
+        The mean and its interval.
+
+    Raises:
+        UsageError: For no values.
+    """
     data = np.asarray(values, dtype=np.float64)
     if not data.size:
         raise UsageError("a mean needs at least one value")
-    drawn = data[np.random.default_rng(seed).integers(len(data), size=(resamples, len(data)))].mean(1)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    means = data[np.random.default_rng(random_state).integers(len(data), size=(resamples, len(data)))].mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(data.mean()), float(low), float(high), level)
 
 
 def compute_aucs(
     scores: Float[np.ndarray, "images labels"], strong: Bool[np.ndarray, "images units"]
 ) -> Float[np.ndarray, "units labels"]:
-    """AUC of every label for every unit."""
+    """Compute the AUC of every label for every unit.
+
+    Args:
+        scores: The score of each image for each label.
+        strong: Whether each image is strong for each unit.
+
+    Returns:
+        An AUC for each pair.
+    """
     ranks = rankdata(scores, axis=0)
     positives = strong.sum(0)[:, None].astype(np.float64)
     return (strong.T.astype(np.float64) @ ranks - positives * (positives + 1) / 2) / (
@@ -131,33 +222,62 @@ def compute_aucs(
 
 
 class TextVectors:
-    """Text vectors of words and phrases, each embedded once, as a photo of it and by itself."""
+    """Text vectors of words and phrases, each embedded once, by itself and as a photo of it.
+
+    Args:
+        vlm: The image-text model.
+    """
 
     def __init__(self, vlm: VLM) -> None:
         self.vlm = vlm
         self._known: dict[str, np.ndarray] = {}
 
     def __call__(self, words: Sequence[str]) -> Float[np.ndarray, "words width"]:
-        """A unit vector for each word."""
+        """Embed words.
+
+        Args:
+            words: Words and phrases.
+
+        Returns:
+            A vector of length 1 for each.
+        """
         new = [word for word in dict.fromkeys(words) if word not in self._known]
         if new:
-            found = self.vlm.embed_texts([prompt.format(word) for word in new for prompt in PROMPTS]).numpy()
-            means = found.reshape(len(new), len(PROMPTS), -1).mean(1)
+            vectors = self.vlm.embed_texts([prompt.format(word) for word in new for prompt in PROMPTS]).numpy()
+            means = vectors.reshape(len(new), len(PROMPTS), -1).mean(1)
             self._known |= dict(zip(new, means / np.linalg.norm(means, axis=1, keepdims=True), strict=True))
         return np.stack([self._known[word] for word in words]) if words else np.zeros((0, self.vlm.width), np.float32)
 
     def embed_description(self, concepts: Mapping[str, float]) -> Float[np.ndarray, " width"]:
-        """One vector of a description: its concepts' mean, weighed by their scores; not negative ones only."""
+        """Turn a description into one vector.
+
+        Args:
+            concepts: Its words with their scores.
+
+        Returns:
+            The mean of the words' vectors, weighed by their positive scores; by none where no score is positive.
+        """
         weights = np.maximum(np.fromiter(concepts.values(), dtype=np.float32, count=len(concepts)), 0)
         weights = weights if weights.any() else np.ones_like(weights)
         return weights / weights.sum() @ self(list(concepts))
 
 
-def draw_derangement(count: int, seed: int = 0) -> Int[np.ndarray, " units"]:
-    """A random order in which nothing stays in its place. UsageError for fewer than two."""
+def draw_derangement(count: int, random_state: int = 0) -> Int[np.ndarray, " units"]:
+    """Draw a random order in which nothing keeps its index.
+
+    Args:
+        count: How many things there are.
+        random_state: The seed.
+
+    Returns:
+        For each index another one.
+
+    Raises:
+        UsageError: For fewer than two.
+    """
     if count < 2:
         raise UsageError("units can only be permuted if there are at least two of them")
-    order = np.random.default_rng(seed).permutation(count)
-    found = np.empty(count, dtype=np.int64)
-    found[order] = np.roll(order, 1)  # one cycle through all
-    return found
+    order = np.random.default_rng(random_state).permutation(count)
+    deranged = np.empty(count, dtype=np.int64)
+    deranged[order] = np.roll(order, 1)  # one cycle through all
+    return deranged

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from encoscope import metrics
-from encoscope.errors import UsageError
+from encoscope.falcon.case import DescriptionCase
 from encoscope.falcon.concept_scores import (
     SPURIOUS_THRESHOLD,
     Calibration,
@@ -18,154 +17,157 @@ from encoscope.falcon.concept_scores import (
     contrast_terms,
     rank_terms,
 )
-from encoscope.falcon.context import POOL, CaptionEvidence, DescriptionContext, gather_evidence, to_concepts
-from encoscope.falcon.description import Description, Descriptions, Example
-from encoscope.falcon.dissect import NOTHING, label_unexplained
-from encoscope.falcon.evaluation import CONTROLS, checked, summary
-from encoscope.falcon.selection import Selection, select_images
+from encoscope.falcon.context import POOL, DescriptionContext, NearestCaptions, find_nearest_captions
+from encoscope.falcon.description import Concept, Description, Descriptions, Example
+from encoscope.falcon.dissect import label_unexplained
+from encoscope.falcon.evaluation import evaluate_cases, summarize
+from encoscope.falcon.selection import select_images
 from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
+from encoscope.results import record_model
 from encoscope.units import Unit
 
 
 def describe_units(
-    units: Sequence[Unit], spaces: Mapping[str, Space], tools: DescriptionContext, controls: Sequence[str] = ()
+    units: Sequence[Unit], spaces: Mapping[str, Space], context: DescriptionContext, controls: Sequence[str] = ()
 ) -> Descriptions:
-    """Descriptions of units, in their order; each is the same whatever other units are described with it."""
-    for name in controls:
-        if name not in CONTROLS:
-            raise UsageError(f"control is {' or '.join(CONTROLS)}, not {name!r}")
-    settings = tools.settings
-    chosen = selections(units, spaces, settings)
-    some = next(iter(spaces.values()))
-    calibrated = settings.contrast and settings.spurious is None and settings.score == "cosine"
-    pool = sorted(set(some.fit.ids))[:POOL] if calibrated or settings.rank == "specific" else []
-    evidence = gather_evidence(units, chosen, spaces, tools, pool)
-    words = compute_confidences(evidence.scores, evidence.captions, "words")
-    phrases = compute_confidences(evidence.scores, evidence.captions, "phrases")
-    usual = [
-        Confidences(found.values[np.array(evidence.rows(pool), dtype=np.int64)], found.terms)
-        for found in (words, phrases)
-    ]
-    limits = [
-        Calibration(probe, sets=settings.random_sets, percentile=100 * settings.quantile, seed=settings.seed)
-        if calibrated
-        else None
-        for probe in usual
-    ]
-    everywhere = [probe.means() if settings.rank == "specific" else None for probe in usual]
-    found: list[Description] = []
-    for unit in units:
-        space, selection = spaces[unit.space], chosen[unit]
-        low = evidence.rows([space.fit.ids[row] for row in selection.low]) if settings.contrast else []
-        kept, spurious = _concepts(words, evidence.crops[unit], low, limits[0], settings)
-        kept_phrases, spurious_phrases = _concepts(phrases, evidence.crops[unit], low, limits[1], settings)
-        description = _plain(unit, space, selection, evidence, tools)
-        found.append(
-            replace(
-                description,
-                concepts=to_concepts(rank_terms(kept, settings.top, everywhere[0])),
-                phrases=to_concepts(rank_terms(kept_phrases, settings.top, everywhere[1])),
-                spurious=to_concepts(rank_terms({**spurious, **spurious_phrases}, 2 * settings.top)),
-            )
-        )
+    """Describe units; each description is the same whatever other units are described with it.
+
+    Args:
+        units: The units.
+        spaces: Their spaces by name.
+        context: What the run shares.
+        controls: Controls that the tests are compared with: "permuted", "captions".
+
+    Returns:
+        Their descriptions, in their order, with a summary.
+
+    Source: FALCON, section 3.
+    """
+    settings = context.settings
+    cases = select_cases(units, spaces, settings)
+    calibrated = settings.contrast and settings.spurious_threshold is None and settings.score == "cosine"
+    pool = sorted(set(cases[0].space.fit.ids))[:POOL] if calibrated or settings.rank == "specific" else []
+    nearest = find_nearest_captions(cases, context, pool)
+    words = _TermScores("words", nearest, pool, settings, calibrated)
+    phrases = _TermScores("phrases", nearest, pool, settings, calibrated)
+    for case in cases:
+        case.concepts, spurious_words = words.find_concepts(case)
+        case.phrases, spurious_phrases = phrases.find_concepts(case)
+        case.spurious = rank_terms({**spurious_words, **spurious_phrases}, 2 * settings.n_concepts)
     if settings.fallback == "dissect":
-        found = label_unexplained(units, found, spaces, tools, words.terms, pool)
-    else:
-        found = [
-            replace(item, method="none", note=item.note or NOTHING) if not item.concepts else item for item in found
-        ]
-    found, tests = checked(units, found, spaces, tools, controls, evidence)
-    return Descriptions(found, summary(found, tests, tools))
+        label_unexplained(cases, context, words.confidences.terms, pool)
+    evaluate_cases(cases, nearest, context, controls)
+    descriptions = [_build_description(case, nearest, context) for case in cases]
+    return Descriptions(descriptions, summarize(cases, [description.clarity for description in descriptions], context))
 
 
-def selections(units: Sequence[Unit], spaces: Mapping[str, Space], settings: FalconSettings) -> dict[Unit, Selection]:
-    """T_i and L_i of each unit, by space."""
-    found: dict[Unit, Selection] = {}
+def select_cases(units: Sequence[Unit], spaces: Mapping[str, Space], settings: FalconSettings) -> list[DescriptionCase]:
+    """Select the images of each unit, and begin its case.
+
+    Args:
+        units: The units.
+        spaces: Their spaces by name.
+        settings: FALCON's settings.
+
+    Returns:
+        A case for each unit, in their order.
+    """
+    cases: dict[Unit, DescriptionCase] = {}
     for name, space in spaces.items():
-        mine = [unit for unit in units if unit.space == name]
-        chosen = select_images(space.fit.h, mine, settings, space.thresholds, space.fit.ids)
-        found |= dict(zip(mine, chosen, strict=True))
-    return found
+        members = [unit for unit in units if unit.space == name]
+        selections = select_images(space.fit.h, members, settings, space.thresholds, space.fit.ids)
+        for unit, selection in zip(members, selections, strict=True):
+            cases[unit] = DescriptionCase(unit, space, selection)
+    return [cases[unit] for unit in units]
 
 
-def _concepts(
-    found: Confidences, crops: range, low: Sequence[int], calibration: Calibration | None, settings: FalconSettings
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Terms by equation 1 without and with those that the counterfactuals share."""
-    high = found.means(list(crops))
-    if not low or not high:
-        return high, {}
-    shared = found.means(list(low))
-    if calibration is None:
-        return contrast_terms(high, shared, SPURIOUS_THRESHOLD if settings.spurious is None else settings.spurious)
-    return contrast_terms(high, shared, calibration.thresholds(min(len(low), calibration.confidences.images), shared))
+class _TermScores:
+    """The scores of all words, or of all phrases, over any of the images whose nearest captions are known."""
+
+    def __init__(
+        self,
+        kind: Literal["words", "phrases"],
+        nearest: NearestCaptions,
+        pool: Sequence[str],
+        settings: FalconSettings,
+        calibrated: bool,
+    ) -> None:
+        self._settings = settings
+        self.confidences = compute_confidences(nearest.scores, nearest.texts, kind)
+        rows = np.array(nearest.find_rows(pool), dtype=np.int64)
+        probe = Confidences(self.confidences.values[rows], self.confidences.terms)
+        self._calibration: Calibration | None = None
+        if calibrated:
+            self._calibration = Calibration(
+                probe,
+                sets=settings.random_sets,
+                percentile=100 * settings.spurious_quantile,
+                random_state=settings.random_state,
+            )
+        self._usual = probe.means() if settings.rank == "specific" else None
+
+    def find_concepts(self, case: DescriptionCase) -> tuple[dict[str, float], dict[str, float]]:
+        """The best terms by equation 1 that the counterfactuals do not share, and all terms that they share."""
+        kept, spurious = self._contrast(case)
+        return rank_terms(kept, self._settings.n_concepts, self._usual), spurious
+
+    def _contrast(self, case: DescriptionCase) -> tuple[dict[str, float], dict[str, float]]:
+        high = self.confidences.means(list(case.crop_rows))
+        rows = list(case.counterfactual_rows)
+        if not rows or not high:
+            return high, {}
+        low = self.confidences.means(rows)
+        if self._calibration is None:
+            threshold = self._settings.spurious_threshold
+            return contrast_terms(high, low, SPURIOUS_THRESHOLD if threshold is None else threshold)
+        size = min(len(rows), self._calibration.confidences.images)
+        return contrast_terms(high, low, self._calibration.thresholds(size, low))
 
 
-def _plain(
-    unit: Unit, space: Space, selection: Selection, evidence: CaptionEvidence, tools: DescriptionContext
-) -> Description:
-    """A description's images and provenance, without concepts yet."""
-    settings, made = tools.settings, space.fit
-    raw = unit.activation(made.values)
-    crops = evidence.crops[unit]
-    vectors = tools.embedder.get_crop_vectors(unit, [made.ids[row] for row in selection.high])
-    several = len(vectors) > 1
-    clarity = metrics.clarity(vectors) if several else None
-    high = []
-    for place, row in list(zip(crops, selection.high.tolist(), strict=True))[: settings.top]:
-        crop = tools.embedder.get_crop(unit, made.ids[row])
-        high.append(_example(made, row, raw, evidence, place, box=crop.box, cam=crop.cam))
-    low = [
-        _example(made, row, raw, evidence, evidence.wholes.get(made.ids[row]))
-        for row in selection.low.tolist()[: settings.top]
-    ]
-    method, note = "falcon", ""
-    if not selection.fires:
-        method, note = "none", f"it never fires: one value on all {len(made.ids)} images"
-    elif selection.adaptive:
-        method = "falcon, top-k"
-        note = f"{_few(settings)} alpha ({space.thresholds.alpha:.3g}): its {len(selection.high)} strongest stand in"
-    elif not len(selection.high):
-        method, note = "none", f"{_few(settings)} alpha ({space.thresholds.alpha:.3g})"
+def _build_description(case: DescriptionCase, nearest: NearestCaptions, context: DescriptionContext) -> Description:
+    """The description of a case that is complete."""
+    settings, unit, space = context.settings, case.unit, case.space
+    images, values = space.fit, unit.activation(space.fit.values)
+
+    def example(row: int, captions_row: int | None, *, cropped: bool) -> Example:
+        crop = context.embedder.get_crop(unit, images.ids[row]) if cropped else None
+        return Example(
+            path=images.paths[row],
+            id=images.ids[row],
+            activation=float(values[row]),
+            box=None if crop is None else crop.box,
+            cam=None if crop is None else crop.cam,
+            captions=()
+            if captions_row is None
+            else tuple(zip(nearest.texts[captions_row], nearest.scores[captions_row].tolist(), strict=True)),
+        )
+
+    high = list(zip(case.selection.high.tolist(), case.crop_rows, strict=True))[: settings.n_concepts]
+    low = [(row, nearest.image_rows.get(images.ids[row])) for row in case.selection.low.tolist()]
+    count = len(case.crop_vectors)
+    clarity = metrics.clarity(case.crop_vectors) if count > 1 else None
     return Description(
         unit=unit.text,
-        concepts=(),
-        phrases=(),
-        spurious=(),
-        method=method,
-        note=note,
-        images=len(selection.high),
-        # with each crop's cosine with itself, as the authors' mean has it
-        interpretability=None if clarity is None else (clarity * (len(vectors) - 1) + 1) / len(vectors),
+        concepts=_to_concepts(case.concepts),
+        phrases=_to_concepts(case.phrases),
+        spurious=_to_concepts(case.spurious),
+        outcome=case.outcome,
+        images=len(case.selection.high),
+        note=case.explain(settings.min_images),
+        # each crop's cosine with itself counts too, as in the authors' mean
+        interpretability=None if clarity is None else (clarity * (count - 1) + 1) / count,
         clarity=clarity,
-        interpretable=clarity is not None and clarity > settings.clear,
-        high=tuple(high),
-        low=tuple(low),
-        settings=_provenance(space, tools),
-        model={"source": tools.encoder.source, "digest": tools.encoder.digest, "layers": [space.name]},
+        interpretable=clarity is not None and clarity > settings.clarity_threshold,
+        heldout=case.heldout,
+        high=tuple(example(row, captions_row, cropped=True) for row, captions_row in high),
+        low=tuple(example(row, captions_row, cropped=False) for row, captions_row in low[: settings.n_concepts]),
+        settings=context.record_settings(space),
+        seed=settings.random_state,
+        model=record_model(context.encoder, [space.name]),
+        skipped=space.skipped,
     )
 
 
-def _few(settings: FalconSettings) -> str:
-    return "no image passes" if settings.least == 1 else f"fewer than {settings.least} images pass"
-
-
-def _example(
-    made: Any, row: int, raw: np.ndarray, evidence: CaptionEvidence, place: int | None, **crop: Any
-) -> Example:
-    captions: tuple[tuple[str, float], ...] = ()
-    if place is not None:
-        captions = tuple(zip(evidence.captions[place], evidence.scores[place].tolist(), strict=True))
-    return Example(made.paths[row], made.ids[row], float(raw[row]), captions=captions, **crop)
-
-
-def _provenance(space: Space, tools: DescriptionContext) -> dict[str, Any]:
-    return tools.settings.as_dict() | {
-        "alpha": space.thresholds.alpha,
-        "epsilon": space.thresholds.epsilon,
-        "holdout": tools.holdout,
-        "images": {"fit": len(space.fit.ids), "heldout": 0 if space.heldout is None else len(space.heldout.ids)},
-        "vlm": {"source": tools.vlm.source, "digest": tools.vlm.digest},
-        "store": {"captions": len(tools.store), "digest": tools.store.digest},
-    }
+def _to_concepts(scores: Mapping[str, float]) -> tuple[Concept, ...]:
+    return tuple(Concept(word, float(score)) for word, score in scores.items())

@@ -1,6 +1,6 @@
-"""Which images speak for a unit: T_i, the highly activating ones, and L_i, their counterfactuals (equation 2).
+"""Which images stand for a unit: T_i, the highly activating ones, and L_i, their counterfactuals (equation 2).
 
-All on representations of unit length, h, as rows of one matrix [images, channels]: see ``Probe.normalised``.
+All on representations of unit length, h, as rows of one matrix [images, channels]: see ``Probe.normalize``.
 """
 
 from __future__ import annotations
@@ -12,16 +12,24 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from encoscope.errors import UsageError
+from encoscope.falcon.outcome import DescriptionOutcome
 from encoscope.falcon.settings import FalconSettings
 from encoscope.units import Unit
 
-_CHUNK = 64  # units looked for together: one matrix product for all of them
+_CHUNK = 64  # units that are compared with all images in one matrix product
 _ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """alpha and epsilon on normalised representations, and the moments they come from."""
+    """The thresholds of a space on normalized representations.
+
+    Attributes:
+        mean: Over all entries of the matrix.
+        std: Over all entries, as a sample's.
+        alpha: An image above it activates a unit highly.
+        epsilon: An image below it activates a unit lowly.
+    """
 
     mean: float
     std: float
@@ -33,18 +41,33 @@ class Thresholds:
 class Selection:
     """The images of a unit, as rows of the matrix.
 
-    high: T_i, strongest first. low: L_i, most similar first; ties go by image id. adaptive: T_i had fewer images than
-    it needs, and the strongest stand in. fires: False for a unit of one value on all images: then both are empty.
+    Attributes:
+        high: T_i, strongest first, ties by image id; the strongest images where too few pass alpha.
+        low: L_i, most similar first, ties by image id.
+        outcome: EXPLAINED where enough images pass alpha, TOP_K where the strongest are used instead; both are empty
+            for TOO_FEW_IMAGES and NEVER_ACTIVATES.
     """
 
-    high: Int[np.ndarray, " highs"]
-    low: Int[np.ndarray, " lows"]
-    adaptive: bool
-    fires: bool
+    high: Int[np.ndarray, " high"]
+    low: Int[np.ndarray, " low"]
+    outcome: DescriptionOutcome
 
 
 def compute_thresholds(h: Float[np.ndarray, "images channels"], settings: FalconSettings) -> Thresholds:
-    """alpha = mean + 5 standard deviations and epsilon = mean over all entries, where the settings do not say them."""
+    """Compute alpha and epsilon of a space, where the settings do not give them.
+
+    Args:
+        h: Rows of unit length.
+        settings: With ``alpha_stds``, or ``alpha`` and ``epsilon`` themselves.
+
+    Returns:
+        By default alpha = mean + 5 standard deviations and epsilon = mean, over all entries of ``h``.
+
+    Raises:
+        UsageError: For no images.
+
+    Source: FALCON, section 3.1; the constants are those of the authors' code.
+    """
     if not h.size:
         raise UsageError("no images to choose from: give a probe with at least one readable image")
     total = squares = 0.0
@@ -53,12 +76,12 @@ def compute_thresholds(h: Float[np.ndarray, "images channels"], settings: Falcon
         total += float(rows.sum())
         squares += float(np.square(rows).sum())
     mean = total / h.size
-    # the sample's deviation, as torch.std has it
+    # of a sample, as torch.std computes it
     std = float(np.sqrt(max(squares - h.size * mean**2, 0.0) / max(h.size - 1, 1)))
     return Thresholds(
         mean=mean,
         std=std,
-        alpha=mean + settings.deviations * std if settings.alpha is None else settings.alpha,
+        alpha=mean + settings.alpha_stds * std if settings.alpha is None else settings.alpha,
         epsilon=mean if settings.epsilon is None else settings.epsilon,
     )
 
@@ -66,10 +89,17 @@ def compute_thresholds(h: Float[np.ndarray, "images channels"], settings: Falcon
 def find_active(
     h: Float[np.ndarray, "images channels"], unit: Unit, alpha: float, mode: str
 ) -> Bool[np.ndarray, " images"]:
-    """The images of T_i: all members above alpha; in mode "exact" no other channel at or above it.
+    """Find the images of T_i, without a minimum or maximum of images.
 
-    The authors' sets hold features at alpha too (>=), the paper's T_i does not (>). A direction has no set: it is
-    compared with alpha in both modes.
+    Args:
+        h: Rows of unit length.
+        unit: The unit.
+        alpha: The threshold.
+        mode: "threshold": all members of the unit are above alpha. "exact": all members are at or above it, and no
+            other channel is. A direction has no set of channels and is compared with alpha in both modes.
+
+    Returns:
+        Whether each image is one of them.
     """
     if unit.direction is not None:
         return unit.activation(h, normalized=True) > alpha
@@ -80,7 +110,16 @@ def find_active(
 
 
 def find_inactive(h: Float[np.ndarray, "images channels"], unit: Unit, epsilon: float) -> Bool[np.ndarray, " images"]:
-    """The images that could be counterfactuals: all members (or the direction) below epsilon."""
+    """Find the images that could be counterfactuals.
+
+    Args:
+        h: Rows of unit length.
+        unit: The unit.
+        epsilon: All members (or the direction) are below it.
+
+    Returns:
+        Whether each image is one of them.
+    """
     if unit.direction is not None:
         return unit.activation(h, normalized=True) < epsilon
     return np.all(h[:, list(unit.channels)] < epsilon, axis=1)
@@ -90,64 +129,75 @@ def select_images(
     h: Float[np.ndarray, "images channels"],
     units: Sequence[Unit],
     settings: FalconSettings,
-    limits: Thresholds,
+    thresholds: Thresholds,
     ids: Sequence[str],
 ) -> list[Selection]:
-    """T_i and L_i of each unit.
+    """Select T_i and L_i of each unit.
 
     V, the other features of equation 2, is all channels but the unit's own; for a direction, the space across it.
 
-    h: unit rows. ids: one an image; ties are broken by them, so the images' order does not matter.
+    Args:
+        h: Rows of unit length.
+        units: Units of this space.
+        settings: With the mode, the numbers of images and beta.
+        thresholds: Alpha and epsilon.
+        ids: The id of each image. Ties are broken by them, so that the order of the images does not matter.
+
+    Returns:
+        A selection for each unit, in their order.
+
+    Source: FALCON, sections 3.1 and 3.3, equation 2.
     """
     rank = np.empty(len(ids), dtype=np.int64)
     rank[np.argsort(np.array(ids), kind="stable")] = np.arange(len(ids))
-    # in mode "exact", how many channels each image has at alpha; counted once for all units
-    counts = np.count_nonzero(h >= limits.alpha, axis=1) if settings.mode == "exact" else None
-    found: list[Selection] = []
+    # in mode "exact", how many channels of each image are at alpha; counted once for all units
+    counts = np.count_nonzero(h >= thresholds.alpha, axis=1) if settings.mode == "exact" else None
+    selections: list[Selection] = []
     for start in range(0, len(units), _CHUNK):
         chunk = units[start : start + _CHUNK]
-        highs = [_high(h, unit, settings, limits, rank, counts) for unit in chunk]
-        means = np.stack([h[high].mean(0) if len(high) else np.zeros(h.shape[1], h.dtype) for high, _, _ in highs])
+        highs = [_select_high(h, unit, settings, thresholds.alpha, rank, counts) for unit in chunk]
+        means = np.stack([h[high].mean(0) if len(high) else np.zeros(h.shape[1], h.dtype) for high, _ in highs])
         similarity = h @ means.T
-        for column, (unit, (high, adaptive, fires)) in enumerate(zip(chunk, highs, strict=True)):
+        for column, (unit, (high, outcome)) in enumerate(zip(chunk, highs, strict=True)):
             low = np.zeros(0, dtype=np.int64)
-            if len(high) and settings.lows:
-                rest = similarity[:, column] - _own(h, unit, means[column])
-                candidates = np.flatnonzero(find_inactive(h, unit, limits.epsilon) & (rest >= settings.beta))
-                low = _strongest(candidates, rest, rank, settings.lows)
-            found.append(Selection(high, low, adaptive, fires))
-    return found
+            if len(high) and settings.n_counterfactuals:
+                rest = similarity[:, column] - _multiply_own(h, unit, means[column])
+                candidates = np.flatnonzero(find_inactive(h, unit, thresholds.epsilon) & (rest >= settings.beta))
+                low = _take_strongest(candidates, rest, rank, settings.n_counterfactuals)
+            selections.append(Selection(high, low, outcome))
+    return selections
 
 
-def _high(
-    h: np.ndarray, unit: Unit, settings: FalconSettings, limits: Thresholds, rank: np.ndarray, counts: np.ndarray | None
-) -> tuple[np.ndarray, bool, bool]:
+def _select_high(
+    h: np.ndarray, unit: Unit, settings: FalconSettings, alpha: float, rank: np.ndarray, counts: np.ndarray | None
+) -> tuple[np.ndarray, DescriptionOutcome]:
     value = unit.activation(h, normalized=True)
     none = np.zeros(0, dtype=np.int64)
     if value.max() == value.min():
-        return none, False, False
+        return none, DescriptionOutcome.NEVER_ACTIVATES
     if counts is None or unit.direction is not None:
-        above = find_active(h, unit, limits.alpha, "threshold")
+        above = find_active(h, unit, alpha, "threshold")
     else:
-        above = (h[:, list(unit.channels)] >= limits.alpha).all(1) & (counts == len(unit.channels))
+        above = (h[:, list(unit.channels)] >= alpha).all(1) & (counts == len(unit.channels))
     candidates = np.flatnonzero(above)
-    if len(candidates) >= settings.least:
-        return _strongest(candidates, value, rank, settings.most), False, True
-    if not settings.adaptive:
-        return none, False, True
-    # where a unit is off on most images, those are no examples of it
-    return _strongest(np.flatnonzero(value > value.min()), value, rank, settings.adaptive), True, True
+    if len(candidates) >= settings.min_images:
+        return _take_strongest(candidates, value, rank, settings.max_images), DescriptionOutcome.EXPLAINED
+    if not settings.top_k_if_empty:
+        return none, DescriptionOutcome.TOO_FEW_IMAGES
+    # images on which the unit has its lowest value are no examples of it: for most units that is zero, on most images
+    positive = np.flatnonzero(value > value.min())
+    return _take_strongest(positive, value, rank, settings.top_k_if_empty), DescriptionOutcome.TOP_K
 
 
-def _own(h: np.ndarray, unit: Unit, mean: np.ndarray) -> np.ndarray:
-    """The part of h . mean that the unit's own channels (or direction) make."""
+def _multiply_own(h: np.ndarray, unit: Unit, mean: np.ndarray) -> np.ndarray:
+    """The part of h . mean that comes from the unit's own channels (or direction)."""
     if unit.direction is not None:
         return unit.activation(h, normalized=True) * float(mean @ unit.unit_vector)
     members = list(unit.channels)
     return h[:, members] @ mean[members]
 
 
-def _strongest(candidates: np.ndarray, value: np.ndarray, rank: np.ndarray, count: int | None) -> np.ndarray:
+def _take_strongest(candidates: np.ndarray, value: np.ndarray, rank: np.ndarray, count: int | None) -> np.ndarray:
     """The candidates of the largest values, largest first, ties by rank."""
     order = np.lexsort((rank[candidates], -value[candidates]))
     return candidates[order[:count]]

@@ -1,109 +1,107 @@
-"""FALCON's settings, and the two presets where the paper and its authors' code differ."""
+"""The settings of FALCON, and where its presets differ. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from encoscope.errors import UsageError, suggest_nearest
+from encoscope.errors import UsageError
+from encoscope.settings import Settings, setting
 
-Score: TypeAlias = Literal["cosine", "softmax"]
-Mode: TypeAlias = Literal["threshold", "exact"]
-Fallback: TypeAlias = Literal["dissect", "none"]
-Rank: TypeAlias = Literal["score", "specific"]
+MODES = ("threshold", "exact")
+SCORES = ("cosine", "softmax")
+RANKS = ("score", "specific")
+FALLBACKS = ("dissect", "none")
+CONTROLS = ("permuted", "captions")
+"""Controls of a description's AUC: the same words on other units' images, and words of random captions."""
+
+HOLDOUT = 0.2
+"""The share of a probe that is kept to test descriptions."""
 
 
 @dataclass(frozen=True)
-class FalconSettings:
-    """What decides a description.
+class FalconSettings(Settings):
+    """What decides a description. The presets "default" and "paper" are the same; "authors" follows the authors' code.
 
-    mode: T_i holds the images above alpha ("threshold", the paper), or those whose set of features above alpha is
-        exactly the unit's own ("exact", the authors' groups).
-    deviations: alpha = mean + so many standard deviations over all entries of the normalised matrix; ``alpha`` itself,
-        where it is given, takes its place. epsilon: below it an image is lowly activating; None is the global mean.
-    beta: least similarity of a counterfactual, in [-1, 1]. lows: at most so many of them, the most similar.
-    least: images that T_i needs; with fewer it counts as empty. The authors drop groups of up to 10.
-    adaptive: so many strongest images stand in for an empty T_i; 0 leaves it empty. most: cap on T_i, strongest first.
-    mask: part of the GradCAM kept, as a share of its range. captions: captions a crop. top: words and phrases kept.
-    score: "cosine" or "softmax" (over all captions, of 100 cosines). contrast: drop what the counterfactuals share.
-    spurious: score from which a concept of the counterfactuals is spurious; None: calibrated on ``random_sets`` random
-        sets of images, at their ``quantile``. fallback: what labels the units FALCON finds no concept for.
-    rank: concepts stand in the order of their scores s (the paper), or of s log(s / u), u being the word's score over
-        the probe as a whole ("specific", an extension: words that many images have give way to those of few).
-    clear: mean pairwise cosine of the crops above which a unit counts as interpretable.
+    Attributes:
+        mode: T_i holds the images above alpha ("threshold", the paper), or those whose set of features at or above
+            alpha is exactly the unit's own ("exact", the authors' groups).
+        alpha_stds: Alpha is the mean plus this many standard deviations, over all entries of the normalized matrix.
+        alpha: The threshold itself, in place of ``alpha_stds``; None computes it.
+        epsilon: An image below it is lowly activating; None is the mean over all entries.
+        beta: The least similarity of a counterfactual, in [-1, 1].
+        n_counterfactuals: The most counterfactuals of a unit; the most similar are taken.
+        min_images: The images that T_i needs; with fewer it counts as empty. The authors drop groups of up to 10.
+        top_k_if_empty: The number of strongest images that are used where T_i is empty; 0 leaves it empty.
+        max_images: The most images of T_i, strongest first; None takes all.
+        mask_threshold: The part of a GradCAM that is kept, as a share of its range, in (0, 1]. 0.6 is the authors'.
+        captions_per_crop: The best captions of each crop that words are taken from.
+        n_concepts: The words, phrases and example images that are kept.
+        score: "cosine", or "softmax" (over all captions, of 100 times the cosines).
+        contrast: Drop the words that the counterfactuals share.
+        spurious_threshold: The score from which a word of the counterfactuals is spurious. None with cosine scores
+            calibrates it on ``random_sets`` sets of images, and is 0.1 with softmax scores.
+        random_sets: Random sets of images that the threshold of a word is calibrated on.
+        spurious_quantile: The quantile of a word's scores over those sets that is its threshold, in (0, 1).
+        fallback: What labels units that FALCON finds no word for: "dissect" (CLIP-Dissect's soft-WPMI) or "none".
+        rank: The order of words: by their scores s ("score", the paper), or by s log(s / u), u being the word's score
+            over the whole probe ("specific", an extension).
+        clarity_threshold: The mean pairwise cosine of crops above which a unit counts as interpretable.
+        random_state: The seed of everything random.
+
+    Source: FALCON, section 3; the constants are those of the authors' code.
     """
 
-    preset: str = "paper"
-    mode: Mode | str = "threshold"
-    deviations: float = 5.0
-    alpha: float | None = None
-    epsilon: float | None = None
-    beta: float = 0.3
-    lows: int = 10
-    least: int = 1
-    adaptive: int = 10
-    most: int | None = None
-    mask: float = 0.6
-    captions: int = 5
-    top: int = 8
-    score: Score | str = "cosine"
-    contrast: bool = True
-    spurious: float | None = None
-    random_sets: int = 100
-    quantile: float = 0.95
-    fallback: Fallback | str = "dissect"
-    rank: Rank | str = "score"
-    clear: float = 0.8
-    seed: int = 0
+    METHOD: ClassVar[str] = "describe"
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {},
+        "paper": {},
+        "authors": {"mode": "exact", "score": "softmax", "spurious_threshold": 0.1, "min_images": 11},
+    }
 
-    @classmethod
-    def of(cls, preset: str = "paper", **changes: Any) -> FalconSettings:
-        """A preset with changes; None leaves the preset's own. UsageError for what cannot be."""
-        if preset not in PRESETS:
-            raise UsageError(f"preset is paper or authors, not {preset!r}")
-        names = [field.name for field in fields(cls)]
-        for name in changes:
-            if name not in names:
-                raise UsageError(f"FALCON has no setting {name!r}{suggest_nearest(name, names)}")
-        return replace(
-            PRESETS[preset], **{name: value for name, value in changes.items() if value is not None}
-        )._checked()
+    mode: str = setting(
+        "threshold",
+        "Images where all members of a unit pass alpha, or those with exactly this set of features.",
+        choices=MODES,
+    )
+    alpha_stds: float = setting(5.0, "Alpha is the mean plus this many standard deviations.")
+    alpha: float | None = setting(None, "Activation above which an image stands for a unit, itself.", type=float)
+    epsilon: float | None = setting(None, "Activation below which an image is a counterfactual.", type=float)
+    beta: float = setting(0.3, "The least similarity of a counterfactual.", low=-1, high=1)
+    n_counterfactuals: int = setting(10, "The most counterfactuals of a unit.", low=0, flag="counterfactuals")
+    min_images: int = setting(1, "Images that have to pass alpha.", low=1)
+    top_k_if_empty: int = setting(10, "Strongest images that are used where too few pass alpha; 0 for none.", low=0)
+    max_images: int | None = setting(None, "The most images of a unit, strongest first.", type=int, low=1)
+    mask_threshold: float = setting(0.6, "Share of a GradCAM's range from which on it is cropped; less crops less.")
+    captions_per_crop: int = setting(5, "The best captions of a crop that words are taken from.", low=1)
+    n_concepts: int = setting(8, "Words, phrases and images kept.", low=1, flag="concepts")
+    score: str = setting("cosine", "Of captions.", choices=SCORES)
+    contrast: bool = setting(True, "Drop words that counterfactuals share.")
+    spurious_threshold: float | None = setting(
+        None, "Score from which a word of the counterfactuals is dropped. Default: calibrated on the probe.", type=float
+    )
+    random_sets: int = setting(100, "Random sets of images that the threshold is calibrated on.", low=1)
+    spurious_quantile: float = setting(0.95, "Quantile of a word's scores over those sets that is its threshold.")
+    fallback: str = setting("dissect", "What labels units that FALCON finds no word for.", choices=FALLBACKS)
+    rank: str = setting(
+        "score", "Order of words: their scores; or first those that the whole probe has less of.", choices=RANKS
+    )
+    clarity_threshold: float = setting(0.8, "Mean cosine of crops above which a unit counts as interpretable.")
+    random_state: int = setting(0, "The seed of everything random.", type=int, on_command_line=False)
+
+    def check(self) -> None:
+        """Check every setting.
+
+        Raises:
+            UsageError: Naming the setting, what it can be, and the value it has.
+        """
+        super().check()
+        if not 0 < self.mask_threshold <= 1:
+            raise UsageError(f"mask_threshold lies in (0, 1], not {self.mask_threshold}")
+        if not 0 < self.spurious_quantile < 1:
+            raise UsageError(f"spurious_quantile lies in (0, 1), not {self.spurious_quantile}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a result document."""
-        return asdict(self)
-
-    def _checked(self) -> FalconSettings:
-        for name, allowed in (
-            ("mode", ("threshold", "exact")),
-            ("score", ("cosine", "softmax")),
-            ("fallback", ("dissect", "none")),
-            ("rank", ("score", "specific")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} is {' or '.join(allowed)}, not {getattr(self, name)!r}")
-        for name, least in (
-            ("lows", 0),
-            ("least", 1),
-            ("adaptive", 0),
-            ("captions", 1),
-            ("top", 1),
-            ("random_sets", 1),
-        ):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is a number from {least} on, not {getattr(self, name)}")
-        if self.most is not None and self.most < 1:
-            raise UsageError(f"most is a number from 1 on, not {self.most}")
-        if not 0 < self.mask <= 1 or not 0 < self.quantile < 1 or not -1 <= self.beta <= 1:
-            raise UsageError(
-                f"mask lies in (0, 1], quantile in (0, 1) and beta in [-1, 1], not {self.mask}, {self.quantile}, "
-                f"{self.beta}"
-            )
-        return self
-
-
-PRESETS = {
-    "paper": FalconSettings(),
-    # identical sets of features, and the contrast threshold that their softmax scores are made for
-    "authors": FalconSettings(preset="authors", mode="exact", score="softmax", spurious=0.1, least=11),
-}
+        """Give plain values for a result document; the seed has its own place in it."""
+        return {name: value for name, value in super().as_dict().items() if name != "random_state"}

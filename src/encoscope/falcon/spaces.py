@@ -1,4 +1,4 @@
-"""The representations that descriptions are made from, and those kept to test them, space by space."""
+"""The representations that descriptions are made from, and those that are held out to test them, for each space."""
 
 from __future__ import annotations
 
@@ -21,13 +21,20 @@ from encoscope.probing import probe as probe_dataset
 from encoscope.progress import Progress
 from encoscope.units import Unit, parse_unit
 
-LEAST = 10
-"""Images that descriptions are made from, at least."""
+MIN_IMAGES = 10
+"""The least images that descriptions are made from."""
 
 
 @dataclass(frozen=True, eq=False)
 class ProbedImages:
-    """Some rows of a probe. h: their normalised representations. values: as the encoder gives them."""
+    """Some rows of a probe.
+
+    Attributes:
+        h: ``[images, channels]``, the representations scaled to unit length.
+        values: ``[images, channels]``, as the encoder gives them.
+        ids: The sha256 of each file.
+        paths: Their files; None for a probe without files.
+    """
 
     h: Float[np.ndarray, "images channels"]
     values: Float[np.ndarray, "images channels"]
@@ -37,10 +44,14 @@ class ProbedImages:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """One space of an encoder ("features", "logits", a layer, LAYER@cls) on a probing set.
+    """One space of an encoder on a probing set.
 
-    fit: the images that descriptions are made from. heldout: those kept to test them; None where there are none.
-    thresholds: alpha and epsilon. skipped: files that could not be read.
+    Attributes:
+        name: "features", "logits", a layer's name, or LAYER@cls.
+        fit: The images that descriptions are made from.
+        heldout: The images that test them; None where there are none.
+        thresholds: Alpha and epsilon, from ``fit``.
+        skipped: Files that could not be read.
     """
 
     name: str
@@ -63,74 +74,108 @@ def build_space(
     settings: FalconSettings,
     *,
     progress: Progress = None,
-    cache: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Space:
-    """Probe a dataset (or take a Probe) and part it.
+    """Probe a dataset (or take a Probe) and hold out a part of it.
 
-    holdout: a share of the images, by their ids alone; or another dataset or Probe, of which images that the first one
-    holds too are left out; 0 or None for no test. Raises UsageError for a probe of another layer or model,
-    EncoscopeError for fewer images than a description can be made from.
+    Args:
+        encoder: The encoder.
+        name: The space, as in ``Unit.space``.
+        dataset: A dataset, a Probe, or a list of Probes, of which the one of this space is taken.
+        holdout: A share of the images, chosen by their ids alone; or another dataset or Probe, of which images that the
+            first one has too are left out; 0 or None for no test.
+        settings: With alpha and epsilon.
+        progress: None shows bars on a terminal; True, False, or a callable.
+        cache_dir: The folder for what was probed; None is the user's cache.
+
+    Returns:
+        The space.
+
+    Raises:
+        UsageError: For a probe of another layer or model, and a holdout of which no image is left.
+        EncoscopeError: For fewer images than a description can be made from.
     """
-    probe = _probed(encoder, name, dataset, progress, cache)
+    probe = _probe(encoder, name, dataset, progress, cache_dir)
     share = 0.0 if holdout is None else holdout
     if isinstance(share, int | float):
         kept = choose_heldout(probe.ids, float(share))
-        made, test = _images(probe, np.flatnonzero(~kept)), _images(probe, np.flatnonzero(kept))
+        fit, heldout = _take_rows(probe, np.flatnonzero(~kept)), _take_rows(probe, np.flatnonzero(kept))
     else:
-        other = _probed(encoder, name, holdout, progress, cache)
+        other = _probe(encoder, name, holdout, progress, cache_dir)
         used = set(probe.ids)
-        made = _images(probe, np.arange(len(probe)))
-        test = _images(other, np.array([row for row, name in enumerate(other.ids) if name not in used], np.int64))
-        if not test.ids:
+        fit = _take_rows(probe, np.arange(len(probe)))
+        rows = np.array([row for row, image in enumerate(other.ids) if image not in used], np.int64)
+        heldout = _take_rows(other, rows)
+        if not heldout.ids:
             raise UsageError("every image of the holdout is in the probe too: give images that are not")
-    if len(made.ids) < LEAST:
-        left = f", {len(test.ids)} of them kept to test descriptions" if test.ids else ""
+    if len(fit.ids) < MIN_IMAGES:
+        left = f", {len(heldout.ids)} of them kept to test descriptions" if heldout.ids else ""
         raise EncoscopeError(
-            f"descriptions are made from at least {LEAST} images, and the probe has {len(probe)}{left}: give more"
+            f"descriptions are made from at least {MIN_IMAGES} images, and the probe has {len(probe)}{left}: give more"
         )
-    limits = compute_thresholds(made.h, settings)
-    return Space(name, made, test if test.ids else None, limits, probe.skipped)
+    thresholds = compute_thresholds(fit.h, settings)
+    return Space(name, fit, heldout if heldout.ids else None, thresholds, probe.skipped)
 
 
 def parse_units(units: Any, encoder: Encoder) -> tuple[list[Unit], bool]:
-    """The units that texts and Units name, and whether it is a single one.
+    """Find the units that texts and Units name.
 
-    "all" is every pooled feature; LAYER:all, features:all and class:all every one of theirs.
+    Args:
+        units: A text, a Unit, or a list of these. "all" is every pooled feature; LAYER:all, features:all and class:all
+            every unit of theirs.
+        encoder: The encoder.
+
+    Returns:
+        The units, each once, and whether a single one was named.
+
+    Raises:
+        UsageError: For no units, and for what names none.
     """
     if isinstance(units, str | Unit):
         if isinstance(units, str) and (units == "all" or units.endswith(":all")):
             return list_units(units.removesuffix("all").removesuffix(":") or "features", encoder), False
         return [parse_unit(units, encoder)], True
-    found = [unit for item in units for unit in parse_units(item, encoder)[0]]
-    if not found:
-        raise UsageError('no units were given: name some, such as features:31, or "all"')
-    return list(dict.fromkeys(found)), False
+    parsed = [unit for item in units for unit in parse_units(item, encoder)[0]]
+    if not parsed:
+        raise UsageError('no units were given: name at least one, such as features:31, or "all"')
+    return list(dict.fromkeys(parsed)), False
 
 
-def list_units(place: str, encoder: Encoder) -> list[Unit]:
-    """All features, classes, or channels of a layer, as units."""
-    if place == "features":
+def list_units(layer: str, encoder: Encoder) -> list[Unit]:
+    """List all features, classes, or channels of a layer as units.
+
+    Args:
+        layer: "features", "class" or a layer's name.
+        encoder: The encoder.
+
+    Returns:
+        The units in the order of their numbers.
+
+    Raises:
+        UsageError: For an unknown layer, and for the classes of an encoder without a head.
+    """
+    if layer == "features":
         return [Unit(f"features:{i}", "features", channels=(i,)) for i in range(encoder.width)]
-    if place == "class":
+    if layer == "class":
         count = encoder.outputs or parse_unit("class:0", encoder).index  # the latter raises, saying why there are none
         return [Unit(f"class:{i}", "class", channels=(i,)) for i in range(count)]
-    info = encoder.layer(place)
-    return [Unit(f"{place}:{i}", "channel", place, (i,)) for i in range(info.channels)]
+    info = encoder.layer(layer)
+    return [Unit(f"{layer}:{i}", "channel", layer, (i,)) for i in range(info.channels)]
 
 
-def _probed(
-    encoder: Encoder, name: str, dataset: Any, progress: Progress, cache: str | os.PathLike[str] | None
+def _probe(
+    encoder: Encoder, name: str, dataset: Any, progress: Progress, cache_dir: str | os.PathLike[str] | None
 ) -> Probe:
     if isinstance(dataset, Sequence) and dataset and all(isinstance(item, Probe) for item in dataset):
         dataset = next((item for item in dataset if item.layer == name), dataset[0])
-    return probe_dataset(encoder, dataset, name, progress=progress, cache_dir=cache)
+    return probe_dataset(encoder, dataset, name, progress=progress, cache_dir=cache_dir)
 
 
-def _images(probe: Probe, rows: Int[np.ndarray, " rows"]) -> ProbedImages:
+def _take_rows(probe: Probe, rows: Int[np.ndarray, " rows"]) -> ProbedImages:
     values = probe.values if len(rows) == len(probe) else np.asarray(probe.values[rows])
-    part = Probe.from_arrays(values, ids=[probe.ids[row] for row in rows]) if len(rows) else None
+    subset = Probe.from_arrays(values, ids=[probe.ids[row] for row in rows]) if len(rows) else None
     return ProbedImages(
-        h=np.zeros((0, probe.values.shape[1]), np.float32) if part is None else part.normalize(),
+        h=np.zeros((0, probe.values.shape[1]), np.float32) if subset is None else subset.normalize(),
         values=values,
         ids=tuple(probe.ids[row] for row in rows),
         paths=tuple(probe.paths[row] for row in rows),

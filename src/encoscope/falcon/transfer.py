@@ -14,9 +14,10 @@ from encoscope.falcon.description import Concept, Description
 from encoscope.falcon.heldout import choose_heldout
 from encoscope.probing import Probe
 
-_LEAST = 20
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge penalties that are tried, as shares of the mean squared singular value."""
+
+_MIN_IMAGES = 20
 
 
 @concise_repr
@@ -24,9 +25,16 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 class Transfer:
     """A ridge-regressed linear map from one encoder's features to another's, over the same images.
 
-    weights: ``[source, target]``, for centred features. spread: standard deviations of the source's features.
-    r2: share of each target feature's variance that is explained on images the map was not fitted to; NaN for one that
-    does not vary there. penalty: chosen on a part of the fitting images. fitted, tested: numbers of images.
+    Attributes:
+        weights: ``[source, target]``, for centered features.
+        source_mean: The mean of each source feature over the fitting images.
+        target_mean: The mean of each target feature.
+        spread: The standard deviation of each source feature.
+        r2: The share of each target feature's variance that is explained on held-out images; NaN for one that does not
+            vary on them.
+        penalty: The ridge penalty, chosen on a part of the fitting images.
+        fitted: The number of images that the map was fitted to.
+        tested: The number of held-out images.
     """
 
     weights: Float[np.ndarray, "source target"]
@@ -44,44 +52,69 @@ class Transfer:
         return float(np.nanmean(self.r2))
 
     def __call__(self, features: Float[np.ndarray, "images source"]) -> Float[np.ndarray, "images target"]:
-        """The other encoder's features as this one's tell them."""
+        """Predict the target's features.
+
+        Args:
+            features: The source's features of some images.
+
+        Returns:
+            The target's features of these images.
+        """
         return (features - self.source_mean) @ self.weights + self.target_mean
 
-    def carry(self, described: Mapping[int, Description], target: int, top: int = 8) -> tuple[Concept, ...]:
-        """The concepts of a target feature: those of the source's features, each weighed by its share in the map.
+    def carry(self, descriptions: Mapping[int, Description], target: int, n_concepts: int = 8) -> tuple[Concept, ...]:
+        """Carry the concepts of the source's features to a target feature, each weighed by its share in the map.
 
-        described: descriptions of the source's features by number. A source feature's share is its positive weight
-        times its spread, over the sum of those of all described features.
+        Args:
+            descriptions: Descriptions of the source's features by number. The share of a feature is its positive weight
+                times its spread, over the sum of those of all described features.
+            target: The number of the target feature.
+            n_concepts: The concepts that are kept.
+
+        Returns:
+            The concepts of largest weighed score, best first.
+
+        Raises:
+            UsageError: For a feature that is not there, and for no descriptions.
         """
         if not 0 <= target < self.weights.shape[1]:
             raise UsageError(f"there is no target feature {target}: the map has {self.weights.shape[1]}")
-        if not described:
+        if not descriptions:
             raise UsageError("no described features were given to carry concepts from")
-        places = np.array(sorted(described))
-        shares = np.maximum(self.weights[places, target] * self.spread[places], 0)
+        features = np.array(sorted(descriptions))
+        shares = np.maximum(self.weights[features, target] * self.spread[features], 0)
         total = shares.sum()
         scores: dict[str, float] = {}
-        for place, share in zip(places.tolist(), shares.tolist(), strict=True):
-            for concept in described[place].concepts if share > 0 else ():
+        for feature, share in zip(features.tolist(), shares.tolist(), strict=True):
+            for concept in descriptions[feature].concepts if share > 0 else ():
                 scores[concept.word] = scores.get(concept.word, 0.0) + share / total * concept.score
-        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:top]
+        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:n_concepts]
         return tuple(Concept(word, score) for word, score in best)
 
 
 def fit_transfer(
     source: Probe, target: Probe, *, holdout: float = 0.2, penalties: Sequence[float] = PENALTIES
 ) -> Transfer:
-    """Fit the map on the images that both probes hold, and test it on ``holdout`` of them, by the images' ids.
+    """Fit a linear map on the images that two probes have in common, and test it on a part of them.
 
-    penalties: ridge penalties to try, shares of the features' mean squared singular value; the one that predicts best
-    a fifth of the fitting images, when fitted to the others, is used.
+    Args:
+        source: The probe of the encoder that concepts come from.
+        target: The probe of the encoder that they are carried to.
+        holdout: The share of the images that tests the map, chosen by their ids.
+        penalties: Ridge penalties to try, as shares of the features' mean squared singular value. The one is used that
+            predicts a fifth of the fitting images best, when it is fitted to the others.
 
-    Raises UsageError for a share that cannot be, EncoscopeError for too few images in common.
+    Returns:
+        The map with its R2 on held-out images.
+
+    Raises:
+        UsageError: For a share that leaves no images to fit or to test.
+        EncoscopeError: For too few images in common.
     """
-    place = {image: row for row, image in enumerate(target.ids)}
-    pairs = [(row, place[image]) for row, image in enumerate(source.ids) if image in place]
-    if len(pairs) < _LEAST:
-        raise EncoscopeError(f"the two probes have {len(pairs)} images in common, and a map needs {_LEAST}")
+    index = {image: row for row, image in enumerate(target.ids)}
+    pairs = [(row, index[image]) for row, image in enumerate(source.ids) if image in index]
+    if len(pairs) < _MIN_IMAGES:
+        raise EncoscopeError(f"the two probes have {len(pairs)} images in common, and a map needs {_MIN_IMAGES}")
     rows, columns = (np.array(side) for side in zip(*pairs, strict=True))
     ids = [source.ids[row] for row in rows]
     x, y = (np.asarray(probe.values[index], dtype=np.float64) for probe, index in ((source, rows), (target, columns)))

@@ -1,7 +1,7 @@
 """The words and noun phrases of a caption, cleaned and lemmatised; nothing is downloaded.
 
 Nouns, verbs and adjectives are all concepts, so instead of tagging parts of speech it is enough to leave out a short
-list of function words, words about the picture itself ("photo", "background"), words of one or two letters and
+list of function words, words about the image itself ("photo", "background"), words of one or two letters and
 whatever holds a digit. The lists are files in ``data/``.
 """
 
@@ -24,7 +24,12 @@ _TOKEN = re.compile(r"\w+(?:[-']\w+)*|[^\w\s]")
 
 @dataclass(frozen=True)
 class Terms:
-    """What a caption speaks of: its words (lemmas) and its noun phrases, each once, in their order."""
+    """The terms of a caption.
+
+    Attributes:
+        words: Its words as lemmas, each once, in their order.
+        phrases: Its noun phrases, each once, in their order.
+    """
 
     words: tuple[str, ...]
     phrases: tuple[str, ...]
@@ -32,15 +37,25 @@ class Terms:
 
 @lru_cache(maxsize=1 << 17)
 def extract_terms(caption: str) -> Terms:
-    """The words and noun phrases of a caption.
+    """Extract the words and noun phrases of a caption.
 
     Words: lower case, as nouns' lemmas ("dogs" is "dog"; "corded", "running" and "striped" stay), more than two
-    letters, no digits, neither stop words nor words about the picture. A word with hyphens is one word.
+    letters, no digits, neither stop words nor words about the image itself. A word with hyphens is one word.
 
-    Phrases: two or three neighbouring words, with nothing left out or punctuated between them, the last of which is a
-    noun (or unknown to the dictionary) and is lemmatised. A noun that may be an adjective ("white") is the last one
-    only where nothing follows it. No phrase reaches over an adverb, nor over a verb in "-ing" that follows another
-    word: "a dog wearing a red hat" has "red hat" but not "dog wearing"; "running shoes" stays.
+    Phrases: two or three neighboring words, with nothing left out or punctuated between them, the last of which is a
+    noun (or unknown to the dictionary) and is lemmatized. A noun that may be an adjective ("white") is the last one
+    only where nothing follows it. No phrase contains an adverb, nor a verb in "-ing" that follows another word:
+    "a dog wearing a red hat" has "red hat" but not "dog wearing"; "running shoes" stays.
+
+    Args:
+        caption: Its text.
+
+    Returns:
+        Its words and phrases.
+
+    Example:
+        >>> extract_terms("two dogs wearing red hats")
+        Terms(words=('dog', 'wearing', 'red', 'hat'), phrases=('red hat',))
     """
     words: dict[str, None] = {}
     phrases: dict[str, None] = {}
@@ -53,7 +68,18 @@ def extract_terms(caption: str) -> Terms:
 
 @lru_cache(maxsize=1 << 17)
 def lemmatize(word: str) -> str:
-    """A lower-case word as a noun's lemma; a word that is no known plural of a noun stays as it is."""
+    """Turn a word into a noun's lemma.
+
+    Args:
+        word: In lower case.
+
+    Returns:
+        The lemma; a word that is no known plural of a noun stays as it is.
+
+    Example:
+        >>> lemmatize("leaves"), lemmatize("striped")
+        ('leaf', 'striped')
+    """
     exceptions = _exceptions()
     if word in exceptions:
         return exceptions[word]
@@ -125,7 +151,7 @@ def _listed(name: str) -> list[str]:
 
 @cache
 def _left_out() -> frozenset[str]:
-    """Stop words and words about the picture."""
+    """Stop words and words about the image itself."""
     lines = _listed("stop-words.txt") + _listed("discard-words.txt")
     return frozenset(word for line in lines for word in line.split())
 

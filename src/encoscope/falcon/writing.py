@@ -1,105 +1,129 @@
-"""Descriptions as files: the document, crops, a contact sheet a unit, a table for many."""
+"""Descriptions as files: the document, crops and a contact sheet for each unit, a table for many."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from encoscope import results
-from encoscope.falcon.description import Description
 
 _SIDE = 256  # pixels of a crop's longer side
 _SAFE = re.compile(r"[^A-Za-z0-9.,_-]+")
+_TEXT, _NUMBER, _COUNT = "text", "number", "count"
+_COLUMNS = {
+    "unit": _TEXT,
+    "method": _TEXT,
+    "concepts": [_TEXT],
+    "scores": [_NUMBER],
+    "phrases": [_TEXT],
+    "spurious": [_TEXT],
+    "images": _COUNT,
+    "clarity": _NUMBER,
+    "interpretability": _NUMBER,
+    "auc": _NUMBER,
+    "auc_low": _NUMBER,
+    "auc_high": _NUMBER,
+    "note": _TEXT,
+}
+"""The columns of the table, with what they hold; lists hold several of it."""
 
 
-def write(
-    descriptions: Sequence[Description],
+@dataclass(frozen=True, eq=False)
+class UnitFiles:
+    """What is written of one unit.
+
+    Attributes:
+        entry: Its entry in the document, with paths as they are.
+        sheet: Its contact sheet; None writes no images.
+        crops: The crops of its "high" images.
+    """
+
+    entry: dict[str, Any]
+    sheet: UInt8[np.ndarray, "height width 3"] | None = None
+    crops: Sequence[UInt8[np.ndarray, "_ _ 3"]] = ()
+
+
+def write_units(
     folder: str | os.PathLike[str],
+    units: Iterable[UnitFiles],
     *,
+    about: Mapping[str, Any],
     summary: Mapping[str, Any] | None = None,
-    pictures: bool = True,
-    skipped: Sequence[Any] = (),
 ) -> Path:
-    """Write ``result.json``; with a summary ``descriptions.parquet``; with pictures a folder of WebP crops a unit.
+    """Write ``result.json``, the images of each unit in a folder of its own, and for many units a table.
 
-    A unit's folder holds its contact sheet too. Gives the folder.
+    Every file is written whole or not at all, the document last: all that it names exists then.
 
-    Everything is written aside and renamed, the document last: what it names is there.
+    Args:
+        folder: The folder; it is made if it is not there.
+        units: What is written of each unit, one at a time.
+        about: The arguments of ``results.envelope`` but the entries: model, settings, seed, skipped.
+        summary: What many descriptions come to together; with it ``descriptions.parquet`` is written too.
+
+    Returns:
+        The folder.
+
+    Raises:
+        EncoscopeError: For a full disk and the like.
     """
     folder = Path(folder)
     document = folder / "result.json"
-    entries = []
-    for description, name in zip(descriptions, _names(descriptions), strict=True):
-        entry = description.entry()
+    entries: list[dict[str, Any]] = []
+    counts: dict[str, int] = {}
+    for files in units:
+        entry = files.entry
+        name = _name_folder(entry["unit"], counts)
         for example in (*entry["high"], *entry["low"]):
             if example["path"] is not None:
                 example["path"] = results.relative(example["path"], document)
-        if pictures:
-            entry["sheet"] = _picture(folder / name / "sheet.webp", description.sheet(), document)
-            for number, (example, plain) in enumerate(zip(description.high, entry["high"], strict=True)):
-                plain["crop"] = _picture(folder / name / f"{number:02d}.webp", example.crop, document, _SIDE)
+        if files.sheet is not None:
+            entry["sheet"] = _write_image(folder / name / "sheet.webp", files.sheet, document)
+            for number, (crop, example) in enumerate(zip(files.crops, entry["high"], strict=True)):
+                example["crop"] = _write_image(folder / name / f"{number:02d}.webp", crop, document, _SIDE)
         entries.append(entry)
     if summary is not None:
-        table(descriptions, folder / "descriptions.parquet")
-    results.write(document, envelope(descriptions, entries, summary=summary, skipped=skipped))
+        _write_table(entries, folder / "descriptions.parquet")
+    envelope = results.envelope("description", entries, **about)
+    results.write(document, envelope if summary is None else envelope | {"summary": dict(summary)})
     return folder
 
 
-def envelope(
-    descriptions: Sequence[Description],
-    entries: Sequence[Mapping[str, Any]] | None = None,
-    *,
-    summary: Mapping[str, Any] | None = None,
-    skipped: Sequence[Any] = (),
-) -> results.Document:
-    """The result document of some descriptions, which were made with one model and the same settings."""
-    first = descriptions[0] if descriptions else None
-    document = results.envelope(
-        "description",
-        [description.entry() for description in descriptions] if entries is None else entries,
-        model=None if first is None else first.model,
-        settings={} if first is None else first.settings,
-        seed=None if first is None else first.settings.get("seed"),
-        skipped=skipped,
-    )
-    return document if summary is None else document | {"summary": dict(summary)}
-
-
-def table(descriptions: Sequence[Description], path: str | os.PathLike[str]) -> Path:
-    """A Parquet file with a row a unit: its concepts with their scores, its method, clarity, AUC and interval."""
+def _write_table(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A Parquet file with a row for each unit."""
     import pyarrow
     from pyarrow import parquet
 
-    columns: dict[str, list[Any]] = {
-        "unit": [item.unit for item in descriptions],
-        "method": [item.method for item in descriptions],
-        "concepts": [list(item.words) for item in descriptions],
-        "scores": [[concept.score for concept in item.concepts] for item in descriptions],
-        "phrases": [[concept.word for concept in item.phrases] for item in descriptions],
-        "spurious": [[concept.word for concept in item.spurious] for item in descriptions],
-        "images": [item.images for item in descriptions],
-        "clarity": [item.clarity for item in descriptions],
-        "interpretability": [item.interpretability for item in descriptions],
-        "auc": [None if item.heldout is None else item.heldout.auc.value for item in descriptions],
-        "auc_low": [None if item.heldout is None else item.heldout.auc.low for item in descriptions],
-        "auc_high": [None if item.heldout is None else item.heldout.auc.high for item in descriptions],
-        "note": [item.note for item in descriptions],
-    }
-    words, number = pyarrow.list_(pyarrow.string()), pyarrow.float64()
-    kinds = [pyarrow.string()] * 2 + [words, pyarrow.list_(number), words, words, pyarrow.int64()] + [number] * 5
-    schema = pyarrow.schema(list(zip(columns, [*kinds, pyarrow.string()], strict=True)))
+    types = {_TEXT: pyarrow.string(), _NUMBER: pyarrow.float64(), _COUNT: pyarrow.int64()}
+    schema = pyarrow.schema(
+        (name, pyarrow.list_(types[kind[0]]) if isinstance(kind, list) else types[kind])
+        for name, kind in _COLUMNS.items()
+    )
+    rows = [_make_row(entry) for entry in entries]
+    columns = {name: [row[name] for row in rows] for name in _COLUMNS}
     with results.atomic_write(path) as temporary:
         parquet.write_table(pyarrow.table(columns, schema), temporary)
-    return Path(path)
 
 
-def _picture(path: Path, pixels: np.ndarray, document: Path, side: int | None = None) -> str:
+def _make_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    heldout = entry["heldout"]
+    low, high = (None, None) if heldout is None else heldout["interval"]
+    plain = {name: entry[name] for name in ("unit", "method", "images", "clarity", "interpretability", "note")}
+    words = {name: [concept["word"] for concept in entry[name]] for name in ("concepts", "phrases", "spurious")}
+    scores = [concept["score"] for concept in entry["concepts"]]
+    auc = None if heldout is None else heldout["auc"]
+    return plain | words | {"scores": scores, "auc": auc, "auc_low": low, "auc_high": high}
+
+
+def _write_image(path: Path, pixels: np.ndarray, document: Path, side: int | None = None) -> str:
+    """Write an image, and give its name in the document."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if side is not None:
         image.thumbnail((side, side))
@@ -108,12 +132,8 @@ def _picture(path: Path, pixels: np.ndarray, document: Path, side: int | None = 
     return results.relative(path, document)
 
 
-def _names(descriptions: Sequence[Description]) -> list[str]:
-    """A folder name for each unit: its text made safe, numbered where two would meet."""
-    found: dict[str, int] = {}
-    names = []
-    for description in descriptions:
-        name = _SAFE.sub("-", description.unit).strip("-.")[:80] or "unit"
-        count = found[name.casefold()] = found.get(name.casefold(), 0) + 1
-        names.append(name if count == 1 else f"{name}-{count}")
-    return names
+def _name_folder(unit: str, counts: dict[str, int]) -> str:
+    """A unit's text made safe for a file system, with a number where an earlier unit has the same name."""
+    name = _SAFE.sub("-", unit).strip("-.")[:80] or "unit"
+    count = counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
+    return name if count == 1 else f"{name}-{count}"

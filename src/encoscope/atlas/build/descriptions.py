@@ -15,7 +15,7 @@ from encoscope.atlas.build.plan import BuildPlan
 from encoscope.atlas.records import CropRecord, DescriptionRecord, FeatureRecord, ImageRecord, Measure, Term
 from encoscope.atlas.writer import Writer
 from encoscope.falcon import Falcon
-from encoscope.falcon.description import Concept, Description, Descriptions, Example
+from encoscope.falcon.description import Concept, Description, Example
 from encoscope.progress import track_steps
 from encoscope.units import Unit
 
@@ -47,7 +47,6 @@ def add_descriptions(
             for start in range(0, len(todo), CHUNK):
                 chunk = todo[start : start + CHUNK]
                 described = falcon.describe([units[index] for index in chunk])
-                assert isinstance(described, Descriptions)  # a list was asked for
                 embedder = falcon.context_.embedder
                 control = compute_clarity_control(
                     [
@@ -89,11 +88,11 @@ def _fit_falcon(writer: Writer, plan: BuildPlan) -> Falcon:
     options = plan.options
     falcon = Falcon(
         plan.encoder,
-        options.vlm,
-        None if options.captions is None else Path(options.captions),
+        vlm=options.vlm,
+        captions=None if options.captions is None else Path(options.captions),
         control="permuted",
         progress=plan.progress,
-        seed=options.random_state,
+        random_state=options.random_state,
     ).fit(list(plan.probes.values()))
     writer.set_method(
         "description (FALCON)",
@@ -102,7 +101,7 @@ def _fit_falcon(writer: Writer, plan: BuildPlan) -> Falcon:
             "its digest": falcon.vlm_.digest,
             "captions": len(falcon.captions_),
             "their digest": falcon.captions_.digest,
-            "preset": falcon.preset,
+            "preset": falcon.settings_.preset,
         },
     )
     return falcon

@@ -1,1 +1,1 @@
-"""Captions: a store of them, how one is built and read, and the search for the nearest."""
+"""Captions: a store of them, how it is built and read, and the search for the nearest."""

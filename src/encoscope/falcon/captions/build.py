@@ -1,19 +1,20 @@
-"""Embed captions into a store, shard by shard; a run that was killed goes on with the shard it was writing."""
+"""Build a caption store: embed captions shard by shard, or link the shards of LAION as they are."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from encoscope.errors import UsageError
+from encoscope.errors import MissingError, UsageError
+from encoscope.falcon.captions.laion import is_laion, link_laion
 from encoscope.falcon.captions.readers import clean_captions, read_captions
-from encoscope.falcon.captions.store import CaptionFolder, CaptionStore
+from encoscope.falcon.captions.store import CaptionFolder, CaptionStore, finish_store, open_folder
 from encoscope.progress import Progress, track_steps
 from encoscope.results import atomic_write
 from encoscope.store import content_key, get_cache_dir
@@ -22,8 +23,75 @@ from encoscope.store.files import explain_os_errors, hash_file, save_array, sync
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
 
-SHARD = 16_384  # captions; what a run that is killed does again at most
+SHARD_SIZE = 16_384
+"""Captions of a shard: a run that is killed embeds at most so many again."""
+
 _GROUP = 4096  # rows of a Parquet file that are read together
+
+
+def build_captions(
+    captions: str | os.PathLike[str] | Sequence[str],
+    vlm: VLM | str,
+    store: str | os.PathLike[str],
+    *,
+    column: str | None = None,
+    kind: Literal["text", "image"] = "text",
+    index: bool = False,
+    fresh: bool = False,
+    device: str = "auto",
+    progress: Progress = None,
+) -> CaptionStore:
+    """Build a folder of captions with their vectors, which ``describe`` takes; or use LAION's shards as they are.
+
+    A build that was interrupted is resumed by the same call. LAION's shards stay where they are: the folder then only
+    points to them, and a few of their captions are embedded again to check that they are the model's own.
+
+    Args:
+        captions: A .txt file (a caption on each line), a .csv, .tsv or .parquet file, a folder of LAION's shards, or
+            the captions themselves. Blank and repeated captions are left out.
+        vlm: An image-text model, or its name such as "zoo:clip-caltech101".
+        store: The folder for the captions and their vectors.
+        column: The column with the captions; None takes the one called caption, text or title.
+        kind: Of LAION's shards: the vectors of the captions ("text"), or of their images.
+        index: Build a FAISS index too, for approximate search, and measure what a search in it misses.
+        fresh: Start over instead of resuming.
+        device: Where a model that is named runs: "cpu", "cuda", or "auto", a GPU if there is one.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        The store.
+
+    Raises:
+        UsageError: For no captions, no such column, and ``kind="image"`` without LAION's shards.
+        MissingError: For a file, folder or model that is not there.
+        EncoscopeError: For a file that cannot be read, a folder that holds something else, or a full disk.
+
+    Example:
+        >>> store = encoscope.build_captions("captions.txt", "zoo:clip-caltech101", "store")  # doctest: +SKIP
+        >>> encoscope.describe(encoder, "features:31", probe="photos/", captions=store)  # doctest: +SKIP
+    """
+    folder = None
+    if isinstance(captions, str | os.PathLike):
+        if not Path(captions).exists():
+            raise MissingError(f"no such file or folder: {os.fspath(captions)}")
+        folder = Path(captions) if Path(captions).is_dir() else None
+    if folder is not None and not is_laion(folder):
+        raise MissingError(f"{folder} holds no shards such as text_emb_0.npy: give a file, or a folder of LAION's")
+    if kind == "image" and folder is None:
+        raise UsageError("vectors of images go with a folder of LAION's shards")
+    if isinstance(vlm, str):
+        from encoscope.vlm import load
+
+        vlm = load(vlm, device=device)
+    if folder is not None:
+        built = link_laion(folder, vlm, store, kind=kind, column=column, fresh=fresh)
+    else:
+        built = embed_captions(captions, vlm, store, column=column, fresh=fresh, progress=progress)
+    if index:
+        from encoscope.falcon.captions.faiss_index import build_index
+
+        build_index(built, progress=progress)
+    return built
 
 
 def embed_captions(
@@ -33,43 +101,52 @@ def embed_captions(
     *,
     column: str | None = None,
     fresh: bool = False,
-    shard: int = SHARD,
+    shard_size: int = SHARD_SIZE,
     progress: Progress = None,
 ) -> CaptionStore:
-    """Embed captions and keep them; the same call again goes on after a kill, or just reads what is there.
-
-    captions: a file (see `reading.read_captions`), or the captions themselves. Each is brought on one line; blank and
-        repeated ones are left out. One caption is enough.
-    column: of the file. fresh: start over. shard: captions embedded and written at a time.
+    """Embed captions and keep them. The same call again resumes an interrupted run, or reads what is there.
 
     The whole input is read and checked before anything is written.
 
+    Args:
+        captions: A file (see `readers.read_captions`), or the captions themselves. Line breaks become spaces; blank and
+            repeated captions are left out. One caption is enough.
+        vlm: The image-text model.
+        path: The store's folder.
+        column: The column of the file.
+        fresh: Start over.
+        shard_size: Captions that are embedded and written at a time.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        The store.
+
     Raises:
-        UsageError: no captions, no such column.
-        MissingError: no such file.
-        EncoscopeError: a file that cannot be read, a folder that holds something else or was made from other captions
-            or with another model, a full disk (what was written before stays and counts).
+        UsageError: For no captions, and no such column.
+        MissingError: For no such file.
+        EncoscopeError: For a file that cannot be read, a folder that holds something else or was made from other
+            captions or with another model, and a full disk (what was written before stays and counts).
     """
 
     def stream() -> Iterator[str]:
-        given = read_captions(Path(captions), column) if isinstance(captions, str | os.PathLike) else captions
-        return clean_captions(given)
+        texts = read_captions(Path(captions), column) if isinstance(captions, str | os.PathLike) else captions
+        return clean_captions(texts)
 
-    if shard < 1:
-        raise UsageError(f"a shard takes a number of captions from 1 on, not {shard}")
+    if shard_size < 1:
+        raise UsageError(f"a shard takes a number of captions from 1 on, not {shard_size}")
     path = Path(path)
     total, content = _survey(stream())
     if not total:
-        where = captions if isinstance(captions, str | os.PathLike) else "the list"
-        raise UsageError(f"{where} holds no captions: give at least one line of text")
-    with open_folder(path, vlm, {"captions": content, "shard": shard}, fresh) as folder:
+        source = captions if isinstance(captions, str | os.PathLike) else "the list"
+        raise UsageError(f"{source} holds no captions: give at least one line of text")
+    with open_folder(path, vlm, {"captions": content, "shard": shard_size}, fresh) as folder:
         if not folder.complete:
             shards = folder.shards
             done = sum(item["rows"] for item in shards)
             rest = islice(stream(), done, None)
             with track_steps(total, "captions", progress) as step:
                 step(done)
-                while texts := list(islice(rest, shard)):
+                while texts := list(islice(rest, shard_size)):
                     vectors = vlm.embed_texts(texts).numpy().astype(np.float16)
                     shards.append(_write_shard(folder, len(shards), texts, vectors))
                     step(len(texts))
@@ -78,7 +155,15 @@ def embed_captions(
 
 
 def load_default_captions(vlm: VLM | None = None, *, progress: Progress = None) -> CaptionStore:
-    """The zoo's captions, embedded once for a model and kept in the cache; by default for ``zoo:clip-caltech101``."""
+    """Load the captions that ship with the package, embedded once for a model and kept in the cache.
+
+    Args:
+        vlm: The image-text model; None takes ``zoo:clip-caltech101``.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        The store.
+    """
     from encoscope.vlm import load
     from encoscope.zoo.captions import load_vocabulary
 
@@ -88,39 +173,8 @@ def load_default_captions(vlm: VLM | None = None, *, progress: Progress = None) 
     return embed_captions(captions, vlm, folder, progress=progress)
 
 
-def open_folder(path: Path, vlm: VLM, made_from: Mapping[str, Any], fresh: bool) -> CaptionFolder:
-    """Open a store to write in, new or to continue, while nobody else writes there.
-
-    Args:
-        path: The store's folder.
-        vlm: The image-text model of its vectors. Its digest must be that of an earlier run; its name may differ.
-        made_from: What the store is made from.
-        fresh: Start over.
-
-    Returns:
-        The store's files; close them, or use them as a context manager.
-
-    Raises:
-        EncoscopeError: a folder that holds something else, or was made from something else.
-    """
-    manifest = {"vlm": {"digest": vlm.digest}, "width": vlm.width, "made_from": dict(made_from)}
-    return CaptionFolder.open(path, manifest, about={"source": vlm.source}, fresh=fresh)
-
-
-def finish_store(folder: CaptionFolder, *, normalised: bool) -> None:
-    """Mark a store as complete.
-
-    Args:
-        folder: The store's files.
-        normalised: Whether its vectors have unit length.
-    """
-    hashes = "".join(item["hash"] for item in folder.shards)
-    digest = hashlib.sha256(f"{folder.manifest['vlm']['digest']}{hashes}".encode()).hexdigest()
-    folder.append_entry({"complete": True, "normalised": normalised, "hash": digest})
-
-
 def _survey(captions: Iterator[str]) -> tuple[int, str]:
-    """How many captions there are, and what they say, as sha256."""
+    """The number of captions, and the sha256 of all of them."""
     sha, count = hashlib.sha256(), 0
     for caption in captions:
         sha.update(caption.encode("utf-8", "surrogatepass") + b"\n")

@@ -1,8 +1,8 @@
-"""The best captions of hundreds of millions without a scan: an inverted index proposes, the shards decide.
+"""Approximate search among hundreds of millions of captions: an inverted index proposes candidates, which are compared.
 
 FAISS (``pip install 'encoscope[faiss]'``) keeps a few dozen bytes of each caption in lists around centroids (IVF-PQ).
 A search looks through the nearest lists for candidates, which are then compared exactly, with their vectors from the
-shards. What it misses is measured, not promised: see `measure_recall`.
+shards. What it misses is measured: see `measure_recall`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from encoscope.progress import Progress, track_steps
 from encoscope.store import JournaledFolder
 
 MIN_CAPTIONS = 10_000
-"""Captions that an index can be trained on; fewer are scanned faster than they are indexed."""
+"""The least captions that an index can be trained on; fewer are searched exactly in less time than indexing takes."""
 
 _FILE, _ABOUT = "index.faiss", "index.json"
 _CODES = 64  # bytes a caption, at most
@@ -35,10 +35,15 @@ _BLOCK = 64  # queries whose candidates' vectors are in memory at once
 
 @dataclass(frozen=True)
 class CaptionIndex:
-    """What an index is: lists and bytes a caption, and its measured recall of the best five.
+    """What is known about an index.
 
-    recall: share of the exact best five that a search with the default ``probes`` and ``candidates`` finds, over
-    ``queries`` captions of the store with noise added. Crops are other queries: measure theirs with `measure_recall`.
+    Attributes:
+        store: The digest of its captions.
+        lists: Its inverted lists.
+        codes: Bytes kept for each caption.
+        queries: Captions of the store, with noise added, that its recall was measured with.
+        recall: The share of their exact best five that a search with the default ``probes`` and ``candidates`` finds.
+            Crops are other queries: measure theirs with `measure_recall`.
     """
 
     store: str
@@ -49,16 +54,23 @@ class CaptionIndex:
 
 
 def build_index(
-    store: CaptionStore, *, lists: int | None = None, seed: int = 0, progress: Progress = None
+    store: CaptionStore, *, lists: int | None = None, random_state: int = 0, progress: Progress = None
 ) -> CaptionIndex:
     """Index a store's captions, in the store's own folder; an index that fits the store is kept as it is.
 
-    lists: inverted lists, by default four times the square root of the number of captions.
+    Args:
+        store: The captions.
+        lists: Inverted lists; None takes four times the square root of the number of captions.
+        random_state: The seed of the training sample, of FAISS, and of the queries for the recall.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        What is known about the index.
 
     Raises:
-        UsageError: a store of fewer than 10,000 captions.
-        MissingError: FAISS is not installed.
-        EncoscopeError: a full disk.
+        UsageError: For a store of fewer than 10,000 captions.
+        MissingError: When FAISS is not installed.
+        EncoscopeError: For a full disk.
     """
     faiss = _faiss()
     if len(store) < MIN_CAPTIONS:
@@ -69,8 +81,8 @@ def build_index(
     lists = min(lists or int(4 * sqrt(len(store))), len(store) // _TRAINING)
     codes = max(size for size in range(1, min(_CODES, max(1, store.width // 2)) + 1) if store.width % size == 0)
     index = faiss.IndexIVFPQ(faiss.IndexFlatIP(store.width), store.width, lists, codes, 8, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed = index.pq.cp.seed = seed + 1
-    rng = np.random.default_rng(seed)
+    index.cp.seed = index.pq.cp.seed = random_state + 1
+    rng = np.random.default_rng(random_state)
     sample = np.sort(rng.choice(len(store), min(len(store), max(_TRAINING * lists, MIN_CAPTIONS)), replace=False))
     index.train(_vectors(store, sample).numpy())
     with track_steps(len(store), "index", progress) as step:
@@ -97,14 +109,22 @@ def find_likely_captions(
     probes: int = 32,
     candidates: int = 200,
 ) -> tuple[Float[np.ndarray, "queries best"], Int[np.ndarray, "queries best"]]:
-    """As `search.find_top_captions` from the index: exact cosines, but some of the best may be missed.
+    """Search the index: the scores are exact cosines, but some of the best captions may be missed.
 
-    probes: lists that are looked through. candidates: captions of each query that are compared exactly. Where fewer
-    than ``k`` are found, the rest are of index -1 and score -inf.
+    Args:
+        queries: Vectors of crops, of any length but 0.
+        store: The captions.
+        k: The captions of each query.
+        probes: Inverted lists that are searched.
+        candidates: Captions of each query that are compared exactly.
+
+    Returns:
+        The scores, best first, and the indices of the captions; where fewer than ``k`` are found, the rest have index
+        -1 and score -inf.
 
     Raises:
-        MissingError: the store has no index, or FAISS is not installed.
-        EncoscopeError: an index of other captions.
+        MissingError: When the store has no index, or FAISS is not installed.
+        EncoscopeError: For a damaged index.
     """
     return _search(normalize_queries(queries, store.width).cpu(), store, _read(store), k, probes, candidates)
 
@@ -117,14 +137,25 @@ def measure_recall(
     probes: int = 32,
     candidates: int = 200,
 ) -> float:
-    """The share of these queries' exact best ``k`` captions that `find_likely_captions` finds; costs one scan."""
+    """Measure the share of the exact best ``k`` captions that `find_likely_captions` finds, with one exact search.
+
+    Args:
+        queries: Vectors of crops.
+        store: The captions.
+        k: The captions of each query.
+        probes: Inverted lists that are searched.
+        candidates: Captions of each query that are compared exactly.
+
+    Returns:
+        The mean share over queries, from 0 to 1.
+    """
     return _recall(normalize_queries(queries, store.width).cpu(), store, _read(store), k, probes, candidates)
 
 
 def _recall(queries: Tensor, store: CaptionStore, index: Any, k: int, probes: int = 32, candidates: int = 200) -> float:
     exact = find_top_captions(queries, store, k, progress=False)[1]
-    found = _search(queries / queries.norm(dim=1, keepdim=True), store, index, k, probes, candidates)[1]
-    return float(np.mean([np.isin(true, some).mean() for true, some in zip(exact, found, strict=True)]))
+    likely = _search(queries / queries.norm(dim=1, keepdim=True), store, index, k, probes, candidates)[1]
+    return float(np.mean([np.isin(best, proposed).mean() for best, proposed in zip(exact, likely, strict=True)]))
 
 
 def _search(
@@ -136,11 +167,11 @@ def _search(
     scores = np.full((len(queries), k), -np.inf, np.float32)
     indices = np.full((len(queries), k), -1, np.int64)
     for start in range(0, len(queries), _BLOCK):
-        some = queries[start : start + _BLOCK]
-        proposed = np.sort(index.search(some.numpy(), candidates)[1], axis=1)  # equals in the order of the captions
+        block = queries[start : start + _BLOCK]
+        proposed = np.sort(index.search(block.numpy(), candidates)[1], axis=1)  # equals in the order of the captions
         distinct = np.unique(proposed[proposed >= 0])
         vectors = _vectors(store, distinct)
-        for row, (query, names) in enumerate(zip(some, proposed, strict=True), start):
+        for row, (query, names) in enumerate(zip(block, proposed, strict=True), start):
             names = names[names >= 0]
             exact = (vectors[np.searchsorted(distinct, names)] @ query).numpy()
             best = np.argsort(-exact, kind="stable")[:k]
@@ -150,14 +181,14 @@ def _search(
 
 def _vectors(store: CaptionStore, indices: np.ndarray) -> Tensor:
     """Vectors of captions, float32 and of unit length, in the order of the indices."""
-    found = torch.empty(len(indices), store.width)
+    vectors = torch.empty(len(indices), store.width)
     for shard in store.shards:
         inside = (indices >= shard.first) & (indices < shard.first + shard.rows)
         if inside.any():
             rows = np.array(store.embeddings(shard)[indices[inside] - shard.first], dtype=np.float32)
-            found[torch.from_numpy(inside)] = torch.from_numpy(rows)
-    found.nan_to_num_(0, 0, 0)
-    return found if store.normalised else functional.normalize(found, dim=1)
+            vectors[torch.from_numpy(inside)] = torch.from_numpy(rows)
+    vectors.nan_to_num_(0, 0, 0)
+    return vectors if store.normalised else functional.normalize(vectors, dim=1)
 
 
 def _about(store: CaptionStore) -> CaptionIndex | None:

@@ -1,4 +1,4 @@
-"""Use captions as LAION-400M publishes them, where they lie: nothing is converted and nothing is copied.
+"""Use captions as LAION-400M publishes them, where they are: nothing is converted and nothing is copied.
 
 Shards are ``text_emb_N.npy`` (or ``img_emb_N.npy``) with ``metadata_N.parquet``, in one folder or in folders below it.
 """
@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.falcon.captions.build import finish_store, open_folder
-from encoscope.falcon.captions.store import CaptionShard, CaptionStore, open_parquet, pick_column
+from encoscope.falcon.captions.store import (
+    CaptionShard,
+    CaptionStore,
+    finish_store,
+    open_folder,
+    open_parquet,
+    pick_column,
+)
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
@@ -35,16 +41,23 @@ def link_laion(
     column: str | None = None,
     fresh: bool = False,
 ) -> CaptionStore:
-    """Make a store of LAION's shards: a manifest in ``path`` that points to them.
+    """Make a store of LAION's shards: a folder that points to them.
 
-    vlm: the model that made the vectors. A few captions are embedded again, and other vectors than its own are refused.
-    kind: the captions' vectors, or those of the images they describe (which cannot be checked so).
-    column: of the Parquet files; by default the one called caption, text or title.
+    Args:
+        folder: The folder of the shards.
+        vlm: The model that made the vectors. A few captions are embedded again, and vectors that differ are refused.
+        path: The store's folder.
+        kind: The captions' vectors, or those of the images they describe (which cannot be checked).
+        column: The column of the Parquet files; None takes the one called caption, text or title.
+        fresh: Start over.
+
+    Returns:
+        The store.
 
     Raises:
-        MissingError: no such folder, or no shards in it.
-        UsageError: no such column.
-        EncoscopeError: shards that do not fit each other, or the model; a folder ``path`` that holds something else.
+        MissingError: For no such folder, or no shards in it.
+        UsageError: For no such column.
+        EncoscopeError: For shards that do not fit each other, or the model, and a ``path`` that holds something else.
     """
     folder, path = Path(folder).absolute(), Path(path)
     pairs = _pairs(folder, "img_emb" if kind == "image" else "text_emb")
@@ -59,7 +72,14 @@ def link_laion(
 
 
 def is_laion(folder: Path) -> bool:
-    """Whether a folder holds such shards."""
+    """Tell whether a folder holds shards as LAION publishes them.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Whether it does.
+    """
     return folder.is_dir() and any(next(folder.glob(pattern), None) for pattern in ("*_emb_*.npy", "*/*_emb_*.npy"))
 
 
@@ -73,20 +93,20 @@ def _pairs(folder: Path, name: str) -> list[tuple[Path, Path]]:
     alone = vectors.keys() ^ texts.keys()
     if alone:
         number = min(alone)
-        there = vectors.get(number) or texts[number]
-        raise MissingError(f"{there} has no {'metadata' if number in vectors else name} file of the same number")
+        existing = vectors.get(number) or texts[number]
+        raise MissingError(f"{existing} has no {'metadata' if number in vectors else name} file of the same number")
     return [(vectors[number], texts[number]) for number in sorted(vectors)]
 
 
 def _numbered(folder: Path, name: str, suffix: str) -> dict[int, Path]:
-    found: dict[int, Path] = {}
+    numbered: dict[int, Path] = {}
     for file in sorted([*folder.glob(f"{name}_*{suffix}"), *folder.glob(f"*/{name}_*{suffix}")]):
         number = re.fullmatch(rf"{name}_(\d+)", file.stem)
         if number:
-            other = found.setdefault(int(number[1]), file)
+            other = numbered.setdefault(int(number[1]), file)
             if other != file:
                 raise EncoscopeError(f"{other} and {file} have the same number: keep one of them")
-    return found
+    return numbered
 
 
 def _measure(vectors: Path, texts: Path, vlm: VLM, column: str | None) -> dict[str, Any]:
@@ -108,11 +128,11 @@ def _measure(vectors: Path, texts: Path, vlm: VLM, column: str | None) -> dict[s
         "captions": str(texts),
         "column": name,
         "rows": rows,
-        "hash": _mark(vectors) + _mark(texts),
+        "hash": _hash_ends(vectors) + _hash_ends(texts),
     }
 
 
-def _mark(file: Path) -> str:
+def _hash_ends(file: Path) -> str:
     """sha256 over a file's size and its two ends."""
     size = file.stat().st_size
     sha = hashlib.sha256(str(size).encode())

@@ -22,15 +22,19 @@ _SPACE = re.compile(r"[\s\0\ufeff\u200b]+")  # with what editors and web pages l
 
 
 def read_captions(file: Path, column: str | None = None) -> Iterator[str]:
-    """The captions of a file as they stand there, one after the other; blank ones too.
+    """Read the captions of a file as they stand in it, blank ones too.
 
-    file: ``.csv`` and ``.tsv`` with a header, ``.parquet``, or text in UTF-8 with a caption on each line.
-    column: which column; by default the one called caption, text or title.
+    Args:
+        file: ``.csv`` and ``.tsv`` with a header, ``.parquet``, or text in UTF-8 with a caption on each line.
+        column: The column; None takes the one called caption, text or title.
+
+    Returns:
+        An iterator over the captions.
 
     Raises:
-        MissingError: no such file.
-        UsageError: no such column, or a kind of file that is not known.
-        EncoscopeError: text that is not UTF-8 (with the line), or a damaged file.
+        MissingError: For no such file.
+        UsageError: For no such column, or a kind of file that is not known.
+        EncoscopeError: For text that is not UTF-8 (with the line), or a damaged file.
     """
     suffix = file.suffix.lower()
     if suffix in _PARQUET:
@@ -45,13 +49,24 @@ def read_captions(file: Path, column: str | None = None) -> Iterator[str]:
 
 
 def clean_captions(captions: Iterable[str]) -> Iterator[str]:
-    """Captions on one line each, line breaks and runs of spaces as one space; blank and repeated ones left out."""
+    """Bring captions on one line each, and leave out blank and repeated ones.
+
+    Args:
+        captions: The captions.
+
+    Yields:
+        Each caption once, with line breaks and runs of spaces as one space.
+
+    Example:
+        >>> list(clean_captions(["a  red\\ncar", "", "a red car"]))
+        ['a red car']
+    """
     seen: set[bytes] = set()  # digests: a million captions take a tenth of a gigabyte less than their texts
     for caption in captions:
         text = _SPACE.sub(" ", caption).strip()
-        mark = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
-        if text and mark not in seen:
-            seen.add(mark)
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+        if text and digest not in seen:
+            seen.add(digest)
             yield text
 
 
@@ -78,9 +93,9 @@ def _from_table(file: Path, column: str | None, delimiter: str) -> Iterator[str]
         header = next(rows, None)
         if header is None:
             return
-        place = header.index(pick_column(header, column, file))
+        index = header.index(pick_column(header, column, file))
         for row in rows:
-            yield row[place] if len(row) > place else ""
+            yield row[index] if len(row) > index else ""
     except csv.Error as error:
         raise EncoscopeError(f"{file}, near line {rows.line_num}, is no table: {error}") from error
 

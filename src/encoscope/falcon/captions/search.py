@@ -1,9 +1,8 @@
-"""The captions nearest to each of many vectors, exactly, in one scan of the store with constant memory."""
+"""The captions nearest to each of many vectors, exactly, in one pass over the store with constant memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,8 +13,6 @@ from torch.nn import functional
 from encoscope.errors import UsageError
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.progress import Progress, track_steps
-
-Score: TypeAlias = Literal["cosine", "softmax"]
 
 TEMPERATURE = 100.0
 """Of the softmax: CLIP's own logit scale, and the authors'."""
@@ -28,46 +25,53 @@ def find_top_captions(
     queries: Float[np.ndarray, "queries width"] | Float[Tensor, "queries width"],
     store: CaptionStore,
     k: int = 5,
-    score: Score = "cosine",
+    score: str = "cosine",
     *,
     chunk: int = _CHUNK,
     block: int = _BLOCK,
     progress: Progress = None,
 ) -> tuple[Float[np.ndarray, "queries best"], Int[np.ndarray, "queries best"]]:
-    """The ``k`` captions of highest score for each query, best first, with their scores.
+    """Find the ``k`` captions of highest score for each query. Each shard is read once for all queries.
 
-    queries: vectors of crops, of any length but 0; the product is made on their device.
-    score: "cosine", or "softmax": that of 100 times the cosines over all the store's captions (which does not change
-        the order).
-    chunk, block: captions and queries multiplied at a time: what memory is used, not what is found.
+    Args:
+        queries: Vectors of crops, of any length but 0; the product is computed on their device.
+        store: The captions.
+        k: The captions of each query; of a store with fewer, all are given.
+        score: "cosine", or "softmax": that of 100 times the cosines over all the store's captions, which has the same
+            order.
+        chunk: Captions multiplied at a time; it decides what memory is used, not the result.
+        block: Queries multiplied at a time.
+        progress: None shows a bar on a terminal; True, False, or a callable.
 
-    Each shard is read once, however many queries there are. Captions of equal score come in the order of the store; of
-    a store with fewer than ``k`` captions, all are given.
+    Returns:
+        The scores, best first, and the indices of the captions. Captions of equal score come in the store's order.
 
     Raises:
-        UsageError: vectors of another width or of length 0, ``k`` below 1.
+        UsageError: For vectors of another width or of length 0, and ``k`` below 1.
+
+    Source: FALCON, section 3.2.
     """
     vectors = normalize_queries(queries, store.width)
     if k < 1:
         raise UsageError(f"the best {k} captions cannot be found: ask for 1 or more")
     best = _Best(len(vectors), min(k, len(store)), vectors.device)
-    evidence = torch.full((len(vectors),), -torch.inf, dtype=torch.float64, device=vectors.device)
+    log_sums = torch.full((len(vectors),), -torch.inf, dtype=torch.float64, device=vectors.device)
     block, chunk = min(block, max(1, len(vectors))), min(chunk, max(1, len(store)))
     products = torch.empty(block * chunk, device=vectors.device)
     with torch.inference_mode(), track_steps(len(store), "captions", progress) as step:
         for first, captions in iterate_chunks(store, chunk, vectors.device):
             for start in range(0, len(vectors), block):
-                some = slice(start, min(start + block, len(vectors)))
-                shape = some.stop - some.start, len(captions)
-                cosines = torch.mm(vectors[some], captions.T, out=products[: shape[0] * shape[1]].view(shape))
-                best.offer(some, cosines, first)
+                rows = slice(start, min(start + block, len(vectors)))
+                shape = rows.stop - rows.start, len(captions)
+                cosines = torch.mm(vectors[rows], captions.T, out=products[: shape[0] * shape[1]].view(shape))
+                best.offer(rows, cosines, first)
                 if score == "softmax":  # ``cosines`` is overwritten: it is needed no more
                     added = torch.logsumexp(cosines.mul_(TEMPERATURE), dim=1)
-                    evidence[some] = torch.logaddexp(evidence[some], added.double())
+                    log_sums[rows] = torch.logaddexp(log_sums[rows], added.double())
             step(len(captions))
     scores = best.scores
     if score == "softmax":
-        scores = torch.exp(TEMPERATURE * scores.double() - evidence[:, None]).float()
+        scores = torch.exp(TEMPERATURE * scores.double() - log_sums[:, None]).float()
     return scores.cpu().numpy(), best.indices.cpu().numpy()
 
 
@@ -79,13 +83,13 @@ class _Best:
         self.scores = torch.full((queries, k), -torch.inf, device=device)
         self.indices = torch.full((queries, k), -1, dtype=torch.int64, device=device)
 
-    def offer(self, some: slice, scores: Tensor, first: int) -> None:
+    def offer(self, block: slice, scores: Tensor, first: int) -> None:
         """Take what is better than the last of the best. Captions are offered in order: an equal one comes too late.
 
         Selecting costs more than the product, and after the first chunks few queries have anything to select: only
         their rows are looked at.
         """
-        last = self.scores[some, -1]
+        last = self.scores[block, -1]
         rows = (scores.amax(dim=1) > last).nonzero()[:, 0]
         if not len(rows):
             return
@@ -93,31 +97,51 @@ class _Best:
         # ``topk`` may take any of equals, so it only says how good a score must be
         enough = better.topk(min(self.k, better.shape[1]), dim=1).values[:, -1]
         hits = ((better >= enough[:, None]) & (better > last[rows, None])).nonzero()
-        queries = rows + some.start
-        every = torch.cat([torch.arange(len(rows), device=rows.device).repeat_interleave(self.k), hits[:, 0]])
+        queries = rows + block.start
+        row_of = torch.cat([torch.arange(len(rows), device=rows.device).repeat_interleave(self.k), hits[:, 0]])
         values = torch.cat([self.scores[queries].flatten(), better[hits[:, 0], hits[:, 1]]])
         captions = torch.cat([self.indices[queries].flatten(), hits[:, 1] + first])
         # two stable sorts: by query, within it by score, and equals stay in the order of their captions
         order = values.sort(descending=True, stable=True).indices
-        order = order[every[order].sort(stable=True).indices]
-        counts = torch.bincount(every, minlength=len(rows))
+        order = order[row_of[order].sort(stable=True).indices]
+        counts = torch.bincount(row_of, minlength=len(rows))
         starts = counts.cumsum(0) - counts
         chosen = order[starts[:, None] + torch.arange(self.k, device=rows.device)]
         self.scores[queries], self.indices[queries] = values[chosen], captions[chosen]
 
 
 def iterate_chunks(store: CaptionStore, chunk: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """Parts of the store as float32 vectors of unit length, each with its first caption's index; each is read once."""
+    """Read the store's vectors in chunks, each once.
+
+    Args:
+        store: The captions.
+        chunk: Captions of a chunk at most.
+        device: Where the vectors are put.
+
+    Yields:
+        The index of a chunk's first caption, and its vectors as float32 of length 1.
+    """
     for shard in store.shards:
         array = store.embeddings(shard)
         for start in range(0, shard.rows, chunk):
-            part = torch.from_numpy(np.array(array[start : start + chunk])).to(device=device, dtype=torch.float32)
-            part = part.nan_to_num_(0, 0, 0)  # one caption without numbers would hide the rest of its chunk
-            yield shard.first + start, part if store.normalised else functional.normalize(part, dim=1)
+            vectors = torch.from_numpy(np.array(array[start : start + chunk])).to(device=device, dtype=torch.float32)
+            vectors = vectors.nan_to_num_(0, 0, 0)  # one caption without numbers would hide the rest of its chunk
+            yield shard.first + start, vectors if store.normalised else functional.normalize(vectors, dim=1)
 
 
 def normalize_queries(queries: np.ndarray | Tensor, width: int) -> Tensor:
-    """Queries as float32 vectors of unit length, on their device; UsageError for what no caption is like."""
+    """Scale queries to length 1.
+
+    Args:
+        queries: ``[queries, width]``.
+        width: The numbers of a caption's vector.
+
+    Returns:
+        float32 vectors of length 1, on the device of the queries.
+
+    Raises:
+        UsageError: For another width, and vectors of length 0 or without numbers.
+    """
     vectors = torch.as_tensor(queries).detach().float()
     if vectors.shape[1] != width:
         raise UsageError(f"vectors of {vectors.shape[1]} numbers cannot be compared with captions of {width}")

@@ -7,8 +7,9 @@ model made is refused, because its numbers would look right and mean nothing.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,48 @@ class CaptionFolder(StoreFolder):
         return {"vlm": model, "width": self.manifest["width"], "shards": self.shards, **facts}
 
 
+def open_folder(path: Path, vlm: VLM, made_from: Mapping[str, Any], fresh: bool) -> CaptionFolder:
+    """Open a store to write in, new or to continue, while nobody else writes there.
+
+    Args:
+        path: The store's folder.
+        vlm: The image-text model of its vectors. Its digest must be that of an earlier run; its name may differ.
+        made_from: What the store is made from.
+        fresh: Start over.
+
+    Returns:
+        The store's files; close them, or use them as a context manager.
+
+    Raises:
+        EncoscopeError: For a folder that holds something else, or was made from something else.
+    """
+    manifest = {"vlm": {"digest": vlm.digest}, "width": vlm.width, "made_from": dict(made_from)}
+    return CaptionFolder.open(path, manifest, about={"source": vlm.source}, fresh=fresh)
+
+
+def finish_store(folder: CaptionFolder, *, normalised: bool) -> None:
+    """Mark a store as complete.
+
+    Args:
+        folder: The store's files.
+        normalised: Whether its vectors have unit length.
+    """
+    hashes = "".join(item["hash"] for item in folder.shards)
+    digest = hashlib.sha256(f"{folder.manifest['vlm']['digest']}{hashes}".encode()).hexdigest()
+    folder.append_entry({"complete": True, "normalised": normalised, "hash": digest})
+
+
 @dataclass(frozen=True)
 class CaptionShard:
-    """Some of a store's captions: index of the first, how many, the files of their vectors and of their texts."""
+    """Some of a store's captions.
+
+    Attributes:
+        first: The index of the first.
+        rows: How many they are.
+        embeddings: The file of their vectors.
+        captions: The file of their texts.
+        column: Its column.
+    """
 
     first: int
     rows: int
@@ -66,11 +106,21 @@ class CaptionShard:
 
 
 class CaptionStore:
-    """Captions and their vectors, read where they lie. Made by ``load``, `building.build`, `laion.link`.
+    """Captions and their vectors, read where they are. Made by ``load``, `build.embed_captions`, `laion.link_laion`.
 
-    path: the folder with ``manifest.json``. len: captions. width: of a vector. normalised: whether vectors have unit
-    length (to half precision). vlm_source, vlm_digest: the image-text model that made them. digest: what the store
-    holds, for provenance. shards: its parts, in order.
+    Its length is the number of captions.
+
+    Args:
+        path: The folder with ``manifest.json``.
+        manifest: What is known about it, from ``CaptionFolder.description``.
+
+    Attributes:
+        width: The numbers of a vector.
+        normalised: Whether vectors have length 1, to half precision.
+        vlm_source: The source of the image-text model that made them.
+        vlm_digest: Its digest.
+        digest: The sha256 of what the store holds.
+        shards: Its parts, in order.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -83,8 +133,8 @@ class CaptionStore:
         self.digest = str(manifest["hash"])
         shards, first = [], 0
         for item in manifest["shards"]:
-            place = Path(item["embeddings"]), Path(item["captions"])
-            shards.append(CaptionShard(first, int(item["rows"]), path / place[0], path / place[1], item["column"]))
+            embeddings, captions = path / item["embeddings"], path / item["captions"]
+            shards.append(CaptionShard(first, int(item["rows"]), embeddings, captions, item["column"]))
             first += int(item["rows"])
         self.shards = tuple(shards)
         self._rows = first
@@ -93,9 +143,15 @@ class CaptionStore:
     def load(cls, path: str | os.PathLike[str]) -> CaptionStore:
         """Read a store.
 
+        Args:
+            path: Its folder.
+
+        Returns:
+            The store.
+
         Raises:
-            MissingError: there is none.
-            EncoscopeError: the folder holds something else, or a store that was never finished.
+            MissingError: When there is none.
+            EncoscopeError: When the folder holds something else, or a store that was never finished.
         """
         path = Path(path)
         try:
@@ -103,7 +159,7 @@ class CaptionStore:
         except MissingError as error:
             raise MissingError(f"{error}: make one with encoscope captions FILE --vlm VLM --store {path}") from error
         if not folder.complete:
-            raise EncoscopeError(f"the captions at {path} are not all embedded: run encoscope captions again to go on")
+            raise EncoscopeError(f"the captions at {path} are not all embedded: run encoscope captions again to resume")
         return cls(path, folder.description)
 
     def __len__(self) -> int:
@@ -119,7 +175,14 @@ class CaptionStore:
         return CaptionFolder.load(self.path).verify()
 
     def check(self, vlm: VLM) -> None:
-        """Raise EncoscopeError unless the vectors are this image-text model's own."""
+        """Check that the vectors are an image-text model's own.
+
+        Args:
+            vlm: The model.
+
+        Raises:
+            EncoscopeError: When another model made them.
+        """
         if vlm.digest != self.vlm_digest:
             raise EncoscopeError(
                 f"the captions at {self.path} were embedded with {self.vlm_source} ({self.vlm_digest[:12]}), not with "
@@ -129,7 +192,18 @@ class CaptionStore:
             raise EncoscopeError(f"the captions at {self.path} have {self.width} numbers, {vlm.source} has {vlm.width}")
 
     def embeddings(self, shard: CaptionShard) -> Float[np.ndarray, "rows width"]:
-        """A shard's vectors, mapped into memory and read-only: nothing is read before it is used."""
+        """Map a shard's vectors into memory, read-only: nothing is read before it is used.
+
+        Args:
+            shard: One of ``shards``.
+
+        Returns:
+            The vectors.
+
+        Raises:
+            MissingError: When the file is missing.
+            EncoscopeError: When it is damaged.
+        """
         try:
             array = np.load(shard.embeddings, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
@@ -143,21 +217,33 @@ class CaptionStore:
         return array
 
     def texts(self, indices: Sequence[int] | np.ndarray) -> list[str]:
-        """The captions at these indices, in the order of the indices; each group of rows is read once."""
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= self._rows):
-            raise UsageError(f"the store has captions 0 to {self._rows - 1}, not {wanted.min()} to {wanted.max()}")
-        found: dict[int, str] = {}
-        distinct = np.unique(wanted)
+        """Read captions; each group of rows of a file is read once.
+
+        Args:
+            indices: Their indices.
+
+        Returns:
+            The captions, in the order of the indices.
+
+        Raises:
+            UsageError: For indices that the store does not have.
+        """
+        requested = np.asarray(indices, dtype=np.int64)
+        if requested.size and (requested.min() < 0 or requested.max() >= self._rows):
+            raise UsageError(
+                f"the store has captions 0 to {self._rows - 1}, not {requested.min()} to {requested.max()}"
+            )
+        captions: dict[int, str] = {}
+        distinct = np.unique(requested)
         for shard in self.shards:
             inside = distinct[(distinct >= shard.first) & (distinct < shard.first + shard.rows)]
             if inside.size:
                 texts = _texts(shard, inside - shard.first)
-                found.update(zip(inside.tolist(), texts, strict=True))
-        return [found[index] for index in wanted.tolist()]
+                captions.update(zip(inside.tolist(), texts, strict=True))
+        return [captions[index] for index in requested.tolist()]
 
     def __iter__(self) -> Iterator[str]:
-        """All captions, in order, a few thousand of them in memory at a time."""
+        """Read all captions, in order, a few thousand of them in memory at a time."""
         for shard in self.shards:
             with open_parquet(shard.captions) as file:
                 for batch in file.iter_batches(batch_size=8192, columns=[shard.column]):
@@ -177,7 +263,18 @@ def _texts(shard: CaptionShard, rows: np.ndarray) -> list[str]:
 
 
 def open_parquet(file: Path) -> Any:
-    """A Parquet file, open, to be closed by ``with``; MissingError and EncoscopeError where there is none."""
+    """Open a Parquet file.
+
+    Args:
+        file: The file.
+
+    Returns:
+        The open file, a context manager.
+
+    Raises:
+        MissingError: When there is no such file.
+        EncoscopeError: When it is no Parquet file, or damaged.
+    """
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -189,18 +286,26 @@ def open_parquet(file: Path) -> Any:
         raise EncoscopeError(f"{file} is no Parquet file, or damaged: {' '.join(str(error).split())[:120]}") from error
 
 
-def pick_column(columns: Sequence[str], wanted: str | None, file: Path) -> str:
-    """The column that holds captions: the one asked for, or one called caption, text or title.
+def pick_column(columns: Sequence[str], column: str | None, file: Path) -> str:
+    """Pick the column that holds captions.
 
-    Raises UsageError with the columns there are.
+    Args:
+        columns: The columns of a file.
+        column: The one that was requested; None takes the one called caption, text or title.
+        file: The file, for the message.
+
+    Returns:
+        The column.
+
+    Raises:
+        UsageError: When there is none, with the columns there are.
     """
-    if wanted is not None:
-        if wanted not in columns:
-            raise UsageError(
-                f"{file} has no column {wanted!r}{suggest_nearest(wanted, columns)}; it has: {', '.join(columns)}"
-            )
-        return wanted
-    by_name = {column.lower(): column for column in reversed(columns)}
+    if column is not None:
+        if column not in columns:
+            nearest = suggest_nearest(column, columns)
+            raise UsageError(f"{file} has no column {column!r}{nearest}; it has: {', '.join(columns)}")
+        return column
+    by_name = {name.lower(): name for name in reversed(columns)}
     for name in ("caption", "captions", "text", "title"):
         if name in by_name:
             return by_name[name]

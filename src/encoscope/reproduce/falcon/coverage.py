@@ -63,9 +63,9 @@ def run(request: EvaluationRequest) -> Report:
     notes = [
         "Shares of the features, [95 % bootstrap interval over features]; untrained: the same of the network with "
         "random weights. The abstract says that under 20 % of the space is explained by single features.",
-        f"alike: the mean cosine of the crops is above {falcon.settings_.clear}, the authors' threshold for CLIP "
-        f"ViT-B/32; groups: of at most {settings['largest']} features that more than {settings['more_than']} images "
-        f"share, the {settings['groups']} that the most do.",
+        f"alike: the mean cosine of the crops is above {falcon.settings_.clarity_threshold}, the authors' threshold "
+        f"for CLIP ViT-B/32; groups: of at most {settings['largest']} features that more than {settings['more_than']} "
+        f"images share, the {settings['groups']} that the most do.",
         HELDOUT_NOTE,
         *([reason] if reason else []),
     ]
@@ -98,9 +98,9 @@ def measure_shares(
     """
     descriptions = describe_units(falcon, units)
     space = feature_space(falcon)
-    numbers = [parse_unit(text, falcon.encoder).index for text in units]
+    numbers = [parse_unit(text, falcon.encoder_).index for text in units]
     above = (space.fit.h[:, numbers] > space.thresholds.alpha).any(0)
-    groups = falcon.groups(more_than=settings["more_than"], largest=settings["largest"], embed=False)[
+    groups = falcon.find_groups(more_than=settings["more_than"], largest=settings["largest"], embed=False)[
         : settings["groups"]
     ]
     clear = {unit for item in _clear_groups(falcon, [group.unit for group in groups]) for unit in item}
@@ -145,4 +145,4 @@ def _clear_groups(falcon: Falcon, units: Sequence[str]) -> list[tuple[int, ...]]
     if not units:
         return []
     descriptions = describe_units(falcon, units)
-    return [parse_unit(item.unit, falcon.encoder).channels for item in descriptions if item.interpretable]
+    return [parse_unit(item.unit, falcon.encoder_).channels for item in descriptions if item.interpretable]

@@ -40,7 +40,7 @@ def run(request: EvaluationRequest) -> Report:
     rows: list[dict[str, Any]] = []
     cells: list[Cell] = []
     for path, label in track(wrong, len(wrong), "images", request.progress):
-        explanation = explain_failure(encoder, path, label=label, top=settings["top"], falcon=falcon)
+        explanation = explain_failure(encoder, path, label=label, n_features=settings["top"], falcon=falcon)
         name = "/".join(path.parts[-2:])
         rows += _feature_rows(explanation, name)
         rows.append(_removal_row(encoder, explanation, path, name, request.seed))

@@ -71,7 +71,7 @@ def fig2(request: EvaluationRequest) -> Report:
         request,
         settings,
         notes=notes,
-        sheets={"falcon-fig2": stack_sheets([item.sheet() for item in descriptions])},
+        sheets={"falcon-fig2": stack_sheets([item.draw_sheet() for item in descriptions])},
         paper=SIMCLR,
     )
 
@@ -119,7 +119,7 @@ def fig3(request: EvaluationRequest) -> Report:
         request,
         settings,
         notes=notes,
-        sheets={"falcon-fig3-contrast": stack_sheets([ours.sheet() for ours, _ in pairs])},
+        sheets={"falcon-fig3-contrast": stack_sheets([ours.draw_sheet() for ours, _ in pairs])},
         paper="one feature, whose spurious concepts are 'dog' and 'white'",
     )
 
@@ -138,7 +138,7 @@ def fig4(request: EvaluationRequest) -> Report:
     settings = request.settings({**DEFAULTS, "more_than": 10, "largest": 2})
     (encoder,) = load_encoders(request, (STAND_IN,), (DINO,))[:1]
     falcon = fit_falcon(request, settings, encoder)
-    groups = falcon.groups(more_than=settings["more_than"], largest=settings["largest"], embed=False)
+    groups = falcon.find_groups(more_than=settings["more_than"], largest=settings["largest"], embed=False)
     described = describe_with_members(falcon, groups[: request.limit or 6])
     rows: list[dict[str, Any]] = []
     for whole, members in described:
@@ -154,7 +154,7 @@ def fig4(request: EvaluationRequest) -> Report:
     if not described:
         notes.insert(0, "No group of features: give --set more_than=N with a smaller N, or more images.")
         rows = [_empty_row("none")]
-    sheets = [item.sheet() for whole, members in described[:2] for item in (whole, *members)]
+    sheets = [item.draw_sheet() for whole, members in described[:2] for item in (whole, *members)]
     return build_report(
         "falcon-fig4-groups",
         "groups of features beside single ones (Fig. 4)",

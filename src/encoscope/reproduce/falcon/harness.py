@@ -51,13 +51,13 @@ def fit_falcon(request: EvaluationRequest, settings: Mapping[str, Any], encoder:
     model = vlm.load(settings["vlm"]) if settings["vlm"] else None
     falcon = Falcon(
         encoder,
-        model,
-        settings["captions"] or None,
+        vlm=model,
+        captions=settings["captions"] or None,
         preset=settings["preset"],
-        deviations=float(settings["alpha_stds"]),
+        alpha_stds=float(settings["alpha_stds"]),
         holdout=choose_heldout_dataset(request.datasets) or 0.2,
         progress=request.progress,
-        seed=request.seed,
+        random_state=request.seed,
         **options,
     )
     return falcon.fit(request.datasets[0])
@@ -72,7 +72,7 @@ def feature_space(falcon: Falcon) -> Space:
     Returns:
         The features of the images that descriptions are made from and tested on.
     """
-    return falcon.space(parse_unit("features:0", falcon.encoder))
+    return falcon.find_space(parse_unit("features:0", falcon.encoder_))
 
 
 def draw_features(request: EvaluationRequest, width: int, count: int | None) -> list[str]:
@@ -103,7 +103,7 @@ def draw_active_features(falcon: Falcon, request: EvaluationRequest, count: int,
         Features as units, such as ``features:7``.
     """
     h, limits = feature_space(falcon).fit.h, feature_space(falcon).thresholds
-    units = [parse_unit(f"features:{index}", falcon.encoder) for index in range(h.shape[1])]
+    units = [parse_unit(f"features:{index}", falcon.encoder_) for index in range(h.shape[1])]
     frequent = [
         unit.index for unit in units if find_active(h, unit, limits.alpha, falcon.settings_.mode).sum() >= min_images
     ]
@@ -122,9 +122,7 @@ def describe_units(falcon: Falcon, units: Sequence[str]) -> Descriptions:
     Returns:
         A description of each unit, with a summary.
     """
-    descriptions = falcon.describe(list(units))
-    assert isinstance(descriptions, Descriptions)  # a list was requested
-    return descriptions
+    return falcon.describe(list(units))
 
 
 def describe_with_members(
@@ -218,7 +216,7 @@ def build_report(
     tested = f"tested on {shorten_dataset(other)}" if other else "tested on a fifth of them"
     images = feature_space(falcon).fit
     provenance = [
-        f"{falcon.encoder.source}; {len(images.ids)} images of {shorten_dataset(request.datasets[0])}, {tested}; "
+        f"{falcon.encoder_.source}; {len(images.ids)} images of {shorten_dataset(request.datasets[0])}, {tested}; "
         f"images and {len(falcon.captions_):,} captions by {falcon.vlm_.source}; preset {settings['preset']}.",
         *([f"A stand-in: the paper shows {paper}."] if paper else []),
     ]
@@ -229,7 +227,7 @@ def build_report(
         [*notes, *provenance],
         sheets or {},
         {
-            "model": falcon.encoder.source,
+            "model": falcon.encoder_.source,
             "vlm": falcon.vlm_.source,
             "datasets": list(request.datasets),
             "limit": request.limit,

@@ -90,12 +90,12 @@ def measure_hits(descriptions: Sequence[Description], table: Sequence[ClassWords
     named = [_named(descriptions[index], (table[index].name,)) for index in known]
     any_name = [_named(descriptions[index], table[index].names) for index in known]
     return Hits(
-        precision=compute_mean_interval(own.tolist(), seed=seed),
+        precision=compute_mean_interval(own.tolist(), random_state=seed),
         permuted=float(others.mean()),
         constant=float(always.mean()),
         constant_words=constant,
-        lift=compute_mean_interval((own - others).tolist(), seed=seed),
-        over_constant=compute_mean_interval((own - always).tolist(), seed=seed),
+        lift=compute_mean_interval((own - others).tolist(), random_state=seed),
+        over_constant=compute_mean_interval((own - always).tolist(), random_state=seed),
         any_right=float((own > 0).mean()),
         named=float(np.mean(named)) if named else float("nan"),
         named_or_synonym=float(np.mean(any_name)) if any_name else float("nan"),

@@ -44,18 +44,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "authors": {"preset": "authors"},
     "authors' scores, paper's images": {"score": "softmax"},
     "paper, specific words first (extension)": {"rank": "specific"},
-    "wider crops (mask 0.3)": {"mask": 0.3},
-    "wider crops, specific words first": {"mask": 0.3, "rank": "specific"},
-    "wide crops (mask 0.05)": {"mask": 0.05},
-    "wide crops, specific words first": {"mask": 0.05, "rank": "specific"},
+    "wider crops (mask 0.3)": {"mask_threshold": 0.3},
+    "wider crops, specific words first": {"mask_threshold": 0.3, "rank": "specific"},
+    "wide crops (mask 0.05)": {"mask_threshold": 0.05},
+    "wide crops, specific words first": {"mask_threshold": 0.05, "rank": "specific"},
 }
 """How class neurons are described."""
 HIDDEN: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
-    "T_i needs 5 images": {"least": 5},
+    "T_i needs 5 images": {"min_images": 5},
     "specific words first (extension)": {"rank": "specific"},
-    "wide crops (mask 0.05)": {"mask": 0.05},
-    "wide crops, specific words first": {"mask": 0.05, "rank": "specific"},
+    "wide crops (mask 0.05)": {"mask_threshold": 0.05},
+    "wide crops, specific words first": {"mask_threshold": 0.05, "rank": "specific"},
 }
 """How hidden features are described; the first row stands beside soft-WPMI's labels."""
 GROUPS = 4
@@ -92,8 +92,8 @@ class ZooExperiment:
         Returns:
             The fitted estimator.
         """
-        options = {"holdout": self.heldout_images, "seed": self.seed, **settings}
-        return Falcon(self.encoder, self.vlm, self.captions, **options).fit(self.fit_images)
+        options = {"holdout": self.heldout_images, "random_state": self.seed, **settings}
+        return Falcon(self.encoder, vlm=self.vlm, captions=self.captions, **options).fit(self.fit_images)
 
 
 def run(request: EvaluationRequest) -> Report:
@@ -188,8 +188,8 @@ def evaluate_class_neurons(experiment: ZooExperiment) -> tuple[list[dict[str, An
     curves = {}
     for name, options in PRESETS.items():
         controls = ("permuted", "captions") if name == "paper" else ()
-        falcon = experiment.fit_falcon(top=LONGEST, control=controls, **options)
-        descriptions = _all(falcon.describe("class:all"))
+        falcon = experiment.fit_falcon(n_concepts=LONGEST, control=controls, **options)
+        descriptions = falcon.describe(["class:all"])
         curves[name] = compute_curve(descriptions, table, LONGEST)
         hits = measure_hits(descriptions, table, experiment.seed)
         rows.append(
@@ -255,7 +255,7 @@ def evaluate_hidden_features(experiment: ZooExperiment, count: int | None) -> Hi
         aucs += [
             {
                 "predictive AUC of": name,
-                "mean over features": compute_mean_interval(values.tolist(), seed=experiment.seed),
+                "mean over features": compute_mean_interval(values.tolist(), random_state=experiment.seed),
             }
             for name, values in columns.items()
         ]
@@ -294,7 +294,7 @@ def find_best_groups(experiment: ZooExperiment, more_than: int = 10) -> list[dic
         A row for each group, followed by its features; the groups that gain most, first.
     """
     falcon = experiment.fit_falcon()
-    groups = falcon.groups(more_than=more_than, largest=3)
+    groups = falcon.find_groups(more_than=more_than, largest=3)
     groups = sorted(groups, key=lambda group: -(group.clarity or 0))[:40]
     blocks: list[list[dict[str, Any]]] = []
     for group, (whole, members) in zip(groups, describe_with_members(falcon, groups), strict=True):
@@ -314,7 +314,7 @@ def _compare_with_dissection(
 ) -> Iterator[tuple[float, float]]:
     """The predictive AUC of each description and of soft-WPMI's label for the same feature, where both are there."""
     units = [parse_unit(item.unit, experiment.encoder) for item in descriptions]
-    space = falcon.space(units[0])
+    space = falcon.find_space(units[0])
     vocabulary = dict.fromkeys(word for text in falcon.captions_ for word in extract_terms(text).words)
     labels = label_by_dissection(units, {units[0].space: space}, falcon.context_, list(vocabulary))
     for unit, item in zip(units, descriptions, strict=True):
@@ -325,7 +325,7 @@ def _compare_with_dissection(
             continue
         images = falcon.context_.embedder.get_image_vectors(space.heldout.ids)
         # soft-WPMI's scores are logarithms: its words count alike
-        text = falcon.context_.texts.embed_description({concept.word: 1.0 for concept in labels[unit]})
+        text = falcon.context_.texts.embed_description(dict.fromkeys(labels[unit], 1.0))
         yield item.heldout.auc.value, compute_auc(images @ text, strong)
 
 
@@ -336,11 +336,6 @@ def _example(name: str, item: Description) -> dict[str, Any]:
 def _group_row(kind: str, item: Description) -> dict[str, Any]:
     row = {"kind": kind, "unit": item.unit, "images": None, "concepts": ", ".join(item.words[:5])}
     return row | {"clarity": _clarity(item), "AUC": _auc(item), "clarity gain": None, "AUC gain": None}
-
-
-def _all(descriptions: Description | Descriptions) -> Descriptions:
-    assert isinstance(descriptions, Descriptions)  # several units were requested
-    return descriptions
 
 
 def _clarity(item: Description) -> float:
