@@ -19,13 +19,13 @@ from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import shorten_dataset
-from encoscope.images import LabelledImages, LoadedImage, open_dataset, read_image
+from encoscope.images import ImageListing, LoadedImage, list_images, read_image
 from encoscope.metrics import bootstrap
 from encoscope.nave import Nave, Segmentation, segment
 from encoscope.nave.stability import compute_agreement
 from encoscope.plots import draw_overlay, to_rgb
 from encoscope.progress import track_steps
-from encoscope.reproduce.inputs import load_encoders, select_first_images
+from encoscope.reproduce.inputs import load_encoders
 from encoscope.reproduce.nave.figures import STAND_INS
 from encoscope.reproduce.sheets import Cell, draw_sheet
 
@@ -174,8 +174,8 @@ def fit_class_clusters(request: EvaluationRequest, settings: dict[str, Any]) -> 
         raise UsageError(
             "a class's figure needs --dataset with labels, such as caltech101:ROOT#train or stl10:ROOT#train"
         )
-    labelled = open_dataset(request.datasets[0])
-    name = _choose_class(labelled, settings["class"], request.datasets[0])
+    listing = list_images(request.datasets[0])
+    name = _choose_class(listing, settings["class"], request.datasets[0])
     encoder = load_encoders(request, STAND_INS[:1], STAND_INS[:1])[0]
     images = _read_class(request.datasets[0], name)[: request.limit]
     nave = _fit_jointly(encoder, images, settings, request)
@@ -219,18 +219,18 @@ def _fit_jointly(
 
 
 def _read_class(dataset: str, name: str) -> list[LoadedImage]:
-    labelled = open_dataset(dataset)
-    _choose_class(labelled, name, dataset)
-    return [read_image(path) for path in select_first_images(labelled, [labelled.classes.index(name)]).paths]
+    listing = list_images(dataset)
+    _choose_class(listing, name, dataset)
+    return [read_image(path) for path, label in zip(listing.paths, listing.labels, strict=True) if label == name]
 
 
-def _choose_class(labelled: LabelledImages, name: str, dataset: str) -> str:
-    if not labelled.labels:
+def _choose_class(listing: ImageListing, name: str, dataset: str) -> str:
+    if not listing.classes:
         raise UsageError(f"{dataset!r} has no labels: name a labelled dataset, such as caltech101:ROOT#train")
-    name = name or next((known for known in CLASSES if known in labelled.classes), labelled.classes[0])
-    if name not in labelled.classes:
+    name = name or next((known for known in CLASSES if known in listing.classes), listing.classes[0])
+    if name not in listing.classes:
         raise UsageError(
-            f"{dataset!r} has no class {name!r}{suggest_nearest(name, labelled.classes)}: see --set class=NAME"
+            f"{dataset!r} has no class {name!r}{suggest_nearest(name, listing.classes)}: see --set class=NAME"
         )
     return name
 
