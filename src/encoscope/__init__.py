@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from encoscope.analysis.concepts import VisualizedConcepts, concepts
     from encoscope.craft import ConceptBank, Craft
     from encoscope.encoder import Encoder, load
-    from encoscope.falcon import Description, Falcon, describe
+    from encoscope.falcon import (
+        CaptionStore,
+        Description,
+        Descriptions,
+        Falcon,
+        build_captions,
+        describe,
+        explain_failure,
+    )
+    from encoscope.falcon.estimator import groups
     from encoscope.nave import Nave, Segmentation, segment
     from encoscope.nave.controls import compute_controls as controls
     from encoscope.nave.stability import measure_stability as stability
@@ -28,7 +37,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "ConceptBank": "encoscope.craft",
     "Craft": "encoscope.craft",
+    "CaptionStore": "encoscope.falcon",
     "Description": "encoscope.falcon",
+    "Descriptions": "encoscope.falcon",
     "Encoder": "encoscope.encoder",
     "Falcon": "encoscope.falcon",
     "Nave": "encoscope.nave",
@@ -39,9 +50,12 @@ _HOMES = {
     "Vital": "encoscope.vital",
     "VisualizedConcepts": "encoscope.analysis.concepts",
     "concepts": "encoscope.analysis.concepts",
+    "build_captions": "encoscope.falcon",
     "controls": "encoscope.nave.controls:compute_controls",
     "describe": "encoscope.falcon",
     "evaluation": "encoscope.evaluation",
+    "explain_failure": "encoscope.falcon",
+    "groups": "encoscope.falcon.estimator",
     "load": "encoscope.encoder",
     "probe": "encoscope.probing",
     "segment": "encoscope.nave",
@@ -50,9 +64,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "CaptionStore",
     "ConceptBank",
     "Craft",
     "Description",
+    "Descriptions",
     "Encoder",
     "Falcon",
     "Nave",
@@ -63,10 +79,13 @@ __all__ = [
     "VisualizedConcepts",
     "Vital",
     "__version__",
+    "build_captions",
     "concepts",
     "controls",
     "describe",
     "evaluation",
+    "explain_failure",
+    "groups",
     "load",
     "probe",
     "segment",

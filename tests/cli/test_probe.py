@@ -70,7 +70,7 @@ def test_features_from_a_file(here, capsys) -> None:
         ([], 2, "give a dataset"),
         (["nowhere"], 3, "no such file or folder: nowhere"),
         (["photos", "--layer", "7"], 2, "unknown layer '7'"),
-        (["photos", "--batch", "0"], 2, "batch is a number from 1 on, not 0"),
+        (["photos", "--batch", "0"], 2, "batch_size is a number from 1 on, not 0"),
         (["photos", "--features", "no.npy"], 3, "no such file: no.npy"),
     ],
 )

@@ -257,7 +257,7 @@ def test_evaluate_beside_nave(weights, boxed, capsys):
     for given, code, said in (
         (f"sam:{boxed}/nowhere", 3, "is no folder"),
         ("sam", 2, "sam:FOLDER"),
-        (f"sam:{weights} --points 0", 2, "--points"),
+        (f"sam:{weights} --points 0", 2, "points is a number from 1 on, not 0"),
     ):
         assert command([*asked, "--method", *given.split()]) == code
         lines = capsys.readouterr().err.strip().splitlines()

@@ -1,0 +1,58 @@
+"""What is public at the top is there, and the command line's verbs have their functions."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import encoscope
+from encoscope.nave import JointSettings, NaveSettings
+from encoscope.settings import Settings
+
+VERBS = {
+    "segment": "segment",
+    "describe": "describe",
+    "visualize": "visualize",
+    "probe": "probe",
+    "concepts": "concepts",
+    "groups": "groups",
+    "explain-failure": "explain_failure",
+    "evaluate": "evaluation",
+    "captions": "build_captions",
+}
+"""Verbs of the command line, and the function (or the module of functions) that does the same."""
+
+
+@pytest.mark.parametrize("name", encoscope.__all__)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(encoscope, name)
+    if name != "__version__":
+        assert inspect.getdoc(value), name
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'segmment'"):
+        encoscope.segmment  # noqa: B018  # pyright: ignore
+
+
+@pytest.mark.parametrize(("verb", "name"), VERBS.items())
+def test_verbs_have_a_function(verb: str, name: str) -> None:
+    from encoscope.cli.app import app
+
+    assert verb in app
+    value = getattr(encoscope, name)
+    assert callable(value) or inspect.ismodule(value)
+
+
+@pytest.mark.parametrize("settings", [NaveSettings, JointSettings])
+def test_flags_and_functions_have_the_same_defaults(settings: type[Settings]) -> None:
+    from encoscope.cli.segment import JointFlags, NaveFlags
+
+    flags = {NaveSettings: NaveFlags, JointSettings: JointFlags}[settings]
+    assert flags().changes() == {}  # nothing set on the command line: the preset's own values
+    signature = inspect.signature(encoscope.segment if settings is NaveSettings else encoscope.Nave)
+    for name in settings.infos():
+        if name != "random_state":
+            assert signature.parameters[name].default is None, name
+    assert settings.from_preset() == settings()
