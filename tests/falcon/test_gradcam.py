@@ -115,6 +115,15 @@ def test_transformers_pooled_from_their_patches_use_the_last_block(image_paths):
     assert cam.target(parse_unit("blocks.0:3", encoder)).method == "closed form"
 
 
+def test_a_class_token_inside_the_network_takes_a_block_before_its_own(image_paths):
+    encoder = transformer()
+    cam = GradCam(encoder)
+    for unit, layer in (("blocks.1@cls:2", "blocks.0"), ("blocks.2@cls:2", "blocks.1")):
+        assert cam.target(parse_unit(unit, encoder)).layer == layer
+    ((maps,),) = cam(pixels_of(encoder, image_paths)[:1], [[parse_unit("blocks.1@cls:2", encoder)]])
+    assert maps.shape == (3, 3) and maps.max() > 0
+
+
 def test_nothing_is_left_behind(zoo, image_paths):
     pixels = pixels_of(zoo, image_paths)
     flags = [parameter.requires_grad for parameter in zoo.module.parameters()]

@@ -147,7 +147,10 @@ class GradCam:
                 cams[image][index] = torch.einsum("c,chw->hw", slopes[image], maps[image]).relu().cpu()
 
     def _forward(self, pixels: Tensor, layer: str, units: Sequence[Unit]) -> tuple[Tensor, Tensor]:
-        """A layer's output in its own layout, and the units' values computed from it, with the graph between them."""
+        """A layer's output in its own layout, and the units' values computed from it, with the graph between them.
+
+        The output is empty for a layer that comes after the units' own, which is where the forward pass ends.
+        """
         kept: list[Tensor] = []
 
         def keep(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -164,7 +167,7 @@ class GradCam:
             handles.append(self.encoder.module.get_submodule(layer).register_forward_hook(keep))
             seen = self.encoder.observe(leaf, **required_outputs(units), gradients=True)
         with torch.enable_grad():
-            return kept[-1], compute_values(seen, units)
+            return kept[-1] if kept else leaf.new_zeros(0), compute_values(seen, units)
 
     def _find(self, unit: Unit) -> GradCamTarget:
         own = unit.layer if unit.kind in ("channel", "group", "direction") else None
@@ -180,6 +183,8 @@ class GradCam:
         pixels = self._noise()
         for name in reversed(self.encoder.depths):
             raw, measured = self._forward(pixels, name, units)
+            if not raw.numel():
+                continue
             gradient = _gradient_of(measured.square().sum(), raw)
             if self.encoder.as_activation(name, gradient, (pixels.shape[2], pixels.shape[3])).maps.any():
                 return GradCamTarget(name, "gradient")
