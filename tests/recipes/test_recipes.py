@@ -20,7 +20,7 @@ PLAN = TrainingPlan(name="tiny", batch=8, phases=(Phase(2, 8, mixed=0.5, erased=
 
 
 @pytest.fixture(scope="module")
-def photos() -> DecodedImages:
+def dataset() -> DecodedImages:
     rng = np.random.default_rng(0)
     shapes = [(16, 20), (24, 16), (16, 16)]
     pixels = [torch.from_numpy(rng.integers(256, size=(3, *shapes[k % 3]), dtype=np.uint8)) for k in range(24)]
@@ -33,29 +33,31 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), *head)
 
 
-def trained(photos, folder, *, stop=None, loss=None):
+def trained(dataset, folder, *, stop=None, loss=None):
     loss = loss or make_cross_entropy(3)
-    return train(PLAN, network(), photos, loss, folder=folder, device=CPU, stop_epoch=stop)
+    return train(PLAN, network(), dataset, loss, folder=folder, device=CPU, stop_epoch=stop)
 
 
 def without_times(history):
     return [{key: value for key, value in record.items() if key != "seconds"} for record in history]
 
 
-def same(one, two):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+def same(first, second):
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
-def test_weights_on_the_way_are_kept(photos, tmp_path):
+def test_weights_on_the_way_are_kept(dataset, tmp_path):
     losses, keep = make_cross_entropy(3), (1, 2)
-    train(PLAN, network(), photos, losses, folder=tmp_path / "a", device=CPU, keep_at=keep)
-    on_the_way, _ = train(PLAN, network(), photos, losses, folder=tmp_path / "b", device=CPU, stop_epoch=2)
+    train(PLAN, network(), dataset, losses, folder=tmp_path / "a", device=CPU, keep_at=keep)
+    on_the_way, _ = train(PLAN, network(), dataset, losses, folder=tmp_path / "b", device=CPU, stop_epoch=2)
     found = load_file(training.find_kept_weights(tmp_path / "a", 2))
     assert all(torch.equal(found[name], value) for name, value in on_the_way.state_dict().items())
     assert not training.find_kept_weights(tmp_path / "a", 3).exists()
-    train(PLAN, network(), photos, losses, folder=tmp_path / "a", device=CPU, keep_at=keep)  # there already
+    train(PLAN, network(), dataset, losses, folder=tmp_path / "a", device=CPU, keep_at=keep)  # there already
     with pytest.raises(UsageError, match="kept no weights of epoch 2: train again"):
-        train(PLAN, network(), photos, losses, folder=tmp_path / "b", device=CPU, keep_at=(2, 3))
+        train(PLAN, network(), dataset, losses, folder=tmp_path / "b", device=CPU, keep_at=(2, 3))
 
 
 def test_epochs_on_a_command_line():
@@ -64,30 +66,30 @@ def test_epochs_on_a_command_line():
         commandline._epochs("0,2")
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(photos, tmp_path):
-    whole, history = trained(photos, tmp_path / "whole")
-    _, part = trained(photos, tmp_path / "parts", stop=1)
+def test_a_killed_training_goes_on_to_the_same_weights(dataset, tmp_path):
+    whole, history = trained(dataset, tmp_path / "whole")
+    _, part = trained(dataset, tmp_path / "parts", stop=1)
     assert [record["epoch"] for record in part] == [1]
 
     class Killed(Exception):
         pass
 
     def dies(model, step):
-        if step.epoch == 1 and step.index[0] != training.list_batches(PLAN, photos, 1)[0][0]:
+        if step.epoch == 1 and step.index[0] != training.list_batches(PLAN, dataset, 1)[0][0]:
             raise Killed  # in the middle of the second epoch
         return make_cross_entropy(3)(model, step)
 
     with pytest.raises(Killed):
-        trained(photos, tmp_path / "parts", loss=dies)
-    resumed, again = trained(photos, tmp_path / "parts")
+        trained(dataset, tmp_path / "parts", loss=dies)
+    resumed, again = trained(dataset, tmp_path / "parts")
     assert same(whole, resumed)
     assert without_times(history) == without_times(again)
     assert [record["pixels"] for record in again] == [8, 8, 12]
 
 
-def test_training_learns_and_a_plan_has_a_folder_of_its_own(photos, tmp_path, monkeypatch):
-    pixels = [p // 4 + 60 * int(k) for p, k in zip(photos.pixels, photos.labels, strict=True)]
-    bright = DecodedImages(pixels, photos.labels, photos.classes)
+def test_training_learns_and_a_plan_has_a_folder_of_its_own(dataset, tmp_path, monkeypatch):
+    pixels = [p // 4 + 60 * int(k) for p, k in zip(dataset.pixels, dataset.labels, strict=True)]
+    bright = DecodedImages(pixels, dataset.labels, dataset.classes)
     plan = TrainingPlan(name="tiny", batch=8, rate=0.05, phases=(Phase(12, 8, color=0.0),))
     _, history = train(plan, network(), bright, make_cross_entropy(3), folder=tmp_path, device=CPU)
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
@@ -125,17 +127,17 @@ def test_orders_are_balanced_as_asked_and_follow_from_the_key():
     assert root == pytest.approx(1000 * np.sqrt([10, 90, 900]) / np.sqrt([10, 90, 900]).sum(), abs=10)
     np.testing.assert_array_equal(draw_balanced_order(labels, 0.5, (3, 1)), draw_balanced_order(labels, 0.5, (3, 1)))
     assert np.any(draw_balanced_order(labels, 0.5, (3, 1)) != draw_balanced_order(labels, 0.5, (3, 2)))
-    # a large class's photos take turns: none twice before all once
+    # a large class's images take turns: none twice before all once
     assert np.bincount(draw_balanced_order(labels, 0.5, (0, 0)), minlength=1000)[100:].max() == 1
 
 
-def test_crops_follow_from_the_key_and_stay_inside(photos):
-    for k, pixels in enumerate(photos.pixels[:6]):
+def test_crops_follow_from_the_key_and_stay_inside(dataset):
+    for k, pixels in enumerate(dataset.pixels[:6]):
         one = crop_randomly(pixels, 8, (0.2, 1.0), (0, 1, k))
         assert torch.equal(one, crop_randomly(pixels, 8, (0.2, 1.0), (0, 1, k)))
         assert not torch.equal(one, crop_randomly(pixels, 8, (0.2, 1.0), (0, 2, k)))
-    middle = crop_center(photos.pixels[0], 16)
-    assert torch.equal(middle, photos.pixels[0][:, :, 2:18])
+    middle = crop_center(dataset.pixels[0], 16)
+    assert torch.equal(middle, dataset.pixels[0][:, :, 2:18])
 
 
 def test_a_tenth_of_each_class_is_held_out():

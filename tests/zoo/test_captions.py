@@ -87,7 +87,7 @@ def test_the_shipped_file_is_what_the_table_gives():
 
 def test_another_seed_gives_other_captions_and_too_many_are_refused():
     row = load_class_words()[10]
-    assert make_captions(row) == make_captions(row) != make_captions(row, seed=1)
+    assert make_captions(row) == make_captions(row) != make_captions(row, random_state=1)
     poor = replace(row, kind=row.kind[:1], parts=row.parts[:3], color=("red",), location=("on a table",), synonyms=())
     with pytest.raises(ValueError, match="for only"):
         make_captions(poor, count=5000)

@@ -1,4 +1,4 @@
-"""The app, and the one place where errors become a line on stderr and an exit code."""
+"""The app: its commands, and how errors become a line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -119,12 +119,18 @@ app.command(
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Run a command line, without the program's name, and give its exit code.
+    """Run a command line.
 
     0 done, 1 failed or some inputs skipped, 2 wrong usage, 3 missing data or weights, 130 interrupted. A failure is one
     line on stderr; with the environment variable ENCOSCOPE_TRACEBACK set, it is raised instead.
+
+    Args:
+        tokens: The command line without the program's name.
+
+    Returns:
+        The exit code.
     """
-    _quieten()
+    _route_messages()
     try:
         code = app(list(tokens), result_action="return_value", exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -132,18 +138,18 @@ def run(tokens: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        return _failed(error)
+        return _report_error(error)
     except KeyboardInterrupt:
         note("interrupted")
         return INTERRUPTED
 
 
-def _failed(error: Exception) -> int:
+def _report_error(error: Exception) -> int:
     try:
         sys.stdout.flush()
-    except OSError:  # closed by its reader, or on a full disk: Python would stumble over the rest when it exits
+    except OSError:  # closed by its reader, or on a full disk: Python would fail again on the rest when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # whoever reads our output has seen enough
+    if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
         return 1
     if isinstance(error, CycloptsError):
         command = " ".join(["encoscope", *(error.command_chain or ())])
@@ -153,8 +159,8 @@ def _failed(error: Exception) -> int:
         note(f"error: {_one_line(error)}")
         return error.exit_code
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        note(f"error: {place}{error.strerror or _one_line(error)}")
+        path = f"{error.filename}: " if error.filename else ""
+        note(f"error: {path}{error.strerror or _one_line(error)}")
         return 1
     note(f"error: {type(error).__name__}: {_one_line(error)} (set {TRACEBACK}=1 to see where)")
     return 1
@@ -164,8 +170,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _quieten() -> None:
-    """Our notes go to stderr in one form; other libraries' warnings only where Python is told to show them."""
+def _route_messages() -> None:
+    """Send our log messages to stderr in one form, and show other libraries' warnings only where Python is told to."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logger = logging.getLogger("encoscope")

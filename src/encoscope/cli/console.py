@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, everything else on stderr."""
+"""What a command prints: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import sys
 
 
 def note(message: str) -> None:
-    """One line on stderr, above a progress bar if there is one."""
+    """Write one line on stderr, above a progress bar if there is one.
+
+    Args:
+        message: The line, without the program's name.
+    """
     line = f"encoscope: {message}"
     bars = sys.modules.get("tqdm")
     if bars is not None:
@@ -17,7 +21,11 @@ def note(message: str) -> None:
 
 
 def say(text: str) -> None:
-    """One line of results on stdout. File names that are no valid text come out as the bytes they are."""
+    """Write results on stdout. File names that are no valid text come out as the bytes they are.
+
+    Args:
+        text: One line or several; the last may lack its end.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="surrogateescape")
     sys.stdout.write(text if text.endswith("\n") else text + "\n")

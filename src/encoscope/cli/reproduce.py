@@ -24,31 +24,30 @@ def reproduce(
     dataset: Annotated[
         list[str] | None, Parameter(help="A folder, or a dataset such as coco:IMAGES#JSON; may be repeated.")
     ] = None,
-    limit: Annotated[int | None, Parameter(help="Only the first so many images, classes or units.")] = None,
-    out: Annotated[Path, Parameter(help="Folder for the table and the pictures.")] = Path("reproduced"),
+    limit: Annotated[
+        int | None, Parameter(help="Take only this many images, classes or units, the first ones.")
+    ] = None,
+    out: Annotated[Path, Parameter(help="Folder for the table and the figures.")] = Path("reproduced"),
     set_: Annotated[
         list[str] | None,
         Parameter(name="--set", help="A setting the paper leaves open, as NAME=VALUE; may be repeated."),
     ] = None,
-    fresh: Annotated[bool, Parameter(help="Do not go on with an interrupted run.")] = False,
+    fresh: Annotated[bool, Parameter(help="Start over instead of resuming an interrupted run.")] = False,
     common: Common | None = None,
 ) -> int:
     """Run one of the papers' tables or figures on models and data at hand.
 
-    NAME.json, NAME.csv, NAME.md and pictures go into the output folder. Run again after an interruption, it goes on.
+    NAME.json, NAME.csv, NAME.md and figures go into the output folder. Run again after an interruption, it resumes.
     """
     from encoscope.reproduce.registry import EXPERIMENTS, find_experiment
 
     common = common or Common()
     if name == "list":
         width = max(map(len, EXPERIMENTS))
-        for key, experiment in EXPERIMENTS.items():
-            say(
-                f"{key.ljust(width)}  {experiment.title}"
-                + (f" (data: {experiment.datasets})" if experiment.datasets else "")
-            )
+        for key, listed in EXPERIMENTS.items():
+            say(f"{key.ljust(width)}  {listed.title}" + (f" (data: {listed.datasets})" if listed.datasets else ""))
         return 0
-    chosen = find_experiment(name)
+    experiment = find_experiment(name)
 
     from encoscope import results
     from encoscope.errors import UsageError
@@ -62,10 +61,10 @@ def reproduce(
         limit=limit,
         seed=common.seed,
         load=common.loading(),
-        options=dict(_setting(text) for text in set_ or ()),
+        options=dict(_parse_setting(text) for text in set_ or ()),
         fresh=fresh,
     )
-    report = chosen.load()(request)
+    report = experiment.load()(request)
     page = report.save(out, "encoscope " + shlex.join(sys.argv[1:]))
     if common.json:
         say(results.dumps(report.to_dict()))
@@ -75,8 +74,8 @@ def reproduce(
     return 0
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, numbers as numbers."""
+def _parse_setting(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE, numbers as numbers."""
     from encoscope.errors import UsageError
 
     name, equals, value = text.partition("=")

@@ -17,13 +17,18 @@ app = App(name="zoo", help="The trained networks that ship with encoscope.", hel
 
 
 @app.command(name="list")
-def list_(*, json_: Annotated[bool, Parameter(name="--json", negative=(), help="One JSON document.")] = False) -> int:
+def list_(
+    *,
+    json_: Annotated[
+        bool, Parameter(name="--json", negative=(), help="Print one JSON document on stdout, and nothing else.")
+    ] = False,
+) -> int:
     """List the shipped networks: name, architecture, size and accuracy on Caltech-101's test list."""
     from encoscope.zoo import registry
 
     entries = [registry.find_entry(name) for name in registry.list_names()]
     if json_:
-        say(json.dumps([_document(entry) for entry in entries], indent=1))
+        say(json.dumps([_describe(entry) for entry in entries], indent=1))
         return 0
     rows = [("name", "library", "architecture", "MB", "accuracy")]
     rows += [
@@ -39,9 +44,9 @@ def list_(*, json_: Annotated[bool, Parameter(name="--json", negative=(), help="
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    absent = [name for name in registry.NAMES if name not in registry.list_names()]
-    if absent:
-        note(f"not in this installation: {', '.join(absent)}")
+    missing = [name for name in registry.NAMES if name not in registry.list_names()]
+    if missing:
+        note(f"not in this installation: {', '.join(missing)}")
     return 0
 
 
@@ -50,7 +55,7 @@ def _headline(accuracy: Mapping[str, float]) -> str:
     return f"{accuracy[key]:.3f} {'top-1' if key == 'top1' else 'over known names'}" if key in accuracy else "-"
 
 
-def _document(entry: ZooEntry) -> dict[str, object]:
+def _describe(entry: ZooEntry) -> dict[str, object]:
     fields = ("name", "library", "architecture", "sha256", "parameters", "about")
     return {
         **{field: getattr(entry, field) for field in fields},

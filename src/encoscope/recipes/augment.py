@@ -22,16 +22,31 @@ def _to_normal(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "
 
 
 def normalize(pixels: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-    """Bytes to floats with ImageNet's mean and standard deviation, channels last in memory."""
+    """Turn bytes into floats, by ImageNet's mean and standard deviation.
+
+    Args:
+        pixels: Images, 0 to 255.
+
+    Returns:
+        The images, channels last in memory.
+    """
     return _to_normal(pixels.float().div_(255))
 
 
 def jitter_color(
     pixels: UInt8[Tensor, "batch 3 height width"], strength: float, generator: Generator
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Brightness, contrast and saturation scaled by factors in 1 ± strength, a tenth turned grey; then normalised.
+    """Change brightness, contrast and saturation of each image, turn a tenth of them gray, and normalize them.
 
-    The three make one affine map of colors per image, so that the batch is one matrix product.
+    The three changes make one affine map of colors per image, so that the batch is one matrix product.
+
+    Args:
+        pixels: Images, 0 to 255.
+        strength: Each change is by a factor in 1 - strength to 1 + strength.
+        generator: Draws the factors.
+
+    Returns:
+        The images, normalized as by `normalize`.
     """
     count, height, width = len(pixels), *pixels.shape[2:]
     brightness, contrast, saturation = 1 + strength * (2 * torch.rand(3, count, generator=generator) - 1)
@@ -48,7 +63,16 @@ def jitter_color(
 def erase_rectangles(
     images: Float[Tensor, "batch 3 height width"], share: float, generator: Generator
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Fill one rectangle (2 to 20 % of the area) with noise in a ``share`` of the images; in place."""
+    """Fill one rectangle (2 to 20 % of the area) with noise in some of the images.
+
+    Args:
+        images: Normalized images; they are changed in place.
+        share: The probability that an image is changed.
+        generator: Draws images, rectangles and noise.
+
+    Returns:
+        The images.
+    """
     height, width = images.shape[2:]
     for image in images:
         chance, area, aspect, top, left = torch.rand(5, generator=generator).tolist()
@@ -64,7 +88,16 @@ def erase_rectangles(
 def mix_images(
     images: Float[Tensor, "batch 3 height width"], targets: Float[Tensor, "batch classes"], generator: Generator
 ) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch classes"]]:
-    """Blend each image with another of the batch: by turns mixup (Beta(1/2, 1/2)) and cutmix (uniform share)."""
+    """Blend each image of a batch with another one: by turns mixup (Beta(1/2, 1/2)) and cutmix (uniform share).
+
+    Args:
+        images: The images.
+        targets: Their targets, rows that sum to 1.
+        generator: Draws the kind of blend, the other images and the share.
+
+    Returns:
+        The blended images and their targets, blended in the same proportion.
+    """
     other = torch.randperm(len(images), generator=generator)
     kind, share, row, column = torch.rand(4, generator=generator).tolist()
     if kind < 0.5:

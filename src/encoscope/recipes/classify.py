@@ -1,4 +1,4 @@
-"""What the two classifiers share: soft targets, the mixed loss, accuracy on centre crops."""
+"""What the two classifiers share: soft targets, the mixed loss, accuracy on center crops."""
 
 from __future__ import annotations
 
@@ -18,14 +18,32 @@ from encoscope.recipes.training import TrainingStep
 
 
 def smooth_labels(labels: Int64[Tensor, " batch"], classes: int, smoothing: float) -> Float[Tensor, "batch classes"]:
-    """One-hot rows with ``smoothing`` of the mass spread over all classes."""
+    """Turn labels into smoothed targets.
+
+    Args:
+        labels: The index of each image's class.
+        classes: The number of classes.
+        smoothing: The share of the mass that is spread over all classes.
+
+    Returns:
+        A row for each image that sums to 1.
+    """
     return functional.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
 
 
 def mix_batch(
     step: TrainingStep, classes: int, smoothing: float
 ) -> tuple[Float[Tensor, "batch 3 h w"], Float[Tensor, "batch classes"]]:
-    """The step's images and soft targets, mixed in the phase's share of the batches."""
+    """Mix the images of a step with each other, in the share of batches that the phase sets.
+
+    Args:
+        step: The step.
+        classes: The number of classes.
+        smoothing: The smoothing of the targets.
+
+    Returns:
+        The images and their soft targets.
+    """
     targets = smooth_labels(step.labels, classes, smoothing)
     if torch.rand((), generator=step.generator) < step.phase.mixed:
         return mix_images(step.images, targets, step.generator)
@@ -33,7 +51,15 @@ def mix_batch(
 
 
 def make_cross_entropy(classes: int, smoothing: float = 0.1) -> Callable[[nn.Module, TrainingStep], Float[Tensor, ""]]:
-    """Cross entropy against soft targets, some batches mixed."""
+    """Make the loss of a classifier: cross entropy with soft targets, with some batches mixed.
+
+    Args:
+        classes: The number of classes.
+        smoothing: The smoothing of the targets.
+
+    Returns:
+        The loss of a model on a step.
+    """
 
     def loss(model: nn.Module, step: TrainingStep) -> Float[Tensor, ""]:
         images, targets = mix_batch(step, classes, smoothing)
@@ -45,15 +71,26 @@ def make_cross_entropy(classes: int, smoothing: float = 0.1) -> Callable[[nn.Mod
 @torch.inference_mode()
 def predict_crops(
     forward: Callable[[Tensor], Tensor],
-    photos: DecodedImages,
+    dataset: DecodedImages,
     index: Sequence[int] | np.ndarray,
     side: int,
     device: torch.device,
-) -> Float[np.ndarray, "photos outputs"]:
-    """Outputs on centre crops of ``side`` pixels, float32, 64 photos at a time."""
+) -> Float[np.ndarray, "images outputs"]:
+    """Compute outputs on center crops of decoded images, 64 images at a time.
+
+    Args:
+        forward: The network, from normalized images to outputs.
+        dataset: The decoded images.
+        index: The indices of the images to take.
+        side: The side of the crops, in pixels.
+        device: Where the network is.
+
+    Returns:
+        The outputs, float32.
+    """
     rows = []
     for start in range(0, len(index), 64):
-        pixels = torch.stack([crop_center(photos.pixels[i], side) for i in index[start : start + 64]])
+        pixels = torch.stack([crop_center(dataset.pixels[i], side) for i in index[start : start + 64]])
         rows.append(forward(normalize(pixels).to(device)).float().cpu().numpy())
     return np.concatenate(rows)
 
@@ -61,8 +98,18 @@ def predict_crops(
 @torch.inference_mode()
 def predict_files(
     forward: Callable[[Tensor], Tensor], paths: Sequence[Path], preprocess: Preprocess, device: torch.device
-) -> Float[np.ndarray, "photos outputs"]:
-    """Outputs on photo files, read and preprocessed as the package does it for its users."""
+) -> Float[np.ndarray, "images outputs"]:
+    """Compute outputs on image files that are read and prepared as the package does it for its users.
+
+    Args:
+        forward: The network, from normalized images to outputs.
+        paths: The files.
+        preprocess: The network's preprocessing.
+        device: Where the network is.
+
+    Returns:
+        The outputs, float32.
+    """
     rows = []
     for start in range(0, len(paths), 64):
         batch = make_batch([read_image(path) for path in paths[start : start + 64]], preprocess).to(device)
@@ -71,9 +118,18 @@ def predict_files(
 
 
 def compute_accuracies(
-    predicted: Int64[np.ndarray, " photos"], labels: Int64[np.ndarray, " photos"], classes: int
+    predicted: Int64[np.ndarray, " images"], labels: Int64[np.ndarray, " images"], classes: int
 ) -> tuple[float, float, Float[np.ndarray, " classes"]]:
-    """Top-1 accuracy, its mean over the classes that occur, and one value per class (NaN where it does not)."""
+    """Compute top-1 accuracy, overall and per class.
+
+    Args:
+        predicted: The predicted class of each image.
+        labels: The true class of each image.
+        classes: The number of classes.
+
+    Returns:
+        The accuracy, its mean over the classes that occur, and the accuracy of each class (NaN if it does not occur).
+    """
     right = predicted == labels
     count = np.bincount(labels, minlength=classes)
     hits = np.bincount(labels, weights=right, minlength=classes)

@@ -50,12 +50,19 @@ PLAN = TrainingPlan(
 )
 
 
-def build_model(seed: int = PLAN.seed) -> tuple[Any, Any]:
-    """The model, initialised from the seed, and open_clip's tokenizer for it."""
+def build_model(random_state: int = PLAN.seed) -> tuple[Any, Any]:
+    """Build the model and its tokenizer.
+
+    Args:
+        random_state: The seed of the weights.
+
+    Returns:
+        The untrained model, and open_clip's tokenizer for it.
+    """
     ensure_torchvision()
     import open_clip
 
-    torch.manual_seed(seed)
+    torch.manual_seed(random_state)
     source = f"local-dir:{CONFIG}"
     return open_clip.create_model(source, load_weights=False), open_clip.get_tokenizer(source)
 
@@ -69,17 +76,17 @@ def _image(model: Any) -> Any:
 
 
 def main() -> None:
-    """Train (or go on), then measure on the test list."""
+    """Train, or resume training, then measure on the test list and write weights, log and card."""
     chosen = parse_arguments(__doc__ or "")
     model, tokenizer = build_model()
     tokens = torch.stack([tokenizer(make_captions(words)) for words in load_class_words()])
-    photos = decode_images(read_caltech101(chosen.data, "train"), DECODED)
+    dataset = decode_images(read_caltech101(chosen.data, "train"), DECODED)
     folder, target = chosen.state or PLAN.folder(), choose_device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
-        kept, tuning = split_tenth(photos.labels)
-        whole, folder = photos, folder.with_name(folder.name + "-tune")
-        photos = DecodedImages([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
+        kept, tuning = split_tenth(dataset.labels)
+        whole, folder = dataset, folder.with_name(folder.name + "-tune")
+        dataset = DecodedImages([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
 
         def on_tenth(model: Any) -> dict[str, float]:
             images = predict_crops(_image(model), whole, tuning, SIDE, target)
@@ -89,11 +96,11 @@ def main() -> None:
 
         evaluate = on_tenth
 
-    logger.info("%d photos, %d captions; state in %s", len(photos), tokens.shape[0] * tokens.shape[1], folder)
+    logger.info("%d images, %d captions; state in %s", len(dataset), tokens.shape[0] * tokens.shape[1], folder)
     model, history = train(
         PLAN,
         model,
-        photos,
+        dataset,
         make_contrastive_loss(tokens, PER_IMAGE),
         folder=folder,
         device=target,
@@ -108,8 +115,9 @@ def main() -> None:
     images = predict_files(_image(round_to_half(model)), test.paths, make_preprocess(SIDE), target)
     labels, names = np.asarray(test.labels), _names(model, tokenizer, target)
     accuracy, each = compute_name_accuracies(images, labels, names, test.classes)
-    places = sample_indices(len(labels))
-    accuracy["known_sample"] = compute_name_accuracies(images[places], labels[places], names, test.classes)[0]["known"]
+    indices = sample_indices(len(labels))
+    on_sample, _ = compute_name_accuracies(images[indices], labels[indices], names, test.classes)
+    accuracy["known_sample"] = on_sample["known"]
     output = chosen.output or folder
     export_network(
         model,

@@ -17,7 +17,17 @@ logger = logging.getLogger("encoscope.recipes")
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
-    """Flags of every recipe; logging goes to stderr."""
+    """Parse the flags that every recipe has, and send log messages to stderr.
+
+    Args:
+        description: What ``--help`` says of the recipe.
+
+    Returns:
+        The flags' values; ``data`` is always a folder.
+
+    Raises:
+        MissingError: If it is not said where Caltech-101 is.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--data", type=Path, help="folder that holds 101_ObjectCategories (default: $ENCOSCOPE_DATA/caltech101)"
@@ -56,12 +66,16 @@ def _epochs(text: str) -> tuple[int, ...]:
 
 
 def choose_device() -> torch.device:
-    """A GPU if there is one."""
+    """Choose a GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run_recipe(main: Callable[[], object]) -> None:
-    """Run a recipe; an expected error is one line, with its exit code."""
+    """Run a recipe; an expected error becomes one line and its exit code.
+
+    Args:
+        main: The recipe.
+    """
     try:
         main()
     except EncoscopeError as error:

@@ -18,12 +18,19 @@ from encoscope.zoo.captions import add_article
 PROMPTS = ("a photo of {}", "a picture of {}", "a close view of {}", "{}")
 
 
-def multi_positive_loss(logits: Float[Tensor, "images texts"], same: Bool[Tensor, "images texts"]) -> Float[Tensor, ""]:
-    """Cross entropy in both directions where several texts fit an image and several images a text.
+def multi_positive_loss(
+    logits: Float[Tensor, "images texts"], matches: Bool[Tensor, "images texts"]
+) -> Float[Tensor, ""]:
+    """Compute the contrastive loss where several texts fit an image and several images a text.
 
-    same: which pairs belong together; the target of a row (and of a column) is uniform over its pairs.
+    Args:
+        logits: The scaled similarities.
+        matches: Which pairs belong together; the target of a row (and of a column) is uniform over its pairs.
+
+    Returns:
+        The mean of the cross entropies of images over texts and of texts over images.
     """
-    pairs = same.float()
+    pairs = matches.float()
     by_image = -(pairs / pairs.sum(1, keepdim=True) * functional.log_softmax(logits, 1)).sum(1).mean()
     by_text = -(pairs / pairs.sum(0, keepdim=True) * functional.log_softmax(logits, 0)).sum(0).mean()
     return (by_image + by_text) / 2
@@ -32,7 +39,15 @@ def multi_positive_loss(logits: Float[Tensor, "images texts"], same: Bool[Tensor
 def make_contrastive_loss(
     tokens: Int64[Tensor, "classes captions length"], per_image: int
 ) -> Callable[[nn.Module, TrainingStep], Tensor]:
-    """A loss that draws ``per_image`` captions of its class for each image; a class shares its captions."""
+    """Make a loss that draws captions of its class for each image; the images of a class share their captions.
+
+    Args:
+        tokens: The tokens of all captions of each class.
+        per_image: The number of captions drawn for each image.
+
+    Returns:
+        The loss of a model on a step.
+    """
 
     def loss(model: Any, step: TrainingStep) -> Float[Tensor, ""]:
         drawn = torch.randint(tokens.shape[1], (per_image * len(step.labels),), generator=step.generator)
@@ -50,7 +65,15 @@ def make_contrastive_loss(
 def embed_names(
     encode: Callable[[list[str]], Float[Tensor, "texts width"]], words: Sequence[ClassWords]
 ) -> Float[np.ndarray, "classes width"]:
-    """A unit vector per class: the mean over the prompts of its plain name."""
+    """Embed the plain name of each class: the mean over `PROMPTS`.
+
+    Args:
+        encode: Embeds texts.
+        words: The classes.
+
+    Returns:
+        A unit vector for each class.
+    """
     rows = []
     for entry in words:
         vectors = functional.normalize(
@@ -61,16 +84,24 @@ def embed_names(
 
 
 def compute_name_accuracies(
-    images: Float[np.ndarray, "photos width"],
-    labels: Int64[np.ndarray, " photos"],
+    images: Float[np.ndarray, "images width"],
+    labels: Int64[np.ndarray, " images"],
     names: Float[np.ndarray, "classes width"],
     classes: Sequence[str],
 ) -> tuple[dict[str, float], Float[np.ndarray, " classes"]]:
-    """Shares of photos whose nearest class name is their own, and one share per class (NaN where there is no photo).
+    """Compute how often the class name nearest to an image is its own.
 
-    known: photos of classes whose names were seen, among those names, and its mean per class. zero_shot: photos of the
-    held-out classes among the ten held-out names (chance 0.1). zero_shot_all: the same photos among all names.
-    Per class: among the known names for known classes, among the held-out names for the others.
+    Args:
+        images: The embedding of each image.
+        labels: The true class of each image.
+        names: The embedding of each class's name.
+        classes: The folder of each class.
+
+    Returns:
+        The shares, and the share of each class (NaN where it has no image), among the known names for known classes and
+        among the held-out names for held-out classes. The shares are: "known", of images of known classes, among known
+        names, and "known_mean_per_class"; "zero_shot", of images of held-out classes, among the held-out names (chance
+        0.1); "zero_shot_all", of the same images among all names.
     """
     held = np.array([name in HELD_OUT for name in classes])
     scores, new = images @ names.T, held[labels]

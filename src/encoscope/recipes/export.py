@@ -25,13 +25,28 @@ SAMPLE = 600
 
 
 def sample_indices(count: int, size: int = SAMPLE) -> Int64[np.ndarray, " size"]:
-    """The places, in a list of ``count`` photos, of the fixed sample on which the tests measure again."""
+    """Draw the fixed sample of the test list on which the tests measure again.
+
+    Args:
+        count: The length of the list.
+        size: The size of the sample.
+
+    Returns:
+        The indices of the sample, in ascending order.
+    """
     return np.sort(np.random.default_rng(600).permutation(count)[:size])
 
 
 @torch.no_grad()
 def round_to_half(model: nn.Module) -> nn.Module:
-    """Round a model's numbers to what half precision holds, in place: figures are taken of what ships."""
+    """Round a model's numbers to what half precision holds, so that what is measured is what ships.
+
+    Args:
+        model: The model; it is changed in place.
+
+    Returns:
+        The model.
+    """
     for value in model.state_dict().values():
         if value.is_floating_point():
             value.copy_(value.half().float())
@@ -39,7 +54,14 @@ def round_to_half(model: nn.Module) -> nn.Module:
 
 
 def make_preprocess(side: int) -> Preprocess:
-    """What every network of the zoo takes: the short side resized, the middle square."""
+    """Make the preprocessing of the zoo's networks: the short side resized, the middle square.
+
+    Args:
+        side: The side of the square, in pixels.
+
+    Returns:
+        The preprocessing.
+    """
     return Preprocess(size=(side, side), mean=MEAN, std=STD, interpolation="bicubic", crop=1.0)
 
 
@@ -113,7 +135,27 @@ def export_network(
     about: str,
     limits: str,
 ) -> Path:
-    """Write ``weights/FILE``, ``weights/NAME.json``, ``cards/NAME.md`` and ``cards/NAME.tsv`` under ``output``."""
+    """Write ``weights/FILE``, ``weights/NAME.json``, ``cards/NAME.md`` and ``cards/NAME.tsv``.
+
+    Args:
+        model: The trained network.
+        plan: The plan of its training.
+        history: The record of each epoch.
+        output: The folder that ``weights`` and ``cards`` are in.
+        library: "timm" or "open_clip".
+        architecture: What builds it.
+        kwargs: Keyword arguments of the architecture.
+        file: The name of the weights' file below ``weights``.
+        side: The side of its input, in pixels.
+        classes: The names of its classes.
+        accuracy: Its accuracies by name.
+        each: The accuracy of each class.
+        about: What it is, for its record and card.
+        limits: What it cannot do, for its card.
+
+    Returns:
+        The file of the weights.
+    """
     name, weights, cards = plan.name, output / "weights" / file, output / "cards"
     weights.parent.mkdir(parents=True, exist_ok=True)
     cards.mkdir(parents=True, exist_ok=True)
@@ -151,7 +193,23 @@ def measure_and_export(
     about: str,
     limits: str,
 ) -> dict[str, float]:
-    """Measure a timm classifier on the test list and write what ships of it; returns the accuracies."""
+    """Measure a timm classifier on the test list and write what ships of it.
+
+    Args:
+        model: The trained classifier.
+        plan: The plan of its training.
+        history: The record of each epoch.
+        test: The test list.
+        output: The folder that ``weights`` and ``cards`` are in.
+        architecture: What builds it.
+        kwargs: Keyword arguments of the architecture.
+        side: The side of its input, in pixels.
+        about: What it is, for its record and card.
+        limits: What it cannot do, for its card.
+
+    Returns:
+        Its accuracies: "top1", "mean_per_class", and "top1_sample" on the fixed sample.
+    """
     labels, classes = np.asarray(test.labels), len(test.classes)
     device = next(model.parameters()).device
     predicted = predict_files(model.eval(), test.paths, make_preprocess(side), device).argmax(1)

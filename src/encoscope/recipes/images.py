@@ -1,4 +1,4 @@
-"""Training photos, decoded once and kept in memory; crops and orders that depend on nothing but the seed."""
+"""Training images, decoded once and kept in memory; crops and orders that depend on nothing but the seed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ from torch.nn import functional
 
 from encoscope.images.caltech101 import LabelledImages
 
-LONGEST = 2.5  # a longer photo is cut to its middle: beyond this aspect only memory is lost
+LONGEST = 2.5  # a longer image is cut to its middle: more would only take memory
 
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Decoded photos: uint8 [3, H, W] each, short side as asked for, with their labels."""
+    """Images in memory with their labels.
+
+    Attributes:
+        pixels: The pixels of each image, uint8, [3, height, width].
+        labels: The index of each image's class.
+        classes: The names of the classes.
+    """
 
     pixels: list[Tensor]
-    labels: Int64[np.ndarray, " photos"]
+    labels: Int64[np.ndarray, " images"]
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -46,29 +52,49 @@ def _decode(path: Path, side: int) -> Tensor:
 
 
 def decode_images(listed: LabelledImages, side: int) -> DecodedImages:
-    """Decode all photos of a split to uint8 with their short side at ``side`` pixels (about 80 kB each at 144)."""
+    """Decode all images of a split (about 80 kB each at 144 pixels).
+
+    Args:
+        listed: The split.
+        side: The short side of the decoded images, in pixels.
+
+    Returns:
+        The images.
+    """
     with ThreadPoolExecutor(2) as pool:
         pixels = list(pool.map(lambda path: _decode(path, side), listed.paths))
     return DecodedImages(pixels, np.asarray(listed.labels, dtype=np.int64), listed.classes)
 
 
-def split_tenth(labels: Int64[np.ndarray, " photos"]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of nine tenths and of a tenth of each class (every tenth photo of it), for tuning."""
+def split_tenth(labels: Int64[np.ndarray, " images"]) -> tuple[np.ndarray, np.ndarray]:
+    """Split off a tenth of each class (every tenth image of it) for tuning.
+
+    Args:
+        labels: The class of each image.
+
+    Returns:
+        The indices of the nine tenths, and those of the tenth.
+    """
     order = np.argsort(labels, kind="stable")
-    place = np.empty(len(labels), dtype=np.int64)
+    rank = np.empty(len(labels), dtype=np.int64)
     starts = np.searchsorted(labels[order], labels[order])
-    place[order] = np.arange(len(labels)) - starts
-    tuning = place % 10 == 9
+    rank[order] = np.arange(len(labels)) - starts
+    tuning = rank % 10 == 9
     return np.flatnonzero(~tuning), np.flatnonzero(tuning)
 
 
 def draw_balanced_order(
-    labels: Int64[np.ndarray, " photos"], power: float, key: Sequence[int]
-) -> Int64[np.ndarray, " photos"]:
-    """An epoch's order, as long as the dataset, in which a class of n photos weighs n ** (1 - power).
+    labels: Int64[np.ndarray, " images"], power: float, key: Sequence[int]
+) -> Int64[np.ndarray, " images"]:
+    """Draw an epoch's order, as long as the dataset, in which a class of n images weighs n ** (1 - power).
 
-    power: 0 shows each photo once, 1 every class equally often; photos of a class take turns, by systematic sampling.
-    key: seed and epoch; the same key gives the same order.
+    Args:
+        labels: The class of each image.
+        power: 0 shows each image once, 1 every class equally often. Images of a class take turns (systematic sampling).
+        key: Seed and epoch; the same key gives the same order.
+
+    Returns:
+        Indices of images.
     """
     rng = np.random.default_rng([*key, 0])
     count = np.bincount(labels)[labels]
@@ -82,9 +108,16 @@ def draw_balanced_order(
 def crop_randomly(
     pixels: UInt8[Tensor, "3 height width"], side: int, scale: tuple[float, float], key: Sequence[int]
 ) -> UInt8[Tensor, "3 side side"]:
-    """A random resized crop, mirrored half of the time.
+    """Cut a random resized crop, mirrored half of the time; its aspect is between 3:4 and 4:3.
 
-    scale: range of the share of the photo's area; aspect between 3:4 and 4:3. key: seed, epoch and place in the epoch.
+    Args:
+        pixels: The image.
+        side: The side of the crop, in pixels.
+        scale: The least and the largest share of the image's area.
+        key: Seed, epoch and index in the epoch; the same key gives the same crop.
+
+    Returns:
+        The crop.
     """
     rng = np.random.default_rng([*key, 1])
     height, width = pixels.shape[1:]
@@ -103,7 +136,15 @@ def crop_randomly(
 
 
 def crop_center(pixels: UInt8[Tensor, "3 height width"], side: int) -> UInt8[Tensor, "3 side side"]:
-    """Short side to ``side`` pixels, and the middle square of it."""
+    """Cut the middle square of an image and resize it.
+
+    Args:
+        pixels: The image.
+        side: The side of the crop, in pixels.
+
+    Returns:
+        The crop.
+    """
     height, width = pixels.shape[1:]
     short = min(height, width)
     top, left = (height - short) // 2, (width - short) // 2

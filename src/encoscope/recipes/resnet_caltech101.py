@@ -39,25 +39,32 @@ PLAN = TrainingPlan(
 )
 
 
-def build_network(seed: int = PLAN.seed) -> nn.Module:
-    """The network, initialised from the seed."""
+def build_network(random_state: int = PLAN.seed) -> nn.Module:
+    """Build the network.
+
+    Args:
+        random_state: The seed of the weights.
+
+    Returns:
+        The untrained network.
+    """
     ensure_torchvision()
     import timm
 
-    torch.manual_seed(seed)
+    torch.manual_seed(random_state)
     return timm.create_model(ARCHITECTURE, num_classes=len(list_classes()), drop_rate=0.1)
 
 
 def main() -> None:
-    """Train (or go on), then measure on the test list and write weights, log and card."""
+    """Train, or resume training, then measure on the test list and write weights, log and card."""
     chosen = parse_arguments(__doc__ or "")
-    photos = decode_images(read_caltech101(chosen.data, "train"), DECODED)
+    dataset = decode_images(read_caltech101(chosen.data, "train"), DECODED)
     folder, target = chosen.state or PLAN.folder(), choose_device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
-        kept, tuning = split_tenth(photos.labels)
-        whole, folder = photos, folder.with_name(folder.name + "-tune")
-        photos = DecodedImages([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
+        kept, tuning = split_tenth(dataset.labels)
+        whole, folder = dataset, folder.with_name(folder.name + "-tune")
+        dataset = DecodedImages([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
 
         def on_tenth(model: Any) -> dict[str, float]:
             predicted = predict_crops(model, whole, tuning, SIDE, target).argmax(1)
@@ -66,12 +73,12 @@ def main() -> None:
 
         evaluate = on_tenth
 
-    logger.info("%d photos of %d classes; state in %s", len(photos), len(photos.classes), folder)
+    logger.info("%d images of %d classes; state in %s", len(dataset), len(dataset.classes), folder)
     model, history = train(
         PLAN,
         build_network(),
-        photos,
-        make_cross_entropy(len(photos.classes)),
+        dataset,
+        make_cross_entropy(len(dataset.classes)),
         folder=folder,
         device=target,
         stop_epoch=chosen.stop_epoch,

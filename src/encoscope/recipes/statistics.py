@@ -1,6 +1,6 @@
 """The statistics that a zoo encoder ships with: ``python -m encoscope.recipes.statistics NAME [--data FOLDER]``.
 
-For every class the mean sorted activations of up to 50 training photos (fewer where Caltech-101 has fewer), on the
+For every class the mean sorted activations of up to 50 training images (fewer where Caltech-101 has fewer), on the
 layers of VITAL's recipe, all classes compressed together; see ``encoscope.vital.references.compressed``.
 """
 
@@ -29,18 +29,29 @@ NUMBER = 50
 def compute_statistics(
     encoder: Encoder, references: str, *, number: int = NUMBER, megabytes: float = 10.0, progress: Progress = None
 ) -> CompressedPrototypes:
-    """Every class's statistics from a labelled dataset, compressed to at most so many megabytes."""
+    """Compute the statistics of every class from a labelled dataset, and compress them.
+
+    Args:
+        encoder: A classifier.
+        references: The dataset.
+        number: The number of references of a class.
+        megabytes: The size that the compressed statistics must not exceed.
+        progress: Where progress is shown.
+
+    Returns:
+        The compressed statistics.
+    """
     vital = Vital(encoder, number=number)
-    found: dict[str, Prototype] = {}
-    photos = open_dataset(references)
+    prototypes: dict[str, Prototype] = {}
+    dataset = open_dataset(references)
     for index in track(range(encoder.outputs or 0), encoder.outputs, "classes", progress):
         unit = parse_unit(f"class:{index}", encoder)
-        found[unit.text] = vital.fit(photos, unit, progress=False).targets_[0].prototype
-    return compress_prototypes(encoder.digest, found, megabytes=megabytes)
+        prototypes[unit.text] = vital.fit(dataset, unit, progress=False).targets_[0].prototype
+    return compress_prototypes(encoder.digest, prototypes, megabytes=megabytes)
 
 
 def main() -> None:
-    """Make the file and log what it holds."""
+    """Make the file of a network's statistics and log what it holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="such as resnet-caltech101")
     parser.add_argument("--data", type=Path, help="folder of Caltech-101 (default: $ENCOSCOPE_DATA/caltech101)")
@@ -51,12 +62,12 @@ def main() -> None:
         raise MissingError("where is Caltech-101? give --data FOLDER, or set ENCOSCOPE_DATA to the folder above it")
     root = chosen.data or Path(os.environ["ENCOSCOPE_DATA"]) / "caltech101"
     encoder = load(f"zoo:{chosen.name.removeprefix('zoo:')}")
-    found = compute_statistics(encoder, f"caltech101:{root}#train")
-    path = save_compressed(found, chosen.output or statistics_path(chosen.name.removeprefix("zoo:")))
-    logger.info("%s: %.1f MB, %d classes", path, path.stat().st_size / 1e6, len(found.names))
-    logger.info("%d classes have fewer than %d photos", sum(count < NUMBER for count in found.counts), NUMBER)
-    for layer, lost in found.error.items():
-        logger.info("%s: %d curves, root mean square error %.2f %%", layer, len(found.curves[layer]), 100 * lost)
+    compressed = compute_statistics(encoder, f"caltech101:{root}#train")
+    path = save_compressed(compressed, chosen.output or statistics_path(chosen.name.removeprefix("zoo:")))
+    logger.info("%s: %.1f MB, %d classes", path, path.stat().st_size / 1e6, len(compressed.names))
+    logger.info("%d classes have fewer than %d images", sum(count < NUMBER for count in compressed.counts), NUMBER)
+    for layer, lost in compressed.error.items():
+        logger.info("%s: %d curves, root mean square error %.2f %%", layer, len(compressed.curves[layer]), 100 * lost)
 
 
 if __name__ == "__main__":

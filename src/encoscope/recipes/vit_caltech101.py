@@ -1,7 +1,8 @@
-"""``zoo:vit-caltech101``: a plain small ViT with class and register tokens, taught by ``zoo:resnet-caltech101``.
+"""``zoo:vit-caltech101``: a plain small ViT with class and register tokens, distilled from ``zoo:resnet-caltech101``.
 
 The student sees the same strongly augmented, mixed image as its teacher. Its class token follows the teacher's answer;
-half way up, each patch token follows the teacher's third stage at its place, which has the same stride of 16 pixels.
+half way up, each patch token follows the cell of the teacher's third stage at its position; both have a stride of 16
+pixels.
 """
 
 from __future__ import annotations
@@ -58,7 +59,11 @@ the visualization of transformers can be used with trained weights."""
 
 
 class Student(nn.Module):
-    """The transformer, and the projection of its patch tokens to the teacher's channels that only training needs."""
+    """The transformer, and the projection of its patch tokens to the teacher's channels that only training needs.
+
+    Args:
+        channels: The number of the teacher's channels.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -69,13 +74,20 @@ class Student(nn.Module):
         self.adapt = nn.Conv2d(self.vit.embed_dim, channels, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, classes] and projected patch tokens [B, channels, rows, columns]."""
+        """Compute logits and projected patch tokens.
+
+        Args:
+            images: Normalized images, [B, 3, height, width].
+
+        Returns:
+            Logits, [B, classes], and projected patch tokens, [B, channels, rows, columns].
+        """
         tokens, (patches,) = self.vit.forward_intermediates(images, indices=[TAUGHT], output_fmt="NCHW")
         return self.vit.forward_head(tokens), self.adapt(patches)
 
 
 def load_teacher() -> nn.Module:
-    """The trained ResNet, frozen."""
+    """Load the trained ResNet, frozen."""
     ensure_torchvision()
     import timm
 
@@ -86,24 +98,33 @@ def load_teacher() -> nn.Module:
 
 
 def make_distillation_loss(
-    master: Any, classes: int, temperature: float = 2.0
+    teacher: Any, classes: int, temperature: float = 2.0
 ) -> Callable[[nn.Module, TrainingStep], Tensor]:
-    """Soft cross entropy with the teacher's answer and with the label, and the distance of patch tokens to its layer3.
+    """Make the loss: cross entropy with teacher and label, and the distance of patch tokens to the teacher's layer3.
 
-    The maps are compared by cosine, at each place, after the teacher's channels are centred over the batch.
+    The maps are compared by cosine, cell by cell, after the teacher's channels are centered over the batch.
+
+    Args:
+        teacher: The trained ResNet.
+        classes: The number of classes.
+        temperature: Divides the logits of both before they are compared.
+
+    Returns:
+        The loss of a student on a step.
     """
 
     def loss(student: nn.Module, step: TrainingStep) -> Float[Tensor, ""]:
         images, targets = mix_batch(step, classes, smoothing=0.1)
         with torch.no_grad():
-            maps = master.layer3(
-                master.layer2(master.layer1(master.maxpool(master.act1(master.bn1(master.conv1(images))))))
+            maps = teacher.layer3(
+                teacher.layer2(teacher.layer1(teacher.maxpool(teacher.act1(teacher.bn1(teacher.conv1(images))))))
             )
-            answer = master.fc(master.global_pool(master.layer4(maps))).float()
+            teacher_logits = teacher.fc(teacher.global_pool(teacher.layer4(maps))).float()
             maps = maps.float() - maps.float().mean((0, 2, 3), keepdim=True)
         logits, patches = student(images)
         logits = logits.float()
-        follow = functional.cross_entropy(logits / temperature, (answer / temperature).softmax(1)) * temperature**2
+        soft_targets = (teacher_logits / temperature).softmax(1)
+        follow = functional.cross_entropy(logits / temperature, soft_targets) * temperature**2
         apart = 1 - functional.cosine_similarity(patches.float(), maps, dim=1).mean()
         return 0.7 * follow + 0.3 * functional.cross_entropy(logits, targets) + apart
 
@@ -111,15 +132,15 @@ def make_distillation_loss(
 
 
 def main() -> None:
-    """Train (or go on), then measure on the test list and write weights, log and card."""
+    """Train, or resume training, then measure on the test list and write weights, log and card."""
     chosen = parse_arguments(__doc__ or "")
-    photos = decode_images(read_caltech101(chosen.data, "train"), DECODED)
+    dataset = decode_images(read_caltech101(chosen.data, "train"), DECODED)
     folder, target = chosen.state or PLAN.folder(), choose_device()
     evaluate: Callable[[Any], dict[str, float]] | None = None
     if chosen.tune:
-        kept, tuning = split_tenth(photos.labels)
-        whole, folder = photos, folder.with_name(folder.name + "-tune")
-        photos = DecodedImages([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
+        kept, tuning = split_tenth(dataset.labels)
+        whole, folder = dataset, folder.with_name(folder.name + "-tune")
+        dataset = DecodedImages([whole.pixels[i] for i in kept], whole.labels[kept], whole.classes)
 
         def on_tenth(model: Any) -> dict[str, float]:
             predicted = predict_crops(model.vit, whole, tuning, SIDE, target).argmax(1)
@@ -128,14 +149,14 @@ def main() -> None:
 
         evaluate = on_tenth
 
-    master = to_channels_last(load_teacher().to(target))
+    teacher = to_channels_last(load_teacher().to(target))
     torch.manual_seed(PLAN.seed)
-    logger.info("%d photos of %d classes; state in %s", len(photos), len(photos.classes), folder)
+    logger.info("%d images of %d classes; state in %s", len(dataset), len(dataset.classes), folder)
     student, history = train(
         PLAN,
         Student(channels=256),
-        photos,
-        make_distillation_loss(master, len(list_classes())),
+        dataset,
+        make_distillation_loss(teacher, len(list_classes())),
         folder=folder,
         device=target,
         stop_epoch=chosen.stop_epoch,

@@ -48,19 +48,41 @@ TEMPLATES = (
 
 
 def add_article(phrase: str) -> str:
-    """A noun phrase with "a" or "an"; proper names stay without."""
+    """Put "a" or "an" before a noun phrase.
+
+    Args:
+        phrase: A noun phrase without article.
+
+    Returns:
+        The phrase with its article; a proper name as it is.
+
+    Example:
+        >>> add_article("umbrella"), add_article("Snoopy")
+        ('an umbrella', 'Snoopy')
+    """
     if phrase[:1].isupper():
         return phrase
     sounded = phrase[0] in "aeiou" and not phrase.startswith(("eu", "uni", "one"))
     return f"{'an' if sounded else 'a'} {phrase}"
 
 
-def strip_article(part: str) -> str:
-    """A part without its article: "a long neck" as "long neck"."""
+def strip_article(phrase: str) -> str:
+    """Take the article away from a noun phrase.
+
+    Args:
+        phrase: A noun phrase with or without "a" or "an".
+
+    Returns:
+        The phrase without it.
+
+    Example:
+        >>> strip_article("a long neck")
+        'long neck'
+    """
     for start in ("a ", "an "):
-        if part.startswith(start):
-            return part[len(start) :]
-    return part
+        if phrase.startswith(start):
+            return phrase[len(start) :]
+    return phrase
 
 
 def _substance(words: ClassWords, material: str) -> str:
@@ -68,14 +90,14 @@ def _substance(words: ClassWords, material: str) -> str:
 
 
 def _fill(template: str, words: ClassWords, rng: np.random.Generator, named: bool) -> str:
-    def one(options: tuple[str, ...]) -> str:
+    def pick(options: tuple[str, ...]) -> str:
         return options[rng.integers(len(options))]
 
     parts = [words.parts[i] for i in rng.permutation(len(words.parts))]
-    color, texture = one(words.color), one(words.texture)
+    color, texture = pick(words.color), pick(words.texture)
     # the plain name half of the time: it is what people ask for
-    name = words.name if rng.random() < 0.5 else one(words.names)
-    noun, kind = name if named else one(words.kind), one(words.kind)
+    name = words.name if rng.random() < 0.5 else pick(words.names)
+    noun, kind = name if named else pick(words.kind), pick(words.kind)
     proper = named and noun[:1].isupper()
     adjective = (color, texture, f"{texture} {color}")[rng.integers(3)]
     phrases = {
@@ -87,8 +109,8 @@ def _fill(template: str, words: ClassWords, rng: np.random.Generator, named: boo
         "a adjective kind": add_article(f"{adjective} {kind}"),
         "a color kind": add_article(f"{color} {kind}"),
         "a texture kind": add_article(f"{texture} {kind}"),
-        "place": one(words.location),
-        "doing": one(words.doing),
+        "place": pick(words.location),
+        "doing": pick(words.doing),
         "part": parts[0],
         "part2": parts[1],
         "part3": parts[2],
@@ -96,7 +118,7 @@ def _fill(template: str, words: ClassWords, rng: np.random.Generator, named: boo
         "bare2": strip_article(parts[1]),
         "color": color,
         "texture": texture,
-        "substance": _substance(words, one(words.material)),
+        "substance": _substance(words, pick(words.material)),
     }
     if proper:  # "Garfield", not "an orange Garfield"
         phrases |= {key: noun for key in phrases if key.startswith("a ") and key.endswith(" noun")}
@@ -105,49 +127,68 @@ def _fill(template: str, words: ClassWords, rng: np.random.Generator, named: boo
     return template
 
 
-def make_captions(words: ClassWords, count: int = PER_CLASS, seed: int = 0) -> list[str]:
-    """``count`` distinct captions of a class, the same for the same seed; without its names where they are held out.
+def make_captions(words: ClassWords, count: int = PER_CLASS, random_state: int = 0) -> list[str]:
+    """Make distinct captions of a class from its attributes.
+
+    Args:
+        words: The class; its names are left out where they are held out.
+        count: The number of captions.
+        random_state: The random_state; the same random_state gives the same captions.
+
+    Returns:
+        The captions.
 
     Raises:
-        ValueError: the class has too few attributes for that many distinct captions.
+        ValueError: If the class has too few attributes for that many distinct captions.
     """
-    rng = np.random.default_rng([seed, *words.folder.encode()])
+    rng = np.random.default_rng([random_state, *words.folder.encode()])
     named = words.folder not in HELD_OUT
-    found: dict[str, None] = {f"a photo of {add_article(words.name)}": None} if named else {}
+    captions: dict[str, None] = {f"a photo of {add_article(words.name)}": None} if named else {}
     turn = last = -1
-    while turn - last < 40 * len(TEMPLATES):  # nothing new in so many turns: all is said
+    while turn - last < 40 * len(TEMPLATES):  # no new caption in so many turns: there are no more
         turn += 1
         template = TEMPLATES[turn % len(TEMPLATES)]
         if not named and template == "{a noun} is {a kind}":
-            continue  # a kind that is a kind
+            continue  # it would say that a kind is a kind
         caption = _fill(template, words, rng, named)
-        if caption not in found:
-            found[caption], last = None, turn
-        if len(found) == count:
-            return list(found)
-    raise ValueError(f"{words.folder} has attributes for only {len(found)} of {count} captions")
+        if caption not in captions:
+            captions[caption], last = None, turn
+        if len(captions) == count:
+            return list(captions)
+    raise ValueError(f"{words.folder} has attributes for only {len(captions)} of {count} captions")
 
 
-def make_all_captions(seed: int = 0) -> list[tuple[str, str]]:
-    """All captions as (class folder, caption); a caption that two classes share stands once with each."""
-    return [(words.folder, caption) for words in load_class_words() for caption in make_captions(words, seed=seed)]
+def make_all_captions(random_state: int = 0) -> list[tuple[str, str]]:
+    """Make the captions of all classes.
+
+    Args:
+        random_state: The random_state.
+
+    Returns:
+        Pairs of class folder and caption; a caption that two classes share is there with each.
+    """
+    return [
+        (words.folder, caption)
+        for words in load_class_words()
+        for caption in make_captions(words, random_state=random_state)
+    ]
 
 
 @cache
 def load_captions() -> tuple[tuple[str, str], ...]:
-    """The shipped captions as (class folder, caption), in the order of the classes."""
+    """Load the shipped captions as (class folder, caption), in the order of the classes."""
     packed = (resources.files("encoscope.zoo") / "data" / FILE).read_bytes()
     lines = gzip.decompress(packed).decode("utf-8").splitlines()
     return tuple((folder, caption) for folder, caption in (line.split("\t") for line in lines))
 
 
 def load_vocabulary() -> tuple[str, ...]:
-    """The default vocabulary: the distinct shipped captions, in their order."""
+    """Load the default vocabulary: the distinct shipped captions, in their order."""
     return tuple(dict.fromkeys(caption for _, caption in load_captions()))
 
 
 def pack_captions() -> bytes:
-    """The shipped file's bytes, made anew."""
+    """Make the bytes of the shipped file from the table of attributes."""
     text = "".join(f"{folder}\t{caption}\n" for folder, caption in make_all_captions())
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:

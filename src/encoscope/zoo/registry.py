@@ -23,9 +23,19 @@ FORMAT = "encoscope.zoo/1"
 class ZooEntry:
     """A shipped network.
 
-    architecture, kwargs: what builds it: ``timm.create_model(architecture, **kwargs)`` where ``library`` is "timm", a
-    folder for open_clip's ``local-dir:`` (that of ``file``) where it is "open_clip". preprocess: the fields of
-    ``encoscope.images.Preprocess``. accuracy: shares on Caltech-101's test list, as the model card tells them.
+    Attributes:
+        name: Its name without ``zoo:``.
+        library: "timm" or "open_clip".
+        architecture: What builds it: for timm ``timm.create_model(architecture, **kwargs)``; for open_clip only a
+            description, since the folder of ``file`` is a model for ``local-dir:``.
+        kwargs: Keyword arguments of the architecture.
+        file: The file of its weights.
+        sha256: The digest of that file.
+        preprocess: The fields of ``encoscope.images.Preprocess``.
+        classes: The names of its classes.
+        accuracy: Shares on Caltech-101's test list, 0 to 1, as on its model card.
+        parameters: The number of its parameters.
+        about: What it is, in a sentence or two.
     """
 
     name: str
@@ -46,17 +56,23 @@ def _record(name: str) -> Path:
 
 
 def list_names() -> tuple[str, ...]:
-    """The names of the networks that are there, without the ``zoo:`` before them."""
+    """List the names of the networks in this installation, without ``zoo:``."""
     return tuple(name for name in NAMES if _record(name).is_file())
 
 
 def find_entry(name: str) -> ZooEntry:
-    """The record of a shipped network, by its name with or without ``zoo:``.
+    """Find the record of a shipped network.
+
+    Args:
+        name: Its name with or without ``zoo:``.
+
+    Returns:
+        The record.
 
     Raises:
-        UsageError: no such name.
-        MissingError: a name of ours whose weights this installation lacks.
-        EncoscopeError: the record cannot be read.
+        UsageError: If there is no such name.
+        MissingError: If this installation lacks the weights of this name.
+        EncoscopeError: If the record cannot be read.
     """
     short = name.removeprefix("zoo:")
     if short not in NAMES:
@@ -79,26 +95,43 @@ def find_entry(name: str) -> ZooEntry:
 
 
 def verify_weights(entry: ZooEntry) -> Path:
-    """The path of the weights, once their digest is the record's.
+    """Check that the file of a network's weights has the digest of its record.
+
+    Args:
+        entry: The record.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        MissingError: the file is not there.
-        EncoscopeError: the file is not the one that the record describes.
+        MissingError: If there is no such file.
+        EncoscopeError: If it is not the file that the record describes.
     """
     try:
-        found = hashlib.sha256(entry.file.read_bytes()).hexdigest()
+        digest = hashlib.sha256(entry.file.read_bytes()).hexdigest()
     except FileNotFoundError:
         raise MissingError(f"zoo:{entry.name}'s weights {entry.file} are not there; install encoscope again") from None
-    if found != entry.sha256:
+    if digest != entry.sha256:
         raise EncoscopeError(
-            f"zoo:{entry.name}'s weights {entry.file} are damaged: sha256 {found[:12]}..., not {entry.sha256[:12]}...; "
-            "install encoscope again"
+            f"zoo:{entry.name}'s weights {entry.file} are damaged: sha256 {digest[:12]}..., "
+            f"not {entry.sha256[:12]}...; install encoscope again"
         )
     return entry.file
 
 
 def load_weights(entry: ZooEntry) -> dict[str, Tensor]:
-    """The verified weights by parameter name, floats as float32 (they are stored as float16)."""
+    """Load a network's weights, once their digest is checked.
+
+    Args:
+        entry: The record.
+
+    Returns:
+        Tensors by parameter name, floats as float32 (they are stored as float16).
+
+    Raises:
+        MissingError: If there is no such file.
+        EncoscopeError: If it is not the file that the record describes, or cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
