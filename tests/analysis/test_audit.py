@@ -12,7 +12,9 @@ from PIL import Image
 from sklearn.feature_selection import f_classif
 from torch import Tensor, nn
 
-from encoscope.analysis.audit import compute_consistency, measure_response, permute_labels, rank_associations
+from encoscope.analysis.associations import compute_eta_squared, rank_associations
+from encoscope.analysis.audit import audit
+from encoscope.analysis.cue_response import compute_consistency, measure_response
 from encoscope.cli.app import run
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
@@ -82,7 +84,7 @@ def test_eta_squared_is_that_of_the_analysis_of_variance() -> None:
     values, codes = rng.normal(size=(30, 4)), np.arange(30) % 3
     values[:, 1] += codes
     values[:, 3] = 2.0
-    eta, p = permute_labels(values, codes, 200, 0)
+    eta, p = compute_eta_squared(values, codes, 200, 0)
     f = f_classif(values[:, :3], codes)[0]
     np.testing.assert_allclose(eta[:3], f * 2 / (f * 2 + 27), atol=1e-12)
     assert eta[3] == 0 and p[3] == 1
@@ -94,7 +96,7 @@ def test_false_alarms_are_as_rare_as_p_says() -> None:
     alarms = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        _, p = permute_labels(rng.normal(size=(20, 30)), np.arange(20) % 2, 60, seed)
+        _, p = compute_eta_squared(rng.normal(size=(20, 30)), np.arange(20) % 2, 60, seed)
         alarms += bool(p.min() <= 0.1)
     assert alarms <= 15  # 6 expected; without the correction nearly all 60
 
@@ -111,6 +113,16 @@ def test_what_goes_with_the_source_is_ranked_first(finder: Encoder, bright: list
     assert nave.n_clusters == 2
     with pytest.raises(UsageError, match="two different labels"):
         rank_associations(finder, bright, ["a"] * 12)
+
+
+def test_the_function_takes_a_network_and_gives_what_the_command_writes(folder: Path, tmp_path: Path) -> None:
+    result = audit("zoo:resnet-caltech101", folder, watermark="letter", n_clusters=3, limit=8, progress=False)
+    assert result.response is not None and result.response.images == 8 and not result.columns
+    assert "watermark (letter)" in str(result) and result.plot().axes
+    document = json.loads((result.save(tmp_path / "out") / "result.json").read_text())
+    assert document["settings"]["images"] == 8 and document["results"][0]["watermark"] == "letter"
+    labelled = audit("zoo:resnet-caltech101", list(folder.rglob("*.png")), n_clusters=3, permutations=20)
+    assert [column.name for column in labelled.columns] == ["folder"] and labelled.to_dict()["results"]
 
 
 @pytest.fixture
@@ -150,7 +162,7 @@ def test_the_command_with_folders_or_a_table(folder: Path, tmp_path: Path, capsy
     assert "column 'same' has fewer than two values" in shown.err
     assert {row["column"] for row in json.loads(shown.out)["results"]} == {"site"}
     assert run(["audit", "zoo:resnet-caltech101", "--images", str(folder / "left")]) == 2
-    assert "give --labels CSV, or --watermark" in capsys.readouterr().err
+    assert "give labels, a CSV file, or a watermark" in capsys.readouterr().err
 
 
 def test_a_dataset_s_own_labels_are_taken(

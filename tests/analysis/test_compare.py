@@ -78,7 +78,7 @@ def folder(image_paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_encoder_agrees_with_itself_and_not_with_its_untrained_twin(zoo: Encoder, folder: Path) -> None:
-    same = compare(zoo, zoo, read_images(folder), n_clusters=(3, 5), progress=False)
+    same = compare(zoo, zoo, folder, n_clusters=(3, 5), progress=False)
     assert [row.agreement.value for row in same.agreements] == [1.0, 1.0]
     np.testing.assert_allclose(np.diag(same.cka), 1, atol=1e-6)
     assert (same.matches[:, 0] == same.matches[:, 1])[same.correlations > 0.999].all()
@@ -88,7 +88,11 @@ def test_an_encoder_agrees_with_itself_and_not_with_its_untrained_twin(zoo: Enco
         assert row.agreement.value < row.ceiling.value < 1
         assert row.floor is not None
     assert other.ranked[0][1] <= other.ranked[-1][1]
-    assert other.images == 5
+    assert other.images == 5 and "on 5 images" in str(other)
+    assert other.plot().axes[0].get_ylabel() == zoo.source
+    assert [entry["path"] for entry in other.to_dict()["results"][0]["images"]] == [path for path, _ in other.ranked]
+    few = compare(zoo, twin, folder, n_clusters=(3,), limit=4, progress=False)
+    assert few.images == 4
 
 
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

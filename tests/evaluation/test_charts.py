@@ -9,8 +9,8 @@ from encoscope.metrics import Interval
 from encoscope.plots import palette
 
 
-def area(picture, colour) -> int:
-    return int((np.asarray(picture) == colour).all(2).sum())
+def area(image, color) -> int:
+    return int((np.asarray(image) == color).all(2).sum())
 
 
 def test_bars_are_as_long_as_their_values_and_gaps_are_left_where_there_are_none():

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from encoscope import evaluation
 from encoscope.cli.app import run as command
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
@@ -53,7 +54,7 @@ def halves(tmp_path: Path) -> str:
     return f"coco:{folder}#{tmp_path / 'panoptic.json'}"
 
 
-class Colours(nn.Module):
+class Colors(nn.Module):
     """Four pooled cells, and two classes: red and blue."""
 
     def __init__(self) -> None:
@@ -67,12 +68,12 @@ class Colours(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def colours() -> Encoder:
-    return Encoder(Colours(), size=32, mean=(0.0,) * 3, std=(1.0,) * 3, classes=("red", "blue"))
+def colors() -> Encoder:
+    return Encoder(Colors(), size=32, mean=(0.0,) * 3, std=(1.0,) * 3, classes=("red", "blue"))
 
 
-def test_parts_that_follow_the_masks(halves: str, colours: Encoder) -> None:
-    nave = Baseline("nave", colours, 2, size="model", min_area=0, border=0)
+def test_parts_that_follow_the_masks(halves: str, colors: Encoder) -> None:
+    nave = Baseline("nave", colors, 2, size="model", min_area=0, border=0)
     report = overlap.evaluate_overlap(
         list_baselines(nave, ["grid"], [2]), overlap.open_panoptic(halves), halves, progress=False
     )
@@ -96,24 +97,24 @@ def test_things_are_numbered_and_stuff_is_background(halves: str) -> None:
     )
 
 
-def test_joint_clusters_are_named_once(halves: str, colours: Encoder) -> None:
+def test_joint_clusters_are_named_once(halves: str, colors: Encoder) -> None:
     report = overlap.evaluate_joint_overlap(
-        colours, overlap.open_panoptic(halves), [2], options={"size": "model"}, progress=False
+        colors, overlap.open_panoptic(halves), [2], options={"size": "model"}, progress=False
     )
     assert report.rows[0]["miou"].value == report.rows[0]["hungarian"].value == 1 and report.rows[0]["images"] == 3
 
 
-def test_curves_are_their_literal_form(halves: str, colours: Encoder) -> None:
+def test_curves_are_their_literal_form(halves: str, colors: Encoder) -> None:
     photo = read_image(next(iter(overlap.open_panoptic(halves))).path)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (4, 6)).repeat(8, 0).repeat(8, 1)
-    whole = colours.prepare(photo, geometry="model").pixels[0]  # the middle 32 columns of 48
+    whole = colors.prepare(photo, geometry="model").pixels[0]  # the middle 32 columns of 48
     inside = torch.from_numpy(labels[:, 8:40])
 
     def answer(pixels: torch.Tensor) -> float:
-        return float(torch.softmax(colours.logits(pixels[None])[0], 0)[chosen])
+        return float(torch.softmax(colors.logits(pixels[None])[0], 0)[chosen])
 
-    chosen = int(colours.logits(whole[None]).argmax())
+    chosen = int(colors.logits(whole[None]).argmax())
     mean = whole.mean((1, 2), keepdim=True).expand_as(whole)
     drops = {part: answer(whole) - answer(torch.where(inside == part, mean, whole)) for part in range(3)}
     order = sorted(range(3), key=lambda part: -drops[part])
@@ -126,20 +127,20 @@ def test_curves_are_their_literal_form(halves: str, colours: Encoder) -> None:
         back.append(answer(restored))
         share.append(share[-1] + float(here.float().mean()))
     expected = [np.trapezoid(values, share) for values in (gone, back)]
-    assert faithfulness.compute_curves(colours, photo, labels, "mean") == pytest.approx(expected, rel=1e-5)
-    assert faithfulness.compute_curves(colours, photo, labels)[0] == pytest.approx(expected[0], rel=1e-5)
+    assert faithfulness.compute_curves(colors, photo, labels, "mean") == pytest.approx(expected, rel=1e-5)
+    assert faithfulness.compute_curves(colors, photo, labels)[0] == pytest.approx(expected[0], rel=1e-5)
 
 
-def test_parts_that_hold_the_evidence_are_more_faithful(halves: str, colours: Encoder) -> None:
-    nave = Baseline("nave", colours, 2, size="model", min_area=0, border=0)
+def test_parts_that_hold_the_evidence_are_more_faithful(halves: str, colors: Encoder) -> None:
+    nave = Baseline("nave", colors, 2, size="model", min_area=0, border=0)
     report = faithfulness.evaluate_faithfulness(
-        list_baselines(nave, [], [2]), overlap.open_panoptic(halves), halves, colours, fill="mean", progress=False
+        list_baselines(nave, [], [2]), overlap.open_panoptic(halves), halves, colors, fill="mean", progress=False
     )
     ours, random = report.rows[:2]
     assert ours["variance"].value > 0.99 and random["variance"].value < 0.9
     assert ours["probe"].value == 1 and 0 <= random["probe"].value < 1
     with pytest.raises(UsageError, match="fill is"):
-        faithfulness.evaluate_faithfulness([nave], overlap.open_panoptic(halves), halves, colours, fill="black")
+        faithfulness.evaluate_faithfulness([nave], overlap.open_panoptic(halves), halves, colors, fill="black")
 
 
 def test_without_a_head_the_answer_is_the_features_cosine(halves: str) -> None:
@@ -181,6 +182,29 @@ def test_the_commands(halves: str, tmp_path: Path, capsys: pytest.CaptureFixture
             for name, value in row["measures"].items():
                 assert row["intervals"][name][0] <= value <= row["intervals"][name][1]
     assert (tmp_path / "out" / "overlap.csv").is_file()
+
+
+def test_the_functions_give_what_the_commands_print(
+    halves: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluation.overlap(MODEL, halves, n_clusters=2, size=32, limit=2, progress=False)
+    assert command(["evaluate", "overlap", "--model", MODEL, "--dataset", halves, "--size", "32", "--limit", "2"]) == 0
+    capsys.readouterr()
+    words = ["--model", MODEL, "--dataset", halves, "--clusters", "2", "--size", "32", "--limit", "2", "--json"]
+    assert command(["evaluate", "overlap", *words]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(result.to_dict()))
+    assert (result.save(tmp_path / "out") / "overlap.json").is_file() and "miou" in str(result)
+    assert result.plot("ari").axes[0].get_xlabel() == "ari"
+    with pytest.raises(UsageError, match=r"no measure 'airi' .nearest: ari"):
+        result.plot("airi")
+    steady = evaluation.stability(MODEL, halves, n_clusters=(2, 3), runs=2, size=32, limit=2, progress=False)
+    assert [row["clusters"] for row in steady.rows] == [2, 3]
+    with pytest.raises(UsageError, match=r"a method is nave, .*nearest: lost"):
+        evaluation.faithfulness(MODEL, halves, methods=["lsot"])
+    with pytest.raises(UsageError, match="limit is a number from 1 on"):
+        evaluation.faithfulness(MODEL, halves, limit=0)
+    with pytest.raises(UsageError, match="n_clusters takes"):
+        evaluation.faithfulness(MODEL, halves, n_clusters=())
 
 
 def test_a_trained_network_stands_beside_its_untrained_twin(halves: str) -> None:

@@ -24,7 +24,7 @@ def report() -> Report:
         {"method": "a|b", "corloc": None, "images": 0.123456},
     ]
     pictures = {"sheet": Image.new("RGB", (4, 3), "red")}
-    return Report("tiny", "A tiny table", rows, notes=("first note",), pictures=pictures, settings={"k": 3})
+    return Report("tiny", "A tiny table", rows, notes=("first note",), figures=pictures, settings={"k": 3})
 
 
 def test_written_in_every_form(report: Report, tmp_path: Path) -> None:

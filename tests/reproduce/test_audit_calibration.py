@@ -109,7 +109,7 @@ def test_the_calibration_whole(plates: Path, tmp_path: Path, caplog: pytest.LogC
     assert networks[0]["seed"] == networks[1]["seed"] != networks[2]["seed"]
     assert "4 of 4 networks to train and audit" in caplog.text and "min" in caplog.text
     assert "arrow, date had no part in that" in report.notes[0]
-    assert {"audit-calibration-figures"} <= set(report.pictures)
+    assert {"audit-calibration-figures"} <= set(report.figures)
     assert (report.save(tmp_path / "out")).is_file()
     caplog.clear()
     again = calibrated(plates)

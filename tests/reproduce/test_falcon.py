@@ -71,7 +71,7 @@ def test_every_name_runs(name: str, squares) -> None:
     page = report.save(squares / "out", "encoscope reproduce")
     assert report.title in page.read_text() and str(squares / "store") not in report.to_text()
     assert json.loads((squares / "out" / f"{name}.json").read_text())["settings"]["experiment"] == name
-    assert report.pictures and all(picture.getextrema() != ((255, 255),) * 3 for picture in report.pictures.values())
+    assert report.figures and all(picture.getextrema() != ((255, 255),) * 3 for picture in report.figures.values())
 
 
 def test_contrast_is_held_against_none(squares) -> None:

@@ -43,7 +43,7 @@ def test_regions_match_naves(image_folder: Path) -> None:
     pytest.importorskip("skimage")
     report = figures.fig1(make_request(image_folder, CNN))
     rows = {(row["photo"], row["method"]): row["regions"] for row in report.rows}
-    assert len(report.rows) == 8 and report.pictures["nave-fig1"].width > 1000
+    assert len(report.rows) == 8 and report.figures["nave-fig1"].width > 1000
     assert all(rows[image, "random"] == rows[image, "nave"] for image, _ in rows)
     assert "Segment Anything is not drawn" in report.notes[0]
 
@@ -74,7 +74,7 @@ def test_ablations_agree_with_themselves(image_folder: Path, figure, first: str,
     assert len(report.rows) == count and report.rows[0]["setting"] == first
     assert report.rows[0]["agreement with the first"].value == 1
     assert all(row["agreement with the first"].value < 1 for row in report.rows[1:])
-    assert len(report.pictures) == 1
+    assert len(report.figures) == 1
 
 
 def test_a_class_clustered_together(image_folder: Path) -> None:
@@ -100,7 +100,7 @@ def test_photos_classified_rightly_and_wrongly(image_folder: Path, monkeypatch: 
     for figure in (class_figures.fig11, class_figures.fig12):
         report = figure(request)
         assert [(row["classified"], row["photos"]) for row in report.rows] == [("rightly", 1), ("wrongly", 2)]
-        assert len(report.pictures) == 1
+        assert len(report.figures) == 1
     with pytest.raises(UsageError, match="two --dataset"):
         class_figures.fig11(make_request(image_folder))
     with pytest.raises(UsageError, match=r"no class 'ibsi' .nearest: ibis"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from encoscope.analysis.audit import compute_divergence
+from encoscope.analysis.cue_response import compute_divergence
 from encoscope.analysis.watermarks import KINDS, choose_position, make_watermark, paste_watermark, place_watermark
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.evaluation.report import EvaluationRequest
@@ -71,7 +71,7 @@ def test_a_mark_of_ones_own_keeps_its_transparency(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="nearest: box"):
         make_watermark("bx", 10)
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(EncoscopeError, match="cannot read the mark"):
+    with pytest.raises(EncoscopeError, match="cannot read the watermark"):
         make_watermark(tmp_path / "text.png", 10)
 
 
@@ -125,7 +125,7 @@ def test_the_study_whole(listed: LabelledImages, tmp_path: Path, monkeypatch: py
         "not augmented, no mark",
     ]
     assert all(0 <= row["follows the mark"].value <= 1 for row in report.rows)
-    assert report.pictures["nave-fig6"].width > 4 * 240
+    assert report.figures["nave-fig6"].width > 4 * 240
     assert torch.is_grad_enabled()
     with pytest.raises(UsageError, match="needs --dataset"):
         shortcut.run(EvaluationRequest())

@@ -75,7 +75,7 @@ def test_each_state_stands_beside_the_last_and_beside_chance(image_sets: tuple[s
     one, two = localization.measure_baselines(ours, overlap.open_panoptic(image_sets[0]), overlap.TASK, progress=False)
     assert before["mIoU"].value == pytest.approx(one.mean("miou"))
     assert before["mIoU - after"] == compute_difference(one, two, lambda found: found.array("miou"))
-    assert report.pictures["nave-training"].height > 2 * 96 and report.pictures["nave-training"].width > 3 * 200
+    assert report.figures["nave-training"].height > 2 * 96 and report.figures["nave-training"].width > 3 * 200
     assert [(row["model"], row["K"]) for row in report.further["figure"]] == [
         ("before", 5),
         ("before", 10),

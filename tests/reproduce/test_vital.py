@@ -77,7 +77,7 @@ def test_every_figure_runs(name: str, world) -> None:
     options |= {"numbers": "2,5"} if name == "vital-fig12" else {"concepts": 2} if name in CONCEPTS else {}
     report = find_experiment(name).load()(make_request(limit=1 if name in INSIDE else 2, **options))
     well_formed(report, name, world / "out")
-    assert report.pictures and all(picture.width > 100 for picture in report.pictures.values())
+    assert report.figures and all(picture.width > 100 for picture in report.figures.values())
 
 
 def test_relevant_channels_are_told_from_active_ones() -> None:

@@ -1,323 +1,289 @@
-"""Does an encoder fixate on a mark, or on where images come from?
+"""Does an encoder fixate on a watermark, or on where images come from?
 
-With a mark at hand: what happens to features, answers and segments when it is put on images, beside a control of the
-same size cut from another image. Without one: which joint clusters and which features go with labels or other metadata
+With a watermark: what happens to features, answers and segments when it is put on images, beside a control of the same
+size cut from another image. Without one: which joint clusters and which features go with labels or other metadata
 (site, scanner, class) more than shuffled ones do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional
+from torch import nn
 
-from encoscope.analysis.watermarks import Watermark, choose_position, make_watermark, paste_watermark
-from encoscope.encoder import Encoder
+from encoscope import results
+from encoscope.analysis.associations import PERMUTATIONS, Association, draw_association_sheet, rank_associations
+from encoscope.analysis.cue_response import SHARE, CueResponse, draw_watermark_sheet, measure_response
+from encoscope.analysis.joint_clusters import N_CLUSTERS
+from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
-from encoscope.images import LoadedImage, read_image
-from encoscope.metrics import Interval, bootstrap, bootstrap_difference
-from encoscope.nave import Nave, segment
-from encoscope.plots import draw_contact_sheet, draw_overlay, to_rgb
-from encoscope.progress import Progress, track_steps
+from encoscope.images import LoadedImage, SkippedImage, collect_files, list_images, read_columns, read_images
+from encoscope.progress import Progress
 
-CLUSTERS = 10
-SHARE = 0.125
-PERMUTATIONS = 1000
-_BATCH = 16
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LIMIT = 200
+_LINES = 20  # associations in the text
+_SHOWN = 4  # images on the sheet of a watermark
 
 
 @dataclass(frozen=True)
-class CueResponse:
-    """What a mark does to an encoder; every figure beside the same for a control patch of another image.
+class AssociatedColumn:
+    """What goes with one column of metadata.
 
-    consistency: mean cosine between the changes that the mark makes to different images' pooled features: near 1 when
-    it is one and the same change whatever the image, near 0 when it only disturbs. size: length of the change over
-    length of the features. answers: share of images whose predicted class it changes, None without a head; toward: the
-    class whose probability rises most, with the mean rise. follows: Jensen-Shannon divergence (bits) between the joint
-    clusters' labels under the patch and at the same place without it.
+    Attributes:
+        name: Of the column; "folder" or "label" for the dataset's own labels.
+        images: How many images have a value in it.
+        values: How many different values there are.
+        associations: Clusters and features, the strongest association first.
     """
 
+    name: str
     images: int
-    consistency: Interval
-    consistency_control: Interval
-    consistency_excess: Interval
-    size: Interval
-    size_control: Interval
-    answers: Interval | None
-    answers_control: Interval | None
-    toward: tuple[str, float] | None
-    follows: Interval
-    follows_control: Interval
+    values: int
+    associations: tuple[Association, ...]
 
 
 @dataclass(frozen=True)
-class Association:
-    """How a cluster or a feature goes with labels: eta squared (share of its variance between labels, 0 to 1).
+class Audit:
+    """What ``audit`` gives. ``print`` shows its values.
 
-    p: share of permutations of the labels in which the strongest of all clusters (or features) is as strong as this
-    one, so that one may look at as many as there are. highest: the label for which it is highest.
+    Attributes:
+        response: To the watermark; None without one.
+        columns: What goes with each column of metadata; empty with a watermark.
+        sheet: Images with the watermark, or with the clusters that go with the labels most.
+        model: The encoder's source and digest.
+        settings: All that shaped the values.
+        random_state: The seed.
+        skipped: What could not be read.
+        notes: What else was left out.
     """
 
-    kind: str
-    index: int
-    eta_squared: float
-    p: float
-    highest: str
+    response: CueResponse | None
+    columns: tuple[AssociatedColumn, ...]
+    sheet: Image.Image
+    model: Mapping[str, str]
+    settings: Mapping[str, Any]
+    random_state: int
+    skipped: tuple[SkippedImage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.response is not None:
+            return _describe_response(self.response, str(self.settings["watermark"]))
+        lines = []
+        for column in self.columns:
+            lines += [f"{column.name}: {column.images} images, {column.values} values"]
+            lines += ["what          eta^2  p       highest for"]
+            lines += [
+                f"{item.kind} {item.index}".ljust(14) + f"{item.eta_squared:.3f}  {item.p:.4f}  {item.highest}"
+                for item in column.associations[:_LINES]
+            ]
+        return "\n".join(lines)
+
+    def to_dict(self, document: str | os.PathLike[str] | None = None) -> results.Document:
+        """Give the result document.
+
+        Args:
+            document: Its file, to which paths in it are relative; by default they stay as they are.
+
+        Returns:
+            The document.
+        """
+
+        def name(path: str) -> str:
+            return path if document is None else results.relative(path, document)
+
+        if self.response is not None:
+            entries = [{"watermark": self.settings["watermark"], **asdict(self.response)}]
+        else:
+            entries = [
+                {"column": column.name, "images": column.images, **asdict(item)}
+                for column in self.columns
+                for item in column.associations
+            ]
+        labels = self.settings["labels"]
+        return results.envelope(
+            "audit",
+            entries,
+            model=self.model,
+            settings={**self.settings, "labels": None if labels is None else name(labels)},
+            seed=self.random_state,
+            skipped=[{"path": name(item.path), "reason": item.reason} for item in self.skipped],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write ``result.json`` and ``sheet.png`` into a folder.
+
+        Args:
+            path: The folder; it is made if it is absent.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(path)
+        with results.atomic_write(folder / "sheet.png") as temporary:
+            self.sheet.save(temporary)
+        results.write(folder / "result.json", self.to_dict(folder / "result.json"))
+        return folder
+
+    def plot(self) -> Figure:
+        """Give the sheet as a matplotlib figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(self.sheet.width / 100, self.sheet.height / 100), layout="constrained")
+        axes = figure.add_subplot()
+        axes.imshow(self.sheet)
+        axes.set_axis_off()
+        return figure
 
 
-def measure_response(
-    encoder: Encoder,
-    photos: Sequence[LoadedImage],
-    kind: str,
+def audit(
+    encoder: Encoder | nn.Module | str,
+    images: Any,
     *,
+    watermark: str | os.PathLike[str] | None = None,
     share: float = SHARE,
-    n_clusters: int = CLUSTERS,
+    labels: str | os.PathLike[str] | None = None,
+    n_clusters: int = N_CLUSTERS,
+    limit: int = LIMIT,
+    permutations: int = PERMUTATIONS,
     random_state: int = 0,
     progress: Progress = None,
-) -> CueResponse:
-    """Put a mark at a random place on each photo and see what changes; UsageError for fewer than four photos.
+) -> Audit:
+    """Measure whether an encoder fixates on a watermark, or on what tells images' sources apart.
 
-    kind: of mark, or an image file, see ``marks.mark``. share: its side over the photo's short side. The control is a
-    patch of another photo of the same size and opacity at the same place: what any change there does.
+    With ``watermark`` it is put on the images, and what follows it in features, answers and segments is measured beside
+    a control patch. Without, joint clusters and features are ranked by how they go with labels (the dataset's, folders,
+    or ``labels``), with p-values from permutations.
+
+    Args:
+        encoder: An encoder, a network or a source string.
+        images: A folder (subfolders are labels), a dataset string, or a list of files.
+        watermark: box, letter, stripes, disc, arrow, ruler, date, or an image file.
+        share: Side of the watermark over the short side of the image, between 0 and 1.
+        labels: A CSV file with a column of image names and columns of metadata.
+        n_clusters: Joint clusters.
+        limit: At most so many images, spread evenly; at least 4. They are held in memory.
+        permutations: Of the labels, for p-values.
+        random_state: The seed.
+        progress: Shows a bar on a terminal by default; True, False, or a callable.
+
+    Returns:
+        The result, to print, save or plot.
+
+    Raises:
+        UsageError: fewer than four images, no labels, or a watermark and labels at once.
+        MissingError: files that are absent.
+
+    Example:
+        ::
+
+            result = encoscope.audit("zoo:resnet-caltech101", "images/", watermark="letter")
+            print(result)
+            result.save("audit")
+
+    Source: NAVE, figure 6 (a watermark and joint clusters).
     """
-    if len(photos) < 4:
-        raise UsageError(f"an audit needs at least 4 images, not {len(photos)}")
-    if not 0 < share < 1:
-        raise UsageError(f"a mark's share of the short side lies between 0 and 1, not {share}")
-    clean = [to_rgb(photo) for photo in photos]
-    marks = [make_watermark(kind, max(2, round(share * min(image.shape[:2])))) for image in clean]
-    with track_steps(4, "audit", progress) as count:
-        marked, masks = paste_watermarks(clean, marks, random_state)
-        others = [_window(clean, index, marks[index], random_state) for index in range(len(clean))]
-        control, _ = paste_watermarks(clean, others, random_state)
-        seen = _seen(encoder, clean)
-        count(1)
-        with_mark, with_control = _seen(encoder, marked), _seen(encoder, control)
-        count(1)
-        changes = [with_mark[0] - seen[0], with_control[0] - seen[0]]
-        cosines = [compute_consistency(change) for change in changes]
-        lengths = [(change.norm(dim=1) / seen[0].norm(dim=1).clamp_min(1e-12)).numpy() for change in changes]
-        answers, toward = [None, None], None
-        if seen[1] is not None and with_mark[1] is not None and with_control[1] is not None:
-            before = seen[1].argmax(1)
-            answers = [
-                bootstrap((after.argmax(1) != before).double().numpy()) for after in (with_mark[1], with_control[1])
-            ]
-            rise = (with_mark[1] - with_control[1]).mean(0)
-            top = int(rise.argmax())
-            toward = (encoder.classes[top] if encoder.classes else str(top), float(rise[top]))
-        nave = fit_joint_clusters(encoder, [*marked[::2], *clean[1::2]], n_clusters, random_state)
-        count(1)
-        follows = [measure_following(nave, clean, changed, masks, n_clusters) for changed in (marked, control)]
-        count(1)
-    return CueResponse(
-        images=len(clean),
-        consistency=bootstrap(cosines[0]),
-        consistency_control=bootstrap(cosines[1]),
-        consistency_excess=bootstrap_difference(cosines[0], cosines[1]),
-        size=bootstrap(lengths[0]),
-        size_control=bootstrap(lengths[1]),
-        answers=answers[0],
-        answers_control=answers[1],
-        toward=toward,
-        follows=follows[0],
-        follows_control=follows[1],
-    )
-
-
-def compute_consistency(changes: Float[Tensor, "images features"]) -> Float[np.ndarray, " images"]:
-    """For each image the mean cosine of its change with those of all others; a change of nothing counts 0."""
-    units = functional.normalize(changes.double(), dim=1)
-    sums = units.sum(0)
-    own = units.square().sum(1)
-    return ((units @ sums - own) / (len(units) - 1)).numpy()
-
-
-def fit_joint_clusters(encoder: Encoder, images: Sequence[Any], n_clusters: int, random_state: int) -> Nave:
-    """One set of clusters over images: joint NAVE, last two stages or blocks."""
-    photos = [image if isinstance(image, LoadedImage) else read_image(image) for image in images]
-    return Nave(
-        encoder,
-        n_clusters=n_clusters,
-        layers=encoder.depths[-2:],
-        feature_cache="none",
-        random_state=random_state,
-        progress=False,
-    ).fit(photos)
-
-
-def measure_following(
-    nave: Nave,
-    clean: Sequence[Any],
-    changed: Sequence[Any],
-    masks: Sequence[Bool[np.ndarray, "height width"]],
-    n_clusters: int,
-) -> Interval:
-    """How much the labels under the masks say about whether the images were changed there; bootstrap over images."""
-    first, second = (
-        np.stack(
-            [
-                np.bincount(predict_labels(nave, image)[mask], minlength=n_clusters) / max(1, mask.sum())
-                for image, mask in zip(images, masks, strict=True)
-            ]
+    if limit < 4:
+        raise UsageError(f"limit is a number from 4 on, not {limit}")
+    if watermark is not None and labels is not None:
+        raise UsageError("watermark and labels are two audits: give one of them")
+    encoder = as_encoder(encoder)
+    files = collect_files(images)
+    selection = files[:: max(1, len(files) // limit)][:limit]
+    read = list(read_images(selection))
+    loaded = [item for item in read if isinstance(item, LoadedImage)]
+    response, columns, notes = None, [], []
+    if watermark is not None:
+        kind = os.fspath(watermark)
+        response = measure_response(
+            encoder, loaded, kind, share=share, n_clusters=n_clusters, random_state=random_state, progress=progress
         )
-        for images in (changed, clean)
+        sheet = draw_watermark_sheet(encoder, loaded[:_SHOWN], kind, share=share, random_state=random_state)
+    else:
+        metadata = _read_metadata(images, labels, loaded)
+        columns, sheet, notes = _associate(encoder, loaded, metadata, n_clusters, permutations, random_state)
+    return Audit(
+        response=response,
+        columns=tuple(columns),
+        sheet=sheet,
+        model={"source": encoder.source, "digest": encoder.digest},
+        settings={
+            "images": len(loaded),
+            "watermark": None if watermark is None else os.fspath(watermark),
+            "share": share if watermark else None,
+            "labels": None if labels is None else os.fspath(labels),
+            "clusters": n_clusters,
+            "permutations": None if watermark else permutations,
+        },
+        random_state=random_state,
+        skipped=tuple(item for item in read if isinstance(item, SkippedImage)),
+        notes=tuple(notes),
     )
 
-    def statistic(drawn: np.ndarray) -> float:
-        rows = drawn.astype(int)
-        return compute_divergence(first[rows].sum(0), second[rows].sum(0))
 
-    return bootstrap(np.arange(len(masks), dtype=np.float64), statistic, resamples=500)
-
-
-def compute_divergence(first: Float[np.ndarray, " labels"], second: Float[np.ndarray, " labels"]) -> float:
-    """The Jensen-Shannon divergence of two histograms in bits: 0 for the same shares, 1 for none in common."""
-    p, q = first / first.sum(), second / second.sum()
-    middle = (p + q) / 2
-    return float(sum(0.5 * np.sum(part[part > 0] * np.log2(part[part > 0] / middle[part > 0])) for part in (p, q)))
-
-
-def predict_labels(nave: Nave, image: Any) -> Int[np.ndarray, "height width"]:
-    """One image's joint n_clusters, at its own size."""
-    (found,) = nave.predict([image if isinstance(image, LoadedImage) else read_image(image)])
-    return found.labels.astype(np.int64)
+def _read_metadata(
+    images: Any, labels: str | os.PathLike[str] | None, loaded: Sequence[LoadedImage]
+) -> dict[str, list[str | None]]:
+    """What is known of the images: the CSV file's columns, the dataset's labels, or their folders."""
+    paths = [Path(image.path or "") for image in loaded]
+    if labels is not None:
+        return dict(read_columns(Path(labels), paths))
+    single = isinstance(images, str | os.PathLike)
+    name = "label" if single and not Path(images).exists() else "folder"
+    known = list_images(images).find_labels(paths) or [path.parent.name for path in paths]
+    if len(set(known) - {None}) < 2:
+        source = os.fspath(images) if single else "the list of images"
+        raise UsageError(f"{source} has no labels (subfolders): give labels, a CSV file, or a watermark")
+    return {name: known}
 
 
-def rank_associations(
+def _associate(
     encoder: Encoder,
-    photos: Sequence[LoadedImage],
-    labels: Sequence[str],
-    *,
-    n_clusters: int = CLUSTERS,
-    random_state: int = 0,
-    permutations: int = PERMUTATIONS,
-) -> tuple[list[Association], Nave]:
-    """Joint clusters (by the share of each image they cover) and pooled features, strongest association first.
-
-    labels: of the photos, in their order; at least two different ones. The fitted clusters come second.
-    """
-    if len(set(labels)) < 2:
-        raise UsageError(f"association needs at least two different labels, not {len(set(labels))}")
-    nave = fit_joint_clusters(encoder, photos, n_clusters, random_state)
-    shares = np.stack([np.bincount(predict_labels(nave, photo).ravel(), minlength=n_clusters) for photo in photos])
-    shares = shares / shares.sum(1, keepdims=True)
-    features = _seen(encoder, photos)[0].double().numpy()
-    names = sorted(set(labels))
-    codes = np.array([names.index(label) for label in labels])
-    found = []
-    for kind, values in (("cluster", shares), ("feature", features)):
-        eta, p = permute_labels(values, codes, permutations, random_state)
-        means = np.stack([values[codes == code].mean(0) for code in range(len(names))])
-        found += [
-            Association(kind, index, float(eta[index]), float(p[index]), names[int(means[:, index].argmax())])
-            for index in range(values.shape[1])
-        ]
-    return sorted(found, key=lambda item: (item.p, -item.eta_squared, item.kind, item.index)), nave
+    loaded: Sequence[LoadedImage],
+    metadata: Mapping[str, Sequence[str | None]],
+    n_clusters: int,
+    permutations: int,
+    random_state: int,
+) -> tuple[list[AssociatedColumn], Image.Image, list[str]]:
+    """Columns with what goes with them, the sheet of the first, and notes on columns that were left out."""
+    columns, notes, sheet = [], [], None
+    for name, values in metadata.items():
+        known = [(image, value) for image, value in zip(loaded, values, strict=True) if value is not None]
+        distinct = {value for _, value in known}
+        if len(distinct) < 2:
+            notes.append(f"column {name!r} has fewer than two values for these images: left out")
+            continue
+        images, present = [image for image, _ in known], [value for _, value in known]
+        ranked, nave = rank_associations(
+            encoder, images, present, n_clusters=n_clusters, random_state=random_state, permutations=permutations
+        )
+        columns.append(AssociatedColumn(name, len(images), len(distinct), tuple(ranked)))
+        sheet = sheet or draw_association_sheet(nave, images, present, ranked)
+    if sheet is None:
+        raise UsageError("no column has two different values for these images")
+    return columns, sheet, notes
 
 
-def permute_labels(
-    values: Float[np.ndarray, "images columns"], codes: Int[np.ndarray, " images"], permutations: int, random_state: int
-) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " columns"]]:
-    """Eta squared of each column, and its p-value against the largest of all columns under permuted labels.
-
-    (1 + how often) / (1 + permutations): Westfall and Young's single-step maxT, which holds the chance of any false
-    alarm at p, however many columns there are and however they go together.
-    """
-    one_hot = np.eye(codes.max() + 1)[codes]
-    counts = one_hot.sum(0)
-    centred = values - values.mean(0)
-    total = np.square(centred).sum(0)
-    varies = total > 1e-12 * max(float(total.max(initial=0)), 1e-300)
-
-    def eta(rows: np.ndarray) -> np.ndarray:
-        between = (np.square(one_hot[rows].T @ centred) / counts[:, None]).sum(0)
-        return np.where(varies, between / np.where(varies, total, 1), 0)
-
-    rng = np.random.default_rng(random_state)
-    observed = eta(np.arange(len(codes)))
-    strongest = np.array([eta(rng.permutation(len(codes))).max() for _ in range(permutations)])
-    above = (strongest[:, None] >= observed[None]).sum(0)
-    return observed, (1 + above) / (1 + permutations)
-
-
-def draw_watermark_sheet(
-    encoder: Encoder,
-    photos: Sequence[LoadedImage],
-    kind: str,
-    *,
-    share: float = SHARE,
-    n_clusters: int = 5,
-    random_state: int = 0,
-) -> Image.Image:
-    """Photos without and with the mark, each beside how the encoder parts it."""
-    clean = [to_rgb(photo) for photo in photos]
-    marks = [make_watermark(kind, max(2, round(share * min(image.shape[:2])))) for image in clean]
-    marked, _ = paste_watermarks(clean, marks, random_state)
-    pictures, captions = [], []
-    for pair in zip(clean, marked, strict=True):
-        for image, how in zip(pair, ("without", f"with {kind}"), strict=True):
-            found = segment(encoder, image, n_clusters=n_clusters, random_state=random_state)
-            pictures += [image, draw_overlay(image, found.labels)]
-            captions += [how, f"{how}, K = {n_clusters}"]
-    return Image.fromarray(draw_contact_sheet(pictures, captions, columns=4))
-
-
-def draw_association_sheet(
-    nave: Nave, photos: Sequence[LoadedImage], labels: Sequence[str], ranked: Sequence[Association], *, shown: int = 5
-) -> Image.Image:
-    """The three clusters that go with the labels most, each on the photos that it covers most; the rest is dimmed."""
-    parts = [predict_labels(nave, photo) for photo in photos]
-    pictures, captions = [], []
-    for item in [item for item in ranked if item.kind == "cluster"][:3]:
-        covers = [float((part == item.index).mean()) for part in parts]
-        for index in np.argsort(covers, kind="stable")[::-1][:shown]:
-            picture = to_rgb(photos[index])
-            inside = (parts[index] == item.index)[:, :, None]
-            pictures.append(np.where(inside, picture, picture // 4))
-            captions.append(f"cluster {item.index}, p = {item.p:.3f}: {labels[index]}")
-    return Image.fromarray(draw_contact_sheet(pictures, captions, columns=shown))
-
-
-def paste_watermarks(
-    images: Sequence[Any], marks: Sequence[Watermark], random_state: int
-) -> tuple[list[Any], list[Any]]:
-    """Each image with its mark at its own random place, and the masks."""
-    changed, masks = [], []
-    for index, (image, one) in enumerate(zip(images, marks, strict=True)):
-        top, left = choose_position((image.shape[0], image.shape[1]), one, (random_state, index))
-        result, mask = paste_watermark(image, one, top, left)
-        changed.append(result)
-        masks.append(mask)
-    return changed, masks
-
-
-def _window(images: Sequence[Any], index: int, mark: Watermark, random_state: int) -> Watermark:
-    """A patch of the next image that is large enough, of the size and opacity of a mark."""
-    rows, columns = mark.alpha.shape
-    order = [*range(index + 1, len(images)), *range(index + 1)]
-    image = next(
-        images[other] for other in order if images[other].shape[0] >= rows and images[other].shape[1] >= columns
-    )
-    top, left = choose_position((image.shape[0], image.shape[1]), mark, (random_state, index, 1))
-    return Watermark("control", image[top : top + rows, left : left + columns].copy(), mark.alpha)
-
-
-def _seen(encoder: Encoder, images: Iterable[Any]) -> tuple[Tensor, Tensor | None]:
-    """Pooled features and, where there is a head, class probabilities."""
-    items = list(images)
-    features, probabilities = [], []
-    for start in range(0, len(items), _BATCH):
-        seen = encoder.observe(items[start : start + _BATCH], features=True, logits=encoder.outputs is not None)
-        assert seen.features is not None  # asked for
-        features.append(seen.features.cpu())
-        if seen.logits is not None:
-            probabilities.append(seen.logits.softmax(1).cpu())
-    return torch.cat(features), torch.cat(probabilities) if probabilities else None
+def _describe_response(response: CueResponse, watermark: str) -> str:
+    rows = [
+        ("", f"watermark ({watermark})", "control patch"),
+        ("the same change in all images (mean cosine)", str(response.consistency), str(response.consistency_control)),
+        ("size of the change (share of the features' length)", str(response.size), str(response.size_control)),
+        ("segments that follow it (bits)", str(response.follows), str(response.follows_control)),
+    ]
+    if response.answers is not None:
+        rows.append(("answers that change", str(response.answers), str(response.answers_control)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append(f"excess of the same change over the control: {response.consistency_excess}")
+    if response.toward is not None:
+        lines.append(f"the watermark moves answers toward: {response.toward[0]} (mean rise {response.toward[1]:+.3f})")
+    return "\n".join(lines)

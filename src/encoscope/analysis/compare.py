@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from encoscope import results
 from encoscope.concise_repr import concise_repr
-from encoscope.encoder import Encoder, untrained_copy
+from encoscope.encoder import Encoder, as_encoder, untrained_copy
 from encoscope.errors import UsageError
 from encoscope.evaluation.charts import render_figure
-from encoscope.images import LoadedImage, SkippedImage
+from encoscope.images import LoadedImage, SkippedImage, collect_files, read_images
 from encoscope.metrics import Interval, ari, bootstrap
 from encoscope.metrics.layer_cka import LayerCKA
 from encoscope.metrics.matching import Correlation, match_units
 from encoscope.nave import Segmentation, segment_stream
 from encoscope.plots import draw_contact_sheet, draw_overlay
 from encoscope.progress import Progress, track
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CLUSTERS = (2, 3, 5, 8, 12)
 LAYERS = 12
@@ -36,10 +41,14 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two encoders part images into ``clusters`` regions: adjusted Rand index, mean over images.
+    """How alike two encoders segment images: adjusted Rand index, mean over images.
 
-    ceiling: the first encoder with itself on the mirrored image, mirrored back; hardly more can be asked for. floor:
-    with its own untrained twin, what the images alone make any network agree on; None where no twin can be made.
+    Attributes:
+        clusters: K of the segmentations.
+        agreement: Of the two encoders.
+        ceiling: Of the first encoder with itself on the mirrored image, mirrored back; hardly more can be expected.
+        floor: Of the first encoder with its own untrained copy, what the images alone make any network agree on; None
+            where no copy can be made.
     """
 
     clusters: int
@@ -51,15 +60,26 @@ class Agreement:
 @concise_repr
 @dataclass(frozen=True)
 class Comparison:
-    """Two encoders on the same images.
+    """What ``compare`` gives: two encoders on the same images. ``print`` shows its values.
 
-    agreements: one for each number of clusters. cka: linear CKA (unbiased) between spatial means of layers, with the
-    layers' names. matches: pooled features matched one to one, most correlated first, with correlation ``r``; chance:
-    the same with the second encoder's images shifted by one, so that no two belong together. disagreement: mean ARI of
-    each image over the granularities, with its path; the lowest come first. pictures: the images that differ most.
+    Attributes:
+        names: The encoders' sources.
+        digests: Theirs.
+        images: How many images were compared.
+        agreements: Of segmentations, one for each number of clusters.
+        layers: The names of the layers that are compared, of each encoder.
+        cka: ``[first, second]``, linear CKA (unbiased) between spatial means of layers.
+        matches: ``[pairs, 2]``, pooled features matched one to one, the most correlated first.
+        correlations: ``[pairs]``, theirs.
+        chance: ``[pairs]``, the same with the second encoder's images shifted by one, so that no two belong together.
+        ranked: Each image's path with its mean adjusted Rand index over the granularities, the lowest first.
+        sheet: The images that differ most.
+        random_state: The seed.
+        skipped: What could not be read.
     """
 
     names: tuple[str, str]
+    digests: tuple[str, str]
     images: int
     agreements: tuple[Agreement, ...]
     layers: tuple[tuple[str, ...], tuple[str, ...]]
@@ -69,48 +89,181 @@ class Comparison:
     chance: Float[np.ndarray, " pairs"]
     ranked: tuple[tuple[str | None, float], ...]
     sheet: Image.Image
+    random_state: int = 0
     skipped: tuple[SkippedImage, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.names[0]} and {self.names[1]} on {self.images} images", ""]
+        rows: list[tuple[Any, ...]] = [("K", "agreement (ARI)", "first, mirrored", "first, untrained")]
+        rows += [(row.clusters, row.agreement, row.ceiling, row.floor or "-") for row in self.agreements]
+        for row in rows:
+            lines += ["  ".join([str(row[0]).rjust(2), *(str(cell).ljust(20) for cell in row[1:])]).rstrip()]
+        alike, chance = (int((values > 0.5).sum()) for values in (self.correlations, self.chance))
+        lines += [
+            "",
+            f"features matched with r > 0.5: {alike} of {len(self.matches)} ({chance} with images shifted by one)",
+            f"last layers' CKA: {self.cka[-1, -1]:.3f}",
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self, document: str | os.PathLike[str] | None = None) -> results.Document:
+        """Give the result document.
+
+        Args:
+            document: Its file, to which paths in it are relative; by default they stay as they are.
+
+        Returns:
+            The document.
+        """
+
+        def name(path: str | None) -> str | None:
+            return path if path is None or document is None else results.relative(path, document)
+
+        entry = {
+            "agreement": [
+                {
+                    "clusters": row.clusters,
+                    "agreement": asdict(row.agreement),
+                    "mirrored": asdict(row.ceiling),
+                    "untrained": None if row.floor is None else asdict(row.floor),
+                }
+                for row in self.agreements
+            ],
+            "cka": {
+                "layers": [list(names) for names in self.layers],
+                "values": [[None if np.isnan(value) else float(value) for value in row] for row in self.cka],
+            },
+            "features": [
+                {"first": int(a), "second": int(b), "correlation": float(r)}
+                for (a, b), r in zip(self.matches, self.correlations, strict=True)
+            ],
+            "chance_correlations": self.chance,
+            "images": [{"path": name(path), "agreement": score} for path, score in self.ranked],
+        }
+        return results.envelope(
+            "comparison",
+            [entry],
+            model={"sources": list(self.names), "digests": list(self.digests)},
+            settings={"clusters": [row.clusters for row in self.agreements], "images": self.images},
+            seed=self.random_state,
+            skipped=[{"path": name(item.path), "reason": item.reason} for item in self.skipped],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write ``result.json``, ``cka.png`` and ``differences.png`` into a folder.
+
+        Args:
+            path: The folder; it is made if it is absent.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(path)
+        for name, image in (("cka", render_figure(self.plot())), ("differences", self.sheet)):
+            with results.atomic_write(folder / f"{name}.png") as temporary:
+                image.save(temporary)
+        results.write(folder / "result.json", self.to_dict(folder / "result.json"))
+        return folder
+
+    def plot(self) -> Figure:
+        """Plot CKA of the first encoder's layers (rows) with the second's, as a matplotlib figure."""
+        from matplotlib.figure import Figure
+
+        rows, columns = self.cka.shape
+        figure = Figure(figsize=(2.6 + 0.55 * columns, 2.0 + 0.45 * rows), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        shown = axes.imshow(self.cka, vmin=0, vmax=1, cmap="viridis")
+        axes.set_yticks(range(rows), self.layers[0])
+        axes.set_xticks(range(columns), self.layers[1], rotation=45, ha="right")
+        axes.set_ylabel(self.names[0])
+        axes.set_xlabel(self.names[1])
+        for (row, column), value in np.ndenumerate(self.cka):
+            text = "" if np.isnan(value) else f"{value:.2f}"
+            axes.text(
+                column, row, text, ha="center", va="center", fontsize=7, color="white" if value < 0.6 else "black"
+            )
+        figure.colorbar(shown, ax=axes, label="linear CKA")
+        return figure
+
+
+class _Difference(NamedTuple):
+    """An image with its agreement, and how both networks segment it."""
+
+    score: float
+    path: str | None
+    pixels: Any
+    first: np.ndarray
+    second: np.ndarray
 
 
 def compare(
-    first: Encoder,
-    second: Encoder,
-    photos: Iterable[LoadedImage | SkippedImage],
+    first: Encoder | nn.Module | str,
+    second: Encoder | nn.Module | str,
+    images: Any,
     *,
     n_clusters: Sequence[int] = CLUSTERS,
+    limit: int | None = None,
     random_state: int = 0,
-    total: int | None = None,
     progress: Progress = None,
 ) -> Comparison:
-    """Compare two encoders, or one before and after training, on a stream of photos; one batch is held at a time.
+    """Compare what two encoders treat alike, layer by layer and feature by feature; one batch is held at a time.
 
-    clusters: granularities at which segmentations (NAVE, each encoder's default layers) are compared. Raises
-    UsageError for fewer than four photos, EncoscopeError as ``segment`` does.
+    Agreement of segmentations (NAVE, each encoder's default layers) stands beside the most (the first encoder and the
+    mirrored image) and the least (its untrained copy) that can be expected.
+
+    Args:
+        first: An encoder, a network or a source string.
+        second: Another, or the same one before or after training.
+        images: A folder, a dataset string, images, or a stream of these; at least four that can be read.
+        n_clusters: The granularities of the segmentations.
+        limit: Only the first so many images.
+        random_state: The seed.
+        progress: Shows a bar on a terminal by default; True, False, or a callable.
+
+    Returns:
+        The comparison, to print, save or plot.
+
+    Raises:
+        UsageError: fewer than four images that can be read.
+        MissingError: files that are absent.
+        EncoscopeError: as ``segment``.
+
+    Example:
+        ::
+
+            model = "zoo:resnet-caltech101"
+            print(encoscope.compare(model, f"{model}@untrained", "images/", n_clusters=(3, 5)))
+
+    Source: Nguyen et al. 2021, Do Wide and Deep Networks Learn the Same Things? (CKA in minibatches).
     """
+    first, second = as_encoder(first), as_encoder(second)
+    source = collect_files(images)[:limit] if isinstance(images, str | os.PathLike) else images
+    stream = islice(read_images(source), limit)
+    total = len(source) if hasattr(source, "__len__") else None
     numbers = tuple(sorted(set(n_clusters)))
-    twin = _twin(first, random_state)
-    layers = (_spread(first), _spread(second))
+    untrained = _copy_untrained(first, random_state)
+    layers = (_spread_layers(first), _spread_layers(second))
     cka = LayerCKA(len(layers[0]), len(layers[1]))
     paired, shifted = Correlation(), Correlation()
     tables: dict[str, list[list[float]]] = {"agreement": [], "ceiling": [], "floor": []}
-    shown: list[tuple[float, str | None, Any, Any, Any]] = []
+    shown: list[_Difference] = []
     skipped: list[SkippedImage] = []
     ranked: list[tuple[str | None, float]] = []
     last: Tensor | None = None  # the second network's features of the image before, for the shifted pairs
-    for chunk in _chunks(track(photos, total, "compare", progress), skipped):
-        one = _parts(first, chunk, numbers, random_state)
-        two = _parts(second, chunk, numbers, random_state)
-        again = _parts(first, [_mirrored(photo) for photo in chunk], numbers, random_state)
-        bare = None if twin is None else _parts(twin, chunk, numbers, random_state)
-        for index, photo in enumerate(chunk):
-            row = _aris(one[index], two[index])
+    for chunk in _split_chunks(track(stream, total, "compare", progress), skipped):
+        ours = _segment(first, chunk, numbers, random_state)
+        theirs = _segment(second, chunk, numbers, random_state)
+        mirrored = _segment(first, [_mirror(image) for image in chunk], numbers, random_state)
+        bare = None if untrained is None else _segment(untrained, chunk, numbers, random_state)
+        for index, image in enumerate(chunk):
+            row = _compute_aris(ours[index], theirs[index])
             tables["agreement"].append(row)
-            tables["ceiling"].append(_aris(one[index], again[index], mirrored=True))
+            tables["ceiling"].append(_compute_aris(ours[index], mirrored[index], mirrored=True))
             if bare is not None:
-                tables["floor"].append(_aris(one[index], bare[index]))
-            ranked.append((photo.path, float(np.mean(row))))
-            shown = _keep(shown, float(np.mean(row)), photo, one[index], two[index])
-        x, y = (_see(encoder, chunk, names) for encoder, names in ((first, layers[0]), (second, layers[1])))
+                tables["floor"].append(_compute_aris(ours[index], bare[index]))
+            ranked.append((image.path, float(np.mean(row))))
+            shown = _keep_lowest(shown, float(np.mean(row)), image, ours[index], theirs[index])
+        x, y = (_observe(encoder, chunk, names) for encoder, names in ((first, layers[0]), (second, layers[1])))
         cka.partial_fit([x[name] for name in layers[0]], [y[name] for name in layers[1]])
         paired.partial_fit(x[""], y[""])
         partners = (y[""] if last is None else torch.cat([last, y[""]]))[:-1]
@@ -123,90 +276,50 @@ def compare(
     by_chance = match_units(chance)
     return Comparison(
         names=(first.source, second.source),
+        digests=(first.digest, second.digest),
         images=len(ranked),
-        agreements=tuple(
-            Agreement(
-                k,
-                bootstrap([row[place] for row in tables["agreement"]], seed=random_state),
-                bootstrap([row[place] for row in tables["ceiling"]], seed=random_state),
-                bootstrap([row[place] for row in tables["floor"]], seed=random_state) if twin is not None else None,
-            )
-            for place, k in enumerate(numbers)
-        ),
+        agreements=tuple(_list_agreements(tables, numbers, random_state)),
         layers=layers,
         cka=cka.finalize(),
         matches=matches,
         correlations=correlations[matches[:, 0], matches[:, 1]],
         chance=chance[by_chance[:, 0], by_chance[:, 1]],
         ranked=tuple(sorted(ranked, key=lambda item: item[1])),
-        sheet=_sheet(shown, (first.source, second.source), numbers[len(numbers) // 2]),
+        sheet=_draw_sheet(shown, (first.source, second.source), numbers[len(numbers) // 2]),
+        random_state=random_state,
         skipped=tuple(skipped),
     )
 
 
-def make_entry(found: Comparison, document: Path) -> dict[str, Any]:
-    """A comparison for the result document; images are named relative to it."""
-    return {
-        "agreement": [
-            {
-                "clusters": row.clusters,
-                "agreement": asdict(row.agreement),
-                "mirrored": asdict(row.ceiling),
-            }
-            | {"untrained": None if row.floor is None else asdict(row.floor)}
-            for row in found.agreements
-        ],
-        "cka": {"layers": [list(names) for names in found.layers], "values": _finite(found.cka)},
-        "features": [
-            {"first": int(a), "second": int(b), "correlation": float(r)}
-            for (a, b), r in zip(found.matches, found.correlations, strict=True)
-        ],
-        "chance_correlations": found.chance,
-        "images": [
-            {"path": None if path is None else results.relative(path, document), "agreement": score}
-            for path, score in found.ranked
-        ],
-    }
+def _list_agreements(
+    tables: Mapping[str, Sequence[Sequence[float]]], numbers: Sequence[int], seed: int
+) -> Iterator[Agreement]:
+    for index, k in enumerate(numbers):
+        means = {
+            name: bootstrap([row[index] for row in rows], seed=seed) if rows else None for name, rows in tables.items()
+        }
+        agreement, ceiling = means["agreement"], means["ceiling"]
+        if agreement is not None and ceiling is not None:
+            yield Agreement(k, agreement, ceiling, means["floor"])
 
 
-def draw_cka(found: Comparison) -> Image.Image:
-    """CKA of every layer of the first encoder (rows) with every layer of the second."""
-    from matplotlib.figure import Figure
-
-    rows, columns = found.cka.shape
-    figure = Figure(figsize=(2.6 + 0.55 * columns, 2.0 + 0.45 * rows), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    shown = axes.imshow(found.cka, vmin=0, vmax=1, cmap="viridis")
-    axes.set_yticks(range(rows), found.layers[0])
-    axes.set_xticks(range(columns), found.layers[1], rotation=45, ha="right")
-    axes.set_ylabel(found.names[0])
-    axes.set_xlabel(found.names[1])
-    for (row, column), value in np.ndenumerate(found.cka):
-        text = "" if np.isnan(value) else f"{value:.2f}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if value < 0.6 else "black")
-    figure.colorbar(shown, ax=axes, label="linear CKA")
-    return render_figure(figure)
-
-
-def _finite(values: Float[np.ndarray, "first second"]) -> list[list[float | None]]:
-    return [[None if np.isnan(value) else float(value) for value in row] for row in values]
-
-
-def _twin(encoder: Encoder, seed: int) -> Encoder | None:
+def _copy_untrained(encoder: Encoder, seed: int) -> Encoder | None:
     try:
         return untrained_copy(encoder, random_state=seed)
     except UsageError:
         return None
 
 
-def _spread(encoder: Encoder) -> tuple[str, ...]:
+def _spread_layers(encoder: Encoder) -> tuple[str, ...]:
     """Stages or blocks, at most ``LAYERS`` of them, the first and the last among them."""
     names = encoder.depths
-    places = np.unique(np.linspace(0, len(names) - 1, min(LAYERS, len(names))).round().astype(int))
-    return tuple(names[place] for place in places)
+    indices = np.unique(np.linspace(0, len(names) - 1, min(LAYERS, len(names))).round().astype(int))
+    return tuple(names[index] for index in indices)
 
 
-def _chunks(items: Iterable[LoadedImage | SkippedImage], skipped: list[SkippedImage]) -> Iterator[list[LoadedImage]]:
+def _split_chunks(
+    items: Iterable[LoadedImage | SkippedImage], skipped: list[SkippedImage]
+) -> Iterator[list[LoadedImage]]:
     chunk: list[LoadedImage] = []
     for item in items:
         if isinstance(item, SkippedImage):
@@ -220,54 +333,63 @@ def _chunks(items: Iterable[LoadedImage | SkippedImage], skipped: list[SkippedIm
         yield chunk
 
 
-def _parts(
+def _segment(
     encoder: Encoder, chunk: Sequence[LoadedImage], numbers: tuple[int, ...], seed: int
 ) -> list[list[Segmentation]]:
-    """Each photo's segmentations, one for each number of clusters."""
-    found: list[Segmentation] = []
+    """Each image's segmentations, one for each number of clusters."""
+    segmentations: list[Segmentation] = []
     for result in segment_stream(encoder, chunk, n_clusters=numbers, random_state=seed, batch_size=len(chunk)):
         if isinstance(result, SkippedImage):
             raise UsageError(f"{result.path} cannot be segmented: {result.reason}")
-        found.append(result[1])
-    return [found[start : start + len(numbers)] for start in range(0, len(found), len(numbers))]
+        segmentations.append(result[1])
+    return [segmentations[start : start + len(numbers)] for start in range(0, len(segmentations), len(numbers))]
 
 
-def _mirrored(photo: LoadedImage) -> LoadedImage:
-    return replace(photo, pixels=np.ascontiguousarray(photo.pixels[:, ::-1]))
+def _mirror(image: LoadedImage) -> LoadedImage:
+    return replace(image, pixels=np.ascontiguousarray(image.pixels[:, ::-1]))
 
 
-def _aris(one: Sequence[Segmentation], two: Sequence[Segmentation], *, mirrored: bool = False) -> list[float]:
+def _compute_aris(
+    first: Sequence[Segmentation], second: Sequence[Segmentation], *, mirrored: bool = False
+) -> list[float]:
     """Agreement at each granularity; mirrored: the second ones are of the mirrored image."""
     turn = slice(None, None, -1 if mirrored else 1)
-    return [ari(a.labels.astype(np.int64), b.labels[:, turn].astype(np.int64)) for a, b in zip(one, two, strict=True)]
+    return [
+        ari(a.labels.astype(np.int64), b.labels[:, turn].astype(np.int64)) for a, b in zip(first, second, strict=True)
+    ]
 
 
-def _see(encoder: Encoder, chunk: Sequence[LoadedImage], layers: Sequence[str]) -> dict[str, Tensor]:
+def _observe(encoder: Encoder, chunk: Sequence[LoadedImage], layers: Sequence[str]) -> dict[str, Tensor]:
     """Spatial means of layers, and the pooled features under the empty name."""
     seen = encoder.observe(list(chunk), layers, features=True)
-    assert seen.features is not None  # asked for
-    means = {name: found.maps.mean((2, 3)) for name, found in seen.activations.items()}
-    return {name: values.cpu() for name, values in (means | {"": seen.features}).items()}
+    means = {name: activation.maps.mean((2, 3)).cpu() for name, activation in seen.activations.items()}
+    return means if seen.features is None else means | {"": seen.features.cpu()}
 
 
-def _keep(
-    shown: list[Any], score: float, photo: LoadedImage, one: list[Segmentation], two: list[Segmentation]
-) -> list[Any]:
-    """The photos with the lowest scores so far, with their middle granularity as both networks see it."""
-    if len(shown) == SHOWN and score >= shown[-1][0]:
+def _keep_lowest(
+    shown: list[_Difference],
+    score: float,
+    image: LoadedImage,
+    first: Sequence[Segmentation],
+    second: Sequence[Segmentation],
+) -> list[_Difference]:
+    """The images with the lowest scores so far, with their middle granularity as both networks see it."""
+    if len(shown) == SHOWN and score >= shown[-1].score:
         return shown
-    middle = len(one) // 2
-    pictures = (draw_overlay(photo, one[middle].labels), draw_overlay(photo, two[middle].labels))
-    return sorted([*shown, (score, photo.path, photo.pixels, *pictures)], key=lambda item: item[0])[:SHOWN]
+    middle = len(first) // 2
+    overlays = (draw_overlay(image, first[middle].labels), draw_overlay(image, second[middle].labels))
+    return sorted([*shown, _Difference(score, image.path, image.pixels, *overlays)], key=lambda item: item.score)[
+        :SHOWN
+    ]
 
 
-def _sheet(shown: Sequence[Any], names: tuple[str, str], clusters: int) -> Image.Image:
+def _draw_sheet(shown: Sequence[_Difference], names: tuple[str, str], n_clusters: int) -> Image.Image:
     images, captions = [], []
-    for score, path, pixels, one, two in shown:
-        images += [pixels, one, two]
+    for item in shown:
+        images += [item.pixels, item.first, item.second]
         captions += [
-            f"{Path(path).name if path else 'image'}: agreement {score:.2f}",
-            f"{names[0]}, K = {clusters}",
+            f"{Path(item.path).name if item.path else 'image'}: agreement {item.score:.2f}",
+            f"{names[0]}, K = {n_clusters}",
             names[1],
         ]
     return Image.fromarray(draw_contact_sheet(images, captions, columns=6))

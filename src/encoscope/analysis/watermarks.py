@@ -1,4 +1,4 @@
-"""Marks that are put on images on purpose: drawn ones such as a box or a burnt-in letter, or the user's own picture."""
+"""Watermarks that are put on images on purpose: drawn ones such as a box or a burnt-in letter, or an image file."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from PIL import Image, ImageDraw, ImageFont
 from encoscope.errors import EncoscopeError, MissingError, suggest_nearest
 
 SEEN = ("box", "letter", "stripes", "disc")
-"""Marks that were there when the audit's figures were chosen and tried out."""
+"""Kinds of watermark that existed when the audit's measures were chosen and tried out."""
 UNSEEN = ("arrow", "ruler", "date")
-"""Marks that were not: what the audit is calibrated on."""
+"""Kinds that did not: what the audit is calibrated on."""
 KINDS = (*SEEN, *UNSEEN)
 
 
 @dataclass(frozen=True)
 class Watermark:
-    """A small picture with its opacity, 0 to 1, and a name for results."""
+    """A small image with its opacity.
+
+    Attributes:
+        name: For results.
+        pixels: ``[height, width, 3]``
+        alpha: ``[height, width]``, the opacity, 0 to 1.
+    """
 
     name: str
     pixels: UInt8[np.ndarray, "height width 3"]
@@ -30,18 +36,29 @@ class Watermark:
 
 
 def make_watermark(kind: str | os.PathLike[str], side: int) -> Watermark:
-    """A mark of ``side`` pixels (its longer side): one of ``KINDS``, or an image file, transparent where it says so.
+    """Make a watermark.
 
-    "box" is black, as in NAVE's study of chest X-rays (Fig. 6); "letter" a white R as on an X-ray plate; "stripes"
+    "box" is black, as in NAVE's study of chest X-rays (figure 6); "letter" a white R as on an X-ray plate; "stripes"
     grey and fine; "disc" bright with a soft rim; "arrow" white, pointing up and left; "ruler" a white line with ticks;
     "date" white figures on a black strip.
+
+    Args:
+        kind: One of ``KINDS``, or an image file, transparent where the image is.
+        side: Pixels of its longer side.
+
+    Returns:
+        The watermark.
+
+    Raises:
+        MissingError: neither a kind nor a file.
+        EncoscopeError: a file that is no image.
     """
     name = os.fspath(kind)
     if name in KINDS:
         return _DRAWN[name](side)
     file = Path(name).expanduser()
     if not file.exists():
-        raise MissingError(f"no mark {name!r}{suggest_nearest(name, KINDS)}: {', '.join(KINDS)}, or an image file")
+        raise MissingError(f"no watermark {name!r}{suggest_nearest(name, KINDS)}: {', '.join(KINDS)}, or an image file")
     try:
         with Image.open(file) as image:
             scale = side / max(image.size)
@@ -49,39 +66,70 @@ def make_watermark(kind: str | os.PathLike[str], side: int) -> Watermark:
                 (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
             )
     except (OSError, ValueError) as error:
-        raise EncoscopeError(f"cannot read the mark {file}: {error}") from error
+        raise EncoscopeError(f"cannot read the watermark {file}: {error}") from error
     values = np.asarray(small)
     return Watermark(file.name, values[:, :, :3].copy(), values[:, :, 3].astype(np.float32) / 255)
 
 
 def place_watermark(
-    pixels: UInt8[np.ndarray, "height width 3"], mark: Watermark, key: Sequence[int]
+    pixels: UInt8[np.ndarray, "height width 3"], watermark: Watermark, key: Sequence[int]
 ) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
-    """A copy of the image with the mark at a random place, and where it lies. key: the same key, the same place."""
-    top, left = choose_position((pixels.shape[0], pixels.shape[1]), mark, key)
-    return paste_watermark(pixels, mark, top, left)
+    """Paste a watermark at a random position.
+
+    Args:
+        pixels: The image.
+        watermark: What is pasted.
+        key: Of the random position: the same key, the same position.
+
+    Returns:
+        (the changed copy, mask of where the watermark covers it visibly)
+    """
+    top, left = choose_position((pixels.shape[0], pixels.shape[1]), watermark, key)
+    return paste_watermark(pixels, watermark, top, left)
 
 
-def choose_position(size: tuple[int, int], mark: Watermark, key: Sequence[int]) -> tuple[int, int]:
-    """(top, left) of a random place at which the whole mark lies within an image of (height, width)."""
-    rows, columns = mark.alpha.shape
+def choose_position(size: tuple[int, int], watermark: Watermark, key: Sequence[int]) -> tuple[int, int]:
+    """Choose a random position at which the whole watermark lies within an image.
+
+    Args:
+        size: (height, width) of the image.
+        watermark: What is to be pasted.
+        key: Of the random position.
+
+    Returns:
+        (top, left)
+
+    Raises:
+        EncoscopeError: the watermark is larger than the image.
+    """
+    rows, columns = watermark.alpha.shape
     if rows > size[0] or columns > size[1]:
-        raise EncoscopeError(f"a mark of {columns}x{rows} pixels does not fit an image of {size[1]}x{size[0]}")
+        raise EncoscopeError(f"a watermark of {columns}x{rows} pixels does not fit an image of {size[1]}x{size[0]}")
     rng = np.random.default_rng(list(key))
     return int(rng.integers(size[0] - rows + 1)), int(rng.integers(size[1] - columns + 1))
 
 
 def paste_watermark(
-    pixels: UInt8[np.ndarray, "height width 3"], mark: Watermark, top: int, left: int
+    pixels: UInt8[np.ndarray, "height width 3"], watermark: Watermark, top: int, left: int
 ) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
-    """A copy of the image with the mark's upper left corner at (top, left), and where it covers the image visibly."""
-    rows, columns = mark.alpha.shape
-    marked, covered = pixels.copy(), np.zeros(pixels.shape[:2], dtype=bool)
+    """Paste a watermark at a position.
+
+    Args:
+        pixels: The image.
+        watermark: What is pasted.
+        top: Row of its upper left corner.
+        left: Column of its upper left corner.
+
+    Returns:
+        (the changed copy, mask of where the watermark covers it visibly)
+    """
+    rows, columns = watermark.alpha.shape
+    changed, covered = pixels.copy(), np.zeros(pixels.shape[:2], dtype=bool)
     window = (slice(top, top + rows), slice(left, left + columns))
-    alpha = mark.alpha[:, :, None]
-    marked[window] = np.rint(marked[window] * (1 - alpha) + mark.pixels * alpha).astype(np.uint8)
-    covered[window] = mark.alpha > 0.5
-    return marked, covered
+    alpha = watermark.alpha[:, :, None]
+    changed[window] = np.rint(changed[window] * (1 - alpha) + watermark.pixels * alpha).astype(np.uint8)
+    covered[window] = watermark.alpha > 0.5
+    return changed, covered
 
 
 def _box(side: int) -> Watermark:
@@ -137,7 +185,7 @@ def _date(side: int) -> Watermark:
 
 
 def _white(name: str, canvas: Image.Image) -> Watermark:
-    """What is drawn, in white, shrunk to a quarter."""
+    """The drawing in white, shrunk to a quarter."""
     small = canvas.resize((canvas.width // 4, canvas.height // 4), Image.Resampling.BOX)
     alpha = np.asarray(small, dtype=np.float32) / 255
     return Watermark(name, np.full((*alpha.shape, 3), 255, np.uint8), alpha)

@@ -1,4 +1,4 @@
-"""What an experiment is requested to do, and its result: a table with notes and pictures, written in several forms."""
+"""What an experiment is requested to do, and its result: a table with notes and figures, written in several forms."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Report:
         rows: One mapping a row, with the same keys, in the order of the columns; values are text, numbers, intervals or
             None.
         notes: What a reader must know to read the table rightly (stand-ins, settings that a paper leaves open).
-        pictures: By file name without suffix.
+        figures: By file name without suffix.
         settings: All that shaped the numbers.
         seed: Of everything random.
         skipped: Images that were left out.
@@ -87,7 +87,7 @@ class Report:
     title: str
     rows: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = ()
-    pictures: Mapping[str, Image.Image] = field(default_factory=dict)
+    figures: Mapping[str, Image.Image] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     skipped: Sequence[SkippedImage] = ()
@@ -128,7 +128,7 @@ class Report:
         return document | {"further": dict(zip(self.further, others, strict=True))} if others else document
 
     def save(self, folder: str | os.PathLike[str], command: str | None = None) -> Path:
-        """Write NAME.json, NAME.csv, NAME-TABLE.csv of further tables, the pictures, and NAME.md.
+        """Write NAME.json, NAME.csv, NAME-TABLE.csv of further tables, the figures, and NAME.md.
 
         Args:
             folder: Where; it is made if it is absent.
@@ -152,9 +152,9 @@ class Report:
         page = folder / f"{self.name}.md"
         with results.atomic_write(page) as temporary:
             temporary.write_text(self.to_markdown(command), encoding="utf-8")
-        for name, picture in self.pictures.items():
+        for name, figure in self.figures.items():
             with results.atomic_write(folder / f"{name}.jpg") as temporary:
-                picture.convert("RGB").save(temporary, quality=88, optimize=True)
+                figure.convert("RGB").save(temporary, quality=88, optimize=True)
         return page
 
 

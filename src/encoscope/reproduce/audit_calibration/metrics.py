@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from encoscope.analysis.audit import Association, CueResponse
+from encoscope.analysis.associations import Association
+from encoscope.analysis.cue_response import CueResponse
 from encoscope.errors import UsageError
 from encoscope.metrics import Interval, auc_interval
 

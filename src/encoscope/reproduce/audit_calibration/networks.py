@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from encoscope.analysis.audit import measure_response, predict_labels, rank_associations
+from encoscope.analysis.associations import rank_associations
+from encoscope.analysis.cue_response import measure_response
+from encoscope.analysis.joint_clusters import predict_labels
 from encoscope.encoder import Encoder
 from encoscope.images import LoadedImage, read_image
 from encoscope.reproduce.audit_calibration.classifiers import Condition, Samples, Setting, predict_classes

@@ -20,7 +20,8 @@ from jaxtyping import Float
 from PIL import Image
 
 from encoscope._version import __version__
-from encoscope.analysis.audit import CLUSTERS, PERMUTATIONS
+from encoscope.analysis.associations import PERMUTATIONS
+from encoscope.analysis.joint_clusters import N_CLUSTERS
 from encoscope.analysis.watermarks import SEEN, UNSEEN
 from encoscope.errors import UsageError
 from encoscope.evaluation.measurement_cache import MeasurementCache
@@ -55,7 +56,7 @@ OPTIONS: Mapping[str, Any] = {
     "seeds": 3,
     "cue_rate": 0.5,
     "images": 100,
-    "clusters": CLUSTERS,
+    "clusters": N_CLUSTERS,
     "permutations": PERMUTATIONS,
 }
 """What can be set. cues: kinds, or image files, at least two. seeds: pairs of networks of each. cue_rate: share of the
@@ -165,7 +166,7 @@ def _build_report(
         f"({shorten_dataset(request.datasets[0])})",
         [_row(name, judged[name], with_cue[name], without[name]) for name in FIGURES],
         notes=_notes(settings, setting, samples, all_pairs),
-        pictures={
+        figures={
             **_draw_flagged(samples, all_pairs, setting, settings, measured, request.seed),
             f"{NAME}-figures": draw_strips(with_cue, without, kinds, judged),
         },

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from encoscope.analysis.audit import fit_joint_clusters, measure_following, predict_labels
+from encoscope.analysis.cue_response import measure_following
+from encoscope.analysis.joint_clusters import fit_joint_clusters, predict_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
@@ -110,7 +111,7 @@ def run(request: EvaluationRequest) -> Report:
             f"Network: {setting.architecture} at {setting.pixels} px, a stand-in for the paper's ResNet-50. "
             f"Joint NAVE, last two stages, K = {CLUSTERS}, {len(samples.test)} test images, [95 % bootstrap interval].",
         ),
-        pictures={"nave-fig6": draw_sheet(cells, columns=2 * SHOWN, cell=240)},
+        figures={"nave-fig6": draw_sheet(cells, columns=2 * SHOWN, cell=240)},
         settings={"dataset": request.datasets[0], **asdict(setting), "clusters": CLUSTERS, "limit": request.limit},
         seed=request.seed,
     )

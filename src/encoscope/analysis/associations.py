@@ -1,0 +1,151 @@
+"""Which joint clusters and which features go with labels or other metadata more than shuffled labels do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+
+from encoscope.analysis.joint_clusters import N_CLUSTERS, fit_joint_clusters, observe_images, predict_labels
+from encoscope.encoder import Encoder
+from encoscope.errors import UsageError
+from encoscope.images import LoadedImage
+from encoscope.nave import Nave
+from encoscope.plots import draw_contact_sheet, to_rgb
+
+PERMUTATIONS = 1000
+
+
+@dataclass(frozen=True)
+class Association:
+    """How a cluster or a feature goes with labels.
+
+    Attributes:
+        kind: "cluster" or "feature".
+        index: Its number.
+        eta_squared: The share of its variance that lies between labels, 0 to 1.
+        p: Share of permutations of the labels in which the strongest of all clusters (or features) is as strong as this
+            one, so that one may look at as many as there are.
+        highest: The label for which it is highest.
+    """
+
+    kind: str
+    index: int
+    eta_squared: float
+    p: float
+    highest: str
+
+
+def rank_associations(
+    encoder: Encoder,
+    images: Sequence[LoadedImage],
+    labels: Sequence[str],
+    *,
+    n_clusters: int = N_CLUSTERS,
+    random_state: int = 0,
+    permutations: int = PERMUTATIONS,
+) -> tuple[list[Association], Nave]:
+    """Rank joint clusters (by the share of each image that they cover) and pooled features by how they go with labels.
+
+    Args:
+        encoder: The network.
+        images: The images.
+        labels: Of the images, in their order; at least two different ones.
+        n_clusters: Joint clusters.
+        random_state: The seed of clusters and permutations.
+        permutations: Of the labels, for p-values.
+
+    Returns:
+        (associations, the strongest first, and the fitted clusters)
+
+    Raises:
+        UsageError: fewer than two different labels.
+    """
+    if len(set(labels)) < 2:
+        raise UsageError(f"association needs at least two different labels, not {len(set(labels))}")
+    nave = fit_joint_clusters(encoder, images, n_clusters, random_state)
+    shares = np.stack([np.bincount(predict_labels(nave, image).ravel(), minlength=n_clusters) for image in images])
+    shares = shares / shares.sum(1, keepdims=True)
+    features = observe_images(encoder, images)[0].double().numpy()
+    names = sorted(set(labels))
+    codes = np.array([names.index(label) for label in labels])
+    associations = []
+    for kind, values in (("cluster", shares), ("feature", features)):
+        eta, p = compute_eta_squared(values, codes, permutations, random_state)
+        means = np.stack([values[codes == code].mean(0) for code in range(len(names))])
+        associations += [
+            Association(kind, index, float(eta[index]), float(p[index]), names[int(means[:, index].argmax())])
+            for index in range(values.shape[1])
+        ]
+    return sorted(associations, key=lambda item: (item.p, -item.eta_squared, item.kind, item.index)), nave
+
+
+def compute_eta_squared(
+    values: Float[np.ndarray, "images columns"], codes: Int[np.ndarray, " images"], permutations: int, random_state: int
+) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " columns"]]:
+    """Compute eta squared of each column, and its p-value against the largest of all columns under permuted labels.
+
+    The p-value is (1 + how often) / (1 + permutations). It bounds the chance of any false alarm, however many columns
+    there are and however they depend on each other.
+
+    Args:
+        values: ``[images, columns]``
+        codes: ``[images]``, the number of each image's label, from 0 without gaps.
+        permutations: How many.
+        random_state: The seed.
+
+    Returns:
+        (eta squared, p), ``[columns]`` each.
+
+    Source: Westfall and Young 1993, Resampling-Based Multiple Testing (single-step maxT).
+    """
+    one_hot = np.eye(codes.max() + 1)[codes]
+    counts = one_hot.sum(0)
+    centered = values - values.mean(0)
+    total = np.square(centered).sum(0)
+    varies = total > 1e-12 * max(float(total.max(initial=0)), 1e-300)
+
+    def eta(rows: np.ndarray) -> np.ndarray:
+        between = (np.square(one_hot[rows].T @ centered) / counts[:, None]).sum(0)
+        return np.where(varies, between / np.where(varies, total, 1), 0)
+
+    rng = np.random.default_rng(random_state)
+    observed = eta(np.arange(len(codes)))
+    strongest = np.array([eta(rng.permutation(len(codes))).max() for _ in range(permutations)])
+    above = (strongest[:, None] >= observed[None]).sum(0)
+    return observed, (1 + above) / (1 + permutations)
+
+
+def draw_association_sheet(
+    nave: Nave,
+    images: Sequence[LoadedImage],
+    labels: Sequence[str],
+    ranked: Sequence[Association],
+    *,
+    columns: int = 5,
+) -> Image.Image:
+    """Draw the three clusters that go with the labels most, each on the images that it covers most; the rest is dimmed.
+
+    Args:
+        nave: The clusters.
+        images: The images.
+        labels: Theirs.
+        ranked: What ``rank_associations`` gave.
+        columns: Images for each cluster.
+
+    Returns:
+        The sheet.
+    """
+    segmentations = [predict_labels(nave, image) for image in images]
+    cells, captions = [], []
+    for item in [item for item in ranked if item.kind == "cluster"][:3]:
+        covers = [float((segments == item.index).mean()) for segments in segmentations]
+        for index in np.argsort(covers, kind="stable")[::-1][:columns]:
+            pixels = to_rgb(images[index])
+            inside = (segmentations[index] == item.index)[:, :, None]
+            cells.append(np.where(inside, pixels, pixels // 4))
+            captions.append(f"cluster {item.index}, p = {item.p:.3f}: {labels[index]}")
+    return Image.fromarray(draw_contact_sheet(cells, captions, columns=columns))

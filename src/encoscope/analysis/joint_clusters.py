@@ -1,0 +1,78 @@
+"""What the audits share: joint clusters of a few images, and what a network sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from encoscope.encoder import Encoder
+from encoscope.images import LoadedImage, read_image
+from encoscope.nave import Nave
+
+N_CLUSTERS = 10
+_BATCH = 16
+
+
+def fit_joint_clusters(encoder: Encoder, images: Sequence[Any], n_clusters: int, random_state: int) -> Nave:
+    """Fit one set of clusters over images: joint NAVE over the last two stages or blocks.
+
+    Args:
+        encoder: The network.
+        images: The images, in memory.
+        n_clusters: K.
+        random_state: The seed.
+
+    Returns:
+        The fit.
+    """
+    loaded = [image if isinstance(image, LoadedImage) else read_image(image) for image in images]
+    return Nave(
+        encoder,
+        n_clusters=n_clusters,
+        layers=encoder.depths[-2:],
+        feature_cache="none",
+        random_state=random_state,
+        progress=False,
+    ).fit(loaded)
+
+
+def predict_labels(nave: Nave, image: Any) -> Int[np.ndarray, "height width"]:
+    """Predict one image's joint clusters.
+
+    Args:
+        nave: The fit.
+        image: The image.
+
+    Returns:
+        ``[height, width]``, of the image's own size.
+    """
+    (segmentation,) = nave.predict([image if isinstance(image, LoadedImage) else read_image(image)])
+    return segmentation.labels.astype(np.int64)
+
+
+def observe_images(
+    encoder: Encoder, images: Iterable[Any]
+) -> tuple[Float[Tensor, "images width"], Float[Tensor, "images classes"] | None]:
+    """Compute pooled features and class probabilities.
+
+    Args:
+        encoder: The network.
+        images: The images, in memory.
+
+    Returns:
+        (features, probabilities), on the CPU; None in place of the latter without a classification head.
+    """
+    items = list(images)
+    features, probabilities = [], []
+    for start in range(0, len(items), _BATCH):
+        seen = encoder.observe(items[start : start + _BATCH], features=True, logits=encoder.outputs is not None)
+        if seen.features is not None:
+            features.append(seen.features.cpu())
+        if seen.logits is not None:
+            probabilities.append(seen.logits.softmax(1).cpu())
+    return torch.cat(features), torch.cat(probabilities) if probabilities else None
