@@ -16,6 +16,8 @@ VERBS = {
     "visualize": "visualize",
     "probe": "probe",
     "concepts": "concepts",
+    "compare": "compare",
+    "audit": "audit",
     "groups": "groups",
     "explain-failure": "explain_failure",
     "evaluate": "evaluation",

@@ -14,6 +14,8 @@ from encoscope._version import __version__
 
 if TYPE_CHECKING:
     from encoscope import evaluation
+    from encoscope.analysis.audit import audit
+    from encoscope.analysis.compare import compare
     from encoscope.analysis.concepts import VisualizedConcepts, concepts
     from encoscope.craft import ConceptBank, Craft
     from encoscope.encoder import Encoder, load
@@ -49,7 +51,9 @@ _HOMES = {
     "Visualization": "encoscope.vital",
     "Vital": "encoscope.vital",
     "VisualizedConcepts": "encoscope.analysis.concepts",
+    "compare": "encoscope.analysis.compare",
     "concepts": "encoscope.analysis.concepts",
+    "audit": "encoscope.analysis.audit",
     "build_captions": "encoscope.falcon",
     "controls": "encoscope.nave.controls:compute_controls",
     "describe": "encoscope.falcon",
@@ -79,7 +83,9 @@ __all__ = [
     "VisualizedConcepts",
     "Vital",
     "__version__",
+    "audit",
     "build_captions",
+    "compare",
     "concepts",
     "controls",
     "describe",
