@@ -95,7 +95,7 @@ def test_a_training_is_kept_and_read_back(
     first = train_classifier(found, condition, SMALL, origin="here", report=lines.append)
     second = train_classifier(found, condition, SMALL, origin="here", report=lines.append)
     other = train_classifier(found, Condition(None, augmented=True), SMALL, origin="here")
-    assert sum("loss" in line for line in lines) == 1 and any("going on after epoch 1" in line for line in lines)
+    assert sum("loss" in line for line in lines) == 1 and any("resumed after epoch 1" in line for line in lines)
     images = [found.pixels(0), found.pixels(15)]
     np.testing.assert_array_equal(compute_probabilities(first, images), compute_probabilities(second, images))
     assert first.digest == second.digest != other.digest
