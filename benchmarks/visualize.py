@@ -62,9 +62,8 @@ def floor(encoder: encoscope.Encoder) -> Callable[[], Any]:
 def step(encoder: encoscope.Encoder, unit: str, references: int, **settings: Any) -> Callable[[], Any]:
     """One step of a run in its midst."""
     parsed = parse_unit(unit, encoder)
-    vital = Vital(encoder, steps=10_000, cache=False, **settings)
     images = take_all_references(noise(references, encoder.preprocess.size[0]), parsed)
-    vital.fit({unit: images}, unit)
+    vital = Vital(encoder, unit, steps=10_000, cache=False, **settings).fit({unit: images})
     plan = vital.plan(vital.targets_)
     return _Run(plan.stages, plan.objective, [unit], 0, None).step
 

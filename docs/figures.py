@@ -21,7 +21,7 @@ from encoscope.images import LoadedImage, read_image
 from encoscope.nave import Segmentation
 from encoscope.nave.controls import color_control, untrained_control
 from encoscope.nave.stability import compute_agreement
-from encoscope.vital.circuits import circuit
+from encoscope.vital import circuit
 
 FOLDER = Path(__file__).parent / "images"
 MODEL = "zoo:resnet-caltech101"
@@ -115,22 +115,21 @@ def granularity(encoder: encoscope.Encoder, image: LoadedImage) -> None:
 def classes(encoder: encoscope.Encoder, untrained: encoscope.Encoder, references: str) -> None:
     """Classes as the network sees them, and the same from random weights."""
     units = [f"class:{name}" for name in ("Faces", "sunflower", "Leopards", "brain", "ceiling_fan", "soccer_ball")]
-    vital = encoscope.Vital(encoder, steps=STEPS).fit(references, units)
+    vital = encoscope.Vital(encoder, units, steps=STEPS).fit(references)
     same = {target.unit.text: target.references for target in vital.targets_ if target.references is not None}
-    control = encoscope.Vital(untrained, steps=STEPS).fit(same, [target.unit for target in vital.targets_])
-    found = vital.synthesize()
-    panels = [made.picture for made in (*found, *control.synthesize())]
-    captions = [*(made.caption for made in found), *["random weights, same references"] * len(units)]
+    control = encoscope.Vital(untrained, units, steps=STEPS).fit(same)
+    visualizations = vital.synthesize()
+    panels = [visualization.picture for visualization in (*visualizations, *control.synthesize())]
+    captions = [each.caption for each in visualizations] + ["random weights, same references"] * len(units)
     save("classes.jpg", panels, captions, len(units))
 
 
 def inside(encoder: encoscope.Encoder, references: str) -> None:
-    """A circuit: a class, and the channels it rests on; beside it two facets of the strongest one."""
-    found = circuit(encoder, "class:soccer_ball", references, steps=STEPS)
-    found.plot().savefig(FOLDER / "circuit.jpg", dpi=90)
-    channel = found.links[0].unit
-    facets = encoscope.Vital(encoder, steps=STEPS).fit(references, channel, facets=3).synthesize()
-    save("facets.jpg", [made.picture for made in facets], [made.name for made in facets], 3)
+    """A circuit: a class, and the channels it depends on; beside it two facets of the strongest one."""
+    result = circuit(encoder, "class:soccer_ball", references, steps=STEPS)
+    result.plot().savefig(FOLDER / "circuit.jpg", dpi=90)
+    facets = encoscope.visualize(encoder, result.channels[0].unit, references, n_facets=3, steps=STEPS)
+    save("facets.jpg", [facet.picture for facet in facets], [facet.name for facet in facets], 3)
 
 
 def concepts(references: str) -> None:

@@ -55,7 +55,7 @@ def test_an_interrupted_run_leaves_its_picture_and_goes_on(here, monkeypatch, ca
     monkeypatch.setattr(_Run, "step", interrupting)
     assert visualize(*tokens, "--out", "cut", "--fresh") == 130
     assert (here / "cut" / "class-panda.preview.png").exists()
-    assert "give the same command to go on" in capsys.readouterr().err
+    assert "give the same command to resume" in capsys.readouterr().err
     assert visualize(*tokens, "--out", "cut") == 0
     assert len(calls) == 4 + 3  # three steps were done before
     same = [(here / name / "class-panda.png").read_bytes() for name in ("whole", "cut")]
@@ -73,7 +73,7 @@ def test_other_methods_share_the_command(here, method):
 
 
 def test_control_and_facets(here):
-    tokens = ("--references", "photos", "--steps", "2", "--number", "2")
+    tokens = ("--references", "photos", "--steps", "2", "--n-references", "2")
     assert visualize("2:0", *tokens, "--facets", "2", "--out", "facets") == 0
     document = json.loads((here / "facets" / "result.json").read_text())
     assert [entry["facet"]["number"] for entry in document["visualizations"]] == [1, 2]
@@ -92,13 +92,25 @@ def test_control_and_facets(here):
 
 
 def test_a_circuit_has_a_figure_and_weights(here, capsys):
-    tokens = ["class:barrel", "--model", MODEL, "--references", "photos", "--steps", "2", "--top", "2", "--number", "3"]
+    tokens = [
+        "class:barrel",
+        "--model",
+        MODEL,
+        "--references",
+        "photos",
+        "--steps",
+        "2",
+        "--channels",
+        "2",
+        "--n-references",
+        "3",
+    ]
     assert run(["circuit", *tokens]) == 0
     document = json.loads((here / "circuit" / "result.json").read_text())
     found = document["circuit"]
     assert found["layer"] == "2"
     assert len(found["channels"]) == 2
-    assert found["channels"][0]["share"] >= found["channels"][1]["share"]
+    assert found["channels"][0]["relevance_share"] >= found["channels"][1]["relevance_share"]
     assert [entry["unit"] for entry in document["visualizations"]] == [
         "class:barrel",
         *(channel["unit"] for channel in found["channels"]),
@@ -115,8 +127,12 @@ def test_mistakes_are_one_line(here, capsys):
         (["2:99", "--references", "photos"], 2, "out of range"),
         (["class:panda"], 2, "no statistics of its own"),
         (["class:panda", "--references", "nowhere"], 3, "nowhere"),
-        (["class:panda", "--facets", "2"], 2, "give --references"),
-        (["class:panda", "--method", "fourier", "--relevance", "lrp"], 2, "--relevance goes with --method vital"),
+        (["class:panda", "--facets", "2"], 2, "give references"),
+        (
+            ["class:panda", "--method", "fourier", "--relevance", "lrp"],
+            2,
+            "relevance goes with method vital, not with fourier",
+        ),
     ):
         assert visualize(*tokens) == code
         error = capsys.readouterr().err

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from encoscope.errors import UsageError
 from encoscope.images import Preprocess
 from encoscope.vital.baselines import deepinversion, fourier, maco, plugin
 from encoscope.vital.baselines.losses import Classify, Maximize, compute_cross_entropy
-from encoscope.vital.baselines.registry import METHODS, BaselineOptions, find_planner
+from encoscope.vital.baselines.registry import METHODS, find_planner
+from encoscope.vital.settings import DeepInversionSettings, MacoSettings, PluginSettings, make_settings
 from encoscope.vital.synthesis.loop import Outcome, run_stages
 from encoscope.vital.synthesis.parametrization import denormalize
 from encoscope.vital.synthesis.random import make_generators
@@ -50,9 +53,9 @@ def magnitude(encoder) -> torch.Tensor:
     return maco.compute_mean_magnitude([pixels], encoder.preprocess, (SIDE, SIDE))
 
 
-def options(method: str, magnitude: torch.Tensor, steps: int = 14, **extra) -> BaselineOptions:
-    given = {"maco": {"magnitude": magnitude, "crops": 3}, "plugin": {"ensemble": 4, "lr": 0.05}}.get(method, {})
-    return BaselineOptions(steps=steps, extra={**given, **extra})
+def options(method: str, magnitude: torch.Tensor, steps: int = 14, **extra) -> Any:
+    own = {"maco": {"magnitude": magnitude, "n_views": 3}, "plugin": {"n_views": 4, "lr": 0.05}}.get(method, {})
+    return make_settings(method, steps=steps, **own, **extra)
 
 
 def targets(encoder: Encoder, *texts: str) -> list[units.Unit]:
@@ -135,7 +138,7 @@ def test_pictures_stay_photos(magnitude):
 
 
 def test_a_spectrum_of_another_size_is_refused(encoder, magnitude):
-    wanted = BaselineOptions(steps=1, size=(16, 16), extra={"magnitude": magnitude})
+    wanted = make_settings("maco", steps=1, size=(16, 16), magnitude=magnitude)
     made = maco.plan(encoder, targets(encoder, "class:a"), wanted)
     with pytest.raises(UsageError, match=r"shape \(3, 24, 13\) where \(3, 16, 9\)"):
         run_stages(made.stages, made.objective, ["class:a"])
@@ -255,7 +258,9 @@ def test_classify_is_the_cross_entropy_averaged_over_views(encoder):
 
 def test_deepinversions_terms_are_the_literal_ones(encoder):
     images = torch.randn(3, 3, SIDE, SIDE, requires_grad=True)
-    found = deepinversion.BatchStatistics(encoder, (1, 4, 0), statistics=0.05, tv=1e-4, norm=1e-5)(images, slice(0, 3))
+    found = deepinversion.BatchStatistics(encoder, (1, 4, 0), statistics_weight=0.05, tv_weight=1e-4, l2_weight=1e-5)(
+        images, slice(0, 3)
+    )
     stages, pixels, distances = encoder.module, images.detach().numpy().astype(np.float64), []
     values = images.detach().double()
     for layer in stages.double().eval():
@@ -287,7 +292,7 @@ def test_deepinversion_leaves_no_hook(encoder):
 
 
 def test_plugin_grows_from_a_quarter_to_the_whole_in_seven_stages(encoder):
-    made = plugin.plan(encoder, targets(encoder, "class:a"), BaselineOptions())
+    made = plugin.plan(encoder, targets(encoder, "class:a"), PluginSettings())
     assert [stage.steps for stage in made.stages] == [401] * 7
     draws = make_generators(0, ["x"])
     sides, picture = [], None
@@ -296,12 +301,10 @@ def test_plugin_grows_from_a_quarter_to_the_whole_in_seven_stages(encoder):
         sides.append(picture.image().shape[2])
     assert sides == [6, 9, 12, 15, 18, 21, 24]
     assert (
-        sum(
-            stage.steps for stage in plugin.plan(encoder, targets(encoder, "class:a"), BaselineOptions(steps=16)).stages
-        )
+        sum(stage.steps for stage in plugin.plan(encoder, targets(encoder, "class:a"), PluginSettings(steps=16)).stages)
         == 16
     )
-    assert len(plugin.plan(encoder, targets(encoder, "class:a"), BaselineOptions(steps=3)).stages) == 3
+    assert len(plugin.plan(encoder, targets(encoder, "class:a"), PluginSettings(steps=3)).stages) == 3
 
 
 def test_plugin_pastes_the_enlarged_picture_into_the_middle_of_noise():
@@ -326,7 +329,7 @@ def test_steps_raise_the_unit_and_the_same_seed_gives_the_same_picture(method, e
     chosen = targets(encoder, "class:b", "class:d")
 
     def run(steps: int) -> Outcome:
-        made = find_planner(method)(encoder, chosen, options(method, magnitude, steps))
+        made = find_planner(method)(encoder, chosen, options(method, magnitude, steps), None)
         return run_stages(
             made.stages, made.objective, [str(unit) for unit in chosen], chunk=2 if made.together else None
         )
@@ -348,7 +351,7 @@ def test_a_picture_does_not_depend_on_what_shares_its_batch(method, encoder, mag
     chosen = targets(encoder, "class:b", "class:d", "class:e")
 
     def run(group: list[units.Unit], chunk: int | None) -> torch.Tensor:
-        made = find_planner(method)(encoder, group, options(method, magnitude, 8))
+        made = find_planner(method)(encoder, group, options(method, magnitude, 8), None)
         return run_stages(made.stages, made.objective, [str(unit) for unit in group], chunk=chunk).images
 
     together, alone = run(chosen, 3), run(chosen[1:2], None)
@@ -358,50 +361,56 @@ def test_a_picture_does_not_depend_on_what_shares_its_batch(method, encoder, mag
 def test_maximising_methods_picture_channels_and_directions(encoder, magnitude):
     chosen = [*targets(encoder, "3:2"), units.direction_unit("3", [1.0, -1, 0, 0, 0, 0, 0, 2], "d")]
     for method in ("fourier", "maco"):
-        made = find_planner(method)(encoder, chosen, options(method, magnitude, 20))
+        made = find_planner(method)(encoder, chosen, options(method, magnitude, 20), None)
         losses = run_stages(made.stages, made.objective, ["3:2", "d"]).losses["loss"]
         assert (losses[-5:].mean(0) < losses[:2].mean(0)).all()
 
 
 def test_fourier_takes_macos_views(encoder, magnitude):
-    extra = {"views": "crops", "crops": 2, "lr": 1.0}
-    made = fourier.plan(encoder, targets(encoder, "class:b"), BaselineOptions(steps=3, extra=extra))
-    assert isinstance(made.stages[0].transform, NoisyCrops) and made.settings["crops"] == 2
+    settings: Any = make_settings("fourier", steps=3, views="crops", n_views=2, lr=1.0)
+    made = fourier.plan(encoder, targets(encoder, "class:b"), settings)
+    assert isinstance(made.stages[0].transform, NoisyCrops) and made.settings["n_views"] == 2
     assert run_stages(made.stages, made.objective, ["class:b"]).images.shape == (1, 3, SIDE, SIDE)
 
 
 def test_maco_takes_its_spectrum_from_photos(encoder, image_paths):
     chosen = targets(encoder, "class:b")
-    made = maco.plan(encoder, chosen, BaselineOptions(steps=2, size=(20, 20), photos=[image_paths["chelsea"]]))
+    made = maco.plan(encoder, chosen, MacoSettings(steps=2, size=(20, 20)), [image_paths["chelsea"]])
     pixels = encoder.prepare(image_paths["chelsea"]).pixels
     given = maco.compute_mean_magnitude([pixels], encoder.preprocess, (20, 20))
-    again = maco.plan(encoder, chosen, BaselineOptions(steps=2, size=(20, 20), extra={"magnitude": given}))
+    again = maco.plan(encoder, chosen, MacoSettings(steps=2, size=(20, 20), magnitude=given))
     assert made.settings == again.settings and len(str(made.settings["magnitude"])) == 64
     with pytest.raises(UsageError, match="magnitude spectrum from images"):
-        maco.plan(encoder, chosen, BaselineOptions(photos=[]))
+        maco.plan(encoder, chosen, MacoSettings(), [])
 
 
 @pytest.mark.parametrize("method", ["deepinversion", "plugin"])
 def test_methods_that_classify_refuse_other_units(method, encoder):
     with pytest.raises(UsageError, match=r"classes only, not 0:3: give class:NAME"):
-        find_planner(method)(encoder, targets(encoder, "0:3"), BaselineOptions())
+        find_planner(method)(encoder, targets(encoder, "0:3"), make_settings(method), None)
 
 
 def test_deepinversion_needs_batch_normalisation():
     bare = network(normalise=False)
     with pytest.raises(UsageError, match="needs batch normalisation"):
-        deepinversion.plan(bare, targets(bare, "class:a"), BaselineOptions())
+        deepinversion.plan(bare, targets(bare, "class:a"), DeepInversionSettings())
 
 
 def test_wrong_settings_are_named(encoder, magnitude):
     chosen = targets(encoder, "class:a")
-    with pytest.raises(UsageError, match=r"fourier has no setting 'veiws' \(nearest: views\)"):
-        fourier.plan(encoder, chosen, BaselineOptions(extra={"veiws": "crops"}))
-    with pytest.raises(UsageError, match="'wander' or 'crops', not 'x'"):
-        fourier.plan(encoder, chosen, BaselineOptions(extra={"views": "x"}))
-    with pytest.raises(UsageError, match="at least one step, not 0"):
-        plugin.plan(encoder, chosen, BaselineOptions(steps=0))
+    with pytest.raises(UsageError, match=r"fourier has no setting 'veiws' \(nearest: views"):
+        make_settings("fourier", veiws="crops")
+    with pytest.raises(UsageError, match="views is one of wander, crops, not 'x'"):
+        make_settings("fourier", views="x")
+    with pytest.raises(UsageError, match="steps is a number from 1 on, not 0"):
+        make_settings("plugin", steps=0)
     with pytest.raises(UsageError, match="at least 8 pixels, not 4 x 4"):
-        maco.plan(encoder, chosen, BaselineOptions(size=(4, 4), extra={"magnitude": magnitude}))
-    with pytest.raises(UsageError, match="crops >= 1"):
-        maco.plan(encoder, chosen, BaselineOptions(extra={"magnitude": magnitude, "crops": 0}))
+        maco.plan(encoder, chosen, MacoSettings(size=(4, 4), magnitude=magnitude))
+    with pytest.raises(UsageError, match="n_views is a number from 1 on"):
+        make_settings("maco", magnitude=magnitude, n_views=0)
+    with pytest.raises(UsageError, match="crop_side is a share above 0"):
+        make_settings("maco", crop_side=0.0)
+    with pytest.raises(UsageError, match="statistics_weight goes with method deepinversion, not with maco"):
+        make_settings("maco", statistics_weight=1.0)
+    with pytest.raises(UsageError, match=r"unknown method 'maca' .nearest: maco"):
+        make_settings("maca")

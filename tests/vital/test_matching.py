@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoscope.encoder import Activation
-from encoscope.vital.matching import flatten_values, moment_matching_loss, sort_matching_loss, sort_values
+from encoscope.vital.matching import compute_moment_matching, compute_sort_matching, flatten_values, sort_values
 from encoscope.vital.objective import compute_l2_norm, compute_total_variation
 from encoscope.vital.transparency import compute_transparency, stretch_colors
 
@@ -29,7 +29,7 @@ def test_sort_matching_is_equation_2_with_its_gradient(dtype, channels, position
     values = torch.randn(3, channels, positions, dtype=dtype, requires_grad=True)
     prototype = torch.randn(3, channels, positions, dtype=dtype).sort(2).values
     upstream = torch.tensor([1.0, -2.0, 0.5], dtype=dtype)
-    fast, slow = sort_matching_loss(values, prototype), by_ranks(values, prototype)
+    fast, slow = compute_sort_matching(values, prototype), by_ranks(values, prototype)
     torch.testing.assert_close(fast, slow)
     size = channels * positions  # which the mean divides by: without it gradients are as small as the tolerance
     (gradient,) = torch.autograd.grad(size * fast @ upstream, values)
@@ -40,8 +40,8 @@ def test_sort_matching_is_equation_2_with_its_gradient(dtype, channels, position
 def test_channel_weights_are_factors_of_each_channels_mean():
     values, prototype = torch.randn(2, 3, 8), torch.randn(2, 3, 8).sort(2).values
     weights = torch.rand(2, 3)
-    alone = torch.stack([sort_matching_loss(values[:, c : c + 1], prototype[:, c : c + 1]) for c in range(3)], 1)
-    torch.testing.assert_close(sort_matching_loss(values, prototype, weights), (alone * weights).mean(1))
+    alone = torch.stack([compute_sort_matching(values[:, c : c + 1], prototype[:, c : c + 1]) for c in range(3)], 1)
+    torch.testing.assert_close(compute_sort_matching(values, prototype, weights), (alone * weights).mean(1))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -56,7 +56,7 @@ def test_blocks_of_channels_keep_their_own_weights_and_prototypes(threads):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        found = sort_matching_loss(values, prototype, weights)
+        found = compute_sort_matching(values, prototype, weights)
     finally:
         torch.set_num_threads(before)
     expected = torch.stack([by_ranks(values[:, c : c + 1], prototype[:, c : c + 1]) for c in range(13)], 1)
@@ -86,9 +86,9 @@ def test_moments_match_shifted_and_scaled_channels():
     values = torch.randn(1, 1, 500)
     values = (values - values.mean()) / values.std(correction=0)
     prototype = (2 * values + 3).sort(2).values
-    assert float(moment_matching_loss(values, prototype)) == pytest.approx(3**2 + 1**2, rel=1e-4)
+    assert float(compute_moment_matching(values, prototype)) == pytest.approx(3**2 + 1**2, rel=1e-4)
     flat = torch.zeros(1, 2, 9, requires_grad=True)
-    (gradient,) = torch.autograd.grad(moment_matching_loss(flat, prototype[:, :, :9].expand(1, 2, 9)).sum(), flat)
+    (gradient,) = torch.autograd.grad(compute_moment_matching(flat, prototype[:, :, :9].expand(1, 2, 9)).sum(), flat)
     assert torch.isfinite(gradient).all()
 
 

@@ -53,7 +53,7 @@ def test_an_image_does_not_depend_on_its_batch(network):
     together = pictures(["a", "b", "c"], 0)
     assert torch.equal(together[1:2], pictures(["b"], 1))
     torch.testing.assert_close(together, pictures(["a", "b", "c"], 0, chunk=3), atol=1e-4, rtol=1e-4)
-    assert not torch.equal(together, pictures(["a", "b", "c"], 0, seed=1))
+    assert not torch.equal(together, pictures(["a", "b", "c"], 0, random_state=1))
 
 
 def test_steps_are_adam_on_the_rolled_image(network):
@@ -123,8 +123,8 @@ def test_a_stopped_run_goes_on_to_the_same_result(network, tmp_path, stop):
 def test_a_checkpoint_of_another_run_is_not_taken(network, tmp_path):
     path = tmp_path / "run"
     run_stages([stage(3)], objective(network), ["a"], checkpoint=Checkpoint(path, {"seed": 0}))
-    other = run_stages([stage(3)], objective(network), ["a"], seed=1, checkpoint=Checkpoint(path, {"seed": 1}))
-    assert torch.equal(other.images, run_stages([stage(3)], objective(network), ["a"], seed=1).images)
+    other = run_stages([stage(3)], objective(network), ["a"], random_state=1, checkpoint=Checkpoint(path, {"seed": 1}))
+    assert torch.equal(other.images, run_stages([stage(3)], objective(network), ["a"], random_state=1).images)
     (path / "state.pt").write_bytes(b"half")
     assert Checkpoint(path, {"seed": 1}).load() is None
 

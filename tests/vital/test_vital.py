@@ -33,7 +33,7 @@ CLASSES = ("sea_horse", "Leopards", "barrel")
 
 
 @pytest.fixture(scope="module")
-def photo_folder(tmp_path_factory):
+def image_folder(tmp_path_factory):
     """Nine small pictures of three labels, smooth noise in three colours."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
@@ -97,8 +97,8 @@ def by_hand(encoder, photos, unit, made, *, steps, scores=None):
         pixels,
         made.layers,
         made.weights,
-        made.tv,
-        made.l2,
+        made.tv_weight,
+        made.l2_weight,
         start,
         rolls,
         *pixel_bounds(encoder.preprocess),
@@ -128,13 +128,13 @@ def double():
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit", "plain"])
-def test_twenty_steps_are_algorithm_1(name, photo_folder, request, double):
+def test_twenty_steps_are_algorithm_1(name, image_folder, request, double):
     encoder = request.getfixturevalue(name)
     encoder = Encoder(copy.deepcopy(encoder.module).double(), size=32, classes=CLASSES)
-    vital = Vital(encoder, steps=20).fit(photo_folder, "class:leopards")
+    vital = Vital(encoder, "class:leopards", steps=20).fit(image_folder)
     (found,) = vital.synthesize()
     made = vital.targets_[0].recipe
-    expected = by_hand(encoder, sorted((photo_folder / "leopards").iterdir()), "class:leopards", made, steps=20)
+    expected = by_hand(encoder, sorted((image_folder / "leopards").iterdir()), "class:leopards", made, steps=20)
     compare(found, expected, encoder, atol=1e-5)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in encoder.module.modules())
 
@@ -143,30 +143,31 @@ def test_twenty_steps_on_a_trained_network(data_root, double):
     encoder = load("zoo:resnet-caltech101")
     encoder.module.double()
     photos = sorted((data_root / "caltech101/101_ObjectCategories/sunflower").iterdir())[:3]
-    vital = Vital(encoder, steps=20, smooth=1e-4).fit([str(photo) for photo in photos], "class:sunflower")
+    vital = Vital(encoder, "class:sunflower", steps=20, tv_weight=1e-4, l2_weight=1e-4)
+    vital.fit([str(photo) for photo in photos])
     (found,) = vital.synthesize()
     expected = by_hand(encoder, photos, "class:sunflower", vital.targets_[0].recipe, steps=20)
     compare(found, expected, encoder, atol=1e-5)
 
 
-def test_two_steps_in_single_precision(resnet, photo_folder):
-    vital = Vital(resnet, steps=2).fit(photo_folder, "class:leopards")
+def test_two_steps_in_single_precision(resnet, image_folder):
+    vital = Vital(resnet, "class:leopards", steps=2).fit(image_folder)
     (found,) = vital.synthesize()
     made = vital.targets_[0].recipe
-    expected = by_hand(resnet, sorted((photo_folder / "leopards").iterdir()), "class:leopards", made, steps=2)
+    expected = by_hand(resnet, sorted((image_folder / "leopards").iterdir()), "class:leopards", made, steps=2)
     compare(found, expected, resnet, atol=5e-3, stray=0.05)
 
 
-def test_a_channel_is_matched_with_relevance(resnet, photo_folder):
+def test_a_channel_is_matched_with_relevance(resnet, image_folder):
     """Activation times relevance, of the references once and of the picture in each step, as algorithm 1 says."""
-    pixels = torch.cat([resnet.prepare(str(path)).pixels for path in photo_folder.rglob("*.png")])
+    pixels = torch.cat([resnet.prepare(str(path)).pixels for path in image_folder.rglob("*.png")])
     unit = f"layer4:{int(resnet.activations(pixels, 'layer4')['layer4'].maps.mean((0, 2, 3)).argmax())}"
-    vital = Vital(resnet, steps=2, relevance="lrp", number=4)
-    references = take_all_references(photo_folder, vital_unit(resnet, unit))
+    vital = Vital(resnet, unit, steps=2, relevance="lrp", n_references=4)
+    references = take_all_references(image_folder, vital_unit(resnet, unit))
     made = choose_recipe(resnet, vital_unit(resnet, unit), relevance=True)
     assert made.layers == ("conv1", "layer1", "layer2", "layer3")
     statistics = compute_prototype(FeatureReader(resnet, made.layers, "lrp"), references, vital_unit(resnet, unit))
-    (found,) = vital.fit({unit: statistics}, unit).synthesize()
+    (found,) = vital.fit({unit: statistics}).synthesize()
 
     def scores(pixels):
         maps = compute_relevance(resnet, pixels, vital_unit(resnet, unit), made.layers, "lrp")
@@ -185,7 +186,7 @@ def test_a_channel_is_matched_with_relevance(resnet, photo_folder):
     compare(found, by_hand(resnet, photos, unit, made, steps=2, scores=scores), resnet, atol=5e-3, stray=0.05)
 
 
-def test_a_silent_unit_is_matched_as_if_all_had_the_usual_relevance(resnet, photo_folder):
+def test_a_silent_unit_is_matched_as_if_all_had_the_usual_relevance(resnet, image_folder):
     """Without relevance there is no gradient: only the images on which a unit is silent are matched another way."""
     unit, layers, silent = vital_unit(resnet, "layer4:0"), ("conv1", "layer2"), torch.tensor([True, False])
 
@@ -195,7 +196,7 @@ def test_a_silent_unit_is_matched_as_if_all_had_the_usual_relevance(resnet, phot
         return {name: heard * torch.full_like(each, 0.01) for name, each in maps.items()}
 
     reader = FeatureReader(resnet, layers, scores)
-    statistics = compute_prototype(reader, take_all_references(photo_folder, unit), unit, cache=False)
+    statistics = compute_prototype(reader, take_all_references(image_folder, unit), unit, cache=False)
     made = Recipe("some", layers, (1.0, 1.0), 0.0, 0.0)
     aligned = DistributionObjective(reader, [unit, unit], [statistics, statistics], made)
     start = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -215,12 +216,12 @@ def vital_unit(encoder, text):
     return parse_unit(text, encoder)
 
 
-def test_statistics_are_streamed_merged_and_read_back(resnet, photo_folder, tmp_path):
+def test_statistics_are_streamed_merged_and_read_back(resnet, image_folder, tmp_path):
     unit = vital_unit(resnet, "class:barrel")
-    references = take_all_references(photo_folder, unit)
+    references = take_all_references(image_folder, unit)
     reader = FeatureReader(resnet, ("conv1", "layer4"))
-    one = compute_prototype(reader, references, unit, batch=1, cache=False)
-    all_ = compute_prototype(reader, references, unit, batch=9, cache=False)
+    one = compute_prototype(reader, references, unit, batch_size=1, cache=False)
+    all_ = compute_prototype(reader, references, unit, batch_size=9, cache=False)
     pixels = torch.cat([item.input(resnet) for item in references.items])
     literal = {
         name: maps.maps.flatten(2).sort(2).values.mean(0)
@@ -228,7 +229,7 @@ def test_statistics_are_streamed_merged_and_read_back(resnet, photo_folder, tmp_
     }
     halves = [PrototypeSums(), PrototypeSums()]
     for half, part in zip(halves, (pixels[:4], pixels[4:]), strict=True):
-        seen = reader.reference(part, unit)
+        seen = reader.read_references(part, unit)
         half.partial_fit(seen.values, seen.peaks, seen.activation)
     merged = halves[0].merge(halves[1]).finalize()
     for name in reader.layers:
@@ -240,23 +241,23 @@ def test_statistics_are_streamed_merged_and_read_back(resnet, photo_folder, tmp_
     assert all(torch.equal(back.values[name], one.values[name]) for name in reader.layers)
 
 
-def test_statistics_are_kept_by_content(resnet, photo_folder, monkeypatch):
+def test_statistics_are_kept_by_content(resnet, image_folder, monkeypatch):
     unit = vital_unit(resnet, "class:barrel")
-    references = find_class_references(photo_folder, resnet, unit)
+    references = find_class_references(image_folder, resnet, unit)
     found = compute_prototype(FeatureReader(resnet, ("layer4",)), references, unit)
-    monkeypatch.setattr(FeatureReader, "reference", None)  # would fail if it were asked
+    monkeypatch.setattr(FeatureReader, "read_references", None)  # would fail if it were asked
     again = compute_prototype(FeatureReader(resnet, ("layer4",)), references, unit)
     assert torch.equal(found.values["layer4"], again.values["layer4"])
 
 
-def test_labels_match_class_names_and_results_say_what_was_not_there(resnet, photo_folder, tmp_path):
+def test_labels_match_class_names_and_results_say_what_was_not_there(resnet, image_folder, tmp_path):
     unit = vital_unit(resnet, "class:sea horse")
-    found = find_class_references(photo_folder, resnet, unit, count=50)
+    found = find_class_references(image_folder, resnet, unit, count=50)
     assert len(found) == 3
     assert found.notes == ("3 references where 50 were asked for",)
-    two = find_class_references(photo_folder, resnet, unit, count=2, seed=1)
-    files = sorted((photo_folder / "Sea horse").iterdir(), reverse=True)
-    flat = find_class_references([str(file) for file in files], resnet, unit, count=2, seed=1)
+    two = find_class_references(image_folder, resnet, unit, count=2, random_state=1)
+    files = sorted((image_folder / "Sea horse").iterdir(), reverse=True)
+    flat = find_class_references([str(file) for file in files], resnet, unit, count=2, random_state=1)
     assert flat.names == two.names  # which ones are taken depends on contents and seed
     assert "all 3 count as class:sea horse" in flat.notes[0]
     in_memory = find_class_references([read_image(file).pixels for file in files], resnet, unit)
@@ -267,12 +268,13 @@ def test_labels_match_class_names_and_results_say_what_was_not_there(resnet, pho
         find_class_references(tmp_path / "x", resnet, vital_unit(resnet, "class:barrel"))
 
 
-def test_units_inside_have_top_patches_and_facets(resnet, photo_folder):
-    vital = Vital(resnet, steps=2, number=3, patch=32, relevance="gradient-input")
-    vital.fit(photo_folder, ["layer3:1", "layer3:1,4", "features:3"])
+def test_units_inside_have_top_patches_and_facets(resnet, image_folder):
+    units = ["layer3:1", "layer3:1,4", "features:3"]
+    vital = Vital(resnet, units, steps=2, n_references=3, patch_size=32, relevance="gradient-input").fit(image_folder)
     assert [target.recipe.layers[-1] for target in vital.targets_] == ["layer2", "layer2", "layer4"]
     assert all("@" in name for target in vital.targets_ for name in target.prototype.references)
-    facets = Vital(resnet, steps=1, number=2, patch=32, relevance="none").fit(photo_folder, "layer3:1", facets=2)
+    facets = Vital(resnet, "layer3:1", steps=1, n_references=2, n_facets=2, patch_size=32, relevance="none")
+    facets.fit(image_folder)
     assert [target.name for target in facets.targets_] == ["layer3:1#1", "layer3:1#2"]
     names = [set(target.prototype.references) for target in facets.targets_]
     assert not names[0] & names[1]
@@ -282,45 +284,46 @@ def test_units_inside_have_top_patches_and_facets(resnet, photo_folder):
     assert not np.array_equal(first.image, second.image)
 
 
-def test_directions_and_tokens(resnet, vit, photo_folder):
+def test_directions_and_tokens(resnet, vit, image_folder):
     direction = np.zeros(resnet.layer("layer3").channels)
     direction[3] = 1.0
     unit = direction_unit("layer3", direction, "ears")
-    (found,) = Vital(resnet, steps=2, number=3, patch=32).fit(photo_folder, unit).synthesize()
+    (found,) = Vital(resnet, unit, steps=2, n_references=3, patch_size=32).fit(image_folder).synthesize()
     assert found.unit == "ears"
     assert found.settings["relevance"] == "lrp"
-    hidden = Vital(vit, steps=2, number=3, patch=16).fit(photo_folder, ["blocks.3.mlp.act:5", "blocks.4@cls:2"])
+    hidden = Vital(vit, ["blocks.3.mlp.act:5", "blocks.4@cls:2"], steps=2, n_references=3, patch_size=16)
+    hidden.fit(image_folder)
     for target, picture in zip(hidden.targets_, hidden.synthesize(), strict=True):
         assert target.relevance == "gradient-input"
         assert "blocks.4" not in target.recipe.layers
         assert any("extension" in note for note in picture.notes)
 
 
-def test_authors_preset_scales_relevance_and_weighs_channels(resnet, photo_folder):
-    vital = Vital(resnet, steps=2, number=3, patch=32, preset="authors").fit(photo_folder, "layer4:0")
+def test_authors_preset_scales_relevance_and_weighs_channels(resnet, image_folder):
+    vital = Vital(resnet, "layer4:0", steps=2, n_references=3, patch_size=32, preset="authors").fit(image_folder)
     weights = vital.targets_[0].prototype.channel_weights
     assert weights is not None
     assert all(float(each.min()) >= 0 and float(each.max()) <= 1 for each in weights.values())
     assert all("@" not in name for name in vital.targets_[0].prototype.references)  # whole images
-    scaled = FeatureReader(resnet, ("layer3",), "lrp", scaled=True).reference(
+    scaled = FeatureReader(resnet, ("layer3",), "lrp", scaled=True).read_references(
         torch.randn(1, 3, 64, 64), vital.targets_[0].unit
     )
     maps = resnet.activations(torch.randn(1, 3, 64, 64), "layer3")["layer3"].maps
     assert scaled.values["layer3"].shape == maps.flatten(2).shape
-    assert vital.synthesize()[0].settings["tv"] == pytest.approx(1e-5)
+    assert vital.synthesize()[0].settings["tv_weight"] == pytest.approx(1e-5)
 
 
-def test_a_picture_does_not_depend_on_its_batch(resnet, photo_folder):
+def test_a_picture_does_not_depend_on_its_batch(resnet, image_folder):
     units = ["class:leopards", "class:barrel", "class:sea horse"]
-    together = Vital(resnet, steps=6, batch=3).fit(photo_folder, units).synthesize()
-    alone = Vital(resnet, steps=6).fit(photo_folder, units[1]).synthesize()
+    together = Vital(resnet, units, steps=6, batch_size=3).fit(image_folder).synthesize()
+    alone = Vital(resnet, units[1], steps=6).fit(image_folder).synthesize()
     assert np.array_equal(together[1].image, alone[0].image)
-    other = Vital(resnet, steps=6, random_state=1).fit(photo_folder, units[1]).synthesize()
+    other = Vital(resnet, units[1], steps=6, random_state=1).fit(image_folder).synthesize()
     assert not np.array_equal(other[0].image, alone[0].image)
 
 
-def test_results_on_disk(resnet, photo_folder, tmp_path):
-    found = visualize(resnet, "class:leopards", photo_folder, steps=3, seed=2)
+def test_results_on_disk(resnet, image_folder, tmp_path):
+    found = visualize(resnet, "class:leopards", image_folder, steps=3, random_state=2)
     folder = found.save(tmp_path / "out")
     document = json.loads((folder / "result.json").read_text())
     assert document["format"] == "encoscope.visualization/1"
@@ -340,9 +343,10 @@ def test_results_on_disk(resnet, photo_folder, tmp_path):
     assert make_contact_sheet([found, found]).size[0] > 32
 
 
-def test_settings_and_mistakes(resnet, photo_folder):
-    other = Vital(resnet, steps=1, matching="moments", layers=["layer4", "conv1"], weights=[2, 1], size=(48, 40))
-    (found,) = other.fit(photo_folder, "class:leopards").synthesize()
+def test_settings_and_mistakes(resnet, image_folder):
+    settings: dict[str, Any] = {"matching": "moments", "layers": ["layer4", "conv1"], "weights": [2, 1]}
+    other = Vital(resnet, "class:leopards", steps=1, size=(48, 40), **settings)
+    (found,) = other.fit(image_folder).synthesize()
     assert found.image.shape == (48, 40, 3)
     assert found.settings["layers"] == ["conv1", "layer4"]
     assert found.settings["weights"] == [1.0, 2.0]
@@ -357,14 +361,14 @@ def test_settings_and_mistakes(resnet, photo_folder):
     ]
     for settings, unit, message in cases:
         with pytest.raises(UsageError, match=message):
-            Vital(resnet, **settings).fit(photo_folder, unit)
+            Vital(resnet, unit, **settings).fit(image_folder)
     with pytest.raises(UsageError, match="call fit"):
-        Vital(resnet).synthesize()
+        Vital(resnet, "class:barrel").synthesize()
     with pytest.raises(MissingError):
-        Vital(resnet).fit(photo_folder / "nowhere", "class:barrel")
+        Vital(resnet, "class:barrel").fit(image_folder / "nowhere")
 
 
-def test_a_network_without_a_gradient_is_refused(photo_folder):
+def test_a_network_without_a_gradient_is_refused(image_folder):
     class Closed(nn.Module):
         def __init__(self):
             import timm
@@ -376,7 +380,7 @@ def test_a_network_without_a_gradient_is_refused(photo_folder):
             return self.inner(x.detach())
 
     with pytest.raises(EncoscopeError, match="step 1: the network passes no gradient"):
-        visualize(Encoder(Closed(), size=32, classes=CLASSES), "class:barrel", photo_folder, steps=1)
+        visualize(Encoder(Closed(), size=32, classes=CLASSES), "class:barrel", image_folder, steps=1)
 
 
 def test_resampled_statistics_keep_the_distribution():
@@ -411,9 +415,9 @@ def test_the_papers_recipes(source, layers, weights, smooth):
     found = choose_recipe(encoder, vital_unit(encoder, "class:3"))
     assert found.layers == tuple(layers.split())
     assert found.weights == weights
-    assert found.tv == found.l2 == smooth
+    assert found.tv_weight == found.l2_weight == smooth
     inner = choose_recipe(encoder, channel_unit(found.layers[-1], 0), relevance=True)
     assert inner.layers == found.layers[:-1]
     assert inner.weights[0] == 0.1
-    assert inner.tv == 3e-6
-    assert choose_recipe(encoder, channel_unit(found.layers[-1], 0), preset="authors", relevance=True).tv == 3e-7
+    assert inner.tv_weight == 3e-6
+    assert choose_recipe(encoder, channel_unit(found.layers[-1], 0), authors=True, relevance=True).tv_weight == 3e-7

@@ -161,8 +161,16 @@ def _visualize(
     paths = list_images(references).paths
     own = [path for path, identity in zip(paths, hash_files(paths), strict=True) if identity in known]
     units = [bank.as_unit(index) for index in range(len(bank))]
-    vital = Vital(encoder, steps=steps, relevance=relevance, patch=bank.settings["patch_size"], random_state=bank.seed)
-    yield from vital.fit(own, units, progress=progress).stream(progress=progress)
+    vital = Vital(
+        encoder,
+        units,
+        steps=steps,
+        relevance=relevance,
+        patch_size=bank.settings["patch_size"],
+        random_state=bank.seed,
+        progress=progress,
+    )
+    yield from vital.fit(own).stream()
 
 
 def _write_visualization(visualization: Visualization, folder: Path, index: int) -> dict[str, Any]:

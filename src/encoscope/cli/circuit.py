@@ -1,14 +1,24 @@
-"""``encoscope circuit``: the channels a class rests on, each pictured."""
+"""``encoscope circuit``: the channels a class depends on most, each visualized."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common
+from encoscope.cli.flags import Common, MethodFlags, method_flags
+from encoscope.vital.settings import CircuitSettings, VitalSettings
+
+_channels = Group("Channels", sort_key=0)
+_visualization = Group("Visualizations", sort_key=1)
+
+if TYPE_CHECKING:
+    CircuitFlags = VitalFlags = MethodFlags
+else:
+    CircuitFlags = method_flags(CircuitSettings, _channels, without=("preset",))
+    VitalFlags = method_flags(VitalSettings, _visualization, without=("n_facets",), name="CircuitVitalFlags")
 
 
 def circuit(
@@ -19,54 +29,36 @@ def circuit(
     references: Annotated[
         str, Parameter(help="Real images, of the class among others: caltech101:ROOT#train, a folder.")
     ],
-    top: Annotated[int, Parameter(help="Channels.")] = 3,
-    layer: Annotated[str | None, Parameter(help="Of the channels. Default: the last hidden one.")] = None,
-    relevance: Annotated[
-        Literal["lrp", "guided-backprop", "gradient-input"] | None,
-        Parameter(help="How channels are ranked, and pictured. Default: LRP where it reaches."),
-    ] = None,
-    number: Annotated[int, Parameter(help="References of a picture.")] = 50,
-    candidates: Annotated[
-        int | None,
-        Parameter(help="Search top patches only in so many images of largest value. Default: in every image."),
-    ] = None,
-    steps: Annotated[int, Parameter(help="Of each picture's optimisation.")] = 2000,
-    preset: Annotated[Literal["paper", "authors"], Parameter(help="Where the paper and its authors' code differ.")] = (
-        "paper"
-    ),
+    channels: CircuitFlags | None = None,
+    settings: VitalFlags | None = None,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("circuit"),
     common: Common | None = None,
 ) -> int:
-    """Find the channels of the last hidden layer that a class rests on most, by relevance, and picture each (VITAL).
+    """Find the channels of the last hidden layer that a class depends on most, and visualize each (VITAL).
 
-    circuit.png shows the class above its channels, with each channel's share of the layer's relevance; the pictures are
-    beside it, and result.json lists them. An interrupted run goes on when the same command is given again.
+    Channels are ranked by relevance. circuit.png shows the class above its channels, with each channel's share of the
+    layer's relevance; the visualizations are beside it, and result.json lists them. An interrupted run is resumed when
+    the same command is given again.
     """
     common = common or Common()
+    channel_changes: dict[str, Any] = {} if channels is None else channels.changes()
+    changes: dict[str, Any] = {} if settings is None else settings.changes()
+    CircuitSettings.from_preset(**channel_changes)  # wrong values fail before the network is loaded
+    VitalSettings.from_preset(**changes)
 
     # only now what takes seconds to load
-    from encoscope import results
-    from encoscope.vital.circuits import circuit as find
-    from encoscope.vital.visualization import file_name
+    from encoscope.vital import circuit as find_circuit
 
     encoder = common.load(model)
-    settings: dict[str, Any] = {"number": number, "steps": steps, "preset": preset, "random_state": common.seed}
-    if candidates is not None:
-        settings |= {"scoring": "preselect", "candidates": candidates}
-    found = find(encoder, unit, references, top=top, layer=layer, method=relevance, **settings)
-    document = out / "result.json"
-    entries = [picture.write(out / file_name(picture.name), document) for picture in found.pictures]
-    with results.atomic_write(out / "circuit.png") as temporary:
-        found.plot().savefig(temporary, dpi=120)
-    for picture in found.pictures:
-        for line in picture.notes:
-            note(f"{picture.name}: {line}")
-    envelope = found.pictures[0].document(entries) | {"circuit": found.entry() | {"figure": "circuit.png"}}
-    results.write(document, envelope)
+    result = find_circuit(encoder, unit, references, **channel_changes, **changes, random_state=common.seed)
+    result.save(out)
+    for visualization in result.visualizations:
+        for line in visualization.notes:
+            note(f"{visualization.name}: {line}")
     if common.json:
-        say(results.dumps(envelope))
+        say((out / "result.json").read_text(encoding="utf-8"))
         return 0
-    for link in found.links:
-        say(f"{link.unit.text}: {link.share:.1%} of the relevance of {found.layer}")
-    say(f"{len(entries)} pictures: {out / 'circuit.png'}")
+    for channel in result.channels:
+        say(f"{channel.unit}: {channel.relevance_share:.1%} of the relevance of {result.layer}")
+    say(f"{len(result.visualizations)} visualizations: {out / 'circuit.png'}")
     return 0

@@ -41,12 +41,12 @@ def compute_statistics(
     Returns:
         The compressed statistics.
     """
-    vital = Vital(encoder, number=number)
     prototypes: dict[str, Prototype] = {}
     dataset = open_dataset(references)
     for index in track(range(encoder.outputs or 0), encoder.outputs, "classes", progress):
         unit = parse_unit(f"class:{index}", encoder)
-        prototypes[unit.text] = vital.fit(dataset, unit, progress=False).targets_[0].prototype
+        vital = Vital(encoder, unit, n_references=number, progress=False).fit(dataset)
+        prototypes[unit.text] = vital.targets_[0].prototype
     return compress_prototypes(encoder.digest, prototypes, megabytes=megabytes)
 
 

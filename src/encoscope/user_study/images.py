@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +18,11 @@ from encoscope.units import Unit, parse_unit
 from encoscope.user_study.sampling import SynthesisOptions, name_class_unit, rank_patches
 from encoscope.vital import Vital
 from encoscope.vital.baselines.maco import compute_mean_magnitude
-from encoscope.vital.baselines.registry import NAMES, BaselineOptions, find_planner
+from encoscope.vital.baselines.registry import find_planner
 from encoscope.vital.references.references import References
-from encoscope.vital.run import SynthesisSubject, run_synthesis
+from encoscope.vital.run import run_synthesis
+from encoscope.vital.settings import METHOD_NAMES, make_settings
+from encoscope.vital.target import Target
 
 CLASSES_ONLY = ("deepinversion", "plugin")
 """Methods that visualize classes alone, no units inside a network."""
@@ -38,9 +39,9 @@ def check_methods(methods: Sequence[str]) -> None:
     Raises:
         UsageError: If a name is unknown or stands twice, or there are fewer than two.
     """
-    wrong = next((name for name in methods if name not in NAMES), None)
+    wrong = next((name for name in methods if name not in METHOD_NAMES), None)
     if wrong is not None:
-        raise UsageError(f"unknown method {wrong!r}: some of {', '.join(NAMES)}")
+        raise UsageError(f"unknown method {wrong!r}: some of {', '.join(METHOD_NAMES)}")
     if len(set(methods)) < len(methods) or len(methods) < 2:
         raise UsageError(f"a study compares two methods or more, each once, not {', '.join(methods) or 'none'}")
 
@@ -128,12 +129,16 @@ def _synthesize_vital(
     source: ImageListing,
     options: SynthesisOptions,
 ) -> Iterator[tuple[str, Image.Image]]:
-    settings: dict[str, Any] = {} if options.steps is None else {"steps": options.steps}
-    vital = Vital(encoder, number=options.number, random_state=options.random_state, **settings)
-    vital.fit(
-        {unit: _select_first(references[unit], options.number) for unit in units}, units, progress=options.progress
+    vital = Vital(
+        encoder,
+        units,
+        steps=options.steps,
+        n_references=options.number,
+        random_state=options.random_state,
+        progress=options.progress,
     )
-    for visualization in vital.stream(progress=options.progress, fresh=options.fresh):
+    vital.fit({unit: _select_first(references[unit], options.number) for unit in units})
+    for visualization in vital.stream(fresh=options.fresh):
         yield visualization.unit, visualization.picture
 
 
@@ -145,15 +150,20 @@ def _synthesize_baseline(
     source: ImageListing,
     options: SynthesisOptions,
 ) -> Iterator[tuple[str, Image.Image]]:
-    extra = {"magnitude": _compute_spectrum(encoder, source)} if method == "maco" else {}
+    magnitude = _compute_spectrum(encoder, source) if method == "maco" else None
+    settings = make_settings(method, steps=options.steps, magnitude=magnitude)
     parsed = [parse_unit(unit, encoder) for unit in units]
     together = _TOGETHER if method == "deepinversion" else 1
     for first in range(0, len(parsed), together):
         batch: list[Unit] = parsed[first : first + together]
-        plan = find_planner(method)(encoder, batch, BaselineOptions(steps=options.steps, extra=extra))
-        subjects = [SynthesisSubject.of(unit) for unit in batch]
+        plan = find_planner(method)(encoder, batch, settings, None)
         for visualization in run_synthesis(
-            encoder, plan, subjects, seed=options.random_state, fresh=options.fresh, progress=options.progress
+            encoder,
+            plan,
+            [Target.of(unit) for unit in batch],
+            random_state=options.random_state,
+            fresh=options.fresh,
+            progress=options.progress,
         ):
             yield visualization.unit, visualization.picture
 

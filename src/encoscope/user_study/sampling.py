@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,11 +42,6 @@ class SynthesisOptions:
     random_state: int = 0
     fresh: bool = False
     progress: Progress = None
-
-    @property
-    def scoring(self) -> dict[str, Any]:
-        """The arguments of ``find_patch_references`` that say how top patches are searched."""
-        return {} if self.candidates is None else {"scoring": "preselect", "candidates": self.candidates}
 
 
 def describe_class(name: str) -> str:
@@ -189,15 +183,20 @@ def gather_references(
     parsed = [parse_unit(unit, encoder) for unit in units]
     channels = [unit for unit in parsed if unit.kind != "class"]
     references = {
-        unit.text: find_class_references(source, encoder, unit, count=options.number, seed=options.random_state)
+        unit.text: find_class_references(source, encoder, unit, count=options.number, random_state=options.random_state)
         for unit in parsed
         if unit.kind == "class"
     }
     if channels:
-        arguments = {"count": options.number + HELD_OUT, "progress": options.progress, **options.scoring}
-        references |= {
-            patches.unit: patches for patches in find_patch_references(source, encoder, channels, **arguments)
-        }
+        patches = find_patch_references(
+            source,
+            encoder,
+            channels,
+            count=options.number + HELD_OUT,
+            n_candidates=options.candidates,
+            progress=options.progress,
+        )
+        references |= {each.unit: each for each in patches}
     return references
 
 

@@ -1,89 +1,170 @@
-"""Small circuits (paper, section 4.1.2 and figure 4): the channels a class rests on, each pictured."""
+"""Small circuits: the channels of highest relevance for a class, each visualized (VITAL, section 4.1.2, figure 4)."""
 
 from __future__ import annotations
 
+import os
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
+from encoscope import results
 from encoscope.concise_repr import concise_repr
-from encoscope.encoder import Encoder
-from encoscope.errors import UsageError
+from encoscope.encoder import Encoder, as_encoder
+from encoscope.errors import EncoscopeError, UsageError
+from encoscope.estimator import Estimator
 from encoscope.progress import Progress
-from encoscope.relevance import RelevanceMethod, choose_method, compute_channel_relevance
+from encoscope.relevance import choose_method, compute_channel_relevance
+from encoscope.results import Document, Result, ResultList
+from encoscope.settings import refuse_unknown
 from encoscope.units import Unit, channel_unit, parse_unit
 from encoscope.vital.estimator import Vital
 from encoscope.vital.references.references import References, Source, find_class_references
-from encoscope.vital.visualization import Visualization
+from encoscope.vital.run import VisualizationPreview
+from encoscope.vital.settings import CircuitSettings, Relevance, Size, VitalSettings
+from encoscope.vital.visualization import KIND, Visualization, make_file_name, read_entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FIGURE = "circuit.png"
+
 
 @dataclass(frozen=True)
-class Link:
-    """A channel of a circuit. share: of the relevance that its layer's channels have for the class, summed over all."""
+class CircuitChannel:
+    """A channel of a circuit.
 
-    unit: Unit
+    Attributes:
+        unit: The channel's text, such as "layer4:485".
+        relevance: Its relevance for the class: summed over space, averaged over the references.
+        relevance_share: Its share of the relevance of all channels of the layer, summed without sign.
+    """
+
+    unit: str
     relevance: float
-    share: float
+    relevance_share: float
 
 
 @concise_repr
 @dataclass(frozen=True, eq=False)
-class Circuit:
-    """A class and the channels of its last hidden layer of highest relevance, the highest first.
+class ClassCircuit(Result):
+    """A class and the channels of highest relevance for it in one layer, all visualized.
 
-    pictures: of the class, then of each channel. images: how many real images the relevance is a mean over.
+    Attributes:
+        unit: The class as the user wrote it.
+        layer: The layer of the channels.
+        ranking: The relevance method that ranked them.
+        n_images: How many real images the relevance is averaged over.
+        channels: The channels, the most relevant first.
+        visualizations: Of the class, then of each channel.
     """
 
-    unit: Unit
+    unit: str
     layer: str
-    method: str
-    images: int
-    links: tuple[Link, ...]
-    pictures: tuple[Visualization, ...]
+    ranking: str
+    n_images: int
+    channels: tuple[CircuitChannel, ...]
+    visualizations: tuple[Visualization, ...]
+
+    def __str__(self) -> str:
+        return f"{self.unit}: {', '.join(f'{each.unit} ({each.relevance_share:.1%})' for each in self.channels)}"
 
     def entry(self) -> dict[str, Any]:
-        """For a result document; ``pictures`` apart."""
+        """Give what a result document says of the circuit, without the visualizations."""
         return {
-            "unit": self.unit.text,
+            "unit": self.unit,
             "layer": self.layer,
-            "relevance": self.method,
-            "images": self.images,
-            "channels": [
-                {"unit": link.unit.text, "relevance": link.relevance, "share": link.share} for link in self.links
-            ],
+            "ranking": self.ranking,
+            "n_images": self.n_images,
+            "channels": [vars(channel) for channel in self.channels],
         }
 
+    def to_dict(self) -> Document:
+        """Give the result document, without images."""
+        return self._document([visualization.entry() for visualization in self.visualizations])
+
+    def _document(self, entries: Sequence[dict[str, Any]]) -> Document:
+        circuit = self.entry() | {"figure": FIGURE}
+        return self.visualizations[0].make_document(entries) | {"circuit": circuit}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the visualizations, ``circuit.png`` and ``result.json`` into a folder.
+
+        Args:
+            path: The folder; it is made if it is not there.
+
+        Returns:
+            The folder, which ``load`` reads.
+        """
+        folder = Path(path)
+        document = folder / "result.json"
+        entries = [
+            each.write(folder / make_file_name(each.name), document, arrays=True) for each in self.visualizations
+        ]
+        with results.atomic_write(folder / FIGURE) as temporary:
+            self.plot().savefig(temporary, dpi=120)
+        results.write(document, self._document(entries))
+        return folder
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ClassCircuit:
+        """Read back what ``save`` wrote.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The circuit.
+
+        Raises:
+            MissingError: When nothing is there, or a file is missing.
+            EncoscopeError: When it is another kind of result, or damaged.
+        """
+        file = Path(path) / "result.json"
+        document = results.read(file, KIND)
+        if "circuit" not in document:
+            raise EncoscopeError(f"{file} is of visualizations, not of a circuit")
+        circuit = document["circuit"]
+        return cls(
+            circuit["unit"],
+            circuit["layer"],
+            circuit["ranking"],
+            circuit["n_images"],
+            tuple(CircuitChannel(**channel) for channel in circuit["channels"]),
+            tuple(read_entry(entry, document, file) for entry in document["visualizations"]),
+        )
+
     def plot(self) -> Figure:
-        """The class's picture above, its channels' below, an arrow each with the channel's share of the relevance."""
+        """Draw the class above its channels, with an arrow and the share of the relevance for each channel."""
         from matplotlib.figure import Figure
         from matplotlib.patches import ConnectionPatch
 
-        columns = len(self.links)
+        columns = len(self.channels)
         figure = Figure(figsize=(2.6 * max(columns, 2), 6.6), layout="constrained")
         grid = figure.add_gridspec(3, 2 * columns, height_ratios=(1, 0.22, 1))  # arrows have the row between
         above = figure.add_subplot(grid[0, columns - 1 : columns + 1])
-        above.imshow(self.pictures[0].picture)
-        above.set_title(self.unit.text)
+        above.imshow(self.visualizations[0].picture)
+        above.set_title(self.unit)
         above.set_axis_off()
-        widest = max(link.share for link in self.links)
-        for place, (link, found) in enumerate(zip(self.links, self.pictures[1:], strict=True)):
-            axes = figure.add_subplot(grid[2, 2 * place : 2 * place + 2])
-            axes.imshow(found.picture)
-            axes.set_title("\n".join(textwrap.wrap(f"{link.unit.text}: {link.share:.1%}", 24)), fontsize=10, y=-0.16)
+        largest = max(channel.relevance_share for channel in self.channels)
+        for index, (channel, visualization) in enumerate(zip(self.channels, self.visualizations[1:], strict=True)):
+            axes = figure.add_subplot(grid[2, 2 * index : 2 * index + 2])
+            axes.imshow(visualization.picture)
+            title = "\n".join(textwrap.wrap(f"{channel.unit}: {channel.relevance_share:.1%}", 24))
+            axes.set_title(title, fontsize=10, y=-0.16)
             axes.set_axis_off()
             arrow = ConnectionPatch(
                 xyA=(0.5, 1.02),
                 coordsA=axes.transAxes,
-                xyB=((place + 0.5) / columns, -0.03),
+                xyB=((index + 0.5) / columns, -0.03),
                 coordsB=above.transAxes,
                 arrowstyle="-|>",
                 mutation_scale=14,
-                linewidth=0.8 + 3 * link.share / max(widest, 1e-12),
+                linewidth=0.8 + 3 * channel.relevance_share / max(largest, 1e-12),
                 color="0.35",
             )
             figure.add_artist(arrow)
@@ -95,52 +176,316 @@ def rank_channels(
     unit: Unit | str,
     references: References,
     *,
-    top: int = 3,
+    n_channels: int = CircuitSettings.n_channels,
     layer: str | None = None,
-    method: RelevanceMethod | None = None,
+    ranking: Relevance | None = None,
     progress: Progress = None,
-) -> tuple[str, str, list[Link]]:
-    """The layer (the last hidden one if left out), the method's name, and the ``top`` channels by relevance.
+) -> tuple[str, str, list[CircuitChannel]]:
+    """Find the channels of a layer with the highest relevance for a class.
 
-    A channel's relevance is summed over space and averaged over the references. Raises UsageError for a unit that is
-    no class or feature and for fewer than one channel.
+    A channel's relevance is summed over space and averaged over the references.
+
+    Args:
+        encoder: The encoder.
+        unit: A class or a pooled feature.
+        references: Images of the class.
+        n_channels: How many channels.
+        layer: The layer; None is the last hidden one.
+        ranking: The relevance method; None is LRP where it reaches, else gradient x input.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        The layer, the method's name, and the channels, the most relevant first.
+
+    Raises:
+        UsageError: For a unit that is no class or feature, and for fewer than one channel.
+
+    Source: VITAL, section 4.1.2.
     """
     unit = parse_unit(unit, encoder)
     if unit.layer is not None:
         raise UsageError(f"a circuit is of a class or feature, not of {unit.text}")
-    if top < 1:
-        raise UsageError(f"a circuit has at least one channel, not {top}")
+    if n_channels < 1:
+        raise UsageError(f"a circuit has at least one channel, not {n_channels}")
     name = layer or encoder.depths[-1]
-    how: RelevanceMethod = choose_method(encoder) if method is None else method
+    method: Relevance = choose_method(encoder) if ranking is None else ranking
     sources = [item.source for item in references.items]
-    found = compute_channel_relevance(encoder, sources, unit, name, method=how, progress=progress).double().numpy()
-    total = max(float(np.abs(found).sum()), 1e-30)
-    order = np.argsort(-found, kind="stable")[:top]
-    links = [Link(channel_unit(name, int(i)), float(found[i]), float(found[i]) / total) for i in order]
-    return name, how if isinstance(how, str) else "own", links
+    relevance = compute_channel_relevance(encoder, sources, unit, name, method=method, progress=progress)
+    values = relevance.double().numpy()
+    total = max(float(np.abs(values).sum()), 1e-30)
+    order = np.argsort(-values, kind="stable")[:n_channels]
+    channels = [
+        CircuitChannel(channel_unit(name, int(i)).text, float(values[i]), float(values[i]) / total) for i in order
+    ]
+    return name, method if isinstance(method, str) else "own", channels
+
+
+class Circuit(Estimator):
+    """Find the channels a class depends on most, and visualize the class and each of them (VITAL).
+
+    `CircuitSettings` and `VitalSettings` say what each setting means and what its default is; None leaves the preset's
+    own value. Each channel is visualized from its own top patches.
+
+    Args:
+        encoder: The frozen network: an encoder, a module or a source string.
+        unit: A class or a pooled feature.
+        n_channels: Channels of the circuit.
+        layer: The layer of the channels; None is the last hidden one.
+        ranking: The relevance method that ranks them: "lrp", "guided-backprop", "gradient-input" or a callable.
+        preset: "default", "paper" or "authors"; None is "default".
+        steps: Steps of each visualization's optimization.
+        relevance: What activations are multiplied by.
+        matching: "sort", or "moments" for comparison.
+        layers: The layers that are matched, in place of the recipe's.
+        weights: A weight for each layer, in place of the recipe's.
+        tv_weight: Weight of total variation, in place of the recipe's.
+        l2_weight: Weight of the l2 norm, in place of the recipe's.
+        n_references: References of each visualization.
+        patch_size: Side of the patches that are references of channels, in pixels.
+        n_candidates: Search patches only in so many images of largest value.
+        size: (height, width) of the visualizations in pixels; None is the network's own.
+        jitter: Largest shift of the image in a step, in pixels.
+        lr: Adam's learning rate.
+        random_state: The seed of everything random.
+        batch_size: Visualizations made together; None is one on the CPU and eight on a GPU.
+        cache: Whether statistics and the states of runs are kept, so that a stopped run is resumed.
+        cache_dir: The folder for them; None is the user's cache.
+        progress: None shows bars on a terminal; True, False, or a callable.
+
+    Attributes:
+        encoder_: The encoder.
+        layer_: The layer of the channels.
+        ranking_: The name of the relevance method that ranked them.
+        channels_: The channels, the most relevant first.
+        n_images_: How many images the relevance is averaged over.
+        vital_: A fitted `Vital` of the class and the channels.
+
+    Source: VITAL, section 4.1.2 and figure 4.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | nn.Module | str,
+        unit: Unit | str,
+        *,
+        n_channels: int | None = None,
+        layer: str | None = None,
+        ranking: Relevance | None = None,
+        preset: str | None = None,
+        steps: int | None = None,
+        relevance: Relevance | None = None,
+        matching: str | None = None,
+        layers: Sequence[str] | str | None = None,
+        weights: Sequence[float] | None = None,
+        tv_weight: float | None = None,
+        l2_weight: float | None = None,
+        n_references: int | None = None,
+        patch_size: int | None = None,
+        n_candidates: int | None = None,
+        size: Size | None = None,
+        jitter: int | None = None,
+        lr: float | None = None,
+        random_state: int = VitalSettings.random_state,
+        batch_size: int | None = None,
+        cache: bool = True,
+        cache_dir: str | os.PathLike[str] | None = None,
+        progress: Progress = None,
+    ) -> None:
+        self.encoder = encoder
+        self.unit = unit
+        self.n_channels = n_channels
+        self.layer = layer
+        self.ranking = ranking
+        self.preset = preset
+        self.steps = steps
+        self.relevance = relevance
+        self.matching = matching
+        self.layers = layers
+        self.weights = weights
+        self.tv_weight = tv_weight
+        self.l2_weight = l2_weight
+        self.n_references = n_references
+        self.patch_size = patch_size
+        self.n_candidates = n_candidates
+        self.size = size
+        self.jitter = jitter
+        self.lr = lr
+        self.random_state = random_state
+        self.batch_size = batch_size
+        self.cache = cache
+        self.cache_dir = cache_dir
+        self.progress = progress
+
+    def fit(self, X: Source, y: None = None) -> Circuit:
+        """Rank the channels, and compute the statistics of the references of the class and of each channel.
+
+        Args:
+            X: Images of the class among others: a dataset string, a folder, or files. Top patches are searched in all
+                of them.
+            y: Not used; it is there as in all of scikit-learn's estimators.
+
+        Returns:
+            Itself, fitted.
+
+        Raises:
+            UsageError: For a unit that is no class or feature, and for settings that cannot be.
+            MissingError: Where there is no image of the class.
+        """
+        settings = CircuitSettings.from_preset(
+            self.preset, n_channels=self.n_channels, layer=self.layer, ranking=self.ranking
+        )
+        values = {name: getattr(self, name) for name in VitalSettings.infos() if name != "n_facets"}
+        vital_settings = VitalSettings.from_preset(**values)
+        self.encoder_ = encoder = as_encoder(self.encoder)
+        unit = parse_unit(self.unit, encoder)
+        pool = find_class_references(
+            X, encoder, unit, count=vital_settings.n_references, random_state=vital_settings.random_state
+        )
+        self.layer_, self.ranking_, self.channels_ = rank_channels(
+            encoder,
+            unit,
+            pool,
+            n_channels=settings.n_channels,
+            layer=settings.layer,
+            ranking=settings.ranking,
+            progress=self.progress,
+        )
+        self.n_images_ = len(pool)
+        units = [unit, *(channel.unit for channel in self.channels_)]
+        run = {name: getattr(self, name) for name in ("batch_size", "cache", "cache_dir", "progress")}
+        self.vital_ = Vital(encoder, units, **values, **run).fit(X)
+        return self
+
+    def synthesize(self, *, preview: VisualizationPreview | None = None, fresh: bool = False) -> ClassCircuit:
+        """Visualize the class and its channels.
+
+        Args:
+            preview: Receives the unfinished visualizations of the current batch now and then.
+            fresh: Neither resume a run that was stopped nor take a finished one.
+
+        Returns:
+            The circuit.
+
+        Raises:
+            UsageError: When nothing was fitted.
+        """
+        self._check_fitted()
+        visualizations: ResultList[Visualization] = self.vital_.synthesize(preview=preview, fresh=fresh)
+        return ClassCircuit(
+            visualizations[0].unit,
+            self.layer_,
+            self.ranking_,
+            self.n_images_,
+            tuple(self.channels_),
+            tuple(visualizations),
+        )
 
 
 def circuit(
-    encoder: Encoder,
+    encoder: Encoder | nn.Module | str,
     unit: Unit | str,
     references: Source,
     *,
-    top: int = 3,
+    n_channels: int | None = None,
     layer: str | None = None,
-    method: RelevanceMethod | None = None,
+    ranking: Relevance | None = None,
+    preset: str | None = None,
+    steps: int | None = None,
+    relevance: Relevance | None = None,
+    matching: str | None = None,
+    layers: Sequence[str] | str | None = None,
+    weights: Sequence[float] | None = None,
+    tv_weight: float | None = None,
+    l2_weight: float | None = None,
+    n_references: int | None = None,
+    patch_size: int | None = None,
+    n_candidates: int | None = None,
+    size: Size | None = None,
+    jitter: int | None = None,
+    lr: float | None = None,
+    random_state: int = VitalSettings.random_state,
+    batch_size: int | None = None,
+    cache: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
-    **settings: Any,
-) -> Circuit:
-    """The class pictured, and the ``top`` channels it rests on, each pictured from its own top patches.
+    preview: VisualizationPreview | None = None,
+    fresh: bool = False,
+    **unknown: Any,
+) -> ClassCircuit:
+    """Find the channels a class depends on most, and visualize the class and each of them (VITAL).
 
-    references: images of the class among others: where top patches are searched, too. settings: those of ``Vital``.
+    `CircuitSettings` and `VitalSettings` say what each setting means and what its default is; None leaves the preset's
+    own value.
 
-    Raises UsageError for what is no class, MissingError where there is no image of it.
+    Args:
+        encoder: An encoder, a module, or a source string such as "timm:resnet50".
+        unit: A class or a pooled feature.
+        references: Images of the class among others: a dataset string, a folder, or files.
+        n_channels: Channels of the circuit.
+        layer: The layer of the channels; None is the last hidden one.
+        ranking: The relevance method that ranks them: "lrp", "guided-backprop", "gradient-input" or a callable.
+        preset: "default", "paper" or "authors"; None is "default".
+        steps: Steps of each visualization's optimization.
+        relevance: What activations are multiplied by.
+        matching: "sort", or "moments" for comparison.
+        layers: The layers that are matched, in place of the recipe's.
+        weights: A weight for each layer, in place of the recipe's.
+        tv_weight: Weight of total variation, in place of the recipe's.
+        l2_weight: Weight of the l2 norm, in place of the recipe's.
+        n_references: References of each visualization.
+        patch_size: Side of the patches that are references of channels, in pixels.
+        n_candidates: Search patches only in so many images of largest value.
+        size: (height, width) of the visualizations in pixels; None is the network's own.
+        jitter: Largest shift of the image in a step, in pixels.
+        lr: Adam's learning rate.
+        random_state: The seed of everything random.
+        batch_size: Visualizations made together; None is one on the CPU and eight on a GPU.
+        cache: Whether statistics and the states of runs are kept, so that a stopped run is resumed.
+        cache_dir: The folder for them; None is the user's cache.
+        progress: None shows bars on a terminal; True, False, or a callable.
+        preview: Receives the unfinished visualizations of the current batch now and then.
+        fresh: Neither resume a run that was stopped nor take a finished one.
+        **unknown: Refused, with the nearest setting's name.
+
+    Returns:
+        The circuit, with the visualizations.
+
+    Raises:
+        UsageError: For a unit that is no class or feature, and for settings that cannot be.
+        MissingError: Where there is no image of the class.
+
+    Example:
+        >>> circuit = encoscope.circuit("timm:resnet50", "class:zebra", "photos/")  # doctest: +SKIP
+        >>> circuit.plot().savefig("circuit.png")  # doctest: +SKIP
+
+    Source: VITAL, section 4.1.2 and figure 4.
     """
-    unit = parse_unit(unit, encoder)
-    vital = Vital(encoder, **settings)
-    pool = find_class_references(references, encoder, unit, count=vital.number, seed=vital.random_state)
-    name, how, links = rank_channels(encoder, unit, pool, top=top, layer=layer, method=method, progress=progress)
-    vital.fit(references, [unit, *(link.unit for link in links)], progress=progress)
-    pictures = vital.synthesize(progress=progress)
-    return Circuit(unit, name, how, len(pool), tuple(links), tuple(pictures))
+    settings = [*CircuitSettings.infos(), *(name for name in VitalSettings.infos() if name != "n_facets")]
+    refuse_unknown("circuit", unknown, [*settings, "preview", "fresh", "batch_size", "cache", "cache_dir", "progress"])
+    estimator = Circuit(
+        encoder,
+        unit,
+        n_channels=n_channels,
+        layer=layer,
+        ranking=ranking,
+        preset=preset,
+        steps=steps,
+        relevance=relevance,
+        matching=matching,
+        layers=layers,
+        weights=weights,
+        tv_weight=tv_weight,
+        l2_weight=l2_weight,
+        n_references=n_references,
+        patch_size=patch_size,
+        n_candidates=n_candidates,
+        size=size,
+        jitter=jitter,
+        lr=lr,
+        random_state=random_state,
+        batch_size=batch_size,
+        cache=cache,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    return estimator.fit(references).synthesize(preview=preview, fresh=fresh)

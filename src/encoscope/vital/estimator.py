@@ -1,331 +1,363 @@
-"""VITAL as an estimator: ``fit`` gathers what references have in common, ``synthesize`` makes the pictures."""
+"""VITAL as an estimator: ``fit`` computes the statistics of references, ``synthesize`` makes the visualizations."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
-from encoscope.encoder import Encoder
+from torch import nn
+
+from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
-from encoscope.probing.patches import PRESELECTED, Scoring
+from encoscope.estimator import Estimator
 from encoscope.progress import Progress
+from encoscope.results import ResultList
 from encoscope.units import Unit, parse_unit
-from encoscope.vital.baselines.registry import SynthesisPlan
-from encoscope.vital.features import FeatureReader, Relevance, relevance_reaches
-from encoscope.vital.matching import Matching
+from encoscope.vital.features import FeatureReader, relevance_reaches
 from encoscope.vital.objective import DistributionObjective
-from encoscope.vital.recipes import Preset, Recipe, choose_recipe, override_recipe
+from encoscope.vital.recipes import Recipe, choose_recipe, override_recipe
 from encoscope.vital.references.facets import POOL, split_facets
-from encoscope.vital.references.patches import find_patch_references
+from encoscope.vital.references.patches import choose_patch_size, find_patch_references
 from encoscope.vital.references.prototypes import compute_prototype
 from encoscope.vital.references.references import References, Source, find_class_references
+from encoscope.vital.references.shipped import load_shipped
 from encoscope.vital.references.statistics import Prototype
-from encoscope.vital.run import Preview, SynthesisSubject, run_synthesis
+from encoscope.vital.run import VisualizationPreview, run_synthesis
+from encoscope.vital.settings import Relevance, Size, VitalSettings
 from encoscope.vital.synthesis.loop import Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import start_from_noise
+from encoscope.vital.synthesis.plan import SynthesisPlan
 from encoscope.vital.synthesis.transforms import Roll
+from encoscope.vital.target import Target
 from encoscope.vital.visualization import Visualization
 
-_JITTER = 30 / 224  # of the picture's side
+_JITTER = 30 / 224  # of the image's side
 _EXTENSION = "relevance is gradient x input, this library's extension: the paper's LRP does not reach here"
 
 
-@dataclass(frozen=True)
-class Target:
-    """A picture to make. name: the unit's text, with a number where the unit has several facets.
+class Vital(Estimator):
+    """Visualize units by images whose activations are distributed as in real images (VITAL).
 
-    references: the images behind the statistics; None where the statistics were given.
-    """
+    `VitalSettings` says what each setting means and what its default is; None leaves the preset's own value. A
+    visualization depends on ``random_state`` and on the unit's text, not on what else is in the batch.
 
-    unit: Unit
-    name: str
-    recipe: Recipe
-    relevance: Relevance | None
-    prototype: Prototype
-    references: References | None = None
-    facet: Mapping[str, Any] | None = None
+    Args:
+        encoder: The frozen network: an encoder, a module or a source string.
+        units: One unit or several, such as "class:golden retriever", "layer4:485", "features:31".
+        preset: "default", "paper" or "authors"; None is "default".
+        steps: Steps of the optimization.
+        relevance: What activations are multiplied by: "auto", "none", "lrp", "guided-backprop", "gradient-input", or a
+            callable (encoder, pixels, unit, layers) -> {layer: maps}.
+        matching: "sort", or "moments" for comparison.
+        layers: The layers that are matched, in place of the recipe's.
+        weights: A weight for each layer, in place of the recipe's.
+        tv_weight: Weight of total variation, in place of the recipe's.
+        l2_weight: Weight of the l2 norm, in place of the recipe's.
+        n_references: References of a unit.
+        n_facets: So many visualizations of each unit, one for each cluster of its 1,000 top patches (of all images of a
+            class).
+        patch_size: Side of the patches that are references of units inside the network, in pixels.
+        n_candidates: Search patches only in so many images of largest value.
+        size: (height, width) of the visualizations in pixels; None is the network's own.
+        jitter: Largest shift of the image in a step, in pixels; None is 30 for 224, in proportion for other sizes.
+        lr: Adam's learning rate.
+        random_state: The seed of everything random.
+        batch_size: Visualizations made together; None is one on the CPU, where more is no faster, and eight on a GPU.
+        cache: Whether statistics and the states of runs are kept, so that a stopped run is resumed.
+        cache_dir: The folder for them; None is the user's cache.
+        progress: None shows bars on a terminal; True, False, or a callable.
 
+    Attributes:
+        encoder_: The encoder.
+        targets_: A `Target` for each visualization, with its statistics.
 
-class Vital:
-    """Pictures of units in which activations are distributed as in real images (VITAL).
+    Example:
+        >>> vital = encoscope.Vital("timm:resnet50", ["layer4:485"], steps=500).fit("photos/")  # doctest: +SKIP
+        >>> (visualization,) = vital.synthesize()  # doctest: +SKIP
 
-    steps: of the optimisation. preset: "paper", or "authors" for their code where the two differ. relevance: "auto" is
-    none for classes, and for other units LRP, or gradient x input where LRP does not reach; "none", "lrp",
-    "guided-backprop", "gradient-input", or a callable (encoder, pixels, unit, layers) -> {layer: maps}.
-    matching: "sort", or "moments" for comparison. layers, weights: in place of the recipe's. smooth: a_TV = a_l2 in
-    place of the recipe's, or the two of them. number: references of a unit. patch, scoring, candidates: how patches are
-    searched, see ``patch_references``. size: (height, width) of the pictures, the network's own if left out.
-    jitter: pixels, 30 for 224 in proportion if left out. lr: Adam's. batch: pictures made together; left out, one on
-    the CPU, where more is no faster, and eight on a GPU. cache: keep statistics, and states of runs, so that a stopped
-    run goes on.
-    random_state: seed; a picture's numbers depend on it and on the unit's text, never on what shares its batch.
-
-    Attributes after ``fit``: ``targets_``, a ``Target`` for each picture, with its statistics.
+    Source: VITAL (Gorgun, Schiele and Fischer 2025), Algorithm 1.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | nn.Module | str,
+        units: Sequence[Unit | str] | Unit | str,
         *,
-        steps: int = 2000,
-        preset: Preset = "paper",
-        relevance: Relevance = "auto",
-        matching: Matching = "sort",
-        layers: Sequence[str] | None = None,
+        preset: str | None = None,
+        steps: int | None = None,
+        relevance: Relevance | None = None,
+        matching: str | None = None,
+        layers: Sequence[str] | str | None = None,
         weights: Sequence[float] | None = None,
-        smooth: float | Sequence[float] | None = None,
-        number: int = 50,
-        patch: int | None = None,
-        scoring: Scoring = "stride",
-        candidates: int = PRESELECTED,
-        size: tuple[int, int] | None = None,
+        tv_weight: float | None = None,
+        l2_weight: float | None = None,
+        n_references: int | None = None,
+        n_facets: int | None = None,
+        patch_size: int | None = None,
+        n_candidates: int | None = None,
+        size: Size | None = None,
         jitter: int | None = None,
-        lr: float = 1.0,
-        batch: int | None = None,
+        lr: float | None = None,
+        random_state: int = VitalSettings.random_state,
+        batch_size: int | None = None,
         cache: bool = True,
-        random_state: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        progress: Progress = None,
     ) -> None:
         self.encoder = encoder
+        self.units = units
+        self.preset = preset
         self.steps = steps
-        self.preset: Preset = preset
-        self.relevance: Relevance = relevance
-        self.matching: Matching = matching
+        self.relevance = relevance
+        self.matching = matching
         self.layers = layers
         self.weights = weights
-        self.smooth = smooth
-        self.number = number
-        self.patch = patch
-        self.scoring: Scoring = scoring
-        self.candidates = candidates
+        self.tv_weight = tv_weight
+        self.l2_weight = l2_weight
+        self.n_references = n_references
+        self.n_facets = n_facets
+        self.patch_size = patch_size
+        self.n_candidates = n_candidates
         self.size = size
         self.jitter = jitter
         self.lr = lr
-        self.batch = batch
-        self.cache = cache
         self.random_state = random_state
+        self.batch_size = batch_size
+        self.cache = cache
+        self.cache_dir = cache_dir
+        self.progress = progress
 
-    def fit(
-        self,
-        references: Source | Mapping[str, Prototype | References],
-        units: Sequence[Unit | str] | Unit | str,
-        *,
-        facets: int | None = None,
-        progress: Progress = None,
-    ) -> Vital:
-        """Gather the statistics of each unit's references.
+    def fit(self, X: Source | Mapping[str, Prototype | References] | None = None, y: None = None) -> Vital:
+        """Compute the statistics of each unit's references.
 
-        references: a dataset (string, folder, list of files; for classes also images in memory): of a class, the
-            images with its label; of any other unit, its top patches in there. Or, by the unit's text, statistics
-            or ``References`` (those of another encoder's targets, for a control).
-        facets: so many pictures of each unit, one for each cluster of its 1,000 top patches (of all images of a class).
+        Args:
+            X: A dataset (string, folder, list of files; for classes also images in memory): of a class, its images
+                with the class's label are taken; of any other unit, the top patches in it. Or, by the unit's text,
+                statistics or ``References`` (those of another encoder's targets, for a control). None takes the
+                statistics of classes that ship with a zoo encoder.
+            y: Not used; it is there as in all of scikit-learn's estimators.
 
-        Raises UsageError for unknown units and settings that contradict, MissingError where there are no references.
+        Returns:
+            Itself, fitted.
+
+        Raises:
+            UsageError: For unknown units, and for settings that cannot be.
+            MissingError: Where there are no references.
         """
-        self._check()
-        parsed = [parse_unit(unit, self.encoder) for unit in ([units] if isinstance(units, str | Unit) else units)]
-        if not parsed:
+        settings = self._settings()
+        self.encoder_ = encoder = as_encoder(self.encoder)
+        settings.check_size(encoder)
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"batch_size is a number from 1 on, not {self.batch_size}")
+        units = [parse_unit(unit, encoder) for unit in _as_list(self.units)]
+        if not units:
             raise UsageError("no units given")
-        ways = [self._way(unit) for unit in parsed]  # wrong settings fail before the first image
+        methods = [self._choose_method(unit, settings) for unit in units]  # wrong settings fail before the first image
         groups: list[Sequence[References | Prototype]] = []
-        if isinstance(references, Mapping):
-            groups += [[_given(references, unit)] for unit in parsed]
+        X = load_shipped(encoder, units) if X is None else X
+        if isinstance(X, Mapping):
+            groups += [[_take(X, unit)] for unit in units]
         else:
-            groups += self._references(references, parsed, facets, progress)
+            groups += self._find_references(X, units, settings)
         self.targets_ = []
-        for unit, (made, relevance), parts in zip(parsed, ways, groups, strict=True):
-            reader = self._reader(made, relevance)
-            for place, part in enumerate(parts):
-                if isinstance(part, References):
-                    images, found = part, compute_prototype(reader, part, unit, cache=self.cache, progress=progress)
+        for unit, (recipe, relevance), facets in zip(units, methods, groups, strict=True):
+            reader = self._reader(recipe, relevance, settings)
+            for number, source in enumerate(facets, 1):
+                if isinstance(source, References):
+                    references = source
+                    prototype = compute_prototype(
+                        reader, source, unit, cache=self.cache, cache_dir=self.cache_dir, progress=self.progress
+                    )
                 else:
-                    images, found = None, part
-                if relevance == "gradient-input" and self.relevance == "auto":
-                    found = replace(found, notes=(*found.notes, _EXTENSION))
-                name = unit.text if images is None else images.unit
-                facet = {"number": place + 1, "of": len(parts)} if facets else None
-                self.targets_.append(Target(unit, name, made, relevance, found, images, facet))
+                    references, prototype = None, source
+                if relevance == "gradient-input" and settings.relevance == "auto":
+                    prototype = replace(prototype, notes=(*prototype.notes, _EXTENSION))
+                name = unit.text if references is None else references.unit
+                facet = {"number": number, "of": len(facets)} if settings.n_facets else None
+                self.targets_.append(Target(unit, name, recipe, relevance, prototype, references, facet))
         return self
 
     def synthesize(
-        self, *, progress: Progress = None, preview: Preview | None = None, fresh: bool = False
-    ) -> list[Visualization]:
-        """Make the pictures of the fitted units, in order; see ``stream``."""
-        return list(self.stream(progress=progress, preview=preview, fresh=fresh))
+        self, *, preview: VisualizationPreview | None = None, fresh: bool = False
+    ) -> ResultList[Visualization]:
+        """Make the visualizations of the fitted units.
 
-    def stream(
-        self, *, progress: Progress = None, preview: Preview | None = None, fresh: bool = False
-    ) -> Iterator[Visualization]:
-        """Make the pictures of the fitted units, one batch after the other, and hand each on as it is done.
+        Args:
+            preview: Receives the unfinished visualizations of the current batch now and then.
+            fresh: Neither resume a run that was stopped nor take a finished one.
 
-        preview: is handed the pictures of the batch at work now and then, and when the run is interrupted.
-        fresh: neither go on with a run that was stopped, nor take one that is done.
+        Returns:
+            The visualizations, in the order of ``targets_``.
+
+        Raises:
+            UsageError: When nothing was fitted.
         """
-        if not hasattr(self, "targets_"):
-            raise UsageError("Vital has no references yet: call fit before synthesize")
-        batch = self.batch or (1 if self.encoder.device.type == "cpu" else 8)
-        for _, alike in groupby(self.targets_, _way_of):
-            targets = list(alike)
-            for first in range(0, len(targets), batch):
-                part = targets[first : first + batch]
-                subjects = [_subject(target) for target in part]
+        return ResultList(self.stream(preview=preview, fresh=fresh))
+
+    def stream(self, *, preview: VisualizationPreview | None = None, fresh: bool = False) -> Iterator[Visualization]:
+        """Make the visualizations of the fitted units, batch by batch, and give each as soon as it is done.
+
+        Args:
+            preview: Receives the unfinished visualizations of the current batch now and then, and when the run is
+                interrupted.
+            fresh: Neither resume a run that was stopped nor take a finished one.
+
+        Yields:
+            The visualizations, in the order of ``targets_``.
+
+        Raises:
+            UsageError: When nothing was fitted.
+        """
+        self._check_fitted()
+        batch_size = self.batch_size or (1 if self.encoder_.device.type == "cpu" else 8)
+        for _, group in groupby(self.targets_, _batch_key):
+            targets = list(group)
+            for first in range(0, len(targets), batch_size):
+                batch = targets[first : first + batch_size]
                 yield from run_synthesis(
-                    self.encoder,
-                    self.plan(part),
-                    subjects,
-                    seed=self.random_state,
-                    cache=self.cache and not callable(part[0].relevance),
+                    self.encoder_,
+                    self.plan(batch),
+                    batch,
+                    random_state=self.random_state,
+                    cache=self.cache and not callable(batch[0].relevance),
+                    cache_dir=self.cache_dir,
                     fresh=fresh,
                     preview=preview,
-                    progress=progress,
+                    progress=self.progress,
                 )
 
     def plan(self, targets: Sequence[Target]) -> SynthesisPlan:
-        """What the synthesis loop is to do for targets of one recipe and relevance."""
-        made, relevance = targets[0].recipe, targets[0].relevance
-        size = self.size or self.encoder.preprocess.size
-        jitter = round(_JITTER * min(size)) if self.jitter is None else self.jitter
+        """Plan what the synthesis loop is to do for targets of one recipe and relevance.
+
+        Args:
+            targets: The targets.
+
+        Returns:
+            The plan, with all settings that decide the result.
+        """
+        settings = self._settings()
+        recipe, relevance = targets[0].recipe, targets[0].relevance
+        size = settings.size or self.encoder_.preprocess.size
+        jitter = round(_JITTER * min(size)) if settings.jitter is None else settings.jitter
         objective = DistributionObjective(
-            self._reader(made, relevance),
+            self._reader(recipe, relevance, settings),
             [target.unit for target in targets],
             [target.prototype for target in targets],
-            made,
-            matching=self.matching,
-            weighted=relevance is not None and self.preset == "authors",
+            recipe,
+            matching=settings.matching,
+            weighted=relevance is not None and settings.authors,
         )
         stage = Stage(
             start=lambda _, generators: start_from_noise(
-                self.encoder.preprocess, size, generators, self.encoder.device
+                self.encoder_.preprocess, size, generators, self.encoder_.device
             ),
-            steps=self.steps,
-            optimizer=Optimizer(self.lr),
+            steps=settings.steps,
+            optimizer=Optimizer(settings.lr),
             transform=Roll(jitter),
         )
-        settings = {
+        record = {
             "method": "vital",
-            "preset": self.preset,
-            "recipe": made.name,
-            "layers": list(made.layers),
-            "weights": list(made.weights),
-            "tv": made.tv,
-            "l2": made.l2,
-            "matching": self.matching,
+            **settings.as_dict(),
+            "recipe": recipe.name,
+            "layers": list(recipe.layers),
+            "weights": list(recipe.weights),
+            "tv_weight": recipe.tv_weight,
+            "l2_weight": recipe.l2_weight,
             "relevance": "none" if relevance is None else relevance if isinstance(relevance, str) else "own",
-            "steps": self.steps,
             "size": list(size),
             "jitter": jitter,
-            "lr": self.lr,
-            "number": self.number,
+            "patch_size": choose_patch_size(self.encoder_, settings.patch_size),
         }
-        return SynthesisPlan((stage,), objective, settings)
+        return SynthesisPlan((stage,), objective, record)
 
-    def _check(self) -> None:
-        for name in ("steps", "number", "batch", "patch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is a number from 1 on, not {value}")
-        if self.matching not in ("sort", "moments"):
-            raise UsageError(f"matching is 'sort' or 'moments', not {self.matching!r}")
-        if self.size not in (None, self.encoder.preprocess.size) and not self.encoder.resizable:
-            height, width = self.encoder.preprocess.size
-            raise UsageError(f"{self.encoder.source} takes {height} x {width} pixels only: leave size out")
+    def _settings(self) -> VitalSettings:
+        names = [name for name in VitalSettings.infos() if name != "preset"]
+        return VitalSettings.from_preset(self.preset, **{name: getattr(self, name) for name in names})
 
-    def _way(self, unit: Unit) -> tuple[Recipe, Relevance | None]:
+    def _choose_method(self, unit: Unit, settings: VitalSettings) -> tuple[Recipe, Relevance | None]:
         """The recipe of a unit, and its relevance."""
-        relevance: Relevance | None = None if self.relevance == "none" else self.relevance
+        encoder = self.encoder_
+        relevance = None if settings.relevance == "none" else settings.relevance
         if relevance == "auto":
             relevance = None if unit.kind == "class" else "lrp"
-        made = choose_recipe(self.encoder, unit, preset=self.preset, relevance=relevance is not None)
-        if self.layers is not None:
-            made = override_recipe(self.encoder, unit, made, self.layers, self.weights)
-        elif self.weights is not None:
-            made = override_recipe(self.encoder, unit, made, made.layers, self.weights)
-        if self.smooth is not None:
-            tv, l2 = (self.smooth, self.smooth) if isinstance(self.smooth, int | float) else self.smooth
-            made = replace(made, tv=tv, l2=l2)
+        recipe = choose_recipe(encoder, unit, authors=settings.authors, relevance=relevance is not None)
+        if settings.layers:
+            recipe = override_recipe(encoder, unit, recipe, settings.layers, settings.weights or None)
+        elif settings.weights:
+            recipe = override_recipe(encoder, unit, recipe, recipe.layers, settings.weights)
+        if settings.tv_weight is not None:
+            recipe = replace(recipe, tv_weight=settings.tv_weight)
+        if settings.l2_weight is not None:
+            recipe = replace(recipe, l2_weight=settings.l2_weight)
         if (
-            self.relevance == "auto"
+            settings.relevance == "auto"
             and relevance == "lrp"
-            and not relevance_reaches(self.encoder, unit, made.layers, "lrp")
+            and not relevance_reaches(encoder, unit, recipe.layers, "lrp")
         ):
             relevance = "gradient-input"
-        return made, relevance
+        return recipe, relevance
 
-    def _reader(self, made: Recipe, relevance: Relevance | None) -> FeatureReader:
-        return FeatureReader(self.encoder, made.layers, relevance, scaled=self.preset == "authors")
+    def _reader(self, recipe: Recipe, relevance: Relevance | None, settings: VitalSettings) -> FeatureReader:
+        return FeatureReader(self.encoder_, recipe.layers, relevance, scaled=settings.authors)
 
-    def _references(
-        self, source: Source, units: Sequence[Unit], facets: int | None, progress: Progress
+    def _find_references(
+        self, source: Source, units: Sequence[Unit], settings: VitalSettings
     ) -> list[list[References]]:
-        """The references of each unit, several groups where facets were asked for."""
-        count = self.number if facets is None else POOL
+        """The references of each unit, several groups of them with facets."""
+        n_facets, n_references = settings.n_facets, settings.n_references
         inside = [unit for unit in dict.fromkeys(units) if unit.kind != "class"]
         patches: dict[Unit, References] = {}
         if inside:
-            found = find_patch_references(
+            pools = find_patch_references(
                 source,
-                self.encoder,
+                self.encoder_,
                 inside,
-                count=count,
-                patch=self.patch,
-                scoring=self.scoring,
-                candidates=self.candidates,
-                whole=self.preset == "authors",
-                progress=progress,
+                count=n_references if n_facets is None else POOL,
+                patch_size=settings.patch_size,
+                n_candidates=settings.n_candidates,
+                whole_images=settings.authors,
+                cache_dir=self.cache_dir,
+                progress=self.progress,
             )
-            patches = dict(zip(inside, found, strict=True))
+            patches = dict(zip(inside, pools, strict=True))
         groups = []
         for unit in units:
             if unit.kind == "class":
-                most = self.number if facets is None else None
-                pool = find_class_references(source, self.encoder, unit, count=most, seed=self.random_state)
+                count = n_references if n_facets is None else None
+                pool = find_class_references(
+                    source, self.encoder_, unit, count=count, random_state=settings.random_state
+                )
             else:
                 pool = patches[unit]
-            if facets is None:
+            if n_facets is None:
                 groups.append([pool])
                 continue
-            how: dict[str, Any] = {"number": self.number, "seed": self.random_state, "progress": progress}
-            groups.append(split_facets(self.encoder, unit, pool, facets, **how))
+            groups.append(
+                split_facets(
+                    self.encoder_,
+                    unit,
+                    pool,
+                    n_facets,
+                    n_references=n_references,
+                    random_state=settings.random_state,
+                    progress=self.progress,
+                )
+            )
         return groups
 
 
-def visualize(
-    encoder: Encoder,
-    unit: Unit | str,
-    references: Source | Mapping[str, Prototype] | None = None,
-    *,
-    progress: Progress = None,
-    **settings: Any,
-) -> Visualization:
-    """What a unit looks like to an encoder: VITAL's picture of it, with transparency.
-
-    unit: ``class:golden retriever``, ``layer4:485``, a group, a direction, ``features:31``, ``blocks.7@cls:12``.
-    references: a dataset of real images (string, folder, list), or statistics by the unit's text; left out, the
-    statistics of the class that ship with a zoo encoder. settings: those of ``Vital``; ``seed`` is its random_state.
-
-    Raises UsageError for unknown units and settings, MissingError where there are no references.
-    """
-    if "seed" in settings:
-        settings["random_state"] = settings.pop("seed")
-    if references is None:
-        from encoscope.vital.references.shipped import load_shipped
-
-        references = load_shipped(encoder, [parse_unit(unit, encoder)])
-    return Vital(encoder, **settings).fit(references, unit, progress=progress).synthesize(progress=progress)[0]
+def _as_list(units: Sequence[Unit | str] | Unit | str) -> Sequence[Unit | str]:
+    return [units] if isinstance(units, str | Unit) else units
 
 
-def _given(references: Mapping[str, Prototype | References], unit: Unit) -> Prototype | References:
+def _take(references: Mapping[str, Prototype | References], unit: Unit) -> Prototype | References:
     if unit.text not in references:
         raise UsageError(f"references were given for {', '.join(references) or 'nothing'}, not for {unit.text}")
     return references[unit.text]
 
 
-def _way_of(target: Target) -> tuple[Recipe, Relevance | None, bool]:
+def _batch_key(target: Target) -> tuple[Recipe, Relevance | None, bool]:
     """What targets must have in common to be made in one batch."""
     return target.recipe, target.relevance, target.unit.kind == "direction"
-
-
-def _subject(target: Target) -> SynthesisSubject:
-    found = target.prototype
-    return SynthesisSubject(target.unit, target.name, found.references, found.activation, found.notes, target.facet)

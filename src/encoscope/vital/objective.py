@@ -1,4 +1,4 @@
-"""VITAL's objective (paper, equation 4): align a picture's activations with its references', and keep it smooth."""
+"""VITAL's objective (equation 4): match an image's activations with its references', and keep the image smooth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from encoscope.errors import UsageError
 from encoscope.units import Unit
 from encoscope.vital.features import FeatureReader, LayerFeatures
-from encoscope.vital.matching import Matching, Values, matching_loss
+from encoscope.vital.matching import Values, compute_matching
 from encoscope.vital.recipes import Recipe
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.synthesis.loop import Losses
@@ -19,7 +19,16 @@ from encoscope.vital.synthesis.transforms import Images
 
 
 def compute_total_variation(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
-    """Sum of four unsquared l2 norms of an image's differences: horizontal, vertical, and along both diagonals."""
+    """Compute the sum of four unsquared l2 norms of differences: horizontal, vertical, and along both diagonals.
+
+    Args:
+        images: The images.
+
+    Returns:
+        The total variation of each image.
+
+    Source: VITAL, equation 4; the four norms are from the authors' code.
+    """
     differences = (
         images[:, :, :, :-1] - images[:, :, :, 1:],
         images[:, :, :-1, :] - images[:, :, 1:, :],
@@ -30,7 +39,14 @@ def compute_total_variation(images: Float[Tensor, "batch channels height width"]
 
 
 def compute_l2_norm(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
-    """||x||_2 over channels and space, in the network's normalised units."""
+    """Compute ||x||_2 over channels and space, in the network's normalized units.
+
+    Args:
+        images: The images.
+
+    Returns:
+        The norm of each image.
+    """
     return _norm(images)
 
 
@@ -41,12 +57,23 @@ def _norm(values: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
 class DistributionObjective:
     """The loss of each image against its own unit's statistics; an ``Objective`` of the synthesis loop.
 
-    reader: how images, and before them the references, are read. prototypes: of each unit of the run.
-    weighted: whether the prototypes' channel weights count (the authors' way with relevance).
+    Relevance has no scale of its own: LRP's is some 1e-5 of the activations, and smaller in earlier layers. Where it
+    is not scaled to [0, 1] as the authors do, a layer's loss is divided by the references' shrinkage (the mean square
+    with relevance as a share of that without), so that the published weights of layers and regularizers keep their
+    meaning.
 
-    Relevance has no scale of its own: LRP's is some 1e-5 of the activations, less the earlier the layer. Where it is
-    not scaled to [0, 1] as the authors do, a layer's loss is divided by the share of the activations' mean square that
-    is left of the references', so that the published weights of layers and regularisers keep their meaning.
+    Args:
+        reader: How images, and before them the references, are read.
+        units: The units of the run.
+        prototypes: The statistics of each unit.
+        recipe: Layers and weights.
+        matching: "sort" or "moments".
+        weighted: Whether the prototypes' channel weights count, as in the authors' code with relevance.
+
+    Raises:
+        UsageError: For statistics that lack a layer of the recipe.
+
+    Source: VITAL, equation 4.
     """
 
     def __init__(
@@ -56,11 +83,11 @@ class DistributionObjective:
         prototypes: Sequence[Prototype],
         recipe: Recipe,
         *,
-        matching: Matching = "sort",
+        matching: str = "sort",
         weighted: bool = False,
     ) -> None:
         self._reader, self._units, self._prototypes, self._recipe = reader, tuple(units), tuple(prototypes), recipe
-        self._matching: Matching = matching
+        self._matching = matching
         self._weighted = weighted
         self._scaled = reader.relevance is not None and not reader.scaled
         self._targets: dict[tuple[str, tuple[int, ...], int], Tensor] = {}
@@ -73,51 +100,62 @@ class DistributionObjective:
                     )
 
     def __call__(self, images: Images, rows: slice) -> Losses:
-        """The matching loss by layer, and the regularisers, of the units in ``rows``."""
+        """Compute the matching loss by layer, and the regularizers.
+
+        Args:
+            images: Normalized images.
+            rows: Which units of the run they belong to.
+
+        Returns:
+            The losses of each image.
+        """
         recipe = self._recipe
-        seen = self._reader(images, self._units[rows])
-        places = range(*rows.indices(len(self._units)))
+        features = self._reader(images, self._units[rows])
+        indices = range(*rows.indices(len(self._units)))
         named: dict[str, Tensor] = {}
         for name, weight in zip(recipe.layers, recipe.weights, strict=True):
-            values = self._woken(name, seen, places)
-            target = self._target(name, tuple(places), values)
-            channels = torch.stack([self._weights(name, place, values) for place in places]) if self._weighted else None
-            named[name] = weight * matching_loss(self._matching, values, target, channels)
+            values = self._fill_silent(name, features, indices)
+            target = self._target(name, tuple(indices), values)
+            channels = (
+                torch.stack([self._weights(name, index, values) for index in indices]) if self._weighted else None
+            )
+            named[name] = weight * compute_matching(self._matching, values, target, channels)
             if self._scaled:
-                named[name] = named[name] / self._shrinkage(name, places).to(values)
+                named[name] = named[name] / self._shrinkage(name, indices).to(values)
         main = torch.stack(list(named.values())).sum(0)
-        if not (recipe.tv or recipe.l2):
+        if not (recipe.tv_weight or recipe.l2_weight):
             return Losses(main, None, named)
-        named["tv"], named["l2"] = recipe.tv * compute_total_variation(images), recipe.l2 * compute_l2_norm(images)
+        named["tv"] = recipe.tv_weight * compute_total_variation(images)
+        named["l2"] = recipe.l2_weight * compute_l2_norm(images)
         return Losses(main, named["tv"] + named["l2"], named)
 
-    def _woken(self, layer: str, seen: LayerFeatures, places: Sequence[int]) -> Values:
+    def _fill_silent(self, layer: str, features: LayerFeatures, indices: Sequence[int]) -> Values:
         """What is matched of a layer; where a unit is silent, as if all had the layer's usual relevance.
 
-        Without any relevance there is no gradient, and a picture that does not excite its unit at the start would stay
-        as it is. An extension: the paper does not say what happens there.
+        Without any relevance there is no gradient, and an image that its unit does not respond to at the start would
+        stay as it is. An extension: the paper does not say what happens there.
         """
-        values = seen.values[layer]
-        if seen.silent is None or seen.plain is None:
+        values = features.values[layer]
+        if features.silent is None or features.plain is None:
             return values
-        usual = self._shrinkage(layer, places).sqrt().to(values)[:, None, None]
-        return torch.where(seen.silent[:, None, None], seen.plain[layer] * usual, values)
+        usual = self._shrinkage(layer, indices).sqrt().to(values)[:, None, None]
+        return torch.where(features.silent[:, None, None], features.plain[layer] * usual, values)
 
-    def _target(self, layer: str, places: tuple[int, ...], values: Tensor) -> Tensor:
-        wanted = (layer, places, values.shape[2])
-        if wanted not in self._targets:
-            found = [self._prototypes[place].of(layer, values.shape[2]).to(values) for place in places]
-            self._targets[wanted] = torch.stack(found)
-        return self._targets[wanted]
+    def _target(self, layer: str, indices: tuple[int, ...], values: Tensor) -> Tensor:
+        key = (layer, indices, values.shape[2])
+        if key not in self._targets:
+            sorted_values = [self._prototypes[index].of(layer, values.shape[2]).to(values) for index in indices]
+            self._targets[key] = torch.stack(sorted_values)
+        return self._targets[key]
 
-    def _shrinkage(self, layer: str, places: Iterable[int]) -> Tensor:
-        shares = [self._prototypes[place].shrinkage for place in places]
+    def _shrinkage(self, layer: str, indices: Iterable[int]) -> Tensor:
+        shares = [self._prototypes[index].shrinkage for index in indices]
         if any(share is None for share in shares):
             raise UsageError("these statistics were made without relevance: make them with the relevance of this run")
         return torch.tensor([share[layer] for share in shares if share is not None])
 
-    def _weights(self, layer: str, place: int, values: Tensor) -> Tensor:
-        weights = self._prototypes[place].channel_weights
+    def _weights(self, layer: str, index: int, values: Tensor) -> Tensor:
+        weights = self._prototypes[index].channel_weights
         if weights is None:
             raise UsageError("these statistics have no channel weights: they were made without relevance")
         return weights[layer].to(values)

@@ -1,26 +1,21 @@
-"""Which layers are matched with what weights: the paper's five networks, and a default for any other."""
+"""Which layers are matched with which weights: the paper's five networks, and a default for any other."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 from encoscope.encoder import Encoder, LayerInfo
 from encoscope.errors import UsageError
 from encoscope.units import Unit
 
-Preset: TypeAlias = Literal["paper", "authors"]
-PRESETS: tuple[Preset, ...] = ("paper", "authors")
-
-_SMOOTH = 3e-4  # of an unnamed network: real colours without pixel noise; 1e-3 is smoother and paler, 0 noisier
-_SMOOTH_TOKENS = 1e-2  # of an unnamed one of one grid: with less, each patch of a small ViT is noise of its own
-_WITH_RELEVANCE = 1e-5  # of a class
-_AUTHORS_SHARE = (
-    1 / 30
-)  # of an unnamed network's: relevance in [0, 1] and channel weights make the loss so much smaller
-_INNER: Mapping[str, float] = {"paper": 3e-6, "authors": 3e-7}
+# weights of the two regularizers
+_REGULARIZER = 3e-4  # of a network without a recipe: real colors without pixel noise; 1e-3 is paler, 0 noisier
+_REGULARIZER_TOKENS = 1e-2  # of one whose blocks have one grid: with less, each patch of a small ViT is noise
+_REGULARIZER_WITH_RELEVANCE = 1e-5  # of a class
+_REGULARIZER_INSIDE, _REGULARIZER_INSIDE_AUTHORS = 3e-6, 3e-7
+_AUTHORS_SHARE = 1 / 30  # relevance in [0, 1] and channel weights make the loss so much smaller
 _INNER_STEM = 0.1
 _BLOCKS = 4
 
@@ -29,23 +24,28 @@ _BLOCKS = 4
 class Recipe:
     """What of a network is matched for a unit.
 
-    name: of the recipe. layers: in the network's order. weights: w_l of each. tv, l2: factors of the regularisers.
+    Attributes:
+        name: The name of the recipe: a network's, "default" or "own".
+        layers: The layers, in the network's order.
+        weights: The weight w_l of each layer.
+        tv_weight: The weight a_TV of total variation.
+        l2_weight: The weight a_l2 of the l2 norm.
     """
 
     name: str
     layers: tuple[str, ...]
     weights: tuple[float, ...]
-    tv: float
-    l2: float
+    tv_weight: float
+    l2_weight: float
 
 
 @dataclass(frozen=True)
 class _Named:
-    """A row of the paper's table. layers: torchvision's names, then timm's. smooth: a_TV = a_l2."""
+    """A row of the paper's table. layers: torchvision's names, then timm's. regularizer: a_TV = a_l2."""
 
     layers: tuple[tuple[str, ...], tuple[str, ...]]
     weights: tuple[float, ...]
-    smooth: float = 0.0
+    regularizer: float = 0.0
 
 
 _RESNET = ("conv1", "layer1", "layer2", "layer3", "layer4")
@@ -65,34 +65,56 @@ _TABLE: Mapping[str, _Named] = {
 _ALIASES = {"vit_large_patch16": "vit_l_16", "vit_large_patch32": "vit_l_32"}
 
 
-def choose_recipe(encoder: Encoder, unit: Unit, *, preset: Preset = "paper", relevance: bool = False) -> Recipe:
-    """The layers and weights for a unit of an encoder.
+def choose_recipe(encoder: Encoder, unit: Unit, *, authors: bool = False, relevance: bool = False) -> Recipe:
+    """Choose layers and weights for a unit of an encoder.
 
     Class neurons and pooled features are matched on all layers of the recipe; a unit inside the network on those
     strictly below its own (statement 1: l' < l), the stem with weight 0.1. Networks other than the paper's five get
     the stem and the last layer of each stage, or the patch embedding and four blocks spread over the depth, weights 1
     and a_TV = a_l2 = 3e-4, or 1e-2 where all blocks have one grid.
-    relevance: whether activations are multiplied by relevance: the paper's networks then have factors of their own.
 
-    Raises UsageError for an unknown preset, and for a unit in a layer that has none of these below it.
+    Args:
+        encoder: The encoder.
+        unit: The unit.
+        authors: Take the authors' weights of regularizers where they differ from the paper's.
+        relevance: Whether activations are multiplied by relevance: the regularizers then have other weights.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        UsageError: For a unit in a layer that has none of these layers below it.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"preset is one of {', '.join(PRESETS)}, not {preset!r}")
-    made = _named(encoder) or _default(encoder, unit)
+    recipe = _named(encoder) or _default(encoder, unit)
     if unit.layer is not None:
-        made = _below(made, encoder, unit.layer)
+        recipe = _below(recipe, encoder, unit.layer)
     if relevance:
-        smooth = _WITH_RELEVANCE if unit.layer is None else _INNER[preset]
-        if made.name == "default":
-            smooth = made.tv * (_AUTHORS_SHARE if preset == "authors" else 1)
-        made = replace(made, tv=smooth, l2=smooth)
-    return made
+        inside = _REGULARIZER_INSIDE_AUTHORS if authors else _REGULARIZER_INSIDE
+        weight = _REGULARIZER_WITH_RELEVANCE if unit.layer is None else inside
+        if recipe.name == "default":
+            weight = recipe.tv_weight * (_AUTHORS_SHARE if authors else 1)
+        recipe = replace(recipe, tv_weight=weight, l2_weight=weight)
+    return recipe
 
 
 def override_recipe(
     encoder: Encoder, unit: Unit, base: Recipe, layers: Sequence[str], weights: Sequence[float] | None
 ) -> Recipe:
-    """A user's own layers and weights (1 each if left out) in place of a recipe's."""
+    """Put a user's own layers and weights in place of a recipe's.
+
+    Args:
+        encoder: The encoder.
+        unit: The unit.
+        base: The recipe, whose regularizers stay.
+        layers: The layers.
+        weights: A weight for each layer; None gives each 1.
+
+    Returns:
+        The recipe, named "own", its layers in the network's order.
+
+    Raises:
+        UsageError: For unknown layers, another number of weights, and layers that are not below the unit's own.
+    """
     order = [info.name for info in encoder.layers]
     names = [encoder.layer(name).name for name in layers]
     if weights is not None and len(weights) != len(names):
@@ -112,41 +134,44 @@ def _named(encoder: Encoder) -> Recipe | None:
     layers = next((names for names in row.layers if known.issuperset(names)), None) if row else None
     if row is None or layers is None:
         return None
-    return Recipe(architecture, layers, tuple(float(weight) for weight in row.weights), row.smooth, row.smooth)
+    return Recipe(
+        architecture, layers, tuple(float(weight) for weight in row.weights), row.regularizer, row.regularizer
+    )
 
 
 def _default(encoder: Encoder, unit: Unit) -> Recipe:
     infos = encoder.layers
     stages = [info for info in infos if info.role == "stage"]
     blocks = [info for info in infos if info.role == "block"]
-    smooth = _SMOOTH
+    regularizer = _REGULARIZER
     if len(stages) < 2 and len(blocks) >= _BLOCKS:  # one grid: a ViT, a Mixer
-        smooth = _SMOOTH_TOKENS
+        regularizer = _REGULARIZER_TOKENS
         above = [info.name for info in infos].index(unit.layer) if unit.layer is not None else len(infos)
         below = [info for info in blocks if infos.index(info) < above]
         stages = _spread(below, _BLOCKS)
     stem = next((info for info in infos if info.role == "stem"), None)
     layers = [info for info in (stem, *(stages or blocks or infos)) if info is not None]
     names = tuple(dict.fromkeys(info.name for info in layers))
-    return Recipe("default", names, (1.0,) * len(names), smooth, smooth)
+    return Recipe("default", names, (1.0,) * len(names), regularizer, regularizer)
 
 
 def _spread(blocks: Sequence[LayerInfo], count: int) -> list[LayerInfo]:
-    """So many blocks in even steps, the last among them."""
-    places = {round(len(blocks) * (number + 1) / count) - 1 for number in range(min(count, len(blocks)))}
-    return [blocks[place] for place in sorted(places)]
+    """Some blocks in even steps, the last among them."""
+    indices = {round(len(blocks) * (number + 1) / count) - 1 for number in range(min(count, len(blocks)))}
+    return [blocks[index] for index in sorted(indices)]
 
 
-def _below(made: Recipe, encoder: Encoder, layer: str) -> Recipe:
+def _below(recipe: Recipe, encoder: Encoder, layer: str) -> Recipe:
     order = [info.name for info in encoder.layers]
-    kept = [name for name in made.layers if order.index(name) < order.index(layer)]
+    kept = [name for name in recipe.layers if order.index(name) < order.index(layer)]
     if not kept:
         raise UsageError(
-            f"{layer} has none of the layers below it that a picture is matched on ({', '.join(made.layers)}): "
+            f"{layer} has none of the layers below it that a visualization is matched on "
+            f"({', '.join(recipe.layers)}): "
             "name layers below it yourself, or choose a unit of a later layer"
         )
     stem = {info.name for info in encoder.layers if info.role == "stem"}
-    old = dict(zip(made.layers, made.weights, strict=True))
-    alone = set(kept) <= stem
-    weights = tuple(_INNER_STEM if name in stem and not alone else min(old[name], 1.0) for name in kept)
-    return replace(made, layers=tuple(kept), weights=weights)
+    old = dict(zip(recipe.layers, recipe.weights, strict=True))
+    only_stem = set(kept) <= stem
+    weights = tuple(_INNER_STEM if name in stem and not only_stem else min(old[name], 1.0) for name in kept)
+    return replace(recipe, layers=tuple(kept), weights=weights)

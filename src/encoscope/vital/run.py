@@ -1,83 +1,81 @@
-"""From a plan to pictures: run the synthesis loop, look at what came out, and keep the run's state."""
+"""From a plan to visualizations: run the synthesis loop, measure the images, and keep the run's state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.progress import Progress
+from encoscope.results import record_model
 from encoscope.units import Unit, compute_values, required_outputs
-from encoscope.vital.baselines.registry import SynthesisPlan
 from encoscope.vital.synthesis.checkpoint import Checkpoint
 from encoscope.vital.synthesis.loop import Outcome, run_stages
 from encoscope.vital.synthesis.parametrization import denormalize, normalize
+from encoscope.vital.synthesis.plan import SynthesisPlan
+from encoscope.vital.target import Target
 from encoscope.vital.transparency import compute_transparency
 from encoscope.vital.visualization import Visualization
 
-Preview: TypeAlias = Callable[[list[Visualization]], None]
-"""Is handed the pictures of the batch at work as they are: now and then, and when a run is interrupted."""
-
-
-@dataclass(frozen=True)
-class SynthesisSubject:
-    """A unit to picture, and what is known of its references.
-
-    name: the unit's text, with a number where it has several facets; the picture's random numbers come from it.
-    """
-
-    unit: Unit
-    name: str
-    references: tuple[str, ...] = ()
-    reference_activation: float | None = None
-    notes: tuple[str, ...] = ()
-    facet: Mapping[str, Any] | None = None
-
-    @classmethod
-    def of(cls, unit: Unit) -> SynthesisSubject:
-        """A unit without references."""
-        return cls(unit, unit.text)
+VisualizationPreview: TypeAlias = Callable[[list[Visualization]], None]
+"""Receives the unfinished visualizations of the current batch: now and then, and when a run is interrupted."""
 
 
 def run_synthesis(
     encoder: Encoder,
     plan: SynthesisPlan,
-    subjects: Sequence[SynthesisSubject],
+    targets: Sequence[Target],
     *,
-    seed: int = 0,
+    random_state: int = 0,
     cache: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
     fresh: bool = False,
-    preview: Preview | None = None,
+    preview: VisualizationPreview | None = None,
     preview_every: int = 100,
     progress: Progress = None,
 ) -> list[Visualization]:
-    """Make the pictures of one plan, all in one batch.
+    """Make the visualizations of one plan, all in one batch.
 
-    cache: keep the run's state under what makes it, so that a run that was stopped goes on, and one that is done is
-    not made again. fresh: start over all the same.
+    Args:
+        encoder: The encoder.
+        plan: What the synthesis loop is to do.
+        targets: The units of the plan, in the plan's order.
+        random_state: The seed; with a target's name it decides all random numbers of its image.
+        cache: Keep the run's state, so that a run that was stopped is resumed and a finished one is not repeated.
+        cache_dir: The folder for the state; None is the user's cache.
+        fresh: Start over all the same.
+        preview: Receives the visualizations so far.
+        preview_every: Steps between two previews.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        A visualization of each target, in order.
     """
-    names = [subject.name for subject in subjects]
-    checkpoint = Checkpoint.cached(_manifest(encoder, plan, subjects, seed)) if cache else None
-    if checkpoint is not None and fresh:
-        checkpoint.delete()
+    names = [target.name for target in targets]
+    checkpoint = None
+    if cache:
+        checkpoint = Checkpoint.cached(_manifest(encoder, plan, targets, random_state), cache_dir)
+        if fresh:
+            checkpoint.delete()
 
-    def finished(outcome: Outcome) -> list[Visualization]:
-        return build_visualizations(encoder, plan, subjects, outcome, seed)
+    def finish(outcome: Outcome) -> list[Visualization]:
+        return build_visualizations(encoder, plan, targets, outcome, random_state)
 
     def show(outcome: Outcome) -> None:
         if preview is not None:
-            preview(finished(outcome))
+            preview(finish(outcome))
 
     outcome = run_stages(
         plan.stages,
         plan.objective,
         names,
-        seed=seed,
+        random_state=random_state,
         chunk=len(names) if plan.together else None,
         checkpoint=checkpoint,
         preview=None if preview is None else show,
@@ -85,75 +83,112 @@ def run_synthesis(
         progress=progress,
         label=names[0] if len(names) == 1 else f"{len(names)} units",
     )
-    return finished(outcome)
+    return finish(outcome)
 
 
 def build_visualizations(
-    encoder: Encoder, plan: SynthesisPlan, subjects: Sequence[SynthesisSubject], outcome: Outcome, seed: int
+    encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target], outcome: Outcome, random_state: int
 ) -> list[Visualization]:
-    """Each unit's picture, with what the network makes of it."""
-    model = {"source": encoder.source, "digest": encoder.digest, "layers": list(plan.settings.get("layers", ()))}
-    pictures = denormalize(outcome.images, encoder.preprocess)
-    found = []
-    for row, subject in enumerate(subjects):
-        activation, predicted = measure_image(encoder, outcome.images[row : row + 1], subject.unit)
-        found.append(
+    """Make the result of each target from what the synthesis loop gave, measured with the network.
+
+    Args:
+        encoder: The encoder.
+        plan: What the synthesis loop did.
+        targets: The units of the plan.
+        outcome: The images, gradients and losses.
+        random_state: The seed of the run.
+
+    Returns:
+        A visualization of each target, in order.
+    """
+    model = record_model(encoder, plan.settings.get("layers", ()))
+    settings = {**plan.settings, "precision": encoder.precision}
+    if plan.together:  # each image depends on those beside it
+        settings["batch"] = [target.name for target in targets]
+    images = denormalize(outcome.images, encoder.preprocess)
+    visualizations = []
+    for row, target in enumerate(targets):
+        activation, predicted = measure_image(encoder, outcome.images[row : row + 1], target.unit)
+        visualizations.append(
             Visualization(
-                unit=subject.unit.text,
-                name=subject.name,
-                image=pictures[row].permute(1, 2, 0).numpy(),
+                unit=target.unit.text,
+                name=target.name,
+                image=images[row].permute(1, 2, 0).numpy(),
                 transparency=compute_transparency(outcome.attention[row]),
                 losses={name: each[:, row] for name, each in outcome.losses.items()},
                 activation=activation,
-                reference_activation=subject.reference_activation,
+                reference_activation=target.prototype.activation,
                 predicted=predicted,
-                references=subject.references,
+                references=target.prototype.references,
                 method=str(plan.settings.get("method", "")),
-                settings=plan.settings,
-                seed=seed,
+                settings=settings,
+                seed=random_state,
                 model=model,
                 steps=outcome.steps,
                 total=outcome.total,
-                notes=subject.notes,
-                facet=subject.facet,
+                notes=target.prototype.notes,
+                facet=target.facet,
             )
         )
-    return found
+    return visualizations
 
 
-def measure_image(encoder: Encoder, image: Any, unit: Unit) -> tuple[float, dict[str, Any] | None]:
-    """A unit's value on one normalised image [1, C, H, W], and the network's own class of it."""
-    wanted = required_outputs([unit])
-    wanted["logits"] = encoder.outputs is not None
-    seen = encoder.observe(image, **wanted)
-    activation = float(compute_values(seen, [unit])[0, 0])
-    return activation, None if seen.logits is None else _predicted(encoder, seen.logits[0].cpu().numpy())
+def measure_image(
+    encoder: Encoder, image: Float[Tensor, "1 channels height width"], unit: Unit
+) -> tuple[float, dict[str, Any] | None]:
+    """Measure a unit's value on one image, and the network's own class of it.
+
+    Args:
+        encoder: The encoder.
+        image: A normalized image.
+        unit: The unit.
+
+    Returns:
+        The value; and {"index", "class", "probability"}, None without a classifier.
+    """
+    outputs = required_outputs([unit])
+    outputs["logits"] = encoder.outputs is not None
+    observation = encoder.observe(image, **outputs)
+    activation = float(compute_values(observation, [unit])[0, 0])
+    logits = observation.logits
+    return activation, None if logits is None else _predict(encoder, logits[0].cpu().numpy())
 
 
-def judge_visualization(encoder: Encoder, found: Visualization, unit: Unit) -> dict[str, Any]:
-    """What an encoder makes of a picture that was made with another: a control's, for instance."""
-    pixels = normalize(torch.from_numpy(found.image).permute(2, 0, 1)[None], encoder.preprocess)
+def judge_visualization(encoder: Encoder, visualization: Visualization, unit: Unit) -> dict[str, Any]:
+    """Measure a visualization that was made with another encoder: a control's, for instance.
+
+    Args:
+        encoder: The encoder that judges.
+        visualization: The visualization.
+        unit: The unit of the encoder that judges.
+
+    Returns:
+        {"activation", "predicted"}: the unit's value, and the encoder's class of the image.
+    """
+    pixels = normalize(torch.from_numpy(visualization.image).permute(2, 0, 1)[None], encoder.preprocess)
     activation, predicted = measure_image(encoder, pixels, unit)
     return {"activation": activation, "predicted": predicted}
 
 
-def _predicted(encoder: Encoder, logits: Float[np.ndarray, " classes"]) -> dict[str, Any]:
+def _predict(encoder: Encoder, logits: Float[np.ndarray, " classes"]) -> dict[str, Any]:
     index = int(logits.argmax())
-    shares = np.exp(logits.astype(np.float64) - logits.max())
+    weights = np.exp(logits.astype(np.float64) - logits.max())
     name = None if encoder.classes is None else encoder.classes[index]
-    return {"index": index, "class": name, "probability": float(shares[index] / shares.sum())}
+    return {"index": index, "class": name, "probability": float(weights[index] / weights.sum())}
 
 
-def _manifest(encoder: Encoder, plan: SynthesisPlan, subjects: Sequence[SynthesisSubject], seed: int) -> dict[str, Any]:
+def _manifest(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target], random_state: int) -> dict[str, Any]:
     units = [
-        [subject.name, subject.unit.kind, subject.unit.layer, subject.unit.channels, subject.unit.direction]
-        for subject in subjects
+        [target.name, target.unit.kind, target.unit.layer, target.unit.channels, target.unit.direction]
+        for target in targets
     ]
+    settings = {**plan.settings, "authors": plan.settings.get("preset") == "authors"}
+    settings.pop("preset", None)  # "default" and "paper" are the same
     return {
         "encoder": encoder.digest,
         "precision": encoder.precision,
         "units": units,
-        "references": [subject.references for subject in subjects],
-        "settings": dict(plan.settings),
-        "seed": seed,
+        "references": [target.prototype.references for target in targets],
+        "settings": settings,
+        "seed": random_state,
     }

@@ -1,4 +1,4 @@
-"""Which parts of a picture were attended to while it was made (paper, section 3.4 and C.3)."""
+"""Which pixels of a visualization were attended to while it was made (VITAL, sections 3.4 and C.3)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_TOP = 0.98
-_COLOURS = (0.01, 0.99)
+_CUT_QUANTILE = 0.98
+_COLOR_QUANTILES = (0.01, 0.99)
 
 
 def compute_transparency(attention: Float[Tensor, "channels height width"]) -> Float[np.ndarray, "height width"]:
-    """Opacity, 0 to 1, from the gradient of the matching loss averaged over the steps.
+    """Turn the gradient of the matching loss into opacity.
 
     Absolute value, mean over channels, cut at the 98th percentile and divided by the maximum, as the authors do.
+
+    Args:
+        attention: The gradient at the image, averaged over the steps.
+
+    Returns:
+        The opacity of each pixel, 0 to 1.
+
+    Source: VITAL, section 3.4; the percentile is from the authors' code.
     """
     strength = attention.abs().mean(0)
-    cut = strength.clamp(max=float(torch.quantile(strength, _TOP)))
+    cut = strength.clamp(max=float(torch.quantile(strength, _CUT_QUANTILE)))
     return (cut / cut.max().clamp(min=1e-30)).numpy()
 
 
-def stretch_colors(picture: Float[Tensor, "channels height width"]) -> Float[np.ndarray, "height width channels"]:
-    """A picture of values in [0, 1] for display: cut at its 1st and 99th percentile and spread to [0, 1].
+def stretch_colors(image: Float[Tensor, "channels height width"]) -> Float[np.ndarray, "height width channels"]:
+    """Spread an image's values to [0, 1] for display, cut at their 1st and 99th percentile.
 
-    The percentiles are of all channels together, so that no colour is shifted; a flat picture stays as it is.
+    The percentiles are of all channels together, so that no color is shifted.
+
+    Args:
+        image: Values in [0, 1].
+
+    Returns:
+        Values in [0, 1]; an image of one value stays as it is.
     """
-    low, high = torch.quantile(picture.flatten(), torch.tensor(_COLOURS)).tolist()
-    shown = (picture.clamp(low, high) - low) / (high - low) if high > low else picture
+    low, high = torch.quantile(image.flatten(), torch.tensor(_COLOR_QUANTILES)).tolist()
+    shown = (image.clamp(low, high) - low) / (high - low) if high > low else image
     return shown.permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""What a visualization method finds: a picture of a unit, where it was attended to, and what made it."""
+"""The result of every visualization method: an image of a unit, where it was attended to, and what made it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from PIL import Image
 
 from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
+from encoscope.errors import EncoscopeError, MissingError
+from encoscope.results import Document, ModelRecord, Result
 from encoscope.vital.transparency import stretch_colors
 
 if TYPE_CHECKING:
@@ -25,19 +27,30 @@ KIND = "visualization"
 
 @concise_repr
 @dataclass(frozen=True, eq=False)
-class Visualization:
-    """A unit's picture.
+class Visualization(Result):
+    """A unit, visualized.
 
-    unit: as the user wrote it. name: the same, with the facet's number where it is one of several.
-    image: values in [0, 1], as they were optimised. transparency: opacity, 0 to 1, of every pixel.
-    losses: the whole loss ("loss") and its parts, a number a step.
-    activation: the unit's value on the picture. reference_activation: its mean on the references, None without any.
-    predicted: the network's class of the picture, {"index", "class", "probability"}; None without a classifier.
-    references: their ids (with boxes of patches). notes: what a reader has to know, a sentence each.
-    method, settings, seed, model: what made it; model: {"source", "digest", "layers"}.
-    steps: done, of total: fewer where a run was interrupted.
-    facet: which of how many, for a unit with several pictures. control: the name of the control this picture is, and
-    judged: what the encoder that is explained makes of it, {"activation", "predicted"}.
+    Attributes:
+        unit: The unit as the user wrote it.
+        name: The same, with the facet's number where it is one of several.
+        image: ``[height, width, channels]``, values in [0, 1], as they were optimized.
+        transparency: ``[height, width]``, the opacity of every pixel, 0 to 1.
+        losses: The whole loss ("loss") and its parts by name, a number for each step.
+        activation: The unit's value on the image.
+        reference_activation: The mean of the unit's value on the references; None without references.
+        predicted: The network's class of the image, {"index", "class", "probability"}; None without a classifier.
+        references: The ids of the references, with the boxes of patches.
+        method: The method's name, such as "vital".
+        settings: All settings that decide the result.
+        seed: The seed of everything random.
+        model: The encoder that was visualized.
+        steps: The steps that were done.
+        total: The steps of the whole run; more than ``steps`` where it was interrupted.
+        notes: What a reader of the result has to know, a sentence each.
+        facet: {"number", "of"} for a unit with several visualizations, else None.
+        control: The name of the control this is, such as "untrained"; None for the visualization itself.
+        judged: Of a control: what the encoder that is explained makes of it, {"activation", "predicted"}.
+        controls: The controls that were made beside this visualization.
     """
 
     unit: str
@@ -52,46 +65,50 @@ class Visualization:
     method: str
     settings: Mapping[str, Any]
     seed: int
-    model: Mapping[str, Any]
+    model: ModelRecord
     steps: int
     total: int
     notes: tuple[str, ...] = ()
     facet: Mapping[str, Any] | None = None
     control: str | None = None
     judged: Mapping[str, Any] | None = None
+    controls: tuple[Visualization, ...] = ()
 
     @property
     def picture(self) -> Image.Image:
-        """The picture as it is, 8 bits a channel; of many channels the first three."""
+        """The image as it is, 8 bits a channel; of many channels the first three."""
         return Image.fromarray(plots.to_rgb(self.image))
 
     @property
     def rgba(self) -> UInt8[np.ndarray, "height width 4"]:
-        """The picture with its transparency, colours spread for display."""
-        shown = plots.to_rgb(stretch_colors(torch.from_numpy(self.image).permute(2, 0, 1)))
+        """The image with its transparency, colors spread for display."""
+        rgb = plots.to_rgb(stretch_colors(torch.from_numpy(self.image).permute(2, 0, 1)))
         alpha = (self.transparency * 255).round().astype(np.uint8)
-        return np.concatenate([shown, alpha[:, :, None]], 2)
+        return np.concatenate([rgb, alpha[:, :, None]], 2)
 
     @property
     def transparent(self) -> Image.Image:
-        """``rgba`` as an image."""
+        """``rgba`` as a PIL image."""
         return Image.fromarray(self.rgba)
 
     @property
     def over_white(self) -> Image.Image:
-        """The transparent picture on white, for pages that show no transparency."""
+        """The transparent image on white, for pages that show no transparency."""
         return Image.alpha_composite(Image.new("RGBA", self.transparent.size, "white"), self.transparent).convert("RGB")
 
     @property
     def caption(self) -> str:
-        """Its name and what the network makes of it, in a line."""
+        """One line: the name, and the class that the network sees, or else the unit's value."""
         if self.predicted is None:
             return f"{self.name}: {self.activation:.3g}"
         label = self.predicted["class"] or f"class {self.predicted['index']}"
         return f"{self.name}: {label}, {self.predicted['probability']:.0%}"
 
+    def __str__(self) -> str:
+        return self.caption
+
     def plot(self) -> Figure:
-        """A matplotlib figure: the picture, the picture with transparency, and the losses over the steps."""
+        """Draw the image, the image with transparency, and the losses over the steps."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(12, 4), layout="constrained")
@@ -110,12 +127,13 @@ class Visualization:
         return figure
 
     def entry(self) -> dict[str, Any]:
-        """Its entry in a result document, without the files."""
+        """Give the entry of a result document, without the files."""
         ends = {
             name: [float(values[0]), float(values[-1])] if len(values) else [] for name, values in self.losses.items()
         }
-        found: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "unit": self.unit,
+            "name": self.name,
             "activation": self.activation,
             "reference_activation": self.reference_activation,
             "predicted": None if self.predicted is None else dict(self.predicted),
@@ -127,15 +145,30 @@ class Visualization:
             "notes": list(self.notes),
         }
         if self.facet is not None:
-            found["facet"] = dict(self.facet)
+            entry["facet"] = dict(self.facet)
         if self.control is not None:
-            found |= {"control": self.control, "judged": self.judged, "model": dict(self.model)}
-        return found
+            entry |= {"control": self.control, "judged": self.judged, "model": self.model.as_dict()}
+        if self.controls:
+            entry["controls"] = [control.entry() for control in self.controls]
+        return entry
 
-    def write(self, base: str | os.PathLike[str], document: str | os.PathLike[str]) -> dict[str, Any]:
-        """Write BASE.png, BASE.transparent.png and BASE.losses.npz; gives the entry, files relative to the document.
+    def to_dict(self) -> Document:
+        """Give the result document, without images and losses of each step."""
+        return self.make_document([self.entry()])
 
-        In the entry, "losses" are the first and the last step's; every step's are in the file.
+    def write(
+        self, base: str | os.PathLike[str], document: str | os.PathLike[str], *, arrays: bool = False
+    ) -> dict[str, Any]:
+        """Write BASE.png, BASE.transparent.png and BASE.losses.npz, and the same for each control.
+
+        Args:
+            base: The files' path without a suffix. A control's has ``.NAME`` of the control behind it.
+            document: The path of the result document, to which the files' names are relative.
+            arrays: Also write BASE.arrays.npz with image and transparency, which ``load`` needs.
+
+        Returns:
+            The entry with the files' names. Its "losses" are those of the first and the last step; those of every step
+            are in the file.
         """
         base = Path(base)
         entry = self.entry()
@@ -144,37 +177,157 @@ class Visualization:
             with results.atomic_write(path) as temporary:
                 image.save(temporary)
             entry[kind] = results.relative(path, document)
-        path = base.with_name(f"{base.name}.losses.npz")
-        with results.atomic_write(path) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, **self.losses)
-        return entry | {"every_loss": results.relative(path, document)}
+        entry["every_loss"] = _write_arrays(base.with_name(f"{base.name}.losses.npz"), self.losses, document)
+        if arrays:
+            values = {"image": self.image, "transparency": self.transparency}
+            entry["arrays"] = _write_arrays(base.with_name(f"{base.name}.arrays.npz"), values, document)
+        if self.controls:
+            entry["controls"] = [
+                control.write(base.with_name(f"{base.name}.{control.control}"), document, arrays=arrays)
+                for control in self.controls
+            ]
+        return entry
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write picture, transparent picture, losses and ``result.json`` into a folder."""
+        """Write the image, the image with transparency, losses, arrays and ``result.json`` into a folder.
+
+        Args:
+            path: The folder; it is made if it is not there.
+
+        Returns:
+            The folder, which ``load`` reads.
+        """
         folder = Path(path)
         document = folder / "result.json"
-        entry = self.write(folder / file_name(self.name), document)
-        results.write(document, self.document([entry]))
+        entry = self.write(folder / make_file_name(self.name), document, arrays=True)
+        results.write(document, self.make_document([entry]))
         return folder
 
-    def document(self, entries: Sequence[Mapping[str, Any]], skipped: Sequence[Any] = ()) -> results.Document:
-        """The envelope of a run this one is part of."""
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Visualization:
+        """Read back what ``save`` wrote.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The visualization, with its controls.
+
+        Raises:
+            MissingError: When nothing is there, or a file is missing.
+            EncoscopeError: When it is another kind of result, or damaged.
+        """
+        file = Path(path) / "result.json"
+        document = results.read(file, KIND)
+        entries = document["visualizations"]
+        if len(entries) != 1:
+            raise EncoscopeError(f"{file} lists {len(entries)} visualizations: load takes a folder that save wrote")
+        return read_entry(entries[0], document, file)
+
+    def make_document(self, entries: Sequence[Mapping[str, Any]], skipped: Sequence[Any] = ()) -> Document:
+        """Make the result document of a run that this visualization is part of.
+
+        Args:
+            entries: The entry of each visualization.
+            skipped: What was left out, with ``path`` and ``reason`` each.
+
+        Returns:
+            The document, with this visualization's encoder, settings and seed.
+        """
         return results.envelope(
-            KIND, entries, model=self.model, settings=self.settings, seed=self.seed, skipped=skipped
+            KIND, entries, model=self.model.as_dict(), settings=self.settings, seed=self.seed, skipped=skipped
         )
 
 
-def make_contact_sheet(found: Sequence[Visualization], columns: int = 4, *, cell: int = 240) -> Image.Image:
-    """All pictures in rows, each with its name and what the network makes of it."""
-    pictures = [visualization.picture for visualization in found]
-    captions = [
-        f"{visualization.caption} ({visualization.control})" if visualization.control else visualization.caption
-        for visualization in found
-    ]
-    return Image.fromarray(plots.draw_contact_sheet(pictures, captions, columns, cell=cell))
+def read_entry(entry: Mapping[str, Any], document: Document, file: Path) -> Visualization:
+    """Read one visualization of a result document back.
+
+    Args:
+        entry: Its entry, written with ``arrays=True``.
+        document: The document.
+        file: The document's path.
+
+    Returns:
+        The visualization, with its controls.
+
+    Raises:
+        MissingError: When a file is missing.
+        EncoscopeError: When the entry has no arrays, or a file is damaged.
+    """
+    if "arrays" not in entry:
+        raise EncoscopeError(f"{file} was not written by Visualization.save: it has no arrays of {entry['unit']}")
+    arrays = _read_arrays(results.resolve(entry["arrays"], file))
+    return Visualization(
+        unit=entry["unit"],
+        name=entry["name"],
+        image=arrays["image"],
+        transparency=arrays["transparency"],
+        losses=_read_arrays(results.resolve(entry["every_loss"], file)),
+        activation=entry["activation"],
+        reference_activation=entry["reference_activation"],
+        predicted=entry["predicted"],
+        references=tuple(entry["references"]),
+        method=entry["method"],
+        settings=entry["settings"],
+        seed=document["seed"],
+        model=ModelRecord.from_dict(entry.get("model", document["model"])),
+        steps=entry["steps"][0],
+        total=entry["steps"][1],
+        notes=tuple(entry["notes"]),
+        facet=entry.get("facet"),
+        control=entry.get("control"),
+        judged=entry.get("judged"),
+        controls=tuple(read_entry(control, document, file) for control in entry.get("controls", ())),
+    )
 
 
-def file_name(unit: str) -> str:
-    """A unit's text as part of a file name: letters, digits, dot, dash and underscore; others become a dash."""
+def make_contact_sheet(
+    visualizations: Sequence[Visualization], columns: int = 4, *, cell: int = 240, controls: bool = True
+) -> Image.Image:
+    """Draw visualizations in rows, each with its caption.
+
+    Args:
+        visualizations: The visualizations.
+        columns: How many stand in a row.
+        cell: The side of each in pixels.
+        controls: Show the controls of each behind it.
+
+    Returns:
+        The sheet.
+    """
+    shown = [each for result in visualizations for each in (result, *(result.controls if controls else ()))]
+    captions = [f"{each.caption} ({each.control})" if each.control else each.caption for each in shown]
+    return Image.fromarray(plots.draw_contact_sheet([each.picture for each in shown], captions, columns, cell=cell))
+
+
+def make_file_name(unit: str) -> str:
+    """Turn a unit's text into a part of a file name.
+
+    Args:
+        unit: The text.
+
+    Returns:
+        Letters, digits, dot, dash and underscore; all others become a dash.
+
+    Example:
+        >>> make_file_name("class:sea horse")
+        'class-sea-horse'
+    """
     safe = "".join(character if character.isalnum() or character in "._-" else "-" for character in unit)
     return safe.strip(".-") or "unit"
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray], document: str | os.PathLike[str]) -> str:
+    with results.atomic_write(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+    return results.relative(path, document)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except FileNotFoundError as error:
+        raise MissingError(f"{path} is missing: the result is not whole") from error
+    except (OSError, ValueError) as error:
+        raise EncoscopeError(f"{path} is damaged: the result is not whole") from error

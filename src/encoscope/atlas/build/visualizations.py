@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from encoscope.atlas.build.plan import BuildPlan, name_class
 from encoscope.atlas.records import ClassRecord, FeatureRecord, Measure, VisualizationRecord
@@ -40,9 +41,9 @@ def add_visualizations(writer: Writer, plan: BuildPlan, units: Sequence[Unit], p
     total = len(chosen) + len(indices)
     done = total - len(todo) - len(classes)
     writer.set_method("visualization (VITAL)", steps=plan.options.steps)
-    vital = Vital(plan.encoder, steps=plan.options.steps, random_state=plan.options.random_state)
+    settings: dict[str, Any] = {"steps": plan.options.steps, "random_state": plan.options.random_state}
     if todo:
-        vital.fit(plan.files, todo, progress=plan.progress)
+        vital = Vital(plan.encoder, todo, progress=plan.progress, **settings).fit(plan.files).set_params(progress=None)
         stream = track(vital.stream(), len(todo), "visualizations", plan.progress)
         for unit, visualization in zip(todo, stream, strict=True):
             record = _make_record(writer, visualization)
@@ -55,7 +56,7 @@ def add_visualizations(writer: Writer, plan: BuildPlan, units: Sequence[Unit], p
         if references is None:
             total -= 1
             continue
-        (visualization,) = vital.fit(references, [unit]).synthesize(progress=False)
+        (visualization,) = Vital(plan.encoder, unit, progress=False, **settings).fit(references).synthesize()
         record = _make_record(writer, visualization)
         writer.add(ClassRecord(name_class(plan.encoder, index), index, visualizations=(record,)))
         done += 1

@@ -48,8 +48,8 @@ def fig8(request: EvaluationRequest) -> Report:
     rows, plain, attended = [], [], []
     for bench in benches.values():
         units = [f"class:{label}" for label in bench.choose_classes(4)]
-        estimator = bench.create_estimator(units).fit(bench.references, units, progress=request.progress)
-        for visualization in estimator.stream(progress=request.progress, fresh=request.fresh):
+        estimator = bench.create_estimator(units).fit(bench.references)
+        for visualization in estimator.stream(fresh=request.fresh):
             name = bench.names[parse_unit(visualization.unit, bench.encoder).index]
             plain.append((visualization.picture, name))
             attended.append((visualization.over_white, ""))
@@ -79,8 +79,8 @@ def fig9(request: EvaluationRequest) -> Report:
 
     def vary(bench: Bench, units: Sequence[str]) -> Variants:
         usual = choose_recipe(bench.encoder, parse_unit(units[0], bench.encoder), relevance=True)
-        tv = {f"TV {usual.tv * factor:.0e}": {"smooth": [usual.tv * factor, usual.l2]} for factor in _FACTORS}
-        l2 = {f"l2 {usual.l2 * factor:.0e}": {"smooth": [usual.tv, usual.l2 * factor]} for factor in _FACTORS}
+        tv = {f"TV {usual.tv_weight * factor:.0e}": {"tv_weight": usual.tv_weight * factor} for factor in _FACTORS}
+        l2 = {f"l2 {usual.l2_weight * factor:.0e}": {"l2_weight": usual.l2_weight * factor} for factor in _FACTORS}
         return tv | l2
 
     notes = ["Each factor at 0, 0.1, 1, 10 and 100 times its usual value, the other at its own."]
@@ -144,7 +144,7 @@ def fig12(request: EvaluationRequest) -> Report:
     """
     settings, benches = prepare_benches(request, {"numbers": ",".join(map(str, REFERENCES))})
     numbers = parse_whole_numbers("numbers", settings["numbers"])
-    variants = {f"{number} references": {"number": number} for number in numbers}
+    variants = {f"{number} references": {"n_references": number} for number in numbers}
     notes = ["Where a class has fewer images, all of them are taken. Figures of many classes: vital-table5."]
     return _ablation("vital-fig12", "the number of references", benches, _choose_classes, lambda *_: variants, notes)
 

@@ -60,10 +60,8 @@ def draw_concepts(number: int, request: EvaluationRequest) -> Report:
     notes: list[str] = []
     for caption, method in METHODS.items():
         try:
-            estimator = bench.create_estimator([units[0].text], relevance=method).fit(
-                files, units, progress=request.progress
-            )
-            visualizations[caption] = estimator.synthesize(progress=request.progress, fresh=request.fresh)
+            estimator = bench.create_estimator(units, relevance=method).fit(files)
+            visualizations[caption] = estimator.synthesize(fresh=request.fresh)
         except UsageError as error:
             notes.append(f"{caption} on {bench.model} cannot run: {error}.")
     rows: list[dict[str, Any]] = []

@@ -35,7 +35,7 @@ from encoscope.reproduce.vital.image_cache import (
 from encoscope.reproduce.vital.judge import list_judged_classes
 from encoscope.reproduce.vital.published import STAND_INS, WEIGHTS
 from encoscope.store import content_key, get_cache_dir
-from encoscope.units import channel_unit, find_class_index, parse_unit
+from encoscope.units import Unit, channel_unit, find_class_index, parse_unit
 from encoscope.vital import Vital
 from encoscope.vital.references.patches import find_patch_references
 from encoscope.vital.references.references import References
@@ -229,21 +229,24 @@ class Bench:
             The patches of each channel.
         """
         parsed = [parse_unit(unit, self.encoder) for unit in units]
-        settings: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES}
-        return find_patch_references(self.references, self.encoder, parsed, progress=self.request.progress, **settings)
+        return find_patch_references(
+            self.references, self.encoder, parsed, n_candidates=CANDIDATES, progress=self.request.progress
+        )
 
-    def create_estimator(self, units: Sequence[str], **settings: Any) -> Vital:
+    def create_estimator(self, units: Sequence[Unit | str], **settings: Any) -> Vital:
         """Create VITAL itself, for what a kept image does not tell: transparency, facets, directions.
 
         Args:
-            units: what it will visualize; they say how many steps it makes.
+            units: what it visualizes; they say how many steps it makes.
             settings: further arguments of ``Vital``.
 
         Returns:
             The estimator, not fitted.
         """
-        usual: dict[str, Any] = {"scoring": "preselect", "candidates": CANDIDATES, "random_state": self.request.seed}
-        return Vital(self.encoder, **{"steps": self.count_steps(units), **usual, **settings})
+        texts = [unit.text if isinstance(unit, Unit) else unit for unit in units]
+        usual: dict[str, Any] = {"n_candidates": CANDIDATES, "random_state": self.request.seed}
+        usual |= {"progress": self.request.progress, "steps": self.count_steps(texts)}
+        return Vital(self.encoder, units, **{**usual, **settings})
 
     def count_steps(self, units: Sequence[str]) -> int:
         """Return VITAL's number of steps for units.
@@ -357,8 +360,8 @@ class Bench:
     def _usual_settings(self, method: str) -> dict[str, Any]:
         """The paper's settings of the other methods: Fourier has MACO's."""
         if method == "maco":
-            return {"crops": self.settings["crops"]}
-        return {"views": "crops", "lr": 1.0, "crops": self.settings["crops"]} if method == "fourier" else {}
+            return {"n_views": self.settings["crops"]}
+        return {"views": "crops", "lr": 1.0, "n_views": self.settings["crops"]} if method == "fourier" else {}
 
     def _count_method_steps(self, method: str, units: Sequence[str], settings: Mapping[str, Any]) -> int:
         steps = self.count_steps(units)

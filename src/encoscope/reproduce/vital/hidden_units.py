@@ -110,25 +110,25 @@ def fig4(request: EvaluationRequest) -> Report:
     for label in bench.choose_classes(3, _CIRCUITS):
         unit = f"class:{label}"
         pool = find_class_references(
-            bench.references, bench.encoder, parse_unit(unit, bench.encoder), seed=request.seed
+            bench.references, bench.encoder, parse_unit(unit, bench.encoder), random_state=request.seed
         )
-        _, method, links = rank_channels(
-            bench.encoder, unit, pool, top=top, layer=bench.layer, progress=request.progress
+        _, method, channels = rank_channels(
+            bench.encoder, unit, pool, n_channels=top, layer=bench.layer, progress=request.progress
         )
-        units = [link.unit.text for link in links]
+        units = [channel.unit for channel in channels]
         bench.search_patches(units)
         for visualizer in ("maco", "vital"):
             (whole,) = bench.visualize(visualizer, [unit])
             paths = bench.visualize(visualizer, units)
             cells.append((whole, f"{bench.names[label]}, {visualizer}"))
             cells += [
-                (path, f"{link.unit.text}, {link.share:.1%}, {visualizer}")
-                for link, path in zip(links, paths, strict=True)
+                (path, f"{channel.unit}, {channel.relevance_share:.1%}, {visualizer}")
+                for channel, path in zip(channels, paths, strict=True)
             ]
             rows += [
-                {"class": bench.names[label], "channel": link.unit.text, "relevance": method, "share": link.share}
-                | {"method": visualizer, "AUC": _auc(bench, link.unit.text, [path])}
-                for link, path in zip(links, paths, strict=True)
+                {"class": bench.names[label], "channel": channel.unit, "relevance": method}
+                | {"share": channel.relevance_share, "method": visualizer, "AUC": _auc(bench, channel.unit, [path])}
+                for channel, path in zip(channels, paths, strict=True)
             ]
     notes = [f"share: of the relevance of {bench.layer}'s channels for the class, mean over its images. {_AGAINST}"]
     return build_report(
@@ -191,9 +191,8 @@ def fig26(request: EvaluationRequest) -> Report:
     labels = dict(zip(bench.probe.ids, bench.probe.labels, strict=True))
     units = bench.choose_channels(4) if settings["channels"] else _choose_polysemantic(bench, request.limit or 4)
     facets = int(settings["facets"])
-    estimator = bench.create_estimator(units, candidates=int(settings["candidates"]))
-    estimator.fit(bench.references, units, facets=facets, progress=request.progress)
-    visualizations = estimator.synthesize(progress=request.progress, fresh=request.fresh)
+    estimator = bench.create_estimator(units, n_candidates=int(settings["candidates"]), n_facets=facets)
+    visualizations = estimator.fit(bench.references).synthesize(fresh=request.fresh)
     rows: list[dict[str, Any]] = []
     cells: list[Cell] = []
     for position, unit in enumerate(units):
@@ -299,8 +298,9 @@ def _choose_class_channels(bench: Bench, count: int) -> list[str]:
     """The channels most relevant to the first class that is visualized."""
     label = bench.choose_classes(1, _CIRCUITS)[0]
     unit = parse_unit(f"class:{label}", bench.encoder)
-    pool = find_class_references(bench.references, bench.encoder, unit, seed=bench.request.seed)
-    return [link.unit.text for link in rank_channels(bench.encoder, unit, pool, top=count, layer=bench.layer)[2]]
+    pool = find_class_references(bench.references, bench.encoder, unit, random_state=bench.request.seed)
+    _, _, channels = rank_channels(bench.encoder, unit, pool, n_channels=count, layer=bench.layer)
+    return [channel.unit for channel in channels]
 
 
 def _choose_polysemantic(bench: Bench, count: int) -> list[str]:

@@ -24,10 +24,13 @@ from encoscope.units import parse_unit
 from encoscope.vital import Visualization, Vital
 from encoscope.vital.baselines.maco import compute_mean_magnitude
 from encoscope.vital.baselines.plugin import EIGHTHS
-from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan, find_planner
-from encoscope.vital.run import SynthesisSubject, run_synthesis
+from encoscope.vital.baselines.registry import find_planner
+from encoscope.vital.run import run_synthesis
+from encoscope.vital.settings import make_settings
 from encoscope.vital.synthesis.loop import run_stages
-from encoscope.vital.visualization import file_name
+from encoscope.vital.synthesis.plan import SynthesisPlan
+from encoscope.vital.target import Target
+from encoscope.vital.visualization import make_file_name
 
 CANDIDATES = 100
 """Images of a channel that are searched for its patches."""
@@ -96,7 +99,7 @@ class Trial:
         Returns:
             The path of the .png file.
         """
-        return self.folder_of_settings / f"{file_name(unit)}.png"
+        return self.folder_of_settings / f"{make_file_name(unit)}.png"
 
     @property
     def image_paths(self) -> list[Path]:
@@ -250,12 +253,11 @@ def synthesize_trial(encoder: Encoder, trial: Trial) -> list[Visualization]:
         A visualization of each unit.
     """
     if trial.method == "vital":
-        return fit_vital(encoder, trial).synthesize(progress=False)
+        return fit_vital(encoder, trial).synthesize()
     units = [parse_unit(text, encoder) for text in trial.units]
     plan = plan_synthesis(encoder, trial)
-    return run_synthesis(
-        encoder, plan, [SynthesisSubject.of(unit) for unit in units], seed=trial.seed, cache=False, progress=False
-    )
+    targets = [Target.of(unit) for unit in units]
+    return run_synthesis(encoder, plan, targets, random_state=trial.seed, cache=False, progress=False)
 
 
 def fit_vital(encoder: Encoder, trial: Trial) -> Vital:
@@ -268,9 +270,9 @@ def fit_vital(encoder: Encoder, trial: Trial) -> Vital:
     Returns:
         The fitted estimator.
     """
-    settings: dict[str, Any] = {"steps": trial.steps, "cache": False, "random_state": trial.seed}
-    settings |= {"scoring": "preselect", "candidates": CANDIDATES, **trial.settings}
-    return Vital(encoder, **settings).fit(trial.references, list(trial.units), progress=False)
+    settings: dict[str, Any] = {"steps": trial.steps, "cache": False, "random_state": trial.seed, "progress": False}
+    settings |= {"n_candidates": CANDIDATES, **trial.settings}
+    return Vital(encoder, list(trial.units), **settings).fit(trial.references)
 
 
 def plan_synthesis(encoder: Encoder, trial: Trial) -> SynthesisPlan:
@@ -289,10 +291,8 @@ def plan_synthesis(encoder: Encoder, trial: Trial) -> SynthesisPlan:
     settings = dict(trial.settings)
     if trial.method == "maco" and trial.spectrum is not None:
         settings["magnitude"] = np.load(trial.spectrum)
-    size = settings.pop("size", None)
     units = [parse_unit(text, encoder) for text in trial.units]
-    options = BaselineOptions(steps=trial.steps, size=None if size is None else (size[0], size[1]), extra=settings)
-    return find_planner(trial.method)(encoder, units, options)
+    return find_planner(trial.method)(encoder, units, make_settings(trial.method, steps=trial.steps, **settings), None)
 
 
 def count_equal_steps(method: str, settings: Mapping[str, Any], passes: int) -> int:
@@ -300,16 +300,16 @@ def count_equal_steps(method: str, settings: Mapping[str, Any], passes: int) -> 
 
     Args:
         method: name of a method other than "vital".
-        settings: the method's settings; ``ensemble``, ``crops`` and ``views`` change what a step costs.
+        settings: the method's settings; ``n_views`` and ``views`` change what a step costs.
         passes: number of forward and backward passes of one image of full size.
 
     Returns:
         The number of steps, at least 1.
     """
     if method == "plugin":
-        return max(1, round(len(EIGHTHS) * passes / (_AREA * settings.get("ensemble", 8))))
-    views = settings.get("crops", 32) if method == "maco" else 1
-    views = settings.get("crops", 1) if method == "fourier" and settings.get("views") == "crops" else views
+        return max(1, round(len(EIGHTHS) * passes / (_AREA * settings.get("n_views", 8))))
+    views = settings.get("n_views", 32) if method == "maco" else 1
+    views = settings.get("n_views", 1) if method == "fourier" and settings.get("views") == "crops" else views
     return max(1, round(passes / views))
 
 

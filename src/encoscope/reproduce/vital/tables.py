@@ -214,7 +214,9 @@ def table5(request: EvaluationRequest) -> Report:
         numbers = parse_whole_numbers("numbers", settings["numbers"])
         own_rows = [
             TableRow(
-                VitalLine(network, "vital", f"{number} references", REFERENCES.get(number)), "vital", {"number": number}
+                VitalLine(network, "vital", f"{number} references", REFERENCES.get(number)),
+                "vital",
+                {"n_references": number},
             )
             for number in numbers
         ]
@@ -256,7 +258,7 @@ def _plan_row(line: VitalLine, bench: Bench) -> TableRow:
     """Plan how the images of a row of the comparison are made."""
     if line.method in (REAL, CONTROL, "vital") or line.quoted:
         return TableRow(line, line.method, {})
-    settings: dict[str, Any] = {"ensemble": _ENSEMBLE} if line.method == "plugin" else {}
+    settings: dict[str, Any] = {"n_views": _ENSEMBLE} if line.method == "plugin" else {}
     if line.setup == "r: 1024":
         settings["size"] = [round(_LARGE * side) for side in bench.encoder.preprocess.size]
     batch = line.setup.removeprefix("bs: ")

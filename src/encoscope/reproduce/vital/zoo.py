@@ -25,15 +25,18 @@ from encoscope.reproduce.vital.judge import compare_channel_activations, summari
 from encoscope.units import channel_unit
 from encoscope.vital.references.patches import find_patch_references
 
-CLASS_SETTINGS = {"smooth": 1e-3}
+CLASS_SETTINGS = {"tv_weight": 1e-3, "l2_weight": 1e-3}
 """VITAL's settings for all classes, and for the control."""
 SEARCH: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = {
-    "vital": ("vital", ({"smooth": 1e-3}, {"smooth": 3e-4}, {"smooth": 0.0})),
-    "vital, moments": ("vital", tuple({"matching": "moments", "smooth": smooth} for smooth in (1e-3, 0.0))),
-    "deepinversion": ("deepinversion", ({}, {"lr": 0.2}, {"statistics": 0.01})),
-    "maco": ("maco", ({"crops": 1}, {"crops": 4}, {"crops": 1, "side": 0.5})),
+    "vital": ("vital", tuple({"tv_weight": weight, "l2_weight": weight} for weight in (1e-3, 3e-4, 0.0))),
+    "vital, moments": (
+        "vital",
+        tuple({"matching": "moments", "tv_weight": weight, "l2_weight": weight} for weight in (1e-3, 0.0)),
+    ),
+    "deepinversion": ("deepinversion", ({}, {"lr": 0.2}, {"statistics_weight": 0.01})),
+    "maco": ("maco", ({"n_views": 1}, {"n_views": 4}, {"n_views": 1, "crop_side": 0.5})),
     "fourier": ("fourier", ({}, {"views": "crops", "lr": 1.0}, {"views": "crops", "lr": 0.05})),
-    "plugin": ("plugin", ({"ensemble": 1}, {"ensemble": 4}, {"ensemble": 4, "lr": 0.05})),
+    "plugin": ("plugin", ({"n_views": 1}, {"n_views": 4}, {"n_views": 4, "lr": 0.05})),
 }
 """What a row of the table is called: the method, and the settings that are tried, the first ones being the default."""
 CHANNEL_METHODS = ("vital", "maco", "fourier")
@@ -159,14 +162,7 @@ def compare_channels(comparison: MethodComparison) -> None:
     values = probe(encoder, comparison.references, layer, progress=request.progress).values
     control = {unit.text: np.sort(values[:, unit.index])[-_CONTROL:] for unit in units}
     # one pass for all channels; the patches stay in the cache, where each visualization finds its own
-    find_patch_references(
-        comparison.references,
-        encoder,
-        units,
-        scoring="preselect",
-        candidates=CANDIDATES,
-        progress=request.progress,
-    )
+    find_patch_references(comparison.references, encoder, units, n_candidates=CANDIDATES, progress=request.progress)
     steps = settings["channel_steps"]
     cost = comparison.measure_cost(units[0].text, steps)
     comparison.notes.append(

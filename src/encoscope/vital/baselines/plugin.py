@@ -1,7 +1,7 @@
-"""Plug-In Inversion (Ghiasi et al. 2022): a class's picture from the classifier alone, augmentations its only prior.
+"""Plug-In Inversion (Ghiasi et al. 2022): images of a class from the classifier alone, with augmentations.
 
-The picture grows in stages from a small one to its full size, is shifted around at each step, and is seen several times
-at once in colours of its own each time.
+The image grows in stages from a small one to its full size and is shifted at each step. The network sees several views
+of it at once, each with other colors.
 """
 
 from __future__ import annotations
@@ -16,28 +16,31 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError
 from encoscope.images import Preprocess
 from encoscope.units import Unit
-from encoscope.vital.baselines.losses import Classify, number_of_steps, own_settings, own_size, require_classes
-from encoscope.vital.baselines.registry import BaselineOptions, SynthesisPlan
+from encoscope.vital.baselines.losses import Classify, choose_input_size, require_classes
+from encoscope.vital.settings import PluginSettings
 from encoscope.vital.synthesis.loop import Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import Pixels, denormalize, normalize, pixel_bounds
+from encoscope.vital.synthesis.plan import SynthesisPlan
 from encoscope.vital.synthesis.random import Generators, draw_uniform
 from encoscope.vital.synthesis.schedule import cosine
 from encoscope.vital.synthesis.transforms import Chain, Images, Roll
 
-EIGHTHS = tuple(range(2, 9))  # of the picture's side, a stage each
-_STEPS = 401  # in each stage
-_ROLL = 32 / 224  # of the picture's full side
+EIGHTHS = tuple(range(2, 9))  # of the image's side, a stage each
+_ROLL = 32 / 224  # of the image's full side
 
 
 @dataclass(frozen=True)
 class ColorShifts:
-    """Several views of each picture, in each of which a channel x, in [0, 1], has become x exp(U) + U'.
+    """Several views of each image, in each of which a channel x, in [0, 1], becomes x exp(U) + U'.
 
-    U and U' are uniform in [-1, 1], drawn for each view and channel. number: views of each picture. window: (height,
-    width) that views are enlarged to, for networks that take one size only; None leaves them.
+    U and U' are uniform in [-1, 1], drawn for each view and channel.
+
+    Attributes:
+        preprocess: The network's preprocessing.
+        number: Views of each image.
+        window: (height, width) that views are enlarged to, for networks that take one size only; None leaves them.
     """
 
     preprocess: Preprocess
@@ -45,34 +48,52 @@ class ColorShifts:
     window: tuple[int, int] | None = None
 
     def __call__(self, images: Images, generators: Generators) -> Float[Tensor, "views channels rows columns"]:
-        """[batch * number, channels, ...], a picture's views together."""
-        drawn = draw_uniform(generators, self.number, 2, images.shape[1], 1, 1, low=-1, high=1).flatten(0, 1).to(images)
+        """Show each image several times.
+
+        Args:
+            images: Normalized images.
+            generators: The generator of each image.
+
+        Returns:
+            [batch * number, channels, ...], the views of one image together.
+        """
+        draws = draw_uniform(generators, self.number, 2, images.shape[1], 1, 1, low=-1, high=1).flatten(0, 1).to(images)
         black, white = (numbers.to(images) for numbers in pixel_bounds(self.preprocess))
         plain = ((images - black) / (white - black)).repeat_interleave(self.number, 0)
-        views = normalize(plain * drawn[:, 0].exp() + drawn[:, 1], self.preprocess)
+        views = normalize(plain * draws[:, 0].exp() + draws[:, 1], self.preprocess)
         if self.window is None or views.shape[2:] == self.window:
             return views
         return functional.interpolate(views, self.window, mode="bilinear")
 
 
 class PlainPixels(Pixels):
-    """Pixels in [0, 1], where they are optimised: a step of the learning rate is one of brightness in every channel."""
+    """Pixels that are optimized in [0, 1]: a step of the learning rate changes brightness equally in every channel.
+
+    Args:
+        start: Images in [0, 1] to begin with.
+        preprocess: The network's preprocessing.
+    """
 
     def __init__(self, start: Images, preprocess: Preprocess) -> None:
         super().__init__(start, *(torch.full((start.shape[1], 1, 1), bound) for bound in (0.0, 1.0)))
         self._preprocess = preprocess
 
     def image(self) -> Images:
-        """The normalised pixels."""
+        """The normalized pixels."""
         return normalize(super().image(), self._preprocess)
 
 
 @dataclass(frozen=True)
 class GrowingStart:
-    """Begins a stage: fresh uniform noise in [0, 1], the picture so far enlarged and pasted into its middle.
+    """Begins a stage: new uniform noise in [0, 1] with the image so far, enlarged, pasted into its middle.
 
-    The side grows by an eighth of the full one: half of it enlarges the picture so far, half is its new border (how
+    The side grows by an eighth of the full one: half of that enlarges the image so far, half is its new border (how
     much goes to each is not published).
+
+    Attributes:
+        preprocess: The network's preprocessing.
+        size: (height, width) of the stage.
+        device: Where the pixels are.
     """
 
     preprocess: Preprocess
@@ -80,7 +101,15 @@ class GrowingStart:
     device: torch.device
 
     def __call__(self, previous: Images | None, generators: Generators) -> PlainPixels:
-        """The pixels to begin with."""
+        """Make the pixels to begin with.
+
+        Args:
+            previous: The images of the stage before; None in the first.
+            generators: The generator of each image.
+
+        Returns:
+            The pixels.
+        """
         canvas = draw_uniform(generators, self.preprocess.channels, *self.size).to(self.device)
         if previous is not None:
             rows, columns = ((new + old) // 2 for new, old in zip(self.size, previous.shape[2:], strict=True))
@@ -90,40 +119,50 @@ class GrowingStart:
         return PlainPixels(canvas, self.preprocess)
 
 
-def plan(encoder: Encoder, units: Sequence[Unit], options: BaselineOptions) -> SynthesisPlan:
-    """Plug-In Inversion: cross-entropy alone, sides of 2/8 to 8/8 of the picture, 401 steps each; Adam at 0.01.
+def plan(encoder: Encoder, units: Sequence[Unit], settings: PluginSettings, images: Any = None) -> SynthesisPlan:
+    """Plan Plug-In Inversion: cross-entropy alone, sides of 2/8 to 8/8 of the image, 401 steps each; Adam at 0.01.
 
     Each stage's learning rate falls along a cosine to 0; the roll is by up to 32 pixels of 224, in proportion for other
-    sizes. ``options.steps`` is the sum over the seven stages, shared evenly, what is left over going to the last ones;
-    fewer than seven steps make fewer stages, the last ones. Networks of one input size see each stage enlarged to it,
-    others see it as it is, once it is no smaller than their stride.
-    Own settings: ``ensemble``, 8, views a step. ``lr``, 0.01.
+    sizes. The steps are shared evenly by the seven stages, what is left over going to the last ones; fewer than seven
+    steps make fewer stages, the last ones. Networks of one input size see each stage enlarged to it, others see it as
+    it is, once it is no smaller than their stride.
+
+    Args:
+        encoder: The encoder.
+        units: The units.
+        settings: The method's settings.
+        images: Not used: this method needs no images.
+
+    Returns:
+        The plan.
 
     Raises:
-        UsageError: a unit that is no class, a size the network does not take.
+        UsageError: For a unit that is no class, and a size that the network does not take.
+
+    Source: Plug-In Inversion (Ghiasi et al. 2022).
     """
-    own = own_settings(options, {"ensemble": 8, "lr": 0.01}, "plugin")
     targets = require_classes(units, "Plug-In Inversion")
-    size, steps = own_size(encoder, options, "Plug-In Inversion"), number_of_steps(options, _STEPS * len(EIGHTHS))
-    if own["ensemble"] < 1:
-        raise UsageError(f"Plug-In Inversion needs an ensemble of at least one view, not {own['ensemble']}")
+    size = choose_input_size(encoder, settings.size, "Plug-In Inversion")
     stages = []
     for index, eighths in enumerate(EIGHTHS):
-        share = (steps + index) // len(EIGHTHS)
+        share = (settings.steps + index) // len(EIGHTHS)
         if share:
-            stages.append(_stage(encoder, (size[0] * eighths // 8, size[1] * eighths // 8), size, share, own))
-    settings = {"method": "plugin", "steps": steps, "size": list(size), **own}
-    return SynthesisPlan(tuple(stages), Classify(encoder, targets), settings)
+            side = (size[0] * eighths // 8, size[1] * eighths // 8)
+            stages.append(_stage(encoder, side, size, share, settings))
+    record = {"method": "plugin", **settings.as_dict(), "size": list(size)}
+    return SynthesisPlan(tuple(stages), Classify(encoder, targets), record)
 
 
-def _stage(encoder: Encoder, side: tuple[int, int], full: tuple[int, int], steps: int, own: dict[str, Any]) -> Stage:
-    seen = encoder.resizable and min(side) >= encoder.stride
-    window = None if seen else encoder.preprocess.size
-    views = ColorShifts(encoder.preprocess, own["ensemble"], window)
+def _stage(
+    encoder: Encoder, side: tuple[int, int], full: tuple[int, int], steps: int, settings: PluginSettings
+) -> Stage:
+    shown_as_it_is = encoder.resizable and min(side) >= encoder.stride
+    window = None if shown_as_it_is else encoder.preprocess.size
+    views = ColorShifts(encoder.preprocess, settings.n_views, window)
     return Stage(
         start=GrowingStart(encoder.preprocess, side, encoder.device),
         steps=steps,
-        optimizer=Optimizer(lr=own["lr"], betas=(0.5, 0.99)),
+        optimizer=Optimizer(lr=settings.lr, betas=(0.5, 0.99)),
         schedule=cosine,
         transform=Chain((Roll(round(_ROLL * min(full))), views)),
     )

@@ -1,4 +1,4 @@
-"""Many classes' statistics in little room: the quantile curves of a layer's channels as sums of a few shared curves."""
+"""The statistics of many classes in a small file: the sorted values of a layer's channels as sums of a few curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from encoscope.store.tensors import open_tensors, write_tensors
 from encoscope.vital.references.statistics import Prototype
 
 FORMAT = "encoscope.prototypes/1"
-_MOST = 64  # curves a layer
+_MAX_CURVES = 64  # of a layer
 _SEED = 0
 _ID = 32  # bytes of an image's sha256
 
@@ -30,9 +30,18 @@ class CompressedPrototypes:
     """The statistics of several units over the same layers.
 
     A channel's sorted values are a curve over the ranks; those of all units and channels of a layer span little more
-    than a few curves, its principal ones (uncentred). curves: of each layer [number, positions]. amounts: of each
-    layer [units, channels, number], how much of each curve; both float16. error: of each layer, the root mean square
-    of what is lost as a share of the root mean square of the values, float16 included.
+    than a few curves, its principal ones (not centered).
+
+    Attributes:
+        encoder: The encoder's digest.
+        names: The units' names.
+        counts: The number of references of each unit.
+        references: The ids of each unit's references.
+        activations: The mean value of each unit on its references; None where it is not known.
+        notes: The notes of each unit's statistics.
+        curves: For each layer [curves, positions], float16.
+        amounts: For each layer [units, channels, curves], how much of each curve, float16.
+        error: For each layer, the root mean square of what is lost as a share of that of the values.
     """
 
     encoder: str
@@ -46,18 +55,28 @@ class CompressedPrototypes:
     error: Mapping[str, float]
 
     def prototype(self, name: str) -> Prototype:
-        """One unit's statistics as they were, within ``error``; ascending. UsageError for an unknown name."""
+        """Give one unit's statistics as they were, within ``error``.
+
+        Args:
+            name: One of ``names``.
+
+        Returns:
+            The statistics, with a note on the error.
+
+        Raises:
+            UsageError: For an unknown name.
+        """
         if name not in self.names:
             raise UsageError(f"there are no statistics of {name!r} here")
-        place = self.names.index(name)
+        index = self.names.index(name)
         values = {
-            layer: (self.amounts[layer][place].float() @ curves.float()).sort(1).values
+            layer: (self.amounts[layer][index].float() @ curves.float()).sort(1).values
             for layer, curves in self.curves.items()
         }
         worst = max(self.error.values())
         note = f"statistics read from a compressed file, root mean square error up to {worst:.1%} of the values"
-        notes = (*self.notes[place], note)
-        return Prototype(values, self.counts[place], self.references[place], notes, activation=self.activations[place])
+        notes = (*self.notes[index], note)
+        return Prototype(values, self.counts[index], self.references[index], notes, activation=self.activations[index])
 
 
 def compress_prototypes(
@@ -67,12 +86,22 @@ def compress_prototypes(
     megabytes: float = 10.0,
     error: float = 0.005,
 ) -> CompressedPrototypes:
-    """Principal curves of each layer until every layer's error is below ``error`` or the room is used up.
+    """Keep principal curves of each layer until every layer's error is below ``error`` or the room is used up.
 
-    encoder: its digest. prototypes: by name, all of the same layers. Room goes to where a byte lowers the sum of the
-    layers' squared relative errors most; what is compressed is then measured against what it was.
+    Room goes to where a byte lowers the sum of the layers' squared relative errors most; what is compressed is then
+    measured against what it was.
 
-    Raises UsageError when there is nothing to compress, or not even one curve a layer fits.
+    Args:
+        encoder: The encoder's digest.
+        prototypes: The statistics by name, all of the same layers, of whole images.
+        megabytes: The room.
+        error: The relative error of a layer that is small enough.
+
+    Returns:
+        The compressed statistics.
+
+    Raises:
+        UsageError: When there is nothing to compress, for patches, or when not even one curve a layer fits.
     """
     if not prototypes:
         raise UsageError("there are no statistics to compress")
@@ -107,28 +136,47 @@ def compress_prototypes(
     )
 
 
-def save_compressed(found: CompressedPrototypes, path: str | os.PathLike[str]) -> Path:
-    """Write as .safetensors, reference ids as bytes."""
-    ids = [bytes.fromhex(name) for names in found.references for name in names]
-    tensors = {f"curves/{layer}": value for layer, value in found.curves.items()}
-    tensors |= {f"amounts/{layer}": value for layer, value in found.amounts.items()}
+def save_compressed(compressed: CompressedPrototypes, path: str | os.PathLike[str]) -> Path:
+    """Write compressed statistics as a .safetensors file, reference ids as bytes.
+
+    Args:
+        compressed: The statistics.
+        path: The file.
+
+    Returns:
+        The file.
+    """
+    ids = [bytes.fromhex(name) for names in compressed.references for name in names]
+    tensors = {f"curves/{layer}": value for layer, value in compressed.curves.items()}
+    tensors |= {f"amounts/{layer}": value for layer, value in compressed.amounts.items()}
     tensors["references"] = torch.from_numpy(np.frombuffer(b"".join(ids), np.uint8).reshape(-1, _ID).copy())
     about = {
         "format": FORMAT,
-        "encoder": found.encoder,
-        "layers": list(found.curves),
-        "names": list(found.names),
-        "counts": list(found.counts),
-        "references": [len(names) for names in found.references],
-        "activations": list(found.activations),
-        "notes": [list(notes) for notes in found.notes],
-        "error": dict(found.error),
+        "encoder": compressed.encoder,
+        "layers": list(compressed.curves),
+        "names": list(compressed.names),
+        "counts": list(compressed.counts),
+        "references": [len(names) for names in compressed.references],
+        "activations": list(compressed.activations),
+        "notes": [list(notes) for notes in compressed.notes],
+        "error": dict(compressed.error),
     }
     return write_tensors(path, about, tensors)
 
 
 def load_compressed(path: str | os.PathLike[str]) -> CompressedPrototypes:
-    """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
+    """Read what ``save_compressed`` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The statistics.
+
+    Raises:
+        MissingError: When there is no file.
+        EncoscopeError: When it is something else, or damaged.
+    """
     with open_tensors(path, FORMAT, "compressed statistics") as (about, _, tensor):
         layers = about["layers"]
         rows = tensor("references").numpy()
@@ -148,7 +196,7 @@ def load_compressed(path: str | os.PathLike[str]) -> CompressedPrototypes:
 
 def _principal(rows: Float[Tensor, "rows positions"]) -> tuple[Float[Tensor, "number positions"], Sequence[float]]:
     """The principal curves, the strongest first, and what share of the sum of squares is left after each."""
-    number = min(_MOST, *rows.shape)
+    number = min(_MAX_CURVES, *rows.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         _, sizes, curves = torch.svd_lowrank(rows.float(), q=min(number + 8, *rows.shape), niter=4)
@@ -167,14 +215,14 @@ def _numbers(
     if room < 0:
         raise UsageError(f"not even one curve a layer fits: give {-room / 1e6:.1f} megabytes more")
     while True:
-        open_ = [
+        open_layers = [
             layer
             for layer, number in numbers.items()
             if number < len(left[layer]) and left[layer][number - 1] > error**2 and price[layer] <= room
         ]
-        if not open_:
+        if not open_layers:
             return numbers
-        gain = {layer: left[layer][numbers[layer] - 1] - left[layer][numbers[layer]] for layer in open_}
-        best = max(open_, key=lambda layer: gain[layer] / price[layer])
+        gain = {layer: left[layer][numbers[layer] - 1] - left[layer][numbers[layer]] for layer in open_layers}
+        best = max(open_layers, key=lambda layer: gain[layer] / price[layer])
         numbers[best] += 1
         room -= price[best]

@@ -1,4 +1,4 @@
-"""The facets of a polysemantic unit: groups of the images it answers to (paper, figure 26)."""
+"""The facets of a polysemantic unit: clusters of the images it answers to (VITAL, figure 26)."""
 
 from __future__ import annotations
 
@@ -14,61 +14,74 @@ from encoscope.units import Unit
 from encoscope.vital.references.references import Reference, References
 
 POOL = 1000
-"""How many of a unit's top patches are grouped."""
+"""How many of a unit's top patches are clustered."""
 
 
 def split_facets(
     encoder: Encoder,
     unit: Unit,
     pool: References,
-    facets: int,
+    n_facets: int,
     *,
-    number: int = 50,
-    seed: int = 0,
+    n_references: int = 50,
+    random_state: int = 0,
     progress: Progress = None,
 ) -> list[References]:
-    """K-means on the activations of a unit's references: for each cluster, the largest first, its first ``number``.
+    """Cluster a unit's references by k-means on their activations.
 
-    pool: the unit's references, the strongest first (1,000 top patches, or all images of a class). The activations are
-    the spatial means of the unit's layer (of the pooled features, for classes and features). The references' unit is
-    named UNIT#1, UNIT#2, ...
+    The activations are the spatial means of the unit's layer, and the pooled features for classes and features.
 
-    Raises UsageError for fewer than two facets or fewer images than facets.
+    Args:
+        encoder: The encoder.
+        unit: The unit.
+        pool: The unit's references, the strongest first: 1,000 top patches, or all images of a class.
+        n_facets: The number of clusters, from 2 on.
+        n_references: How many references of each cluster are kept, the first in the order of ``pool``.
+        random_state: The seed of k-means.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        The references of each cluster, the largest cluster first. Their units are named UNIT#1, UNIT#2, ...
+
+    Raises:
+        UsageError: For fewer than two facets, or fewer images than facets.
+
+    Source: VITAL, figure 26.
     """
-    if facets < 2:
-        raise UsageError(f"facets are groups of a unit's images, at least 2, not {facets}")
-    items, activations = _activations(encoder, unit, pool.items, progress)
-    if len(items) < facets:
-        raise UsageError(f"{unit.text} has {len(items)} reference images: too few for {facets} facets")
+    if n_facets < 2:
+        raise UsageError(f"facets are groups of a unit's images, at least 2, not {n_facets}")
+    items, activations = _read_activations(encoder, unit, pool.items, progress)
+    if len(items) < n_facets:
+        raise UsageError(f"{unit.text} has {len(items)} reference images: too few for {n_facets} facets")
     from sklearn.cluster import KMeans
 
-    clustering = KMeans(facets, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
+    clustering = KMeans(n_facets, n_init=10, random_state=random_state)  # pyright: ignore[reportArgumentType]
     labels = clustering.fit_predict(activations)
-    sizes = np.bincount(labels, minlength=facets)
-    found = []
-    for place, cluster in enumerate(np.argsort(-sizes, kind="stable")):
+    sizes = np.bincount(labels, minlength=n_facets)
+    facets = []
+    for number, cluster in enumerate(np.argsort(-sizes, kind="stable"), 1):
         members = [item for item, label in zip(items, labels, strict=True) if label == cluster]
-        notes = [*pool.notes, f"facet {place + 1} of {facets}: {len(members)} of its {len(items)} images"]
-        if len(members) < number:
-            notes.append(f"{len(members)} references where {number} were asked for")
-        found.append(References(f"{unit.text}#{place + 1}", tuple(members[:number]), tuple(notes)))
-    return found
+        notes = [*pool.notes, f"facet {number} of {n_facets}: {len(members)} of its {len(items)} images"]
+        if len(members) < n_references:
+            notes.append(f"{len(members)} references where {n_references} were asked for")
+        facets.append(References(f"{unit.text}#{number}", tuple(members[:n_references]), tuple(notes)))
+    return facets
 
 
-def _activations(
+def _read_activations(
     encoder: Encoder, unit: Unit, items: Sequence[Reference], progress: Progress
 ) -> tuple[list[Reference], Float[np.ndarray, "images channels"]]:
-    """The references that can be read, and what is grouped, float64."""
-    kept, rows = [], []
+    """The references that can be read, and what is clustered, float64."""
+    readable, rows = [], []
     for item in track(items, len(items), f"facets of {unit.text}", progress):
         try:
             pixels = item.input(encoder)
         except EncoscopeError:
-            continue  # the statistics of what is left say how many there were
+            continue  # the statistics of the rest say how many there were
         if unit.layer is None:
             row = encoder.features(pixels)[0]
         else:
             row = encoder.activations(pixels, unit.layer)[unit.layer].maps[0].mean((1, 2))
-        kept.append(item)
+        readable.append(item)
         rows.append(row.double().cpu().numpy())
-    return kept, np.stack(rows) if rows else np.zeros((0, 1))
+    return readable, np.stack(rows) if rows else np.zeros((0, 1))

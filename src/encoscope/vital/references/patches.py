@@ -1,22 +1,23 @@
-"""References of units inside a network: the patches that drive them most, found once and kept (section 3.2.2)."""
+"""References of units inside a network: the patches of highest value, found once and kept (VITAL, section 3.2.2)."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from encoscope.cache import resolve_cache_dir
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import list_images
 from encoscope.probing import Patch, find_top_patches, hash_files
-from encoscope.probing.patches import PRESELECTED, Scoring
 from encoscope.progress import Progress
 from encoscope.results import atomic_write
-from encoscope.store import content_key, get_cache_dir
+from encoscope.store import content_key
 from encoscope.units import Unit
 from encoscope.vital.references.references import Reference, References, Source
 
@@ -27,72 +28,100 @@ def find_patch_references(
     units: Sequence[Unit],
     *,
     count: int = 50,
-    patch: int | None = None,
-    scoring: Scoring = "stride",
-    candidates: int = PRESELECTED,
-    whole: bool = False,
-    batch: int = 32,
+    patch_size: int | None = None,
+    n_candidates: int | None = None,
+    whole_images: bool = False,
+    batch_size: int = 32,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> list[References]:
-    """For each unit the ``count`` patches of a dataset that it answers to most, one an image at most, in one pass.
+    """Find for each unit the patches of highest value in a dataset, at most one an image, in one pass for all units.
 
-    patch: side in pixels on an image whose short side is the network's; left out, 64, or half of a smaller network's
-        input. scoring, candidates: see ``encoscope.probing.top_patches``. whole: the images that the patches are from
-        instead of the patches (the authors' code). What was found is kept, by the content of the files, and not
-        searched again.
+    What was found is kept, by the content of the files, and not searched again.
 
-    Raises UsageError for a dataset that is not made of files.
+    Args:
+        source: The images: a dataset string, a folder, or files.
+        encoder: The encoder.
+        units: The units.
+        count: How many patches of each unit.
+        patch_size: Side in pixels on an image whose short side is the network's; None is 64, or half of a smaller
+            network's input.
+        n_candidates: Search only so many images of largest value, at every 32 pixels; None searches every image, at
+            every int(0.8 patch_size) pixels.
+        whole_images: Take the images that the patches are from instead of the patches, as the authors' code does.
+        batch_size: Patches at a time; it does not change the result.
+        cache_dir: The folder for what was found; None is the user's cache.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        The references of each unit, with a note where there are fewer than ``count``.
+
+    Raises:
+        UsageError: For a dataset that is not made of files.
     """
     try:
         files = list_images(source)
     except UsageError as error:
         raise UsageError(f"{units[0].text} needs files to search for its top patches: {error}") from error
-    side = min(64, min(encoder.preprocess.size) // 2) if patch is None else patch
-    how = {"count": count, "patch": side, "scoring": scoring}
-    how |= {"candidates": candidates} if scoring == "preselect" else {}
+    side = choose_patch_size(encoder, patch_size)
+    search: dict[str, Any] = {"scoring": "stride" if n_candidates is None else "preselect"}
+    search |= {} if n_candidates is None else {"candidates": n_candidates}
+    search["patch"] = side
     contents = content_key({"files": sorted(hash_files(files.paths, progress=progress))})
-    homes = [_home(encoder, unit, how, contents) for unit in units]
-    found = [_kept(home, dict(zip(map(str, files.paths), files.paths, strict=True))) for home in homes]
-    missing = [number for number, patches in enumerate(found) if patches is None]
+    stored_files = [
+        resolve_cache_dir(cache_dir, "patches", f"{_key(encoder, unit, {'count': count, **search}, contents)}.json")
+        for unit in units
+    ]
+    known = {str(path) for path in files.paths}
+    patches = [_load(file, known) for file in stored_files]
+    missing = [index for index, stored in enumerate(patches) if stored is None]
     if missing:
-        wanted = [units[number] for number in missing]
         searched = find_top_patches(
             encoder,
             files,
-            wanted,
+            [units[index] for index in missing],
             count,
-            patch=side,
-            scoring=scoring,
-            candidates=candidates,
-            batch_size=batch,
+            batch_size=batch_size,
+            cache_dir=cache_dir,
             progress=progress,
+            **search,
         )
-        for number, patches in zip(missing, searched, strict=True):
-            found[number] = patches
-            _keep(homes[number], patches)
-    return [_references(unit, patches or [], count, whole) for unit, patches in zip(units, found, strict=True)]
+        for index, top in zip(missing, searched, strict=True):
+            patches[index] = top
+            _save(stored_files[index], top)
+    return [_references(unit, top or [], count, whole_images) for unit, top in zip(units, patches, strict=True)]
 
 
-def _references(unit: Unit, patches: Sequence[Patch], count: int, whole: bool) -> References:
-    items = [Reference(patch.id, Path(patch.path) if whole else patch) for patch in patches]
+def choose_patch_size(encoder: Encoder, patch_size: int | None = None) -> int:
+    """Choose the side of patches.
+
+    Args:
+        encoder: The encoder.
+        patch_size: The side in pixels on an image whose short side is the network's; None for the usual one.
+
+    Returns:
+        ``patch_size``, or 64, or half of a smaller network's input.
+    """
+    return min(64, min(encoder.preprocess.size) // 2) if patch_size is None else patch_size
+
+
+def _references(unit: Unit, patches: Sequence[Patch], count: int, whole_images: bool) -> References:
+    items = [Reference(patch.id, Path(patch.path) if whole_images else patch) for patch in patches]
     notes = () if len(items) >= count else (f"{len(items)} references where {count} were asked for",)
     return References(unit.text, tuple(items), notes)
 
 
-def _home(encoder: Encoder, unit: Unit, how: dict[str, object], contents: str) -> Path:
+def _key(encoder: Encoder, unit: Unit, search: dict[str, Any], contents: str) -> str:
     what = [unit.kind, unit.layer, unit.channels, unit.direction]
-    return get_cache_dir(
-        "patches", f"{content_key({'encoder': encoder.digest, 'unit': what, 'files': contents, **how})}.json"
-    )
+    return content_key({"encoder": encoder.digest, "unit": what, "files": contents, **search})
 
 
-def _kept(home: Path, known: dict[str, Path]) -> list[Patch] | None:
-    """What an earlier search found, if its files are still under the same names."""
+def _load(file: Path, known: set[str]) -> list[Patch] | None:
+    """What an earlier search found, if its images still have the same names."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        rows = json.loads(home.read_text(encoding="utf-8"))
-        found = [_patch(row) for row in rows]
-        if all(patch.path in known for patch in found):
-            return found
+        patches = [_patch(row) for row in json.loads(file.read_text(encoding="utf-8"))]
+        if all(patch.path in known for patch in patches):
+            return patches
     return None
 
 
@@ -101,6 +130,6 @@ def _patch(row: dict[str, Any]) -> Patch:
     return Patch(row["id"], row["path"], (x0, y0, x1, y1), row["score"], (top, left), row["side"])
 
 
-def _keep(home: Path, patches: Sequence[Patch]) -> None:
-    with suppress(EncoscopeError), atomic_write(home) as temporary:  # a cache that cannot be written is done without
+def _save(file: Path, patches: Sequence[Patch]) -> None:
+    with suppress(EncoscopeError), atomic_write(file) as temporary:  # without a cache it is only slower
         temporary.write_text(json.dumps([asdict(patch) for patch in patches]), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Compute a unit's statistics once, keep them by content, and read them back without the images."""
+"""Compute a unit's statistics once, keep them under what makes them, and read them back without the images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from encoscope.cache import resolve_cache_dir
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress, track
-from encoscope.store import JournaledFolder
+from encoscope.store import JournaledFolder, content_key
 from encoscope.store.tensors import open_tensors, write_tensors
 from encoscope.units import Unit
 from encoscope.vital.features import FeatureReader
@@ -33,34 +34,49 @@ def compute_prototype(
     references: References,
     unit: Unit,
     *,
-    batch: int = 16,
+    batch_size: int = 16,
     cache: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Prototype:
-    """The statistics of a unit's references, as ``reader`` reads images.
+    """Compute the statistics of a unit's references, with one batch of images in memory.
 
-    cache: kept under what makes them - the encoder's digest, the layers, the references' ids and boxes, the relevance
-    and, with relevance, the unit - so that nothing is computed twice. A relevance that is a callable has no name, and
-    is not kept. Memory holds one batch of images, whatever the number of references.
+    They are kept under what makes them (the encoder's digest, the layers, the references' ids and boxes, the relevance
+    and, with relevance, the unit), so that nothing is computed twice. A relevance that is a callable has no name:
+    its statistics are not kept.
 
-    Raises MissingError when none of the references can be read.
+    Args:
+        reader: How images are read.
+        references: The references.
+        unit: The unit.
+        batch_size: Images at a time.
+        cache: Whether the statistics are kept.
+        cache_dir: The folder for them; None is the user's cache.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        The statistics. Their notes name references that could not be read.
+
+    Raises:
+        MissingError: When none of the references can be read.
     """
-    manifest = _manifest(reader, references, unit) if cache and not callable(reader.relevance) else None
-    if manifest is not None:
+    folder = None
+    if cache and not callable(reader.relevance):
+        manifest = _manifest(reader, references, unit)
+        path = resolve_cache_dir(cache_dir, "prototypes", content_key(manifest))
+        folder = JournaledFolder(path, manifest)
         try:
-            return replace(
-                load_prototype(JournaledFolder.keyed("prototypes", manifest).check(_FILE)), notes=references.notes
-            )
+            return replace(load_prototype(folder.check(_FILE)), notes=references.notes)
         except MissingError:
             pass
         except EncoscopeError as error:
             _log.warning("%s: computing the statistics again", error)
-            JournaledFolder.keyed("prototypes", manifest, fresh=True)
+            folder = JournaledFolder(path, manifest, fresh=True)
     sums, skipped, names = PrototypeSums(), [], []
-    for group in _batches(_read(references, reader.encoder, skipped, progress), batch):
+    for group in _batches(_read(references, reader.encoder, skipped, progress), batch_size):
         pixels = torch.cat([pixels for _, pixels in group])
-        seen = reader.reference(pixels, unit)
-        sums.partial_fit(seen.values, seen.peaks, seen.activation, seen.shrinkage)
+        features = reader.read_references(pixels, unit)
+        sums.partial_fit(features.values, features.peaks, features.activation, features.shrinkage)
         names += [item.name for item, _ in group]
     notes = list(references.notes)
     if skipped:
@@ -69,15 +85,23 @@ def compute_prototype(
             _log.warning("reference skipped: %s", item.reason)
     if not names:
         raise MissingError(f"none of the {len(references)} references of {unit.text} can be read")
-    found = sums.finalize(names, notes)
-    if manifest is not None and not skipped:
-        with JournaledFolder.keyed("prototypes", manifest).write(_FILE) as temporary:
-            save_prototype(found, temporary)
-    return found
+    prototype = sums.finalize(names, notes)
+    if folder is not None and not skipped:
+        with folder.write(_FILE) as temporary:
+            save_prototype(prototype, temporary)
+    return prototype
 
 
 def save_prototype(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
-    """Write statistics as a .safetensors file."""
+    """Write statistics as a .safetensors file.
+
+    Args:
+        prototype: The statistics.
+        path: The file.
+
+    Returns:
+        The file.
+    """
     tensors = {f"values/{name}": value for name, value in prototype.values.items()}
     tensors |= {f"weights/{name}": value for name, value in (prototype.channel_weights or {}).items()}
     about = {
@@ -93,7 +117,18 @@ def save_prototype(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
 
 
 def load_prototype(path: str | os.PathLike[str]) -> Prototype:
-    """Read what ``save`` wrote. MissingError when there is nothing, EncoscopeError when it is something else."""
+    """Read what ``save_prototype`` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The statistics.
+
+    Raises:
+        MissingError: When there is no file.
+        EncoscopeError: When it is something else, or damaged.
+    """
     with open_tensors(path, FORMAT, "statistics of references") as (about, names, tensor):
         weights = {name: tensor(f"weights/{name}") for name in about["layers"] if f"weights/{name}" in names}
         return Prototype(
@@ -123,7 +158,7 @@ def _manifest(reader: FeatureReader, references: References, unit: Unit) -> dict
 def _read(
     references: References, encoder: Encoder, skipped: list[SkippedImage], progress: Progress
 ) -> Iterator[tuple[Reference, Tensor]]:
-    """Each reference with its input; what cannot be read, or brought there, is put aside."""
+    """Each reference with its input; what cannot be read is added to ``skipped``."""
     for item in track(references.items, len(references), f"references of {references.unit}", progress):
         try:
             yield item, item.input(encoder)

@@ -1,4 +1,4 @@
-"""The real images that a unit's picture is matched to (paper, section 3.2.2)."""
+"""The real images that a unit's visualization is matched to (VITAL, section 3.2.2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ Source: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Reference:
-    """One real image, or a patch of it. id: sha256 of the file, or of the pixels of an image in memory."""
+    """One real image, or a patch of it.
+
+    Attributes:
+        id: The sha256 of the file, or of the pixels of an image in memory.
+        source: The file, the image in memory, or the patch.
+    """
 
     id: str
     source: Path | LoadedImage | Patch
@@ -35,9 +40,18 @@ class Reference:
         return f"{self.id}@{','.join(map(str, self.source.box))}" if isinstance(self.source, Patch) else self.id
 
     def input(self, encoder: Encoder) -> Float[Tensor, "1 channels height width"]:
-        """The reference as the network takes it: its own resize and crop; a patch as it was scored, nothing cut off.
+        """Load it as the network takes it: the model's own resize and crop; a patch as it was scored, not cropped.
 
-        Raises ImageError and MissingError for what cannot be read, EncoscopeError for a changed image of a patch.
+        Args:
+            encoder: The encoder.
+
+        Returns:
+            A normalized batch of one.
+
+        Raises:
+            ImageError: For a file that cannot be read.
+            MissingError: For a file that is not there.
+            EncoscopeError: For a patch of an image that has changed.
         """
         if isinstance(self.source, Patch):
             return load_patches(encoder, [self.source])
@@ -46,14 +60,20 @@ class Reference:
 
 @dataclass(frozen=True)
 class References:
-    """A unit's references. notes: what a reader of the result has to know about them, a sentence each."""
+    """The references of a unit.
+
+    Attributes:
+        unit: The unit's text.
+        items: The references.
+        notes: What a reader of the result has to know about them, a sentence each.
+    """
 
     unit: str
     items: tuple[Reference, ...]
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """Number of references."""
+        """The number of references."""
         return len(self.items)
 
     @property
@@ -63,44 +83,83 @@ class References:
 
 
 def find_class_references(
-    source: Source, encoder: Encoder, unit: Unit, *, count: int | None = 50, seed: int = 0
+    source: Source, encoder: Encoder, unit: Unit, *, count: int | None = 50, random_state: int = 0
 ) -> References:
-    """``count`` images of a class at random (all if None); which ones depends on their contents and the seed alone.
+    """Choose images of a class at random, by their contents and the seed alone.
 
     Labels match the encoder's class names, whatever their case, ``_`` a space; without class names, the labels in
-    alphabetical order are the classes if there are as many. Images without labels all count for the class asked for.
+    alphabetical order are the classes if there are as many. Images without labels all count for the class.
 
-    Raises MissingError when there is no image of the class.
+    Args:
+        source: The images.
+        encoder: The encoder whose classes are meant.
+        unit: The class.
+        count: How many images; None takes all.
+        random_state: The seed.
+
+    Returns:
+        The references, with notes on images without labels and on fewer images than ``count``.
+
+    Raises:
+        UsageError: For a unit that is no class, where the images have labels.
+        MissingError: When there is no image of the class.
     """
-    files, labels = _files(source)
+    files, labels = _list_sources(source)
     notes: list[str] = []
     if not any(label is not None for label in labels):
-        chosen = list(range(len(files)))
+        indices = list(range(len(files)))
         notes.append(f"the references have no labels: all {len(files)} count as {unit.text}")
     else:
         if unit.kind != "class":
             raise UsageError(f"{unit.text} is no class: its references are top patches")
-        chosen = find_class_images(encoder, unit.index, labels)
-        if not chosen:
+        indices = find_class_images(encoder, unit.index, labels)
+        if not indices:
             name = normalize_name(encoder.classes[unit.index] if encoder.classes else f"class {unit.index}")
             known = sorted({normalize_name(label) for label in labels if label is not None})
             raise MissingError(
                 f"the references hold no image labelled {name!r}{suggest_nearest(name, known)}: "
                 f"they are needed for {unit.text}"
             )
-    return pick_references(unit.text, _identified([files[index] for index in chosen]), count, seed, notes)
+    return pick_references(unit.text, _identify([files[index] for index in indices]), count, random_state, notes)
 
 
-def take_all_references(source: Source, unit: Unit, *, count: int | None = None, seed: int = 0) -> References:
-    """All images of a source, or ``count`` at random, as a unit's references, whatever their labels."""
-    files, _ = _files(source)
-    return pick_references(unit.text, _identified(files), count, seed)
+def take_all_references(source: Source, unit: Unit, *, count: int | None = None, random_state: int = 0) -> References:
+    """Take all images of a source as a unit's references, whatever their labels.
+
+    Args:
+        source: The images.
+        unit: The unit.
+        count: Take only so many, at random; None takes all.
+        random_state: The seed.
+
+    Returns:
+        The references.
+
+    Raises:
+        MissingError: When there is no image.
+    """
+    files, _ = _list_sources(source)
+    return pick_references(unit.text, _identify(files), count, random_state)
 
 
 def pick_references(
-    unit: str, items: Sequence[Reference], count: int | None, seed: int, notes: Iterable[str] = ()
+    unit: str, items: Sequence[Reference], count: int | None, random_state: int, notes: Iterable[str] = ()
 ) -> References:
-    """At most ``count`` items, by the order of a hash of seed, unit and id: any listing of the same images agrees."""
+    """Choose by the order of a hash of seed, unit and id, so that any listing of the same images gives the same.
+
+    Args:
+        unit: The unit's text.
+        items: References to choose from; the same one twice counts once.
+        count: How many at most; None takes all.
+        random_state: The seed.
+        notes: Notes that the result gets.
+
+    Returns:
+        The references, ordered by name, with a note where there are fewer than ``count``.
+
+    Raises:
+        MissingError: When there is none.
+    """
     notes = list(notes)
     distinct = list({item.name: item for item in items}.values())
     if not distinct:
@@ -108,18 +167,18 @@ def pick_references(
     if count is not None and len(distinct) < count:
         notes.append(f"{len(distinct)} references where {count} were asked for")
 
-    def place(item: Reference) -> bytes:
-        return hashlib.sha256(f"{seed}\0{unit}\0{item.name}".encode()).digest()
+    def hash_name(item: Reference) -> bytes:
+        return hashlib.sha256(f"{random_state}\0{unit}\0{item.name}".encode()).digest()
 
-    ordered = sorted(distinct, key=place)[:count]
+    ordered = sorted(distinct, key=hash_name)[:count]
     return References(unit, tuple(sorted(ordered, key=lambda item: item.name)), tuple(notes))
 
 
-def _files(source: Source) -> tuple[Sequence[Path | LoadedImage], Sequence[str | None]]:
+def _list_sources(source: Source) -> tuple[Sequence[Path | LoadedImage], Sequence[str | None]]:
     """The files or images in memory that a source stands for, and a label each."""
     if _in_memory(source):
-        found = [photo for photo in read_images(source) if isinstance(photo, LoadedImage)]
-        return found, [None] * len(found)
+        images = [image for image in read_images(source) if isinstance(image, LoadedImage)]
+        return images, [None] * len(images)
     files: ImageListing = list_images(source)
     return list(files.paths), files.labels
 
@@ -135,9 +194,9 @@ def _in_memory(source: Source) -> bool:
     return True
 
 
-def _identified(sources: Sequence[Path | LoadedImage]) -> list[Reference]:
+def _identify(sources: Sequence[Path | LoadedImage]) -> list[Reference]:
     """References of files and images; files that cannot be opened are left out."""
     paths = [source for source in sources if isinstance(source, Path)]
-    known = dict(zip(paths, hash_files(paths), strict=True)) if paths else {}
-    found = [Reference(source.id if isinstance(source, LoadedImage) else known[source], source) for source in sources]
-    return [item for item in found if item.id != UNREADABLE]
+    ids = dict(zip(paths, hash_files(paths), strict=True)) if paths else {}
+    items = [Reference(source.id if isinstance(source, LoadedImage) else ids[source], source) for source in sources]
+    return [item for item in items if item.id != UNREADABLE]

@@ -1,4 +1,4 @@
-"""The statistics of every class that ship with the zoo's encoders, so that no photo is needed at hand."""
+"""The statistics of every class that ship with the zoo's encoders, so that no image is needed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,30 @@ from encoscope.zoo.registry import FOLDER
 
 
 def statistics_path(name: str) -> Path:
-    """Where the statistics of a zoo encoder are, by its name without ``zoo:``."""
+    """Name the file with the statistics of a zoo encoder.
+
+    Args:
+        name: The encoder's name without ``zoo:``.
+
+    Returns:
+        The file's path; the file need not exist.
+    """
     return FOLDER / f"{name}.prototypes.safetensors"
 
 
 def load_shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Prototype]:
-    """The statistics of some classes of a zoo encoder, by the units' texts.
+    """Load the statistics of some classes of a zoo encoder.
 
-    Raises UsageError for units that are no classes and encoders that are not the zoo's, trained ones; MissingError
-    when this installation lacks the file.
+    Args:
+        encoder: The encoder.
+        units: The classes.
+
+    Returns:
+        The statistics by the units' texts.
+
+    Raises:
+        UsageError: For units that are no classes, for encoders that are not the zoo's, and for other weights.
+        MissingError: When this installation lacks the file.
     """
     short = encoder.source.removeprefix("zoo:")
     if not encoder.source.startswith("zoo:") or "@" in short:
@@ -37,17 +52,24 @@ def load_shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Protot
             f"{encoder.source} has no statistics in this installation ({path} is not there): give references, or make "
             f"it with python -m encoscope.recipes.statistics {short} CALTECH101_FOLDER"
         )
-    found = _read(path)
-    if found.encoder != encoder.digest:
+    shipped = _read(path)
+    if shipped.encoder != encoder.digest:
         raise UsageError(
-            f"the statistics of {encoder.source} are of other weights ({found.encoder[:12]}..., not "
+            f"the statistics of {encoder.source} are of other weights ({shipped.encoder[:12]}..., not "
             f"{encoder.digest[:12]}...): give references"
         )
-    return {unit.text: found.prototype(class_key(unit)) for unit in units}
+    return {unit.text: shipped.prototype(class_key(unit)) for unit in units}
 
 
 def class_key(unit: Unit) -> str:
-    """How a class is named in a file of statistics, however the user wrote it."""
+    """Name a class as files of statistics do, however the user wrote it.
+
+    Args:
+        unit: The class.
+
+    Returns:
+        Such as "class:3".
+    """
     return f"class:{unit.index}"
 
 

@@ -20,13 +20,19 @@ from encoscope.vital.matching import Values, sort_values
 class Prototype:
     """The statistics S of a unit's references: all that matching needs of them.
 
-    values: for each layer [channels, positions], ascending over positions: the mean of the references' sorted values.
-    channel_weights: for each layer, the authors' factor of each channel's loss; None without relevance.
-    count: of references. references: their names (ids, and boxes of patches). notes: a sentence each.
-    activation: the mean of the unit's value on the references; None if it is not known.
-    shrinkage: for each layer, the mean square of what is matched as a share of that of the activations alone: how much
-    smaller relevance makes the values, 1 where there is no relevance at all (the unit does not respond to its
-    references); None without relevance.
+    Attributes:
+        values: For each layer [channels, positions], ascending over positions: the mean of the references' sorted
+            values.
+        count: The number of references.
+        references: Their names: ids, and boxes of patches.
+        notes: What a reader of the result has to know, a sentence each.
+        channel_weights: For each layer, the authors' factor of each channel's loss; None without relevance.
+        activation: The mean of the unit's value on the references; None if it is not known.
+        shrinkage: For each layer, the mean square of what is matched as a share of that of the activations alone, that
+            is, how much smaller relevance makes the values; 1 where nothing has relevance, since the unit does not
+            respond to its references; None without relevance.
+
+    Source: VITAL, section 3.2.1.
     """
 
     values: Mapping[str, Float[Tensor, "channels positions"]]
@@ -43,14 +49,25 @@ class Prototype:
         return tuple(self.values)
 
     def of(self, layer: str, positions: int) -> Float[Tensor, "channels positions"]:
-        """A layer's prototype for a map of so many positions: another size of picture reads between the ranks."""
+        """Give a layer's values for a map of any number of positions, between the ranks where the number differs.
+
+        Args:
+            layer: The layer.
+            positions: The number of positions of the map.
+
+        Returns:
+            The values, ascending over positions.
+
+        Raises:
+            UsageError: For a layer that the statistics do not hold.
+        """
         if layer not in self.values:
             raise UsageError(f"the statistics hold {', '.join(self.values)}, not {layer!r}: compute them anew")
         return resample_ranks(self.values[layer], positions)
 
 
 class PrototypeSums:
-    """Streams references, one batch after the other: ``partial_fit``, ``merge``, ``finalize``. Sums are float64."""
+    """Sums over references, one batch after the other, in float64: ``partial_fit``, ``merge``, ``finalize``."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -67,9 +84,16 @@ class PrototypeSums:
         activation: Float[Tensor, " batch"] | None = None,
         shrinkage: Mapping[str, Float[Tensor, "batch 2"]] | None = None,
     ) -> PrototypeSums:
-        """Add a batch of images. peaks: each channel's largest relevance. activation: the unit's value on each image.
+        """Add a batch of images.
 
-        shrinkage: the mean squares of what is matched, and of the activations alone.
+        Args:
+            values: For each layer, the values that are matched.
+            peaks: For each layer, each channel's largest relevance.
+            activation: The unit's value on each image.
+            shrinkage: For each layer and image, the mean squares of what is matched and of the activations alone.
+
+        Returns:
+            Itself.
         """
         for name, batch in values.items():
             ordered, _ = sort_values(batch)
@@ -86,7 +110,14 @@ class PrototypeSums:
         return self
 
     def merge(self, other: PrototypeSums) -> PrototypeSums:
-        """Add what another pass has summed."""
+        """Add what another pass has summed.
+
+        Args:
+            other: The sums of other images over the same layers.
+
+        Returns:
+            Itself.
+        """
         for mine, theirs in (
             (self._sums, other._sums),
             (self._peaks, other._peaks),
@@ -99,7 +130,18 @@ class PrototypeSums:
         return self
 
     def finalize(self, references: Sequence[str] = (), notes: Sequence[str] = ()) -> Prototype:
-        """The means. UsageError when nothing was added."""
+        """Divide the sums by the number of images.
+
+        Args:
+            references: The references' names, for the record.
+            notes: Notes for the record.
+
+        Returns:
+            The statistics.
+
+        Raises:
+            UsageError: When nothing was added.
+        """
         if not self.count:
             raise UsageError("no references were added, so there are no statistics")
         means = {name: (total / self.count).to(self._dtype) for name, total in self._sums.items()}
@@ -115,8 +157,16 @@ class PrototypeSums:
         sums[name] = sums[name] + total if name in sums else total
 
 
-def resample_ranks(prototype: Float[Tensor, "channels positions"], positions: int) -> Float[Tensor, "channels wanted"]:
-    """The same distributions on another number of ranks, linearly between the middles of the old ones."""
+def resample_ranks(prototype: Float[Tensor, "channels ranks"], positions: int) -> Float[Tensor, "channels positions"]:
+    """Give the same distributions on another number of ranks, linearly between the middles of the old ones.
+
+    Args:
+        prototype: Values in ascending order.
+        positions: The number of ranks.
+
+    Returns:
+        Values in ascending order.
+    """
     if prototype.shape[1] == positions:
         return prototype
     return torch.nn.functional.interpolate(prototype[None], positions, mode="linear", align_corners=False)[0]

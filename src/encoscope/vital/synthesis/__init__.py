@@ -1,1 +1,1 @@
-"""The one synthesis loop: parametrisation, objective, transforms, schedule."""
+"""The one synthesis loop: parametrization, objective, transforms, schedule."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from encoscope.cache import resolve_cache_dir
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.store import JournaledFolder, content_key, get_cache_dir
+from encoscope.store import JournaledFolder, content_key
 
 State: TypeAlias = dict[str, Any]
 """Tensors, numbers, and lists and dictionaries of these."""
@@ -34,16 +36,17 @@ class Checkpoint:
     manifest: Mapping[str, Any]
 
     @classmethod
-    def cached(cls, manifest: Mapping[str, Any]) -> Checkpoint:
+    def cached(cls, manifest: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None = None) -> Checkpoint:
         """Name the checkpoint of a run in the cache after its manifest.
 
         Args:
             manifest: What makes the run.
+            cache_dir: The cache; None is the user's.
 
         Returns:
             The checkpoint; nothing is on disk before ``save``.
         """
-        return cls(get_cache_dir("synthesis", content_key(manifest)), manifest)
+        return cls(resolve_cache_dir(cache_dir, "synthesis", content_key(manifest)), manifest)
 
     def save(self, state: State) -> None:
         """Replace the saved state, whole or not at all.

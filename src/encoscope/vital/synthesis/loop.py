@@ -1,4 +1,4 @@
-"""One synthesis loop for every method: parametrisation + objective + transforms + optimiser and schedule, in stages."""
+"""One synthesis loop for every method: parametrization, objective, transforms, optimizer and schedule, in stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,12 +30,13 @@ _SAVE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Losses:
-    """What an objective says of a batch.
+    """The losses of a batch.
 
-    main: for each image, to be minimised; its gradient at the image is what transparency is made of.
-    auxiliary: for each image, added to the loss, left out of transparency (regularisers of the image alone). The two
-    may have nothing in common but the images they were given.
-    named: parts for the record and for messages, such as {"layer1": ...}, detached or not.
+    Attributes:
+        main: The loss of each image; transparency is made of its gradient at the image.
+        auxiliary: A loss of each image that is added but left out of transparency (regularizers). It must not share
+            a graph with ``main`` beyond the images.
+        named: Parts for the record and for messages, such as {"layer1": ...}, detached or not.
     """
 
     main: Float[Tensor, " batch"]
@@ -48,38 +49,61 @@ class Objective(Protocol):
     """A loss for each image."""
 
     def __call__(self, images: Images, rows: slice) -> Losses:
-        """The losses of some images of the run, as the transform leaves them.
+        """Compute the losses of some images of the run.
 
-        rows: which units of the run these images are, so that each meets its own target. A transform that gives k
-        views of each image hands over k images a unit; the losses are one for each unit.
+        Args:
+            images: The views that the transform gave. With k views of each image there are k images for each unit.
+            rows: Which units of the run they belong to.
+
+        Returns:
+            The losses, one for each unit.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Adam or NAdam, elementwise, so that images of a batch do not touch each other. lr: before the schedule."""
+    """Adam or NAdam: both work elementwise, so that images of a batch do not influence each other.
+
+    Attributes:
+        lr: The learning rate, before the schedule.
+        betas: The decay rates of the moments.
+        eps: Added to the denominator.
+        kind: "adam" or "nadam".
+    """
 
     lr: float = 1.0
     betas: tuple[float, float] = (0.5, 0.9)
     eps: float = 1e-8
-    kind: Literal["adam", "nadam"] = "adam"
+    kind: str = "adam"
 
-    def over(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
-        made = torch.optim.Adam if self.kind == "adam" else torch.optim.NAdam
-        return made(parameters, lr=self.lr, betas=self.betas, eps=self.eps)
+    def build(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        """Make the optimizer of some parameters.
+
+        Args:
+            parameters: What it optimizes.
+
+        Returns:
+            The optimizer.
+        """
+        optimizer = torch.optim.Adam if self.kind == "adam" else torch.optim.NAdam
+        return optimizer(parameters, lr=self.lr, betas=self.betas, eps=self.eps)
 
 
 Start: TypeAlias = Callable[[Images | None, Generators], Parametrization]
-"""Begins a stage from the images the stage before ended with (None in the first), and each image's generator."""
+"""Begins a stage, from the last images of the stage before (None in the first) and each image's generator."""
 
 
 @dataclass(frozen=True)
 class Stage:
     """A part of a run with one size of image.
 
-    start: makes the parametrisation. steps: how many. transform: before the network, each step.
+    Attributes:
+        start: Makes the parametrization.
+        steps: The number of steps.
+        optimizer: The optimizer.
+        schedule: The factor of the learning rate in each step.
+        transform: Applied to the image in each step, before the network.
     """
 
     start: Start
@@ -92,11 +116,15 @@ class Stage:
 @concise_repr
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gives, or has given so far.
+    """The result of a run, or of the part of it that is done.
 
-    images: normalised, on the CPU. attention: mean over the last stage's steps of the main loss's gradient at the
-    image, in the image's own coordinates (transforms undone), with its sign. losses: the sum and the objective's
-    named parts, [steps so far, batch]. steps: done in all stages, of ``total``.
+    Attributes:
+        images: Normalized images, on the CPU.
+        attention: The gradient of the main loss at the image, with its sign, averaged over the steps of the last
+            stage, in the image's own coordinates (transforms undone).
+        losses: The sum ("loss") and the objective's named parts, [steps so far, batch].
+        steps: The steps that are done in all stages.
+        total: The steps of the whole run.
     """
 
     images: Float[Tensor, "batch channels height width"]
@@ -106,7 +134,7 @@ class Outcome:
     total: int
 
 
-Preview: TypeAlias = Callable[[Outcome], None]
+OutcomePreview: TypeAlias = Callable[[Outcome], None]
 
 
 def run_stages(
@@ -114,29 +142,43 @@ def run_stages(
     objective: Objective,
     names: Sequence[str],
     *,
-    seed: int = 0,
+    random_state: int = 0,
     chunk: int | None = None,
     checkpoint: Checkpoint | None = None,
-    preview: Preview | None = None,
+    preview: OutcomePreview | None = None,
     preview_every: int = 100,
     progress: Progress = None,
     label: str = "visualize",
 ) -> Outcome:
-    """Make one image for each name, all in one batch.
+    """Optimize one image for each name, all in one batch.
 
-    names: the units' texts; with ``seed`` they are all that an image's random numbers depend on.
-    chunk: how many images go through the network at once. Left out: one on the CPU, where more is no faster and one
-        by one makes the result the same to the last bit whatever shares the batch; all of them on a GPU. Objectives
-        that look at the batch as a whole (batch statistics) need ``len(names)``.
-    checkpoint: where the state is kept; a run that was stopped goes on there, to the same result.
-    preview: called with the outcome so far every ``preview_every`` steps, and when the run is interrupted.
+    On Ctrl-C the step is finished, state and preview are written, and KeyboardInterrupt is raised.
 
-    Raises EncoscopeError naming step and part when a loss or a gradient is not finite, and when the network passes no
-    gradient to its input. On Ctrl-C the step is finished, state and preview are written, and KeyboardInterrupt goes on.
+    Args:
+        stages: The stages, in order.
+        objective: The loss.
+        names: The units' texts; an image's random numbers depend on its name and ``random_state`` alone.
+        random_state: The seed.
+        chunk: How many images go through the network at once. None is one on the CPU, where more is no faster and the
+            result then is the same to the last bit whatever else is in the batch, and all on a GPU. Objectives that
+            look at the batch as a whole (batch statistics) need ``len(names)``.
+        checkpoint: Where the state is kept; a run that was stopped is resumed, to the same result.
+        preview: Called with the outcome so far every ``preview_every`` steps, and when the run is interrupted.
+        preview_every: Steps between two previews.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+        label: The text beside the bar.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        UsageError: Without names or stages.
+        EncoscopeError: When a loss or a gradient is not finite, naming the step and the part, and when the network
+            passes no gradient to its input.
     """
     if not names or not stages:
         raise UsageError("nothing to synthesize: no units or no stages were given")
-    run = _Run(stages, objective, names, seed, chunk)
+    run = _Run(stages, objective, names, random_state, chunk)
     if checkpoint is not None:
         run.resume(checkpoint)
     saved = time.monotonic()
@@ -167,11 +209,11 @@ class _Run:
     """The state of a run between steps."""
 
     def __init__(
-        self, stages: Sequence[Stage], objective: Objective, names: Sequence[str], seed: int, chunk: int | None
+        self, stages: Sequence[Stage], objective: Objective, names: Sequence[str], random_state: int, chunk: int | None
     ) -> None:
         self._stages, self._objective, self._names = stages, objective, tuple(names)
         self._chunk = chunk
-        self._generators: list[Generator] = make_generators(seed, names)
+        self._generators: list[Generator] = make_generators(random_state, names)
         self._history: dict[str, list[Tensor]] = {}
         self.total = sum(stage.steps for stage in stages)
         self.done = 0
@@ -183,12 +225,12 @@ class _Run:
         self._entered = [generator.get_state() for generator in self._generators]
         self._stage = self._stages[index]
         self._image = self._stage.start(previous, self._generators)
-        self._optimizer = self._stage.optimizer.over(self._image.parameters())
+        self._optimizer = self._stage.optimizer.build(self._image.parameters())
         with torch.no_grad():
             self._attention = torch.zeros_like(self._image.image())
 
     def step(self) -> float:
-        """One step of all images; gives the mean loss."""
+        """Do one step of all images; gives the mean loss."""
         stage = self._stage
         images = self._image.image()
         try:
@@ -258,7 +300,7 @@ class _Run:
         )
 
     def state(self) -> State:
-        """All that a later process needs to go on; once the run is over, only what its outcome is made of."""
+        """What a later process needs to resume; once the run is over, only what its outcome is made of."""
         over = self.done == self.total
         return {
             "done": self.done,
@@ -274,22 +316,22 @@ class _Run:
         }
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go back to a kept state, if there is one."""
+        """Continue from the saved state, if there is one."""
         state = checkpoint.load()
         if state is None:
             return
-        for generator, kept in zip(self._generators, state["entered"], strict=True):
-            generator.set_state(kept)
+        for generator, saved in zip(self._generators, state["entered"], strict=True):
+            generator.set_state(saved)
         device = self._attention.device
         previous = state["previous"]
         self._enter(state["index"], None if previous is None else previous.to(device))
         with torch.no_grad():
-            for parameter, kept in zip(self._image.parameters(), state["parameters"], strict=True):
-                parameter.copy_(kept)
+            for parameter, saved in zip(self._image.parameters(), state["parameters"], strict=True):
+                parameter.copy_(saved)
         if state["optimizer"]:
             self._optimizer.load_state_dict(state["optimizer"])
-        for generator, kept in zip(self._generators, state["generators"], strict=True):
-            generator.set_state(kept)
+        for generator, saved in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(saved)
         self._attention = state["attention"].to(device)
         self._history = {name: list(rows.to(device)) for name, rows in state["history"].items()}
         self.done, self._step = state["done"], state["step"]
@@ -299,18 +341,18 @@ def _gradient(
     losses: Float[Tensor, " batch"], images: Float[Tensor, "views channels height width"]
 ) -> Float[Tensor, "views channels height width"]:
     """Each image's gradient of its own loss."""
-    found = torch.autograd.grad(losses.sum(), images, allow_unused=True)[0] if losses.requires_grad else None
-    if found is None:
+    gradient = torch.autograd.grad(losses.sum(), images, allow_unused=True)[0] if losses.requires_grad else None
+    if gradient is None:
         raise EncoscopeError(
-            "the network passes no gradient to its input (it detaches it, or runs without gradients), so there is "
-            "nothing to follow"
+            "the network passes no gradient to its input (it detaches it, or runs without gradients), so the image "
+            "cannot be optimized"
         )
-    return found
+    return gradient
 
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that a step is never left half done; a second one interrupts at once."""
+    """Let Ctrl-C set the event, so that a step is finished; a second Ctrl-C interrupts at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

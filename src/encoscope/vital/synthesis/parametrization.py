@@ -1,4 +1,4 @@
-"""What is optimised in place of an image: the protocol, and the plainest case, the pixels themselves."""
+"""What is optimized in place of an image: the protocol, and the simplest case, the pixels themselves."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ class Parametrization(Protocol):
     """An image for each unit of a batch as a differentiable function of free parameters."""
 
     def parameters(self) -> list[Tensor]:
-        """The leaf tensors to optimise, each with the batch as its first axis; the same objects every time."""
+        """The leaf tensors to optimize, each with the batch as its first axis; the same objects every time."""
         ...
 
     def image(self) -> Float[Tensor, "batch channels height width"]:
-        """The images the parameters stand for, normalised as the network takes them, differentiable."""
+        """The images the parameters stand for, normalized as the network takes them, differentiable."""
         ...
 
     def clamp_(self) -> None:
-        """Bring the parameters back to what is allowed, after each step, in place."""
+        """Bring the parameters back into their range, after each step, in place."""
         ...
 
 
 class Pixels:
-    """The normalised pixels themselves, kept to what a photo can hold: [-mean/std, (1-mean)/std].
+    """The normalized pixels themselves, kept within what an image file can hold: [-mean/std, (1-mean)/std].
 
-    start: normalised images to begin with. low, high: bounds for each channel.
+    Args:
+        start: Normalized images to begin with.
+        low: The lower bound of each channel.
+        high: The upper bound of each channel.
     """
 
     def __init__(
@@ -61,13 +64,32 @@ class Pixels:
 def start_from_noise(
     preprocess: Preprocess, size: tuple[int, int], generators: Generators, device: torch.device
 ) -> Pixels:
-    """Pixels that begin as standard normal noise in normalised space (VITAL's start, not clamped before step one)."""
+    """Make pixels that begin as standard normal noise in normalized space, not clamped before the first step.
+
+    Args:
+        preprocess: The network's preprocessing.
+        size: (height, width) in pixels.
+        generators: The generator of each image.
+        device: Where the pixels are.
+
+    Returns:
+        The pixels.
+
+    Source: the code of VITAL's authors.
+    """
     start = draw_normal(generators, preprocess.channels, *size).to(device)
     return Pixels(start, *pixel_bounds(preprocess))
 
 
 def pixel_bounds(preprocess: Preprocess) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
-    """The normalised values of black and of white, for each channel."""
+    """Compute the normalized values of black and of white, for each channel.
+
+    Args:
+        preprocess: The network's preprocessing.
+
+    Returns:
+        The values of black, and those of white.
+    """
     mean, std = _column(preprocess.mean, preprocess.channels), _column(preprocess.std, preprocess.channels)
     return -mean / std, (1 - mean) / std
 
@@ -75,7 +97,15 @@ def pixel_bounds(preprocess: Preprocess) -> tuple[Float[Tensor, "channels 1 1"],
 def denormalize(
     images: Float[Tensor, "batch channels height width"], preprocess: Preprocess
 ) -> Float[Tensor, "batch channels height width"]:
-    """Normalised images as values in [0, 1]."""
+    """Turn normalized images into values in [0, 1].
+
+    Args:
+        images: Normalized images.
+        preprocess: The network's preprocessing.
+
+    Returns:
+        The values, clamped.
+    """
     mean, std = (
         _column(numbers, preprocess.channels).to(images.device) for numbers in (preprocess.mean, preprocess.std)
     )
@@ -85,7 +115,15 @@ def denormalize(
 def normalize(
     images: Float[Tensor, "batch channels height width"], preprocess: Preprocess
 ) -> Float[Tensor, "batch channels height width"]:
-    """Values in [0, 1] as the network takes them; differentiable."""
+    """Turn values in [0, 1] into what the network takes; differentiable.
+
+    Args:
+        images: Values in [0, 1].
+        preprocess: The network's preprocessing.
+
+    Returns:
+        Normalized images.
+    """
     mean, std = (
         _column(numbers, preprocess.channels).to(images.device) for numbers in (preprocess.mean, preprocess.std)
     )

@@ -1,4 +1,4 @@
-"""Random numbers that belong to an image, so that a picture does not depend on what is made beside it."""
+"""Random numbers that belong to an image, so that it does not depend on what else is in the batch."""
 
 from __future__ import annotations
 
@@ -11,31 +11,67 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 Generators: TypeAlias = Sequence[Generator]
-"""One generator an image of the batch, on the CPU whatever the device: every device draws the same numbers."""
+"""One generator for each image of the batch, on the CPU whatever the device: every device draws the same numbers."""
 
 
-def make_generators(seed: int, names: Sequence[str]) -> list[Generator]:
-    """One generator for each name (a unit's text), seeded by the name and the run's seed alone."""
-    found = []
+def make_generators(random_state: int, names: Sequence[str]) -> list[Generator]:
+    """Make a generator for each name, seeded by the name and the run's seed alone.
+
+    Args:
+        random_state: The run's seed.
+        names: The units' texts.
+
+    Returns:
+        The generators.
+    """
+    generators = []
     for name in names:
-        digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
-        found.append(Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
-    return found
+        digest = hashlib.sha256(f"{random_state}\0{name}".encode()).digest()
+        generators.append(Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1))
+    return generators
 
 
 def draw_normal(generators: Generators, *shape: int) -> Float[Tensor, "batch ..."]:
-    """Standard normal numbers, ``shape`` for each image."""
+    """Draw standard normal numbers.
+
+    Args:
+        generators: The generator of each image.
+        *shape: How many for each image.
+
+    Returns:
+        The numbers, with the batch as first axis.
+    """
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
 
 def draw_uniform(
     generators: Generators, *shape: int, low: float = 0.0, high: float = 1.0
 ) -> Float[Tensor, "batch ..."]:
-    """Uniform numbers from [low, high), ``shape`` for each image."""
-    drawn = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
-    return low + (high - low) * drawn
+    """Draw uniform numbers.
+
+    Args:
+        generators: The generator of each image.
+        *shape: How many for each image.
+        low: The lowest.
+        high: The upper end, not included.
+
+    Returns:
+        The numbers, with the batch as first axis.
+    """
+    numbers = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
+    return low + (high - low) * numbers
 
 
 def draw_integers(generators: Generators, low: int, high: int, count: int) -> list[list[int]]:
-    """``count`` whole numbers from low to high, both included, for each image."""
+    """Draw whole numbers.
+
+    Args:
+        generators: The generator of each image.
+        low: The lowest.
+        high: The highest, included.
+        count: How many for each image.
+
+    Returns:
+        The numbers of each image.
+    """
     return [torch.randint(low, high + 1, (count,), generator=generator).tolist() for generator in generators]

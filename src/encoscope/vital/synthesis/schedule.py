@@ -1,4 +1,4 @@
-"""How a step's learning rate follows from its place in the run: factors of the optimiser's own rate."""
+"""Schedules: the factor of the optimizer's learning rate in each step of a run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,48 @@ Schedule: TypeAlias = Callable[[int, int], float]
 
 
 def constant(step: int, steps: int) -> float:
-    """Always 1."""
+    """Keep the learning rate.
+
+    Args:
+        step: The step, from 0.
+        steps: The steps of the run.
+
+    Returns:
+        1.
+    """
     return 1.0
 
 
 def cosine(step: int, steps: int) -> float:
-    """From 1 down to 0 along half a cosine."""
+    """Lower the learning rate from 1 to 0 along half a cosine.
+
+    Args:
+        step: The step, from 0.
+        steps: The steps of the run.
+
+    Returns:
+        The factor.
+
+    Example:
+        >>> cosine(0, 9)
+        1.0
+    """
     return 0.5 * (1 + cos(pi * step / steps))
 
 
 def warmup_cosine(step: int, steps: int) -> float:
-    """VITAL's: up in a straight line over the first twentieth of the run, then half a cosine down to 0.
+    """Raise the learning rate in a straight line over the first twentieth of the run, then lower it along a cosine.
 
     With 2,000 steps the first 100 are the warm-up, as in the authors' code; shorter runs keep the proportion.
+
+    Args:
+        step: The step, from 0.
+        steps: The steps of the run.
+
+    Returns:
+        The factor.
+
+    Source: the code of VITAL's authors.
     """
     warmup = max(1, round(steps / 20))
     if step < warmup:
