@@ -16,6 +16,7 @@ VERBS = {
     "visualize": "visualize",
     "probe": "probe",
     "concepts": "concepts",
+    "circuit": "circuit",
     "compare": "compare",
     "audit": "audit",
     "groups": "groups",

@@ -34,9 +34,20 @@ if TYPE_CHECKING:
     from encoscope.nave.stability import measure_stability as stability
     from encoscope.probing import Probe, probe
     from encoscope.units import Unit
-    from encoscope.vital import Visualization, Vital, visualize
+    from encoscope.vital import (
+        Circuit,
+        ClassCircuit,
+        Visualization,
+        Vital,
+        VitalSettings,
+        circuit,
+        visualize,
+        visualize_stream,
+    )
 
 _HOMES = {
+    "Circuit": "encoscope.vital",
+    "ClassCircuit": "encoscope.vital",
     "ConceptBank": "encoscope.craft",
     "Craft": "encoscope.craft",
     "CaptionStore": "encoscope.falcon",
@@ -50,7 +61,9 @@ _HOMES = {
     "Unit": "encoscope.units",
     "Visualization": "encoscope.vital",
     "Vital": "encoscope.vital",
+    "VitalSettings": "encoscope.vital",
     "VisualizedConcepts": "encoscope.analysis.concepts",
+    "circuit": "encoscope.vital",
     "compare": "encoscope.analysis.compare",
     "concepts": "encoscope.analysis.concepts",
     "audit": "encoscope.analysis.audit",
@@ -65,10 +78,13 @@ _HOMES = {
     "segment": "encoscope.nave",
     "stability": "encoscope.nave.stability:measure_stability",
     "visualize": "encoscope.vital",
+    "visualize_stream": "encoscope.vital",
 }
 
 __all__ = [
     "CaptionStore",
+    "Circuit",
+    "ClassCircuit",
     "ConceptBank",
     "Craft",
     "Description",
@@ -82,9 +98,11 @@ __all__ = [
     "Visualization",
     "VisualizedConcepts",
     "Vital",
+    "VitalSettings",
     "__version__",
     "audit",
     "build_captions",
+    "circuit",
     "compare",
     "concepts",
     "controls",
@@ -97,6 +115,7 @@ __all__ = [
     "segment",
     "stability",
     "visualize",
+    "visualize_stream",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -28,7 +28,7 @@ from encoscope.atlas.matching import compare_atlases
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, read_image
 from encoscope.probing import probe
-from encoscope.units import Unit, parse_unit
+from encoscope.units import parse_unit
 
 CLASSES = ("cat", "cup", "temple")
 OPTIONS = BuildOptions(features=6, describe=False, visualize="none", cells=8, crops=4)
@@ -375,8 +375,8 @@ def test_where_not_all_get_visualizations_those_that_classes_rest_on_do(
     class Asked(Exception):
         pass
 
-    def fit(_: object, __: object, units: list[Unit], **___: object) -> None:
-        asked.append([unit.text for unit in units])
+    def fit(vital: Vital, _: object) -> None:
+        asked.append([unit.text for unit in vital.units])
         raise Asked
 
     monkeypatch.setattr("encoscope.atlas.build.visualizations.Vital.fit", fit)

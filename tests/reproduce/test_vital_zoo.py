@@ -96,10 +96,10 @@ def test_wrong_usage_is_told(world):
 
 def test_steps_are_those_that_make_the_passes():
     assert image_cache.count_equal_steps("fourier", {}, 500) == 500
-    assert image_cache.count_equal_steps("fourier", {"views": "crops", "crops": 2}, 500) == 250
-    assert image_cache.count_equal_steps("maco", {"crops": 4}, 500) == 125
+    assert image_cache.count_equal_steps("fourier", {"views": "crops", "n_views": 2}, 500) == 250
+    assert image_cache.count_equal_steps("maco", {"n_views": 4}, 500) == 125
     assert image_cache.count_equal_steps("deepinversion", {"lr": 0.2}, 500) == 500
-    steps = image_cache.count_equal_steps("plugin", {"ensemble": 4}, 500)
+    steps = image_cache.count_equal_steps("plugin", {"n_views": 4}, 500)
     passes = sum((steps / 7) * 4 * (eighths / 8) ** 2 for eighths in range(2, 9))
     assert passes == pytest.approx(500, rel=0.01)
 

@@ -29,7 +29,6 @@ from encoscope.progress import Progress
 from encoscope.settings import refuse_unknown
 from encoscope.units import Unit
 from encoscope.vlm import VLM
-from encoscope.vlm import load as load_vlm
 
 _SHARED = ("probe", "captions", "vlm", "holdout", "control", "batch_size", "cache_dir", "progress")
 
@@ -632,11 +631,13 @@ def _match_captions(
     vlm: VLM | str | None, captions: CaptionStore | str | os.PathLike[str] | None, progress: Progress
 ) -> tuple[VLM, CaptionStore]:
     """An image-text model and captions that fit each other; either may be None."""
+    from encoscope.vlm import load  # when it is called: a test's stand-in must not be kept by this module
+
     store = captions if captions is None or isinstance(captions, CaptionStore) else CaptionStore.load(captions)
     if store is None:
-        model = load_vlm(vlm) if isinstance(vlm, str) else vlm
+        model = load(vlm) if isinstance(vlm, str) else vlm
         store = load_default_captions(model, progress=progress)
-        return model or load_vlm(store.vlm_source), store
-    model = load_vlm(vlm or store.vlm_source) if vlm is None or isinstance(vlm, str) else vlm
+        return model or load(store.vlm_source), store
+    model = load(vlm or store.vlm_source) if vlm is None or isinstance(vlm, str) else vlm
     store.check(model)
     return model, store
