@@ -1,6 +1,6 @@
 """Check that docstrings of public names list what goes in and what comes out, in Google's form.
 
-    python tools/check_docstrings.py                           # all of src/encoscope but what pending.txt lists
+    python tools/check_docstrings.py                           # all of src/encoscope
     python tools/check_docstrings.py src/encoscope/store       # this alone, listed or not
 
 Checked are public functions and classes of modules, and public methods of these classes. Each needs a docstring, and
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rooms import PACKAGE, read_pending, select_files, show
+from rooms import PACKAGE, select_files, show
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Examples", "Note")
 ENTRY = re.compile(r"\*{0,2}(\w+)(?: \([^)]*\))?: \S")
@@ -62,12 +62,12 @@ def main(arguments: Sequence[str]) -> int:
     """Print which docstrings lack something.
 
     Args:
-        arguments: Files and folders; none for the package without what is pending.
+        arguments: Files and folders; none for the whole package.
 
     Returns:
         The exit code: 1 if any docstring lacks something.
     """
-    files = select_files(arguments, [PACKAGE], [] if arguments else read_pending("docstrings"))
+    files = select_files(arguments, [PACKAGE])
     problems = [problem for file in files for problem in check_file(file)]
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     return 1 if problems else 0

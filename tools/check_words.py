@@ -1,7 +1,7 @@
 """Check that names are the field's own words, and that no two public classes share one.
 
-    python tools/check_words.py                                      # everything but what pending.txt lists
-    python tools/check_words.py src/encoscope/store tests/store      # these alone, listed or not
+    python tools/check_words.py                                      # everything
+    python tools/check_words.py src/encoscope/store tests/store      # these alone
 
 A name counts where code defines it: modules, classes, functions, parameters, variables, attributes, aliases of imports
 and command-line flags. Names that are only used, keys of documents and texts are free. Outside src/ only what a module
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rooms import PACKAGE, ROOT, is_inside, read_pending, select_files, show
+from rooms import PACKAGE, ROOT, select_files, show
 
 FOLDERS = [PACKAGE, *(ROOT / name for name in ("tests", "benchmarks", "docs", "examples", "tools"))]
 
@@ -121,15 +121,14 @@ def main(arguments: Sequence[str]) -> int:
     """Print which names are wrong.
 
     Args:
-        arguments: Files and folders; none for everything that is not pending.
+        arguments: Files and folders; none for everything.
 
     Returns:
         The exit code: 1 if any name is wrong.
     """
-    pending = [] if arguments else read_pending("words")
-    files = list(select_files(arguments, FOLDERS, pending))
+    files = list(select_files(arguments, FOLDERS))
     problems = [problem for file in files for problem in check_file(file)]
-    problems += check_classes([file for file in PACKAGE.rglob("*.py") if not is_inside(file, pending)], files)
+    problems += check_classes(sorted(PACKAGE.rglob("*.py")), files)
     sys.stdout.writelines(f"{problem}\n" for problem in problems)
     return 1 if problems else 0
 

@@ -46,16 +46,16 @@ def squares(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def colour() -> Encoder:
+def color() -> Encoder:
     return Encoder(nn.Sequential(nn.AvgPool2d(4)), size=64, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
-def literal_corloc(parts: BaselineSegments, truth: np.ndarray) -> float:
+def literal_corloc(parts: BaselineSegments, ground_truth: np.ndarray) -> float:
     """The best outer box against the best true box, pair by pair."""
     best = 0.0
     for region in parts.regions:
         a = region.outer_box
-        for b in truth:
+        for b in ground_truth:
             w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
             shared = max(w, 0) * max(h, 0)
             union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
@@ -63,9 +63,9 @@ def literal_corloc(parts: BaselineSegments, truth: np.ndarray) -> float:
     return best
 
 
-def test_corloc_is_its_literal_form(squares: str, colour: Encoder) -> None:
+def test_corloc_is_its_literal_form(squares: str, color: Encoder) -> None:
     examples = localization.list_boxed_images(open_boxed_dataset(squares))
-    nave = Baseline("nave", colour, 2, min_area=50, border=2)
+    nave = Baseline("nave", color, 2, min_area=50, border=2)
     measured = measure_images(localization.TASK, nave, examples, progress=False)
     literal = [literal_corloc(nave(read_image(example.path)), example.annotation) for example in examples]
     np.testing.assert_allclose(measured.array("outer outer"), literal)
@@ -84,9 +84,9 @@ def test_corloc_is_its_literal_form(squares: str, colour: Encoder) -> None:
     assert other["difference"].value == pytest.approx(other["corloc"].value - values.mean())
 
 
-def test_matched_methods_follow_naves_count_and_rules(squares: str, colour: Encoder) -> None:
+def test_matched_methods_follow_naves_count_and_rules(squares: str, color: Encoder) -> None:
     examples = localization.list_boxed_images(open_boxed_dataset(squares))
-    contenders = localization.list_baselines(Baseline("nave", colour, 3, min_area=0, border=0), ["grid", "slic"], [3])
+    contenders = localization.list_baselines(Baseline("nave", color, 3, min_area=0, border=0), ["grid", "slic"], [3])
     nave, grid, slic, random = localization.measure_baselines(contenders, examples, progress=False)
     assert (np.abs(random.array("candidates") - nave.array("candidates")) <= 1).all()
     assert (slic.array("candidates") >= 2).all()
@@ -111,11 +111,11 @@ def test_felzenszwalb_comes_near_the_number_asked_for(image_paths: dict[str, Pat
 def test_an_interrupted_run_goes_on(squares: str) -> None:
     examples, looked = localization.list_boxed_images(open_boxed_dataset(squares)), []
 
-    def look(contender: Baseline, photo: object, truth: np.ndarray, parts: int | None) -> dict[str, float]:
+    def look(contender: Baseline, photo: object, ground_truth: np.ndarray, parts: int | None) -> dict[str, float]:
         if len(looked) == 2:
             raise KeyboardInterrupt
-        looked.append(truth[0, 0])
-        return {"left": float(truth[0, 0]), "nothing": float("nan")}
+        looked.append(ground_truth[0, 0])
+        return {"left": float(ground_truth[0, 0]), "nothing": float("nan")}
 
     task, grid = MeasuringTask("test", look, settings={"kind": "left"}), Baseline("grid")
     with pytest.raises(KeyboardInterrupt):
@@ -160,8 +160,8 @@ def test_differences_are_paired_by_image() -> None:
     assert found is not None and found.value == found.low == found.high == 0.5
 
 
-def test_differences_are_to_nave_with_as_many_clusters(colour: Encoder) -> None:
-    contenders = localization.list_baselines(Baseline("nave", colour), ["slic", "lost"], [3, 5])
+def test_differences_are_to_nave_with_as_many_clusters(color: Encoder) -> None:
+    contenders = localization.list_baselines(Baseline("nave", color), ["slic", "lost"], [3, 5])
     found = [Measurements((), ()) for _ in contenders]
     counterparts = [localization.find_counterpart(contenders, found, index) for index in range(len(contenders))]
     names = [(one.method, one.n_clusters) for one in contenders]
@@ -170,11 +170,11 @@ def test_differences_are_to_nave_with_as_many_clusters(colour: Encoder) -> None:
     assert counterparts[2] is found[0] and counterparts[3] is found[1]
 
 
-def test_damaged_images_are_left_out_and_none_at_all_is_an_error(tmp_path: Path, colour: Encoder) -> None:
+def test_damaged_images_are_left_out_and_none_at_all_is_an_error(tmp_path: Path, color: Encoder) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
     paths = [tmp_path / "broken.png", tmp_path / "good.png", tmp_path / "gone.png"]
-    nave = Baseline("nave", colour, 1)
+    nave = Baseline("nave", color, 1)
     measured = measure_images(
         localization.TASK, nave, [AnnotatedImage(path, np.zeros((1, 4))) for path in paths], progress=False
     )

@@ -99,7 +99,7 @@ def test_concepts_are_those_of_the_method_written_out(fitted, folder):
             h,
             [paths[row] for row in range(len(paths))],
             feature,
-            deviations=0.3,
+            alpha_stds=0.3,
             beta=0.03,
             by_id=order,
             cam=partial(oracle_cam, encoder, feature=feature),

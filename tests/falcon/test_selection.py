@@ -46,7 +46,7 @@ def test_highs_and_lows_are_those_of_equation_2():
         high = oracle.highs(h, i, limits.alpha)
         assert sorted(selection.high) == high and selection.outcome is DescriptionOutcome.EXPLAINED
         assert list(h[selection.high, i]) == sorted(h[high, i], reverse=True)
-        assert list(selection.low) == oracle.lows(h, i, limits.alpha, limits.epsilon, 0.3, 10)
+        assert list(selection.low) == oracle.counterfactuals(h, i, limits.alpha, limits.epsilon, 0.3, 10)
         counts.add(len(selection.low))
     assert len(counts) > 2  # some have fewer than ten
 

@@ -33,7 +33,7 @@ def vit():
     return encoscope.load("timm:vit_tiny_patch16_224@untrained")
 
 
-class Colours(nn.Module):
+class Colors(nn.Module):
     """A network whose maps are the input itself, pooled: what it parts is known."""
 
     def __init__(self):
@@ -46,8 +46,8 @@ class Colours(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def colours():
-    return encoscope.Encoder(Colours(), size=64)
+def colors():
+    return encoscope.Encoder(Colors(), size=64)
 
 
 def halves(height, width, left=(255, 0, 0), right=(0, 0, 255)):
@@ -57,8 +57,8 @@ def halves(height, width, left=(255, 0, 0), right=(0, 0, 255)):
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (300, 451), (451, 300), (100, 64)])
-def test_labels_come_back_on_the_original_pixels(colours, height, width):
-    seg = encoscope.segment(colours, halves(height, width), n_clusters=2, layers="early")
+def test_labels_come_back_on_the_original_pixels(colors, height, width):
+    seg = encoscope.segment(colors, halves(height, width), n_clusters=2, layers="early")
     assert seg.labels.shape == (height, width)
     cell = 4 * min(height, width) / 64
     inner = np.abs(np.arange(width) - width / 2) > 2 * cell
@@ -265,7 +265,7 @@ def test_nan_activations_name_the_layer():
     channels=st.sampled_from([1, 3]),
 )
 def test_any_image_is_parted_whole(height, width, clusters, layers, dtype, channels):
-    encoder = encoscope.Encoder(Colours(), size=32)
+    encoder = encoscope.Encoder(Colors(), size=32)
     values = np.random.default_rng(height * 91 + width).random((height, width, channels))
     most = 1 if dtype == "float32" else np.iinfo(dtype).max
     seg = encoscope.segment(encoder, (values * most).astype(dtype), n_clusters=clusters, layers=layers, resolution=4)
@@ -288,8 +288,8 @@ def test_stability(cnn, image_paths):
         measure_stability(cnn, photo, runs=1)
 
 
-def test_stability_of_a_certain_answer(colours):
-    found = measure_stability(colours, halves(64, 128), runs=2, n_clusters=2, layers="early")
+def test_stability_of_a_certain_answer(colors):
+    found = measure_stability(colors, halves(64, 128), runs=2, n_clusters=2, layers="early")
     assert found.starts.min() == 1
     assert found.flip == pytest.approx(1)
     assert found.crops.min() > 0.9
@@ -319,4 +319,4 @@ def test_controls(cnn, image_paths):
     assert len(np.unique(raw.labels[:, :60])) == len(np.unique(raw.labels[:, 68:])) == 1
     assert raw.labels[0, 0] != raw.labels[0, -1]
     with pytest.raises(UsageError, match="untrained control"):
-        untrained_copy(encoscope.Encoder(Colours(), size=64))
+        untrained_copy(encoscope.Encoder(Colors(), size=64))

@@ -10,7 +10,7 @@ def highs(h, feature, alpha):
     return [j for j in range(len(h)) if h[j][feature] > alpha]
 
 
-def lows(h, feature, alpha, epsilon, beta, count):
+def counterfactuals(h, feature, alpha, epsilon, beta, count):
     """L_i, equation 2: the ``count`` most similar of {j : h_ji < epsilon, h_jV . h_mu >= beta}."""
     rest = [c for c in range(len(h[0])) if c != feature]
     chosen = highs(h, feature, alpha)
@@ -75,7 +75,7 @@ def words_of(caption):
     return [word for word in caption.split() if word != "a"]
 
 
-def describe(h, paths, feature, *, deviations, beta, by_id, cam, embed, captions, vectors, size):
+def describe(h, paths, feature, *, alpha_stds, beta, by_id, cam, embed, captions, vectors, size):
     """FALCON for one feature, image by image: T_i and L_i, crops, top 5 captions, word scores."""
     import torch
     from PIL import Image
@@ -83,18 +83,18 @@ def describe(h, paths, feature, *, deviations, beta, by_id, cam, embed, captions
     entries = [float(value) for row in h for value in row]
     mean = sum(entries) / len(entries)
     std = (sum((value - mean) ** 2 for value in entries) / (len(entries) - 1)) ** 0.5
-    alpha = mean + deviations * std
+    alpha = mean + alpha_stds * std
     rank = {row: place for place, row in enumerate(by_id)}
     high = sorted(highs(h, feature, alpha), key=lambda j: (-h[j][feature], rank[j]))
-    low = lows(h, feature, alpha, mean, beta, 10)
+    low = counterfactuals(h, feature, alpha, mean, beta, 10)
     scores, boxes, embedded = {}, [], []
     for j in high:
         pixels = np.asarray(Image.open(paths[j]))
-        small, way = cam(paths[j])
-        large = torch.nn.functional.interpolate(small[None, None], size=way.canvas, mode="bilinear")[0, 0].numpy()
+        small, geometry = cam(paths[j])
+        large = torch.nn.functional.interpolate(small[None, None], size=geometry.canvas, mode="bilinear")[0, 0].numpy()
         range_ = large.max() - large.min()
         box = downright_box(((large - large.min()) / range_ >= 0.6) if range_ > 0 else np.zeros_like(large, bool))
-        box = [0, 0, pixels.shape[1] - 1, pixels.shape[0] - 1] if box is None else back(box, way)
+        box = [0, 0, pixels.shape[1] - 1, pixels.shape[0] - 1] if box is None else back(box, geometry)
         boxes.append(box)
         crop = pixels[box[1] : box[3] + 1, box[0] : box[2] + 1]
         vector = embed(np.asarray(Image.fromarray(crop).resize((size[1], size[0]), Image.Resampling.BICUBIC)))
@@ -117,15 +117,15 @@ def describe(h, paths, feature, *, deviations, beta, by_id, cam, embed, captions
     }
 
 
-def back(box, way):
+def back(box, geometry):
     """A box of the network's canvas in the photo: the extremes of all photo pixels whose area meets it."""
     found = []
     for axis, (first, last) in ((1, (box[0], box[2])), (0, (box[1], box[3]))):
         inside = [
             pixel
-            for pixel in range(way.original[axis])
-            if (pixel + 1) * way.resized[axis] / way.original[axis] > first + way.offset[axis] + 1e-9
-            and pixel * way.resized[axis] / way.original[axis] < last + 1 + way.offset[axis] - 1e-9
+            for pixel in range(geometry.original[axis])
+            if (pixel + 1) * geometry.resized[axis] / geometry.original[axis] > first + geometry.offset[axis] + 1e-9
+            and pixel * geometry.resized[axis] / geometry.original[axis] < last + 1 + geometry.offset[axis] - 1e-9
         ]
         found.append((inside[0], inside[-1]))
     (x0, x1), (y0, y1) = found

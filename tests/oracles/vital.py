@@ -39,7 +39,7 @@ def total_variation(x):
     return sum(torch.sqrt((d * d).sum()) for d in (d1, d2, d3, d4))
 
 
-def picture(
+def visualize(
     network, references, layers, weights, a_tv, a_l2, start, rolls, low, high, *, steps, warmup, relevance=None
 ):
     """Algorithm 1: the image [C, H, W] after ``steps``, and the mean gradient of the matching loss.

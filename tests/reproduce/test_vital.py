@@ -18,7 +18,7 @@ from encoscope.reproduce.inputs import select_network_classes
 from encoscope.reproduce.registry import EXPERIMENTS, find_experiment
 from encoscope.reproduce.vital import ablations, embedding, harness, hidden_units, image_cache, judge, published, tables
 from encoscope.reproduce.vital.harness import Bench, SeededImages
-from support.visualized_network import NAMES, Colours, reader, tiny, write_photos
+from support.visualized_network import NAMES, Colors, reader, tiny, write_images
 
 TABLES = [name for name in EXPERIMENTS if name.startswith("vital-table")]
 FIGURES = [name for name in EXPERIMENTS if name.startswith("vital-fig")]
@@ -29,14 +29,14 @@ INSIDE = ("vital-fig2", "vital-fig4", "vital-fig9", "vital-fig24", "vital-fig25"
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A dataset of coloured squares, a network for it, its untrained twin, and a judge."""
-    write_photos(tmp_path / "data")
+    write_images(tmp_path / "data")
     encoders = {"tiny": tiny(1.0), "tiny@untrained": tiny(0.0)}
     monkeypatch.setitem(datasets._READERS, "squares", reader(tmp_path / "data"))
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     for module in (image_cache, harness):
         monkeypatch.setattr(module, "load_cached_encoder", lambda model, load_options=(): encoders[model])
         monkeypatch.setattr(module, "CANDIDATES", 5)
-    monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colours())
+    monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colors())
     return tmp_path
 
 

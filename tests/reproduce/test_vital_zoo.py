@@ -10,19 +10,19 @@ from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.images import datasets
 from encoscope.reproduce.registry import find_experiment
 from encoscope.reproduce.vital import comparison, image_cache, judge, zoo
-from support.visualized_network import Colours, reader, tiny, write_photos
+from support.visualized_network import Colors, reader, tiny, write_images
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A dataset of colored squares, a network for it, its untrained copy, and a judge."""
-    write_photos(tmp_path / "data")
+    write_images(tmp_path / "data")
     encoders = {"tiny": tiny(1.0), "tiny@untrained": tiny(0.0)}
     monkeypatch.setitem(datasets._READERS, "squares", reader(tmp_path / "data"))
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
     for module in (image_cache, comparison, zoo):
         monkeypatch.setattr(module, "load_cached_encoder", lambda model, load_options=(): encoders[model])
-    monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colours())
+    monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colors())
     monkeypatch.setattr(image_cache, "CANDIDATES", 5)
     monkeypatch.setattr(zoo, "CANDIDATES", 5)
     return tmp_path

@@ -11,11 +11,11 @@ from encoscope.encoder import Encoder
 from encoscope.images.sets import LabelledImages
 
 NAMES = ("red", "green", "blue", "okapi")  # the last one's name was not taught to the zoo's judge
-COLOURS = dict(zip(NAMES[:3], np.eye(3), strict=True)) | {"okapi": np.ones(3)}
+COLORS = dict(zip(NAMES[:3], np.eye(3), strict=True)) | {"okapi": np.ones(3)}
 
 
 def tiny(weights: float) -> Encoder:
-    """A network whose features are the picture's mean colour, and whose classes are the colours."""
+    """A network whose features are the picture's mean color, and whose classes are the colours."""
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2, padding=1))
     module.extend([nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)])
     with torch.no_grad():
@@ -28,7 +28,7 @@ def tiny(weights: float) -> Encoder:
     return Encoder(module, size=16, mean=(0.5,) * 3, std=(0.25,) * 3, classes=NAMES if weights else None)
 
 
-class Colours:
+class Colors:
     """A judge that sees mean colours."""
 
     source, width, digest = "colours", 3, "0"
@@ -38,17 +38,17 @@ class Colours:
         return torch.nn.functional.normalize(torch.tensor(np.array(means)).float() + 1e-3, dim=1)
 
     def embed_texts(self, texts):
-        vectors = [next(colour for name, colour in COLOURS.items() if name in text) for text in texts]
+        vectors = [next(color for name, color in COLORS.items() if name in text) for text in texts]
         return torch.nn.functional.normalize(torch.tensor(np.array(vectors)).float(), dim=1)
 
 
-def write_photos(folder) -> None:
+def write_images(folder) -> None:
     """Six photos of each class to train, four to test, a folder each."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("test", 4)):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             for number in range(count):
-                noisy = np.clip(colour * 0.8 + 0.1 + 0.1 * rng.standard_normal((16, 16, 3)), 0, 1)
+                noisy = np.clip(color * 0.8 + 0.1 + 0.1 * rng.standard_normal((16, 16, 3)), 0, 1)
                 file = folder / split / name / f"{number}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray((noisy * 255).astype("uint8")).save(file)

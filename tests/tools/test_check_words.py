@@ -100,22 +100,21 @@ def test_two_public_classes_of_one_name_are_refused(tmp_path):
     ]
 
 
-def test_pending_rooms_are_passed_over_unless_they_are_named(tmp_path, monkeypatch, capsys):
-    for folder in ("done", "pending"):
+def test_everything_is_read_unless_files_are_named(tmp_path, monkeypatch, capsys):
+    for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "module.py").write_text("photo = 1\n")
-    pending = tmp_path / "pending.txt"
-    pending.write_text("# a comment\n\nwords pending\n\ndocstrings done\n")
     monkeypatch.setattr(rooms, "ROOT", tmp_path)
-    monkeypatch.setattr(rooms, "PENDING", pending)
     monkeypatch.setattr(check_words, "PACKAGE", tmp_path)
     monkeypatch.setattr(check_words, "FOLDERS", [tmp_path])
 
     assert check_words.main([]) == 1
-    assert capsys.readouterr().out == "done/module.py:1: name 'photo' -> image\n"
-    assert check_words.main(["pending"]) == 1
-    assert capsys.readouterr().out == "pending/module.py:1: name 'photo' -> image\n"
+    expected = [f"{folder}/module.py:1: name 'photo' -> image\n" for folder in ("first", "second")]
+    assert capsys.readouterr().out == "".join(expected)
+    assert check_words.main(["second"]) == 1
+    assert capsys.readouterr().out == expected[1]
     with pytest.raises(SystemExit, match="no such file or folder: absent"):
         check_words.main(["absent"])
-    (tmp_path / "done" / "module.py").write_text("image = 1\n")
+    for folder in ("first", "second"):
+        (tmp_path / folder / "module.py").write_text("image = 1\n")
     assert check_words.main([]) == 0

@@ -84,21 +84,21 @@ def plain():
     return Encoder(nn.Sequential(network, nn.Linear(16, 3)).float(), size=32, classes=CLASSES)
 
 
-def by_hand(encoder, photos, unit, made, *, steps, scores=None):
+def by_hand(encoder, images, unit, recipe, *, steps, scores=None):
     """The oracle's picture from the same start and the same rolls."""
     (generator,) = make_generators(0, [unit])
     start = torch.randn(3, *encoder.preprocess.size, generator=generator)
     reach = round(30 * encoder.preprocess.size[0] / 224)
     rolls = [tuple(torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()) for _ in range(steps)]
-    pixels = torch.cat([encoder.prepare(photo).pixels for photo in photos]).to(start.dtype)
+    pixels = torch.cat([encoder.prepare(image).pixels for image in images]).to(start.dtype)
     encoder.module.eval()
-    return oracle.picture(
+    return oracle.visualize(
         encoder.module,
         pixels,
-        made.layers,
-        made.weights,
-        made.tv_weight,
-        made.l2_weight,
+        recipe.layers,
+        recipe.weights,
+        recipe.tv_weight,
+        recipe.l2_weight,
         start,
         rolls,
         *pixel_bounds(encoder.preprocess),
@@ -108,15 +108,15 @@ def by_hand(encoder, photos, unit, made, *, steps, scores=None):
     )
 
 
-def compare(found, expected, encoder, *, atol, stray=0.0):
+def compare(result, expected, encoder, *, atol, stray=0.0):
     """stray: share of pixels that may differ: where a gradient is nearly 0, rounding decides Adam's first steps."""
     image, attention = expected
     mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (encoder.preprocess.mean, encoder.preprocess.std))
     shown = (image * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
-    assert (np.abs(found.image - shown) > atol).mean() <= stray
+    assert (np.abs(result.image - shown) > atol).mean() <= stray
     strength = attention.abs().mean(0)
     strength = strength.clamp(max=float(torch.quantile(strength, 0.98)))
-    assert (np.abs(found.transparency - (strength / strength.max()).numpy()) > atol).mean() <= stray
+    assert (np.abs(result.transparency - (strength / strength.max()).numpy()) > atol).mean() <= stray
 
 
 @pytest.fixture
@@ -132,30 +132,30 @@ def test_twenty_steps_are_algorithm_1(name, image_folder, request, double):
     encoder = request.getfixturevalue(name)
     encoder = Encoder(copy.deepcopy(encoder.module).double(), size=32, classes=CLASSES)
     vital = Vital(encoder, "class:leopards", steps=20).fit(image_folder)
-    (found,) = vital.synthesize()
-    made = vital.targets_[0].recipe
-    expected = by_hand(encoder, sorted((image_folder / "leopards").iterdir()), "class:leopards", made, steps=20)
-    compare(found, expected, encoder, atol=1e-5)
+    (result,) = vital.synthesize()
+    recipe = vital.targets_[0].recipe
+    expected = by_hand(encoder, sorted((image_folder / "leopards").iterdir()), "class:leopards", recipe, steps=20)
+    compare(result, expected, encoder, atol=1e-5)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in encoder.module.modules())
 
 
 def test_twenty_steps_on_a_trained_network(data_root, double):
     encoder = load("zoo:resnet-caltech101")
     encoder.module.double()
-    photos = sorted((data_root / "caltech101/101_ObjectCategories/sunflower").iterdir())[:3]
+    images = sorted((data_root / "caltech101/101_ObjectCategories/sunflower").iterdir())[:3]
     vital = Vital(encoder, "class:sunflower", steps=20, tv_weight=1e-4, l2_weight=1e-4)
-    vital.fit([str(photo) for photo in photos])
-    (found,) = vital.synthesize()
-    expected = by_hand(encoder, photos, "class:sunflower", vital.targets_[0].recipe, steps=20)
-    compare(found, expected, encoder, atol=1e-5)
+    vital.fit([str(image) for image in images])
+    (result,) = vital.synthesize()
+    expected = by_hand(encoder, images, "class:sunflower", vital.targets_[0].recipe, steps=20)
+    compare(result, expected, encoder, atol=1e-5)
 
 
 def test_two_steps_in_single_precision(resnet, image_folder):
     vital = Vital(resnet, "class:leopards", steps=2).fit(image_folder)
-    (found,) = vital.synthesize()
-    made = vital.targets_[0].recipe
-    expected = by_hand(resnet, sorted((image_folder / "leopards").iterdir()), "class:leopards", made, steps=2)
-    compare(found, expected, resnet, atol=5e-3, stray=0.05)
+    (result,) = vital.synthesize()
+    recipe = vital.targets_[0].recipe
+    expected = by_hand(resnet, sorted((image_folder / "leopards").iterdir()), "class:leopards", recipe, steps=2)
+    compare(result, expected, resnet, atol=5e-3, stray=0.05)
 
 
 def test_a_channel_is_matched_with_relevance(resnet, image_folder):
@@ -164,26 +164,26 @@ def test_a_channel_is_matched_with_relevance(resnet, image_folder):
     unit = f"layer4:{int(resnet.activations(pixels, 'layer4')['layer4'].maps.mean((0, 2, 3)).argmax())}"
     vital = Vital(resnet, unit, steps=2, relevance="lrp", n_references=4)
     references = take_all_references(image_folder, vital_unit(resnet, unit))
-    made = choose_recipe(resnet, vital_unit(resnet, unit), relevance=True)
-    assert made.layers == ("conv1", "layer1", "layer2", "layer3")
-    statistics = compute_prototype(FeatureReader(resnet, made.layers, "lrp"), references, vital_unit(resnet, unit))
-    (found,) = vital.fit({unit: statistics}).synthesize()
+    recipe = choose_recipe(resnet, vital_unit(resnet, unit), relevance=True)
+    assert recipe.layers == ("conv1", "layer1", "layer2", "layer3")
+    statistics = compute_prototype(FeatureReader(resnet, recipe.layers, "lrp"), references, vital_unit(resnet, unit))
+    (result,) = vital.fit({unit: statistics}).synthesize()
 
     def scores(pixels):
-        maps = compute_relevance(resnet, pixels, vital_unit(resnet, unit), made.layers, "lrp")
+        maps = compute_relevance(resnet, pixels, vital_unit(resnet, unit), recipe.layers, "lrp")
         return {name: each.flatten(2) for name, each in maps.items()}
 
-    photos = [item.source for item in references.items]
-    pixels = torch.cat([resnet.prepare(photo).pixels for photo in photos])
-    maps, matters = resnet.activations(pixels, made.layers), scores(pixels)
+    images = [item.source for item in references.items]
+    pixels = torch.cat([resnet.prepare(image).pixels for image in images])
+    maps, matters = resnet.activations(pixels, recipe.layers), scores(pixels)
     shares = [
         (maps[name].maps.flatten(2) * matters[name]).square().mean() / maps[name].maps.square().mean()
-        for name in made.layers
+        for name in recipe.layers
     ]
     assert all(float(share) < 1e-3 for share in shares)
-    weights = tuple(weight / float(share) for weight, share in zip(made.weights, shares, strict=True))
-    made = replace(made, weights=weights)  # so that the layers' losses are of the activations' own scale
-    compare(found, by_hand(resnet, photos, unit, made, steps=2, scores=scores), resnet, atol=5e-3, stray=0.05)
+    weights = tuple(weight / float(share) for weight, share in zip(recipe.weights, shares, strict=True))
+    recipe = replace(recipe, weights=weights)  # so that the layers' losses are of the activations' own scale
+    compare(result, by_hand(resnet, images, unit, recipe, steps=2, scores=scores), resnet, atol=5e-3, stray=0.05)
 
 
 def test_a_silent_unit_is_matched_as_if_all_had_the_usual_relevance(resnet, image_folder):
@@ -197,8 +197,8 @@ def test_a_silent_unit_is_matched_as_if_all_had_the_usual_relevance(resnet, imag
 
     reader = FeatureReader(resnet, layers, scores)
     statistics = compute_prototype(reader, take_all_references(image_folder, unit), unit, cache=False)
-    made = Recipe("some", layers, (1.0, 1.0), 0.0, 0.0)
-    aligned = DistributionObjective(reader, [unit, unit], [statistics, statistics], made)
+    recipe = Recipe("two layers", layers, (1.0, 1.0), 0.0, 0.0)
+    aligned = DistributionObjective(reader, [unit, unit], [statistics, statistics], recipe)
     start = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     images = start.clone().requires_grad_(True)
     loss = aligned(images, slice(0, 2)).main
@@ -233,8 +233,8 @@ def test_statistics_are_streamed_merged_and_read_back(resnet, image_folder, tmp_
         half.partial_fit(seen.values, seen.peaks, seen.activation)
     merged = halves[0].merge(halves[1]).finalize()
     for name in reader.layers:
-        for found in (one, all_, merged):
-            torch.testing.assert_close(found.values[name], literal[name], atol=1e-5, rtol=1e-5)
+        for result in (one, all_, merged):
+            torch.testing.assert_close(result.values[name], literal[name], atol=1e-5, rtol=1e-5)
     assert one.activation == pytest.approx(float(resnet.logits(pixels)[:, 2].mean()), abs=1e-5)
     back = load_prototype(save_prototype(one, tmp_path / "s.safetensors"))
     assert (back.references, back.count, back.activation) == (one.references, 9, one.activation)
@@ -244,17 +244,17 @@ def test_statistics_are_streamed_merged_and_read_back(resnet, image_folder, tmp_
 def test_statistics_are_kept_by_content(resnet, image_folder, monkeypatch):
     unit = vital_unit(resnet, "class:barrel")
     references = find_class_references(image_folder, resnet, unit)
-    found = compute_prototype(FeatureReader(resnet, ("layer4",)), references, unit)
+    result = compute_prototype(FeatureReader(resnet, ("layer4",)), references, unit)
     monkeypatch.setattr(FeatureReader, "read_references", None)  # would fail if it were asked
     again = compute_prototype(FeatureReader(resnet, ("layer4",)), references, unit)
-    assert torch.equal(found.values["layer4"], again.values["layer4"])
+    assert torch.equal(result.values["layer4"], again.values["layer4"])
 
 
 def test_labels_match_class_names_and_results_say_what_was_not_there(resnet, image_folder, tmp_path):
     unit = vital_unit(resnet, "class:sea horse")
-    found = find_class_references(image_folder, resnet, unit, count=50)
-    assert len(found) == 3
-    assert found.notes == ("3 references where 50 were asked for",)
+    result = find_class_references(image_folder, resnet, unit, count=50)
+    assert len(result) == 3
+    assert result.notes == ("3 references where 50 were asked for",)
     two = find_class_references(image_folder, resnet, unit, count=2, random_state=1)
     files = sorted((image_folder / "Sea horse").iterdir(), reverse=True)
     flat = find_class_references([str(file) for file in files], resnet, unit, count=2, random_state=1)
@@ -288,9 +288,9 @@ def test_directions_and_tokens(resnet, vit, image_folder):
     direction = np.zeros(resnet.layer("layer3").channels)
     direction[3] = 1.0
     unit = direction_unit("layer3", direction, "ears")
-    (found,) = Vital(resnet, unit, steps=2, n_references=3, patch_size=32).fit(image_folder).synthesize()
-    assert found.unit == "ears"
-    assert found.settings["relevance"] == "lrp"
+    (result,) = Vital(resnet, unit, steps=2, n_references=3, patch_size=32).fit(image_folder).synthesize()
+    assert result.unit == "ears"
+    assert result.settings["relevance"] == "lrp"
     hidden = Vital(vit, ["blocks.3.mlp.act:5", "blocks.4@cls:2"], steps=2, n_references=3, patch_size=16)
     hidden.fit(image_folder)
     for target, picture in zip(hidden.targets_, hidden.synthesize(), strict=True):
@@ -323,8 +323,8 @@ def test_a_picture_does_not_depend_on_its_batch(resnet, image_folder):
 
 
 def test_results_on_disk(resnet, image_folder, tmp_path):
-    found = visualize(resnet, "class:leopards", image_folder, steps=3, random_state=2)
-    folder = found.save(tmp_path / "out")
+    result = visualize(resnet, "class:leopards", image_folder, steps=3, random_state=2)
+    folder = result.save(tmp_path / "out")
     document = json.loads((folder / "result.json").read_text())
     assert document["format"] == "encoscope.visualization/1"
     assert document["seed"] == 2
@@ -339,17 +339,17 @@ def test_results_on_disk(resnet, image_folder, tmp_path):
         assert losses["loss"].shape == (3,)
         parts = sum(losses[name] for name in losses.files if name != "loss")
         np.testing.assert_allclose(losses["loss"], parts, rtol=1e-5)
-    assert found.plot().axes
-    assert make_contact_sheet([found, found]).size[0] > 32
+    assert result.plot().axes
+    assert make_contact_sheet([result, result]).size[0] > 32
 
 
 def test_settings_and_mistakes(resnet, image_folder):
     settings: dict[str, Any] = {"matching": "moments", "layers": ["layer4", "conv1"], "weights": [2, 1]}
     other = Vital(resnet, "class:leopards", steps=1, size=(48, 40), **settings)
-    (found,) = other.fit(image_folder).synthesize()
-    assert found.image.shape == (48, 40, 3)
-    assert found.settings["layers"] == ["conv1", "layer4"]
-    assert found.settings["weights"] == [1.0, 2.0]
+    (result,) = other.fit(image_folder).synthesize()
+    assert result.image.shape == (48, 40, 3)
+    assert result.settings["layers"] == ["conv1", "layer4"]
+    assert result.settings["weights"] == [1.0, 2.0]
     cases: list[tuple[dict[str, Any], str, str]] = [
         ({"steps": 0}, "class:barrel", "steps is a number from 1 on"),
         ({"relevance": "lpr"}, "class:barrel", "nearest: lrp"),
@@ -412,12 +412,12 @@ def test_resampled_statistics_keep_the_distribution():
 )
 def test_the_papers_recipes(source, layers, weights, smooth):
     encoder = load(source)
-    found = choose_recipe(encoder, vital_unit(encoder, "class:3"))
-    assert found.layers == tuple(layers.split())
-    assert found.weights == weights
-    assert found.tv_weight == found.l2_weight == smooth
-    inner = choose_recipe(encoder, channel_unit(found.layers[-1], 0), relevance=True)
-    assert inner.layers == found.layers[:-1]
+    result = choose_recipe(encoder, vital_unit(encoder, "class:3"))
+    assert result.layers == tuple(layers.split())
+    assert result.weights == weights
+    assert result.tv_weight == result.l2_weight == smooth
+    inner = choose_recipe(encoder, channel_unit(result.layers[-1], 0), relevance=True)
+    assert inner.layers == result.layers[:-1]
     assert inner.weights[0] == 0.1
     assert inner.tv_weight == 3e-6
-    assert choose_recipe(encoder, channel_unit(found.layers[-1], 0), authors=True, relevance=True).tv_weight == 3e-7
+    assert choose_recipe(encoder, channel_unit(result.layers[-1], 0), authors=True, relevance=True).tv_weight == 3e-7
