@@ -374,32 +374,3 @@ def test_import_works_where_torchvisions_operators_do_not() -> None:
     code = "import encoscope.encoder, torchvision, timm; print(torchvision.ops.__name__)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "torchvision.ops"), done.stderr
-
-
-def test_schemas_are_declared_only_when_the_operators_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from encoscope import _torchvision
-
-    class Declared:
-        def __init__(self, *_args: str) -> None:
-            self.schemas: list[str] = []
-
-        def define(self, schema: str) -> None:
-            self.schemas.append(schema)
-
-    def ensure(loads: bool) -> Any:
-        def load_library(path: str) -> None:
-            if not loads:
-                raise OSError("undefined symbol")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(_torchvision, "_declared", None)
-            patch.delitem(sys.modules, "torchvision")
-            patch.setattr(torch.ops, "load_library", load_library)
-            patch.setattr(torch.library, "Library", Declared)
-            _torchvision.ensure_torchvision()
-            return _torchvision._declared
-
-    import torchvision  # noqa: F401
-
-    assert ensure(loads=True) is None
-    assert [schema.partition("(")[0] for schema in ensure(loads=False).schemas] == ["nms", "qnms"]
