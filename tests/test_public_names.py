@@ -17,6 +17,7 @@ VERBS = {
     "probe": "probe",
     "concepts": "concepts",
     "circuit": "circuit",
+    "classes": "match_classes",
     "compare": "compare",
     "audit": "audit",
     "groups": "groups",

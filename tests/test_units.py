@@ -15,8 +15,6 @@ from encoscope.units import (
     Unit,
     channel_unit,
     direction_unit,
-    find_class_index,
-    find_class_label,
     measure_units,
     parse_unit,
     required_outputs,
@@ -162,31 +160,7 @@ def test_index_is_for_single_units() -> None:
         _ = Unit("layer4:1,2", "group", "layer4", (1, 2)).index
 
 
-def test_exact_names_come_before_synonyms() -> None:
-    assert find_class_index("crane", ["crane, bird", "crane"]) == 1
-    assert find_class_index("bird", ["crane, bird", "crane"]) == 0
-
-
 def test_width_and_outputs_of_networks(resnet: Encoder, vit: Encoder) -> None:
     assert (resnet.width, resnet.outputs) == (512, 4)
     assert (vit.width, vit.outputs) == (192, None)
     assert Encoder(nn.Sequential(nn.Conv2d(3, 6, 3, 2)), size=16).width == 6
-
-
-def heads(outputs: int, names: list[str] | None) -> Encoder:
-    return Encoder(nn.Sequential(nn.Conv2d(3, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, outputs)),
-                   size=8, classes=names)  # fmt: skip
-
-
-def test_the_label_of_a_class_is_its_name_its_number_or_its_place() -> None:
-    named = heads(3, ["Golden_Retriever", "crane", "tench"])
-    assert find_class_label(named, 0, ["crane", "golden retriever"]) == "golden retriever"
-    assert find_class_label(named, 2, ["crane", "golden retriever"]) is None  # some are names: tench is not there
-    assert find_class_label(named, 2, ["c", "a", "b"]) == "c"  # none is a name, and there are as many: in their order
-    assert find_class_label(named, 2, ["a", "b"]) is None
-    assert find_class_label(heads(3, None), 1, ["c", "a", "b"]) == "b"
-    with pytest.raises(UsageError, match="2 labels for its 3 classes"):
-        find_class_label(heads(3, None), 1, ["a", "b"])
-    imagenet = heads(1000, [f"name {index}" for index in range(1000)])
-    assert find_class_label(imagenet, 1, ["n01443537", "n01440764"]) == "n01443537"  # the goldfish
-    assert find_class_label(imagenet, 2, ["n01443537", "n01440764"]) is None

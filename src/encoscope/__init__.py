@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from encoscope.analysis.audit import audit
     from encoscope.analysis.compare import compare
     from encoscope.analysis.concepts import VisualizedConcepts, concepts
+    from encoscope.classes import ClassMatches, match_classes
     from encoscope.craft import ConceptBank, Craft
     from encoscope.encoder import Encoder, load
     from encoscope.falcon import (
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Circuit": "encoscope.vital",
     "ClassCircuit": "encoscope.vital",
+    "ClassMatches": "encoscope.classes",
     "ConceptBank": "encoscope.craft",
     "Craft": "encoscope.craft",
     "CaptionStore": "encoscope.falcon",
@@ -74,6 +76,7 @@ _HOMES = {
     "explain_failure": "encoscope.falcon",
     "groups": "encoscope.falcon.estimator",
     "load": "encoscope.encoder",
+    "match_classes": "encoscope.classes",
     "probe": "encoscope.probing",
     "segment": "encoscope.nave",
     "stability": "encoscope.nave.stability:measure_stability",
@@ -85,6 +88,7 @@ __all__ = [
     "CaptionStore",
     "Circuit",
     "ClassCircuit",
+    "ClassMatches",
     "ConceptBank",
     "Craft",
     "Description",
@@ -111,6 +115,7 @@ __all__ = [
     "explain_failure",
     "groups",
     "load",
+    "match_classes",
     "probe",
     "segment",
     "stability",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -15,11 +13,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from encoscope.classes import find_class
 from encoscope.encoder import Activation, Encoder, Observation
-from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
-
-_IMAGENET = 1000  # classes
-_WORDNET = re.compile(r"n\d{8}")  # a noun's number in WordNet: the name of a folder of ImageNet
+from encoscope.errors import EncoscopeError, MissingError, UsageError
 
 UnitKind: TypeAlias = Literal["channel", "group", "direction", "token", "features", "class"]
 
@@ -116,7 +112,7 @@ def parse_unit(text: str | Unit, encoder: Encoder) -> Unit:
             one number for each channel; ``blocks.7@cls:12`` a channel of the class token; ``features:31`` (also a group
             or ``@FILE``) a feature of the pooled representation, which is what FALCON calls a feature; ``class:207``
             the class of this index; ``class:golden retriever`` a class by name, whatever its case, ``_`` standing for a
-            space. A Unit is returned as it is.
+            space, or by its number in WordNet (``class:n02099601``). A Unit is returned as it is.
         encoder: The network that the unit belongs to.
 
     Returns:
@@ -130,7 +126,7 @@ def parse_unit(text: str | Unit, encoder: Encoder) -> Unit:
         return text
     layer, separator, rest = _split(text)
     if layer == "class" and separator == ":":
-        return Unit(text, "class", channels=(_parse_class(rest, encoder),))
+        return Unit(text, "class", channels=(find_class(rest, encoder),))
     if layer == "features":
         if separator == "@":
             return Unit(text, "features", direction=_read_direction(rest, encoder.width, "features"))
@@ -317,128 +313,3 @@ def _read_direction(text: str, width: int, what: str) -> tuple[float, ...]:
     if not np.isfinite(vector).all() or not vector.any():
         raise UsageError(f"{os.fspath(file)} holds NaN or infinite numbers, or only zeros")
     return tuple(vector.astype(np.float64).tolist())
-
-
-def _parse_class(text: str, encoder: Encoder) -> int:
-    """The index of a class given by index or by name."""
-    count = encoder.outputs
-    if count is None:
-        raise UsageError(f"{encoder.source} has no classification head, so it has no classes: use features:N")
-    if text.isascii() and text.strip().isdigit():
-        return _parse_indices(text, count, f"class:{text}", "classes")[0]
-    if encoder.classes is None:
-        raise UsageError(f"{encoder.source} has no class names: use class:N with an index from 0 to {count - 1}")
-    return find_class_index(text, encoder.classes)
-
-
-def find_class_index(name: str, classes: Sequence[str]) -> int:
-    """Find the class of a name.
-
-    Args:
-        name: A class name, whatever its case, ``_`` standing for a space.
-        classes: The class names; commas separate synonyms, each of which counts.
-
-    Returns:
-        The position among ``classes``.
-
-    Raises:
-        UsageError: No class has this name (the nearest is suggested), or several classes have it.
-
-    Example:
-        >>> find_class_index("Golden_Retriever", ["tench", "golden retriever, goldie"])
-        1
-    """
-    target = normalize_name(name)
-    plain = [normalize_name(known) for known in classes]
-    matches = [index for index, known in enumerate(plain) if known == target] or [
-        index for index, known in enumerate(plain) if target in [part.strip() for part in known.split(",")]
-    ]
-    if not matches:
-        raise UsageError(f"no class is called {name!r}{suggest_nearest(target, plain)}")
-    if len(matches) > 1:
-        indices = ", ".join(map(str, matches))
-        raise UsageError(f"{len(matches)} classes are called {name!r}: use an index, one of {indices}")
-    return matches[0]
-
-
-def normalize_name(name: str) -> str:
-    """Normalize a class name so that it can be compared.
-
-    Args:
-        name: A class name or a label.
-
-    Returns:
-        The name in lower case, with single spaces in place of ``_``.
-
-    Example:
-        >>> normalize_name("Golden_Retriever")
-        'golden retriever'
-    """
-    return " ".join(name.replace("_", " ").casefold().split())
-
-
-def find_class_label(encoder: Encoder, index: int, labels: Iterable[str]) -> str | None:
-    """Find the label of a dataset that stands for a class.
-
-    This is the class's name, whatever its case, ``_`` standing for a space. If no label is the name of any class, it is
-    the class's WordNet number for ImageNet's 1,000 classes; otherwise, if there are as many labels as classes, the
-    label at the class's position in alphabetical order.
-
-    Args:
-        encoder: A network with a classification head.
-        index: The class, an index of the logits.
-        labels: The dataset's labels; repeated ones count once.
-
-    Returns:
-        The label as the dataset writes it; None if none stands for the class.
-
-    Raises:
-        UsageError: The network has no class names, and the number of labels is not that of the classes.
-    """
-    known = sorted(set(labels))
-    if encoder.classes is not None:
-        named = {normalize_name(label): label for label in known}
-        name = normalize_name(encoder.classes[index])
-        if name in named or any(normalize_name(other) in named for other in encoder.classes):
-            return named.get(name)
-    if encoder.outputs == _IMAGENET and all(_WORDNET.fullmatch(label) for label in known):
-        number = _wordnet()[index]
-        return number if number in known else None
-    if len(known) == encoder.outputs:
-        return known[index]
-    if encoder.classes is None:
-        raise UsageError(
-            f"{encoder.source} has no class names, and the images have {len(known)} labels for its {encoder.outputs} "
-            f"classes: give images of class {index} alone, in a folder without subfolders"
-        )
-    return None
-
-
-def find_class_images(encoder: Encoder, index: int, labels: Sequence[str | None]) -> list[int]:
-    """Find the images of a class among labelled images.
-
-    Args:
-        encoder: A network with a classification head.
-        index: The class, an index of the logits.
-        labels: The label of each image, None for an image without one.
-
-    Returns:
-        The positions in ``labels`` of the label that stands for the class (see ``find_class_label``), whatever its
-        case, ``_`` standing for a space; empty if none does.
-
-    Raises:
-        UsageError: Neither names nor the number of labels say which label is the class.
-    """
-    label = find_class_label(encoder, index, (known for known in labels if known is not None))
-    if label is None:
-        return []
-    name = normalize_name(label)
-    return [position for position, known in enumerate(labels) if known is not None and normalize_name(known) == name]
-
-
-@cache
-def _wordnet() -> tuple[str, ...]:
-    """The WordNet numbers of ImageNet's 1,000 classes."""
-    from timm.data.imagenet_info import ImageNetInfo
-
-    return tuple(ImageNetInfo("imagenet-1k").label_names())

@@ -37,6 +37,11 @@ app.command(
     help="List the layers of an encoder that have a spatial output.",
 )
 app.command(
+    "encoscope.cli.classes:classes",
+    name="classes",
+    help="Show which class of a model each folder of images stands for.",
+)
+app.command(
     "encoscope.cli.compare:compare",
     name="compare",
     help="Show how two encoders differ on the same images.",

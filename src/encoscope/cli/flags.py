@@ -32,11 +32,18 @@ class Common:
     ] = "fp32"
     seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0
     trust: Annotated[bool, Parameter(help="Allow a model's own code from a hub to run.")] = False
+    class_order: Annotated[
+        Literal["numeric", "text", "index", "none"] | None,
+        Parameter(
+            help="What labels that are no class names stand for: the classes in this order, the classes of the numbers "
+            "in them (index), or no classes."
+        ),
+    ] = None
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False
 
     def loading(self) -> dict[str, Any]:
         """The flags as keyword arguments of ``encoscope.load``."""
-        names = ("checkpoint", "untrained", "device", "precision", "trust")
+        names = ("checkpoint", "untrained", "device", "precision", "trust", "class_order")
         return {name: getattr(self, name) for name in names} | {"random_state": self.seed}
 
     def load(self, model: str) -> Encoder:

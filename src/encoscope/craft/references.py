@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from encoscope.classes import find_class_images
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, suggest_nearest
 from encoscope.images import list_images
 from encoscope.probing import hash_files
 from encoscope.probing.ids import UNREADABLE
-from encoscope.units import Unit, find_class_images
+from encoscope.units import Unit
 
 
 def find_class_files(
@@ -20,8 +21,7 @@ def find_class_files(
 ) -> tuple[list[Path], tuple[str, ...]]:
     """Find the files of a class, ordered by their content, with notes on how they were found.
 
-    Labels match class names whatever their case, ``_`` a space; without class names, the labels in alphabetical order
-    are the classes. Without labels all images count.
+    Which labels are the class is as ``match_labels`` has it. Without labels all images count.
 
     Args:
         source: A dataset string, a folder or files.

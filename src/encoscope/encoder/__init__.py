@@ -5,13 +5,15 @@ from encoscope.encoder.convert import as_encoder
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
 from encoscope.encoder.substitute import substitute_maps
-from encoscope.encoder.types import Activation, LayerInfo, Observation
+from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation
 from encoscope.encoder.untrained_copy import untrained_copy
 
 ensure_torchvision()  # networks of any source, the user's own too, may import torchvision
 
 __all__ = [
+    "CLASS_ORDERS",
     "Activation",
+    "ClassOrder",
     "Encoder",
     "LayerInfo",
     "Observation",

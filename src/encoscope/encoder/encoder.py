@@ -21,7 +21,7 @@ from encoscope.encoder.digest import compute_digest, fingerprint_parameters
 from encoscope.encoder.discovery import LayerDiscovery, discover_layers, find_output_tensor, follows_input_size
 from encoscope.encoder.display import encoder_to_html
 from encoscope.encoder.execution import run_guarded, run_in_halves
-from encoscope.encoder.types import Activation, LayerInfo, Observation
+from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 from encoscope.images import Batch, GeometryKind, LoadedImage, Preprocess, make_batch, read_image
 
@@ -49,6 +49,9 @@ class Encoder:
         crop: The share of the resized image's short side that the centre crop keeps, in (0, 1]; see ``Preprocess``.
         channels: Number of channels of the input.
         classes: The names of the head's outputs, in order; None if they have no names.
+        class_order: How labels that are no class names stand for classes: "numeric" or "text", the labels in this order
+            are the classes; "index", the numbers in them are the classes' indices; "none", they stand for no class.
+            None refuses labels that could be read in several ways.
         source: Where the network comes from, as results and messages name it.
         device: Where the network runs ("cpu", "cuda", ...); None leaves it where it is.
         precision: Of the forward pass: "fp32", or "bf16" or "fp16", which use autocast.
@@ -57,7 +60,8 @@ class Encoder:
         classifier: False if a linear layer at the end is a projection, as in image-text models, and not a classifier.
 
     Raises:
-        UsageError: For an unknown precision, and for ``mean`` or ``std`` of another length than ``channels``.
+        UsageError: For an unknown precision or order of classes, and for ``mean`` or ``std`` of another length than
+            ``channels``.
 
     Example:
         >>> from torch import nn
@@ -78,6 +82,7 @@ class Encoder:
         crop: float = 1.0,
         channels: int = 3,
         classes: Sequence[str] | None = None,
+        class_order: ClassOrder | None = None,
         source: str = "python",
         device: torch.device | str | None = None,
         precision: str = "fp32",
@@ -86,6 +91,8 @@ class Encoder:
     ) -> None:
         if precision not in ("fp32", *_AUTOCAST):
             raise UsageError(f"precision is fp32, bf16 or fp16, not {precision!r}")
+        if class_order is not None and class_order not in CLASS_ORDERS:
+            raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
         self.module = module if device is None else module.to(device)
         self.preprocess = Preprocess(
             size=(size, size) if isinstance(size, int) else (size[0], size[1]),
@@ -96,6 +103,7 @@ class Encoder:
             channels=channels,
         )
         self.classes = None if classes is None else tuple(classes)
+        self.class_order = class_order
         self.source = source
         self.precision = precision
         self._forward = forward

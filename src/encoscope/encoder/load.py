@@ -9,6 +9,7 @@ import torch
 
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest
+from encoscope.encoder.types import CLASS_ORDERS, ClassOrder
 from encoscope.errors import UsageError
 
 _SOURCES = {
@@ -31,6 +32,7 @@ def load(
     random_state: int = 0,
     trust: bool = False,
     precision: str = "fp32",
+    class_order: ClassOrder | None = None,
 ) -> Encoder:
     """Load an encoder from a library, a hub, the package's own weights or your own code.
 
@@ -44,6 +46,8 @@ def load(
         random_state: Seed of the random weights.
         trust: Allow code from a hub's repository to run.
         precision: Of the forward pass: "fp32", or "bf16" or "fp16", which use autocast.
+        class_order: How labels that are no class names stand for classes ("numeric", "text", "index", "none"); see
+            ``Encoder``.
 
     Returns:
         The encoder, in evaluation mode on the device.
@@ -66,6 +70,8 @@ def load(
         checkpoint = suffix
     if untrained and checkpoint is not None:
         raise UsageError("untrained and a checkpoint contradict each other: use one of them")
+    if class_order is not None and class_order not in CLASS_ORDERS:
+        raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
     target = _parse_device(device)
     request = SourceRequest(name, untrained, None if checkpoint is None else Path(checkpoint), random_state, trust)
     model = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build_model(request)
@@ -73,6 +79,8 @@ def load(
     encoder.source = f"{scheme}:{name}" + ("@untrained" if untrained else f"@{checkpoint}" if checkpoint else "")
     if precision != "fp32":
         encoder.precision = precision
+    if class_order is not None:
+        encoder.class_order = class_order
     encoder.module.eval().to(target)
     return encoder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +12,10 @@ from encoscope.concise_repr import concise_repr
 
 LayerKind: TypeAlias = Literal["map", "tokens"]
 LayerRole: TypeAlias = Literal["stem", "stage", "block", "inner"]
+ClassOrder: TypeAlias = Literal["numeric", "text", "index", "none"]
+
+CLASS_ORDERS: tuple[str, ...] = get_args(ClassOrder)
+"""How labels that are no class names stand for classes: in this order, by the number in them, or not at all."""
 
 
 @dataclass(frozen=True)

@@ -33,4 +33,5 @@ def untrained_copy(encoder: Encoder, *, random_state: int = 0) -> Encoder:
             f"no untrained control for {encoder.source}: without its weights it takes {copy.preprocess.channels} "
             f"channels, not {encoder.preprocess.channels}"
         )
+    copy.class_order = encoder.class_order
     return copy

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from encoscope import results
+from encoscope.classes import find_class
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
 from encoscope.falcon.captions.store import CaptionStore
@@ -21,7 +22,7 @@ from encoscope.images import read_image
 from encoscope.progress import Progress
 from encoscope.results import Document
 from encoscope.settings import refuse_unknown
-from encoscope.units import Unit, find_class_index
+from encoscope.units import Unit
 from encoscope.vlm import VLM
 
 N_FEATURES = 5
@@ -270,7 +271,7 @@ def find_contributions(
         offset = torch.zeros(len(weight)) if bias is None else bias.detach().float().cpu()
         logits = weight @ h + offset
     predicted = int(logits.argmax())
-    actual = None if label is None else _find_class(label, encoder, len(weight))
+    actual = None if label is None else find_class(str(label), encoder)
     against = () if actual in (None, predicted) else _find_largest(h, weight[actual] - weight[predicted], n_features)
     return FailureExplanation(
         path=loaded.path,
@@ -316,17 +317,6 @@ def _find_largest(h: torch.Tensor, weight: torch.Tensor, count: int) -> tuple[Co
     contributions = h * weight
     largest = contributions.sort(descending=True, stable=True).indices[:count].tolist()
     return tuple(Contribution(i, float(h[i]), float(weight[i]), float(contributions[i])) for i in largest)
-
-
-def _find_class(label: str | int, encoder: Encoder, count: int) -> int:
-    text = str(label)
-    if text.isascii() and text.isdigit():
-        if int(text) >= count:
-            raise UsageError(f"there is no class {text}: {encoder.source} has {count}, 0 to {count - 1}")
-        return int(text)
-    if encoder.classes is None:
-        raise UsageError(f"{encoder.source} has no class names: give the label as a number from 0 to {count - 1}")
-    return find_class_index(text, encoder.classes)
 
 
 def _name_class(index: int, encoder: Encoder) -> str:

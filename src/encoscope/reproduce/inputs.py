@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from encoscope.classes import match_labels
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest
 from encoscope.images import LabelledImages, LoadedImage, list_images, read_images
-from encoscope.units import find_class_label
 
 
 def load_model(request: EvaluationRequest, model: str) -> Encoder:
@@ -83,11 +83,8 @@ def select_network_classes(encoder: Encoder, images: str | LabelledImages, datas
     listing = list_images(images)
     if not listing.classes:
         raise UsageError(f"{dataset!r} has no labels: name labelled images, such as caltech101:ROOT#train")
-    indices: dict[str, int] = {}
-    for index in range(encoder.outputs):
-        label = find_class_label(encoder, index, listing.classes)
-        if label is not None:
-            indices.setdefault(label, index)
+    matches = match_labels(encoder, listing.classes)
+    indices = {label: match.index for label, match in matches.items() if match.index is not None}
     selection = [
         (path, indices[label])
         for path, label in zip(listing.paths, listing.labels, strict=True)

@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from encoscope import plots
+from encoscope.classes import find_class, match_labels, normalize_name
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import ImageListing, read_image
 from encoscope.probing import Patch, load_patches
 from encoscope.progress import Progress
-from encoscope.units import find_class_index, measure_units, normalize_name, parse_unit
+from encoscope.units import measure_units, parse_unit
 from encoscope.vital.references.patches import find_patch_references
 from encoscope.vital.references.references import References, find_class_references
 from encoscope.zoo.attributes import load_class_words
@@ -104,7 +105,7 @@ def draw_classes(
     words = [describe_class(name).casefold() for name in encoder.classes]
     used_words = {words[parse_unit(unit, encoder).index] for unit in used}
     if not isinstance(requested, int):
-        indices = [find_class_index(name, encoder.classes) for name in requested]
+        indices = [find_class(name, encoder) for name in requested]
         for index in indices:
             if words[index] in used_words:
                 raise UsageError(
@@ -112,11 +113,12 @@ def draw_classes(
                 )
             used_words.add(words[index])
         return [name_class_unit(encoder, index) for index in indices]
-    labelled = {normalize_name(label) for label in labels if label is not None}
+    matches = match_labels(encoder, (label for label in labels if label is not None))
+    labelled = {match.index for match in matches.values()}
     units: list[str] = []
     for index in np.random.default_rng([random_state, len(used)]).permutation(len(encoder.classes)).tolist():
         unit = name_class_unit(encoder, index)
-        is_usable = normalize_name(encoder.classes[index]) in labelled and (among is None or unit in among)
+        is_usable = index in labelled and (among is None or unit in among)
         if len(units) < requested and is_usable and words[index] not in used_words:
             units.append(unit)
             used_words.add(words[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +14,16 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.classes import match_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import ImageListing, SkippedImage, is_dataset, list_images
 from encoscope.probing import Probe, probe
 from encoscope.progress import Progress
 from encoscope.store import content_key
-from encoscope.units import Unit, channel_unit, normalize_name, parse_unit
+from encoscope.units import Unit, channel_unit, parse_unit
+
+_log = logging.getLogger("encoscope")
 
 Count: TypeAlias = int | Literal["all", "none"]
 
@@ -85,6 +89,7 @@ class BuildPlan:
         probes: By what was probed: each layer, and "features" and "logits" where there is a head.
         rows: The row of each image in the probes, by the image's id.
         classes: Indices of the classes that get a record.
+        label_classes: For each row the index of the class that its label stands for; None where it stands for none.
         pooled: The layer whose spatial means are what the head takes, if there is one.
         skipped: Images that cannot be read.
         progress: How progress is shown.
@@ -98,6 +103,7 @@ class BuildPlan:
     probes: dict[str, Probe]
     rows: dict[str, int]
     classes: tuple[int, ...]
+    label_classes: tuple[int | None, ...]
     pooled: str | None
     skipped: tuple[SkippedImage, ...]
     progress: Progress = None
@@ -122,7 +128,9 @@ class BuildPlan:
         Returns:
             The label; None where there is none.
         """
-        return match_label(self.encoder, self.first_probe.labels[self.rows[image]])
+        row = self.rows[image]
+        index = self.label_classes[row]
+        return self.first_probe.labels[row] if index is None else name_class(self.encoder, index)
 
     def rows_of_class(self, index: int) -> list[int]:
         """The images that are labelled with a class.
@@ -133,9 +141,7 @@ class BuildPlan:
         Returns:
             Their rows in the probes.
         """
-        name = name_class(self.encoder, index)
-        labels = self.first_probe.labels
-        return [row for row, label in enumerate(labels) if match_label(self.encoder, label) == name]
+        return [row for row, labelled in enumerate(self.label_classes) if labelled == index]
 
     def file_of(self, image: str) -> str:
         """Where an image is.
@@ -197,6 +203,7 @@ def plan_build(encoder: Encoder, source: Any, options: BuildOptions, *, progress
         probes=probes,
         rows={image: row for row, image in enumerate(first.ids)},
         classes=(),
+        label_classes=_match_labels(encoder, first.labels),
         pooled=pooled,
         skipped=first.skipped,
         progress=progress,
@@ -207,6 +214,7 @@ def plan_build(encoder: Encoder, source: Any, options: BuildOptions, *, progress
                 "layers": list(layers),
                 "cells": options.cells,
                 "seed": options.random_state,
+                **({} if encoder.class_order is None else {"class_order": encoder.class_order}),
             }
         ),
     )
@@ -308,22 +316,6 @@ def name_class(encoder: Encoder, index: int) -> str:
     return encoder.classes[index] if encoder.classes is not None else str(index)
 
 
-def match_label(encoder: Encoder, label: str | None) -> str | None:
-    """A label of the data as the encoder's own class is called, where it means one of them.
-
-    Args:
-        encoder: The encoder.
-        label: Of an image; None where it has none.
-
-    Returns:
-        The class's name; the label itself where no class has this name.
-    """
-    if label is None or encoder.classes is None:
-        return label
-    normalized = normalize_name(label)
-    return next((name for name in encoder.classes if normalize_name(name) == normalized), label)
-
-
 def describe_source(source: Any) -> str:
     """A dataset as the manifest names it, without the folders of this machine: pages may be shown to others.
 
@@ -346,6 +338,18 @@ def _draw_evenly(files: ImageListing, count: int | None) -> ImageListing:
     if count is None or count >= len(files):
         return files
     return files.select([round((index + 0.5) * len(files) / count - 0.5) for index in range(count)])
+
+
+def _match_labels(encoder: Encoder, labels: Sequence[str | None]) -> tuple[int | None, ...]:
+    """The class of each image's label; labels that stand for none stay labels, and what is ambiguous is said."""
+    known = [label for label in labels if label is not None]
+    if encoder.outputs is None or not known:
+        return (None,) * len(labels)
+    matches = match_labels(encoder, known)
+    for match in matches.values():
+        if match.how == "ambiguous":
+            _log.warning("the label %r could be several classes, so its images count for none", match.label)
+    return tuple(None if label is None else matches[label].index for label in labels)
 
 
 def _choose_layers(encoder: Encoder, options: BuildOptions) -> tuple[str, ...]:
@@ -382,11 +386,11 @@ def _choose_classes(plan: BuildPlan) -> tuple[int, ...]:
         return ()
     if choice == "all":
         return tuple(range(outputs))
-    labelled = Counter(match_label(plan.encoder, label) for label in plan.first_probe.labels)
+    labelled = Counter(plan.label_classes)
     predicted = Counter(plan.probes["logits"].values.argmax(1).tolist())
 
     def rank(index: int) -> tuple[int, int, int]:
-        return -labelled[name_class(plan.encoder, index)], -predicted[index], index
+        return -labelled[index], -predicted[index], index
 
     ordered = sorted(range(outputs), key=rank)
     return tuple(sorted(ordered[: int(choice)]))

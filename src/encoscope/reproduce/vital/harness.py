@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.classes import find_class_index
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.evaluation.report import EvaluationRequest
@@ -35,7 +36,7 @@ from encoscope.reproduce.vital.image_cache import (
 from encoscope.reproduce.vital.judge import list_judged_classes
 from encoscope.reproduce.vital.published import STAND_INS, WEIGHTS
 from encoscope.store import content_key, get_cache_dir
-from encoscope.units import Unit, channel_unit, find_class_index, parse_unit
+from encoscope.units import Unit, channel_unit, parse_unit
 from encoscope.vital import Vital
 from encoscope.vital.references.patches import find_patch_references
 from encoscope.vital.references.references import References

@@ -11,12 +11,13 @@ from typing import Any, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
+from encoscope.classes import find_class_images, normalize_name
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError, suggest_nearest
 from encoscope.images import ImageListing, LoadedImage, list_images, read_images
 from encoscope.probing import Patch, hash_files, load_patches
 from encoscope.probing.ids import UNREADABLE
-from encoscope.units import Unit, find_class_images, normalize_name
+from encoscope.units import Unit
 
 Source: TypeAlias = Any
 """A dataset string, a folder (its subfolders are labels), a list of files, or images in memory."""
@@ -87,8 +88,7 @@ def find_class_references(
 ) -> References:
     """Choose images of a class at random, by their contents and the seed alone.
 
-    Labels match the encoder's class names, whatever their case, ``_`` a space; without class names, the labels in
-    alphabetical order are the classes if there are as many. Images without labels all count for the class.
+    Which labels are the class is as ``match_labels`` has it. Images without labels all count for the class.
 
     Args:
         source: The images.
