@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from encoscope.classes import ClassMatches, match_classes
     from encoscope.craft import ConceptBank, Craft
     from encoscope.encoder import Encoder, load
+    from encoscope.encoder import list_layers as layers
     from encoscope.falcon import (
         CaptionStore,
         Description,
@@ -75,6 +76,7 @@ _HOMES = {
     "evaluation": "encoscope.evaluation",
     "explain_failure": "encoscope.falcon",
     "groups": "encoscope.falcon.estimator",
+    "layers": "encoscope.encoder:list_layers",
     "load": "encoscope.encoder",
     "match_classes": "encoscope.classes",
     "probe": "encoscope.probing",
@@ -114,6 +116,7 @@ __all__ = [
     "evaluation",
     "explain_failure",
     "groups",
+    "layers",
     "load",
     "match_classes",
     "probe",

@@ -19,7 +19,15 @@ from scipy import stats
 
 from encoscope.cli.app import run
 from encoscope.errors import MissingError, UsageError
-from encoscope.user_study import AnswerKey, QuestionContent, StudyInfo, load_key, read_answers, score_study, write_study
+from encoscope.user_study import (
+    AnswerKey,
+    QuestionContent,
+    StudyInfo,
+    compute_scores,
+    load_key,
+    read_answers,
+    write_study,
+)
 from encoscope.user_study.answer_key import StudyPart
 from encoscope.user_study.cluster_bootstrap import (
     bootstrap_participants,
@@ -222,7 +230,7 @@ def test_known_answers_give_known_statistics(study: Path) -> None:
         check_answers(key, answered(key, code, scores=given, text=described, right=lambda method: method == "vital"))
         for code in draw_codes(key.study, 12, [("describe", 3), ("match", 2)])
     ]
-    scored = score_study(key, answers, embed, text_encoder="ours")
+    scored = compute_scores(key, answers, embed, text_encoder="ours")
     rows = {(row["part"][:6], row["method"]): row for row in scored.tables["scores"].rows}
     for method, number in given.items():
         row = rows["part 1", method]
@@ -327,7 +335,7 @@ def test_what_cannot_be_used_is_named_and_left_out(study: Path, tmp_path: Path, 
     assert "is not that of participant BBB" in reasons["h"]
     assert set("ij") < set(reasons) and not any("\n" in reason for reason in reasons.values())
     with pytest.raises(UsageError, match="no answers are left to be scored"):
-        score_study(key, [], embed)
+        compute_scores(key, [], embed)
     assert run(["study", "score", str(study), str(folder / "missing.json")]) == 2
     said = capsys.readouterr().err
     assert "skipped:" in said and "no such file" in said
@@ -456,7 +464,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def built(*tokens: str) -> int:
-    fixed = ("--model", MODEL, "--references", "photos", "--number", "4", "--participants", "6")
+    fixed = ("--model", MODEL, "--references", "photos", "--n-references", "4", "--participants", "6")
     return run(["study", "build", *fixed, *tokens])
 
 

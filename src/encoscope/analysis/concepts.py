@@ -13,16 +13,19 @@ from PIL import Image
 from torch import nn
 
 from encoscope import plots, results
+from encoscope.analysis.settings import ConceptsSettings
 from encoscope.craft.bank import ConceptBank
 from encoscope.craft.estimator import find_concepts
+from encoscope.craft.settings import CraftSettings
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import UsageError
 from encoscope.images import list_images, read_image
 from encoscope.probing import hash_files
 from encoscope.progress import Progress
 from encoscope.results import Document
+from encoscope.settings import refuse_unknown
 from encoscope.units import Unit
 from encoscope.vital import Visualization, Vital
+from encoscope.vital.settings import Relevance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,27 +110,45 @@ def concepts(
     unit: Unit | str,
     references: Any,
     *,
+    preset: str | None = None,
+    n_concepts: int | None = None,
+    layer: str | None = None,
+    n_images: int | None = None,
+    patch_size: int | None = None,
+    n_samples: int | None = None,
+    n_crops: int | None = None,
     visualize: bool = True,
-    steps: int = 500,
-    relevance: Any = "auto",
-    random_state: int = 0,
+    steps: int | None = None,
+    relevance: Relevance | None = None,
+    random_state: int = ConceptsSettings.random_state,
+    batch_size: int = 32,
     progress: Progress = None,
     out: str | os.PathLike[str] | None = None,
-    **settings: Any,
+    **unknown: Any,
 ) -> VisualizedConcepts:
     """Find the concepts that a network makes up a class of, and visualize each.
+
+    `ConceptsSettings` says what each setting means and what its default is; None leaves the preset's own value.
 
     Args:
         encoder: An encoder, a module, or a source string.
         unit: The class, ``class:NAME`` or ``class:INDEX``.
         references: Images of the class: a dataset string, a folder or files.
+        preset: "default", "paper" or "authors"; today the three are the same.
+        n_concepts: How many concepts.
+        layer: A layer without negative activations; None takes the last stage.
+        n_images: Images of the class at most.
+        patch_size: The side of the patches in pixels.
+        n_samples: Masks for the importances, a power of two.
+        n_crops: Patches shown for each concept.
         visualize: Whether concepts are visualized.
         steps: Steps of each visualization.
         relevance: As for ``visualize``; "auto" is the paper's LRP where it reaches, "none" the whole patches.
         random_state: The seed of everything random.
+        batch_size: Patches at a time; it does not change the result.
         progress: None shows bars on a terminal; True, False, or a callable.
         out: A folder that the directions are written into as soon as they are there, before the visualizations.
-        **settings: Those of `CraftSettings`, and ``batch_size``.
+        **unknown: Refused, with the nearest setting's name.
 
     Returns:
         The concepts, the most important first, with their visualizations.
@@ -142,19 +163,39 @@ def concepts(
 
     Source: CRAFT (Fel et al. 2023), with VITAL for the pictures in place of CRAFT's own.
     """
-    if steps < 1:
-        raise UsageError(f"steps is a number from 1 on, not {steps}")
+    refuse_unknown("concepts", unknown, [*ConceptsSettings.infos(), "visualize", "batch_size", "progress", "out"])
+    settings = ConceptsSettings.from_preset(
+        preset,
+        n_concepts=n_concepts,
+        layer=layer,
+        n_images=n_images,
+        patch_size=patch_size,
+        n_samples=n_samples,
+        n_crops=n_crops,
+        steps=steps,
+        relevance=relevance,
+        random_state=random_state,
+    )
     encoder = as_encoder(encoder)
-    bank = find_concepts(encoder, unit, references, random_state=random_state, progress=progress, **settings)
+    names = CraftSettings.infos()
+    bank = find_concepts(
+        encoder,
+        unit,
+        references,
+        **{name: getattr(settings, name) for name in names},
+        batch_size=batch_size,
+        progress=progress,
+    )
     if out is not None:
         bank.save(out)
     if not visualize:
         return VisualizedConcepts(bank)
-    return VisualizedConcepts(bank, tuple(_visualize(encoder, bank, references, steps, relevance, progress)))
+    visualizations = _visualize(encoder, bank, references, settings, progress)
+    return VisualizedConcepts(bank, tuple(visualizations))
 
 
 def _visualize(
-    encoder: Encoder, bank: ConceptBank, references: Any, steps: int, relevance: Any, progress: Progress
+    encoder: Encoder, bank: ConceptBank, references: Any, settings: ConceptsSettings, progress: Progress
 ) -> Iterator[Visualization]:
     """Each concept's visualization; its references are the patches of the class's own images that hold most of it."""
     known = set(bank.images)
@@ -164,8 +205,8 @@ def _visualize(
     vital = Vital(
         encoder,
         units,
-        steps=steps,
-        relevance=relevance,
+        steps=settings.steps,
+        relevance=settings.relevance,
         patch_size=bank.settings["patch_size"],
         random_state=bank.seed,
         progress=progress,

@@ -23,7 +23,7 @@ _CONTROL = "the best of the other atlas's features, images permuted (95th percen
 
 
 def compare_atlases(
-    path: str | os.PathLike[str], other: str | os.PathLike[str], *, name: str | None = None, random_state: int = 0
+    site: str | os.PathLike[str], other: str | os.PathLike[str], *, name: str | None = None, random_state: int = 0
 ) -> ComparisonRecord:
     """Put another atlas beside one, whose pages then show both; what they show of the other is copied into its site.
 
@@ -31,7 +31,7 @@ def compare_atlases(
     is the best correlation that each feature reaches when the images are permuted.
 
     Args:
-        path: The site that gets the comparison.
+        site: The site that gets the comparison.
         other: Another site.
         name: What the other atlas is called in this one; None takes the name of its folder.
         random_state: Of the permutation.
@@ -48,7 +48,7 @@ def compare_atlases(
 
             compare_atlases("SITE", "OTHER").pairs[0].similarity
     """
-    own, its = open_atlas(path), open_atlas(other)
+    own, its = open_atlas(site), open_atlas(other)
     (units, images, values), (other_units, other_images, other_values) = own.read_activations(), its.read_activations()
     shared = sorted(set(images) & set(other_images))
     if len(shared) < MIN_IMAGES:

@@ -58,6 +58,13 @@ class Atlas:
         return f"Atlas({self.path}: {counts})"
 
     @property
+    def summary(self) -> str:
+        """Its title and how much it holds, in one line."""
+        counts = self.manifest["counts"]
+        held = f"{counts['features']} features, {counts['images']} images, {counts['classes']} classes"
+        return f"{self.manifest['title']}: {held}"
+
+    @property
     def features(self) -> tuple[str, ...]:
         """The units of its features, in their order."""
         return tuple(self._table("features"))

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, names, word_or_count
-from encoscope.errors import EncoscopeError
-
-if TYPE_CHECKING:
-    from encoscope.atlas.reader import Atlas
-    from encoscope.encoder import Encoder
 
 app = App(name="atlas", help="An encoder's features as pages one can browse.", help_format="plaintext")
 
@@ -44,6 +39,8 @@ def build(
     max_images: Annotated[
         int | None, Parameter(group=_what, help="Take at most this number of images, evenly drawn.")
     ] = None,
+    crops: Annotated[int, Parameter(group=_what, help="Strongest images shown of a feature.")] = 8,
+    cells: Annotated[int, Parameter(group=_what, help="Cells of the label maps along the short side.")] = 24,
     title: Annotated[str | None, Parameter(group=_what, help="The atlas's title. Default: the model.")] = None,
     captions: Annotated[
         Path | None, Parameter(group=_how, help="A store of captions. Default: the zoo's vocabulary.")
@@ -59,8 +56,7 @@ def build(
     again, it resumes where it was stopped. They open without a server: OUT/index.html.
     """
     from encoscope import results
-    from encoscope.atlas.build import BuildOptions, build_atlas
-    from encoscope.atlas.reader import open_atlas
+    from encoscope.atlas import BuildOptions, build_atlas, open_atlas
 
     common = common or Common()
     options = BuildOptions(
@@ -73,6 +69,8 @@ def build(
         vlm=vlm,
         steps=steps,
         max_images=max_images,
+        crops=crops,
+        cells=cells,
         random_state=common.seed,
     )
     site = build_atlas(common.load(model), images, out, options, title=title, fresh=fresh)
@@ -80,7 +78,7 @@ def build(
     if common.json:
         say(results.dumps(atlas.manifest))
     else:
-        say(_summarize(atlas))
+        say(atlas.summary)
         say(f"open {site / 'index.html'}, or: encoscope atlas serve {site}")
     for item in atlas.manifest["skipped"]:
         note(f"skipped: {item['path']}: {item['reason']}")
@@ -110,22 +108,10 @@ def serve(
     Uploads are limited in bytes, pixels and time, decoded in memory and kept nowhere. Without --model only a model of
     the zoo is loaded: no other name in an atlas is trusted.
     """
-    from encoscope.atlas import serving
-    from encoscope.atlas.reader import open_atlas
+    from encoscope.atlas import serve_atlas
 
-    atlas = open_atlas(site)
-    encoder, reason = _load_encoder(atlas, model, common or Common())
-    analyzer = None
-    if encoder is not None:
-        from encoscope.atlas.serving.live import UploadAnalyzer
-
-        analyzer = UploadAnalyzer(atlas, encoder)
-    else:
-        note(reason)
-    server = serving.create_app(site, analyzer, host=host, hosts=name or (), reason=reason)
-    shown = f"[{host}]" if ":" in host else host
-    say(f"{_summarize(atlas)}\nhttp://{shown}:{port}/ (Ctrl-C ends it)")
-    serving.serve(server, host=host, port=port)
+    load = (common or Common()).loading()
+    serve_atlas(site, model, host=host, port=port, names=name or (), load=load, announce=say)
     return 0
 
 
@@ -136,34 +122,17 @@ def compare(
     /,
     *,
     name: Annotated[str | None, Parameter(help="What to call the other one. Default: its folder's name.")] = None,
+    seed: Annotated[int, Parameter(help="Seed of the permutation.")] = 0,
 ) -> int:
     """Put another atlas beside one: each feature with the most similar one of the other, by their activations."""
-    from encoscope.atlas.matching import compare_atlases
+    from encoscope.atlas import compare_atlases
 
-    record = compare_atlases(site, other, name=name)
+    record = compare_atlases(site, other, name=name, random_state=seed)
     mutual = sum(pair.mutual for pair in record.pairs)
     say(
         f"{len(record.pairs)} features matched over {record.images} shared images, {mutual} mutually: {site}/index.html"
     )
     return 0
-
-
-def _load_encoder(atlas: Atlas, model: str | None, common: Common) -> tuple[Encoder | None, str]:
-    """The model for uploads, or why there is none."""
-    source = str((atlas.manifest["model"] or {}).get("source", ""))
-    if model is None and not (source.startswith("zoo:") and "@" not in source):
-        return None, f"no live segmentation: give the atlas's model with --model {source}"
-    try:
-        return common.load(model or source), ""
-    except EncoscopeError as error:
-        if model is not None:
-            raise
-        return None, f"no live segmentation: {error}"
-
-
-def _summarize(atlas: Atlas) -> str:
-    title, counts = atlas.manifest["title"], atlas.manifest["counts"]
-    return f"{title}: {counts['features']} features, {counts['images']} images, {counts['classes']} classes"
 
 
 def _parse_features(text: str) -> Any:

@@ -31,6 +31,7 @@ def circuit(
     ],
     channels: CircuitFlags | None = None,
     settings: VitalFlags | None = None,
+    fresh: Annotated[bool, Parameter(help="Do not resume an interrupted run.")] = False,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("circuit"),
     common: Common | None = None,
 ) -> int:
@@ -50,7 +51,9 @@ def circuit(
     from encoscope.vital import circuit as find_circuit
 
     encoder = common.load(model)
-    result = find_circuit(encoder, unit, references, **channel_changes, **changes, random_state=common.seed)
+    result = find_circuit(
+        encoder, unit, references, **channel_changes, **changes, random_state=common.seed, fresh=fresh
+    )
     result.save(out)
     for visualization in result.visualizations:
         for line in visualization.notes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from encoscope.analysis.settings import ConceptsSettings
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags
 from encoscope.craft.settings import CraftSettings
@@ -15,9 +16,10 @@ _concepts = Group("Concepts", sort_key=0)
 _visualizations = Group("Visualizations", sort_key=2)
 
 if TYPE_CHECKING:
-    CraftFlags = MethodFlags
+    CraftFlags = ShownFlags = MethodFlags
 else:
     CraftFlags = method_flags(CraftSettings, _concepts)
+    ShownFlags = method_flags(ConceptsSettings, _visualizations, without=CraftSettings.infos())
 
 
 def concepts(
@@ -31,16 +33,16 @@ def concepts(
     settings: CraftFlags | None = None,
     batch: Annotated[int, Parameter(help="Patches at once.")] = 32,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("concepts"),
-    steps: Annotated[
-        int, Parameter(group=_visualizations, help="Steps of each concept's visualization (VITAL).")
-    ] = 500,
-    relevance: Annotated[
-        Literal["auto", "none", "lrp", "guided-backprop", "gradient-input"],
+    shown: ShownFlags | None = None,
+    visualize: Annotated[
+        bool,
         Parameter(
-            group=_visualizations, help="As for visualize; auto: the paper's LRP. Smoother: none, the whole patches."
+            name="--visualizations",
+            group=_visualizations,
+            negative="--no-visualizations",
+            help="Visualize each concept; --no-visualizations: directions and patches only.",
         ),
-    ] = "auto",
-    no_visualizations: Annotated[bool, Parameter(group=_visualizations, help="Directions and patches only.")] = False,
+    ] = True,
     common: Common | None = None,
 ) -> int:
     """Find the concepts that a network makes up a class of (CRAFT), and visualize each (VITAL).
@@ -49,8 +51,9 @@ def concepts(
     commands), concept-1.png, ... (visualizations, and with transparency), sheet.png with the patches that show each
     concept, and result.json. The most important concept is the first.
     """
-    changes = {} if settings is None else settings.changes()
-    CraftSettings.from_preset(**changes)  # wrong values fail before the network
+    changes: dict[str, Any] = {} if settings is None else settings.changes()
+    changes |= {} if shown is None else shown.changes()
+    ConceptsSettings.from_preset(**changes)  # wrong values fail before the network
 
     # only now what takes seconds to load
     from encoscope import results
@@ -61,9 +64,7 @@ def concepts(
         common.load(model),
         unit,
         references,
-        visualize=not no_visualizations,
-        steps=steps,
-        relevance=relevance,
+        visualize=visualize,
         random_state=common.seed,
         batch_size=batch,
         out=out,

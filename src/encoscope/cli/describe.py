@@ -66,6 +66,11 @@ class CaptionFlags:
         return falcon.fit(probe)
 
 
+Holdout = Annotated[
+    str, Parameter(group=_checks, help="Images kept to test descriptions: a share, or another dataset.")
+]
+
+
 def describe(
     *units: Annotated[
         str,
@@ -79,9 +84,7 @@ def describe(
     control: Annotated[
         str | None, Parameter(group=_checks, help='Show beside the AUC: "permuted", "captions", or both with a comma.')
     ] = None,
-    holdout: Annotated[
-        str, Parameter(group=_checks, help="Images kept to test descriptions: a share, or another dataset.")
-    ] = str(HOLDOUT),
+    holdout: Holdout = str(HOLDOUT),
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("descriptions"),
     captions: CaptionFlags | None = None,
     common: Common | None = None,

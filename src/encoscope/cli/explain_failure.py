@@ -8,9 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from encoscope.cli.console import say
-from encoscope.cli.describe import CaptionFlags, FalconFlags
+from encoscope.cli.describe import CaptionFlags, FalconFlags, Holdout, parse_share_or_dataset
 from encoscope.cli.flags import Common
 from encoscope.errors import UsageError
+from encoscope.falcon.settings import HOLDOUT
 
 
 def explain_failure(
@@ -25,6 +26,7 @@ def explain_failure(
     label: Annotated[str | None, Parameter(help="What the image shows: a class's name or number.")] = None,
     n_features: Annotated[int, Parameter(name="--features", help="How many features.")] = 5,
     settings: FalconFlags | None = None,
+    holdout: Holdout = str(HOLDOUT),
     captions: CaptionFlags | None = None,
     common: Common | None = None,
 ) -> int:
@@ -43,7 +45,8 @@ def explain_failure(
     encoder = common.load(model)
     # what is wrong with the image is said before anything is probed
     explanation = find_contributions(encoder, image, label=label, n_features=n_features)
-    explanation = describe_contributions(explanation, captions.fit_falcon(encoder, probe, common, settings))
+    falcon = captions.fit_falcon(encoder, probe, common, settings, holdout=parse_share_or_dataset(holdout))
+    explanation = describe_contributions(explanation, falcon)
     if common.json:
         say(results.dumps(explanation.to_dict()))
         return 0

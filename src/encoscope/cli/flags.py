@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,7 +63,7 @@ class Common:
 class MethodFlags:
     """The base of the flags that stand for a method's settings; see ``method_flags``."""
 
-    SETTINGS: type[Settings]
+    INFOS: Mapping[str, SettingInfo]
 
     def changes(self) -> dict[str, Any]:
         """Give the settings that were set on the command line, by name.
@@ -71,37 +71,47 @@ class MethodFlags:
         Raises:
             UsageError: For a value that cannot be read, naming its flag.
         """
-        infos = self.SETTINGS.infos()
         return {
-            name: parse_flag(flag_of(name, infos[name]), infos[name], value)
+            name: parse_flag(flag_of(name, self.INFOS[name]), self.INFOS[name], value)
             for name, value in vars(self).items()
             if value is not None
         }
 
 
 def method_flags(
-    settings: type[Settings], group: Group, *, without: Container[str] = (), name: str | None = None
+    settings: type[Settings],
+    group: Group,
+    *others: type[Settings],
+    without: Container[str] = (),
+    name: str | None = None,
 ) -> Any:
     """Make the flags of a method's settings: names, help and defaults come from the settings' fields.
 
     Args:
         settings: The settings class.
         group: The group of the help that they stand in.
+        *others: Settings classes of methods that the same command offers. What they have beside is added; a setting
+            that several have states its default only where it is the same in all.
         without: Settings that get no flag here.
         name: The name of the class; by default that of the settings. Two classes need two names.
 
     Returns:
         A dataclass for a command's parameter ``settings: ... | None = None``. Its ``changes()`` gives what was set.
     """
+    owners: dict[str, list[type[Settings]]] = {}
+    for kind in (settings, *others):
+        for field, info in kind.infos().items():
+            if info.on_command_line and field not in without:
+                owners.setdefault(field, []).append(kind)
+    infos = {field: kinds[0].infos()[field] for field, kinds in owners.items()}
     fields = [
-        (name, Annotated[_type_of(settings, name, info) | None, _parameter(settings, name, info, group)], None)
-        for name, info in settings.infos().items()
-        if info.on_command_line and name not in without
+        (field, Annotated[_type_of(kinds[0], field, infos[field]) | None, _parameter(kinds, field, group)], None)
+        for field, kinds in owners.items()
     ]
-    kind = make_dataclass(name or f"{settings.__name__}Flags", fields, bases=(MethodFlags,), frozen=True)
-    kind.SETTINGS = settings
-    kind.__module__ = __name__  # cyclopts looks no further into classes of Python's own modules
-    return Parameter(name="*", group=group)(kind)
+    flags = make_dataclass(name or f"{settings.__name__}Flags", fields, bases=(MethodFlags,), frozen=True)
+    flags.INFOS = infos
+    flags.__module__ = __name__  # cyclopts looks no further into classes of Python's own modules
+    return Parameter(name="*", group=group)(flags)
 
 
 def flag_of(name: str, info: SettingInfo) -> str:
@@ -146,10 +156,12 @@ def _type_of(settings: type[Settings], name: str, info: SettingInfo) -> Any:
     return str if info.parse is not None else info.type if default is None else type(default)
 
 
-def _parameter(settings: type[Settings], name: str, info: SettingInfo, group: Group) -> Parameter:
-    default, help = getattr(settings, name), info.help
-    flag = flag_of(name, info)
-    if default not in (None, ()) and "Default:" not in help:
+def _parameter(kinds: Sequence[type[Settings]], name: str, group: Group) -> Parameter:
+    info = kinds[0].infos()[name]
+    defaults = [getattr(kind, name) for kind in kinds]
+    default, help, flag = defaults[0], info.help, flag_of(name, info)
+    is_shared = all(other == default for other in defaults)
+    if default not in (None, ()) and is_shared and "Default:" not in help:
         help = f"{help} Default: {str(default).lower() if isinstance(default, bool) else default}."
     negative = f"--no-{flag[2:]}" if default is True else ()
     return Parameter(name=flag, group=group, help=help, negative=negative)

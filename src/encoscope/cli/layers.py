@@ -27,22 +27,18 @@ def layers(
     map or tokens, the number of tokens before the patch tokens, and its role. The names are what --layers takes.
     """
     from encoscope import results
+    from encoscope.encoder import list_layers
 
     common = common or Common()
     encoder = common.load(model)
-    infos = encoder.layers
-    shown = infos if all else [layer for layer in infos if layer.role != "inner"]
+    shown = list_layers(encoder, all=all)
     if common.json:
         say(
             results.dumps(
                 results.envelope(
                     "layers",
                     [asdict(layer) for layer in shown],
-                    model={
-                        "source": encoder.source,
-                        "digest": encoder.digest,
-                        "layers": [layer.name for layer in shown],
-                    },
+                    model=results.record_model(encoder, [layer.name for layer in shown]).as_dict(),
                     settings={"all": all},
                     seed=common.seed,
                 )
@@ -51,8 +47,8 @@ def layers(
         return 0
     for line in _format_table(shown):
         say(line)
-    if len(shown) < len(infos):
-        note(f"{len(infos) - len(shown)} inner layers are not shown: --all lists them")
+    if len(shown) < len(encoder.layers):
+        note(f"{len(encoder.layers) - len(shown)} inner layers are not shown: --all lists them")
     return 0
 
 

@@ -34,7 +34,6 @@ def probe(
     """
     from encoscope import results
     from encoscope.errors import UsageError
-    from encoscope.probing import from_array
     from encoscope.probing import probe as run
 
     if not dataset:
@@ -42,10 +41,7 @@ def probe(
     common = common or Common()
     encoder = common.load(model)
     source = dataset[0] if len(dataset) == 1 else list(dataset)
-    if features is None:
-        result = run(encoder, source, layer, batch_size=batch, fresh=fresh)
-    else:
-        result = from_array(encoder, source, features, layer, fresh=fresh)
+    result = run(encoder, source, layer, features=features, batch_size=batch, fresh=fresh)
     for item in result.skipped:
         note(f"skipped: {item.reason}")
     if common.json:
@@ -60,7 +56,7 @@ def probe(
         document = results.envelope(
             "probe",
             [entry],
-            model={"source": encoder.source, "digest": encoder.digest, "layers": [result.layer]},
+            model=results.record_model(encoder, [result.layer]).as_dict(),
             settings={"batch": batch, "features": None if features is None else str(features)},
             seed=common.seed,
             skipped=result.skipped,

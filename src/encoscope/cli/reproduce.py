@@ -39,7 +39,7 @@ def reproduce(
 
     NAME.json, NAME.csv, NAME.md and figures go into the output folder. Run again after an interruption, it resumes.
     """
-    from encoscope.reproduce.registry import EXPERIMENTS, find_experiment
+    from encoscope.reproduce import EXPERIMENTS, run_experiment
 
     common = common or Common()
     if name == "list":
@@ -47,24 +47,19 @@ def reproduce(
         for key, listed in EXPERIMENTS.items():
             say(f"{key.ljust(width)}  {listed.title}" + (f" (data: {listed.datasets})" if listed.datasets else ""))
         return 0
-    experiment = find_experiment(name)
 
     from encoscope import results
-    from encoscope.errors import UsageError
-    from encoscope.evaluation.report import EvaluationRequest
 
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit takes a number from 1 on, not {limit}")
-    request = EvaluationRequest(
-        models=tuple(model or ()),
-        datasets=tuple(dataset or ()),
+    report = run_experiment(
+        name,
+        models=model or (),
+        datasets=dataset or (),
         limit=limit,
-        seed=common.seed,
-        load=common.loading(),
         options=dict(_parse_setting(text) for text in set_ or ()),
+        random_state=common.seed,
+        load=common.loading(),
         fresh=fresh,
     )
-    report = experiment.load()(request)
     page = report.save(out, "encoscope " + shlex.join(sys.argv[1:]))
     if common.json:
         say(results.dumps(report.to_dict()))

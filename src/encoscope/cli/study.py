@@ -68,7 +68,7 @@ def build(
     steps: Annotated[
         int | None, Parameter(group=_visualizations, help="Steps of each method. Default: its own number.")
     ] = None,
-    number: Annotated[int, Parameter(group=_visualizations, help="References of a unit.")] = 50,
+    n_references: Annotated[int, Parameter(group=_visualizations, help="References of a unit.")] = 50,
     candidates: Annotated[
         int | None,
         Parameter(
@@ -90,10 +90,10 @@ def build(
     common = common or Common()
     from encoscope import results
     from encoscope.user_study import StudySettings, SynthesisOptions, build_study
-    from encoscope.user_study.export import CODES, FOLDER, TITLE
+    from encoscope.user_study.export import CODES, FOLDER
     from encoscope.user_study.images import check_methods
 
-    for name, value in {"steps": steps, "number": number, "candidates": candidates}.items():
+    for name, value in {"steps": steps, "n-references": n_references, "candidates": candidates}.items():
         if value is not None and value < 1:
             raise UsageError(f"--{name} takes a number from 1 on, not {value}")
     selected = tuple(names(methods) or ())
@@ -108,10 +108,12 @@ def build(
         examples=examples,
         visualizations=visualizations,
         participants=participants,
-        title=title or TITLE,
+        title=title,
     )
-    options = SynthesisOptions(steps=steps, number=number, candidates=candidates, random_state=common.seed, fresh=fresh)
-    key = build_study(common.load(model), references, settings, out, options)
+    options = SynthesisOptions(
+        steps=steps, n_references=n_references, n_candidates=candidates, random_state=common.seed, fresh=fresh
+    )
+    key = build_study(common.load(model), references, out, settings, options)
     if common.json:
         say(results.dumps(key.to_dict()))
     else:
@@ -144,41 +146,23 @@ def score(
     named. Each table goes into the output folder as JSON, CSV and Markdown, with figures of the scores and of every
     question.
     """
-    from encoscope import results, vlm
-    from encoscope.user_study import load_key, read_answers, score_study
+    from encoscope import results
+    from encoscope.user_study import score_study
     from encoscope.user_study.export import FOLDER
-    from encoscope.user_study.plots import plot_scores
 
     if not answers:
         raise UsageError("give the files that participants saved, or their folder")
-    key = load_key(study)
-    participants, skipped = read_answers(key, answers)
-    for item in skipped:
-        note(f"skipped: {item.path}: {item.reason}")
-    model = vlm.load(text_encoder, device=device) if participants and key.select_questions("describe") else None
-    scores = score_study(
-        key,
-        participants,
-        None if model is None else model.embed_texts,
-        text_encoder=None if model is None else model.source,
-        skipped=skipped,
-        random_state=seed,
-    )
     folder = out or study / "scores"
     if folder.resolve() == (study / FOLDER).resolve():
         raise UsageError(f"{folder} is what participants get: give another folder with --out")
-    command = "encoscope " + shlex.join(sys.argv[1:])
-    for report in scores.tables.values():
-        report.save(folder, command)
-    for name, figure in plot_scores(scores).items():
-        with results.atomic_write(folder / f"{name}.png") as temporary:
-            figure.save(temporary)
+    scores = score_study(study, answers, text_encoder=text_encoder, device=device, random_state=seed)
+    scores.save(folder, "encoscope " + shlex.join(sys.argv[1:]))
     if json:
         say(results.dumps(scores.to_dict()))
     else:
         say("\n\n".join(report.to_text() for name, report in scores.tables.items() if name != "questions"))
         note(f"written: {folder} (single questions: study-questions.csv)")
-    return 1 if skipped else 0
+    return 1 if scores.skipped else 0
 
 
 def _parse_classes(text: str) -> int | tuple[str, ...]:

@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags
 from encoscope.errors import UsageError
-from encoscope.vital.settings import VitalSettings, check_request, make_settings
+from encoscope.vital.settings import METHOD_SETTINGS, VitalSettings, check_request, make_settings
 
 if TYPE_CHECKING:
     from encoscope.vital import Visualization
@@ -22,7 +22,8 @@ _run = Group("Run", sort_key=1)
 if TYPE_CHECKING:
     VitalFlags = MethodFlags
 else:
-    VitalFlags = method_flags(VitalSettings, _visualization)
+    _others = [kind for kind in METHOD_SETTINGS.values() if kind is not VitalSettings]
+    VitalFlags = method_flags(VitalSettings, _visualization, *_others)
 
 
 def visualize(

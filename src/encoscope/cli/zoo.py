@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from encoscope.cli.console import note, say
-
-if TYPE_CHECKING:
-    from encoscope.zoo.registry import ZooEntry
 
 app = App(name="zoo", help="The trained networks that ship with encoscope.", help_format="plaintext")
 
@@ -24,11 +21,11 @@ def list_(
     ] = False,
 ) -> int:
     """List the shipped networks: name, architecture, size and accuracy on Caltech-101's test list."""
-    from encoscope.zoo import registry
+    from encoscope.zoo import list_networks, registry
 
-    entries = [registry.find_entry(name) for name in registry.list_names()]
+    entries = list_networks()
     if json_:
-        say(json.dumps([_describe(entry) for entry in entries], indent=1))
+        say(json.dumps([entry.to_dict() for entry in entries], indent=1))
         return 0
     rows = [("name", "library", "architecture", "MB", "accuracy")]
     rows += [
@@ -44,7 +41,8 @@ def list_(
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    missing = [name for name in registry.NAMES if name not in registry.list_names()]
+    names = [entry.name for entry in entries]
+    missing = [name for name in registry.NAMES if name not in names]
     if missing:
         note(f"not in this installation: {', '.join(missing)}")
     return 0
@@ -53,16 +51,3 @@ def list_(
 def _headline(accuracy: Mapping[str, float]) -> str:
     key = "top1" if "top1" in accuracy else "known"
     return f"{accuracy[key]:.3f} {'top-1' if key == 'top1' else 'over known names'}" if key in accuracy else "-"
-
-
-def _describe(entry: ZooEntry) -> dict[str, object]:
-    fields = ("name", "library", "architecture", "sha256", "parameters", "about")
-    return {
-        **{field: getattr(entry, field) for field in fields},
-        "name": f"zoo:{entry.name}",
-        "bytes": entry.file.stat().st_size if entry.file.is_file() else None,
-        "kwargs": dict(entry.kwargs),
-        "preprocess": dict(entry.preprocess),
-        "accuracy": dict(entry.accuracy),
-        "classes": list(entry.classes),
-    }

@@ -49,7 +49,7 @@ NOTES = (
 
 
 def corloc(
-    model: Encoder | nn.Module | str,
+    encoder: Encoder | nn.Module | str,
     dataset: str | Sequence[str],
     *,
     n_clusters: int | Sequence[int] = 5,
@@ -74,7 +74,7 @@ def corloc(
     as many random segments, and a choice without the true boxes (border) as well. An interrupted run resumes.
 
     Args:
-        model: An encoder, a network or a source string.
+        encoder: An encoder, a network or a source string.
         dataset: Images with boxes, one or several: voc07:ROOT, voc12:ROOT, coco20k:ROOT, voc:ROOT, coco:IMAGES#JSON.
         n_clusters: NAVE's K, one or several.
         methods: nave, slic, felzenszwalb, random, grid, pca, dino-seg, lost, tokencut, maskcut, sam:FOLDER. NAVE and
@@ -117,7 +117,7 @@ def corloc(
             raise UsageError(f"{name} is {', '.join(values)}, not {value!r}")
     numbers, datasets = list_counts(n_clusters), [dataset] if isinstance(dataset, str) else list(dataset)
     images = {text: list_boxed_images(open_boxed_dataset(text), limit) for text in datasets}
-    nave = make_nave(model, numbers, layers, grouping, size, random_state, min_area=min_area, border=border)
+    nave = make_nave(encoder, numbers, layers, grouping, size, random_state, min_area=min_area, border=border)
     report = evaluate_corloc(
         list_baselines(nave, methods, numbers, {"sam": {"points": n_points}}),
         images,
@@ -387,7 +387,7 @@ def derive_baseline(nave: Baseline, name: str, *, n_clusters: int | None = None,
 
 
 def make_nave(
-    model: Encoder | nn.Module | str,
+    encoder: Encoder | nn.Module | str,
     n_clusters: Sequence[int],
     layers: Sequence[str] | None,
     grouping: str,
@@ -400,7 +400,7 @@ def make_nave(
     """Make NAVE with an evaluation's settings.
 
     Args:
-        model: An encoder, a network or a source string.
+        encoder: An encoder, a network or a source string.
         n_clusters: The numbers of clusters, of which it gets the first.
         layers: Its layers; None for the model's own.
         grouping: How it groups features.
@@ -413,7 +413,7 @@ def make_nave(
         The baseline.
     """
     options: dict[str, Any] = {"grouping": grouping} | ({} if layers is None else {"layers": list(layers)})
-    return Baseline("nave", as_encoder(model), n_clusters[0], options, size, min_area, border, random_state)
+    return Baseline("nave", as_encoder(encoder), n_clusters[0], options, size, min_area, border, random_state)
 
 
 def list_counts(n_clusters: int | Iterable[int]) -> tuple[int, ...]:

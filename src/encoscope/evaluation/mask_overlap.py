@@ -81,7 +81,7 @@ UNTRAINED = "nave, untrained"
 
 
 def overlap(
-    model: Encoder | nn.Module | str,
+    encoder: Encoder | nn.Module | str,
     dataset: str,
     *,
     n_clusters: int | Sequence[int] = 5,
@@ -102,7 +102,7 @@ def overlap(
     stand beside them. An interrupted run resumes.
 
     Args:
-        model: An encoder, a network or a source string.
+        encoder: An encoder, a network or a source string.
         dataset: Images with panoptic masks: coco:IMAGES#PANOPTIC.json.
         n_clusters: NAVE's K, one or several.
         methods: As for ``corloc``.
@@ -129,7 +129,7 @@ def overlap(
     if joint and (set(methods) != {"nave"} or grouping == "pca"):
         raise UsageError("joint goes with the method nave alone, by k-means or ward")
     numbers, images = list_counts(n_clusters), open_panoptic(dataset, limit)
-    nave = make_nave(model, numbers, layers, grouping, size, random_state)
+    nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
     if joint:
         options = {k: v for k, v in nave.segment_options().items() if k not in ("n_clusters", "random_state")}
         report = evaluate_joint_overlap(

@@ -72,7 +72,7 @@ AnswerScore: TypeAlias = Callable[[Float[Tensor, "batch channels height width"]]
 
 
 def faithfulness(
-    model: Encoder | nn.Module | str,
+    encoder: Encoder | nn.Module | str,
     dataset: str,
     *,
     n_clusters: int | Sequence[int] = 5,
@@ -93,7 +93,7 @@ def faithfulness(
     Random segments of the same number and the untrained network's stand beside them. An interrupted run resumes.
 
     Args:
-        model: An encoder, a network or a source string.
+        encoder: An encoder, a network or a source string.
         dataset: A folder, a dataset, or coco:IMAGES#PANOPTIC.json, whose masks the probe needs.
         n_clusters: NAVE's K, one or several.
         methods: As for ``corloc``.
@@ -119,7 +119,7 @@ def faithfulness(
     check_methods(methods)
     check_counts(limit=limit, n_points=n_points)
     numbers, images = list_counts(n_clusters), open_images(dataset, limit)
-    nave = make_nave(model, numbers, layers, grouping, size, random_state)
+    nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
     baselines = list_baselines(nave, methods, numbers, {"sam": {"points": n_points}})
     report = evaluate_faithfulness(
         baselines, images, dataset, nave.network, fill=fill, fresh=fresh, seed=random_state, progress=progress

@@ -30,7 +30,7 @@ NOTES = (
 
 
 def stability(
-    model: Encoder | nn.Module | str,
+    encoder: Encoder | nn.Module | str,
     dataset: str,
     *,
     n_clusters: int | Sequence[int] = 5,
@@ -48,7 +48,7 @@ def stability(
     Agreement is the adjusted Rand index. The untrained network stands beside it. An interrupted run resumes.
 
     Args:
-        model: An encoder, a network or a source string.
+        encoder: An encoder, a network or a source string.
         dataset: A folder of images, or a dataset such as caltech101:ROOT#test.
         n_clusters: NAVE's K, one or several.
         runs: k-means starts that are compared, at least 2.
@@ -71,7 +71,7 @@ def stability(
     if runs < 2:
         raise UsageError(f"runs is a number from 2 on, not {runs}")
     numbers, images = list_counts(n_clusters), open_images(dataset, limit)
-    nave = make_nave(model, numbers, layers, grouping, size, random_state)
+    nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
     baselines = [replace(nave, n_clusters=k) for k in numbers]
     report = evaluate_stability(
         baselines, images, dataset, runs=runs, fresh=fresh, seed=random_state, progress=progress

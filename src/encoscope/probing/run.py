@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
-from torch import Tensor
+from torch import Tensor, nn
 
 from encoscope._version import __version__
 from encoscope.cache import resolve_cache_dir
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.images import ImageListing, SkippedImage, list_images, read_image
 from encoscope.probing.ids import hash_files, rank_ids
@@ -36,10 +36,11 @@ _ROWS = 4096
 
 
 def probe(
-    encoder: Encoder,
+    encoder: Encoder | nn.Module | str,
     dataset: Any,
     layer: str = "features",
     *,
+    features: np.ndarray | str | os.PathLike[str] | None = None,
     batch_size: int = 32,
     fresh: bool = False,
     progress: Progress = None,
@@ -51,11 +52,13 @@ def probe(
     finds them again, even if the files have moved.
 
     Args:
-        encoder: The network.
+        encoder: The network: an encoder, a module or a source string.
         dataset: A dataset string, a folder or a list of files (see ``list_images``); or a Probe, or the folder of its
             store, which is checked and returned.
         layer: "features", the pooled representation; "logits"; a layer's name, for the spatial means of its output; or
             NAME@cls, for its class token.
+        features: ``[images, channels]``, or a .npy file of this: values that were computed elsewhere, a row for each
+            image of the dataset, which are kept in place of the network's (see ``from_array``).
         batch_size: Images in a batch, at least 1.
         fresh: Whether to delete what an earlier pass has stored.
         progress: See ``encoscope.progress.Progress``.
@@ -65,7 +68,7 @@ def probe(
         The probe. Images that cannot be read are left out and listed in its ``skipped``.
 
     Raises:
-        UsageError: The layer is unknown, or the probe is of another layer or network.
+        UsageError: The layer is unknown, the probe is of another layer or network, or ``features`` do not fit.
         MissingError: The dataset does not exist.
         EncoscopeError: No image can be read, values are NaN or infinite, or the disk is full.
 
@@ -75,6 +78,9 @@ def probe(
             probe = encoscope.probe(encoder, "caltech101:data#train", "features")
             probe.values[0]  # one value for each feature
     """
+    encoder = as_encoder(encoder)
+    if features is not None:
+        return from_array(encoder, dataset, features, layer, fresh=fresh, cache_dir=cache_dir)
     finished = _open_finished(dataset)
     if finished is not None:
         finished.check(encoder, layer)
@@ -99,7 +105,7 @@ def probe(
 
 
 def from_array(
-    encoder: Encoder,
+    encoder: Encoder | nn.Module | str,
     dataset: Any,
     values: np.ndarray | str | os.PathLike[str],
     layer: str = "features",
@@ -110,7 +116,7 @@ def from_array(
     """Store values that were computed elsewhere as a probe, so that later calls of ``probe`` find them.
 
     Args:
-        encoder: The network that the values belong to.
+        encoder: The network that the values belong to: an encoder, a module or a source string.
         dataset: As for ``probe``.
         values: ``[files, channels]``, or a .npy file of this: a row for each file of the dataset, in its order.
         layer: What the channels are, as for ``probe``.
@@ -124,6 +130,7 @@ def from_array(
         UsageError: The values do not fit the dataset or the layer, or a probe exists already.
         MissingError: The file of values or the dataset does not exist.
     """
+    encoder = as_encoder(encoder)
     files = list_images(dataset)
     array = values if isinstance(values, np.ndarray) else _map_array(values)
     check_values(array)

@@ -2,10 +2,11 @@
 
 from encoscope.user_study.answer_key import AnswerKey, Question, load_key
 from encoscope.user_study.build import StudySettings, build_study
+from encoscope.user_study.evaluate import score_study
 from encoscope.user_study.export import QuestionContent, StudyInfo, write_study
 from encoscope.user_study.responses import Answers, read_answers
 from encoscope.user_study.sampling import SynthesisOptions
-from encoscope.user_study.scoring import StudyScores, score_study
+from encoscope.user_study.scoring import StudyScores, compute_scores
 
 __all__ = [
     "AnswerKey",
@@ -17,6 +18,7 @@ __all__ = [
     "StudySettings",
     "SynthesisOptions",
     "build_study",
+    "compute_scores",
     "load_key",
     "read_answers",
     "score_study",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import nn
 
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
 from encoscope.images import ImageListing, list_images
 from encoscope.units import parse_unit
@@ -54,7 +56,7 @@ class StudySettings:
         examples: The number of crops of real images beside each question of part 2.
         visualizations: A folder with METHOD/result.json of each method, to show these; None to make visualizations.
         participants: The number of codes to hand out.
-        title: The questionnaire's title.
+        title: The questionnaire's title; None for a plain one.
     """
 
     methods: tuple[str, ...] = ("vital", "deepinversion", "maco")
@@ -66,7 +68,7 @@ class StudySettings:
     examples: int = 9
     visualizations: Path | None = None
     participants: int = 60
-    title: str = TITLE
+    title: str | None = None
 
     @property
     def channel_methods(self) -> list[str]:
@@ -93,15 +95,19 @@ class _DrawnUnits:
 
 
 def build_study(
-    encoder: Encoder, source: Any, settings: StudySettings, out: Path, options: SynthesisOptions | None = None
+    encoder: Encoder | nn.Module | str,
+    references: Any,
+    out: str | os.PathLike[str],
+    settings: StudySettings | None = None,
+    options: SynthesisOptions | None = None,
 ) -> AnswerKey:
     """Draw the questions, make the visualizations and write the study, as `write_study` describes it.
 
     Args:
-        encoder: A classifier with class names.
-        source: Labelled images, as ``encoscope.images.list_images`` takes them, for references and examples.
-        settings: What the study asks about.
+        encoder: A classifier with class names: an encoder, a module or a source string.
+        references: Labelled images, as ``encoscope.images.list_images`` takes them, for references and examples.
         out: The study's folder.
+        settings: What the study asks about; the defaults of `StudySettings` if None.
         options: How the visualizations are made; the defaults of `SynthesisOptions` if None.
 
     Returns:
@@ -113,17 +119,18 @@ def build_study(
 
     Source: VITAL, section 4.3 and appendix D.
     """
-    options = options or SynthesisOptions()
+    encoder, out = as_encoder(encoder), Path(out)
+    settings, options = settings or StudySettings(), options or SynthesisOptions()
     _check(settings)
     info = _describe_study(encoder, settings, options)
     check_overwrite(out, settings.methods, info)
-    listing = list_images(source)
+    listing = list_images(references)
     folder = settings.visualizations
     saved = None if folder is None else find_saved_images(encoder, folder, settings.methods)
     drawn = _draw_units(encoder, listing.labels, settings, options.random_state, saved)
-    references = gather_references(encoder, listing, _need_references(drawn, settings), options)
-    shown = _collect_visualizations(encoder, settings, drawn, references, saved, options, listing)
-    choices = draw_choices(encoder, drawn.match, references, options) if drawn.match else {}
+    gathered = gather_references(encoder, listing, _need_references(drawn, settings), options)
+    shown = _collect_visualizations(encoder, settings, drawn, gathered, saved, options, listing)
+    choices = draw_choices(encoder, drawn.match, gathered, options) if drawn.match else {}
 
     def make_content(part: StudyPart, text: str, methods: Sequence[str], **images: Any) -> QuestionContent:
         unit = parse_unit(text, encoder)
@@ -132,14 +139,14 @@ def build_study(
 
     contents = [make_content("words", unit, settings.methods) for unit in drawn.words]
     for unit in drawn.examples:
-        patches = rank_patches(references[unit])[: min(settings.examples, options.number)]
+        patches = rank_patches(gathered[unit])[: min(settings.examples, options.n_references)]
         crops = [crop_patch(patch) for patch in patches]
         contents.append(make_content("examples", unit, settings.channel_methods, examples=crops))
     contents += [make_content("describe", unit, settings.methods) for unit in drawn.describe]
     for unit in drawn.match:
         crops = [crop_patch(patch) for patch in choices[unit]]
         contents.append(make_content("match", unit, settings.channel_methods, choices=crops))
-    notes = _write_notes(drawn, references, options, is_saved=saved is not None)
+    notes = _write_notes(drawn, gathered, options, is_saved=saved is not None)
     return write_study(contents, settings.methods, out, replace(info, notes=notes))
 
 
@@ -165,10 +172,10 @@ def _describe_study(encoder: Encoder, settings: StudySettings, options: Synthesi
     for name in ("title", "methods", "participants"):
         del recorded[name]
     recorded["visualizations"] = "saved" if settings.visualizations else "made"
-    recorded |= {"steps": options.steps, "number": options.number, "candidates": options.candidates}
+    recorded |= {"steps": options.steps, "n_references": options.n_references, "n_candidates": options.n_candidates}
     layers = [settings.layer] if settings.layer else []
     model = {"source": encoder.source, "digest": encoder.digest, "layers": layers}
-    return StudyInfo(settings.title, settings.participants, options.random_state, model, recorded)
+    return StudyInfo(settings.title or TITLE, settings.participants, options.random_state, model, recorded)
 
 
 def _draw_units(
@@ -226,7 +233,7 @@ def _write_notes(
     ]
     inactive = [unit for unit in drawn.channels if max(patch.score for patch in rank_patches(references[unit])) <= 0]
     notes += [f"{unit} is activated by no image: its visualizations and images mean nothing" for unit in inactive]
-    few = [unit for unit in drawn.match if len(rank_patches(references[unit])) <= options.number]
+    few = [unit for unit in drawn.match if len(rank_patches(references[unit])) <= options.n_references]
     notes += [f"{unit}: the image to choose is among its references, since there are no more" for unit in few]
     if is_saved:
         notes.append("The visualizations were saved before, with settings of their own")

@@ -133,11 +133,11 @@ def _synthesize_vital(
         encoder,
         units,
         steps=options.steps,
-        n_references=options.number,
+        n_references=options.n_references,
         random_state=options.random_state,
         progress=options.progress,
     )
-    vital.fit({unit: _select_first(references[unit], options.number) for unit in units})
+    vital.fit({unit: _select_first(references[unit], options.n_references) for unit in units})
     for visualization in vital.stream(fresh=options.fresh):
         yield visualization.unit, visualization.picture
 

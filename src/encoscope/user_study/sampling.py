@@ -30,16 +30,16 @@ class SynthesisOptions:
 
     Attributes:
         steps: Steps of each method; None for each method's own number.
-        number: References of a unit.
-        candidates: Images of largest value in which top patches are searched; None for all images.
+        n_references: References of a unit.
+        n_candidates: Images of largest value in which top patches are searched; None for all images.
         random_state: The seed of the study and of its visualizations.
         fresh: Whether visualizations of a stopped run are made again.
         progress: Where progress is shown.
     """
 
     steps: int | None = None
-    number: int = 50
-    candidates: int | None = None
+    n_references: int = 50
+    n_candidates: int | None = None
     random_state: int = 0
     fresh: bool = False
     progress: Progress = None
@@ -185,7 +185,9 @@ def gather_references(
     parsed = [parse_unit(unit, encoder) for unit in units]
     channels = [unit for unit in parsed if unit.kind != "class"]
     references = {
-        unit.text: find_class_references(source, encoder, unit, count=options.number, random_state=options.random_state)
+        unit.text: find_class_references(
+            source, encoder, unit, count=options.n_references, random_state=options.random_state
+        )
         for unit in parsed
         if unit.kind == "class"
     }
@@ -194,8 +196,8 @@ def gather_references(
             source,
             encoder,
             channels,
-            count=options.number + HELD_OUT,
-            n_candidates=options.candidates,
+            count=options.n_references + HELD_OUT,
+            n_candidates=options.n_candidates,
             progress=options.progress,
         )
         references |= {each.unit: each for each in patches}
@@ -252,7 +254,7 @@ def draw_choices(
     held_out: dict[str, Patch] = {}
     for unit in units:
         ranked = rank_patches(references[unit])
-        held_out[unit] = ranked[options.number] if len(ranked) > options.number else ranked[-1]
+        held_out[unit] = ranked[options.n_references] if len(ranked) > options.n_references else ranked[-1]
     parsed = [parse_unit(unit, encoder) for unit in units]
     with torch.no_grad():
         values = measure_units(encoder, load_patches(encoder, list(held_out.values())), parsed)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,8 +105,28 @@ class StudyScores:
             "study-scores", entries, model=model, settings=settings, seed=self.key.seed, skipped=self.skipped
         )
 
+    def save(self, path: str | os.PathLike[str], command: str | None = None) -> Path:
+        """Write each table as JSON, CSV and Markdown, and the figures, into a folder.
 
-def score_study(
+        Args:
+            path: The folder; it is made if it is absent.
+            command: The command that made them, for the Markdown pages.
+
+        Returns:
+            The folder.
+        """
+        from encoscope.user_study.plots import plot_scores
+
+        folder = Path(path)
+        for report in self.tables.values():
+            report.save(folder, command)
+        for name, figure in plot_scores(self).items():
+            with results.atomic_write(folder / f"{name}.png") as temporary:
+                figure.save(temporary)
+        return folder
+
+
+def compute_scores(
     key: AnswerKey,
     answers: Sequence[Answers],
     embed: EmbedTexts | None = None,

@@ -251,8 +251,8 @@ class FourierSettings(Settings):
     steps: int = _steps(512)
     size: tuple[int, int] | None = _size()
     lr: float = setting(0.05, "Learning rate of Adam.")
-    views: str = setting("wander", "How the image is shown to the network.", choices=VIEWS, on_command_line=False)
-    n_views: int = setting(1, "Views of the image a step.", on_command_line=False, low=1)
+    views: str = setting("wander", "Of fourier: how the image is shown to the network.", choices=VIEWS)
+    n_views: int = setting(1, "Of fourier, maco, plugin: views of the image a step. Default: the method's own.", low=1)
     random_state: int = _seed()
 
     def as_dict(self) -> dict[str, Any]:
@@ -283,11 +283,9 @@ class MacoSettings(Settings):
 
     steps: int = _steps(256)
     size: tuple[int, int] | None = _size()
-    n_views: int = setting(32, "Views of the image a step.", on_command_line=False, low=1)
-    crop_side: float = setting(
-        0.25, "Mean side of the crops, as a share of the image's.", high=1, on_command_line=False
-    )
-    optimizer: str = setting("adam", "The optimizer.", choices=OPTIMIZERS, on_command_line=False)
+    n_views: int = setting(32, "Of fourier, maco, plugin: views of the image a step. Default: the method's own.", low=1)
+    crop_side: float = setting(0.25, "Of maco: mean side of the crops, as a share of the image's.", high=1)
+    optimizer: str = setting("adam", "Of maco: the optimizer.", choices=OPTIMIZERS)
     magnitude: Any = setting(None, "The magnitude spectrum; else it is the references'.", on_command_line=False)
     random_state: int = _seed()
 
@@ -324,7 +322,7 @@ class DeepInversionSettings(Settings):
     size: tuple[int, int] | None = _size()
     lr: float = setting(0.05, "Learning rate of Adam.")
     statistics_weight: float = setting(
-        0.05, "Weight of the distance to batch normalization's statistics.", low=0, on_command_line=False
+        0.05, "Of deepinversion: weight of the distance to batch normalization's statistics.", low=0
     )
     tv_weight: float = setting(1e-4, "Weight of total variation.", low=0)
     l2_weight: float = setting(1e-5, "Weight of the l2 norm.", low=0)
@@ -349,7 +347,7 @@ class PluginSettings(Settings):
     steps: int = _steps(7 * 401)
     size: tuple[int, int] | None = _size()
     lr: float = setting(0.01, "Learning rate of Adam.")
-    n_views: int = setting(8, "Views of the image a step.", on_command_line=False, low=1)
+    n_views: int = setting(8, "Of fourier, maco, plugin: views of the image a step. Default: the method's own.", low=1)
     random_state: int = _seed()
 
 

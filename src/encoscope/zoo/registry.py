@@ -50,6 +50,19 @@ class ZooEntry:
     parameters: int
     about: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, with the name as ``encoscope.load`` takes it and the size of the file."""
+        names = ("library", "architecture", "sha256", "parameters", "about")
+        return {
+            "name": f"zoo:{self.name}",
+            **{name: getattr(self, name) for name in names},
+            "bytes": self.file.stat().st_size if self.file.is_file() else None,
+            "kwargs": dict(self.kwargs),
+            "preprocess": dict(self.preprocess),
+            "accuracy": dict(self.accuracy),
+            "classes": list(self.classes),
+        }
+
 
 def _record(name: str) -> Path:
     return FOLDER / f"{name}.json"
@@ -58,6 +71,19 @@ def _record(name: str) -> Path:
 def list_names() -> tuple[str, ...]:
     """List the names of the networks in this installation, without ``zoo:``."""
     return tuple(name for name in NAMES if _record(name).is_file())
+
+
+def list_networks() -> list[ZooEntry]:
+    """List the networks in this installation.
+
+    Returns:
+        Their records: name, architecture, classes, accuracy on Caltech-101's test list and more.
+
+    Example:
+        >>> [network.name for network in list_networks()]  # doctest: +SKIP
+        ['resnet-caltech101', 'vit-caltech101', 'clip-caltech101']
+    """
+    return [find_entry(name) for name in list_names()]
 
 
 def find_entry(name: str) -> ZooEntry:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from encoscope.atlas.build import activations, classes, images, segmentation
 from encoscope.atlas.build.plan import (
@@ -19,13 +20,13 @@ from encoscope.atlas.build.plan import (
     plan_build,
 )
 from encoscope.atlas.writer import Writer, clear_site
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, as_encoder
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress
 
 
 def build_atlas(
-    encoder: Encoder,
+    encoder: Encoder | nn.Module | str,
     images: Any,
     path: str | os.PathLike[str],
     options: BuildOptions | None = None,
@@ -39,7 +40,7 @@ def build_atlas(
     The site is a valid atlas after every stage; what it holds already is not computed again.
 
     Args:
-        encoder: The encoder.
+        encoder: An encoder, a module or a source string.
         images: A dataset string, a folder, or a list of files.
         path: The site's folder.
         options: What the atlas holds; None takes the defaults.
@@ -60,7 +61,7 @@ def build_atlas(
             encoder = encoscope.load("zoo:resnet-caltech101")
             build_atlas(encoder, "caltech101:ROOT#train", "SITE", BuildOptions(max_images=500, classes=20))
     """
-    options = options or BuildOptions()
+    encoder, options = as_encoder(encoder), options or BuildOptions()
     plan = plan_build(encoder, images, options, progress=progress)
     if fresh:
         clear_site(path)

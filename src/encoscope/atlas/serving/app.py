@@ -35,6 +35,7 @@ _KINDS = {
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
 }
+HOST, PORT = "127.0.0.1", 8765
 _NO_MODEL = "This server has no model to segment images with: start it with --model."
 
 
@@ -42,7 +43,7 @@ def create_app(
     site: str | os.PathLike[str],
     analyzer: UploadAnalyzer | None = None,
     *,
-    host: str = "127.0.0.1",
+    host: str = HOST,
     hosts: Iterable[str] = (),
     limits: Limits | None = None,
     reason: str = _NO_MODEL,
@@ -158,7 +159,7 @@ def create_app(
     return app
 
 
-def serve(app: FastAPI, *, host: str = "127.0.0.1", port: int = 8765) -> None:
+def serve(app: FastAPI, *, host: str = HOST, port: int = PORT) -> None:
     """Serve until interrupted.
 
     Args:

@@ -30,7 +30,7 @@ _GROUP = 4096  # rows of a Parquet file that are read together
 
 
 def build_captions(
-    captions: str | os.PathLike[str] | Sequence[str],
+    source: str | os.PathLike[str] | Sequence[str],
     vlm: VLM | str,
     store: str | os.PathLike[str],
     *,
@@ -47,7 +47,7 @@ def build_captions(
     points to them, and a few of their captions are embedded again to check that they are the model's own.
 
     Args:
-        captions: A .txt file (a caption on each line), a .csv, .tsv or .parquet file, a folder of LAION's shards, or
+        source: A .txt file (a caption on each line), a .csv, .tsv or .parquet file, a folder of LAION's shards, or
             the captions themselves. Blank and repeated captions are left out.
         vlm: An image-text model, or its name such as "zoo:clip-caltech101".
         store: The folder for the captions and their vectors.
@@ -71,10 +71,10 @@ def build_captions(
         >>> encoscope.describe(encoder, "features:31", probe="photos/", captions=store)  # doctest: +SKIP
     """
     folder = None
-    if isinstance(captions, str | os.PathLike):
-        if not Path(captions).exists():
-            raise MissingError(f"no such file or folder: {os.fspath(captions)}")
-        folder = Path(captions) if Path(captions).is_dir() else None
+    if isinstance(source, str | os.PathLike):
+        if not Path(source).exists():
+            raise MissingError(f"no such file or folder: {os.fspath(source)}")
+        folder = Path(source) if Path(source).is_dir() else None
     if folder is not None and not is_laion(folder):
         raise MissingError(f"{folder} holds no shards such as text_emb_0.npy: give a file, or a folder of LAION's")
     if kind == "image" and folder is None:
@@ -86,7 +86,7 @@ def build_captions(
     if folder is not None:
         built = link_laion(folder, vlm, store, kind=kind, column=column, fresh=fresh)
     else:
-        built = embed_captions(captions, vlm, store, column=column, fresh=fresh, progress=progress)
+        built = embed_captions(source, vlm, store, column=column, fresh=fresh, progress=progress)
     if index:
         from encoscope.falcon.captions.faiss_index import build_index
 

@@ -1,0 +1,186 @@
+"""Every verb of the command line has a public function, with the same options and the same defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclopts import App
+
+import encoscope
+from encoscope.cli.app import app
+from encoscope.cli.flags import Common
+
+GROUPS = {"atlas": "encoscope.atlas", "evaluate": "encoscope.evaluation", "study": "encoscope.user_study"}
+"""The module of the functions of a verb that has verbs of its own."""
+
+FUNCTIONS = {
+    "segment": ("segment", "Nave", "Nave.fit", "images.read_images"),
+    "captions": ("build_captions",),
+    "classes": ("match_classes",),
+    "reproduce": ("reproduce.run_experiment",),
+    "atlas build": ("atlas.build_atlas",),
+    "atlas serve": ("atlas.serve_atlas",),
+    "atlas compare": ("atlas.compare_atlases",),
+    "study build": ("user_study.build_study",),
+    "study score": ("user_study.score_study",),
+    "zoo list": ("zoo.list_networks",),
+}
+"""The functions of verbs that are not called as the verb is."""
+
+OPTIONS = ("settings", "options")
+"""Parameters that may be a dataclass of options."""
+
+TERMINAL = {
+    "": {"json", "out"},
+    "layers": {"seed"},  # it reads no weights' values
+    "segment": {
+        "joint",  # another class: Nave
+        "runs",  # another function, when it is given: encoscope.stability
+        "control",  # another function, when it is given: encoscope.controls
+    },
+}
+"""What is of the terminal alone, for all verbs and for one."""
+
+UNSET = {"segment": {"max_pixels"}}
+"""Flags that are passed on only when they are given, so that the function's own default holds."""
+
+PYTHON = {
+    "": {"progress", "cache_dir", "cache", "preview", "batch_size", "load"},
+    "concepts": {"out"},
+    "segment": {"X", "y", "inputs", "channels"},  # IMAGES, and what the network takes
+    "visualize": {"magnitude"},
+    "atlas serve": {"announce"},
+    "explain-failure": {"falcon"},
+}
+"""What is of Python alone: what needs an object, or changes where and how fast but not what."""
+
+
+def walk(parent: App, path: tuple[str, ...] = ()) -> Iterator[tuple[str, App]]:
+    """All commands that do something, with the verbs that lead to them."""
+    for name in parent:
+        if name.startswith("-"):
+            continue
+        command = parent[name]
+        if any(not sub.startswith("-") for sub in command):
+            yield from walk(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+VERBS = dict(walk(app))
+
+
+def find(path: str) -> Any:
+    """A public name by its path below the package."""
+    value: Any = encoscope
+    for part in path.split("."):
+        if inspect.ismodule(value) and not hasattr(value, part):
+            importlib.import_module(f"{value.__name__}.{part}")
+        value = getattr(value, part)
+    return value
+
+
+def functions_of(verb: str) -> tuple[Callable[..., Any], ...]:
+    """The functions that do what a verb does."""
+    if verb in FUNCTIONS:
+        return tuple(find(name) for name in FUNCTIONS[verb])
+    group, _, name = verb.rpartition(" ")
+    home = importlib.import_module(GROUPS[group]) if group else encoscope
+    return (getattr(home, name.replace("-", "_")),)
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters of a function with their defaults; those that are options in a dataclass are its fields."""
+    parameters: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD or name == "self":
+            continue
+        hint = eval(str(parameter.annotation), vars(inspect.getmodule(function))) if name in OPTIONS else None
+        options = [kind for kind in typing.get_args(hint) if dataclasses.is_dataclass(kind)]
+        if options:
+            parameters |= {field.name: field.default for field in dataclasses.fields(options[0])}
+        else:
+            parameters[name] = parameter.default
+    return parameters
+
+
+def flags_of(command: App) -> dict[str, Any]:
+    """The flags of a command with their defaults, by what they are called in the code."""
+    flags = {}
+    for argument in command.assemble_argument_collection(parse_docstring=False):
+        if argument.parse and not argument.children:
+            default = argument.field_info.default
+            name = argument.keys[-1] if argument.keys else argument.field_info.name
+            flags[name.rstrip("_")] = default
+    return flags
+
+
+def match(flag: str, parameters: dict[str, Any]) -> str | None:
+    """The parameter that a flag stands for: of the same name, or n_NAME, NAMEs, NAME_size."""
+    names = {"seed": ["random_state"], "model": ["encoder", "models", "model"], "set": ["options"]}
+    names |= {"dataset": ["dataset", "datasets", "images"], "out": ["path", "out"]}
+    choices = [*names.get(flag, []), flag, f"n_{flag}", f"{flag}s", f"{flag}_size"]
+    return next((name for name in choices if name in parameters), None)
+
+
+def as_text(value: Any) -> Any:
+    """A default as the command line writes it: lists with commas, and nothing for no entries."""
+    if value is inspect.Parameter.empty or value is None or value == ():
+        return None
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, int | float | Path) and not isinstance(value, bool) else value
+
+
+def test_all_verbs_are_seen() -> None:
+    assert {"segment", "layers", "circuit", "explain-failure", "evaluate corloc", "atlas build", "zoo list"} <= set(
+        VERBS
+    )
+    assert set(FUNCTIONS) <= set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_has_its_public_function(verb: str) -> None:
+    for function in functions_of(verb):
+        assert callable(function)
+        assert inspect.getdoc(function)
+    first = functions_of(verb)[0]
+    group = verb.rpartition(" ")[0]
+    name = FUNCTIONS[verb][0] if verb in FUNCTIONS else verb.rpartition(" ")[2].replace("-", "_")
+    home = importlib.import_module(f"encoscope.{name.rpartition('.')[0]}") if "." in name else encoscope
+    home = importlib.import_module(GROUPS[group]) if group in GROUPS else home
+    assert name.rpartition(".")[2] in home.__all__, f"{first.__name__} is not public"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_flag_is_a_parameter_of_the_same_default(verb: str) -> None:
+    loading = {name: default for name, default in parameters_of(encoscope.load).items() if name != "source"}
+    parameters: dict[str, Any] = {}
+    for function in functions_of(verb):
+        parameters = {**parameters_of(function), **parameters}
+    own = TERMINAL[""] | TERMINAL.get(verb, set())
+    takes_model = {field.name for field in dataclasses.fields(Common)} <= set(flags_of(VERBS[verb]))
+    for flag, default in flags_of(VERBS[verb]).items():
+        everywhere = parameters | (loading if takes_model else {})
+        name = match(flag, everywhere)
+        if name is None:
+            assert flag in own, f"{verb} --{flag} has no parameter in Python"
+        elif flag not in own | UNSET.get(verb, set()):
+            assert as_text(default) == as_text(everywhere[name]), f"{verb} --{flag} and {name}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_parameter_has_a_flag(verb: str) -> None:
+    flags = flags_of(VERBS[verb])
+    matched = {match(flag, parameters_of(function)) for function in functions_of(verb) for flag in flags}
+    own = PYTHON[""] | PYTHON.get(verb, set())
+    for function in functions_of(verb):
+        missing = set(parameters_of(function)) - matched - own
+        assert not missing, f"{verb} has no flags for {', '.join(sorted(missing))}"
