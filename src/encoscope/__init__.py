@@ -14,8 +14,8 @@ from encoscope._version import __version__
 
 if TYPE_CHECKING:
     from encoscope import evaluation
-    from encoscope.analysis.audit import audit
-    from encoscope.analysis.compare import compare
+    from encoscope.analysis.audit import Audit, audit
+    from encoscope.analysis.compare import Comparison, compare
     from encoscope.analysis.concepts import VisualizedConcepts, concepts
     from encoscope.classes import ClassMatches, match_classes
     from encoscope.craft import ConceptBank, Craft
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from encoscope.encoder import list_layers as layers
     from encoscope.falcon import (
         CaptionStore,
+        DescribedGroups,
         Description,
         Descriptions,
+        FailureExplanation,
         Falcon,
         build_captions,
         describe,
@@ -48,6 +50,10 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "Audit": "encoscope.analysis.audit",
+    "Comparison": "encoscope.analysis.compare",
+    "DescribedGroups": "encoscope.falcon",
+    "FailureExplanation": "encoscope.falcon",
     "Circuit": "encoscope.vital",
     "ClassCircuit": "encoscope.vital",
     "ClassMatches": "encoscope.classes",
@@ -87,15 +93,19 @@ _HOMES = {
 }
 
 __all__ = [
+    "Audit",
     "CaptionStore",
     "Circuit",
     "ClassCircuit",
     "ClassMatches",
+    "Comparison",
     "ConceptBank",
     "Craft",
+    "DescribedGroups",
     "Description",
     "Descriptions",
     "Encoder",
+    "FailureExplanation",
     "Falcon",
     "Nave",
     "Probe",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from encoscope.errors import UsageError
+from encoscope.errors import EncoscopeError, MissingError, UsageError
 
 # Okabe and Ito's colors, chosen for all kinds of color vision, without black; all others differ from them
 _FIRST = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442")
@@ -172,6 +173,29 @@ def draw_label_image(labels: Integer[np.ndarray, "height width"], *, colored: bo
     if colored:
         image.putpalette(palette(256).tobytes())
     return image
+
+
+def read_sheet(path: Path) -> Image.Image:
+    """Read the image file of a saved result.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The image, in memory.
+
+    Raises:
+        MissingError: When there is none.
+        EncoscopeError: When it is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except FileNotFoundError as error:
+        raise MissingError(f"{path} is missing: the result is not whole") from error
+    except (OSError, ValueError) as error:
+        raise EncoscopeError(f"{path} is damaged: the result is not whole") from error
 
 
 def draw_contact_sheet(

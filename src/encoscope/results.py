@@ -282,6 +282,19 @@ def resolve(name: str, document: str | os.PathLike[str]) -> Path:
     return Path(document).parent / name
 
 
+def resolve_path(name: str, document: str | os.PathLike[str]) -> str:
+    """Find an input that a document names, as the result in memory names it: a plain path without "..".
+
+    Args:
+        name: The name in the document.
+        document: The document's file.
+
+    Returns:
+        The path.
+    """
+    return os.path.normpath(resolve(name, document))
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside a file; what is written there is synced and renamed when the block ends well.

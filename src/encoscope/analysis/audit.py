@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,15 @@ from encoscope.analysis.joint_clusters import N_CLUSTERS
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, SkippedImage, collect_files, list_images, read_columns, read_images
+from encoscope.nave.layers import choose_layers
+from encoscope.plots import read_sheet
 from encoscope.progress import Progress
+from encoscope.results import ModelRecord, Result, record_model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KIND = "audit"
 LIMIT = 200
 _LINES = 20  # associations in the text
 _SHOWN = 4  # images on the sheet of a watermark
@@ -50,15 +54,15 @@ class AssociatedColumn:
     associations: tuple[Association, ...]
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, eq=False)
+class Audit(Result):
     """What ``audit`` gives. ``print`` shows its values.
 
     Attributes:
         response: To the watermark; None without one.
         columns: What goes with each column of metadata; empty with a watermark.
         sheet: Images with the watermark, or with the clusters that go with the labels most.
-        model: The encoder's source and digest.
+        model: The encoder, with the layers of the joint clusters.
         settings: All that shaped the values.
         random_state: The seed.
         skipped: What could not be read.
@@ -68,7 +72,7 @@ class Audit:
     response: CueResponse | None
     columns: tuple[AssociatedColumn, ...]
     sheet: Image.Image
-    model: Mapping[str, str]
+    model: ModelRecord
     settings: Mapping[str, Any]
     random_state: int
     skipped: tuple[SkippedImage, ...] = ()
@@ -104,16 +108,20 @@ class Audit:
             entries = [{"watermark": self.settings["watermark"], **asdict(self.response)}]
         else:
             entries = [
-                {"column": column.name, "images": column.images, **asdict(item)}
+                {"column": column.name, "images": column.images, "values": column.values, **asdict(item)}
                 for column in self.columns
                 for item in column.associations
             ]
         labels = self.settings["labels"]
         return results.envelope(
-            "audit",
+            KIND,
             entries,
-            model=self.model,
-            settings={**self.settings, "labels": None if labels is None else name(labels)},
+            model=self.model.as_dict(),
+            settings={
+                **self.settings,
+                "labels": None if labels is None else name(labels),
+                "notes": list(self.notes),
+            },
             seed=self.random_state,
             skipped=[{"path": name(item.path), "reason": item.reason} for item in self.skipped],
         )
@@ -132,6 +140,40 @@ class Audit:
             self.sheet.save(temporary)
         results.write(folder / "result.json", self.to_dict(folder / "result.json"))
         return folder
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Audit:
+        """Read back what ``save`` wrote.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The audit.
+
+        Raises:
+            MissingError: When nothing is there, or a file is missing.
+            EncoscopeError: When it is another kind of result, or damaged.
+        """
+        file = Path(path) / "result.json"
+        document = results.read(file, KIND)
+        entries, settings = document["results"], dict(document["settings"])
+        notes = tuple(settings.pop("notes"))
+        if settings["labels"] is not None:
+            settings["labels"] = results.resolve_path(settings["labels"], file)
+        is_response = settings["watermark"] is not None
+        return cls(
+            response=CueResponse.from_dict(entries[0]) if is_response else None,
+            columns=() if is_response else _read_columns(entries),
+            sheet=read_sheet(file.with_name("sheet.png")),
+            model=ModelRecord.from_dict(document["model"]),
+            settings=settings,
+            random_state=document["seed"],
+            skipped=tuple(
+                SkippedImage(results.resolve_path(item["path"], file), item["reason"]) for item in document["skipped"]
+            ),
+            notes=notes,
+        )
 
     def plot(self) -> Figure:
         """Give the sheet as a matplotlib figure."""
@@ -214,7 +256,7 @@ def audit(
         response=response,
         columns=tuple(columns),
         sheet=sheet,
-        model={"source": encoder.source, "digest": encoder.digest},
+        model=record_model(encoder, choose_layers(encoder)),
         settings={
             "images": len(loaded),
             "watermark": None if watermark is None else os.fspath(watermark),
@@ -243,6 +285,17 @@ def _read_metadata(
         source = os.fspath(images) if single else "the list of images"
         raise UsageError(f"{source} has no labels (subfolders): give labels, a CSV file, or a watermark")
     return {name: known}
+
+
+def _read_columns(entries: Sequence[Mapping[str, Any]]) -> tuple[AssociatedColumn, ...]:
+    """The columns of a document, in their order."""
+    columns: dict[str, list[Association]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for entry in entries:
+        values = {field.name: entry[field.name] for field in fields(Association)}
+        columns.setdefault(entry["column"], []).append(Association(**values))
+        sizes[entry["column"]] = (entry["images"], entry["values"])
+    return tuple(AssociatedColumn(name, *sizes[name], tuple(items)) for name, items in columns.items())
 
 
 def _associate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,19 +18,21 @@ from torch import Tensor, nn
 from encoscope import results
 from encoscope.concise_repr import concise_repr
 from encoscope.encoder import Encoder, as_encoder, untrained_copy
-from encoscope.errors import UsageError
+from encoscope.errors import EncoscopeError, UsageError
 from encoscope.evaluation.charts import render_figure
 from encoscope.images import LoadedImage, SkippedImage, collect_files, read_images
 from encoscope.metrics import Interval, ari, bootstrap
 from encoscope.metrics.layer_cka import LayerCKA
 from encoscope.metrics.matching import Correlation, match_units
 from encoscope.nave import Segmentation, segment_stream
-from encoscope.plots import draw_contact_sheet, draw_overlay
+from encoscope.plots import draw_contact_sheet, draw_overlay, read_sheet
 from encoscope.progress import Progress, track
+from encoscope.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KIND = "comparison"
 CLUSTERS = (2, 3, 5, 8, 12)
 LAYERS = 12
 """At most so many layers of each network are compared, spread evenly over its depth."""
@@ -58,8 +60,8 @@ class Agreement:
 
 
 @concise_repr
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, eq=False)
+class Comparison(Result):
     """What ``compare`` gives: two encoders on the same images. ``print`` shows its values.
 
     Attributes:
@@ -123,9 +125,9 @@ class Comparison:
             "agreement": [
                 {
                     "clusters": row.clusters,
-                    "agreement": asdict(row.agreement),
-                    "mirrored": asdict(row.ceiling),
-                    "untrained": None if row.floor is None else asdict(row.floor),
+                    "agreement": row.agreement.as_dict(),
+                    "mirrored": row.ceiling.as_dict(),
+                    "untrained": None if row.floor is None else row.floor.as_dict(),
                 }
                 for row in self.agreements
             ],
@@ -141,7 +143,7 @@ class Comparison:
             "images": [{"path": name(path), "agreement": score} for path, score in self.ranked],
         }
         return results.envelope(
-            "comparison",
+            KIND,
             [entry],
             model={"sources": list(self.names), "digests": list(self.digests)},
             settings={"clusters": [row.clusters for row in self.agreements], "images": self.images},
@@ -165,6 +167,45 @@ class Comparison:
         results.write(folder / "result.json", self.to_dict(folder / "result.json"))
         return folder
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Comparison:
+        """Read back what ``save`` wrote.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The comparison.
+
+        Raises:
+            MissingError: When nothing is there, or a file is missing.
+            EncoscopeError: When it is another kind of result, or damaged.
+        """
+        file = Path(path) / "result.json"
+        document = results.read(file, KIND)
+        entry, model = document["results"][0], document["model"]
+        features, values = entry["features"], entry["cka"]["values"]
+        return cls(
+            names=(model["sources"][0], model["sources"][1]),
+            digests=(model["digests"][0], model["digests"][1]),
+            images=document["settings"]["images"],
+            agreements=tuple(_read_agreement(row) for row in entry["agreement"]),
+            layers=(tuple(entry["cka"]["layers"][0]), tuple(entry["cka"]["layers"][1])),
+            cka=np.array([[np.nan if value is None else value for value in row] for row in values], np.float64),
+            matches=np.array([(item["first"], item["second"]) for item in features], np.int64).reshape(-1, 2),
+            correlations=np.array([item["correlation"] for item in features], np.float64),
+            chance=np.array(entry["chance_correlations"], np.float64),
+            ranked=tuple(
+                (None if item["path"] is None else results.resolve_path(item["path"], file), item["agreement"])
+                for item in entry["images"]
+            ),
+            sheet=read_sheet(file.with_name("differences.png")),
+            random_state=document["seed"],
+            skipped=tuple(
+                SkippedImage(results.resolve_path(item["path"], file), item["reason"]) for item in document["skipped"]
+            ),
+        )
+
     def plot(self) -> Figure:
         """Plot CKA of the first encoder's layers (rows) with the second's, as a matplotlib figure."""
         from matplotlib.figure import Figure
@@ -184,6 +225,15 @@ class Comparison:
             )
         figure.colorbar(shown, ax=axes, label="linear CKA")
         return figure
+
+
+def _read_agreement(row: Mapping[str, Any]) -> Agreement:
+    agreement, mirrored, untrained = (
+        None if row[name] is None else Interval.from_dict(row[name]) for name in ("agreement", "mirrored", "untrained")
+    )
+    if agreement is None or mirrored is None:
+        raise EncoscopeError("a comparison without the agreement of its encoders is damaged: make it again")
+    return Agreement(row["clusters"], agreement, mirrored, untrained)
 
 
 class _Difference(NamedTuple):

@@ -14,25 +14,26 @@ from torch import nn
 
 from encoscope import plots, results
 from encoscope.analysis.settings import ConceptsSettings
-from encoscope.craft.bank import ConceptBank
+from encoscope.craft.bank import FILE, KIND, ConceptBank
 from encoscope.craft.estimator import find_concepts
 from encoscope.craft.settings import CraftSettings
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.images import list_images, read_image
 from encoscope.probing import hash_files
 from encoscope.progress import Progress
-from encoscope.results import Document
+from encoscope.results import Document, Result
 from encoscope.settings import refuse_unknown
 from encoscope.units import Unit
 from encoscope.vital import Visualization, Vital
 from encoscope.vital.settings import Relevance
+from encoscope.vital.visualization import read_entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
-class VisualizedConcepts:
+class VisualizedConcepts(Result):
     """The concepts of a class and what each looks like to the network.
 
     Attributes:
@@ -47,15 +48,13 @@ class VisualizedConcepts:
         """The number of concepts."""
         return len(self.bank)
 
+    def __str__(self) -> str:
+        return f"{self.bank.unit}: {len(self)} concepts of {self.bank.layer}, from {len(self.bank.images)} images"
+
     def to_dict(self) -> Document:
         """Give the result document, without files."""
-        return results.envelope(
-            "concepts",
-            self.bank.entries(),
-            model=self.bank.model,
-            settings=dict(self.bank.settings) | {"unit": self.bank.unit, "layer": self.bank.layer},
-            seed=self.bank.seed,
-            skipped=self.bank.skipped,
+        return self.bank.make_document(
+            [{"visualization": item.entry() | {"model": item.model.as_dict()}} for item in self.visualizations] or None
         )
 
     def sheet(self) -> Image.Image:
@@ -86,23 +85,43 @@ class VisualizedConcepts:
         axes.set_axis_off()
         return figure
 
-    def save(self, folder: str | os.PathLike[str]) -> Document:
+    def save(self, path: str | os.PathLike[str]) -> Path:
         """Write directions, visualizations, sheet.png and result.json into a folder.
 
         Args:
-            folder: The folder; it is made if it is not there. ``ConceptBank.load`` reads the concepts back.
+            path: The folder; it is made if it is not there. ``ConceptBank.load`` reads the concepts alone.
 
         Returns:
-            The document.
+            The folder.
         """
-        folder = Path(folder)
-        entries = [
-            {"visualization": _write_visualization(visualization, folder, index)}
-            for index, visualization in enumerate(self.visualizations)
-        ]
+        folder = Path(path)
+        entries = []
+        for index, visualization in enumerate(self.visualizations):
+            base = folder / Path(self.bank.file(index)).stem
+            entry = visualization.write(base, folder / FILE, arrays=True)
+            entries.append({"visualization": entry | {"model": visualization.model.as_dict()}})
         with results.atomic_write(folder / "sheet.png") as temporary:
             self.sheet().save(temporary)
         return self.bank.save(folder, entries or None)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> VisualizedConcepts:
+        """Read back what ``save`` wrote.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The concepts with their visualizations.
+
+        Raises:
+            MissingError: When there is none, or a file is missing.
+            EncoscopeError: When it is another kind of result, or damaged.
+        """
+        file = Path(path) / FILE
+        document = results.read(file, KIND)
+        entries = [item["visualization"] for item in document["results"] if "visualization" in item]
+        return cls(ConceptBank.load(path), tuple(read_entry(entry, document, file) for entry in entries))
 
 
 def concepts(
@@ -212,14 +231,3 @@ def _visualize(
         progress=progress,
     )
     yield from vital.fit(own).stream()
-
-
-def _write_visualization(visualization: Visualization, folder: Path, index: int) -> dict[str, Any]:
-    entry = visualization.entry()
-    entry.pop("unit")
-    for kind, image in (("picture", visualization.picture), ("transparent", visualization.transparent)):
-        file = folder / f"concept-{index + 1}{'' if kind == 'picture' else '.rgba'}.png"
-        with results.atomic_write(file) as temporary:
-            image.save(temporary)
-        entry[kind] = file.name
-    return entry

@@ -5,8 +5,8 @@ The control is a patch of another image, of the same size and opacity at the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,21 @@ class CueResponse:
     toward: tuple[str, float] | None
     follows: Interval
     follows_control: Interval
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> CueResponse:
+        """Read what ``dataclasses.asdict`` gave.
+
+        Args:
+            plain: The response in a result document.
+
+        Returns:
+            The response.
+        """
+        values = {field.name: plain[field.name] for field in fields(cls)}
+        intervals = {name: Interval.from_dict(value) for name, value in values.items() if isinstance(value, Mapping)}
+        toward = values["toward"]
+        return cls(**{**values, **intervals, "toward": None if toward is None else tuple(toward)})
 
 
 def measure_response(

@@ -56,7 +56,6 @@ def concepts(
     ConceptsSettings.from_preset(**changes)  # wrong values fail before the network
 
     # only now what takes seconds to load
-    from encoscope import results
     from encoscope.analysis.concepts import concepts as find_concepts
 
     common = common or Common()
@@ -73,9 +72,9 @@ def concepts(
     bank = explained.bank
     for message in [*bank.notes, *(f"skipped: {item.reason}" for item in bank.skipped)]:
         note(message)
-    document = explained.save(out)
+    explained.save(out)
     if common.json:
-        say(results.dumps(document))
+        say((out / "result.json").read_text(encoding="utf-8"))
     else:
         for index, importance in enumerate(bank.importances):
             say(f"concept {index + 1}: importance {importance:.2f}: {bank.layer}@{out / bank.file(index)}")

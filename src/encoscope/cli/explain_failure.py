@@ -28,6 +28,7 @@ def explain_failure(
     settings: FalconFlags | None = None,
     holdout: Holdout = str(HOLDOUT),
     captions: CaptionFlags | None = None,
+    out: Annotated[Path | None, Parameter(help="Folder for the result, with the features' images.")] = None,
     common: Common | None = None,
 ) -> int:
     """Say which features of an image contributed most to its prediction, and what they stand for.
@@ -47,14 +48,10 @@ def explain_failure(
     explanation = find_contributions(encoder, image, label=label, n_features=n_features)
     falcon = captions.fit_falcon(encoder, probe, common, settings, holdout=parse_share_or_dataset(holdout))
     explanation = describe_contributions(explanation, falcon)
+    if out is not None:
+        explanation.save(out)
     if common.json:
         say(results.dumps(explanation.to_dict()))
         return 0
-    actual = "" if explanation.actual is None else f", it is {explanation.actual}"
-    say(f"{image}: taken for {explanation.predicted} ({explanation.probability:.0%}){actual}")
-    for title, items in (("for it", explanation.features), (f"for {explanation.actual}", explanation.against)):
-        for item in items:
-            description = item.description
-            words = "" if description is None else ", ".join(description.words) or description.note
-            say(f"  {title}: {item.unit} {item.contribution:+.2f}: {words}")
+    say(str(explanation))
     return 0

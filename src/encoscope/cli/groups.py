@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -38,6 +39,7 @@ def groups(
     largest: Annotated[int, Parameter(help="Members of a group at most (threshold mode).")] = 4,
     settings: GroupFlags | None = None,
     captions: CaptionFlags | None = None,
+    out: Annotated[Path | None, Parameter(help="Folder for the result.")] = None,
     common: Common | None = None,
 ) -> int:
     """Find the groups of features that many images highly activate together, and which of them are interpretable.
@@ -53,22 +55,14 @@ def groups(
 
     falcon = captions.fit_falcon(model, probe, common, settings, holdout=0)
     groups = falcon.find_groups(layer, more_than=more_than, largest=largest)
-    encoder, skipped = falcon.encoder_, falcon.skipped_
-    for item in skipped:
+    for item in groups.skipped:
         note(f"skipped: {item.reason}")
+    if out is not None:
+        groups.save(out)
     if common.json:
-        document = results.envelope(
-            "groups",
-            [group.as_dict() for group in groups],
-            model={"source": encoder.source, "digest": encoder.digest, "layers": [layer]},
-            settings=falcon.settings_.as_dict() | {"more_than": more_than, "largest": largest},
-            seed=common.seed,
-            skipped=skipped,
-        )
-        say(results.dumps(document))
-        return 1 if skipped else 0
-    for group in groups:
-        clarity = "" if group.clarity is None else f", clarity {group.clarity:.2f}"
-        say(f"{group.unit}: {len(group.images)} images{clarity}{', interpretable' if group.interpretable else ''}")
-    say(f"{len(groups)} groups, {sum(group.interpretable for group in groups)} interpretable")
-    return 1 if skipped else 0
+        say(results.dumps(groups.to_dict()))
+    else:
+        for group in groups:
+            say(str(group))
+        say(str(groups))
+    return 1 if groups.skipped else 0

@@ -18,6 +18,7 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import SkippedImage
 from encoscope.probing import Patch
+from encoscope.results import ModelRecord
 from encoscope.units import Unit, direction_unit
 
 KIND = "concepts"
@@ -37,7 +38,7 @@ class ConceptBank:
         crops: For each concept the patches that hold most of it, one of an image, with the amount as score.
         error: What the factorization leaves out, as a share of the activations' norm.
         images: The ids of the images that it was made from.
-        model: {"source", "digest", "layers"}.
+        model: The encoder, with the layer.
         settings: The settings that made it.
         seed: The seed.
         notes: What a reader has to know.
@@ -51,7 +52,7 @@ class ConceptBank:
     crops: tuple[tuple[Patch, ...], ...]
     error: float
     images: tuple[str, ...]
-    model: Mapping[str, Any]
+    model: ModelRecord
     settings: Mapping[str, Any]
     seed: int
     notes: tuple[str, ...] = ()
@@ -103,10 +104,10 @@ class ConceptBank:
         Raises:
             UsageError: When it is another model.
         """
-        if self.model["digest"] != encoder.digest:
+        if self.model.digest != encoder.digest:
             raise UsageError(
-                f"these concepts were made with another model ({self.model['source']}, digest "
-                f"{self.model['digest'][:12]}; {encoder.source} has {encoder.digest[:12]}): make them again"
+                f"these concepts were made with another model ({self.model.source}, digest "
+                f"{self.model.digest[:12]}; {encoder.source} has {encoder.digest[:12]}): make them again"
             )
 
     def entries(self) -> list[dict[str, Any]]:
@@ -121,43 +122,56 @@ class ConceptBank:
             for index in range(len(self))
         ]
 
-    def save(
-        self, folder: str | os.PathLike[str], extras: Sequence[Mapping[str, Any]] | None = None
+    def make_document(
+        self, extras: Sequence[Mapping[str, Any]] | None = None, path: str | os.PathLike[str] | None = None
     ) -> results.Document:
+        """Make the result document.
+
+        Args:
+            extras: More for each concept's entry.
+            path: The document's file, to which paths in it are relative; None leaves them as they are.
+
+        Returns:
+            The document.
+        """
+
+        def name(file: str) -> str:
+            return file if path is None else results.relative(file, path)
+
+        more = extras if extras is not None else [{} for _ in range(len(self))]
+        entries = [entry | dict(extra) for entry, extra in zip(self.entries(), more, strict=True)]
+        for entry in entries:
+            for crop in entry["crops"]:
+                crop["path"] = name(crop["path"])
+        return results.envelope(
+            KIND,
+            entries,
+            model=self.model.as_dict(),
+            settings=dict(self.settings)
+            | {"unit": self.unit, "layer": self.layer, "error": self.error}
+            | {"images": list(self.images), "notes": list(self.notes)},
+            seed=self.seed,
+            skipped=[{"path": name(item.path), "reason": item.reason} for item in self.skipped],
+        )
+
+    def save(self, path: str | os.PathLike[str], extras: Sequence[Mapping[str, Any]] | None = None) -> Path:
         """Write ``result.json`` and a .npy file for each direction, which ``layer@FILE.npy`` then names as a unit.
 
         The document comes last: a folder without one holds no bank.
 
         Args:
-            folder: The folder; it is made if it is not there.
+            path: The folder; it is made if it is not there.
             extras: More for each concept's entry.
 
         Returns:
-            The document.
+            The folder.
         """
-        folder = Path(folder)
+        folder = Path(path)
         for index, direction in enumerate(self.directions):
             with results.atomic_write(folder / self.file(index)) as temporary:
                 np.save(temporary, direction.astype(np.float32), allow_pickle=False)
-        more = extras if extras is not None else [{} for _ in range(len(self))]
-        entries = [entry | dict(extra) for entry, extra in zip(self.entries(), more, strict=True)]
-        for entry in entries:
-            for crop in entry["crops"]:
-                crop["path"] = results.relative(crop["path"], folder / FILE)
-        document = results.envelope(
-            KIND,
-            entries,
-            model=self.model,
-            settings=dict(self.settings)
-            | {"unit": self.unit, "layer": self.layer, "error": self.error}
-            | {"images": list(self.images), "notes": list(self.notes)},
-            seed=self.seed,
-            skipped=[
-                {"path": results.relative(item.path, folder / FILE), "reason": item.reason} for item in self.skipped
-            ],
-        )
-        results.write(folder / FILE, document)
-        return document
+        results.write(folder / FILE, self.make_document(extras, folder / FILE))
+        return folder
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> ConceptBank:
@@ -195,17 +209,17 @@ class ConceptBank:
             crops=tuple(crops),
             error=own["error"],
             images=tuple(own["images"]),
-            model=document["model"],
+            model=ModelRecord.from_dict(document["model"]),
             settings=settings,
             seed=document["seed"],
             notes=tuple(own["notes"]),
             skipped=tuple(
-                SkippedImage(str(results.resolve(item["path"], file)), item["reason"]) for item in document["skipped"]
+                SkippedImage(results.resolve_path(item["path"], file), item["reason"]) for item in document["skipped"]
             ),
         )
 
 
 def _patch(entry: Mapping[str, Any], document: Path) -> Patch:
     (x0, y0, x1, y1), (top, left) = entry["box"], entry["corner"]
-    path = str(results.resolve(entry["path"], document))
+    path = results.resolve_path(entry["path"], document)
     return Patch(entry["id"], path, (x0, y0, x1, y1), entry["score"], (top, left), entry["side"])

@@ -22,6 +22,7 @@ from encoscope.estimator import Estimator
 from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.probing import Patch, compute_patch_values
 from encoscope.progress import Progress, track
+from encoscope.results import record_model
 from encoscope.settings import refuse_unknown
 from encoscope.units import Unit, parse_unit
 
@@ -233,7 +234,7 @@ def _find_concepts(
         crops=tuple(_top(patches, shares[:, concept], settings.n_crops) for concept in order),
         error=compute_relative_error(activations, shares, directions),
         images=tuple(kept),
-        model={"source": encoder.source, "digest": encoder.digest, "layers": [name]},
+        model=record_model(encoder, [name]),
         settings=_record(settings, side),
         seed=seed,
         notes=notes,

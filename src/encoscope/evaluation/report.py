@@ -127,6 +127,36 @@ class Report:
         )
         return document | {"further": dict(zip(self.further, others, strict=True))} if others else document
 
+    def to_table(self) -> dict[str, Any]:
+        """Give title, rows and what shaped them as plain values; ``from_table`` reads them."""
+        rows = [{key: _plain(value) for key, value in row.items()} for row in self.rows]
+        return {"title": self.title, "rows": rows, "settings": dict(self.settings)}
+
+    @classmethod
+    def from_table(
+        cls,
+        name: str,
+        table: Mapping[str, Any],
+        *,
+        notes: Sequence[str] = (),
+        seed: int = 0,
+        skipped: Sequence[SkippedImage] = (),
+    ) -> Report:
+        """Make a report of what ``to_table`` gave.
+
+        Args:
+            name: The experiment's name.
+            table: Title, rows and settings.
+            notes: What a reader must know.
+            seed: Of everything random.
+            skipped: Images that were left out.
+
+        Returns:
+            The report, without figures.
+        """
+        rows = [{key: _read_value(value) for key, value in row.items()} for row in table["rows"]]
+        return cls(name, table["title"], rows, notes, {}, table["settings"], seed, skipped)
+
     def save(self, folder: str | os.PathLike[str], command: str | None = None) -> Path:
         """Write NAME.json, NAME.csv, NAME-TABLE.csv of further tables, the figures, and NAME.md.
 
@@ -190,9 +220,11 @@ def _shown(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return {"value": value.value, "low": value.low, "high": value.high, "level": value.level}
-    return value
+    return value.as_dict() if isinstance(value, Interval) else value
+
+
+def _read_value(value: Any) -> Any:
+    return Interval.from_dict(value) if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value) else value
 
 
 def _headings(key: str, interval: bool) -> list[str]:

@@ -9,10 +9,11 @@ from encoscope._lazy import lazy_names
 if TYPE_CHECKING:
     from encoscope.falcon.captions.build import build_captions
     from encoscope.falcon.captions.store import CaptionStore
+    from encoscope.falcon.described_groups import DescribedGroup, DescribedGroups
     from encoscope.falcon.description import Concept, Description, Descriptions, Example
     from encoscope.falcon.estimator import Falcon, describe, groups
     from encoscope.falcon.failure import Contribution, FailureExplanation, explain_failure
-    from encoscope.falcon.feature_groups import DescribedGroup, FeatureGroup, find_groups
+    from encoscope.falcon.feature_groups import FeatureGroup, find_groups
     from encoscope.falcon.heldout import HeldoutTest
     from encoscope.falcon.outcome import DescriptionOutcome
     from encoscope.falcon.settings import FalconSettings
@@ -23,6 +24,7 @@ __all__ = [
     "Concept",
     "Contribution",
     "DescribedGroup",
+    "DescribedGroups",
     "Description",
     "DescriptionOutcome",
     "Descriptions",
@@ -47,7 +49,8 @@ __getattr__, __dir__ = lazy_names(
         "CaptionStore": "encoscope.falcon.captions.store",
         "Concept": "encoscope.falcon.description",
         "Contribution": "encoscope.falcon.failure",
-        "DescribedGroup": "encoscope.falcon.feature_groups",
+        "DescribedGroup": "encoscope.falcon.described_groups",
+        "DescribedGroups": "encoscope.falcon.described_groups",
         "Description": "encoscope.falcon.description",
         "DescriptionOutcome": "encoscope.falcon.outcome",
         "Descriptions": "encoscope.falcon.description",

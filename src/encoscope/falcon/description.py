@@ -269,7 +269,7 @@ class Description(Result):
         Returns:
             The folder.
         """
-        return write_units(path, [self._files()], about=_describe_run([self]))
+        return write_units(path, [self.make_files()], about=_describe_run([self]))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Description:
@@ -290,10 +290,52 @@ class Description(Result):
             raise EncoscopeError(f"{path} holds {len(descriptions)} descriptions: read it with Descriptions.load")
         return descriptions[0]
 
-    def _files(self, *, images: bool = True) -> UnitFiles:
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any], document: Document, file: Path) -> Description:
+        """Read one description of a result document.
+
+        Args:
+            entry: Its entry.
+            document: The document.
+            file: The document's file, which paths in it are relative to.
+
+        Returns:
+            The description.
+        """
+        model = document["model"]
+        return cls(
+            unit=entry["unit"],
+            concepts=_read_concepts(entry["concepts"]),
+            phrases=_read_concepts(entry["phrases"]),
+            spurious=_read_concepts(entry["spurious"]),
+            outcome=DescriptionOutcome(entry["outcome"]),
+            images=entry["images"],
+            note=entry["note"],
+            interpretability=entry["interpretability"],
+            clarity=entry["clarity"],
+            interpretable=entry["interpretable"],
+            heldout=None if entry["heldout"] is None else HeldoutTest.from_dict(entry["heldout"]),
+            high=tuple(Example.from_dict(example, file) for example in entry["high"]),
+            low=tuple(Example.from_dict(example, file) for example in entry["low"]),
+            settings=document["settings"] | {"alpha": entry["alpha"], "epsilon": entry["epsilon"]},
+            seed=document["seed"] or 0,
+            model=None if model is None else ModelRecord.from_dict(model),
+            skipped=tuple(SkippedImage(**image) for image in document["skipped"]),
+        )
+
+    def make_files(self, *, images: bool = True, **more: Any) -> UnitFiles:
+        """Give what is written of it.
+
+        Args:
+            images: Whether the crops and the contact sheet are.
+            **more: More for its entry.
+
+        Returns:
+            The files.
+        """
         if not images:
-            return UnitFiles(self.entry())
-        return UnitFiles(self.entry(), self.draw_sheet(), [example.crop for example in self.high])
+            return UnitFiles(self.entry() | more)
+        return UnitFiles(self.entry() | more, self.draw_sheet(), [example.crop for example in self.high])
 
 
 class Descriptions(ResultList[Description]):
@@ -332,7 +374,7 @@ class Descriptions(ResultList[Description]):
         Returns:
             The folder.
         """
-        files = (description._files(images=images) for description in self)
+        files = (description.make_files(images=images) for description in self)
         return write_units(path, files, about=_describe_run(self), summary=self.summary)
 
     @classmethod
@@ -351,29 +393,7 @@ class Descriptions(ResultList[Description]):
         """
         file = Path(path) / "result.json"
         document = results.read(file, KIND)
-        model = document["model"]
-        descriptions = [
-            Description(
-                unit=entry["unit"],
-                concepts=_read_concepts(entry["concepts"]),
-                phrases=_read_concepts(entry["phrases"]),
-                spurious=_read_concepts(entry["spurious"]),
-                outcome=DescriptionOutcome(entry["outcome"]),
-                images=entry["images"],
-                note=entry["note"],
-                interpretability=entry["interpretability"],
-                clarity=entry["clarity"],
-                interpretable=entry["interpretable"],
-                heldout=None if entry["heldout"] is None else HeldoutTest.from_dict(entry["heldout"]),
-                high=tuple(Example.from_dict(example, file) for example in entry["high"]),
-                low=tuple(Example.from_dict(example, file) for example in entry["low"]),
-                settings=document["settings"] | {"alpha": entry["alpha"], "epsilon": entry["epsilon"]},
-                seed=document["seed"] or 0,
-                model=None if model is None else ModelRecord.from_dict(model),
-                skipped=tuple(SkippedImage(**image) for image in document["skipped"]),
-            )
-            for entry in document["descriptions"]
-        ]
+        descriptions = [Description.from_dict(entry, document, file) for entry in document["descriptions"]]
         return cls(descriptions, document.get("summary"))
 
 

@@ -18,14 +18,16 @@ from encoscope.falcon.captions.build import load_default_captions
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.context import DescriptionContext
 from encoscope.falcon.crops import ImageEmbedder
+from encoscope.falcon.described_groups import DescribedGroup, DescribedGroups
 from encoscope.falcon.description import Description, Descriptions
-from encoscope.falcon.feature_groups import DescribedGroup, find_groups, make_group_unit
+from encoscope.falcon.feature_groups import find_groups, make_group_unit
 from encoscope.falcon.heldout import TextVectors
 from encoscope.falcon.pipeline import describe_units
 from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings
 from encoscope.falcon.spaces import Space, build_space, parse_units
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress
+from encoscope.results import record_model
 from encoscope.settings import refuse_unknown
 from encoscope.units import Unit
 from encoscope.vlm import VLM
@@ -263,7 +265,7 @@ class Falcon(Estimator):
         more_than: int = 10,
         largest: int = 4,
         embed: bool = True,
-    ) -> list[DescribedGroup]:
+    ) -> DescribedGroups:
         """Find the groups of features, channels or classes that are highly activated together.
 
         Args:
@@ -283,9 +285,8 @@ class Falcon(Estimator):
         first = parse_units(f"{layer}:all", self.encoder_)[0][0]
         space = self.find_space(first)
         images = space.fit
-        groups = find_groups(
-            images.h, space.thresholds.alpha, mode=mode or self.settings_.mode, more_than=more_than, largest=largest
-        )
+        options = {"mode": mode or self.settings_.mode, "more_than": more_than, "largest": largest}
+        groups = find_groups(images.h, space.thresholds.alpha, **options)
         units = [make_group_unit(first, group.members) for group in groups]
         ids = [[images.ids[row] for row in group.images] for group in groups]
         embedder = self.context_.embedder
@@ -306,7 +307,13 @@ class Falcon(Estimator):
                     interpretable=clarity is not None and clarity > self.settings_.clarity_threshold,
                 )
             )
-        return described
+        return DescribedGroups(
+            tuple(described),
+            record_model(self.encoder_, [layer]),
+            self.settings_.as_dict() | options,
+            self.settings_.random_state,
+            tuple(self.skipped_),
+        )
 
 
 @overload
@@ -563,7 +570,7 @@ def groups(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
     **unknown: Any,
-) -> list[DescribedGroup]:
+) -> DescribedGroups:
     """Find the groups of features that many images highly activate together, and which of them are interpretable.
 
     Args:

@@ -5,25 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from encoscope import results
+from encoscope import plots, results
 from encoscope.classes import find_class
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import UsageError
+from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.description import KIND, Description
 from encoscope.falcon.estimator import Falcon
 from encoscope.falcon.settings import HOLDOUT, FalconSettings
-from encoscope.images import read_image
+from encoscope.falcon.writing import UnitFiles, write_units
+from encoscope.images import SkippedImage, read_image
 from encoscope.progress import Progress
-from encoscope.results import Document
+from encoscope.results import Document, ModelRecord, Result, record_model
 from encoscope.settings import refuse_unknown
 from encoscope.units import Unit
 from encoscope.vlm import VLM
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 N_FEATURES = 5
 """Features that are shown of each kind."""
@@ -52,6 +57,13 @@ class Contribution:
         """The feature as a unit's text."""
         return f"features:{self.feature}"
 
+    @property
+    def text(self) -> str:
+        """The feature's words, or why it has none; empty where it was not described."""
+        if self.description is None:
+            return ""
+        return ", ".join(self.description.words) or self.description.note
+
     def as_dict(self) -> dict[str, Any]:
         """Give plain values for a result document."""
         plain = {"unit": self.unit, "value": self.value, "weight": self.weight}
@@ -59,7 +71,7 @@ class Contribution:
 
 
 @dataclass(frozen=True)
-class FailureExplanation:
+class FailureExplanation(Result):
     """Why an image was classified as it was.
 
     Attributes:
@@ -74,7 +86,8 @@ class FailureExplanation:
             class was not given or is the predicted one.
         settings: What decided the descriptions; empty without them.
         seed: The seed of everything random; None without descriptions.
-        model: The encoder's source and digest.
+        model: The encoder.
+        skipped: Images of the probe that could not be read.
     """
 
     path: str | None
@@ -87,26 +100,119 @@ class FailureExplanation:
     against: tuple[Contribution, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     seed: int | None = field(default=None, repr=False)
-    model: Mapping[str, Any] | None = field(default=None, repr=False)
+    model: ModelRecord | None = field(default=None, repr=False)
+    skipped: tuple[SkippedImage, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values for a result document, without descriptions."""
-        names = ("path", "predicted", "actual", "probability", "logit", "bias")
-        return {name: getattr(self, name) for name in names} | {
+        return self._prediction(self.path) | {
             "features": [item.as_dict() for item in self.features],
             "against": [item.as_dict() for item in self.against],
         }
 
+    def __str__(self) -> str:
+        actual = "" if self.actual is None else f", it is {self.actual}"
+        lines = [f"{self.path or 'image'}: taken for {self.predicted} ({self.probability:.0%}){actual}"]
+        for title, items in (("for it", self.features), (f"for {self.actual}", self.against)):
+            lines += [f"  {title}: {item.unit} {item.contribution:+.2f}: {item.text}" for item in items]
+        return "\n".join(lines)
+
     def to_dict(self) -> Document:
         """Give the result document: the features' descriptions, each with what it adds to the prediction."""
-        entries = []
-        for role, items in (("for", self.features), ("against", self.against)):
-            for item in items:
-                description = {} if item.description is None else item.description.entry()
-                entries.append({**description, **item.as_dict(), "role": role})
-        document = results.envelope(KIND, entries, model=self.model, settings=self.settings, seed=self.seed)
-        plain = {name: value for name, value in self.as_dict().items() if name not in ("features", "against")}
-        return document | {"prediction": plain}
+        entries = [
+            {**({} if item.description is None else item.description.entry()), **item.as_dict(), "role": role}
+            for role, item in self._items()
+        ]
+        return results.envelope(KIND, entries, **self._describe_run()) | {"prediction": self._prediction(self.path)}
+
+    def plot(self) -> Figure:
+        """Draw the contributions as bars with the features' words, those against the prediction in another color."""
+        from matplotlib.figure import Figure
+
+        items = self._items()
+        figure = Figure(figsize=(8, 1.2 + 0.35 * len(items)), layout="constrained")
+        axes = figure.subplots()
+        colors = plots.palette(2) / 255
+        labels = [f"{item.unit}: {item.text}"[:60] for _, item in items]
+        axes.barh(
+            range(len(items)),
+            [item.contribution for _, item in items],
+            color=[colors[int(role == "against")] for role, _ in items],
+        )
+        axes.set_yticks(range(len(items)), labels)
+        axes.invert_yaxis()
+        axes.set_xlabel("contribution to the logit")
+        axes.set_title(str(self).splitlines()[0], fontsize=9)
+        return figure
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write ``result.json``, and the crops and a contact sheet of each described feature, into a folder.
+
+        Args:
+            path: The folder; it is made if it is not there.
+
+        Returns:
+            The folder.
+        """
+        file = Path(path) / "result.json"
+        files = [
+            UnitFiles({**item.as_dict(), "role": role})
+            if item.description is None
+            else item.description.make_files(**item.as_dict(), role=role)
+            for role, item in self._items()
+        ]
+        image = None if self.path is None else results.relative(self.path, file)
+        return write_units(path, files, about=self._describe_run(), further={"prediction": self._prediction(image)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> FailureExplanation:
+        """Read back what ``save`` wrote. The images are read from where they were.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The explanation.
+
+        Raises:
+            MissingError: When nothing is there.
+            EncoscopeError: When it is another kind of result, or descriptions without a prediction.
+        """
+        file = Path(path) / "result.json"
+        document = results.read(file, KIND)
+        if "prediction" not in document:
+            raise EncoscopeError(f"{file} holds descriptions and no prediction: read it with Descriptions.load")
+        prediction, model, settings = document["prediction"], document["model"], dict(document["settings"])
+        plain = document | {"settings": {name: value for name, value in settings.items() if name != "n_features"}}
+        items: dict[str, list[Contribution]] = {"for": [], "against": []}
+        for entry in document["descriptions"]:
+            description = Description.from_dict(entry, plain, file) if "concepts" in entry else None
+            number = int(entry["unit"].partition(":")[2])
+            value, weight, contribution = entry["value"], entry["weight"], entry["contribution"]
+            items[entry["role"]].append(Contribution(number, value, weight, contribution, description))
+        name = prediction["path"]
+        return cls(
+            **prediction | {"path": None if name is None else results.resolve_path(name, file)},
+            features=tuple(items["for"]),
+            against=tuple(items["against"]),
+            settings=settings,
+            seed=document["seed"],
+            model=None if model is None else ModelRecord.from_dict(model),
+            skipped=tuple(SkippedImage(**image) for image in document["skipped"]),
+        )
+
+    def _items(self) -> list[tuple[str, Contribution]]:
+        """Each contribution with its role."""
+        return [*(("for", item) for item in self.features), *(("against", item) for item in self.against)]
+
+    def _prediction(self, path: str | None) -> dict[str, Any]:
+        """What the image was taken for."""
+        names = ("predicted", "actual", "probability", "logit", "bias")
+        return {"path": path} | {name: getattr(self, name) for name in names}
+
+    def _describe_run(self) -> dict[str, Any]:
+        model = None if self.model is None else self.model.as_dict()
+        return {"model": model, "settings": self.settings, "seed": self.seed, "skipped": self.skipped}
 
 
 def explain_failure(
@@ -283,7 +389,7 @@ def find_contributions(
         features=_find_largest(h, weight[predicted], n_features),
         against=against,
         settings={"n_features": n_features},
-        model={"source": encoder.source, "digest": encoder.digest, "layers": ["features"]},
+        model=record_model(encoder, ["features"]),
     )
 
 
@@ -308,8 +414,9 @@ def describe_contributions(explanation: FailureExplanation, falcon: Falcon) -> F
         explanation,
         features=add(explanation.features),
         against=add(explanation.against),
-        settings={**falcon.settings_.as_dict(), **explanation.settings},
+        settings={**next(iter(descriptions.values())).settings, **explanation.settings},
         seed=falcon.settings_.random_state,
+        skipped=tuple(falcon.skipped_),
     )
 
 

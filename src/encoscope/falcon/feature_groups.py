@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -32,30 +31,6 @@ class FeatureGroup:
 
     members: tuple[int, ...]
     images: Int[np.ndarray, " images"]
-
-
-@dataclass(frozen=True, eq=False)
-class DescribedGroup:
-    """A group as a unit.
-
-    Attributes:
-        unit: The unit's text, which `describe` takes.
-        members: The numbers of its features, ascending.
-        images: The ids of its images.
-        clarity: The mean cosine over all pairs of its different crops; None if they were not embedded.
-        interpretable: Whether clarity is above ``clarity_threshold`` (0.8 in the authors' code).
-    """
-
-    unit: str
-    members: tuple[int, ...]
-    images: tuple[str, ...]
-    clarity: float | None
-    interpretable: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain values for a result document."""
-        plain = {"unit": self.unit, "members": list(self.members), "images": len(self.images)}
-        return plain | {"clarity": self.clarity, "interpretable": self.interpretable}
 
 
 def make_group_unit(unit: Unit, members: Sequence[int]) -> Unit:

@@ -57,6 +57,7 @@ def write_units(
     *,
     about: Mapping[str, Any],
     summary: Mapping[str, Any] | None = None,
+    further: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``result.json``, the images of each unit in a folder of its own, and for many units a table.
 
@@ -67,6 +68,7 @@ def write_units(
         units: What is written of each unit, one at a time.
         about: The arguments of ``results.envelope`` but the entries: model, settings, seed, skipped.
         summary: What many descriptions come to together; with it ``descriptions.parquet`` is written too.
+        further: More keys of the document.
 
     Returns:
         The folder.
@@ -81,7 +83,7 @@ def write_units(
     for files in units:
         entry = files.entry
         name = _name_folder(entry["unit"], counts)
-        for example in (*entry["high"], *entry["low"]):
+        for example in (*entry.get("high", ()), *entry.get("low", ())):
             if example["path"] is not None:
                 example["path"] = results.relative(example["path"], document)
         if files.sheet is not None:
@@ -92,7 +94,8 @@ def write_units(
     if summary is not None:
         _write_table(entries, folder / "descriptions.parquet")
     envelope = results.envelope("description", entries, **about)
-    results.write(document, envelope if summary is None else envelope | {"summary": dict(summary)})
+    envelope |= {} if summary is None else {"summary": dict(summary)}
+    results.write(document, envelope | dict(further or {}))
     return folder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,22 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def as_dict(self) -> dict[str, float]:
+        """Give plain values for a result document."""
+        return {"value": self.value, "low": self.low, "high": self.high, "level": self.level}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, float]) -> Interval:
+        """Read what ``as_dict`` gave.
+
+        Args:
+            plain: The interval in a result document.
+
+        Returns:
+            The interval.
+        """
+        return cls(plain["value"], plain["low"], plain["high"], plain["level"])
 
 
 def bootstrap(

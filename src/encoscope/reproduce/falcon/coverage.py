@@ -100,7 +100,7 @@ def measure_shares(
     space = feature_space(falcon)
     numbers = [parse_unit(text, falcon.encoder_).index for text in units]
     above = (space.fit.h[:, numbers] > space.thresholds.alpha).any(0)
-    groups = falcon.find_groups(more_than=settings["more_than"], largest=settings["largest"], embed=False)[
+    groups = falcon.find_groups(more_than=settings["more_than"], largest=settings["largest"], embed=False).groups[
         : settings["groups"]
     ]
     clear = {unit for item in _clear_groups(falcon, [group.unit for group in groups]) for unit in item}

@@ -139,7 +139,7 @@ def fig4(request: EvaluationRequest) -> Report:
     (encoder,) = load_encoders(request, (STAND_IN,), (DINO,))[:1]
     falcon = fit_falcon(request, settings, encoder)
     groups = falcon.find_groups(more_than=settings["more_than"], largest=settings["largest"], embed=False)
-    described = describe_with_members(falcon, groups[: request.limit or 6])
+    described = describe_with_members(falcon, groups.groups[: request.limit or 6])
     rows: list[dict[str, Any]] = []
     for whole, members in described:
         rows += [_member(whole, "group"), *(_member(member, "feature") for member in members)]
