@@ -27,7 +27,7 @@ class Estimator(BaseEstimator):
     - ``random_state``: the seed of everything random.
     - ``batch_size``: images at a time; it does not change the result.
     - ``cache_dir``: the folder for what is kept between runs; None is the user's cache.
-    - ``progress``: None shows bars on a terminal; True, False, or a callable.
+    - ``progress``: "auto" (the default), "bar", "lines", "none", or a callable; see ``encoscope.progress.Progress``.
     """
 
     def __sklearn_clone__(self: E) -> E:

@@ -38,7 +38,7 @@ OPTIONS = ("settings", "options")
 """Parameters that may be a dataclass of options."""
 
 TERMINAL = {
-    "": {"json", "out"},
+    "": {"json", "out", "progress"},  # progress: "auto" and None are the same
     "layers": {"seed"},  # it reads no weights' values
     "segment": {
         "joint",  # another class: Nave
@@ -52,7 +52,7 @@ UNSET = {"segment": {"max_pixels"}}
 """Flags that are passed on only when they are given, so that the function's own default holds."""
 
 PYTHON = {
-    "": {"progress", "cache_dir", "cache", "preview", "batch_size", "load"},
+    "": {"cache_dir", "cache", "preview", "batch_size", "load"},
     "concepts": {"out"},
     "segment": {"X", "y", "inputs", "channels"},  # IMAGES, and what the network takes
     "visualize": {"magnitude"},

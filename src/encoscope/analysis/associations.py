@@ -15,6 +15,7 @@ from encoscope.errors import UsageError
 from encoscope.images import LoadedImage
 from encoscope.nave import Nave
 from encoscope.plots import draw_contact_sheet, to_rgb
+from encoscope.progress import Progress, track
 
 PERMUTATIONS = 1000
 
@@ -47,6 +48,7 @@ def rank_associations(
     n_clusters: int = N_CLUSTERS,
     random_state: int = 0,
     permutations: int = PERMUTATIONS,
+    progress: Progress = None,
 ) -> tuple[list[Association], Nave]:
     """Rank joint clusters (by the share of each image that they cover) and pooled features by how they go with labels.
 
@@ -57,6 +59,7 @@ def rank_associations(
         n_clusters: Joint clusters.
         random_state: The seed of clusters and permutations.
         permutations: Of the labels, for p-values.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         (associations, the strongest first, and the fitted clusters)
@@ -66,10 +69,11 @@ def rank_associations(
     """
     if len(set(labels)) < 2:
         raise UsageError(f"association needs at least two different labels, not {len(set(labels))}")
-    nave = fit_joint_clusters(encoder, images, n_clusters, random_state)
-    shares = np.stack([np.bincount(predict_labels(nave, image).ravel(), minlength=n_clusters) for image in images])
+    nave = fit_joint_clusters(encoder, images, n_clusters, random_state, progress=progress)
+    stream = track(images, len(images), "clusters", progress)
+    shares = np.stack([np.bincount(predict_labels(nave, image).ravel(), minlength=n_clusters) for image in stream])
     shares = shares / shares.sum(1, keepdims=True)
-    features = observe_images(encoder, images)[0].double().numpy()
+    features = observe_images(encoder, images, progress=progress)[0].double().numpy()
     names = sorted(set(labels))
     codes = np.array([names.index(label) for label in labels])
     associations = []

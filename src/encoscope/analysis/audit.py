@@ -25,7 +25,7 @@ from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, SkippedImage, collect_files, list_images, read_columns, read_images
 from encoscope.nave.layers import choose_layers
 from encoscope.plots import read_sheet
-from encoscope.progress import Progress
+from encoscope.progress import Progress, nest_progress
 from encoscope.results import ModelRecord, Result, record_model
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def audit(
         limit: At most so many images, spread evenly; at least 4. They are held in memory.
         permutations: Of the labels, for p-values.
         random_state: The seed.
-        progress: Shows a bar on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The result, to print, save or plot.
@@ -251,7 +251,7 @@ def audit(
         sheet = draw_watermark_sheet(encoder, loaded[:_SHOWN], kind, share=share, random_state=random_state)
     else:
         metadata = _read_metadata(images, labels, loaded)
-        columns, sheet, notes = _associate(encoder, loaded, metadata, n_clusters, permutations, random_state)
+        columns, sheet, notes = _associate(encoder, loaded, metadata, n_clusters, permutations, random_state, progress)
     return Audit(
         response=response,
         columns=tuple(columns),
@@ -305,6 +305,7 @@ def _associate(
     n_clusters: int,
     permutations: int,
     random_state: int,
+    progress: Progress,
 ) -> tuple[list[AssociatedColumn], Image.Image, list[str]]:
     """Columns with what goes with them, the sheet of the first, and notes on columns that were left out."""
     columns, notes, sheet = [], [], None
@@ -316,7 +317,13 @@ def _associate(
             continue
         images, present = [image for image, _ in known], [value for _, value in known]
         ranked, nave = rank_associations(
-            encoder, images, present, n_clusters=n_clusters, random_state=random_state, permutations=permutations
+            encoder,
+            images,
+            present,
+            n_clusters=n_clusters,
+            random_state=random_state,
+            permutations=permutations,
+            progress=nest_progress(progress),
         )
         columns.append(AssociatedColumn(name, len(images), len(distinct), tuple(ranked)))
         sheet = sheet or draw_association_sheet(nave, images, present, ranked)

@@ -268,7 +268,7 @@ def compare(
         n_clusters: The granularities of the segmentations.
         limit: Only the first so many images.
         random_state: The seed.
-        progress: Shows a bar on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The comparison, to print, save or plot.
@@ -300,7 +300,7 @@ def compare(
     skipped: list[SkippedImage] = []
     ranked: list[tuple[str | None, float]] = []
     last: Tensor | None = None  # the second network's features of the image before, for the shifted pairs
-    for chunk in _split_chunks(track(stream, total, "compare", progress), skipped):
+    for chunk in _split_chunks(track(stream, total, "compare", progress, shorter="--limit N"), skipped):
         ours = _segment(first, chunk, numbers, random_state)
         theirs = _segment(second, chunk, numbers, random_state)
         mirrored = _segment(first, [_mirror(image) for image in chunk], numbers, random_state)

@@ -165,7 +165,7 @@ def concepts(
         relevance: As for ``visualize``; "auto" is the paper's LRP where it reaches, "none" the whole patches.
         random_state: The seed of everything random.
         batch_size: Patches at a time; it does not change the result.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         out: A folder that the directions are written into as soon as they are there, before the visualizations.
         **unknown: Refused, with the nearest setting's name.
 

@@ -23,7 +23,7 @@ from encoscope.images import LoadedImage
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.nave import Nave, segment
 from encoscope.plots import draw_contact_sheet, draw_overlay, to_rgb
-from encoscope.progress import Progress, track_steps
+from encoscope.progress import Progress, nest_progress, track_steps
 
 SHARE = 0.125
 
@@ -95,7 +95,7 @@ def measure_response(
         share: The side of the watermark over the image's short side, between 0 and 1.
         n_clusters: Joint clusters, which may follow the watermark.
         random_state: The seed of positions and clusters.
-        progress: Shows a bar on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The response, beside that to the control.
@@ -110,13 +110,14 @@ def measure_response(
         raise UsageError(f"a watermark's share of the short side lies between 0 and 1, not {share}")
     clean = [to_rgb(image) for image in images]
     watermarks = [make_watermark(kind, max(2, round(share * min(pixels.shape[:2])))) for pixels in clean]
-    with track_steps(4, "audit", progress) as count:
+    with track_steps(4, "audit", progress, shorter="--limit N") as count:
         marked, masks = paste_watermarks(clean, watermarks, random_state)
         patches = [_cut_control(clean, index, watermarks[index], random_state) for index in range(len(clean))]
         control, _ = paste_watermarks(clean, patches, random_state)
-        features, probabilities = observe_images(encoder, clean)
+        inner = nest_progress(progress)
+        features, probabilities = observe_images(encoder, clean, progress=inner)
         count(1)
-        observed = [observe_images(encoder, changed) for changed in (marked, control)]
+        observed = [observe_images(encoder, changed, progress=inner) for changed in (marked, control)]
         count(1)
         changes = [changed - features for changed, _ in observed]
         cosines = [compute_consistency(change) for change in changes]
@@ -129,7 +130,7 @@ def measure_response(
             rise = (with_mark - with_control).mean(0)
             top = int(rise.argmax())
             toward = (encoder.classes[top] if encoder.classes else str(top), float(rise[top]))
-        nave = fit_joint_clusters(encoder, [*marked[::2], *clean[1::2]], n_clusters, random_state)
+        nave = fit_joint_clusters(encoder, [*marked[::2], *clean[1::2]], n_clusters, random_state, progress=inner)
         count(1)
         follows = [measure_following(nave, clean, changed, masks, n_clusters) for changed in (marked, control)]
         count(1)

@@ -13,12 +13,15 @@ from torch import Tensor
 from encoscope.encoder import Encoder
 from encoscope.images import LoadedImage, read_image
 from encoscope.nave import Nave
+from encoscope.progress import Progress, track_steps
 
 N_CLUSTERS = 10
 _BATCH = 16
 
 
-def fit_joint_clusters(encoder: Encoder, images: Sequence[Any], n_clusters: int, random_state: int) -> Nave:
+def fit_joint_clusters(
+    encoder: Encoder, images: Sequence[Any], n_clusters: int, random_state: int, *, progress: Progress = None
+) -> Nave:
     """Fit one set of clusters over images: joint NAVE over the last two stages or blocks.
 
     Args:
@@ -26,6 +29,7 @@ def fit_joint_clusters(encoder: Encoder, images: Sequence[Any], n_clusters: int,
         images: The images, in memory.
         n_clusters: K.
         random_state: The seed.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The fit.
@@ -37,7 +41,7 @@ def fit_joint_clusters(encoder: Encoder, images: Sequence[Any], n_clusters: int,
         layers=encoder.depths[-2:],
         feature_cache="none",
         random_state=random_state,
-        progress=False,
+        progress=progress,
     ).fit(loaded)
 
 
@@ -56,23 +60,27 @@ def predict_labels(nave: Nave, image: Any) -> Int[np.ndarray, "height width"]:
 
 
 def observe_images(
-    encoder: Encoder, images: Iterable[Any]
+    encoder: Encoder, images: Iterable[Any], *, progress: Progress = None
 ) -> tuple[Float[Tensor, "images width"], Float[Tensor, "images classes"] | None]:
     """Compute pooled features and class probabilities.
 
     Args:
         encoder: The network.
         images: The images, in memory.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         (features, probabilities), on the CPU; None in place of the latter without a classification head.
     """
     items = list(images)
     features, probabilities = [], []
-    for start in range(0, len(items), _BATCH):
-        seen = encoder.observe(items[start : start + _BATCH], features=True, logits=encoder.outputs is not None)
-        if seen.features is not None:
-            features.append(seen.features.cpu())
-        if seen.logits is not None:
-            probabilities.append(seen.logits.softmax(1).cpu())
+    with track_steps(len(items), "features", progress, shorter="--limit N") as count:
+        for start in range(0, len(items), _BATCH):
+            batch = items[start : start + _BATCH]
+            seen = encoder.observe(batch, features=True, logits=encoder.outputs is not None)
+            if seen.features is not None:
+                features.append(seen.features.cpu())
+            if seen.logits is not None:
+                probabilities.append(seen.logits.softmax(1).cpu())
+            count(len(batch))
     return torch.cat(features), torch.cat(probabilities) if probabilities else None

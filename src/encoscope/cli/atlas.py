@@ -73,7 +73,7 @@ def build(
         cells=cells,
         random_state=common.seed,
     )
-    site = build_atlas(common.load(model), images, out, options, title=title, fresh=fresh)
+    site = build_atlas(common.load(model), images, out, options, title=title, fresh=fresh, progress=common.progress)
     atlas = open_atlas(site)
     if common.json:
         say(results.dumps(atlas.manifest))

@@ -53,6 +53,7 @@ def audit(
         limit=limit,
         permutations=permutations,
         random_state=common.seed,
+        progress=common.progress,
     )
     document = result.save(out) / "result.json"
     for text in (*result.notes, *(f"skipped: {item.reason}" for item in result.skipped)):

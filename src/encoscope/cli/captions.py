@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from encoscope.cli.console import say
+from encoscope.cli.flags import PROGRESS_HELP
 from encoscope.errors import MissingError, UsageError
 
 
@@ -31,6 +32,7 @@ def captions(
     index: Annotated[bool, Parameter(help="Build a FAISS index, too, and measure what a search in it misses.")] = False,
     fresh: Annotated[bool, Parameter(help="Start over instead of resuming.")] = False,
     device: Annotated[str, Parameter(help='"cpu", "cuda", ...; "auto" is a GPU if there is one.')] = "auto",
+    progress: Annotated[Literal["auto", "bar", "lines", "none"], Parameter(help=PROGRESS_HELP)] = "auto",
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False,
 ) -> int:
     """Embed captions into a folder that "encoscope describe --captions" takes; or use LAION's shards as they are.
@@ -48,8 +50,10 @@ def captions(
     from encoscope.falcon.captions.build import build_captions
     from encoscope.falcon.captions.faiss_index import build_index
 
-    captions = build_captions(source, vlm, store, column=column, kind=kind, fresh=fresh, device=device)
-    built = build_index(captions) if index else None
+    captions = build_captions(
+        source, vlm, store, column=column, kind=kind, fresh=fresh, device=device, progress=progress
+    )
+    built = build_index(captions, progress=progress) if index else None
     if json:
         entry = {
             "store": store,

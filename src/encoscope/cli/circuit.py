@@ -51,9 +51,8 @@ def circuit(
     from encoscope.vital import circuit as find_circuit
 
     encoder = common.load(model)
-    result = find_circuit(
-        encoder, unit, references, **channel_changes, **changes, random_state=common.seed, fresh=fresh
-    )
+    run: dict[str, Any] = {"random_state": common.seed, "fresh": fresh, "progress": common.progress}
+    result = find_circuit(encoder, unit, references, **channel_changes, **changes, **run)
     result.save(out)
     for visualization in result.visualizations:
         for line in visualization.notes:

@@ -41,6 +41,7 @@ def compare(
         n_clusters=numbers,
         limit=limit,
         random_state=common.seed,
+        progress=common.progress,
     )
     document = result.save(out) / "result.json"
     for item in result.skipped:

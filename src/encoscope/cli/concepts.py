@@ -66,6 +66,7 @@ def concepts(
         visualize=visualize,
         random_state=common.seed,
         batch_size=batch,
+        progress=common.progress,
         out=out,
         **changes,
     )

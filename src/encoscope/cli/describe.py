@@ -62,7 +62,8 @@ class CaptionFlags:
         store = None if self.captions is None else CaptionStore.load(self.captions)
         name = self.vlm or ("zoo:clip-caltech101" if store is None else store.vlm_source)
         image_text_model = vlm.load(name, device=common.device, random_state=common.seed)
-        falcon = Falcon(encoder, vlm=image_text_model, captions=store, random_state=common.seed, **changes, **options)
+        options |= {"random_state": common.seed}
+        falcon = Falcon(encoder, vlm=image_text_model, captions=store, progress=common.progress, **changes, **options)
         return falcon.fit(probe)
 
 

@@ -87,6 +87,7 @@ def corloc(
         n_segments=segments,
         n_points=points,
         random_state=common.seed,
+        progress=common.progress,
         fresh=fresh,
     )
     return _finish(result, out, common)
@@ -128,6 +129,7 @@ def overlap(
         grouping=grouping,
         n_points=points,
         random_state=common.seed,
+        progress=common.progress,
         fresh=fresh,
     )
     return _finish(result, out, common)
@@ -165,6 +167,7 @@ def stability(
         limit=limit,
         grouping=grouping,
         random_state=common.seed,
+        progress=common.progress,
         fresh=fresh,
     )
     return _finish(result, out, common)
@@ -211,6 +214,7 @@ def faithfulness(
         grouping=grouping,
         n_points=points,
         random_state=common.seed,
+        progress=common.progress,
         fresh=fresh,
     )
     return _finish(result, out, common)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _group = Group("Model", sort_key=1)
 
+PROGRESS_HELP = "Of a long run, on stderr; auto: a bar on a terminal, elsewhere lines after ten seconds."
+
 
 @Parameter(name="*", group=_group)
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Common:
         ),
     ] = None
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False
+    progress: Annotated[Literal["auto", "bar", "lines", "none"], Parameter(help=PROGRESS_HELP)] = "auto"
 
     def loading(self) -> dict[str, Any]:
         """The flags as keyword arguments of ``encoscope.load``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -41,7 +41,8 @@ def probe(
     common = common or Common()
     encoder = common.load(model)
     source = dataset[0] if len(dataset) == 1 else list(dataset)
-    result = run(encoder, source, layer, features=features, batch_size=batch, fresh=fresh)
+    options: dict[str, Any] = {"batch_size": batch, "fresh": fresh, "progress": common.progress}
+    result = run(encoder, source, layer, features=features, **options)
     for item in result.skipped:
         note(f"skipped: {item.reason}")
     if common.json:

@@ -59,6 +59,7 @@ def reproduce(
         random_state=common.seed,
         load=common.loading(),
         fresh=fresh,
+        progress=common.progress,
     )
     page = report.save(out, "encoscope " + shlex.join(sys.argv[1:]))
     if common.json:

@@ -110,11 +110,13 @@ def segment(
 
     sheet = None
     if joint:
+        joint_changes |= {"progress": common.progress}
         stream = _segment_jointly(encoder, read, chosen, joint_changes, fresh, out, len(inputs.files))
         sheet = Sheet()
     else:
         stream = segment_stream(encoder, read(), **chosen)
-    for result in track(_named(stream, inputs), None if several else len(inputs.files), "segment"):
+    total = None if several else len(inputs.files)
+    for result in track(_named(stream, inputs), total, "segment", common.progress):
         if isinstance(result, SkippedImage):
             note(f"skipped: {result.reason}")
             skipped.append(result)

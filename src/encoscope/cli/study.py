@@ -111,7 +111,12 @@ def build(
         title=title,
     )
     options = SynthesisOptions(
-        steps=steps, n_references=n_references, n_candidates=candidates, random_state=common.seed, fresh=fresh
+        steps=steps,
+        n_references=n_references,
+        n_candidates=candidates,
+        random_state=common.seed,
+        fresh=fresh,
+        progress=common.progress,
     )
     key = build_study(common.load(model), references, out, settings, options)
     if common.json:

@@ -83,6 +83,7 @@ def visualize(
         fresh=fresh,
         random_state=common.seed,
         batch_size=batch,
+        progress=common.progress,
         **changes,
     )
     entries: list[dict[str, Any]] = []

@@ -46,7 +46,7 @@ class Craft(Estimator):
         random_state: The seed of everything random.
         batch_size: Patches at a time; it does not change the result.
         cache_dir: Not used: nothing is kept between runs.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Attributes:
         bank_: The concepts, a ConceptBank.
@@ -148,7 +148,7 @@ def find_concepts(
         n_crops: Patches shown for each concept.
         random_state: The seed of everything random.
         batch_size: Patches at a time.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         **unknown: Refused, with the nearest setting's name.
 
     Returns:

@@ -92,7 +92,7 @@ def corloc(
         n_points: Of sam: prompts on a side of its grid over the image.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table, to print, save or plot.
@@ -206,7 +206,7 @@ def evaluate_corloc(
         n_segments: A fixed number for matched baselines.
         fresh: Start over.
         seed: Of the bootstrap.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table.
@@ -287,7 +287,7 @@ def measure_baselines(
         task: What is measured.
         n_segments: A fixed number for matched baselines.
         fresh: Start over.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         Measurements, in the baselines' order.

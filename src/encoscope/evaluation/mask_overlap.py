@@ -115,7 +115,7 @@ def overlap(
         n_points: Of sam: prompts on a side of its grid over the image.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table, to print, save or plot.
@@ -287,7 +287,7 @@ def evaluate_overlap(
         dataset: Their name, for the title.
         fresh: Start over.
         seed: Of the bootstrap and the untrained copy.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table.
@@ -350,7 +350,7 @@ def evaluate_joint_overlap(
         options: Further settings of ``Nave``.
         fresh: Start over.
         seed: Of clusters, bootstrap and the untrained copy.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table. Its intervals are over images, with clusters named again in each resample.

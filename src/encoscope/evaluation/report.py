@@ -31,7 +31,7 @@ class EvaluationRequest:
         load: Keyword arguments for ``encoscope.load``.
         options: The experiment's own settings, by name.
         fresh: Start over instead of resuming an interrupted run.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
     """
 
     models: tuple[str, ...] = ()

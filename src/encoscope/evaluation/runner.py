@@ -140,7 +140,7 @@ def measure_images(
             same images.
         fresh: Start over.
         label: For the progress bar; by default the method.
-        progress: Shows a bar on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The values. Images that cannot be read are left out with a warning.
@@ -156,7 +156,7 @@ def measure_images(
         counts = {}
     rows, paths, skipped = [], [], []
     cache = MeasurementCache(manifest, fresh=fresh)
-    for example in track(images, len(images), label or baseline.method, progress):
+    for example in track(images, len(images), label or baseline.method, progress, shorter="--limit N"):
         n_segments = (like if isinstance(like, int) else counts.get(example.path)) if baseline.matched else None
         try:
             name = _identify(example, n_segments)

@@ -105,7 +105,7 @@ def faithfulness(
         n_points: Of sam: prompts on a side of its grid over the image.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table, to print, save or plot.
@@ -149,7 +149,7 @@ def evaluate_faithfulness(
         fill: What stands in for a segment.
         fresh: Start over.
         seed: Of the bootstrap, the probe's folds and the untrained copy.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table.

@@ -58,7 +58,7 @@ def stability(
         size: Short side that the network sees: "native", "model", or pixels.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table, to print, save or plot.
@@ -99,7 +99,7 @@ def evaluate_stability(
         runs: k-means starts that are compared, at least 2.
         fresh: Start over.
         seed: Of the bootstrap and the untrained copies.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table.

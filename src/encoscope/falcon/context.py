@@ -37,7 +37,7 @@ class DescriptionContext:
         texts: Text vectors of words and phrases.
         batch_size: Images at a time.
         holdout: What is held out, as results state it.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
     """
 
     encoder: Encoder

@@ -128,7 +128,7 @@ class ImageEmbedder:
         vlm: The image-text model.
         mask_threshold: The share of a GradCAM's range from which on it is cropped.
         cache_dir: The folder of stores; None is the user's cache.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
     """
 
     def __init__(

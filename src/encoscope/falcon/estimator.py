@@ -70,7 +70,7 @@ class Falcon(Estimator):
         random_state: The seed of everything random.
         batch_size: Images at a time; it does not change the result.
         cache_dir: The folder for what was probed and embedded; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Attributes:
         encoder_: The encoder.
@@ -497,7 +497,7 @@ def describe(
         random_state: The seed of everything random.
         batch_size: Images at a time; it does not change the result.
         cache_dir: The folder for what is probed and embedded; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         **unknown: Refused, with the nearest setting's name.
 
     Returns:
@@ -590,7 +590,7 @@ def groups(
         random_state: The seed of everything random.
         batch_size: Images at a time; it does not change the result.
         cache_dir: The folder for what is probed and embedded; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         **unknown: Refused, with the nearest setting's name.
 
     Returns:

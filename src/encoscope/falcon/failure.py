@@ -291,7 +291,7 @@ def explain_failure(
         random_state: The seed of everything random.
         batch_size: Images at a time; it does not change the result.
         cache_dir: The folder for what is probed and embedded; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         falcon: A fitted Falcon on the same encoder, in place of a probe and settings.
         **unknown: Refused, with the nearest setting's name.
 

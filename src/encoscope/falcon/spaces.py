@@ -85,7 +85,7 @@ def build_space(
         holdout: A share of the images, chosen by their ids alone; or another dataset or Probe, of which images that the
             first one has too are left out; 0 or None for no test.
         settings: With alpha and epsilon.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         cache_dir: The folder for what was probed; None is the user's cache.
 
     Returns:

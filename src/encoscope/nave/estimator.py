@@ -71,7 +71,7 @@ class Nave(Estimator):
         random_state: The seed of everything random.
         batch_size: Images at a time; it does not change the result.
         cache_dir: The folder for what is kept while fitting; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Attributes:
         layers_: The layers that were read.

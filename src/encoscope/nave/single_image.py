@@ -126,7 +126,7 @@ def segment(
         n_init: Starts of k-means, the best of which is kept.
         random_state: The seed of everything random.
         batch_size: Images at a time; it does not change the result.
-        progress: None shows a bar on a terminal for several images; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         **unknown: Refused, with the nearest setting's name.
 
     Returns:

@@ -81,7 +81,7 @@ def compute_patch_values(
         stride: Distance between patches, pixels of the resized image.
         batch_size: Patches in a batch.
         label: The name of the progress bar.
-        progress: See ``encoscope.progress.Progress``.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Yields:
         For each image its patches, row by row, with a score of 0, and their values.

@@ -27,7 +27,7 @@ def hash_files(paths: Sequence[Path], *, progress: Progress = None) -> list[str]
 
     Args:
         paths: The files.
-        progress: See ``encoscope.progress.Progress``.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         For each file the sha256 in hex; ``"unreadable"`` for a file that cannot be opened.

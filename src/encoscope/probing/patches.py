@@ -57,7 +57,7 @@ def find_top_patches(
         stride: Distance between patches, pixels; if left out, int(0.8 patch) for "stride" and 32 for "preselect".
         candidates: How many images "preselect" searches for each unit.
         batch_size: Patches, or images of the probe, in a batch.
-        progress: See ``encoscope.progress.Progress``.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         cache_dir: The folder of the probe, as for ``probe``.
 
     Returns:

@@ -61,7 +61,7 @@ def probe(
             image of the dataset, which are kept in place of the network's (see ``from_array``).
         batch_size: Images in a batch, at least 1.
         fresh: Whether to delete what an earlier pass has stored.
-        progress: See ``encoscope.progress.Progress``.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         cache_dir: Folder of the cache; the user's cache if left out.
 
     Returns:
@@ -95,8 +95,7 @@ def probe(
     if existing is not None:
         return _make_result(existing, files)
     with Store.open(folder, manifest, fresh=fresh) as store:
-        with track_steps(len(files), "probe", progress) as step:
-            step(len(store))
+        with track_steps(len(files), "probe", progress, initial=len(store)) as step:
             for rows, values in _pass(encoder, compute, files, ids, len(store), batch_size):
                 store.append(rows, {} if values is None else {"values": values})
                 step(len(rows))

@@ -36,7 +36,7 @@ def compute_statistics(
         references: The dataset.
         number: The number of references of a class.
         megabytes: The size that the compressed statistics must not exceed.
-        progress: Where progress is shown.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The compressed statistics.

@@ -43,7 +43,7 @@ def compute_channel_relevance(
         layer: The layer's name; None takes the last stage or block before the unit.
         method: As for ``compute_relevance``; None takes that of ``choose_method``.
         batch_size: Images that are in memory at a time.
-        progress: Whether to show a progress bar, or a function that is told of the progress.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The mean over the images, one number for each channel.

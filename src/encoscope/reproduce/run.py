@@ -36,7 +36,7 @@ def run_experiment(
         random_state: The seed of everything random.
         load: Keyword arguments of ``encoscope.load`` for all models, such as ``device``.
         fresh: Start over instead of resuming an interrupted run.
-        progress: Shows bars on a terminal by default; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table, with notes and figures; ``save`` writes it into a folder.

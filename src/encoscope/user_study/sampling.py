@@ -34,7 +34,7 @@ class SynthesisOptions:
         n_candidates: Images of largest value in which top patches are searched; None for all images.
         random_state: The seed of the study and of its visualizations.
         fresh: Whether visualizations of a stopped run are made again.
-        progress: Where progress is shown.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
     """
 
     steps: int | None = None

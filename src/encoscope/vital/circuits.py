@@ -192,7 +192,7 @@ def rank_channels(
         n_channels: How many channels.
         layer: The layer; None is the last hidden one.
         ranking: The relevance method; None is LRP where it reaches, else gradient x input.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The layer, the method's name, and the channels, the most relevant first.
@@ -250,7 +250,7 @@ class Circuit(Estimator):
         batch_size: Visualizations made together; None is one on the CPU and eight on a GPU.
         cache: Whether statistics and the states of runs are kept, so that a stopped run is resumed.
         cache_dir: The folder for them; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Attributes:
         encoder_: The encoder.
@@ -442,7 +442,7 @@ def circuit(
         batch_size: Visualizations made together; None is one on the CPU and eight on a GPU.
         cache: Whether statistics and the states of runs are kept, so that a stopped run is resumed.
         cache_dir: The folder for them; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         preview: Receives the unfinished visualizations of the current batch now and then.
         fresh: Neither resume a run that was stopped nor take a finished one.
         **unknown: Refused, with the nearest setting's name.

@@ -67,7 +67,7 @@ class Vital(Estimator):
         batch_size: Visualizations made together; None is one on the CPU, where more is no faster, and eight on a GPU.
         cache: Whether statistics and the states of runs are kept, so that a stopped run is resumed.
         cache_dir: The folder for them; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Attributes:
         encoder_: The encoder.
@@ -211,22 +211,20 @@ class Vital(Estimator):
             UsageError: When nothing was fitted.
         """
         self._check_fitted()
-        batch_size = self.batch_size or (1 if self.encoder_.device.type == "cpu" else 8)
-        for _, group in groupby(self.targets_, _batch_key):
-            targets = list(group)
-            for first in range(0, len(targets), batch_size):
-                batch = targets[first : first + batch_size]
-                yield from run_synthesis(
-                    self.encoder_,
-                    self.plan(batch),
-                    batch,
-                    random_state=self.random_state,
-                    cache=self.cache and not callable(batch[0].relevance),
-                    cache_dir=self.cache_dir,
-                    fresh=fresh,
-                    preview=preview,
-                    progress=self.progress,
-                )
+        batches = self._make_batches()
+        for index, batch in enumerate(batches):
+            yield from run_synthesis(
+                self.encoder_,
+                self.plan(batch),
+                batch,
+                random_state=self.random_state,
+                cache=self.cache and not callable(batch[0].relevance),
+                cache_dir=self.cache_dir,
+                fresh=fresh,
+                preview=preview,
+                progress=self.progress,
+                runs_left=0 if index else len(batches),
+            )
 
     def plan(self, targets: Sequence[Target]) -> SynthesisPlan:
         """Plan what the synthesis loop is to do for targets of one recipe and relevance.
@@ -271,6 +269,12 @@ class Vital(Estimator):
             "patch_size": choose_patch_size(self.encoder_, settings.patch_size),
         }
         return SynthesisPlan((stage,), objective, record)
+
+    def _make_batches(self) -> list[list[Target]]:
+        """The targets that are made together."""
+        size = self.batch_size or (1 if self.encoder_.device.type == "cpu" else 8)
+        groups = [list(group) for _, group in groupby(self.targets_, _batch_key)]
+        return [group[first : first + size] for group in groups for first in range(0, len(group), size)]
 
     def _settings(self) -> VitalSettings:
         names = [name for name in VitalSettings.infos() if name != "preset"]

@@ -216,7 +216,7 @@ def visualize(
             where each depends on the others in its batch.
         cache: Whether statistics and the states of runs are kept, so that a stopped run is resumed.
         cache_dir: The folder for them; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         **unknown: Refused, with the nearest setting's name.
 
     Returns:
@@ -306,7 +306,7 @@ def visualize_stream(
         batch_size: Visualizations made together.
         cache: Whether statistics and the states of runs are kept.
         cache_dir: The folder for them; None is the user's cache.
-        progress: None shows bars on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         **settings: The method's settings.
 
     Returns:
@@ -370,7 +370,9 @@ def _stream_baseline(
     plan = find_planner(settings.METHOD)
     together = settings.METHOD == "deepinversion"
     number = batch_size or (len(units) if together else 1 if encoder.device.type == "cpu" else 8)
-    for first in range(0, len(units), number):
+    starts = range(0, len(units), number)
+    for first in starts:
         batch = units[first : first + number]
         targets = [Target.of(unit) for unit in batch]
-        yield from run_synthesis(encoder, plan(encoder, batch, settings, images), targets, **run)
+        runs_left = 0 if first else len(starts)
+        yield from run_synthesis(encoder, plan(encoder, batch, settings, images), targets, **run, runs_left=runs_left)

@@ -39,6 +39,7 @@ def run_synthesis(
     preview: VisualizationPreview | None = None,
     preview_every: int = 100,
     progress: Progress = None,
+    runs_left: int = 1,
 ) -> list[Visualization]:
     """Make the visualizations of one plan, all in one batch.
 
@@ -52,7 +53,9 @@ def run_synthesis(
         fresh: Start over all the same.
         preview: Receives the visualizations so far.
         preview_every: Steps between two previews.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
+        runs_left: How many runs like this one follow, this one included, for the estimate of how long all take; 0
+            where that was said before.
 
     Returns:
         A visualization of each target, in order.
@@ -81,6 +84,7 @@ def run_synthesis(
         preview=None if preview is None else show,
         preview_every=preview_every,
         progress=progress,
+        runs_left=runs_left,
         label=names[0] if len(names) == 1 else f"{len(names)} units",
     )
     return finish(outcome)

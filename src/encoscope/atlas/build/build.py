@@ -46,7 +46,7 @@ def build_atlas(
         options: What the atlas holds; None takes the defaults.
         title: What the pages call the atlas; None takes the encoder's source.
         fresh: Start over instead of resuming.
-        progress: How progress is shown.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The site's folder.

@@ -92,7 +92,7 @@ class BuildPlan:
         label_classes: For each row the index of the class that its label stands for; None where it stands for none.
         pooled: The layer whose spatial means are what the head takes, if there is one.
         skipped: Images that cannot be read.
-        progress: How progress is shown.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
         key: What must be equal for resuming a site.
     """
 
@@ -176,7 +176,7 @@ def plan_build(encoder: Encoder, source: Any, options: BuildOptions, *, progress
         encoder: The encoder.
         source: A dataset string, a folder, or a list of files.
         options: What the atlas holds.
-        progress: How progress is shown.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The plan.

@@ -10,7 +10,7 @@ from encoscope.atlas.build.plan import BuildPlan, name_class
 from encoscope.atlas.records import ClassRecord, FeatureRecord, Measure, VisualizationRecord
 from encoscope.atlas.writer import Writer
 from encoscope.errors import EncoscopeError
-from encoscope.progress import track
+from encoscope.progress import nest_progress, track
 from encoscope.units import Unit, parse_unit
 from encoscope.vital.estimator import Vital
 from encoscope.vital.references.references import Source
@@ -42,21 +42,22 @@ def add_visualizations(writer: Writer, plan: BuildPlan, units: Sequence[Unit], p
     done = total - len(todo) - len(classes)
     writer.set_method("visualization (VITAL)", steps=plan.options.steps)
     settings: dict[str, Any] = {"steps": plan.options.steps, "random_state": plan.options.random_state}
+    inner = nest_progress(plan.progress)
     if todo:
-        vital = Vital(plan.encoder, todo, progress=plan.progress, **settings).fit(plan.files).set_params(progress=None)
-        stream = track(vital.stream(), len(todo), "visualizations", plan.progress)
+        vital = Vital(plan.encoder, todo, progress=plan.progress, **settings).fit(plan.files).set_params(progress=inner)
+        stream = track(vital.stream(), len(todo), "visualizations", plan.progress, shorter="--visualize N")
         for unit, visualization in zip(todo, stream, strict=True):
             record = _make_record(writer, visualization)
             writer.add(FeatureRecord(unit.text, layer=unit.layer, visualizations=(record,)))
             done += 1
             writer.set_stage("visualize", done, total)
-    for index in track(classes, len(classes), "class visualizations", plan.progress):
+    for index in track(classes, len(classes), "class visualizations", plan.progress, shorter="--visualize N"):
         unit = parse_unit(f"class:{index}", plan.encoder)
         references = _find_references(plan, unit, index)
         if references is None:
             total -= 1
             continue
-        (visualization,) = Vital(plan.encoder, unit, progress=False, **settings).fit(references).synthesize()
+        (visualization,) = Vital(plan.encoder, unit, progress=inner, **settings).fit(references).synthesize()
         record = _make_record(writer, visualization)
         writer.add(ClassRecord(name_class(plan.encoder, index), index, visualizations=(record,)))
         done += 1

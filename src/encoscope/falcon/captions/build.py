@@ -56,7 +56,7 @@ def build_captions(
         index: Build a FAISS index too, for approximate search, and measure what a search in it misses.
         fresh: Start over instead of resuming.
         device: Where a model that is named runs: "cpu", "cuda", or "auto", a GPU if there is one.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The store.
@@ -116,7 +116,7 @@ def embed_captions(
         column: The column of the file.
         fresh: Start over.
         shard_size: Captions that are embedded and written at a time.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The store.
@@ -144,8 +144,7 @@ def embed_captions(
             shards = folder.shards
             done = sum(item["rows"] for item in shards)
             rest = islice(stream(), done, None)
-            with track_steps(total, "captions", progress) as step:
-                step(done)
+            with track_steps(total, "captions", progress, initial=done) as step:
                 while texts := list(islice(rest, shard_size)):
                     vectors = vlm.embed_texts(texts).numpy().astype(np.float16)
                     shards.append(_write_shard(folder, len(shards), texts, vectors))
@@ -159,7 +158,7 @@ def load_default_captions(vlm: VLM | None = None, *, progress: Progress = None) 
 
     Args:
         vlm: The image-text model; None takes ``zoo:clip-caltech101``.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The store.

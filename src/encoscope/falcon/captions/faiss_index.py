@@ -62,7 +62,7 @@ def build_index(
         store: The captions.
         lists: Inverted lists; None takes four times the square root of the number of captions.
         random_state: The seed of the training sample, of FAISS, and of the queries for the recall.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         What is known about the index.

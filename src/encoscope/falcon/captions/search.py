@@ -41,7 +41,7 @@ def find_top_captions(
             order.
         chunk: Captions multiplied at a time; it decides what memory is used, not the result.
         block: Queries multiplied at a time.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The scores, best first, and the indices of the captions. Captions of equal score come in the store's order.

@@ -195,7 +195,7 @@ def make_missing_images(
         trials: the trials.
         workers: number of processes, each with one thread: small networks run no faster with more.
         label: name of the progress bar.
-        progress: how progress is shown, see ``encoscope.progress``.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
     """
     batches = [batch for trial in trials for batch in trial.missing_trials()]
     total = sum(len(batch.units) for batch in batches)

@@ -38,7 +38,7 @@ def split_facets(
         n_facets: The number of clusters, from 2 on.
         n_references: How many references of each cluster are kept, the first in the order of ``pool``.
         random_state: The seed of k-means.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The references of each cluster, the largest cluster first. Their units are named UNIT#1, UNIT#2, ...

@@ -51,7 +51,7 @@ def find_patch_references(
         whole_images: Take the images that the patches are from instead of the patches, as the authors' code does.
         batch_size: Patches at a time; it does not change the result.
         cache_dir: The folder for what was found; None is the user's cache.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The references of each unit, with a note where there are fewer than ``count``.

@@ -52,7 +52,7 @@ def compute_prototype(
         batch_size: Images at a time.
         cache: Whether the statistics are kept.
         cache_dir: The folder for them; None is the user's cache.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The statistics. Their notes name references that could not be read.

@@ -148,6 +148,7 @@ def run_stages(
     preview: OutcomePreview | None = None,
     preview_every: int = 100,
     progress: Progress = None,
+    runs_left: int = 1,
     label: str = "visualize",
 ) -> Outcome:
     """Optimize one image for each name, all in one batch.
@@ -165,7 +166,9 @@ def run_stages(
         checkpoint: Where the state is kept; a run that was stopped is resumed, to the same result.
         preview: Called with the outcome so far every ``preview_every`` steps, and when the run is interrupted.
         preview_every: Steps between two previews.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
+        runs_left: How many runs like this one follow, this one included, for the estimate of how long all take; 0
+            where that was said before.
         label: The text beside the bar.
 
     Returns:
@@ -182,9 +185,11 @@ def run_stages(
     if checkpoint is not None:
         run.resume(checkpoint)
     saved = time.monotonic()
-    with track_steps(run.total, label, progress) as count, _deferred_interrupt() as interrupted:
+    tracked = track_steps(
+        run.total, label, progress, initial=run.done, runs_left=runs_left, shorter="--steps N (in Python, steps=N)"
+    )
+    with tracked as count, _deferred_interrupt() as interrupted:
         try:
-            count(run.done)
             while run.done < run.total:
                 loss = run.step()
                 count(1, f"loss {loss:.4g}")
