@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from encoscope.errors import EncoscopeError, MissingError
+from encoscope.file_kind import require_ordinary_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -235,6 +236,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Document:
         EncoscopeError: When it is something else, or was written by a newer version.
     """
     path = Path(path)
+    require_ordinary_file(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -16,6 +16,7 @@ from torch import Tensor
 from encoscope.classes import find_class
 from encoscope.encoder import Activation, Encoder, Observation
 from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.file_kind import require_ordinary_file
 
 UnitKind: TypeAlias = Literal["channel", "group", "direction", "token", "features", "class"]
 
@@ -301,6 +302,7 @@ def _parse_token_index(text: str, width: int, unit: str) -> tuple[int, ...]:
 def _read_direction(text: str, width: int, what: str) -> tuple[float, ...]:
     """The vector in a .npy file: ``width`` finite numbers, not all zero."""
     file = Path(text).expanduser()
+    require_ordinary_file(file)
     try:
         vector = np.load(file, allow_pickle=False)
     except FileNotFoundError:

@@ -82,7 +82,7 @@ def test_each_kind_of_file_gives_the_same_captions(tmp_path: Path, suffix: str) 
     else:
         mark = "," if suffix == "csv" else "\t"
         cells = ['"' + text.replace('"', '""') + '"' for text in given]
-        lines = [mark.join(["id", "Caption"]), *(mark.join(["1", cell]) for cell in cells), "7"]
+        lines = [mark.join(["id", "Caption"]), *(mark.join(["1", cell]) for cell in cells), f"7{mark}"]
         file.write_text("\n".join(lines), encoding="utf-8")
     assert list(clean_captions(read_captions(file))) == expected
     assert list(embed_captions(file, WordVectors(), tmp_path / "store")) == expected

@@ -240,7 +240,10 @@ def audit(
     encoder = as_encoder(encoder)
     files = collect_files(images)
     selection = files[:: max(1, len(files) // limit)][:limit]
-    read = list(read_images(selection))
+    channels = encoder.preprocess.channels
+    if watermark is not None and channels not in (1, 3):
+        raise UsageError(f"a watermark is laid over grey or color, and {encoder.source} takes {channels} channels")
+    read = list(read_images(selection, channels=3 if channels == 1 else channels))
     loaded = [item for item in read if isinstance(item, LoadedImage)]
     response, columns, notes = None, [], []
     if watermark is not None:

@@ -288,7 +288,7 @@ def compare(
     """
     first, second = as_encoder(first), as_encoder(second)
     source = collect_files(images)[:limit] if isinstance(images, str | os.PathLike) else images
-    stream = islice(read_images(source), limit)
+    stream = islice(read_images(source, channels=_choose_channels(first, second)), limit)
     total = len(source) if hasattr(source, "__len__") else None
     numbers = tuple(sorted(set(n_clusters)))
     untrained = _copy_untrained(first, random_state)
@@ -351,6 +351,16 @@ def _list_agreements(
         agreement, ceiling = means["agreement"], means["ceiling"]
         if agreement is not None and ceiling is not None:
             yield Agreement(k, agreement, ceiling, means["floor"])
+
+
+def _choose_channels(first: Encoder, second: Encoder) -> int:
+    """The channels that images are read with: color is made grey for a network of one channel."""
+    ours, theirs = first.preprocess.channels, second.preprocess.channels
+    if ours != theirs and {ours, theirs} != {1, 3}:
+        raise UsageError(
+            f"{first.source} takes {ours} channels and {second.source} {theirs}: no image is an input of both"
+        )
+    return max(ours, theirs)
 
 
 def _copy_untrained(encoder: Encoder, seed: int) -> Encoder | None:

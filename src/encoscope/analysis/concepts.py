@@ -67,7 +67,7 @@ class VisualizedConcepts(Result):
             row: list[Any] = [self.visualizations[index].picture] if self.visualizations else []
             for patch in patches:
                 x0, y0, x1, y1 = patch.box
-                row.append(plots.to_rgb(read_image(patch.path))[y0 : y1 + 1, x0 : x1 + 1])
+                row.append(plots.to_rgb(read_image(patch.path, channels=None))[y0 : y1 + 1, x0 : x1 + 1])
             row += [Image.new("RGB", (8, 8), "white")] * (columns - len(row))
             cells += row
             captions.append(f"concept {index + 1}, importance {self.bank.importances[index]:.2f}")

@@ -34,7 +34,8 @@ def fit_joint_clusters(
     Returns:
         The fit.
     """
-    loaded = [image if isinstance(image, LoadedImage) else read_image(image) for image in images]
+    channels = encoder.preprocess.channels
+    loaded = [image if isinstance(image, LoadedImage) else read_image(image, channels=channels) for image in images]
     return Nave(
         encoder,
         n_clusters=n_clusters,
@@ -55,7 +56,7 @@ def predict_labels(nave: Nave, image: Any) -> Int[np.ndarray, "height width"]:
     Returns:
         ``[height, width]``, of the image's own size.
     """
-    (segmentation,) = nave.predict([image if isinstance(image, LoadedImage) else read_image(image)])
+    (segmentation,) = nave.predict([image])  # which reads it with the network's channels
     return segmentation.labels.astype(np.int64)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from encoscope.errors import EncoscopeError, MissingError, suggest_nearest
+from encoscope.file_kind import require_ordinary_file
 
 SEEN = ("box", "letter", "stripes", "disc")
 """Kinds of watermark that existed when the audit's measures were chosen and tried out."""
@@ -59,6 +60,7 @@ def make_watermark(kind: str | os.PathLike[str], side: int) -> Watermark:
     file = Path(name).expanduser()
     if not file.exists():
         raise MissingError(f"no watermark {name!r}{suggest_nearest(name, KINDS)}: {', '.join(KINDS)}, or an image file")
+    require_ordinary_file(file)
     try:
         with Image.open(file) as image:
             scale = side / max(image.size)

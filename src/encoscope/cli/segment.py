@@ -106,7 +106,7 @@ def segment(
 
     def read() -> Iterator[LoadedImage | SkippedImage]:
         files = (file for file, _ in inputs.files)
-        return read_images(files, channels=3 if channels == 1 else channels, **reading)
+        return read_images(files, channels=channels, **reading)
 
     sheet = None
     if joint:

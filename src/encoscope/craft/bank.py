@@ -16,6 +16,7 @@ from encoscope.concise_repr import concise_repr
 from encoscope.craft.factorization import compute_shares
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
+from encoscope.file_kind import require_ordinary_file
 from encoscope.images import SkippedImage
 from encoscope.probing import Patch
 from encoscope.results import ModelRecord
@@ -193,6 +194,7 @@ class ConceptBank:
         directions, crops = [], []
         for entry in document["results"]:
             where = Path(folder) / entry["unit"].rpartition("@")[2]
+            require_ordinary_file(where)
             try:
                 directions.append(np.load(where, allow_pickle=False))
             except FileNotFoundError:

@@ -21,6 +21,7 @@ from encoscope.encoder.digest import compute_digest, fingerprint_parameters
 from encoscope.encoder.discovery import LayerDiscovery, discover_layers, find_output_tensor, follows_input_size
 from encoscope.encoder.display import encoder_to_html
 from encoscope.encoder.execution import run_guarded, run_in_halves
+from encoscope.encoder.input_channels import count_input_channels
 from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 from encoscope.images import Batch, GeometryKind, LoadedImage, Preprocess, make_batch, read_image
@@ -47,7 +48,7 @@ class Encoder:
         std: The standard deviation of each channel, for values in [0, 1]; None takes ImageNet's.
         interpolation: How images are resized: "bicubic", "bilinear", "nearest" or "lanczos".
         crop: The share of the resized image's short side that the centre crop keeps, in (0, 1]; see ``Preprocess``.
-        channels: Number of channels of the input.
+        channels: Number of channels of the input; None takes that of the network's first convolution.
         classes: The names of the head's outputs, in order; None if they have no names.
         class_order: How labels that are no class names stand for classes: "numeric" or "text", the labels in this order
             are the classes; "index", the numbers in them are the classes' indices; "none", they stand for no class.
@@ -80,7 +81,7 @@ class Encoder:
         std: Sequence[float] | None = None,
         interpolation: str = "bicubic",
         crop: float = 1.0,
-        channels: int = 3,
+        channels: int | None = None,
         classes: Sequence[str] | None = None,
         class_order: ClassOrder | None = None,
         source: str = "python",
@@ -93,6 +94,7 @@ class Encoder:
             raise UsageError(f"precision is fp32, bf16 or fp16, not {precision!r}")
         if class_order is not None and class_order not in CLASS_ORDERS:
             raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
+        channels = count_input_channels(module) if channels is None else channels
         self.module = module if device is None else module.to(device)
         self.preprocess = Preprocess(
             size=(size, size) if isinstance(size, int) else (size[0], size[1]),

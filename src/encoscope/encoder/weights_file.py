@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from encoscope.errors import EncoscopeError, MissingError
+from encoscope.file_kind import require_ordinary_file
 
 StateDict: TypeAlias = dict[str, Tensor]
 
@@ -30,6 +31,7 @@ def read_weights_file(path: Path) -> Any:
         MissingError: If the file does not exist.
         EncoscopeError: If the file is damaged, or if reading it could run code.
     """
+    require_ordinary_file(path)
     if not path.is_file():
         raise MissingError(f"there is no checkpoint file {path}")
     try:

@@ -20,6 +20,7 @@ from encoscope._version import __version__
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.measurement_cache import MeasurementCache
+from encoscope.file_kind import require_ordinary_file
 from encoscope.images import LoadedImage, SkippedImage, read_image
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.progress import Progress, track
@@ -247,6 +248,7 @@ def shorten_dataset(dataset: str) -> str:
 
 def _identify(example: AnnotatedImage, n_segments: int | None) -> str:
     """What tells one measured image from another: its bytes, its annotation, the number of segments."""
+    require_ordinary_file(example.path)
     try:
         file = hashlib.sha256(example.path.read_bytes()).hexdigest()
     except FileNotFoundError as error:

@@ -262,13 +262,13 @@ class ImageEmbedder:
                 self._images.add(request.image, {"vectors": next(vectors)})
 
 
-def reread_image(image: str, path: str | None, channels: int = 3) -> LoadedImage:
+def reread_image(image: str, path: str | None, channels: int | None = 3) -> LoadedImage:
     """Read a probe's image again.
 
     Args:
         image: Its id.
         path: Its file.
-        channels: Channels of the result.
+        channels: Channels of the result; as for ``read_image``.
 
     Returns:
         The image.

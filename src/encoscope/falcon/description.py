@@ -72,7 +72,7 @@ class Example:
     def pixels(self) -> UInt8[np.ndarray, "height width 3"]:
         """The whole image; grey where its file is missing."""
         try:
-            return plots.to_rgb(reread_image(self.id, self.path))
+            return plots.to_rgb(reread_image(self.id, self.path, None))
         except EncoscopeError:
             return np.full((96, 96, 3), _GREY, dtype=np.uint8)
 

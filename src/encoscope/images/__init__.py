@@ -12,6 +12,7 @@ from encoscope.images.metadata import read_columns
 from encoscope.images.read import MAX_PIXELS, read_image
 from encoscope.images.resize import resize_image
 from encoscope.images.sets import BoxedImages, LabelledImages
+from encoscope.images.tables import read_rows
 
 __all__ = [
     "MAX_PIXELS",
@@ -36,5 +37,6 @@ __all__ = [
     "read_columns",
     "read_image",
     "read_images",
+    "read_rows",
     "resize_image",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from encoscope.errors import ImageError, MissingError, UsageError
+from encoscope.file_kind import require_ordinary_file
 from encoscope.images.image import SkippedImage
 from encoscope.images.sets import AnnotatedObject, BoxedImages, BoxedImagesBuilder
 
@@ -94,6 +95,7 @@ def read_coco20k(root: str | Path, file_list: str | Path | None = None) -> Boxed
 
 
 def _read_document(source: Path) -> dict[str, Any]:
+    require_ordinary_file(source)
     try:
         document = json.loads(source.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,23 +15,17 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from encoscope.errors import EncoscopeError, ImageError
+from encoscope.images.bands import decode_words, turn_upright
 from encoscope.images.levels import RawPixels, check_size
+from encoscope.images.tiff import decode_tiff, read_layout
 
 # Pillow logs unusual properties of files; without a handler Python would print them.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ORIENTATION = 0x0112
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF tags
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_SPACE = rb"(?:\s|#[^\n]*\n)+"
+_PPM = re.compile(rb"P([36])" + _SPACE + rb"\d+" + _SPACE + rb"\d+" + _SPACE + rb"(\d{1,5})\s")
 
 _lock = threading.Lock()
 _decoding: list[tuple[warnings.catch_warnings[Any], int | None]] = []
@@ -58,13 +54,14 @@ def silence_decoders() -> Iterator[None]:
                 caught.__exit__(None, None, None)
 
 
-def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> RawPixels:
+def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None, channels: int = 3) -> RawPixels:
     """Decode an open file to its stored values.
 
     Args:
         data: The open file, at its start. Of several frames the first is decoded.
         max_pixels: A file with more pixels, by its header, is refused before it is decoded.
         window: As for ``read_image``; a DICOM file without one uses its own.
+        channels: As for ``read_image``: of a TIFF, other numbers than 1 and 3 take all bands as they are stored.
 
     Returns:
         The stored values, upright.
@@ -75,7 +72,7 @@ def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None)
     """
     try:
         with silence_decoders():
-            return _decode(data, max_pixels, window)
+            return _decode(data, max_pixels, window, channels)
     except UnidentifiedImageError as error:
         raise ImageError("not an image in a known format") from error
     except EncoscopeError:
@@ -86,7 +83,7 @@ def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None)
         raise ImageError(_one_line(error)) from error
 
 
-def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> RawPixels:
+def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None, channels: int) -> RawPixels:
     head = data.read(132)
     data.seek(0)
     if not head:
@@ -97,22 +94,22 @@ def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None
         return decode_dicom(data, max_pixels, window)
     try:
         with Image.open(data) as image:
-            return decode_pil(image, max_pixels)
+            return decode_pil(image, max_pixels, channels, data)
     except (UnidentifiedImageError, ValueError):  # ValueError: Pillow knows the format, but not the layout of the bands
         if head[:4] not in _TIFF:
             raise
-        from encoscope.images.tiff import decode_tiff
-
-        data.seek(0)
-        return decode_tiff(data, max_pixels)
+        return decode_tiff(data, max_pixels, channels)
 
 
-def decode_pil(image: Image.Image, max_pixels: int) -> RawPixels:
+def decode_pil(image: Image.Image, max_pixels: int, channels: int = 3, data: IO[bytes] | None = None) -> RawPixels:
     """Convert a PIL image of any mode to its stored values, turned according to its EXIF orientation.
 
     Args:
         image: The image; it may not be loaded yet.
         max_pixels: The largest number of pixels.
+        channels: As for ``decode``.
+        data: The open file, to read what Pillow's modes do not hold; the image's own if left out. An image that is
+            loaded already holds what Pillow kept.
 
     Returns:
         The stored values, upright.
@@ -121,41 +118,91 @@ def decode_pil(image: Image.Image, max_pixels: int) -> RawPixels:
         ImageError: The image is too large.
     """
     check_size(image.width, image.height, max_pixels)
-    tags = getattr(image, "tag_v2", {})
     tiles = getattr(image, "tile", [])
-    rawmode = str(tiles[0].args) if tiles else ""
+    data = data or (getattr(image, "fp", None) if tiles and image.tell() == 0 else None)
+    if data is not None and tiles:
+        raw = _decode_bands(image, data, str(tiles[0].args), max_pixels, channels)
+        if raw is not None:
+            return raw
+    return _convert(image)
+
+
+def _decode_bands(image: Image.Image, data: IO[bytes], layout: str, max_pixels: int, channels: int) -> RawPixels | None:
+    """The bands of a file that Pillow's modes hold in part; None for one that they hold."""
+    if image.format == "TIFF":
+        tiff = read_layout(image)
+        whole = tiff.is_plain and channels in (1, 3)
+        return None if whole else decode_tiff(data, max_pixels, channels, tiff)
+    if image.format == "PNG" and ";16" in layout and image.mode in ("RGB", "RGBA", "LA"):
+        bands = 2 if layout.startswith("LA") else len(image.mode)
+        values, clear = decode_words(data, bands), image.info.get("transparency")
+        if bands != 3 or clear is None:
+            return RawPixels(values, 65535.0, None if bands == 3 else bands - 1)
+        opaque = (values != np.asarray(clear, dtype=np.uint16)).any(2, keepdims=True)
+        return RawPixels(np.concatenate([values, opaque * np.uint16(65535)], 2), 65535.0, 3)
+    if image.format == "PPM" and image.mode == "RGB":
+        raw = _decode_ppm(data, image)
+        data.seek(0)
+        return raw
+    if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA", "LA"):
+        _check_jpeg2000(data)
+    return None
+
+
+def _decode_ppm(data: IO[bytes], image: Image.Image) -> RawPixels | None:
+    """A PPM of more than 8 bits; None for other ones."""
+    data.seek(0)
+    head = _PPM.match(data.read(4096))
+    white = int(head[2]) if head else 0
+    if head is None or not 255 < white <= 65535:
+        return None
+    data.seek(head.end())
+    shape = (image.height, image.width, 3)
+    if head[1] == b"6":
+        values = np.frombuffer(data.read(2 * math.prod(shape)), dtype=">u2")
+    else:
+        values = np.array(re.sub(rb"#[^\n]*", b"", data.read()).split(), dtype=np.int64)[: math.prod(shape)]
+    if len(values) < math.prod(shape):
+        raise ImageError("the file is cut off")
+    return RawPixels(values.astype(np.uint16).reshape(shape), float(white))
+
+
+def _check_jpeg2000(data: IO[bytes]) -> None:
+    """Refuse color of more than 8 bits, of which Pillow keeps 8."""
+    data.seek(0)
+    _, start, sizes = data.read(4096).partition(b"\xff\x4f\xff\x51")
+    bits = (sizes[38] & 0x7F) + 1 if start and len(sizes) > 38 else 8
+    if bits > 8:
+        raise ImageError(f"JPEG 2000 color of {bits} bits is not read at full depth: save it as PNG or TIFF")
+
+
+def _convert(image: Image.Image) -> RawPixels:
+    """What Pillow itself has of an image."""
+    tags = getattr(image, "tag_v2", {})
     image.load()
-    image = _upright(image)
+    clear = image.info.get("transparency") if image.format == "PNG" else None
+    image = turn_upright(image)
     if image.mode.startswith("I;16"):
         white = float(2 ** max(tags.get(_BITS, (16,))) - 1)  # 12-bit TIFFs come in 16-bit words
         values = np.asarray(image).astype(np.uint16)[:, :, None]
-        return RawPixels(np.uint16(white) - values if tags.get(_PHOTOMETRIC) == 0 else values, white)
+        values = np.uint16(white) - values if tags.get(_PHOTOMETRIC) == 0 else values
+        if isinstance(clear, int):
+            return RawPixels(np.concatenate([values, (values != clear) * np.uint16(65535)], 2), white, 1)
+        return RawPixels(values, white)
     if image.mode == "I":
         values = np.asarray(image)[:, :, None]
         return RawPixels(values.astype(np.uint16), 65535.0) if image.format == "PPM" else RawPixels(values, np.inf)
     if image.mode == "F":
         return RawPixels(np.asarray(image)[:, :, None], 1.0)
+    if image.mode == "LA":
+        return RawPixels(np.asarray(image), 255.0, 1)
+    if image.mode in ("RGBa", "La"):
+        return RawPixels(np.asarray(image), 255.0, len(image.mode) - 1, True)
     if image.has_transparency_data:
-        values, alpha = np.asarray(image.convert("RGBA")), True
-    elif image.mode in ("1", "L"):
-        values, alpha = np.asarray(image.convert("L"))[:, :, None], False
-    else:
-        values, alpha = np.asarray(image if image.mode == "RGB" else image.convert("RGB")), False
-    if ";16" in rawmode:  # Pillow keeps the high byte of 16-bit color, but a window is in 16-bit values
-        return RawPixels(values.astype(np.uint16) * 257, 65535.0, alpha)
-    return RawPixels(values, 255.0, alpha)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block: the orientation is unknown, the pixels are still valid
-        turn = None
-    if turn is None:
-        return image
-    turned = image.transpose(turn)
-    turned.info = image.info  # palette transparency
-    return turned
+        return RawPixels(np.asarray(image.convert("RGBA")), 255.0, 3)
+    if image.mode in ("1", "L"):
+        return RawPixels(np.asarray(image.convert("L"))[:, :, None], 255.0)
+    return RawPixels(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), 255.0)
 
 
 def _one_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, Float64, Shaped, UInt8
 from PIL import Image, ImageColor
 
 from encoscope.errors import ImageError, UsageError
@@ -27,12 +27,16 @@ class RawPixels:
     Attributes:
         values: ``[height, width, channels]`` of any real dtype.
         white: For integers the stored value that means 1.0.
-        alpha: Whether the last channel is opacity.
+        alpha: The index of the channel that is opacity; None where none is.
+        is_premultiplied: Whether the other channels are stored multiplied by opacity ("associated alpha").
+        colors: How many channels, the first ones, are color or grey; None for all but opacity.
     """
 
     values: Shaped[np.ndarray, "height width channels"]
     white: float
-    alpha: bool = False
+    alpha: int | None = None
+    is_premultiplied: bool = False
+    colors: int | None = None
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -59,7 +63,8 @@ def to_pixels(raw: RawPixels, channels: int, window: Window | None, background: 
     Args:
         raw: Stored values. 8-bit values stay as they are; other unsigned integers are divided by the value of white;
             floats must lie in [0, 1].
-        channels: Number of channels of the result. Grey and color are converted to each other.
+        channels: Number of channels of the result. Grey and color are converted to each other; for another number than
+            1 and 3 all channels are taken as they are stored, opacity too.
         window: (low, high): low is mapped to 0 and high to 1, and values are clipped, whatever the dtype; None for
             none.
         background: The color under transparent pixels, if one or three channels are requested.
@@ -70,14 +75,23 @@ def to_pixels(raw: RawPixels, channels: int, window: Window | None, background: 
     Raises:
         ImageError: The values need a window, are NaN or infinite, or their channels do not fit.
     """
-    values, alpha = raw.values, None
-    if raw.alpha and channels in (1, 3):
-        alpha = values[..., -1].astype(np.float32) / raw.white
-        values = values[..., :-1]
-    pixels = _scale(values, raw.white, window)
-    if alpha is not None and alpha.min() < 1:
-        pixels = _composite(pixels, alpha, background)
-    return as_channels(pixels, channels)
+    if channels not in (1, 3):
+        return as_channels(_scale(raw.values, raw.white, window), channels)
+    stored = raw.values.shape[2]
+    opacity = int(raw.alpha is not None)
+    colors = stored - opacity if raw.colors is None else raw.colors
+    if stored > colors + opacity:
+        raise ImageError(
+            f"the image has {stored} channels where {channels} are needed, and {stored - colors - opacity} of them are "
+            f"neither color nor opacity: {_bands_cure(stored)}"
+        )
+    values = raw.values[..., :colors]
+    if raw.alpha is None or np.all(raw.values[..., raw.alpha] >= raw.white):
+        return as_channels(_scale(values, raw.white, window), channels)
+    alpha = (raw.values[..., raw.alpha].astype(np.float64) / raw.white).clip(0, 1)
+    if raw.is_premultiplied:
+        return as_channels(_add_background(values, alpha, raw.white, window, background), channels)
+    return as_channels(_composite(_scale(values, raw.white, window), alpha, background), channels)
 
 
 def as_channels(pixels: Pixels, channels: int) -> Pixels:
@@ -106,7 +120,11 @@ def as_channels(pixels: Pixels, channels: int) -> Pixels:
         if pixels.dtype == np.uint8:
             return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
         return (pixels @ _LUMA)[:, :, None]
-    raise ImageError(f"the image has {current} channels where {channels} are needed")
+    raise ImageError(f"the image has {current} channels where {channels} are needed: {_bands_cure(current)}")
+
+
+def _bands_cure(channels: int) -> str:
+    return f"save those to use as a file of their own, or take a network of {channels} channels"
 
 
 def _scale(values: np.ndarray, white: float, window: Window | None) -> Pixels:
@@ -135,14 +153,33 @@ def _scale(values: np.ndarray, white: float, window: Window | None) -> Pixels:
     )
 
 
-def _composite(pixels: Pixels, alpha: Float32[np.ndarray, "height width"], background: Color) -> Pixels:
+def _add_background(
+    values: np.ndarray,
+    alpha: Float64[np.ndarray, "height width"],
+    white: float,
+    window: Window | None,
+    background: Color,
+) -> Pixels:
+    """Composite values that are stored multiplied by their opacity: they are not divided by it first."""
+    low, high = window or (0.0, white)
+    share = alpha[:, :, None]
+    foreground = ((values.astype(np.float64) - low * share) / (high - low)).clip(0, share)
+    if foreground.shape[2] == 1:
+        foreground = np.repeat(foreground, 3, axis=2)
+    pixels = foreground + np.asarray(parse_color(background), dtype=np.float64) / 255 * (1 - share)
+    if values.dtype == np.uint8 and white == 255 and window is None:
+        return np.rint(pixels * 255).astype(np.uint8)
+    return pixels.astype(np.float32)
+
+
+def _composite(pixels: Pixels, alpha: Float64[np.ndarray, "height width"], background: Color) -> Pixels:
     color = parse_color(background)
     foreground = as_channels(pixels, 3)
     if pixels.dtype == np.uint8:
         canvas = Image.new("RGB", foreground.shape[1::-1], color)
         canvas.paste(Image.fromarray(foreground), mask=Image.fromarray(np.round(alpha * 255).astype(np.uint8)))
         return np.asarray(canvas)
-    share = np.clip(alpha, 0, 1)[:, :, None]
+    share = alpha[:, :, None].astype(np.float32)
     return foreground * share + np.asarray(color, dtype=np.float32) / 255 * (1 - share)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
+from encoscope.file_kind import require_ordinary_file
+from encoscope.images.tables import read_rows
 
 _KEYS = ("path", "image", "file", "filename", "name")
 
@@ -26,17 +27,19 @@ def read_columns(file: str | os.PathLike[str], paths: Sequence[Path]) -> Mapping
     Raises:
         MissingError: The file does not exist.
         UsageError: There is no second column, or no row names any of the images.
-        EncoscopeError: The file cannot be read as CSV.
+        EncoscopeError: The file cannot be read as CSV, or a row is longer or shorter than the header.
     """
     file = Path(file)
+    require_ordinary_file(file)
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
-            rows = list(csv.DictReader(opened))
+            cells = list(read_rows(opened, file))
     except FileNotFoundError:
         raise MissingError(f"no such file: {file}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise EncoscopeError(f"cannot read {file} as CSV: {error}") from error
-    names = [name for name in (rows[0] if rows else {}) if name]
+    rows = [dict(zip(cells[0], row, strict=True)) for row in cells[1:]]
+    names = [name for name in (cells[0] if cells else ()) if name]
     key = next((name for name in names if name.casefold() in _KEYS), names[0] if names else "")
     columns = [name for name in names if name != key]
     if not columns:

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from PIL import Image
 
 from encoscope.errors import ImageError, MissingError, UsageError
+from encoscope.file_kind import require_ordinary_file
 
 Labels: TypeAlias = Literal["category", "segment"]
 VOID = -1
@@ -49,6 +50,7 @@ def read_segment_ids(png: Path) -> Int64[np.ndarray, "height width"]:
         MissingError: The file does not exist.
         ImageError: It is no 8-bit color PNG.
     """
+    require_ordinary_file(png)
     try:
         with Image.open(png) as file:
             if file.mode not in ("RGB", "RGBA"):
@@ -82,6 +84,7 @@ def read_panoptic(images: str | Path, annotations: str | Path, labels: Labels | 
     if labels not in ("category", "segment"):
         raise UsageError(f"labels is 'category' or 'segment', not {labels!r}")
     source = Path(annotations)
+    require_ordinary_file(source)
     try:
         document = json.loads(source.read_text(encoding="utf-8"))
         categories = {entry["id"]: entry["name"] for entry in document["categories"]}

@@ -13,17 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from encoscope.errors import EncoscopeError, ImageError, MissingError
+from encoscope.file_kind import name_special_kind
 from encoscope.images.decode import decode, decode_pil, silence_decoders
 from encoscope.images.image import LoadedImage, hash_pixels
-from encoscope.images.levels import Color, RawPixels, Window, as_channels, check_window, to_pixels
+from encoscope.images.levels import Color, RawPixels, Window, as_channels, check_size, check_window, to_pixels
 
+_NPY = b"\x93NUMPY"  # how a .npy file begins
 MAX_PIXELS = 100_000_000
 
 
 def read_image(
     source: Any,
     *,
-    channels: int = 3,
+    channels: int | None = 3,
     max_pixels: int = MAX_PIXELS,
     window: Window | None = None,
     background: Color = "white",
@@ -31,10 +33,13 @@ def read_image(
     """Read one image, upright, at its own size.
 
     Args:
-        source: A path; a PIL image; an array ``[H, W]`` or ``[H, W, C]``; a tensor ``[C, H, W]`` or ``[H, W, C]``; or a
-            LoadedImage, which is returned with the channels requested. Arrays and tensors hold uint8, other unsigned
-            integers, booleans or floats in [0, 1]; four channels are RGBA. Several images are read by ``read_images``.
-        channels: Channels of the result. Grey and color are converted to each other; other numbers must match.
+        source: A path (of an image, or of an array saved as .npy); a PIL image; an array ``[H, W]`` or ``[H, W, C]``; a
+            tensor ``[C, H, W]`` or ``[H, W, C]``; or a LoadedImage, which is returned with the channels requested.
+            Arrays and tensors hold uint8, other unsigned integers, booleans or floats in [0, 1]; four channels are
+            RGBA. Several images are read by ``read_images``.
+        channels: Channels of the result. Grey and color are converted to each other; other numbers must match, and take
+            all bands of a file as they are stored, opacity too. None is 3 for grey and color, and all bands of what
+            has further ones: to show an image, not to give it to a network.
         max_pixels: Files with more pixels, by their header, are refused before they are decoded.
         window: (low, high): the stored values that become 0 and 1; needed for floats outside [0, 1] and for signed
             integers. None for all other images.
@@ -55,20 +60,21 @@ def read_image(
     """
     check_window(window)
     if isinstance(source, LoadedImage):
+        channels = channels or (3 if source.channels == 1 else source.channels)
         return source if source.channels == channels else replace(source, pixels=as_channels(source.pixels, channels))
     if isinstance(source, str | os.PathLike):
         return _read_file(Path(source), channels, max_pixels, window, background)
     try:
         if isinstance(source, Image.Image):
             with silence_decoders():
-                raw = decode_pil(source, max_pixels)
+                raw = decode_pil(source, max_pixels, channels or 3)
         elif isinstance(source, Tensor):
-            raw = _from_tensor(source, channels)
+            raw = _from_tensor(source, channels or 3)
         elif isinstance(source, np.ndarray):
-            raw = _from_array(source, channels, first=False)
+            raw = _from_array(source, channels or 3, first=False)
         else:
             raise ImageError(f"{type(source).__name__} is no image: give a path, a PIL image, an array or a tensor")
-        pixels = to_pixels(raw, channels, window, background)
+        pixels = to_pixels(raw, channels or _count_shown(raw), window, background)
     except ImageError:
         raise
     except OSError as error:  # a PIL image whose file turns out to be broken
@@ -76,15 +82,28 @@ def read_image(
     return LoadedImage(pixels, None, hash_pixels(pixels))
 
 
-def _read_file(path: Path, channels: int, max_pixels: int, window: Window | None, background: Color) -> LoadedImage:
-    if path.is_dir():
-        raise ImageError(f"cannot read {path}: it is a folder, not an image")
+def _count_shown(raw: RawPixels) -> int:
+    """3 for grey and color, else as many channels as there are."""
+    stored, opacity = raw.values.shape[2], int(raw.alpha is not None)
+    colors = stored - opacity if raw.colors is None else raw.colors
+    return 3 if colors in (1, 3) and stored == colors + opacity else stored
+
+
+def _read_file(
+    path: Path, channels: int | None, max_pixels: int, window: Window | None, background: Color
+) -> LoadedImage:
+    kind = name_special_kind(path)
+    if kind is not None:
+        raise ImageError(f"cannot read {path}: it is {kind}, not an image")
     try:
         with path.open("rb") as file:
-            raw = decode(file, max_pixels, window)
+            if file.read(6) == _NPY:
+                return _read_npy(path, channels or 3, max_pixels, window, background)
+            file.seek(0)
+            raw = decode(file, max_pixels, window, channels or 3)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return LoadedImage(to_pixels(raw, channels, window, background), str(path), digest)
+        return LoadedImage(to_pixels(raw, channels or _count_shown(raw), window, background), str(path), digest)
     except FileNotFoundError as error:
         if isinstance(error, EncoscopeError):  # a decoder that is not installed
             raise MissingError(f"cannot read {path}: {error}") from error
@@ -98,6 +117,19 @@ def _read_file(path: Path, channels: int, max_pixels: int, window: Window | None
         raise ImageError(f"cannot read {path}: {error}") from error
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _read_npy(path: Path, channels: int, max_pixels: int, window: Window | None, background: Color) -> LoadedImage:
+    """An array in a file; its layout is found as for an array in memory."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ImageError(f"it is no .npy file of numbers: {' '.join(str(error).split())}") from error
+    raw = _from_array(values, channels, first=False)
+    check_size(raw.values.shape[1], raw.values.shape[0], max_pixels)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return LoadedImage(to_pixels(raw, channels, window, background), str(path), digest)
 
 
 def _from_tensor(tensor: Tensor, channels: int) -> RawPixels:
@@ -127,4 +159,4 @@ def _from_array(values: np.ndarray, channels: int, first: bool) -> RawPixels:
     if values.dtype.kind not in "uif":
         raise ImageError(f"an image holds real numbers, not {values.dtype}")
     white = float(np.iinfo(values.dtype).max) if values.dtype.kind in "ui" else 1.0
-    return RawPixels(values, white, alpha=values.shape[2] == 4 and channels in (1, 3))
+    return RawPixels(values, white, 3 if values.shape[2] == 4 else None)

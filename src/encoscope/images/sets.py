@@ -13,6 +13,7 @@ from PIL import Image
 
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import ImageError
+from encoscope.file_kind import name_special_kind
 from encoscope.images.image import SkippedImage
 
 _log = logging.getLogger("encoscope")
@@ -210,6 +211,8 @@ def read_image_size(path: Path) -> tuple[int, int]:
         ImageError: The file does not exist or is no image.
     """
     try:
+        if (kind := name_special_kind(path)) is not None:
+            raise ImageError(f"cannot read {path}: it is {kind}, not an image")
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # the orientation: a quarter turn
             return (image.height, image.width) if turned else (image.width, image.height)

@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from encoscope.errors import ImageError, MissingError, UsageError, suggest_nearest
+from encoscope.file_kind import require_ordinary_file
 from encoscope.images.folders import SUFFIXES
 from encoscope.images.image import SkippedImage
 from encoscope.images.sets import AnnotatedObject, BoxedImages, BoxedImagesBuilder
@@ -191,6 +192,7 @@ def parse_annotation(xml: Path) -> tuple[list[AnnotatedObject], tuple[int, int] 
         MissingError: The file does not exist.
         ImageError: It is damaged.
     """
+    require_ordinary_file(xml)
     try:
         text = _decode_xml(xml.read_bytes())
         if "<!ENTITY" in text:  # entities can grow without bound, and no tool writes them

@@ -180,7 +180,7 @@ class Segmentation(Result):
             return plots.to_rgb(self._image.pixels)
         if self.path is not None:
             try:
-                pixels = plots.to_rgb(read_image(self.path).pixels)
+                pixels = plots.to_rgb(read_image(self.path, channels=None).pixels)
                 if pixels.shape[:2] == self.labels.shape:
                     return pixels
             except EncoscopeError:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from encoscope.errors import EncoscopeError
+from encoscope.file_kind import name_special_kind
 from encoscope.probing.prefetch import prefetch
 from encoscope.progress import Progress, track
 from encoscope.results import atomic_write
@@ -84,6 +85,8 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _file_id(path: Path) -> str:
     try:
+        if name_special_kind(path) is not None:  # reading a pipe would wait for its writer
+            return UNREADABLE
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:

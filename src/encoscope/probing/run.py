@@ -18,6 +18,7 @@ from encoscope._version import __version__
 from encoscope.cache import resolve_cache_dir
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
+from encoscope.file_kind import require_ordinary_file
 from encoscope.images import ImageListing, SkippedImage, list_images, read_image
 from encoscope.probing.ids import hash_files, rank_ids
 from encoscope.probing.moments import Moments
@@ -177,6 +178,7 @@ def load(path: str | os.PathLike[str]) -> Probe:
 
 
 def _map_array(file: str | os.PathLike[str]) -> np.ndarray:
+    require_ordinary_file(file)
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

@@ -226,7 +226,7 @@ def crop_patch(patch: Patch) -> Image.Image:
     Returns:
         Its pixels, as far as they lie inside the image.
     """
-    pixels = plots.to_rgb(read_image(patch.path))
+    pixels = plots.to_rgb(read_image(patch.path, channels=None))
     x0, y0, x1, y1 = patch.box
     return Image.fromarray(pixels[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1])
 

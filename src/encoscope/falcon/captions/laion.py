@@ -22,6 +22,7 @@ from encoscope.falcon.captions.store import (
     open_parquet,
     pick_column,
 )
+from encoscope.file_kind import require_ordinary_file
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
@@ -111,6 +112,7 @@ def _numbered(folder: Path, name: str, suffix: str) -> dict[int, Path]:
 
 def _measure(vectors: Path, texts: Path, vlm: VLM, column: str | None) -> dict[str, Any]:
     """What a manifest says of a shard, from the two files' headers and ends."""
+    require_ordinary_file(vectors)
     try:
         array = np.load(vectors, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -134,6 +136,7 @@ def _measure(vectors: Path, texts: Path, vlm: VLM, column: str | None) -> dict[s
 
 def _hash_ends(file: Path) -> str:
     """sha256 over a file's size and its two ends."""
+    require_ordinary_file(file)
     size = file.stat().st_size
     sha = hashlib.sha256(str(size).encode())
     with file.open("rb") as stream:

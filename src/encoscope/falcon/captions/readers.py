@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.falcon.captions.store import open_parquet, pick_column
+from encoscope.file_kind import require_ordinary_file
+from encoscope.images import read_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -71,6 +72,7 @@ def clean_captions(captions: Iterable[str]) -> Iterator[str]:
 
 
 def _lines(file: Path) -> Iterator[str]:
+    require_ordinary_file(file)
     try:
         with file.open("rb") as stream:
             for number, line in enumerate(stream, 1):
@@ -88,16 +90,13 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def _from_table(file: Path, column: str | None, delimiter: str) -> Iterator[str]:
-    rows = csv.reader(_lines(file), delimiter=delimiter, strict=True)
-    try:
-        header = next(rows, None)
-        if header is None:
-            return
-        index = header.index(pick_column(header, column, file))
-        for row in rows:
-            yield row[index] if len(row) > index else ""
-    except csv.Error as error:
-        raise EncoscopeError(f"{file}, near line {rows.line_num}, is no table: {error}") from error
+    rows = read_rows(_lines(file), file, delimiter)
+    header = next(rows, None)
+    if header is None:
+        return
+    index = header.index(pick_column(header, column, file))
+    for row in rows:
+        yield row[index]
 
 
 def _from_parquet(file: Path, column: str | None) -> Iterator[str]:

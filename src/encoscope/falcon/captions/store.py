@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
+from encoscope.file_kind import require_ordinary_file
 from encoscope.store.folder import StoreFolder
 
 if TYPE_CHECKING:
@@ -278,6 +279,7 @@ def open_parquet(file: Path) -> Any:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
+    require_ordinary_file(file)
     try:
         return ParquetFile(file)
     except FileNotFoundError as error:

@@ -1,0 +1,212 @@
+"""All bands of files at full depth: what is read equals the array that was written."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from encoscope.errors import ImageError, MissingError
+from encoscope.images import read_image
+
+WHITES = {"u1": 255, "u2": 65535}
+
+
+def draw(shape: tuple[int, ...], kind: str, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, WHITES[kind], shape, endpoint=True).astype(kind)
+
+
+def assert_stored(read: np.ndarray, written: np.ndarray, kind: str) -> None:
+    """Equal to the last bit: bytes as they are, words divided by their white."""
+    if kind == "u1":
+        np.testing.assert_array_equal(read, written)
+    else:
+        np.testing.assert_array_equal(read, written.astype(np.float32) / np.float32(WHITES[kind]))
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(
+    ("photometric", "extra"),
+    [
+        ("rgb", []),
+        ("rgb", ["unspecified"]),
+        ("rgb", ["assocalpha"]),
+        ("rgb", ["unassalpha"]),
+        ("rgb", ["unassalpha", "unspecified"]),
+        ("rgb", [0] * 10),
+        ("minisblack", [0] * 3),
+        ("minisblack", [0] * 12),
+        ("minisblack", ["unassalpha"]),
+    ],
+)
+@pytest.mark.parametrize("tile", [None, (16, 32)])
+def test_every_band_of_a_tiff_as_it_is_stored(tmp_path, kind, order, planar, compression, photometric, extra, tile):
+    bands = (3 if photometric == "rgb" else 1) + len(extra)
+    values = draw((19, 37, bands), kind)
+    stored = values if planar == "contig" else values.transpose(2, 0, 1)
+    options = {"photometric": photometric, "planarconfig": planar, "extrasamples": extra, "compression": compression}
+    file = tmp_path / "x.tif"
+    tifffile.imwrite(file, stored.astype(f"{order}{kind}"), byteorder=order, tile=tile, **options)
+    assert_stored(read_image(file, channels=bands).pixels, values, kind)
+    if bands == 3:
+        assert_stored(read_image(file).pixels, values, kind)
+    elif not ({*extra} <= {"assocalpha", "unassalpha"}):
+        with pytest.raises(ImageError, match=rf"{bands} channels where 3 are needed, and .* neither color nor opacity"):
+            read_image(file)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("alpha", ["assocalpha", "unassalpha"])
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_opacity_is_composited_as_it_is_stored(tmp_path, kind, alpha, photometric, planar, channels) -> None:
+    colors = 3 if photometric == "rgb" else 1
+    values = draw((9, 11, colors + 1), kind)
+    white, background = WHITES[kind], np.array([20, 60, 220]) / 255
+    values[0, :, -1], values[1, :, -1] = 0, white
+    if alpha == "assocalpha":  # color is never stronger than its opacity
+        values[..., :-1] = np.minimum(values[..., :-1], values[..., -1:])
+    stored = values if planar == "contig" else values.transpose(2, 0, 1)
+    file = tmp_path / "x.tif"
+    tifffile.imwrite(file, stored, photometric=photometric, planarconfig=planar, extrasamples=[alpha])
+    color, share = values[..., :-1] / white, values[..., -1:] / white
+    if channels == 3 or colors == 3:
+        color = np.broadcast_to(color, (9, 11, 3))
+    expected = (color if alpha == "assocalpha" else color * share) + (1 - share) * background
+    if channels == 1:
+        expected = expected @ [[0.299], [0.587], [0.114]]
+    pixels = read_image(file, channels=channels, background=(20, 60, 220)).pixels
+    scaled = pixels / 255 if pixels.dtype == np.uint8 else pixels
+    np.testing.assert_allclose(scaled, expected, atol=1.01 / 255 if kind == "u1" else 1e-5)
+
+
+def png(values: np.ndarray, *, interlaced: bool = False, clear: tuple[int, ...] = ()) -> bytes:
+    """A PNG of 16 bits, written here: filter 1 (differences to the left) in every row."""
+    height, width, bands = values.shape
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    def rows(part: np.ndarray) -> bytes:
+        lines = np.ascontiguousarray(part.astype(">u2")).view(np.uint8).reshape(len(part), -1)
+        left = np.pad(lines, ((0, 0), (2 * bands, 0)))[:, : lines.shape[1]]
+        return b"".join(b"\1" + (line - before).tobytes() for line, before in zip(lines, left, strict=True))
+
+    passes = [(0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1)]
+    parts = [values[a::b, c::d] for a, b, c, d in passes] if interlaced else [values]
+    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[bands], 0, 0, interlaced)
+    data = b"".join(rows(part) for part in parts if part.size)
+    told = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) if clear else b""
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + told + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (13, 10), (40, 33)])
+def test_png_of_16_bits(tmp_path: Path, bands: int, interlaced: bool, size: tuple[int, int]) -> None:
+    values = draw((*size, bands), "u2")
+    file = tmp_path / "x.png"
+    file.write_bytes(png(values, interlaced=interlaced))
+    if bands in (1, 3):
+        assert_stored(read_image(file, channels=bands).pixels, values, "u2")
+        with Image.open(file) as image:
+            assert_stored(read_image(image, channels=bands).pixels, values, "u2")
+        return
+    assert_stored(read_image(file, channels=bands).pixels, values, "u2")
+    share, color = values[..., -1:] / 65535, values[..., :-1] / 65535
+    expected = np.broadcast_to(color * share + (1 - share), (*size, 3))
+    np.testing.assert_allclose(read_image(file).pixels, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_the_clear_color_of_a_png_is_compared_at_full_depth(tmp_path: Path, bands: int) -> None:
+    values = np.full((2, 2, bands), 0x1234, np.uint16)
+    values[0, 0] = 0x1235  # the same high byte
+    (tmp_path / "x.png").write_bytes(png(values, clear=(0x1234,) * bands))
+    pixels = read_image(tmp_path / "x.png").pixels
+    np.testing.assert_allclose(pixels[0, 0], 0x1235 / 65535, atol=1e-7)
+    np.testing.assert_array_equal(pixels[1:], 1)  # white
+
+
+@pytest.mark.parametrize("white", [256, 1000, 4095, 65535])
+@pytest.mark.parametrize("is_text", [False, True])
+def test_ppm_of_more_than_8_bits(tmp_path: Path, white: int, is_text: bool) -> None:
+    values = np.random.default_rng(0).integers(0, white, (4, 5, 3), endpoint=True)
+    head = f"P{3 if is_text else 6}\n# a comment\n5 4\n{white}\n".encode()
+    body = " ".join(map(str, values.ravel())).encode() if is_text else values.astype(">u2").tobytes()
+    (tmp_path / "x.ppm").write_bytes(head + body)
+    np.testing.assert_allclose(read_image(tmp_path / "x.ppm").pixels, values / white, atol=1e-7)
+    (tmp_path / "x.ppm").write_bytes(head + body[: len(body) // 2])
+    with pytest.raises(ImageError, match=r"x\.ppm"):
+        read_image(tmp_path / "x.ppm")
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u4", "f4", "f8"])
+@pytest.mark.parametrize("bands", [1, 3, 7])
+def test_other_numbers(tmp_path: Path, dtype: str, bands: int) -> None:
+    values = (np.random.default_rng(1).random((6, 5, bands)) * 100).astype(dtype)
+    photometric = "rgb" if bands == 3 else "minisblack"
+    stored, planar = (values[..., 0], None) if bands == 1 else (values, "contig")
+    tifffile.imwrite(tmp_path / "x.tif", stored, photometric=photometric, planarconfig=planar)
+    pixels = read_image(tmp_path / "x.tif", channels=bands, window=(0, 100)).pixels
+    np.testing.assert_allclose(pixels, values / 100, atol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("bands", [3, 4, 6])
+def test_tiffs_are_turned_upright(tmp_path: Path, orientation: int, bands: int) -> None:
+    values = draw((4, 6, bands), "u2")
+    tag = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb", planarconfig="contig", extratags=tag,
+                     extrasamples=[0] * (bands - 3))  # fmt: skip
+    grid = np.arange(24).reshape(4, 6)  # TIFF 6.0, Orientation: where row 0 and column 0 lie
+    upright = {1: grid, 2: grid[:, ::-1], 3: grid[::-1, ::-1], 4: grid[::-1], 5: grid.T, 6: np.rot90(grid, -1),
+               7: grid[::-1, ::-1].T, 8: np.rot90(grid)}[orientation]  # fmt: skip
+    expected = values.reshape(24, bands)[upright]
+    assert_stored(read_image(tmp_path / "x.tif", channels=bands).pixels, expected, "u2")
+
+
+@pytest.mark.parametrize("bands", [2, 4, 13])
+def test_a_stack_of_pages_is_one_image_for_a_network_of_as_many_channels(tmp_path: Path, bands: int) -> None:
+    values = draw((8, 9, bands), "u2")
+    tifffile.imwrite(tmp_path / "x.tif", values.transpose(2, 0, 1), photometric="minisblack")
+    assert_stored(read_image(tmp_path / "x.tif", channels=bands).pixels, values, "u2")
+    assert_stored(read_image(tmp_path / "x.tif", channels=1).pixels, values[..., :1], "u2")  # the first of several
+    with pytest.raises(ImageError, match=f"{bands} channels where 5 are needed"):
+        read_image(tmp_path / "x.tif", channels=5)
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (4, 5)), (6, (4, 5, 6)), (6, (6, 4, 5)), (3, (4, 5, 3))])
+def test_npy_files_are_images(tmp_path: Path, channels: int, shape: tuple[int, ...]) -> None:
+    values = draw(shape, "u1")
+    np.save(tmp_path / "x.npy", values)
+    expected = read_image(values, channels=channels).pixels
+    read = read_image(tmp_path / "x.npy", channels=channels)
+    np.testing.assert_array_equal(read.pixels, expected)
+    assert read.path == str(tmp_path / "x.npy")
+    with pytest.raises(ImageError, match="limit of 10"):
+        read_image(tmp_path / "x.npy", channels=channels, max_pixels=10)
+    np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ImageError, match=r"o\.npy"):
+        read_image(tmp_path / "o.npy")
+
+
+def test_a_codec_that_is_missing_is_named(tmp_path: Path) -> None:
+    try:
+        import imagecodecs  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        Image.fromarray(draw((8, 8, 3), "u1")).save(tmp_path / "x.tif", compression="tiff_lzw")
+        assert read_image(tmp_path / "x.tif").channels == 3
+        with pytest.raises(MissingError, match=r"x\.tif.*LZW.*imagecodecs"):
+            read_image(tmp_path / "x.tif", channels=4)
