@@ -10,8 +10,10 @@ from torch import nn
 
 from encoscope._offline import is_reachable, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
+from encoscope.encoder.input_channels import count_input_channels
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import EncoscopeError, UsageError
+from encoscope.images import Preprocess
 
 
 def build_model(request: SourceRequest) -> LoadedModel:
@@ -56,7 +58,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
     except Exception as error:  # the repository's own code
         detail = " ".join(str(error).split())[:300]
         raise EncoscopeError(f"hub:{request.name} failed: {type(error).__name__}: {detail}") from error
-    return LoadedModel(module)
+    return LoadedModel(module, Preprocess(channels=count_input_channels(module)))
 
 
 def _call_entry(repository: str, entry: str, source: Literal["local", "github"], *, pretrained: bool) -> Any:

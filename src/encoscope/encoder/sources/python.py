@@ -13,8 +13,10 @@ from torch import nn
 
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.encoder import Encoder
+from encoscope.encoder.input_channels import count_input_channels
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
+from encoscope.images import Preprocess
 
 
 def build_model(request: SourceRequest) -> LoadedModel | Encoder:
@@ -72,7 +74,9 @@ def build_model(request: SourceRequest) -> LoadedModel | Encoder:
             model.module = loaded
         else:
             model = loaded
-    return model if isinstance(model, Encoder) else LoadedModel(model)
+    if isinstance(model, Encoder):
+        return model
+    return LoadedModel(model, Preprocess(channels=count_input_channels(model)))
 
 
 def _call_function(function: Callable[..., Any], request: SourceRequest) -> Any:

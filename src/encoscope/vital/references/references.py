@@ -113,6 +113,8 @@ def find_class_references(
         if unit.kind != "class":
             raise UsageError(f"{unit.text} is no class: its references are top patches")
         indices = find_class_images(encoder, unit.index, labels)
+        if encoder.class_order is not None:
+            notes.append(f"labels that are no class names stand for classes by class_order={encoder.class_order!r}")
         if not indices:
             name = normalize_name(encoder.classes[unit.index] if encoder.classes else f"class {unit.index}")
             known = sorted({normalize_name(label) for label in labels if label is not None})
