@@ -21,11 +21,12 @@ SIDE = 32
 NETWORKS = """
 import torch
 from torch import nn
+from encoscope import Encoder
 
 def make(channels):
     torch.manual_seed(0)
     body = nn.Sequential(nn.Conv2d(channels, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU())
-    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    return Encoder(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)), size=32)
 
 def bands1(): return make(1)
 def bands4(): return make(4)
@@ -60,6 +61,8 @@ def channels(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 def test_a_network_gets_the_bands_as_they_are_stored(channels: int, tmp_path: Path) -> None:
     encoder = encoscope.Encoder(encoscope.load(f"py:networks_of_channels:bands{channels}").module, size=SIDE)
     assert encoder.preprocess.channels == channels
+    Path("plain.py").write_text(NETWORKS.replace("Encoder(nn", "(nn").replace(", size=32)", ")"))
+    assert encoscope.load(f"py:plain:bands{channels}").preprocess.channels == channels  # a module, not an Encoder
     (file,) = (tmp_path / "images" / "0").glob("0.*")
     mean, std = np.mean([0.485, 0.456, 0.406]), np.mean([0.229, 0.224, 0.225])
     expected = (np.load("0.npy") / 65535 - mean) / std
