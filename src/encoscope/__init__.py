@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         explain_failure,
     )
     from encoscope.falcon.estimator import groups
-    from encoscope.nave import Nave, Segmentation, segment
+    from encoscope.nave import ColoredImage, FeatureColors, Nave, Segmentation, colors, segment
     from encoscope.nave.controls import compute_controls as controls
     from encoscope.nave.stability import measure_stability as stability
     from encoscope.probing import Probe, probe
@@ -64,6 +64,8 @@ _HOMES = {
     "Descriptions": "encoscope.falcon",
     "Encoder": "encoscope.encoder",
     "Falcon": "encoscope.falcon",
+    "ColoredImage": "encoscope.nave",
+    "FeatureColors": "encoscope.nave",
     "Nave": "encoscope.nave",
     "Probe": "encoscope.probing",
     "Segmentation": "encoscope.nave",
@@ -77,6 +79,7 @@ _HOMES = {
     "concepts": "encoscope.analysis.concepts",
     "audit": "encoscope.analysis.audit",
     "build_captions": "encoscope.falcon",
+    "colors": "encoscope.nave",
     "controls": "encoscope.nave.controls:compute_controls",
     "describe": "encoscope.falcon",
     "evaluation": "encoscope.evaluation",
@@ -98,6 +101,7 @@ __all__ = [
     "Circuit",
     "ClassCircuit",
     "ClassMatches",
+    "ColoredImage",
     "Comparison",
     "ConceptBank",
     "Craft",
@@ -107,6 +111,7 @@ __all__ = [
     "Encoder",
     "FailureExplanation",
     "Falcon",
+    "FeatureColors",
     "Nave",
     "Probe",
     "Segmentation",
@@ -119,6 +124,7 @@ __all__ = [
     "audit",
     "build_captions",
     "circuit",
+    "colors",
     "compare",
     "concepts",
     "controls",

@@ -30,7 +30,12 @@ R = TypeVar("R", bound="Result")
 
 VERSION = 1
 _NUMBERS = re.compile(r"\[\n\s+([-+.\deE,\s]+?)\n\s+\]")  # boxes and the like: one line each (no text holds a bare \n)
-_LISTS = {"segmentation": "images", "visualization": "visualizations", "description": "descriptions"}
+_LISTS = {
+    "segmentation": "images",
+    "feature-colors": "images",
+    "visualization": "visualizations",
+    "description": "descriptions",
+}
 _PACKAGES = ("encoscope", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow")
 
 

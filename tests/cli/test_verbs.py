@@ -40,6 +40,7 @@ OPTIONS = ("settings", "options")
 TERMINAL = {
     "": {"json", "out", "progress"},  # progress: "auto" and None are the same
     "layers": {"seed"},  # it reads no weights' values
+    "colors": {"control"},  # the colors of encoscope.encoder.untrained_copy
     "segment": {
         "joint",  # another class: Nave
         "runs",  # another function, when it is given: encoscope.stability

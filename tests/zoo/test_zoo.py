@@ -47,6 +47,7 @@ def test_an_entry_by_name_with_or_without_prefix(shelf):
 
 def test_a_damaged_file_is_refused_before_it_is_used(shelf):
     entry = registry.find_entry("resnet-caltech101")
+    assert entry.file is not None
     content = bytearray(entry.file.read_bytes())
     content[-1] ^= 1  # a single bit of a weight: still a valid file
     entry.file.write_bytes(bytes(content))
@@ -79,7 +80,7 @@ def test_the_list_on_the_command_line(shelf, capsys):
     assert run(["zoo", "list"]) == 0
     out, err = capsys.readouterr()
     assert "zoo:resnet-caltech101" in out and "0.500 top-1" in out
-    assert "not in this installation: vit-caltech101, clip-caltech101" in err
+    assert "vit-caltech101, clip-caltech101" in err and "not in this installation: tf_efficientnet_lite0" in err
     assert run(["zoo", "list", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["name"] == "zoo:resnet-caltech101" and entry["accuracy"] == {"top1": 0.5} and entry["bytes"] > 0
@@ -94,7 +95,7 @@ def shipped(name: str) -> registry.ZooEntry:
 LIMITS = {"resnet-caltech101": 12e6, "vit-caltech101": 12e6, "clip-caltech101": 15e6}
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+@pytest.mark.parametrize("name", LIMITS)
 def test_what_ships_is_whole_and_small(name):
     entry = shipped(name)
     assert registry.verify_weights(entry).stat().st_size <= LIMITS[name]

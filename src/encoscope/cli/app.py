@@ -32,6 +32,11 @@ app.command(
     help="Segment images into the regions that an encoder treats alike (NAVE).",
 )
 app.command(
+    "encoscope.cli.colors:colors",
+    name="colors",
+    help="Color images by what an encoder computes: alike features get a like color.",
+)
+app.command(
     "encoscope.cli.layers:layers",
     name="layers",
     help="List the layers of an encoder that have a spatial output.",

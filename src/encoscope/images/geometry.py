@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 
 GeometryKind: TypeAlias = Literal["model", "whole"]
 
@@ -107,6 +107,28 @@ class Geometry:
             ]
             axes.append(np.clip(np.floor(center * grid[axis] / self.canvas[axis]).astype(np.int64), 0, cells[axis] - 1))
         return axes[0], axes[1]
+
+    def interpolate(
+        self, values: Float[np.ndarray, "rows columns channels"], grid: tuple[int, int]
+    ) -> Float[np.ndarray, "height width channels"]:
+        """Upsample numbers on the cells of a grid to the original image's pixels, bilinearly.
+
+        Args:
+            values: Numbers for each valid cell.
+            grid: (rows, columns) of the grid over the whole canvas.
+
+        Returns:
+            Numbers for each pixel of the original image; beyond the outermost cells' centers, those cells' own.
+        """
+        for axis in (0, 1):
+            center = (np.arange(self.original[axis]) + 0.5) * self.resized[axis] / self.original[axis]
+            position = (center - self.offset[axis]) * grid[axis] / self.canvas[axis] - 0.5
+            position = np.clip(position, 0, values.shape[axis] - 1)
+            lower = np.minimum(position.astype(np.int64), max(values.shape[axis] - 2, 0))
+            upper = np.minimum(lower + 1, values.shape[axis] - 1)
+            share = np.expand_dims(position - lower, tuple(other for other in range(3) if other != axis))
+            values = values.take(lower, axis) * (1 - share) + values.take(upper, axis) * share
+        return values
 
     def to_original(
         self, cells: Integer[np.ndarray, "rows columns"], grid: tuple[int, int]

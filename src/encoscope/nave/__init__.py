@@ -8,19 +8,24 @@ from encoscope._lazy import lazy_names
 
 if TYPE_CHECKING:
     from encoscope.nave.estimator import Nave
+    from encoscope.nave.feature_colors import ColoredImage, FeatureColors, colors
     from encoscope.nave.joint import LloydSums
     from encoscope.nave.sample import PixelSample
     from encoscope.nave.segmentation import Segmentation
-    from encoscope.nave.settings import JointSettings, NaveSettings
+    from encoscope.nave.settings import ColorSettings, JointSettings, NaveSettings
     from encoscope.nave.single_image import segment, segment_stream
 
 __all__ = [
+    "ColorSettings",
+    "ColoredImage",
+    "FeatureColors",
     "JointSettings",
     "LloydSums",
     "Nave",
     "NaveSettings",
     "PixelSample",
     "Segmentation",
+    "colors",
     "segment",
     "segment_stream",
 ]
@@ -28,6 +33,10 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "ColorSettings": "encoscope.nave.settings",
+        "ColoredImage": "encoscope.nave.feature_colors",
+        "FeatureColors": "encoscope.nave.feature_colors",
+        "colors": "encoscope.nave.feature_colors",
         "JointSettings": "encoscope.nave.settings",
         "LloydSums": "encoscope.nave.joint",
         "Nave": "encoscope.nave.estimator",

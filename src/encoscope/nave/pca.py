@@ -41,6 +41,43 @@ def pca_labels(features: Composite, n_components: int) -> Int[torch.Tensor, "bat
     return torch.from_numpy(np.stack(labels)).to(features.device)
 
 
+def find_components(
+    features: Composite, n_components: int
+) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, "k dim"], Float[np.ndarray, " k"]]:
+    """Find the mean of the composite features of one image, and their first principal components.
+
+    Args:
+        features: Composite features of one image, or a sample of the pixels of many.
+        n_components: K.
+
+    Returns:
+        The mean; the components, of length 1, each with its sign such that its largest number is positive; and the
+        share of the variance that each explains.
+
+    Raises:
+        UsageError: When there are fewer pixels or dimensions than components.
+    """
+    if n_components > min(features.pixels, features.dim):
+        raise UsageError(
+            f"{n_components} principal components of {features.pixels} cells with {features.dim} features: "
+            "ask for fewer"
+        )
+    mean = _sums(features, np.full((features.pixels, 1), 1 / features.pixels))[:, 0]
+    if min(features.pixels, features.dim) <= max(_DENSE, 2 * n_components):
+        dense = features.dense()[0].double().cpu().numpy()
+        _, values, right = np.linalg.svd(dense - mean, full_matrices=False)
+        values, right = values[:n_components], right[:n_components]
+    else:
+        start = np.random.default_rng(0).standard_normal(min(features.pixels, features.dim))
+        _, values, right = svds(_Centered(features, mean[:, None]), k=n_components, v0=start)
+        assert right is not None
+        order = np.argsort(-values)
+        values, right = values[order], right[order]
+    total = float(features.squared_norms.double().sum()) - features.pixels * float(mean @ mean)
+    signs = np.sign(right[np.arange(n_components), np.abs(right).argmax(1)])
+    return mean, right * signs[:, None], values**2 / max(total, np.finfo(float).tiny)
+
+
 def _scores(features: Composite, n_components: int) -> Float[np.ndarray, "pixels k"]:
     """The centered features projected on their first right singular vectors: left singular vectors times values."""
     if min(features.pixels, features.dim) <= max(_DENSE, 2 * n_components):

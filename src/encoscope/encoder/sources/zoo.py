@@ -1,4 +1,4 @@
-"""``zoo:NAME``: the networks that ship with the package."""
+"""``zoo:NAME``: the networks that ship with the package, or have their weights in a package of their own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from encoscope.encoder.sources.base import LoadedModel, SourceRequest
 from encoscope.errors import EncoscopeError
 from encoscope.images import Preprocess
 from encoscope.zoo import registry
+from encoscope.zoo.packages import match_in_order
 
 
 def build_model(request: SourceRequest) -> LoadedModel:
-    """Build a network that ships with the package.
+    """Build a network of the zoo.
 
     Args:
         request: The network; its name is one of the registry's.
@@ -41,6 +42,8 @@ def build_model(request: SourceRequest) -> LoadedModel:
         state = registry.load_weights(entry)
         if entry.library == "open_clip":
             state = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+        if entry.package is not None:
+            state = match_in_order(state, module.state_dict())
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
