@@ -210,3 +210,44 @@ def test_a_codec_that_is_missing_is_named(tmp_path: Path) -> None:
         assert read_image(tmp_path / "x.tif").channels == 3
         with pytest.raises(MissingError, match=r"x\.tif.*LZW.*imagecodecs"):
             read_image(tmp_path / "x.tif", channels=4)
+
+
+def compress_lzw(data: bytes) -> bytes:
+    """LZW as TIFF has it, written without a table: each byte as a code of 9 bits, cleared before codes grow."""
+    codes = [256]
+    for number, byte in enumerate(data):
+        codes += [byte] if number % 200 else [256, byte]
+    bits = "".join(f"{code:09b}" for code in [*codes, 257])
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("extra", [(), (0,), (1,), (2,)])
+def test_lzw_needs_no_further_package_for_up_to_four_bands(tmp_path: Path, kind: str, order: str, extra) -> None:
+    values, bands = draw((9, 14, 3 + len(extra)), kind), 3 + len(extra)
+    data = compress_lzw(values.astype(f"{order}{kind}").tobytes())
+    bits = 8 * values.itemsize
+
+    def entry(tag: int, numbers: list[int], size: int = 2) -> tuple[int, int, list[int]]:
+        return tag, size, numbers
+
+    entries = [
+        entry(256, [14]), entry(257, [9]), entry(258, [bits] * bands), entry(259, [5]), entry(262, [2]),
+        entry(273, [8], 4), entry(277, [bands]), entry(278, [9]), entry(279, [len(data)], 4), entry(284, [1]),
+        *([entry(338, list(extra))] if extra else []),
+    ]  # fmt: skip
+    start = 8 + len(data) + len(data) % 2
+    further = start + 2 + 12 * len(entries) + 4
+    table, after = struct.pack(f"{order}H", len(entries)), b""
+    for tag, size, numbers in entries:
+        packed = struct.pack(f"{order}{len(numbers)}{'H' if size == 2 else 'I'}", *numbers)
+        if len(packed) > 4:
+            offset, after = further + len(after), after + packed
+            packed = struct.pack(f"{order}I", offset)
+        table += struct.pack(f"{order}HHI", tag, 3 if size == 2 else 4, len(numbers)) + packed.ljust(4, b"\0")
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, start)
+    file = tmp_path / "x.tif"
+    file.write_bytes(head + data + b"\0" * (len(data) % 2) + table + b"\0" * 4 + after)
+    assert_stored(read_image(file, channels=bands).pixels, values, kind)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
+from encoscope.encoder.input_channels import count_input_channels
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
@@ -94,8 +95,9 @@ def read_timm_preprocess(module: nn.Module) -> Preprocess:
     from timm.data.config import resolve_model_data_config
 
     config = resolve_model_data_config(module)
-    channels, height, width = config["input_size"]
-    channels = getattr(module, "in_chans", channels)  # not the published weights' number if another one was requested
+    _, height, width = config["input_size"]
+    # not the published weights' number if another one was requested
+    channels = getattr(module, "in_chans", None) or count_input_channels(module)
     return Preprocess(
         size=(height, width),
         mean=tuple(config["mean"]),
