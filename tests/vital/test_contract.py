@@ -6,6 +6,7 @@ import inspect
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.base import clone
 
@@ -13,6 +14,7 @@ import encoscope
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.results import ResultList
 from encoscope.vital import Circuit, ClassCircuit, Visualization, Vital, VitalSettings, circuit, visualize
+from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.settings import METHOD_SETTINGS, CircuitSettings
 
 
@@ -129,3 +131,35 @@ def test_a_circuit_comes_back(encoder, folder, tmp_path) -> None:
     assert tuple(estimator.channels_) == result.channels
     with pytest.raises(UsageError, match="ranking is one of lrp"):
         circuit(encoder, "class:1", folder, ranking="lpr")
+
+
+def test_other_statistics_of_the_same_references_are_another_run(encoder, tmp_path) -> None:
+    layer = encoder.layer("layer4")
+    rng = np.random.default_rng(0)
+
+    def prototype(seed: int, **changes) -> Prototype:
+        values = torch.from_numpy(np.random.default_rng(seed).random((layer.channels, 4), np.float32))
+        return Prototype({"layer4": values.sort(1).values}, 2, ("a", "b"), **changes)
+
+    def run(statistics: Prototype) -> np.ndarray:
+        settings = {"layers": ["layer4"], "weights": [1.0], "cache_dir": tmp_path, "progress": False}
+        return visualize(encoder, "class:1", {"class:1": statistics}, steps=2, size=(32, 32), **settings).image
+
+    first, second = prototype(0), prototype(1)
+    images = [run(statistics) for statistics in (first, second, first)]
+    np.testing.assert_array_equal(images[0], images[2])
+    assert not np.array_equal(images[0], images[1])
+    weights = torch.from_numpy(rng.random(layer.channels, np.float32))
+    different = [
+        first,
+        second,
+        Prototype({"layer3": first.values["layer4"]}, 2, ("a", "b")),
+        Prototype({"layer4": first.values["layer4"].double()}, 2, ("a", "b")),
+        Prototype({"layer4": first.values["layer4"].bfloat16()}, 2, ("a", "b")),
+        Prototype({"layer4": first.values["layer4"].reshape(-1, 2)}, 2, ("a", "b")),
+        prototype(0, channel_weights={"layer4": weights}),
+        prototype(0, shrinkage={"layer4": 0.5}),
+        prototype(0, shrinkage={"layer4": 0.25}),
+    ]
+    assert len({statistics.digest for statistics in different}) == len(different)
+    assert prototype(0, notes=("a note",), activation=1.0).digest == first.digest

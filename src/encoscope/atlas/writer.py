@@ -19,7 +19,7 @@ from encoscope.atlas.codec import from_plain, merge_records, to_plain
 from encoscope.atlas.records import ImageFile, Record, SegmentationInfo
 from encoscope.atlas.rows import COLUMNS, Row, make_row, select_columns, write_parquet
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.store.lock import Lock
+from encoscope.store.files import Lock
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 

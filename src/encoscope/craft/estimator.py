@@ -45,7 +45,7 @@ class Craft(Estimator):
         n_crops: Patches shown for each concept.
         random_state: The seed of everything random.
         batch_size: Patches at a time; it does not change the result.
-        cache_dir: Not used: nothing is kept between runs.
+        cache_dir: The folder for the ids of files; None is the user's cache.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Attributes:
@@ -112,7 +112,7 @@ class Craft(Estimator):
         unit = parse_unit(self.unit, encoder)
         if unit.kind != "class":
             raise UsageError(f"concepts are those of a class, such as class:0, not of {unit.text}")
-        self.bank_ = _find_concepts(encoder, unit, X, settings, self.batch_size, self.progress)
+        self.bank_ = _find_concepts(encoder, unit, X, settings, self.batch_size, self.cache_dir, self.progress)
         return self
 
 
@@ -180,14 +180,20 @@ def find_concepts(
 
 
 def _find_concepts(
-    encoder: Encoder, unit: Unit, references: Any, settings: CraftSettings, batch_size: int, progress: Progress
+    encoder: Encoder,
+    unit: Unit,
+    references: Any,
+    settings: CraftSettings,
+    batch_size: int,
+    cache_dir: str | os.PathLike[str] | None,
+    progress: Progress,
 ) -> ConceptBank:
     name = encoder.layer(settings.layer).name if settings.layer is not None else encoder.depths[-1]
     side = settings.patch_size or min(64, min(encoder.preprocess.size) // 2)
     if side < 2:
         raise UsageError(f"patch_size is a number of pixels from 2 on, not {side}")
     seed, number = settings.random_state, settings.n_concepts
-    files, notes = find_class_files(references, encoder, unit, settings.n_images, seed)
+    files, notes = find_class_files(references, encoder, unit, settings.n_images, seed, cache_dir=cache_dir)
     names = [str(path) for path in files]
 
     def read_maps(pixels: Tensor) -> Float[Tensor, "patches channels"]:

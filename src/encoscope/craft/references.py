@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from encoscope.units import Unit
 
 
 def find_class_files(
-    source: Any, encoder: Encoder, unit: Unit, count: int, seed: int
+    source: Any,
+    encoder: Encoder,
+    unit: Unit,
+    count: int,
+    seed: int,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[list[Path], tuple[str, ...]]:
     """Find the files of a class, ordered by their content, with notes on how they were found.
 
@@ -29,6 +36,7 @@ def find_class_files(
         unit: The class.
         count: Files at most; of more, a choice by the seed is taken.
         seed: The seed.
+        cache_dir: The folder for the ids of files; None is the user's cache.
 
     Returns:
         The files, and the notes.
@@ -50,7 +58,8 @@ def find_class_files(
             raise MissingError(
                 f"no image of the references is labelled {requested!r}{suggest_nearest(requested, files.classes)}"
             )
-    order = sorted(zip(hash_files(members), members, strict=True), key=lambda pair: (pair[0] == UNREADABLE, pair[0]))
+    ids = hash_files(members, cache_dir=cache_dir)
+    order = sorted(zip(ids, members, strict=True), key=lambda pair: (pair[0] == UNREADABLE, pair[0]))
     if len(order) > count:
         picked = np.random.default_rng(seed).choice(len(order), count, replace=False)
         order = [order[index] for index in sorted(picked)]

@@ -14,7 +14,7 @@ from encoscope import metrics
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
 from encoscope.estimator import Estimator
-from encoscope.falcon.captions.build import load_default_captions
+from encoscope.falcon.captions.build import match_captions
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.context import DescriptionContext
 from encoscope.falcon.crops import ImageEmbedder
@@ -176,7 +176,9 @@ class Falcon(Estimator):
         if self.batch_size < 1:
             raise UsageError(f"batch_size is the number of images at a time, at least 1, not {self.batch_size}")
         self.encoder_ = as_encoder(self.encoder)
-        self.vlm_, self.captions_ = _match_captions(self.vlm, self.captions, self.progress)
+        self.vlm_, self.captions_ = match_captions(
+            self.vlm, self.captions, cache_dir=self.cache_dir, progress=self.progress
+        )
         self.probe_ = X
         self.spaces_: dict[str, Space] = {}
         self.context_ = DescriptionContext(
@@ -632,19 +634,3 @@ def _name_holdout(holdout: Any) -> float | str:
     if holdout is None or isinstance(holdout, int | float):
         return float(holdout or 0)
     return os.fspath(holdout) if isinstance(holdout, str | os.PathLike) else type(holdout).__name__
-
-
-def _match_captions(
-    vlm: VLM | str | None, captions: CaptionStore | str | os.PathLike[str] | None, progress: Progress
-) -> tuple[VLM, CaptionStore]:
-    """An image-text model and captions that fit each other; either may be None."""
-    from encoscope.vlm import load  # when it is called: a test's stand-in must not be kept by this module
-
-    store = captions if captions is None or isinstance(captions, CaptionStore) else CaptionStore.load(captions)
-    if store is None:
-        model = load(vlm) if isinstance(vlm, str) else vlm
-        store = load_default_captions(model, progress=progress)
-        return model or load(store.vlm_source), store
-    model = load(vlm or store.vlm_source) if vlm is None or isinstance(vlm, str) else vlm
-    store.check(model)
-    return model, store

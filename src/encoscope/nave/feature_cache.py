@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from encoscope._version import __version__
-from encoscope.cache import resolve_cache_dir
+from encoscope.cache import find_keyed_folder
 from encoscope.encoder import Encoder
 from encoscope.images import Geometry, LoadedImage
 from encoscope.nave.composite import Composite
 from encoscope.nave.features import Maps, encode_images, split_chunks
 from encoscope.nave.settings import NaveSettings
-from encoscope.store import Store, StoreRow, content_key
+from encoscope.store import Store, StoreRow
 from encoscope.store.passes import WHOLE, Shard
 
 _DTYPES = {"fp16": np.float16, "fp32": np.float32}
@@ -54,7 +54,7 @@ class FeatureCache:
             "size": settings.size,
             "precision": precision,
         }
-        self.store = Store.open(resolve_cache_dir(cache_dir, "nave") / content_key(manifest), manifest, fresh=fresh)
+        self.store = Store.open(find_keyed_folder("nave", manifest, cache_dir), manifest, fresh=fresh)
         self._encoder, self._settings, self._dtype = encoder, settings, _DTYPES[precision]
         self._rows: dict[int, list[int]] = {}  # of each shard, the rows that belong to the images of this run
 

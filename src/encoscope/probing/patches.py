@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.encoder import Encoder
@@ -17,6 +18,7 @@ from encoscope.probing.cutting import Patch, check_side, compute_patch_values, l
 from encoscope.probing.ids import rank_ids
 from encoscope.probing.run import probe
 from encoscope.progress import Progress
+from encoscope.store.passes import Shard, run_pass
 from encoscope.units import Unit, measure_units, parse_unit, unit_weights
 
 __all__ = ["PRESELECTED", "Patch", "Scoring", "find_top_patches", "load_patches"]
@@ -86,25 +88,68 @@ def find_top_patches(
     def compute(pixels: Tensor) -> Tensor:
         return measure_units(encoder, pixels, parsed)
 
-    best: list[list[Patch]] = [[] for _ in parsed]
-    for patches, scores in compute_patch_values(
-        encoder, files, compute, side=patch, stride=step, batch_size=batch_size, progress=progress
-    ):
-        for number, kept in enumerate(best):
-            if chosen is not None and patches[0].id not in chosen[number]:
+    def read_patches(shard: Shard) -> Iterator[tuple[list[Patch], np.ndarray]]:
+        shown = list(shard.select(files))
+        yield from compute_patch_values(
+            encoder, shown, compute, side=patch, stride=step, batch_size=batch_size, progress=progress
+        )
+
+    return run_pass(read_patches, TopPatches(len(parsed), count, chosen)).finalize()
+
+
+class TopPatches:
+    """For each of several units the patches of largest value, one an image: ``partial_fit``, ``merge``, ``finalize``.
+
+    Args:
+        units: How many units there are.
+        count: Patches of each unit.
+        chosen: For each unit the ids of the images that count; None for all images.
+    """
+
+    def __init__(self, units: int, count: int, chosen: Sequence[set[str]] | None = None) -> None:
+        self.count, self.chosen = count, chosen
+        self._best: list[dict[str, Patch]] = [{} for _ in range(units)]
+
+    def partial_fit(self, patches: Sequence[Patch], scores: Float[np.ndarray, "patches units"]) -> TopPatches:
+        """Add an image.
+
+        Args:
+            patches: All of its patches.
+            scores: The value of each unit on each of them.
+
+        Returns:
+            Itself.
+        """
+        for number, kept in enumerate(self._best):
+            if self.chosen is not None and patches[0].id not in self.chosen[number]:
                 continue
             index = int(scores[:, number].argmax())  # the first of equal ones
-            kept.append(replace(patches[index], score=float(scores[index, number])))
-            if len(kept) >= 2 * count + 100:
-                _keep(kept, count)
-    for kept in best:
-        _keep(kept, count)
-    return best
+            kept[patches[0].id] = replace(patches[index], score=float(scores[index, number]))
+            if len(kept) >= 2 * self.count + 100:
+                self._best[number] = self._take_largest(kept)
+        return self
 
+    def merge(self, other: TopPatches) -> TopPatches:
+        """Add another shard's images.
 
-def _keep(patches: list[Patch], count: int) -> None:
-    patches.sort(key=lambda patch: (-patch.score, patch.id))
-    del patches[count:]
+        Args:
+            other: Its patches, of the same units. An image that both hold counts once.
+
+        Returns:
+            Itself.
+        """
+        self._best = [
+            self._take_largest({**mine, **theirs}) for mine, theirs in zip(self._best, other._best, strict=True)
+        ]
+        return self
+
+    def finalize(self) -> list[list[Patch]]:
+        """Give each unit's patches, the largest value first, ties by image id."""
+        return [list(self._take_largest(kept).values()) for kept in self._best]
+
+    def _take_largest(self, patches: dict[str, Patch]) -> dict[str, Patch]:
+        order = sorted(patches.values(), key=lambda patch: (-patch.score, patch.id))
+        return {patch.id: patch for patch in order[: self.count]}
 
 
 def _preselect(

@@ -15,7 +15,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from encoscope._version import __version__
-from encoscope.cache import resolve_cache_dir
+from encoscope.cache import find_keyed_folder
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.file_kind import require_ordinary_file
@@ -26,7 +26,7 @@ from encoscope.probing.prefetch import prefetch
 from encoscope.probing.result import Probe, check_values
 from encoscope.probing.topk import TopK
 from encoscope.progress import Progress, track_steps
-from encoscope.store import Store, StoreRow, content_key
+from encoscope.store import Store, StoreRow
 from encoscope.store.passes import Shard, run_pass
 
 KIND = "probe"
@@ -90,7 +90,7 @@ def probe(
         raise UsageError(f"batch_size is a number from 1 on, not {batch_size}")
     compute = _make_reader(encoder, layer)
     files = list_images(dataset)
-    ids = hash_files(files.paths, progress=progress)
+    ids = hash_files(files.paths, cache_dir=cache_dir, progress=progress)
     folder, manifest = _locate_store(encoder, layer, ids, cache_dir)
     existing = None if fresh else _load_complete(folder, manifest)
     if existing is not None:
@@ -139,7 +139,7 @@ def from_array(
         raise UsageError(
             f"values of shape {array.shape} for {expected[0]} images and {expected[1]} channels of {layer!r}"
         )
-    ids = hash_files(files.paths)
+    ids = hash_files(files.paths, cache_dir=cache_dir)
     folder, manifest = _locate_store(encoder, layer, ids, cache_dir)
     if not fresh and _load_complete(folder, manifest) is not None:
         raise UsageError(f"a probe of these images is there already, in {folder}: replace it with --fresh")
@@ -241,7 +241,7 @@ def _locate_store(
         "images": len(ids),
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     }
-    return resolve_cache_dir(cache_dir, "probe") / content_key(manifest), manifest
+    return find_keyed_folder("probe", manifest, cache_dir), manifest
 
 
 def _load_complete(folder: Path, manifest: dict[str, Any]) -> Store | None:

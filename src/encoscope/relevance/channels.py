@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.progress import Progress, track_steps
 from encoscope.relevance.attribution import RelevanceMethod, choose_method, make_attributor
+from encoscope.store.passes import Mean, Shard, run_pass
 from encoscope.units import Unit, parse_unit
 
 _log = logging.getLogger("encoscope")
@@ -58,16 +58,18 @@ def compute_channel_relevance(
     unit = parse_unit(unit, encoder)
     name = layer if layer is not None else _find_layer_before(encoder, unit)
     attributor = make_attributor(encoder, unit, [name], choose_method(encoder) if method is None else method)
-    total, count = torch.zeros(encoder.layer(name).channels, dtype=torch.float64), 0
-    with track_steps(None, "relevance", progress) as step:
-        for pixels in _batches(encoder, images, batch_size):
-            # In float64, so that the result does not depend on the size of the batches.
-            total += attributor(pixels)[name].double().sum((0, 2, 3)).cpu()
-            count += len(pixels)
-            step(len(pixels))
-    if not count:
+
+    def read_relevance(shard: Shard) -> Iterator[tuple[Tensor, int]]:
+        with track_steps(None, "relevance", progress) as step:
+            for pixels in shard.select(_batches(encoder, images, batch_size)):
+                # in float64, so that the result does not depend on the size of the batches
+                yield attributor(pixels)[name].double().sum((0, 2, 3)).cpu(), len(pixels)
+                step(len(pixels))
+
+    mean = run_pass(read_relevance, Mean())
+    if not mean.count:
         raise UsageError(f"no image can be read: the relevance of {unit.text} needs at least one")
-    return (total / count).float()
+    return mean.finalize().float()
 
 
 def _find_layer_before(encoder: Encoder, unit: Unit) -> str:

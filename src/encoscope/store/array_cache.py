@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from encoscope._version import __version__
+from encoscope.cache import find_keyed_folder
 from encoscope.errors import MissingError
-from encoscope.store import Store, StoreRow, content_key, get_cache_dir
-from encoscope.store.lock import FolderLockedError
+from encoscope.store.files import FolderLockedError
+from encoscope.store.store import Store, StoreRow
 
 _FLUSH = 512  # keys; a killed run computes at most so many again
 _PATIENCE = 20  # attempts, a tenth of a second apart, while another process writes to the same store
@@ -26,16 +27,15 @@ class ArrayCache:
 
     Args:
         manifest: What shapes the arrays (digests, settings); the store's folder is named after it.
-        cache: The folder of stores; by default the user's cache.
+        cache_dir: The user's own cache folder; None is the usual one.
 
     Attributes:
         path: The store's folder.
     """
 
-    def __init__(self, manifest: Mapping[str, Any], cache: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, manifest: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None = None) -> None:
         self._manifest = {"kind": "vectors", "version": __version__, **manifest}
-        root = get_cache_dir("vectors") if cache is None else Path(cache)
-        self.path = root / content_key(self._manifest)
+        self.path: Path = find_keyed_folder("vectors", self._manifest, cache_dir)
         self._known: dict[str, dict[str, np.ndarray]] = {}
         self._unwritten: list[str] = []
         self._store: Store | None = None

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and error messages of the operating system in one line."""
+"""What a store asks of the file system: checksums, lasting renames, a lock, and its errors in one line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
-
 from encoscope.errors import EncoscopeError
-from encoscope.results import atomic_write
+
+try:
+    import fcntl
+except ImportError:  # Windows: two writers are not noticed there
+    fcntl = None
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -62,21 +64,6 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_array(path: Path, array: np.ndarray) -> str:
-    """Write an array as a .npy file, whole or not at all. The folder's own entry is not synced: see ``sync_folder``.
-
-    Args:
-        path: The file.
-        array: Plain numbers or text.
-
-    Returns:
-        The sha256 of the file.
-    """
-    with atomic_write(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
-        return hash_file(temporary)
-
-
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder outlive a power cut, where the operating system can do that.
 
@@ -111,3 +98,45 @@ def file_stem(name: str) -> str:
     if len(safe) > _LONGEST:
         safe = f"{safe[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
     return safe
+
+
+class FolderLockedError(EncoscopeError):
+    """Another process writes to the folder."""
+
+
+class Lock:
+    """An exclusive lock on a file, held from construction until ``release``.
+
+    Args:
+        path: The file; it is made if it is absent.
+
+    Raises:
+        FolderLockedError: another process, which the message names, holds the lock.
+        OSError: the file cannot be opened or locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._handle, 32).decode(errors="replace").strip() or "unknown"
+            self.release()
+            raise FolderLockedError(
+                f"{path.parent} is being written by another process (pid {owner}): wait for it, or stop it"
+            ) from None
+        except OSError:
+            self.release()
+            raise
+        if not path.exists() or not os.path.samestat(os.fstat(self._handle), path.stat()):
+            self.release()
+            raise EncoscopeError(f"{path.parent} was removed by another process this very moment: run it again")
+        os.ftruncate(self._handle, 0)
+        os.write(self._handle, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        """Release the lock. The file stays: without it, two processes could lock two files of one name."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None

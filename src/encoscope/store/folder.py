@@ -11,18 +11,16 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from encoscope.cache import get_cache_dir
+from encoscope.cache import find_keyed_folder, first_difference, to_plain_json
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.results import atomic_write
-from encoscope.store.files import explain_os_errors, hash_file, sync_folder
+from encoscope.store.files import Lock, explain_os_errors, hash_file, sync_folder
 from encoscope.store.journal import Journal
-from encoscope.store.keys import content_key, first_difference, to_plain_json
-from encoscope.store.lock import Lock
 
 MANIFEST, JOURNAL, LOCK = "manifest.json", "journal.jsonl", "lock"
 _log = logging.getLogger("encoscope")
@@ -58,18 +56,38 @@ class JournaledFolder:
         self.journal = Journal(self.path / JOURNAL)
 
     @classmethod
-    def keyed(cls: type[_Journaled], kind: str, manifest: Mapping[str, Any], *, fresh: bool = False) -> _Journaled:
-        """Name a folder of the user's cache after the content of a manifest.
+    def keyed(
+        cls: type[_Journaled],
+        kind: str,
+        manifest: Mapping[str, Any],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        fresh: bool = False,
+        restart: bool = False,
+    ) -> _Journaled:
+        """Name a folder of the cache after the content of a manifest.
 
         Args:
             kind: What is kept, the folder above: "synthesis", "prototypes", ...
             manifest: What makes the content.
+            cache_dir: The user's own cache folder; None is the usual one.
             fresh: Forget what an earlier run wrote.
+            restart: Forget it too, with a warning, where the journal is damaged: for what is quickly computed again.
 
         Returns:
             The folder of this manifest: the same for the same content.
+
+        Raises:
+            EncoscopeError: a damaged journal, without ``restart``.
         """
-        return cls(get_cache_dir(kind, content_key(manifest)), manifest, fresh=fresh)
+        path = find_keyed_folder(kind, manifest, cache_dir)
+        try:
+            return cls(path, manifest, fresh=fresh)
+        except EncoscopeError as error:
+            if not restart:
+                raise
+            _log.warning("%s: starting over", _first_clause(error))
+            return cls(path, manifest, fresh=True)
 
     def append_entry(self, entry: Mapping[str, Any]) -> None:
         """Add an entry to the journal; when this returns, it lasts.
@@ -108,6 +126,30 @@ class JournaledFolder:
                 self.append_entry({"sha256": {name: hash_file(temporary)}})
             sync_folder(self.path)
 
+    @contextmanager
+    def write_together(self, names: Sequence[str], entry: Mapping[str, Any]) -> Iterator[list[Path]]:
+        """Write files that belong together: none of them counts before the journal's entry, which names them all.
+
+        Args:
+            names: Of new files in the folder, which may lie in its subfolders.
+            entry: Plain JSON values; the files' checksums are added to it.
+
+        Yields:
+            A temporary path for each file, with the same suffix, to write the content to.
+
+        Raises:
+            EncoscopeError: a full disk, a folder that cannot be written.
+        """
+        checksums: dict[str, str] = {}
+        with explain_os_errors(self.path):
+            with ExitStack() as stack:
+                temporaries = [stack.enter_context(atomic_write(self.path / name)) for name in names]
+                yield temporaries
+                checksums |= {name: hash_file(file) for name, file in zip(names, temporaries, strict=True)}
+            for folder in {(self.path / name).parent for name in names}:
+                sync_folder(folder)
+        self.append_entry({**entry, "sha256": checksums})
+
     def check(self, name: str) -> Path:
         """Compare a file with its checksums, before it is read.
 
@@ -127,6 +169,23 @@ class JournaledFolder:
         if not self._is_whole(name):
             raise EncoscopeError(f"{file} is damaged: start over with --fresh")
         return file
+
+    def find(self, name: str) -> Path | None:
+        """Find a file that can be computed again where it is missing or damaged.
+
+        Args:
+            name: Of the file in the folder.
+
+        Returns:
+            The file's path; None where there is none, or (with a warning) its content is not what was written.
+        """
+        try:
+            return self.check(name)
+        except MissingError:
+            return None
+        except EncoscopeError as error:
+            _log.warning("%s: computing it again", _first_clause(error))
+            return None
 
     def verify(self) -> list[Path]:
         """Read every file that the journal names, and compare it with its checksums.
@@ -352,6 +411,11 @@ class StoreFolder(JournaledFolder):
         raise EncoscopeError(
             f"{path} is not a {cls.CONTENT} ({cls.FORMAT}) and not an empty folder: use another folder"
         )
+
+
+def _first_clause(error: EncoscopeError) -> str:
+    """A message without its cure."""
+    return str(error).partition(":")[0]
 
 
 def _is_temporary(file: Path) -> bool:

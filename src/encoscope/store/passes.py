@@ -125,3 +125,50 @@ def merge_partials(partials: Iterable[AnyPartial]) -> AnyPartial:
     if merged is None:
         raise UsageError("no shards: there is nothing to merge")
     return merged
+
+
+class Mean:
+    """A mean over all items of a dataset: ``partial_fit``, ``merge``, ``finalize``.
+
+    Attributes:
+        count: How many items were added.
+
+    Example:
+        >>> Mean().partial_fit(6.0, 2).merge(Mean().partial_fit(3.0, 1)).finalize()
+        3.0
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._total: Any = None
+
+    def partial_fit(self, total: Any, count: int) -> Mean:
+        """Add a batch.
+
+        Args:
+            total: The sum over its items: a number, array or tensor, in float64 where the order must not matter.
+            count: How many items they are.
+
+        Returns:
+            Itself.
+        """
+        self._total = total if self._total is None else self._total + total
+        self.count += count
+        return self
+
+    def merge(self, other: Mean) -> Mean:
+        """Add another shard's items.
+
+        Args:
+            other: Its mean.
+
+        Returns:
+            Itself.
+        """
+        return self if other._total is None else self.partial_fit(other._total, other.count)
+
+    def finalize(self) -> Any:
+        """Give the mean; UsageError where nothing was added."""
+        if not self.count:
+            raise UsageError("nothing was added: there is no mean")
+        return self._total / self.count

@@ -16,9 +16,8 @@ import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.store.compact import merge_shards
-from encoscope.store.files import explain_os_errors, file_stem, save_array, sync_folder
+from encoscope.store.files import Lock, explain_os_errors, file_stem
 from encoscope.store.folder import StoreFolder
-from encoscope.store.lock import Lock
 
 DONE = "done"
 _INDEX = "index.parquet"
@@ -202,11 +201,10 @@ class Store(StoreFolder):
             raise UsageError(f"{done} rows are done, but there is no array for them")
         number = len(self._shards)
         files = {name: f"{file_stem(name)}-{number:06d}.npy" for name in arrays} if done else {}
-        with explain_os_errors(self.path):
-            checksums = {file: save_array(self.path / file, arrays[name]) for name, file in files.items()}
-            if files:
-                sync_folder(self.path)
-            self.journal.append({"rows": [astuple(row) for row in rows], "files": files, "sha256": checksums})
+        entry = {"rows": [astuple(row) for row in rows], "files": files}
+        with self.write_together(list(files.values()), entry) as temporaries:
+            for name, temporary in zip(files, temporaries, strict=True):
+                np.save(temporary, arrays[name], allow_pickle=False)
         self._add_shard(StoredShard(tuple(rows), files))
         return number
 

@@ -339,7 +339,12 @@ class Circuit(Estimator):
         self.encoder_ = encoder = as_encoder(self.encoder)
         unit = parse_unit(self.unit, encoder)
         pool = find_class_references(
-            X, encoder, unit, count=vital_settings.n_references, random_state=vital_settings.random_state
+            X,
+            encoder,
+            unit,
+            count=vital_settings.n_references,
+            random_state=vital_settings.random_state,
+            cache_dir=self.cache_dir,
         )
         self.layer_, self.ranking_, self.channels_ = rank_channels(
             encoder,

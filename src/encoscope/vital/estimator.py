@@ -331,7 +331,12 @@ class Vital(Estimator):
             if unit.kind == "class":
                 count = n_references if n_facets is None else None
                 pool = find_class_references(
-                    source, self.encoder_, unit, count=count, random_state=settings.random_state
+                    source,
+                    self.encoder_,
+                    unit,
+                    count=count,
+                    random_state=settings.random_state,
+                    cache_dir=self.cache_dir,
                 )
             else:
                 pool = patches[unit]

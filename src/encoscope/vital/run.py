@@ -193,6 +193,7 @@ def _manifest(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target], 
         "precision": encoder.precision,
         "units": units,
         "references": [target.prototype.references for target in targets],
+        "statistics": [target.prototype.digest for target in targets],
         "settings": settings,
         "seed": random_state,
     }

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from encoscope.cache import find_keyed_folder
 from encoscope.errors import MissingError, UsageError
 from encoscope.falcon.captions.laion import is_laion, link_laion
 from encoscope.falcon.captions.readers import clean_captions, read_captions
 from encoscope.falcon.captions.store import CaptionFolder, CaptionStore, finish_store, open_folder
 from encoscope.progress import Progress, track_steps
-from encoscope.results import atomic_write
-from encoscope.store import content_key, get_cache_dir
-from encoscope.store.files import explain_os_errors, hash_file, save_array, sync_folder
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
@@ -153,23 +151,59 @@ def embed_captions(
         return CaptionStore(path, folder.description)
 
 
-def load_default_captions(vlm: VLM | None = None, *, progress: Progress = None) -> CaptionStore:
+def load_default_captions(
+    vlm: VLM | None = None, *, cache_dir: str | os.PathLike[str] | None = None, progress: Progress = None
+) -> CaptionStore:
     """Load the captions that ship with the package, embedded once for a model and kept in the cache.
 
     Args:
         vlm: The image-text model; None takes ``zoo:clip-caltech101``.
+        cache_dir: The user's own cache folder; None is the usual one.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The store.
     """
-    from encoscope.vlm import load
-    from encoscope.zoo.captions import load_vocabulary
+    return match_captions(vlm, None, cache_dir=cache_dir, progress=progress)[1]
 
-    vlm = vlm or load("zoo:clip-caltech101")
-    captions = load_vocabulary()
-    folder = get_cache_dir("captions", content_key({"captions": _survey(iter(captions))[1], "vlm": vlm.digest}))
-    return embed_captions(captions, vlm, folder, progress=progress)
+
+def match_captions(
+    vlm: VLM | str | None,
+    captions: CaptionStore | str | os.PathLike[str] | None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress = None,
+) -> tuple[VLM, CaptionStore]:
+    """Load an image-text model and captions that fit each other.
+
+    Args:
+        vlm: The model or its name; None takes the one that the captions were embedded with, and for the package's own
+            captions ``zoo:clip-caltech101``.
+        captions: A caption store or its folder; None takes the captions that ship with the package, embedded once for a
+            model and kept in the cache.
+        cache_dir: The user's own cache folder; None is the usual one.
+        progress: None shows a bar on a terminal; True, False, or a callable.
+
+    Returns:
+        The model and the captions.
+
+    Raises:
+        MissingError: For captions or a model that are not there.
+        EncoscopeError: For captions of another model.
+    """
+    from encoscope.vlm import load  # when it is called: a test's stand-in must not be kept by this module
+
+    if captions is None:
+        from encoscope.zoo.captions import load_vocabulary
+
+        model = load(vlm or "zoo:clip-caltech101") if vlm is None or isinstance(vlm, str) else vlm
+        texts = load_vocabulary()
+        folder = find_keyed_folder("captions", {"captions": _survey(iter(texts))[1], "vlm": model.digest}, cache_dir)
+        return model, embed_captions(texts, model, folder, progress=progress)
+    store = captions if isinstance(captions, CaptionStore) else CaptionStore.load(captions)
+    model = load(vlm or store.vlm_source) if vlm is None or isinstance(vlm, str) else vlm
+    store.check(model)
+    return model, store
 
 
 def _survey(captions: Iterator[str]) -> tuple[int, str]:
@@ -191,12 +225,7 @@ def _write_shard(folder: CaptionFolder, number: int, texts: list[str], vectors: 
     sha.update("\n".join(texts).encode())
     about = {"embeddings": embeddings, "captions": captions, "column": "caption", "rows": len(texts)}
     about["hash"] = sha.hexdigest()
-    with explain_os_errors(folder.path):
-        checksums = {embeddings: save_array(folder.path / embeddings, vectors)}
-        with atomic_write(folder.path / captions) as temporary:
-            parquet.write_table(pyarrow.table({"caption": texts}), temporary, row_group_size=_GROUP)
-            checksums[captions] = hash_file(temporary)
-        for file in checksums:
-            sync_folder((folder.path / file).parent)
-    folder.append_entry({"first": number, "shards": [about], "sha256": checksums})
+    with folder.write_together([embeddings, captions], {"first": number, "shards": [about]}) as (array, table):
+        np.save(array, vectors, allow_pickle=False)
+        parquet.write_table(pyarrow.table({"caption": texts}), table, row_group_size=_GROUP)
     return about

@@ -14,6 +14,7 @@ from torch.nn import functional
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, Preprocess, read_images
+from encoscope.store.passes import Mean, Shard, run_pass
 from encoscope.units import Unit
 from encoscope.vital.baselines.fourier import correlate_colors, decorrelate_colors
 from encoscope.vital.baselines.losses import Maximize, choose_size
@@ -42,16 +43,18 @@ def compute_mean_magnitude(
     Raises:
         UsageError: When there is no image.
     """
-    total, count = None, 0
-    for batch in batches:
-        images = denormalize(batch, preprocess)
-        if images.shape[2:] != size:
-            images = functional.interpolate(images, size, mode="bilinear", antialias=True)
-        magnitude = torch.fft.rfft2(decorrelate_colors(images)).abs().double().sum(0)
-        total, count = magnitude if total is None else total + magnitude, count + len(batch)
-    if total is None:
+
+    def read_magnitudes(shard: Shard) -> Iterator[tuple[Tensor, int]]:
+        for batch in shard.select(batches):
+            images = denormalize(batch, preprocess)
+            if images.shape[2:] != size:
+                images = functional.interpolate(images, size, mode="bilinear", antialias=True)
+            yield torch.fft.rfft2(decorrelate_colors(images)).abs().double().sum(0), len(batch)
+
+    mean = run_pass(read_magnitudes, Mean())
+    if not mean.count:
         raise UsageError("MACO takes its magnitude spectrum from images: give references, or any images")
-    return (total / count).float()
+    return mean.finalize().float()
 
 
 class PhaseImage:

@@ -10,16 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from encoscope.cache import resolve_cache_dir
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import list_images
 from encoscope.probing import Patch, find_top_patches, hash_files
 from encoscope.progress import Progress
-from encoscope.results import atomic_write
-from encoscope.store import content_key
+from encoscope.store import JournaledFolder, content_key
 from encoscope.units import Unit
 from encoscope.vital.references.references import Reference, References, Source
+
+_FILE = "patches.json"
 
 
 def find_patch_references(
@@ -67,13 +67,18 @@ def find_patch_references(
     search: dict[str, Any] = {"scoring": "stride" if n_candidates is None else "preselect"}
     search |= {} if n_candidates is None else {"candidates": n_candidates}
     search["patch"] = side
-    contents = content_key({"files": sorted(hash_files(files.paths, progress=progress))})
-    stored_files = [
-        resolve_cache_dir(cache_dir, "patches", f"{_key(encoder, unit, {'count': count, **search}, contents)}.json")
+    contents = sorted(hash_files(files.paths, cache_dir=cache_dir, progress=progress))
+    folders = [
+        JournaledFolder.keyed(
+            "patches",
+            _manifest(encoder, unit, {"count": count, **search}, contents),
+            cache_dir=cache_dir,
+            restart=True,
+        )
         for unit in units
     ]
     known = {str(path) for path in files.paths}
-    patches = [_load(file, known) for file in stored_files]
+    patches = [_load(folder, known) for folder in folders]
     missing = [index for index, stored in enumerate(patches) if stored is None]
     if missing:
         searched = find_top_patches(
@@ -88,7 +93,7 @@ def find_patch_references(
         )
         for index, top in zip(missing, searched, strict=True):
             patches[index] = top
-            _save(stored_files[index], top)
+            _save(folders[index], top)
     return [_references(unit, top or [], count, whole_images) for unit, top in zip(units, patches, strict=True)]
 
 
@@ -111,18 +116,23 @@ def _references(unit: Unit, patches: Sequence[Patch], count: int, whole_images: 
     return References(unit.text, tuple(items), notes)
 
 
-def _key(encoder: Encoder, unit: Unit, search: dict[str, Any], contents: str) -> str:
-    what = [unit.kind, unit.layer, unit.channels, unit.direction]
-    return content_key({"encoder": encoder.digest, "unit": what, "files": contents, **search})
+def _manifest(encoder: Encoder, unit: Unit, search: dict[str, Any], contents: Sequence[str]) -> dict[str, Any]:
+    return {
+        "encoder": encoder.digest,
+        "precision": encoder.precision,
+        "unit": [unit.kind, unit.layer, unit.channels, unit.direction],
+        "files": content_key({"files": contents}),
+        **search,
+    }
 
 
-def _load(file: Path, known: set[str]) -> list[Patch] | None:
+def _load(folder: JournaledFolder, known: set[str]) -> list[Patch] | None:
     """What an earlier search found, if its images still have the same names."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        patches = [_patch(row) for row in json.loads(file.read_text(encoding="utf-8"))]
-        if all(patch.path in known for patch in patches):
-            return patches
-    return None
+    file = folder.find(_FILE)
+    if file is None:
+        return None
+    patches = [_patch(row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    return patches if all(patch.path in known for patch in patches) else None
 
 
 def _patch(row: dict[str, Any]) -> Patch:
@@ -130,6 +140,6 @@ def _patch(row: dict[str, Any]) -> Patch:
     return Patch(row["id"], row["path"], (x0, y0, x1, y1), row["score"], (top, left), row["side"])
 
 
-def _save(file: Path, patches: Sequence[Patch]) -> None:
-    with suppress(EncoscopeError), atomic_write(file) as temporary:  # without a cache it is only slower
+def _save(folder: JournaledFolder, patches: Sequence[Patch]) -> None:
+    with suppress(EncoscopeError), folder.write(_FILE) as temporary:  # without a cache it is only slower
         temporary.write_text(json.dumps([asdict(patch) for patch in patches]), encoding="utf-8")

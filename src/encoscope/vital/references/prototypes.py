@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoscope.cache import resolve_cache_dir
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
-from encoscope.images import SkippedImage
 from encoscope.progress import Progress, track
-from encoscope.store import JournaledFolder, content_key
+from encoscope.store import JournaledFolder
+from encoscope.store.passes import Shard, run_pass
 from encoscope.store.tensors import open_tensors, write_tensors
 from encoscope.units import Unit
 from encoscope.vital.features import FeatureReader
@@ -63,30 +62,28 @@ def compute_prototype(
     folder = None
     if cache and not callable(reader.relevance):
         manifest = _manifest(reader, references, unit)
-        path = resolve_cache_dir(cache_dir, "prototypes", content_key(manifest))
-        folder = JournaledFolder(path, manifest)
-        try:
-            return replace(load_prototype(folder.check(_FILE)), notes=references.notes)
-        except MissingError:
-            pass
-        except EncoscopeError as error:
-            _log.warning("%s: computing the statistics again", error)
-            folder = JournaledFolder(path, manifest, fresh=True)
-    sums, skipped, names = PrototypeSums(), [], []
-    for group in _batches(_read(references, reader.encoder, skipped, progress), batch_size):
-        pixels = torch.cat([pixels for _, pixels in group])
-        features = reader.read_references(pixels, unit)
-        sums.partial_fit(features.values, features.peaks, features.activation, features.shrinkage)
-        names += [item.name for item, _ in group]
-    notes = list(references.notes)
-    if skipped:
-        notes.append(f"{len(skipped)} references could not be read")
-        for item in skipped:
-            _log.warning("reference skipped: %s", item.reason)
-    if not names:
+        folder = JournaledFolder.keyed("prototypes", manifest, cache_dir=cache_dir, restart=True)
+        file = folder.find(_FILE)
+        if file is not None:
+            return replace(load_prototype(file), notes=references.notes)
+
+    def read_batches(shard: Shard) -> Iterator[tuple[Any, ...]]:
+        items = list(shard.select(references.items))
+        stream = track(items, len(items), f"references of {references.unit}", progress)
+        for group in _split_readable(stream, reader.encoder, batch_size):
+            features = reader.read_references(torch.cat([pixels for _, pixels in group]), unit)
+            names = [item.name for item, _ in group]
+            yield features.values, features.peaks, features.activation, features.shrinkage, names
+
+    sums = run_pass(read_batches, PrototypeSums())
+    if not sums.count:
         raise MissingError(f"none of the {len(references)} references of {unit.text} can be read")
-    prototype = sums.finalize(names, notes)
-    if folder is not None and not skipped:
+    notes = list(references.notes)
+    n_skipped = len(references) - sums.count
+    if n_skipped:
+        notes.append(f"{n_skipped} references could not be read")
+    prototype = sums.finalize([name for name in references.names if name in sums.names], notes)
+    if folder is not None and not n_skipped:
         with folder.write(_FILE) as temporary:
             save_prototype(prototype, temporary)
     return prototype
@@ -155,21 +152,16 @@ def _manifest(reader: FeatureReader, references: References, unit: Unit) -> dict
     }
 
 
-def _read(
-    references: References, encoder: Encoder, skipped: list[SkippedImage], progress: Progress
-) -> Iterator[tuple[Reference, Tensor]]:
-    """Each reference with its input; what cannot be read is added to ``skipped``."""
-    for item in track(references.items, len(references), f"references of {references.unit}", progress):
-        try:
-            yield item, item.input(encoder)
-        except EncoscopeError as error:
-            skipped.append(SkippedImage(item.name, str(error)))
-
-
-def _batches(items: Iterator[tuple[Reference, Tensor]], size: int) -> Iterator[list[tuple[Reference, Tensor]]]:
+def _split_readable(
+    items: Iterable[Reference], encoder: Encoder, size: int
+) -> Iterator[list[tuple[Reference, Tensor]]]:
+    """Some references at a time, each with its input; one that cannot be read is left out with a warning."""
     group: list[tuple[Reference, Tensor]] = []
     for item in items:
-        group.append(item)
+        try:
+            group.append((item, item.input(encoder)))
+        except EncoscopeError as error:
+            _log.warning("reference skipped: %s", error)
         if len(group) == size:
             yield group
             group = []

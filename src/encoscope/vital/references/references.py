@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,13 @@ class References:
 
 
 def find_class_references(
-    source: Source, encoder: Encoder, unit: Unit, *, count: int | None = 50, random_state: int = 0
+    source: Source,
+    encoder: Encoder,
+    unit: Unit,
+    *,
+    count: int | None = 50,
+    random_state: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> References:
     """Choose images of a class at random, by their contents and the seed alone.
 
@@ -96,6 +103,7 @@ def find_class_references(
         unit: The class.
         count: How many images; None takes all.
         random_state: The seed.
+        cache_dir: The folder for the ids of files; None is the user's cache.
 
     Returns:
         The references, with notes on images without labels and on fewer images than ``count``.
@@ -122,7 +130,8 @@ def find_class_references(
                 f"the references hold no image labelled {name!r}{suggest_nearest(name, known)}: "
                 f"they are needed for {unit.text}"
             )
-    return pick_references(unit.text, _identify([files[index] for index in indices]), count, random_state, notes)
+    items = _identify([files[index] for index in indices], cache_dir)
+    return pick_references(unit.text, items, count, random_state, notes)
 
 
 def take_all_references(source: Source, unit: Unit, *, count: int | None = None, random_state: int = 0) -> References:
@@ -196,9 +205,11 @@ def _in_memory(source: Source) -> bool:
     return True
 
 
-def _identify(sources: Sequence[Path | LoadedImage]) -> list[Reference]:
+def _identify(
+    sources: Sequence[Path | LoadedImage], cache_dir: str | os.PathLike[str] | None = None
+) -> list[Reference]:
     """References of files and images; files that cannot be opened are left out."""
     paths = [source for source in sources if isinstance(source, Path)]
-    ids = dict(zip(paths, hash_files(paths), strict=True)) if paths else {}
+    ids = dict(zip(paths, hash_files(paths, cache_dir=cache_dir), strict=True)) if paths else {}
     items = [Reference(source.id if isinstance(source, LoadedImage) else ids[source], source) for source in sources]
     return [item for item in items if item.id != UNREADABLE]

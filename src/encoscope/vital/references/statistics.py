@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isnan
 
 import torch
@@ -48,6 +50,22 @@ class Prototype:
         """The layers it holds."""
         return tuple(self.values)
 
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 (hex) of the numbers that matching uses: two statistics of the same digest give the same images.
+
+        It has nothing of the notes, the references' names and the unit's activation.
+        """
+        sha = hashlib.sha256()
+        for part in (self.values, self.channel_weights or {}):
+            for name, numbers in part.items():
+                sha.update(f"{name}\0{numbers.dtype}\0{tuple(numbers.shape)}\0".encode())
+                plain = numbers.detach().cpu().contiguous().reshape(-1)
+                sha.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
+            sha.update(b"\0\0")
+        sha.update(repr(None if self.shrinkage is None else sorted(self.shrinkage.items())).encode())
+        return sha.hexdigest()
+
     def of(self, layer: str, positions: int) -> Float[Tensor, "channels positions"]:
         """Give a layer's values for a map of any number of positions, between the ranks where the number differs.
 
@@ -71,6 +89,7 @@ class PrototypeSums:
 
     def __init__(self) -> None:
         self.count = 0
+        self.names: set[str] = set()
         self._sums: dict[str, Tensor] = {}
         self._peaks: dict[str, Tensor] = {}
         self._squares: dict[str, Tensor] = {}
@@ -83,6 +102,7 @@ class PrototypeSums:
         peaks: Mapping[str, Float[Tensor, "batch channels"]] | None = None,
         activation: Float[Tensor, " batch"] | None = None,
         shrinkage: Mapping[str, Float[Tensor, "batch 2"]] | None = None,
+        names: Iterable[str] = (),
     ) -> PrototypeSums:
         """Add a batch of images.
 
@@ -91,6 +111,7 @@ class PrototypeSums:
             peaks: For each layer, each channel's largest relevance.
             activation: The unit's value on each image.
             shrinkage: For each layer and image, the mean squares of what is matched and of the activations alone.
+            names: The names of the references.
 
         Returns:
             Itself.
@@ -107,6 +128,7 @@ class PrototypeSums:
             self._add(self._squares, name, batch.double().sum(0).cpu())
         self.count += len(next(iter(values.values())))
         self._activation += float("nan") if activation is None else float(activation.double().sum())
+        self.names.update(names)
         return self
 
     def merge(self, other: PrototypeSums) -> PrototypeSums:
@@ -127,6 +149,7 @@ class PrototypeSums:
                 self._add(mine, name, total)
         self.count += other.count
         self._activation += other._activation
+        self.names |= other.names
         return self
 
     def finalize(self, references: Sequence[str] = (), notes: Sequence[str] = ()) -> Prototype:

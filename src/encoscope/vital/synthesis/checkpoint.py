@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from encoscope.cache import resolve_cache_dir
+from encoscope.cache import find_keyed_folder
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.store import JournaledFolder, content_key
 
@@ -46,7 +46,7 @@ class Checkpoint:
         Returns:
             The checkpoint; nothing is on disk before ``save``.
         """
-        return cls(resolve_cache_dir(cache_dir, "synthesis", content_key(manifest)), manifest)
+        return cls(find_keyed_folder("synthesis", manifest, cache_dir), manifest)
 
     def save(self, state: State) -> None:
         """Replace the saved state, whole or not at all.
