@@ -19,10 +19,11 @@ from benchmarks.probing import make_images
 from encoscope import vlm
 from encoscope.falcon import Falcon
 from encoscope.falcon.captions.build import load_default_captions
-from encoscope.falcon.crops import cut_box, find_vlm_input, reread_image
+from encoscope.falcon.crops import cut_box
+from encoscope.falcon.embedding import find_vlm_input, reread_image
 from encoscope.falcon.selection import select_images
-from encoscope.falcon.spaces import list_units
 from encoscope.probing import probe
+from encoscope.units import list_units
 
 IMAGES = 6000
 ROUNDS = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,10 +24,15 @@ from encoscope.settings import (
 class Blur(Settings):
     METHOD: ClassVar[str] = "blur"
     PRESETS: ClassVar = {"default": {}, "paper": {"radius": 5}, "authors": {"mode": "box"}}
+    RECORDED_APART: ClassVar = ("seed",)
 
     radius: int = setting(3, "How far.", unit="pixels", low=1, high=9)
     mode: str = setting("gauss", "How.", choices=("gauss", "box"))
     scale: float | None = setting(None, "How much.", low=0)
+    share: float = setting(0.5, "Of the image.", low=0, high=1, open_low=True)
+    quantile: float = setting(0.5, "Of the scores.", low=0, high=1, open_low=True, open_high=True)
+    rate: float = setting(0.1, "Of learning.", low=0, open_low=True)
+    seed: int = setting(0, "Of everything random.")
 
 
 def test_presets_and_changes() -> None:
@@ -38,8 +44,13 @@ def test_presets_and_changes() -> None:
         "radius": 2,
         "mode": "gauss",
         "scale": None,
+        "share": 0.5,
+        "quantile": 0.5,
+        "rate": 0.1,
     }
     assert Blur.from_preset("paper", radius=3).as_key() == Blur().as_key()
+    assert Blur(seed=1).as_dict() == Blur().as_dict() and Blur(seed=1).as_key() != Blur().as_key()
+    assert Blur(share=1.0, scale=0).share == 1
 
 
 @pytest.mark.parametrize(
@@ -52,6 +63,12 @@ def test_presets_and_changes() -> None:
         (None, {"radius": "3"}, "radius is a number from 1 to 9, not '3'"),
         (None, {"mode": "bo"}, "mode is one of gauss, box, not 'bo'"),
         (None, {"scale": -1.0}, "scale is a number from 0 on, not -1.0"),
+        (None, {"scale": math.nan}, "scale is a number from 0 on, not nan"),
+        (None, {"share": 0.0}, r"share lies in \(0, 1\], not 0.0"),
+        (None, {"share": 1.1}, r"share lies in \(0, 1\], not 1.1"),
+        (None, {"share": math.nan}, r"share lies in \(0, 1\], not nan"),
+        (None, {"quantile": 1.0}, r"quantile lies in \(0, 1\), not 1.0"),
+        (None, {"rate": 0}, "rate is a number above 0, not 0"),
     ],
 )
 def test_refusals(preset, changes, message) -> None:

@@ -30,6 +30,8 @@ class SettingInfo:
         choices: The values it can take; empty where they are not a list.
         low: The smallest number it can be; None where there is no bound.
         high: The largest number it can be; None where there is no bound.
+        open_low: Whether it must be larger than ``low``.
+        open_high: Whether it must be smaller than ``high``.
         flag: Its flag on the command line without the dashes; empty for the field's own name with dashes.
         parse: Turns the flag's text into the value, raising ValueError with what is expected; None where the type of
             the default (or ``type``) is enough.
@@ -42,6 +44,8 @@ class SettingInfo:
     choices: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    open_low: bool = False
+    open_high: bool = False
     flag: str = ""
     parse: Callable[[str], Any] | None = None
     type: type = str
@@ -84,6 +88,8 @@ class Settings:
     """What messages call the method."""
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "paper": {}, "authors": {}}
     """How each preset differs from the defaults of the fields."""
+    RECORDED_APART: ClassVar[tuple[str, ...]] = ()
+    """Settings that have a place of their own in result documents, such as the seed."""
 
     preset: str = setting(
         "default",
@@ -122,8 +128,8 @@ class Settings:
         return cls(**values, preset=name)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give all settings as plain values, for result documents."""
-        return dataclasses.asdict(self)
+        """Give the settings as plain values, for result documents: all but those that are recorded apart."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in self.RECORDED_APART}
 
     def as_key(self) -> dict[str, Any]:
         """Give what shapes the results as plain values, for cache keys: all but the preset's name."""
@@ -141,12 +147,11 @@ class Settings:
                 continue
             if info.choices and value not in info.choices:
                 raise UsageError(f"{name} is one of {', '.join(info.choices)}, not {value!r}")
-            low, high = info.low, info.high
-            if low is None and high is None:
+            if info.low is None and info.high is None:
                 continue
             numeric = isinstance(value, int | float) and not isinstance(value, bool)
-            if not numeric or (low is not None and value < low) or (high is not None and value > high):
-                raise UsageError(f"{name} is {_bounds(info)}, not {value!r}")
+            if not numeric or not _is_inside(value, info):
+                raise UsageError(f"{name} {_bounds(info)}, not {value!r}")
 
 
 def refuse_unknown(method: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -238,9 +243,20 @@ def word_or_count(words: Sequence[str]) -> Callable[[str], str | int]:
     return parse
 
 
+def _is_inside(value: float, info: SettingInfo) -> bool:
+    """Whether a number is within the bounds; one that is not a number is not."""
+    above = info.low is None or (value > info.low if info.open_low else value >= info.low)
+    below = info.high is None or (value < info.high if info.open_high else value <= info.high)
+    return above and below
+
+
 def _bounds(info: SettingInfo) -> str:
-    if info.high is None:
-        return f"a number from {info.low:g} on"
-    if info.low is None:
-        return f"a number up to {info.high:g}"
-    return f"a number from {info.low:g} to {info.high:g}"
+    """What a number can be, for messages."""
+    low, high = (None if bound is None else f"{bound:g}" for bound in (info.low, info.high))
+    if low is not None and high is not None and (info.open_low or info.open_high):
+        return f"lies in {'(' if info.open_low else '['}{low}, {high}{')' if info.open_high else ']'}"
+    if high is None:
+        return f"is a number above {low}" if info.open_low else f"is a number from {low} on"
+    if low is None:
+        return f"is a number below {high}" if info.open_high else f"is a number up to {high}"
+    return f"is a number from {low} to {high}"

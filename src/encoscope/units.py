@@ -268,6 +268,52 @@ def _pool(seen: Observation, unit: Unit) -> Tensor:
     return activation.prefix[:, 0]
 
 
+def parse_units(units: Any, encoder: Encoder) -> tuple[list[Unit], bool]:
+    """Find the units that texts and Units name.
+
+    Args:
+        units: A text, a Unit, or a list of these. "all" is every pooled feature; LAYER:all, features:all and class:all
+            every unit of theirs.
+        encoder: The encoder.
+
+    Returns:
+        The units, each once, and whether a single one was named.
+
+    Raises:
+        UsageError: For no units, and for what names none.
+    """
+    if isinstance(units, str | Unit):
+        if isinstance(units, str) and (units == "all" or units.endswith(":all")):
+            return list_units(units.removesuffix("all").removesuffix(":") or "features", encoder), False
+        return [parse_unit(units, encoder)], True
+    parsed = [unit for item in units for unit in parse_units(item, encoder)[0]]
+    if not parsed:
+        raise UsageError('no units were given: name at least one, such as features:31, or "all"')
+    return list(dict.fromkeys(parsed)), False
+
+
+def list_units(layer: str, encoder: Encoder) -> list[Unit]:
+    """List all features, classes, or channels of a layer as units.
+
+    Args:
+        layer: "features", "class" or a layer's name.
+        encoder: The encoder.
+
+    Returns:
+        The units in the order of their numbers.
+
+    Raises:
+        UsageError: For an unknown layer, and for the classes of an encoder without a head.
+    """
+    if layer == "features":
+        return [Unit(f"features:{i}", "features", channels=(i,)) for i in range(encoder.width)]
+    if layer == "class":
+        count = encoder.outputs or parse_unit("class:0", encoder).index  # the latter raises, saying why there are none
+        return [Unit(f"class:{i}", "class", channels=(i,)) for i in range(count)]
+    info = encoder.layer(layer)
+    return [Unit(f"{layer}:{i}", "channel", layer, (i,)) for i in range(info.channels)]
+
+
 def _split(text: str) -> tuple[str, str, str]:
     """A unit's text as (layer, ":" or "@", the rest)."""
     positions = [position for position in (text.find(":"), text.find("@")) if position > 0]

@@ -13,7 +13,8 @@ from pyarrow import parquet
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.falcon import Description, Descriptions, Falcon, describe
 from encoscope.falcon.captions.build import embed_captions
-from encoscope.falcon.crops import ImageEmbedder, to_original_box
+from encoscope.falcon.crops import to_original_box
+from encoscope.falcon.embedding import ImageEmbedder
 from encoscope.falcon.gradcam import GradCam
 from encoscope.images import Geometry, read_image
 from encoscope.probing import Probe, probe

@@ -52,7 +52,7 @@ def probes(images: int = 400, noise: float = 0.1):
 def test_the_map_is_scikit_learns_ridge_and_its_r2_that_of_images_left_out():
     source, target, x, y, _ = probes()
     found = fit_transfer(source, target, penalties=(0.1,))
-    from encoscope.falcon.heldout import choose_heldout
+    from encoscope.falcon.spaces import choose_heldout
 
     test = choose_heldout(source.ids, 0.2)
     assert (found.fitted, found.tested) == ((~test).sum(), test.sum())

@@ -6,7 +6,8 @@ from torch import nn
 
 import encoscope
 from encoscope import Encoder
-from encoscope.falcon.gradcam import GradCam, compute_masks
+from encoscope.falcon.crops import compute_masks
+from encoscope.falcon.gradcam import GradCam
 from encoscope.units import parse_unit
 
 

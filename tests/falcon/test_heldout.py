@@ -6,15 +6,15 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from encoscope.errors import UsageError
+from encoscope.falcon.embedding import TextVectors
 from encoscope.falcon.heldout import (
-    TextVectors,
-    choose_heldout,
     compute_auc,
     compute_auc_interval,
     compute_aucs,
     draw_derangement,
     find_strong_images,
 )
+from encoscope.falcon.spaces import choose_heldout
 from encoscope.metrics import bootstrap
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from encoscope.errors import UsageError
-from encoscope.falcon.boxing import find_largest_boxes
+from encoscope.falcon.crops import find_largest_boxes
 from encoscope.falcon.feature_groups import find_groups
-from encoscope.falcon.outcome import DescriptionOutcome
-from encoscope.falcon.selection import compute_thresholds, select_images
+from encoscope.falcon.selection import DescriptionOutcome, select_images
 from encoscope.falcon.settings import FalconSettings
+from encoscope.falcon.spaces import compute_thresholds
 from encoscope.probing import Probe
 from encoscope.units import Unit
 from oracles import falcon as oracle

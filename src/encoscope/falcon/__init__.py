@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from encoscope.falcon.failure import Contribution, FailureExplanation, explain_failure
     from encoscope.falcon.feature_groups import FeatureGroup, find_groups
     from encoscope.falcon.heldout import HeldoutTest
-    from encoscope.falcon.outcome import DescriptionOutcome
+    from encoscope.falcon.selection import DescriptionOutcome
     from encoscope.falcon.settings import FalconSettings
     from encoscope.falcon.transfer import Transfer, fit_transfer
 
@@ -52,7 +52,7 @@ __getattr__, __dir__ = lazy_names(
         "DescribedGroup": "encoscope.falcon.described_groups",
         "DescribedGroups": "encoscope.falcon.described_groups",
         "Description": "encoscope.falcon.description",
-        "DescriptionOutcome": "encoscope.falcon.outcome",
+        "DescriptionOutcome": "encoscope.falcon.selection",
         "Descriptions": "encoscope.falcon.description",
         "Example": "encoscope.falcon.description",
         "FailureExplanation": "encoscope.falcon.failure",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from encoscope.falcon.heldout import HeldoutTest
-from encoscope.falcon.outcome import DescriptionOutcome
-from encoscope.falcon.selection import Selection
+from encoscope.falcon.selection import DescriptionOutcome, Selection, select_images
+from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
 from encoscope.units import Unit
 
@@ -46,6 +46,16 @@ class DescriptionCase:
     dissected: bool = False
     strong: Bool[np.ndarray, " images"] | None = None
     heldout: HeldoutTest | None = None
+
+    @property
+    def values(self) -> Float[np.ndarray, " images"]:
+        """The unit's value on each image that descriptions are made from, as the encoder gives it."""
+        return self.unit.activation(self.space.fit.values)
+
+    @property
+    def heldout_activation(self) -> Float[np.ndarray, " images"] | None:
+        """The unit's normalized value on each held-out image; None where there are none."""
+        return None if self.space.heldout is None else self.unit.activation(self.space.heldout.h, normalized=True)
 
     @property
     def high_ids(self) -> list[str]:
@@ -84,3 +94,35 @@ class DescriptionCase:
             n_used=len(self.selection.high),
             n_probed=len(self.space.fit.ids),
         )
+
+
+def select_cases(units: Sequence[Unit], spaces: Mapping[str, Space], settings: FalconSettings) -> list[DescriptionCase]:
+    """Select the images of each unit, and begin its case.
+
+    Args:
+        units: The units.
+        spaces: Their spaces by name.
+        settings: FALCON's settings.
+
+    Returns:
+        A case for each unit, in their order.
+    """
+    cases: dict[Unit, DescriptionCase] = {}
+    for name, space in spaces.items():
+        members = [unit for unit in units if unit.space == name]
+        selections = select_images(space.fit.h, members, settings, space.thresholds, space.fit.ids)
+        for unit, selection in zip(members, selections, strict=True):
+            cases[unit] = DescriptionCase(unit, space, selection)
+    return [cases[unit] for unit in units]
+
+
+def list_spaces(cases: Sequence[DescriptionCase]) -> dict[str, Space]:
+    """List the spaces of some cases.
+
+    Args:
+        cases: The cases.
+
+    Returns:
+        The spaces by name, in the order of their first case.
+    """
+    return {case.space.name: case.space for case in cases}

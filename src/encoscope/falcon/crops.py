@@ -1,36 +1,26 @@
-"""The part of an image that a unit responds to, cropped and embedded; each image is decoded once for all units."""
+"""The part of an image that a unit responds to: from a GradCAM to a mask, its largest box, and the crop (section 3.2).
+
+The boxes of connected pixels are found by "downright boxing": by passing the first column and row of each component
+down and to the right, for many masks at once.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from math import ceil, floor
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from encoscope.concise_repr import concise_repr
-from encoscope.encoder import Encoder
-from encoscope.errors import EncoscopeError, ImageError, MissingError
-from encoscope.falcon.boxing import find_largest_boxes
-from encoscope.falcon.gradcam import GradCam, compute_masks
-from encoscope.images import Batch, Geometry, LoadedImage, Preprocess, read_image, resize_image
-from encoscope.probing import prefetch
-from encoscope.progress import Progress, track_steps
-from encoscope.store.array_cache import ArrayCache
-from encoscope.units import Unit
-from encoscope.vlm import VLM
+from encoscope.images import Geometry, LoadedImage, resize_image
 
 Box = tuple[int, int, int, int]
 """[x0, y0, x1, y1], inclusive extremes in the original image's pixels."""
-
-_BATCH = 32
 
 
 @concise_repr
@@ -111,200 +101,105 @@ def compute_crops(
     return crops
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What is embedded of one image: the crops of some units, and itself as a whole."""
-
-    image: str
-    units: list[Unit]
-    whole: bool
-
-
-class ImageEmbedder:
-    """Embeds images, whole or as units' crops, and keeps the vectors.
+def compute_masks(
+    cams: Sequence[Float[Tensor, "_rows _columns"]], canvas: tuple[int, int], mask_threshold: float = 0.6
+) -> Bool[Tensor, "cams height width"]:
+    """Find the part of each map that stands out.
 
     Args:
-        encoder: The encoder, for GradCAM.
-        vlm: The image-text model.
-        mask_threshold: The share of a GradCAM's range from which on it is cropped.
-        cache_dir: The folder of stores; None is the user's cache.
-        progress: How progress is shown; see ``encoscope.progress.Progress``.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        vlm: VLM,
-        *,
-        mask_threshold: float = 0.6,
-        cache_dir: str | os.PathLike[str] | None = None,
-        progress: Progress = None,
-    ) -> None:
-        self.encoder, self.vlm, self.mask_threshold, self.progress = encoder, vlm, mask_threshold, progress
-        self.cam = GradCam(encoder)
-        self._cache_dir = cache_dir
-        self._images = ArrayCache({"what": "image", "vlm": vlm.digest}, cache_dir)
-        self._crops: dict[str, ArrayCache] = {}
-
-    def embed(
-        self,
-        crops: Iterable[tuple[Unit, str]] = (),
-        images: Iterable[str] = (),
-        *,
-        paths: Mapping[str, str | None],
-        batch_size: int = _BATCH,
-    ) -> None:
-        """Embed crops and whole images, those that are not known yet.
-
-        Args:
-            crops: Pairs of a unit and an image's id.
-            images: Ids of images that are embedded whole.
-            paths: The file of every image named, by its id.
-            batch_size: Images at a time; it does not change the result.
-
-        Raises:
-            EncoscopeError: For an image that cannot be read any more or has no file, and for a full disk.
-        """
-        missing: dict[str, tuple[list[Unit], bool]] = {}
-        for unit, image in dict.fromkeys(crops):
-            if _key(unit, image) not in self._find_cache(unit):
-                missing.setdefault(image, ([], False))[0].append(unit)
-        for image in dict.fromkeys(images):
-            if image not in self._images:
-                missing[image] = (missing.get(image, ([], False))[0], True)
-        requests = [_Request(image, units, whole) for image, (units, whole) in missing.items()]
-        with track_steps(len(requests), "crops", self.progress) as step:
-            loaded = prefetch(lambda request: self._load(request, paths), requests, 2 * batch_size)
-            while batch := list(islice(loaded, batch_size)):
-                self._embed_batch(batch)
-                step(len(batch))
-        for cache in (self._images, *self._crops.values()):
-            cache.flush()
-
-    def get_crop_vectors(self, unit: Unit, images: Sequence[str]) -> Float[np.ndarray, "images width"]:
-        """Look up the vectors of a unit's crops.
-
-        Args:
-            unit: The unit.
-            images: The ids of images whose crops were embedded.
-
-        Returns:
-            A vector for each.
-        """
-        if not images:
-            return np.zeros((0, self.vlm.width), np.float32)
-        return self._find_cache(unit).stack([_key(unit, image) for image in images], "vectors")
-
-    def get_crop(self, unit: Unit, image: str) -> Crop:
-        """Look up a unit's crop.
-
-        Args:
-            unit: The unit.
-            image: The id of an image whose crop was embedded.
-
-        Returns:
-            The crop.
-        """
-        arrays = self._find_cache(unit).read(_key(unit, image))
-        x0, y0, x1, y1 = arrays["boxes"].tolist()
-        return Crop((x0, y0, x1, y1), np.array(arrays["cams"]))
-
-    def get_image_vectors(self, images: Sequence[str]) -> Float[np.ndarray, "images width"]:
-        """Look up the vectors of whole images.
-
-        Args:
-            images: The ids of images that were embedded.
-
-        Returns:
-            A vector for each.
-        """
-        return self._images.stack(images, "vectors") if images else np.zeros((0, self.vlm.width), np.float32)
-
-    def _find_cache(self, unit: Unit) -> ArrayCache:
-        space = unit.space
-        if space not in self._crops:
-            target = self.cam.target(unit)
-            manifest = {
-                "what": "crops",
-                "vlm": self.vlm.digest,
-                "encoder": self.encoder.digest,
-                "space": space,
-                "gradcam": [target.layer, target.method, self.mask_threshold],
-            }
-            self._crops[space] = ArrayCache(manifest, self._cache_dir)
-        return self._crops[space]
-
-    def _load(self, request: _Request, paths: Mapping[str, str | None]) -> tuple[_Request, LoadedImage, Batch | None]:
-        image = reread_image(request.image, paths.get(request.image), self.encoder.preprocess.channels)
-        return request, image, self.encoder.prepare(image) if request.units else None
-
-    def _embed_batch(self, batch: Sequence[tuple[_Request, LoadedImage, Batch | None]]) -> None:
-        """One forward pass for all images that need crops, one call of the VLM for all crops and images."""
-        prepared = [(request.units, inputs) for request, _, inputs in batch if inputs is not None]
-        crops: list[list[Crop]] = [[] for _ in batch]
-        if prepared:
-            cams = self.cam(torch.cat([inputs.pixels for _, inputs in prepared]), [units for units, _ in prepared])
-            maps = iter(zip(cams, (inputs.geometries[0] for _, inputs in prepared), strict=True))
-            crops = [
-                compute_crops(*next(maps), self.mask_threshold) if inputs is not None else [] for _, _, inputs in batch
-            ]
-        size, interpolation = find_vlm_input(self.vlm)
-        images: list[Any] = []
-        for (request, image, _), members in zip(batch, crops, strict=True):
-            images += [cut_box(image, crop.box, size, interpolation) for crop in members]
-            images += [image] if request.whole else []
-        vectors = iter(self.vlm.embed_images(images).numpy())
-        for (request, _, _), members in zip(batch, crops, strict=True):
-            for unit, crop in zip(request.units, members, strict=True):
-                arrays = {"vectors": next(vectors), "boxes": np.array(crop.box, np.int32), "cams": crop.cam}
-                self._find_cache(unit).add(_key(unit, request.image), arrays)
-            if request.whole:
-                self._images.add(request.image, {"vectors": next(vectors)})
-
-
-def reread_image(image: str, path: str | None, channels: int | None = 3) -> LoadedImage:
-    """Read a probe's image again.
-
-    Args:
-        image: Its id.
-        path: Its file.
-        channels: Channels of the result; as for ``read_image``.
+        cams: GradCAMs, which may differ in size.
+        canvas: (rows, columns) of pixels that they are resized to, bilinearly.
+        mask_threshold: The share of a map's range at or above which a pixel counts, in (0, 1]; 0.6 is the authors'.
 
     Returns:
-        The image.
+        A mask for each map; empty for a map without a range (all zero, or all the same).
 
-    Raises:
-        EncoscopeError: When its file is missing or is another one now.
+    Source: FALCON, section 3.2; the constant is that of the authors' code.
     """
-    if path is None:
-        raise EncoscopeError("this probe was made without files, and crops are cut from images: give a dataset")
-    try:
-        loaded = read_image(path, channels=channels)
-    except (ImageError, MissingError) as error:
-        raise EncoscopeError(f"{path} was readable when it was probed: {error}") from error
-    if loaded.id != image:
-        raise EncoscopeError(f"{path} has changed since it was probed: probe the dataset again")
-    return loaded
+    if not cams:
+        return torch.zeros(0, *canvas, dtype=torch.bool)
+    grow = partial(torch.nn.functional.interpolate, size=canvas, mode="bilinear", align_corners=False)
+    # one by one: maps of units of several layers differ in size
+    large = torch.cat([grow(cam.float()[None, None])[0] for cam in cams])
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    return ((large - low) >= mask_threshold * (high - low)) & (high > low)
 
 
-def find_vlm_input(vlm: VLM) -> tuple[tuple[int, int], str]:
-    """Find the input of an image-text model.
+def find_largest_boxes(masks: Bool[np.ndarray, "masks height width"]) -> Int[np.ndarray, "masks 4"]:
+    """Find the largest box of each mask.
+
+    A pixel is active when it is true, or when both its left and its upper neighbor are active. Each active pixel
+    carries the smallest column and row of those that it was reached from, from the left or from above. A box ends where
+    neither the right nor the lower neighbor is active. Of equally large ones the one that ends first is taken, row by
+    row.
 
     Args:
-        vlm: The model.
+        masks: True where a pixel counts.
 
     Returns:
-        Its (height, width), and how it resizes; CLIP's own where the model does not say.
+        ``[x0, y0, x1, y1]`` of each mask, inclusive extremes; -1 for a mask without a true pixel.
+
+    Example:
+        >>> mask = np.zeros((1, 4, 5), dtype=bool)
+        >>> mask[0, 1:3, 2:5] = True
+        >>> find_largest_boxes(mask).tolist()
+        [[2, 1, 4, 2]]
+
+    Source: FALCON, section 3.2, and "downright boxing" of the authors' code.
     """
-    preprocess = getattr(vlm, "preprocess", None)
-    if isinstance(preprocess, Preprocess):
-        return preprocess.size, preprocess.interpolation
-    return (224, 224), "bicubic"
+    count, height, width = masks.shape
+    far = max(height, width) + 1  # "not active"
+    columns = np.arange(width)
+    best = np.full((count, 4), -1, dtype=np.int64)
+    area = np.zeros(count, dtype=np.int64)
+    above = np.zeros((count, width), dtype=bool)
+    above_x = np.full((count, width), far, dtype=np.int64)
+    above_y = np.full((count, width), far, dtype=np.int64)
+    for y in range(height):
+        row = masks[:, y]
+        if row.any() or above.any():
+            active = _active(row, above)
+            x = _carried(np.minimum(columns, above_x), active, far)
+            top = _carried(np.minimum(y, above_y), active, far)
+        else:
+            active, x, top = above, above_x, above_y
+        if y:
+            _ends(above, active, above_x, above_y, y - 1, best, area)
+        above, above_x, above_y = active, x, top
+    if height:
+        _ends(above, np.zeros_like(above), above_x, above_y, height - 1, best, area)
+    return best
 
 
-def _key(unit: Unit, image: str) -> str:
-    """A unit and an image as one key; a direction by its numbers, not by its name."""
-    if unit.direction is None:
-        return f"{','.join(map(str, sorted(unit.channels)))}@{image}"
-    digest = hashlib.sha256(np.array(unit.direction, dtype=np.float64).tobytes()).hexdigest()
-    return f"{digest[:24]}@{image}"
+def _active(row: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """row | (left neighbor active & above), along whole rows: true since the last gap above was a true pixel."""
+    columns = np.arange(row.shape[1])
+    last_true = np.maximum.accumulate(np.where(row, columns, -1), axis=1)
+    last_gap = np.maximum.accumulate(np.where(above, -1, columns), axis=1)
+    return (last_true >= 0) & (last_true >= last_gap)
+
+
+def _carried(values: np.ndarray, active: np.ndarray, far: int) -> np.ndarray:
+    """The smallest value so far in each run of active pixels."""
+    runs = np.cumsum(~active, axis=1)  # one number a run, rising: earlier runs must not reach into later ones
+    lowest = np.minimum.accumulate(np.where(active, values, far) - runs * (far + 1), axis=1)
+    return np.where(active, lowest + runs * (far + 1), far)
+
+
+def _ends(
+    active: np.ndarray, below: np.ndarray, x: np.ndarray, top: np.ndarray, y: int, best: np.ndarray, area: np.ndarray
+) -> None:
+    """Take the boxes that end in row ``y`` and are larger than the largest so far."""
+    right = np.zeros_like(active)
+    right[:, :-1] = active[:, 1:]
+    corners = active & ~right & ~below
+    if not corners.any():
+        return
+    columns = np.arange(active.shape[1])
+    areas = np.where(corners, (columns - x + 1) * (y - top + 1), 0)
+    end = areas.argmax(1)
+    masks = np.arange(len(areas))
+    larger = areas[masks, end] > area
+    rows, ends = masks[larger], end[larger]
+    best[rows] = np.stack([x[rows, ends], top[rows, ends], ends, np.full(len(rows), y)], axis=1)
+    area[rows] = areas[rows, ends]

@@ -15,9 +15,10 @@ from jaxtyping import Bool, UInt8
 from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import EncoscopeError
-from encoscope.falcon.crops import Box, reread_image
+from encoscope.falcon.crops import Box
+from encoscope.falcon.embedding import reread_image
 from encoscope.falcon.heldout import HeldoutTest
-from encoscope.falcon.outcome import DescriptionOutcome
+from encoscope.falcon.selection import DescriptionOutcome
 from encoscope.falcon.writing import UnitFiles, write_units
 from encoscope.images import SkippedImage
 from encoscope.results import Document, ModelRecord, Result, ResultList

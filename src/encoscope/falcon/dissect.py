@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.errors import UsageError
-from encoscope.falcon.case import DescriptionCase
+from encoscope.falcon.case import DescriptionCase, list_spaces
 from encoscope.falcon.concept_scores import rank_terms
-from encoscope.falcon.context import POOL, DescriptionContext, list_spaces
-from encoscope.falcon.outcome import DescriptionOutcome
+from encoscope.falcon.context import POOL, DescriptionContext
+from encoscope.falcon.selection import DescriptionOutcome
 from encoscope.falcon.spaces import Space
 from encoscope.units import Unit
 

@@ -17,19 +17,18 @@ from encoscope.estimator import Estimator
 from encoscope.falcon.captions.build import match_captions
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.context import DescriptionContext
-from encoscope.falcon.crops import ImageEmbedder
 from encoscope.falcon.described_groups import DescribedGroup, DescribedGroups
 from encoscope.falcon.description import Description, Descriptions
+from encoscope.falcon.embedding import ImageEmbedder, TextVectors
 from encoscope.falcon.feature_groups import find_groups, make_group_unit
-from encoscope.falcon.heldout import TextVectors
 from encoscope.falcon.pipeline import describe_units
 from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings
-from encoscope.falcon.spaces import Space, build_space, parse_units
+from encoscope.falcon.spaces import Space, build_space
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress
 from encoscope.results import record_model
 from encoscope.settings import refuse_unknown
-from encoscope.units import Unit
+from encoscope.units import Unit, parse_units
 from encoscope.vlm import VLM
 
 _SHARED = ("probe", "captions", "vlm", "holdout", "control", "batch_size", "cache_dir", "progress")

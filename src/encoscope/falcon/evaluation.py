@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope.errors import UsageError
-from encoscope.falcon.case import DescriptionCase
+from encoscope.falcon.case import DescriptionCase, list_spaces
 from encoscope.falcon.concept_scores import compute_confidences, rank_terms
-from encoscope.falcon.context import DescriptionContext, NearestCaptions, list_spaces
+from encoscope.falcon.context import DescriptionContext, NearestCaptions
 from encoscope.falcon.heldout import (
     HeldoutTest,
     compute_auc,
@@ -21,7 +21,7 @@ from encoscope.falcon.heldout import (
     compute_mean_interval,
     find_strong_images,
 )
-from encoscope.falcon.outcome import DescriptionOutcome
+from encoscope.falcon.selection import DescriptionOutcome
 from encoscope.falcon.spaces import ProbedImages
 from encoscope.metrics import Interval
 from encoscope.units import Unit
@@ -49,10 +49,10 @@ def evaluate_cases(
         if space.heldout is not None
     }
     for case in cases:
-        images = case.space.heldout
-        if images is None or not case.concepts:
+        images, activation = case.space.heldout, case.heldout_activation
+        if images is None or activation is None or not case.concepts:
             continue
-        case.strong = find_strong_images(case.unit.activation(images.h, normalized=True), case.space.thresholds.alpha)
+        case.strong = find_strong_images(activation, case.space.thresholds.alpha)
         if case.strong is not None:
             case.heldout = _test(case, images, case.strong, vectors[case.space.name], nearest, context, controls)
 

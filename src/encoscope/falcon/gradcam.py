@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import Encoder
@@ -216,30 +215,6 @@ class GradCam:
         preprocess = self.encoder.preprocess
         first = next(self.encoder.module.parameters(), None)
         return draw_random_pixels(1, preprocess.channels, preprocess.size, first)
-
-
-def compute_masks(
-    cams: Sequence[Float[Tensor, "_rows _columns"]], canvas: tuple[int, int], mask_threshold: float = 0.6
-) -> Bool[Tensor, "cams height width"]:
-    """Find the part of each map that stands out.
-
-    Args:
-        cams: GradCAMs, which may differ in size.
-        canvas: (rows, columns) of pixels that they are resized to, bilinearly.
-        mask_threshold: The share of a map's range at or above which a pixel counts, in (0, 1]; 0.6 is the authors'.
-
-    Returns:
-        A mask for each map; empty for a map without a range (all zero, or all the same).
-
-    Source: FALCON, section 3.2; the constant is that of the authors' code.
-    """
-    if not cams:
-        return torch.zeros(0, *canvas, dtype=torch.bool)
-    grow = partial(torch.nn.functional.interpolate, size=canvas, mode="bilinear", align_corners=False)
-    # one by one: maps of units of several layers differ in size
-    large = torch.cat([grow(cam.float()[None, None])[0] for cam in cams])
-    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-    return ((large - low) >= mask_threshold * (high - low)) & (high > low)
 
 
 def _gradient_of(total: Tensor, raw: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ images against all others.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +17,6 @@ from scipy.stats import rankdata
 
 from encoscope.errors import UsageError
 from encoscope.metrics import Interval
-from encoscope.vlm import VLM
-
-PROMPTS = ("{}", "a photo of {}")
-"""The texts that stand for a word; its vector is the mean of theirs."""
 
 MIN_STRONG = 5
 """The least strong images that an AUC is computed from, and the least ordinary ones."""
@@ -75,25 +70,6 @@ def _write_interval(interval: Interval) -> dict[str, Any]:
 
 def _read_interval(plain: Mapping[str, Any]) -> Interval:
     return Interval(plain["auc"], *plain["interval"])
-
-
-def choose_heldout(ids: Sequence[str], share: float) -> Bool[np.ndarray, " images"]:
-    """Choose the images that are kept for the test, by their ids alone.
-
-    Args:
-        ids: The images' ids.
-        share: The share of all that is kept, from 0 to below 1: ids whose hash is in that first part of all.
-
-    Returns:
-        Whether each image is kept.
-
-    Raises:
-        UsageError: For another share.
-    """
-    if not 0 <= share < 1:
-        raise UsageError(f"holdout is a share of the images from 0 to below 1, or a dataset, not {share}")
-    hashes = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") for name in ids]
-    return np.array(hashes, dtype=np.float64) < share * 2**48
 
 
 def find_strong_images(activation: Float[np.ndarray, " images"], alpha: float) -> Bool[np.ndarray, " images"] | None:
@@ -219,47 +195,6 @@ def compute_aucs(
     return (strong.T.astype(np.float64) @ ranks - positives * (positives + 1) / 2) / (
         positives * (len(scores) - positives)
     )
-
-
-class TextVectors:
-    """Text vectors of words and phrases, each embedded once, by itself and as a photo of it.
-
-    Args:
-        vlm: The image-text model.
-    """
-
-    def __init__(self, vlm: VLM) -> None:
-        self.vlm = vlm
-        self._known: dict[str, np.ndarray] = {}
-
-    def __call__(self, words: Sequence[str]) -> Float[np.ndarray, "words width"]:
-        """Embed words.
-
-        Args:
-            words: Words and phrases.
-
-        Returns:
-            A vector of length 1 for each.
-        """
-        new = [word for word in dict.fromkeys(words) if word not in self._known]
-        if new:
-            vectors = self.vlm.embed_texts([prompt.format(word) for word in new for prompt in PROMPTS]).numpy()
-            means = vectors.reshape(len(new), len(PROMPTS), -1).mean(1)
-            self._known |= dict(zip(new, means / np.linalg.norm(means, axis=1, keepdims=True), strict=True))
-        return np.stack([self._known[word] for word in words]) if words else np.zeros((0, self.vlm.width), np.float32)
-
-    def embed_description(self, concepts: Mapping[str, float]) -> Float[np.ndarray, " width"]:
-        """Turn a description into one vector.
-
-        Args:
-            concepts: Its words with their scores.
-
-        Returns:
-            The mean of the words' vectors, weighed by their positive scores; by none where no score is positive.
-        """
-        weights = np.maximum(np.fromiter(concepts.values(), dtype=np.float32, count=len(concepts)), 0)
-        weights = weights if weights.any() else np.ones_like(weights)
-        return weights / weights.sum() @ self(list(concepts))
 
 
 def draw_derangement(count: int, random_state: int = 0) -> Int[np.ndarray, " units"]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from encoscope import metrics
-from encoscope.falcon.case import DescriptionCase
+from encoscope.falcon.captions.search import find_top_captions
+from encoscope.falcon.case import DescriptionCase, list_spaces, select_cases
 from encoscope.falcon.concept_scores import (
     SPURIOUS_THRESHOLD,
     Calibration,
@@ -17,11 +18,10 @@ from encoscope.falcon.concept_scores import (
     contrast_terms,
     rank_terms,
 )
-from encoscope.falcon.context import POOL, DescriptionContext, NearestCaptions, find_nearest_captions
+from encoscope.falcon.context import POOL, DescriptionContext, NearestCaptions
 from encoscope.falcon.description import Concept, Description, Descriptions, Example
 from encoscope.falcon.dissect import label_unexplained
 from encoscope.falcon.evaluation import evaluate_cases, summarize
-from encoscope.falcon.selection import select_images
 from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
 from encoscope.results import record_model
@@ -62,24 +62,49 @@ def describe_units(
     return Descriptions(descriptions, summarize(cases, [description.clarity for description in descriptions], context))
 
 
-def select_cases(units: Sequence[Unit], spaces: Mapping[str, Space], settings: FalconSettings) -> list[DescriptionCase]:
-    """Select the images of each unit, and begin its case.
+def find_nearest_captions(
+    cases: Sequence[DescriptionCase], context: DescriptionContext, pool: Sequence[str]
+) -> NearestCaptions:
+    """Embed all crops and whole images that are needed, and search the captions once for all of them.
 
     Args:
-        units: The units.
-        spaces: Their spaces by name.
-        settings: FALCON's settings.
+        cases: The cases; their ``crop_rows``, ``crop_vectors`` and ``counterfactual_rows`` are filled in.
+        context: What the run shares.
+        pool: The ids of images that stand for the whole probe.
 
     Returns:
-        A case for each unit, in their order.
+        The nearest captions of the crops, the pool and the counterfactuals. Held-out images are embedded too.
     """
-    cases: dict[Unit, DescriptionCase] = {}
-    for name, space in spaces.items():
-        members = [unit for unit in units if unit.space == name]
-        selections = select_images(space.fit.h, members, settings, space.thresholds, space.fit.ids)
-        for unit, selection in zip(members, selections, strict=True):
-            cases[unit] = DescriptionCase(unit, space, selection)
-    return [cases[unit] for unit in units]
+    embedder, settings = context.embedder, context.settings
+    wholes = dict.fromkeys(pool)
+    heldout: dict[str, None] = {}
+    paths: dict[str, str | None] = {}
+    if settings.contrast:
+        wholes |= dict.fromkeys(image for case in cases for image in case.low_ids)
+    for space in list_spaces(cases).values():
+        for images in (space.fit, space.heldout):
+            paths |= {} if images is None else dict(zip(images.ids, images.paths, strict=True))
+        heldout |= dict.fromkeys(() if space.heldout is None else space.heldout.ids)
+    pairs = [(case.unit, image) for case in cases for image in case.high_ids]
+    embedder.embed(pairs, [*wholes, *heldout], paths=paths, batch_size=context.batch_size)
+    start = 0
+    for case in cases:
+        case.crop_vectors = embedder.get_crop_vectors(case.unit, case.high_ids)
+        case.crop_rows = range(start, start + len(case.crop_vectors))
+        start = case.crop_rows.stop
+    image_rows = {name: start + number for number, name in enumerate(wholes)}
+    queries = np.concatenate([*(case.crop_vectors for case in cases), embedder.get_image_vectors(list(wholes))])
+    scores, indices = find_top_captions(
+        queries, context.store, settings.captions_per_crop, settings.score, progress=context.progress
+    )
+    distinct, inverse = np.unique(indices, return_inverse=True)
+    texts = context.store.texts(distinct)
+    nearest = NearestCaptions(
+        scores, [[texts[index] for index in row] for row in inverse.reshape(indices.shape)], image_rows
+    )
+    for case in cases:
+        case.counterfactual_rows = tuple(image_rows[image] for image in case.low_ids) if settings.contrast else ()
+    return nearest
 
 
 class _TermScores:
@@ -95,7 +120,7 @@ class _TermScores:
     ) -> None:
         self._settings = settings
         self.confidences = compute_confidences(nearest.scores, nearest.texts, kind)
-        rows = np.array(nearest.find_rows(pool), dtype=np.int64)
+        rows = np.array([nearest.image_rows[image] for image in pool], dtype=np.int64)
         probe = Confidences(self.confidences.values[rows], self.confidences.terms)
         self._calibration: Calibration | None = None
         if calibrated:
@@ -128,7 +153,7 @@ class _TermScores:
 def _build_description(case: DescriptionCase, nearest: NearestCaptions, context: DescriptionContext) -> Description:
     """The description of a case that is complete."""
     settings, unit, space = context.settings, case.unit, case.space
-    images, values = space.fit, unit.activation(space.fit.values)
+    images, values = space.fit, case.values
 
     def example(row: int, captions_row: int | None, *, cropped: bool) -> Example:
         crop = context.embedder.get_crop(unit, images.ids[row]) if cropped else None
@@ -162,11 +187,23 @@ def _build_description(case: DescriptionCase, nearest: NearestCaptions, context:
         heldout=case.heldout,
         high=tuple(example(row, captions_row, cropped=True) for row, captions_row in high),
         low=tuple(example(row, captions_row, cropped=False) for row, captions_row in low[: settings.n_concepts]),
-        settings=context.record_settings(space),
+        settings=_record_settings(context, space),
         seed=settings.random_state,
         model=record_model(context.encoder, [space.name]),
         skipped=space.skipped,
     )
+
+
+def _record_settings(context: DescriptionContext, space: Space) -> dict[str, Any]:
+    """All that decides the descriptions of a space's units: settings and thresholds, images, models and captions."""
+    return context.settings.as_dict() | {
+        "alpha": space.thresholds.alpha,
+        "epsilon": space.thresholds.epsilon,
+        "holdout": context.holdout,
+        "images": {"fit": len(space.fit.ids), "heldout": 0 if space.heldout is None else len(space.heldout.ids)},
+        "vlm": {"source": context.vlm.source, "digest": context.vlm.digest},
+        "store": {"captions": len(context.store), "digest": context.store.digest},
+    }
 
 
 def _to_concepts(scores: Mapping[str, float]) -> tuple[Concept, ...]:

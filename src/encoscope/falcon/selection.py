@@ -7,34 +7,72 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from encoscope.errors import UsageError
-from encoscope.falcon.outcome import DescriptionOutcome
 from encoscope.falcon.settings import FalconSettings
+from encoscope.falcon.spaces import Thresholds
 from encoscope.units import Unit
 
 _CHUNK = 64  # units that are compared with all images in one matrix product
-_ROWS = 4096
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The thresholds of a space on normalized representations.
+class DescriptionOutcome(Enum):
+    """What became of a unit.
+
+    The first four say which images were selected; one of the two that have images is also the outcome of a unit whose
+    concepts FALCON finds. The last two are outcomes of units for which it finds none.
 
     Attributes:
-        mean: Over all entries of the matrix.
-        std: Over all entries, as a sample's.
-        alpha: An image above it activates a unit highly.
-        epsilon: An image below it activates a unit lowly.
+        method: What results call the method behind the description.
     """
 
-    mean: float
-    std: float
-    alpha: float
-    epsilon: float
+    EXPLAINED = "explained", "falcon", ""
+    """FALCON finds concepts, from images above alpha."""
+    TOP_K = "top_k", "falcon, top-k", "{few} alpha ({alpha:.3g}): the {n_used} strongest are used instead"
+    """FALCON finds concepts, from the strongest images, because too few are above alpha."""
+    TOO_FEW_IMAGES = "too_few_images", "none", "{few} alpha ({alpha:.3g})"
+    """Too few images are above alpha, and the strongest are not to be used."""
+    NEVER_ACTIVATES = (
+        "never_activates",
+        "none",
+        "it never activates: it has the same value on all {n_probed} images",
+    )
+    """The unit has the same value on all images."""
+    NOTHING_LEFT = "nothing_left", "none", "the counterfactuals share every word of its captions"
+    """The counterfactuals share every word."""
+    DISSECTED = "dissected", "dissect", ""
+    """FALCON finds no concept, and CLIP-Dissect's soft-WPMI gave the label."""
+
+    method: str
+    _template: str
+
+    def __new__(cls, value: str, method: str, template: str) -> DescriptionOutcome:
+        """Make a member whose value is the first of its three texts."""
+        outcome = object.__new__(cls)
+        outcome._value_, outcome.method, outcome._template = value, method, template
+        return outcome
+
+    def note(self, *, alpha: float, min_images: int, n_used: int, n_probed: int) -> str:
+        """Say why a description is not plain FALCON.
+
+        Args:
+            alpha: The threshold that images have to pass.
+            min_images: The images that have to pass it.
+            n_used: The images that were used.
+            n_probed: The images of the probe that descriptions are made from.
+
+        Returns:
+            One clause; empty for ``EXPLAINED`` and ``DISSECTED``, which need no reason of their own.
+
+        Example:
+            >>> DescriptionOutcome.TOO_FEW_IMAGES.note(alpha=0.25, min_images=1, n_used=0, n_probed=90)
+            'no image passes alpha (0.25)'
+        """
+        few = "no image passes" if min_images == 1 else f"fewer than {min_images} images pass"
+        return self._template.format(few=few, alpha=alpha, n_used=n_used, n_probed=n_probed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,39 +89,6 @@ class Selection:
     high: Int[np.ndarray, " high"]
     low: Int[np.ndarray, " low"]
     outcome: DescriptionOutcome
-
-
-def compute_thresholds(h: Float[np.ndarray, "images channels"], settings: FalconSettings) -> Thresholds:
-    """Compute alpha and epsilon of a space, where the settings do not give them.
-
-    Args:
-        h: Rows of unit length.
-        settings: With ``alpha_stds``, or ``alpha`` and ``epsilon`` themselves.
-
-    Returns:
-        By default alpha = mean + 5 standard deviations and epsilon = mean, over all entries of ``h``.
-
-    Raises:
-        UsageError: For no images.
-
-    Source: FALCON, section 3.1; the constants are those of the authors' code.
-    """
-    if not h.size:
-        raise UsageError("no images to choose from: give a probe with at least one readable image")
-    total = squares = 0.0
-    for start in range(0, len(h), _ROWS):
-        rows = np.asarray(h[start : start + _ROWS], dtype=np.float64)
-        total += float(rows.sum())
-        squares += float(np.square(rows).sum())
-    mean = total / h.size
-    # of a sample, as torch.std computes it
-    std = float(np.sqrt(max(squares - h.size * mean**2, 0.0) / max(h.size - 1, 1)))
-    return Thresholds(
-        mean=mean,
-        std=std,
-        alpha=mean + settings.alpha_stds * std if settings.alpha is None else settings.alpha,
-        epsilon=mean if settings.epsilon is None else settings.epsilon,
-    )
 
 
 def find_active(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from encoscope.errors import UsageError
 from encoscope.settings import Settings, setting
 
 MODES = ("threshold", "exact")
@@ -54,6 +53,7 @@ class FalconSettings(Settings):
     """
 
     METHOD: ClassVar[str] = "describe"
+    RECORDED_APART: ClassVar[tuple[str, ...]] = ("random_state",)
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
         "paper": {},
@@ -73,7 +73,9 @@ class FalconSettings(Settings):
     min_images: int = setting(1, "Images that have to pass alpha.", low=1)
     top_k_if_empty: int = setting(10, "Strongest images that are used where too few pass alpha; 0 for none.", low=0)
     max_images: int | None = setting(None, "The most images of a unit, strongest first.", type=int, low=1)
-    mask_threshold: float = setting(0.6, "Share of a GradCAM's range from which on it is cropped; less crops less.")
+    mask_threshold: float = setting(
+        0.6, "Share of a GradCAM's range from which on it is cropped; less crops less.", low=0, high=1, open_low=True
+    )
     captions_per_crop: int = setting(5, "The best captions of a crop that words are taken from.", low=1)
     n_concepts: int = setting(8, "Words, phrases and images kept.", low=1, flag="concepts")
     score: str = setting("cosine", "Of captions.", choices=SCORES)
@@ -82,26 +84,17 @@ class FalconSettings(Settings):
         None, "Score from which a word of the counterfactuals is dropped. Default: calibrated on the probe.", type=float
     )
     random_sets: int = setting(100, "Random sets of images that the threshold is calibrated on.", low=1)
-    spurious_quantile: float = setting(0.95, "Quantile of a word's scores over those sets that is its threshold.")
+    spurious_quantile: float = setting(
+        0.95,
+        "Quantile of a word's scores over those sets that is its threshold.",
+        low=0,
+        high=1,
+        open_low=True,
+        open_high=True,
+    )
     fallback: str = setting("dissect", "What labels units that FALCON finds no word for.", choices=FALLBACKS)
     rank: str = setting(
         "score", "Order of words: their scores; or first those that the whole probe has less of.", choices=RANKS
     )
     clarity_threshold: float = setting(0.8, "Mean cosine of crops above which a unit counts as interpretable.")
     random_state: int = setting(0, "The seed of everything random.", type=int, on_command_line=False)
-
-    def check(self) -> None:
-        """Check every setting.
-
-        Raises:
-            UsageError: Naming the setting, what it can be, and the value it has.
-        """
-        super().check()
-        if not 0 < self.mask_threshold <= 1:
-            raise UsageError(f"mask_threshold lies in (0, 1], not {self.mask_threshold}")
-        if not 0 < self.spurious_quantile < 1:
-            raise UsageError(f"spurious_quantile lies in (0, 1), not {self.spurious_quantile}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain values for a result document; the seed has its own place in it."""
-        return {name: value for name, value in super().as_dict().items() if name != "random_state"}

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.falcon.heldout import choose_heldout
-from encoscope.falcon.selection import Thresholds, compute_thresholds
 from encoscope.falcon.settings import FalconSettings
 from encoscope.images import SkippedImage
 from encoscope.probing import Probe
 from encoscope.probing import probe as probe_dataset
 from encoscope.progress import Progress
-from encoscope.units import Unit, parse_unit
 
 MIN_IMAGES = 10
 """The least images that descriptions are made from."""
+
+_ROWS = 4096  # images of whose values a sum is taken at a time
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The thresholds of a space on normalized representations.
+
+    Attributes:
+        mean: Over all entries of the matrix.
+        std: Over all entries, as a sample's.
+        alpha: An image above it activates a unit highly.
+        epsilon: An image below it activates a unit lowly.
+    """
+
+    mean: float
+    std: float
+    alpha: float
+    epsilon: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,50 +134,56 @@ def build_space(
     return Space(name, fit, heldout if heldout.ids else None, thresholds, probe.skipped)
 
 
-def parse_units(units: Any, encoder: Encoder) -> tuple[list[Unit], bool]:
-    """Find the units that texts and Units name.
+def choose_heldout(ids: Sequence[str], share: float) -> Bool[np.ndarray, " images"]:
+    """Choose the images that are kept for the test, by their ids alone.
 
     Args:
-        units: A text, a Unit, or a list of these. "all" is every pooled feature; LAYER:all, features:all and class:all
-            every unit of theirs.
-        encoder: The encoder.
+        ids: The images' ids.
+        share: The share of all that is kept, from 0 to below 1: ids whose hash is in that first part of all.
 
     Returns:
-        The units, each once, and whether a single one was named.
+        Whether each image is kept.
 
     Raises:
-        UsageError: For no units, and for what names none.
+        UsageError: For another share.
     """
-    if isinstance(units, str | Unit):
-        if isinstance(units, str) and (units == "all" or units.endswith(":all")):
-            return list_units(units.removesuffix("all").removesuffix(":") or "features", encoder), False
-        return [parse_unit(units, encoder)], True
-    parsed = [unit for item in units for unit in parse_units(item, encoder)[0]]
-    if not parsed:
-        raise UsageError('no units were given: name at least one, such as features:31, or "all"')
-    return list(dict.fromkeys(parsed)), False
+    if not 0 <= share < 1:
+        raise UsageError(f"holdout is a share of the images from 0 to below 1, or a dataset, not {share}")
+    hashes = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") for name in ids]
+    return np.array(hashes, dtype=np.float64) < share * 2**48
 
 
-def list_units(layer: str, encoder: Encoder) -> list[Unit]:
-    """List all features, classes, or channels of a layer as units.
+def compute_thresholds(h: Float[np.ndarray, "images channels"], settings: FalconSettings) -> Thresholds:
+    """Compute alpha and epsilon of a space, where the settings do not give them.
 
     Args:
-        layer: "features", "class" or a layer's name.
-        encoder: The encoder.
+        h: Rows of unit length.
+        settings: With ``alpha_stds``, or ``alpha`` and ``epsilon`` themselves.
 
     Returns:
-        The units in the order of their numbers.
+        By default alpha = mean + 5 standard deviations and epsilon = mean, over all entries of ``h``.
 
     Raises:
-        UsageError: For an unknown layer, and for the classes of an encoder without a head.
+        UsageError: For no images.
+
+    Source: FALCON, section 3.1; the constants are those of the authors' code.
     """
-    if layer == "features":
-        return [Unit(f"features:{i}", "features", channels=(i,)) for i in range(encoder.width)]
-    if layer == "class":
-        count = encoder.outputs or parse_unit("class:0", encoder).index  # the latter raises, saying why there are none
-        return [Unit(f"class:{i}", "class", channels=(i,)) for i in range(count)]
-    info = encoder.layer(layer)
-    return [Unit(f"{layer}:{i}", "channel", layer, (i,)) for i in range(info.channels)]
+    if not h.size:
+        raise UsageError("no images to choose from: give a probe with at least one readable image")
+    total = squares = 0.0
+    for start in range(0, len(h), _ROWS):
+        rows = np.asarray(h[start : start + _ROWS], dtype=np.float64)
+        total += float(rows.sum())
+        squares += float(np.square(rows).sum())
+    mean = total / h.size
+    # of a sample, as torch.std computes it
+    std = float(np.sqrt(max(squares - h.size * mean**2, 0.0) / max(h.size - 1, 1)))
+    return Thresholds(
+        mean=mean,
+        std=std,
+        alpha=mean + settings.alpha_stds * std if settings.alpha is None else settings.alpha,
+        epsilon=mean if settings.epsilon is None else settings.epsilon,
+    )
 
 
 def _probe(

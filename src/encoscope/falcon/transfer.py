@@ -11,7 +11,7 @@ from jaxtyping import Float
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.description import Concept, Description
-from encoscope.falcon.heldout import choose_heldout
+from encoscope.falcon.spaces import choose_heldout
 from encoscope.probing import Probe
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)

@@ -56,6 +56,7 @@ class NaveSettings(Settings):
     """
 
     METHOD: ClassVar[str] = "segment"
+    RECORDED_APART: ClassVar[tuple[str, ...]] = ("layers", "random_state")
 
     n_clusters: int | str | tuple[int, ...] = setting(
         5,
@@ -135,10 +136,6 @@ class NaveSettings(Settings):
             raise UsageError(f'size is "model", "native" or a number of pixels, not {self.size!r}')
         if not _is_count(self.n_init):
             raise UsageError(f"n_init is the number of starts, at least 1, not {self.n_init!r}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain values for a result document; layers and seed have their own places in it."""
-        return {name: value for name, value in super().as_dict().items() if name not in ("layers", "random_state")}
 
 
 @dataclass(frozen=True)

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from encoscope.errors import EncoscopeError
 from encoscope.results import atomic_write
-from encoscope.store.files import file_stem, hash_file, sync_folder
+from encoscope.store.files import hash_file, sync_folder
 from encoscope.store.journal import Journal
 
 
-def merge_shards(folder: Path, journal: Journal) -> Journal:
+def merge_shards(folder: Path, journal: Journal, files: Mapping[str, str]) -> Journal:
     """Copy every array's shards into one file, enter that in a new journal, and only then delete the shards.
 
     Stopped anywhere, the folder holds the old store or the new one. Every shard must have the same arrays.
 
     Args:
         folder: The store's.
-        journal: Its journal.
+        journal: Its journal, of two shards or more.
+        files: The file that each array gets, of a name that no older journal holds.
 
     Returns:
-        The new journal; the old one if there is one shard already.
+        The new journal.
 
     Raises:
         EncoscopeError: shards that do not fit together, or that are missing or damaged.
     """
     shards = [entry for entry in journal.entries if "rows" in entry]
     full = [entry for entry in shards if entry["files"]]
-    if len(shards) < 2:
-        return journal
     rows = [row for entry in shards for row in entry["rows"]]
     old_files = {file for entry in full for file in entry["files"].values()}
-    files = {}
-    for name in dict.fromkeys(name for entry in full for name in entry["files"]):
-        # the number of rows only grows: the file never takes the name of one in an older journal
-        files[name] = f"{file_stem(name)}-all-{len(rows)}.npy"
     checksums = {
         file: _concatenate(folder, [entry["files"][name] for entry in full], folder / file)
         for name, file in files.items()

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 from encoscope.errors import EncoscopeError
 
@@ -19,7 +18,6 @@ except ImportError:  # Windows: two writers are not noticed there
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_LONGEST = 120
 
 
 @contextmanager
@@ -77,27 +75,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def file_stem(name: str) -> str:
-    """Turn any text into a part of a file name: never hidden, without separators, different for different texts.
-
-    Args:
-        name: Of an array or a state, such as a layer's name.
-
-    Returns:
-        At most 133 characters: letters, digits and ``_ . - ~ %``.
-
-    Example:
-        >>> file_stem("layer3/0")
-        'layer3%2F0'
-    """
-    safe = quote(name, safe="")  # leaves letters, digits and _ . - ~
-    if safe.startswith("."):
-        safe = "%2E" + safe[1:]
-    if len(safe) > _LONGEST:
-        safe = f"{safe[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    return safe
 
 
 class FolderLockedError(EncoscopeError):

@@ -7,20 +7,23 @@ killed at any moment resumes with the shard that it was writing.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.store.compact import merge_shards
-from encoscope.store.files import Lock, explain_os_errors, file_stem
+from encoscope.store.files import Lock, explain_os_errors
 from encoscope.store.folder import StoreFolder
 
 DONE = "done"
 _INDEX = "index.parquet"
+_LONGEST = 120  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ class Store(StoreFolder):
         if done and not arrays:
             raise UsageError(f"{done} rows are done, but there is no array for them")
         number = len(self._shards)
-        files = {name: f"{file_stem(name)}-{number:06d}.npy" for name in arrays} if done else {}
+        files = {name: f"{_file_stem(name)}-{number:06d}.npy" for name in arrays} if done else {}
         entry = {"rows": [astuple(row) for row in rows], "files": files}
         with self.write_together(list(files.values()), entry) as temporaries:
             for name, temporary in zip(files, temporaries, strict=True):
@@ -234,9 +237,13 @@ class Store(StoreFolder):
         Every shard must have the same arrays. Readers that opened the store before must open it again.
         """
         self._require_writable()
+        if len(self._shards) < 2:
+            return
         complete = self.complete
+        # the number of rows only grows: a file never takes the name of one in an older journal
+        files = {name: f"{_file_stem(name)}-all-{len(self)}.npy" for name in self.names}
         with explain_os_errors(self.path):
-            self.journal = merge_shards(self.path, self.journal)
+            self.journal = merge_shards(self.path, self.journal, files)
         if complete and not self.complete:
             self.append_entry({"complete": True})
         self._read_shards()
@@ -290,4 +297,14 @@ class Store(StoreFolder):
 
 
 def _state_file(name: str) -> str:
-    return f"state-{file_stem(name)}.npz"
+    return f"state-{_file_stem(name)}.npz"
+
+
+def _file_stem(name: str) -> str:
+    """Any text as a part of a file name: never hidden, without separators, different for different texts."""
+    safe = quote(name, safe="")  # leaves letters, digits and _ . - ~
+    if safe.startswith("."):
+        safe = "%2E" + safe[1:]
+    if len(safe) > _LONGEST:
+        safe = f"{safe[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return safe

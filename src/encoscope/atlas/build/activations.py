@@ -18,8 +18,8 @@ from encoscope.atlas.outlines import trace_outline
 from encoscope.atlas.records import CircuitLink, CropRecord, FeatureRecord, Histogram, Measure, Point
 from encoscope.atlas.writer import Writer
 from encoscope.errors import ImageError, MissingError, UsageError
-from encoscope.falcon.crops import to_original_box
-from encoscope.falcon.gradcam import GradCam, compute_masks
+from encoscope.falcon.crops import compute_masks, to_original_box
+from encoscope.falcon.gradcam import GradCam
 from encoscope.images import Geometry, LoadedImage, read_image
 from encoscope.progress import track
 from encoscope.units import Unit
