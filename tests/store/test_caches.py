@@ -15,6 +15,7 @@ import encoscope
 from encoscope.falcon.captions.build import embed_captions
 from encoscope.nave import Nave
 from encoscope.store import JournaledFolder
+from encoscope.units import parse_unit
 from encoscope.vital.references.patches import find_patch_references
 from support import described_network as world
 
@@ -108,7 +109,7 @@ def test_what_is_damaged_is_computed_again(
 def test_patches_are_not_searched_again(
     encoder: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unit = encoscope.parse_unit("layer4:3", encoder)
+    unit = parse_unit("layer4:3", encoder)
     first = find_patch_references(images, encoder, [unit], count=2, patch_size=32, cache_dir=tmp_path)
     (folder,) = (tmp_path / "patches").iterdir()
     assert {patch["id"] for patch in json.loads((folder / "patches.json").read_text())}

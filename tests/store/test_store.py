@@ -458,3 +458,54 @@ def test_files_that_several_processes_write_stay_whole(tmp_path: Path) -> None:
         folder.check("c.txt")
     (tmp_path / "f" / "a.txt").write_text("damage")
     assert JournaledFolder(tmp_path / "f").verify() == [tmp_path / "f" / "a.txt"]
+
+
+@pytest.mark.parametrize("damage", [b"?", b'{"what": "a test"}\n\n'])
+def test_a_damaged_folder_of_the_cache_is_started_over_only_if_it_may_be(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = {"what": "a test"}
+    folder = JournaledFolder.keyed("files", manifest, cache_dir=tmp_path)
+    assert folder.path == tmp_path / "files" / content_key(manifest) and not folder.path.exists()
+    with folder.write("a.txt") as temporary:
+        temporary.write_text("text")
+    assert folder.find("a.txt") == folder.path / "a.txt" and folder.find("b.txt") is None
+    (folder.path / "a.txt").write_text("other")
+    assert folder.find("a.txt") is None and "damaged: computing it again" in caplog.text
+    folder.journal.path.write_bytes(damage + b"\n" + folder.journal.path.read_bytes())
+    with pytest.raises(EncoscopeError, match=r"line 1 of .* is damaged: start over with --fresh"):
+        JournaledFolder.keyed("files", manifest, cache_dir=tmp_path)
+    assert JournaledFolder.keyed("files", manifest, cache_dir=tmp_path, restart=True).find("a.txt") is None
+    assert "is damaged: starting over" in caplog.text
+    assert JournaledFolder.keyed("files", manifest, cache_dir=tmp_path).journal.entries == []
+
+
+def test_keyed_stores_are_where_the_user_wants_them(tmp_path: Path) -> None:
+    assert Store.load_keyed("maps", MANIFEST, tmp_path) is None
+    with Store.keyed("maps", MANIFEST, cache_dir=tmp_path) as store:
+        store.append([StoreRow("a")], {"x": np.zeros(1)})
+        with pytest.raises(EncoscopeError, match="is being written by another process"):
+            Store.keyed("maps", MANIFEST, cache_dir=tmp_path, restart=True)
+    assert store.path == tmp_path / "maps" / content_key(MANIFEST)
+    loaded = Store.load_keyed("maps", MANIFEST, tmp_path)
+    assert loaded is not None and len(loaded) == 1
+    (store.path / "journal.jsonl").write_bytes(b"?\n\n")
+    with pytest.raises(EncoscopeError, match="damaged"):
+        Store.keyed("maps", MANIFEST, cache_dir=tmp_path)
+    with Store.keyed("maps", MANIFEST, cache_dir=tmp_path, restart=True) as store:
+        assert len(store) == 0
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_files_that_are_written_together_count_together_or_not_at_all(tmp_path: Path, failing: int) -> None:
+    names = ["a/1.txt", "b/2.txt"]
+    folder = JournaledFolder(tmp_path)
+    with pytest.raises(ZeroDivisionError), folder.write_together(names, {"n": 1}) as temporaries:
+        for number, temporary in enumerate(temporaries):
+            temporary.write_text(str(1 / (number - failing)))
+    assert folder.journal.entries == [] and [file for file in tmp_path.rglob("*") if file.is_file()] == []
+    with folder.write_together(names, {"n": 1}) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text(temporary.suffix)
+    assert folder.verify() == [] and set(folder.journal.checksums) == set(names)
+    assert [entry["n"] for entry in folder.journal.entries] == [1]

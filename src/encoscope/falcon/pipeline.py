@@ -201,7 +201,7 @@ def _record_settings(context: DescriptionContext, space: Space) -> dict[str, Any
         "epsilon": space.thresholds.epsilon,
         "holdout": context.holdout,
         "images": {"fit": len(space.fit.ids), "heldout": 0 if space.heldout is None else len(space.heldout.ids)},
-        "vlm": {"source": context.vlm.source, "digest": context.vlm.digest},
+        "vlm": {"source": context.vlm.source, "digest": context.store.vlm_digest},
         "store": {"captions": len(context.store), "digest": context.store.digest},
     }
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from encoscope._version import __version__
-from encoscope.cache import find_keyed_folder
 from encoscope.encoder import Encoder
 from encoscope.images import Geometry, LoadedImage
 from encoscope.nave.composite import Composite
@@ -54,7 +53,7 @@ class FeatureCache:
             "size": settings.size,
             "precision": precision,
         }
-        self.store = Store.open(find_keyed_folder("nave", manifest, cache_dir), manifest, fresh=fresh)
+        self.store = Store.keyed("nave", manifest, cache_dir=cache_dir, fresh=fresh)
         self._encoder, self._settings, self._dtype = encoder, settings, _DTYPES[precision]
         self._rows: dict[int, list[int]] = {}  # of each shard, the rows that belong to the images of this run
 

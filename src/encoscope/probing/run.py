@@ -15,7 +15,6 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from encoscope._version import __version__
-from encoscope.cache import find_keyed_folder
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.file_kind import require_ordinary_file
@@ -91,11 +90,11 @@ def probe(
     compute = _make_reader(encoder, layer)
     files = list_images(dataset)
     ids = hash_files(files.paths, cache_dir=cache_dir, progress=progress)
-    folder, manifest = _locate_store(encoder, layer, ids, cache_dir)
-    existing = None if fresh else _load_complete(folder, manifest)
-    if existing is not None:
+    manifest = _describe_store(encoder, layer, ids)
+    existing = None if fresh else Store.load_keyed(KIND, manifest, cache_dir)
+    if existing is not None and existing.complete:
         return _make_result(existing, files)
-    with Store.open(folder, manifest, fresh=fresh) as store:
+    with Store.keyed(KIND, manifest, cache_dir=cache_dir, fresh=fresh) as store:
         with track_steps(len(files), "probe", progress, initial=len(store)) as step:
             for rows, values in _pass(encoder, compute, files, ids, len(store), batch_size):
                 store.append(rows, {} if values is None else {"values": values})
@@ -140,10 +139,11 @@ def from_array(
             f"values of shape {array.shape} for {expected[0]} images and {expected[1]} channels of {layer!r}"
         )
     ids = hash_files(files.paths, cache_dir=cache_dir)
-    folder, manifest = _locate_store(encoder, layer, ids, cache_dir)
-    if not fresh and _load_complete(folder, manifest) is not None:
-        raise UsageError(f"a probe of these images is there already, in {folder}: replace it with --fresh")
-    with Store.open(folder, manifest, fresh=True) as store:
+    manifest = _describe_store(encoder, layer, ids)
+    existing = None if fresh else Store.load_keyed(KIND, manifest, cache_dir)
+    if existing is not None and existing.complete:
+        raise UsageError(f"a probe of these images is there already, in {existing.path}: replace it with --fresh")
+    with Store.keyed(KIND, manifest, cache_dir=cache_dir, fresh=True) as store:
         for start in range(0, len(files), _ROWS):
             chunk = range(start, min(start + _ROWS, len(files)))
             rows = [StoreRow(ids[index], str(files.paths[index]), files.labels[index]) for index in chunk]
@@ -228,11 +228,9 @@ def _width(encoder: Encoder, layer: str) -> int:
     return encoder.layer(layer.partition("@")[0]).channels
 
 
-def _locate_store(
-    encoder: Encoder, layer: str, ids: Sequence[str], cache_dir: str | os.PathLike[str] | None
-) -> tuple[Path, dict[str, Any]]:
-    """The store's folder and manifest. The encoder's digest covers its preprocessing."""
-    manifest = {
+def _describe_store(encoder: Encoder, layer: str, ids: Sequence[str]) -> dict[str, Any]:
+    """The store's manifest. The encoder's digest covers its preprocessing."""
+    return {
         "kind": KIND,
         "version": __version__,
         "encoder": encoder.digest,
@@ -241,15 +239,6 @@ def _locate_store(
         "images": len(ids),
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     }
-    return find_keyed_folder("probe", manifest, cache_dir), manifest
-
-
-def _load_complete(folder: Path, manifest: dict[str, Any]) -> Store | None:
-    try:
-        store = Store.load(folder)
-    except MissingError:
-        return None
-    return store if store.complete and store.manifest == manifest else None
 
 
 def _pass(

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from encoscope._version import __version__
-from encoscope.cache import find_keyed_folder
-from encoscope.errors import MissingError
 from encoscope.store.files import FolderLockedError
 from encoscope.store.store import Store, StoreRow
 
@@ -29,20 +26,14 @@ class ArrayCache:
         manifest: What shapes the arrays (digests, settings); the store's folder is named after it.
         cache_dir: The user's own cache folder; None is the usual one.
 
-    Attributes:
-        path: The store's folder.
     """
 
     def __init__(self, manifest: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None = None) -> None:
         self._manifest = {"kind": "vectors", "version": __version__, **manifest}
-        self.path: Path = find_keyed_folder("vectors", self._manifest, cache_dir)
+        self._cache_dir = cache_dir
         self._known: dict[str, dict[str, np.ndarray]] = {}
         self._unwritten: list[str] = []
-        self._store: Store | None = None
-        try:
-            self._store = Store.load(self.path)
-        except MissingError:
-            self._store = None
+        self._store = Store.load_keyed("vectors", self._manifest, cache_dir)
 
     def __contains__(self, key: object) -> bool:
         """Say whether the arrays of this key are known."""
@@ -113,7 +104,7 @@ class ArrayCache:
         }
         for attempt in range(_PATIENCE):
             try:
-                with Store.open(self.path, self._manifest) as store:
+                with Store.keyed("vectors", self._manifest, cache_dir=self._cache_dir) as store:
                     store.append(rows, arrays)
                 break
             except FolderLockedError:

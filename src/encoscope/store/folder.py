@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from encoscope.cache import find_keyed_folder, first_difference, to_plain_json
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.results import atomic_write
-from encoscope.store.files import Lock, explain_os_errors, hash_file, sync_folder
+from encoscope.store.files import FolderLockedError, Lock, explain_os_errors, hash_file, sync_folder
 from encoscope.store.journal import Journal
 
 MANIFEST, JOURNAL, LOCK = "manifest.json", "journal.jsonl", "lock"
@@ -294,6 +294,66 @@ class StoreFolder(JournaledFolder):
             except BaseException:
                 lock.release()
                 raise
+
+    @classmethod
+    def keyed(
+        cls: type[_Store],
+        kind: str,
+        manifest: Mapping[str, Any],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        fresh: bool = False,
+        restart: bool = False,
+    ) -> _Store:
+        """Open the store of the cache that is named after its manifest, to write in it alone.
+
+        Args:
+            kind: What is kept, the folder above: "probe", "nave", ...
+            manifest: What shapes the content.
+            cache_dir: The user's own cache folder; None is the usual one.
+            fresh: Start over.
+            restart: Start over, with a warning, where the store is damaged.
+
+        Returns:
+            The store, as ``open`` gives it.
+
+        Raises:
+            FolderLockedError: another process writes to it.
+            EncoscopeError: as for ``open``.
+        """
+        path = find_keyed_folder(kind, manifest, cache_dir)
+        try:
+            return cls.open(path, manifest, fresh=fresh)
+        except FolderLockedError:
+            raise
+        except EncoscopeError as error:
+            if not restart:
+                raise
+            _log.warning("%s: starting over", _first_clause(error))
+            return cls.open(path, manifest, fresh=True)
+
+    @classmethod
+    def load_keyed(
+        cls: type[_Store], kind: str, manifest: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None = None
+    ) -> _Store | None:
+        """Read the store of the cache that is named after its manifest, as far as it is done.
+
+        Args:
+            kind: What is kept, the folder above.
+            manifest: What shapes the content.
+            cache_dir: The user's own cache folder; None is the usual one.
+
+        Returns:
+            The store, to read; None where there is none of this manifest.
+
+        Raises:
+            EncoscopeError: the folder holds something else, or its manifest is damaged.
+        """
+        try:
+            store = cls.load(find_keyed_folder(kind, manifest, cache_dir))
+        except MissingError:
+            return None
+        return store if store.manifest == to_plain_json(manifest) else None
 
     @classmethod
     def load(cls: type[_Store], path: str | os.PathLike[str]) -> _Store:
