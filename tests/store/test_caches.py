@@ -56,12 +56,15 @@ def run(method: str, encoder: encoscope.Encoder, images: Path, captions: Any, ca
             encoder, "layer4:3", images, patch_size=32, n_candidates=2, cache_dir=cache_dir, **SMALL
         ),
         "circuit": lambda: encoscope.circuit(encoder, "class:1", images, n_channels=1, cache_dir=cache_dir, **SMALL),
+        "evaluate": lambda: encoscope.evaluation.stability(
+            encoder, str(images), n_clusters=2, runs=2, size=32, limit=2, cache_dir=cache_dir, progress=False
+        ),
         "segment": lambda: Nave(encoder, n_clusters=2, size=48, cache_dir=cache_dir, progress=False).fit([str(images)]),
     }
     return calls[method]()
 
 
-@pytest.mark.parametrize("method", ["probe", "describe", "visualize", "patches", "circuit", "segment"])
+@pytest.mark.parametrize("method", ["probe", "describe", "visualize", "patches", "circuit", "evaluate", "segment"])
 def test_all_is_kept_in_the_users_folder_with_checksums(
     method: str, encoder: Any, images: Path, captions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

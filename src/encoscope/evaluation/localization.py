@@ -8,6 +8,7 @@ Source: NAVE, section 4.2.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -66,6 +67,7 @@ def corloc(
     n_points: int = 32,
     random_state: int = 0,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Evaluation:
     """Measure whether a segment contains an object: CorLoc, as in the papers of NAVE and LOST.
@@ -92,6 +94,7 @@ def corloc(
         n_points: Of sam: prompts on a side of its grid over the image.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.
+        cache_dir: The folder for what was measured; None is the user's cache.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
@@ -125,6 +128,7 @@ def corloc(
         score=score,
         n_segments=n_segments,
         fresh=fresh,
+        cache_dir=cache_dir,
         seed=random_state,
         progress=progress,
     )
@@ -193,6 +197,7 @@ def evaluate_corloc(
     score: str = "outer",
     n_segments: int | None = None,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: Progress = None,
 ) -> Report:
@@ -205,6 +210,7 @@ def evaluate_corloc(
         score: Which box is scored.
         n_segments: A fixed number for matched baselines.
         fresh: Start over.
+        cache_dir: The folder for what was measured; None is the user's cache.
         seed: Of the bootstrap.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
@@ -217,7 +223,9 @@ def evaluate_corloc(
     rows: list[dict[str, Any]] = []
     skipped: list[SkippedImage] = []
     for name, images in datasets.items():
-        measurements = measure_baselines(baselines, images, n_segments=n_segments, fresh=fresh, progress=progress)
+        measurements = measure_baselines(
+            baselines, images, n_segments=n_segments, fresh=fresh, cache_dir=cache_dir, progress=progress
+        )
         skipped += [item for measured in measurements for item in measured.skipped]
         for selection in dict.fromkeys((select, "border")):
             for index, (baseline, measured) in enumerate(zip(baselines, measurements, strict=True)):
@@ -277,6 +285,7 @@ def measure_baselines(
     *,
     n_segments: int | None = None,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> list[Measurements]:
     """Measure each baseline on the same images, NAVE first so that matched baselines can follow it.
@@ -287,6 +296,7 @@ def measure_baselines(
         task: What is measured.
         n_segments: A fixed number for matched baselines.
         fresh: Start over.
+        cache_dir: The folder for what was measured; None is the user's cache.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
@@ -313,7 +323,7 @@ def measure_baselines(
                 raise UsageError(f"{baseline.method} needs a number of segments, or NAVE beside it to take it from")
         title = baseline.name + (f" {baseline.n_clusters}" if baseline.n_clusters else "")
         measurements[index] = measure_images(
-            task, baseline, images, like=like, fresh=fresh, label=title, progress=progress
+            task, baseline, images, like=like, fresh=fresh, cache_dir=cache_dir, label=title, progress=progress
         )
     return [measurements[index] for index in range(len(baselines))]
 

@@ -8,6 +8,7 @@ hand: an oracle, fair only as a comparison at the same number of segments. One c
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -94,6 +95,7 @@ def overlap(
     n_points: int = 32,
     random_state: int = 0,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Evaluation:
     """Measure whether segments follow the things in images: mIoU, ARI, NMI and boundaries against panoptic masks.
@@ -115,6 +117,7 @@ def overlap(
         n_points: Of sam: prompts on a side of its grid over the image.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.
+        cache_dir: The folder for what was measured; None is the user's cache.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
@@ -133,11 +136,20 @@ def overlap(
     if joint:
         options = {k: v for k, v in nave.segment_options().items() if k not in ("n_clusters", "random_state")}
         report = evaluate_joint_overlap(
-            nave.network, images, numbers, options=options, fresh=fresh, seed=random_state, progress=progress
+            nave.network,
+            images,
+            numbers,
+            options=options,
+            fresh=fresh,
+            cache_dir=cache_dir,
+            seed=random_state,
+            progress=progress,
         )
     else:
         baselines = list_baselines(nave, methods, numbers, {"sam": {"points": n_points}})
-        report = evaluate_overlap(baselines, images, dataset, fresh=fresh, seed=random_state, progress=progress)
+        report = evaluate_overlap(
+            baselines, images, dataset, fresh=fresh, cache_dir=cache_dir, seed=random_state, progress=progress
+        )
     entries = [make_entry(row, dataset) for row in report.rows]
     return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit})
 
@@ -276,6 +288,7 @@ def evaluate_overlap(
     dataset: str,
     *,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: Progress = None,
 ) -> Report:
@@ -286,6 +299,7 @@ def evaluate_overlap(
         images: Images with panoptic masks.
         dataset: Their name, for the title.
         fresh: Start over.
+        cache_dir: The folder for what was measured; None is the user's cache.
         seed: Of the bootstrap and the untrained copy.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
@@ -293,7 +307,7 @@ def evaluate_overlap(
         The table.
     """
     everyone, names, notes = add_untrained(baselines, seed)
-    measurements = measure_baselines(everyone, images, TASK, fresh=fresh, progress=progress)
+    measurements = measure_baselines(everyone, images, TASK, fresh=fresh, cache_dir=cache_dir, progress=progress)
     rows = []
     for index, (baseline, name, measured) in enumerate(zip(everyone, names, measurements, strict=True)):
         row: dict[str, Any] = {"method": name, "clusters": baseline.n_clusters}
@@ -338,6 +352,7 @@ def evaluate_joint_overlap(
     *,
     options: Mapping[str, Any] | None = None,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: Progress = None,
 ) -> Report:
@@ -349,6 +364,7 @@ def evaluate_joint_overlap(
         n_clusters: The numbers of clusters.
         options: Further settings of ``Nave``.
         fresh: Start over.
+        cache_dir: The folder for what was measured; None is the user's cache.
         seed: Of clusters, bootstrap and the untrained copy.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
@@ -364,7 +380,14 @@ def evaluate_joint_overlap(
     rows, skipped = [], []
     for baseline, name in zip(everyone, names, strict=True):
         for k in n_clusters:
-            nave = Nave(baseline.network, n_clusters=k, random_state=seed, progress=progress, **(options or {}))
+            nave = Nave(
+                baseline.network,
+                n_clusters=k,
+                random_state=seed,
+                cache_dir=cache_dir,
+                progress=progress,
+                **(options or {}),
+            )
             nave.fit(paths, fresh=fresh)
             stream = nave.predict_stream(read_images(paths, channels=baseline.network.preprocess.channels))
             tables = []

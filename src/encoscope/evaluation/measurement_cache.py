@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class MeasurementCache:
     Args:
         manifest: All that shapes the values (digests, method, settings), of values that JSON can hold.
         fresh: Forget what an earlier run measured.
+        cache_dir: The user's own cache folder; None is the usual one.
 
     Attributes:
         path: The file that holds the values.
@@ -27,8 +29,14 @@ class MeasurementCache:
         EncoscopeError: the file is damaged; a folder that cannot be written.
     """
 
-    def __init__(self, manifest: Mapping[str, Any], *, fresh: bool = False) -> None:
-        self._folder = JournaledFolder.keyed("experiments", manifest, fresh=fresh)
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._folder = JournaledFolder.keyed("experiments", manifest, cache_dir=cache_dir, fresh=fresh)
         self.path: Path = self._folder.journal.path
         self._values = {entry["id"]: entry["values"] for entry in self._folder.journal.entries if "id" in entry}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +129,7 @@ def measure_images(
     *,
     like: Measurements | int | None = None,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     label: str = "",
     progress: Progress = None,
 ) -> Measurements:
@@ -140,6 +142,7 @@ def measure_images(
         like: How many segments a matched baseline makes of each image: a fixed number, or what NAVE measured on the
             same images.
         fresh: Start over.
+        cache_dir: The folder for what was measured; None is the user's cache.
         label: For the progress bar; by default the method.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
@@ -156,7 +159,7 @@ def measure_images(
     else:
         counts = {}
     rows, paths, skipped = [], [], []
-    cache = MeasurementCache(manifest, fresh=fresh)
+    cache = MeasurementCache(manifest, fresh=fresh, cache_dir=cache_dir)
     for example in track(images, len(images), label or baseline.method, progress, shorter="--limit N"):
         n_segments = (like if isinstance(like, int) else counts.get(example.path)) if baseline.matched else None
         try:

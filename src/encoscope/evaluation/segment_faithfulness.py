@@ -11,6 +11,7 @@ Source: Petsiuk et al. 2018, RISE, section 4 (deletion, insertion); Zeiler and F
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -85,6 +86,7 @@ def faithfulness(
     n_points: int = 32,
     random_state: int = 0,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Evaluation:
     """Measure whether segments say something true about the network: deletion, insertion, variance, a linear probe.
@@ -105,6 +107,7 @@ def faithfulness(
         n_points: Of sam: prompts on a side of its grid over the image.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.
+        cache_dir: The folder for what was measured; None is the user's cache.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
@@ -122,7 +125,15 @@ def faithfulness(
     nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
     baselines = list_baselines(nave, methods, numbers, {"sam": {"points": n_points}})
     report = evaluate_faithfulness(
-        baselines, images, dataset, nave.network, fill=fill, fresh=fresh, seed=random_state, progress=progress
+        baselines,
+        images,
+        dataset,
+        nave.network,
+        fill=fill,
+        fresh=fresh,
+        cache_dir=cache_dir,
+        seed=random_state,
+        progress=progress,
     )
     entries = [make_entry(row, dataset) for row in report.rows]
     return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit, "fill": fill})
@@ -136,6 +147,7 @@ def evaluate_faithfulness(
     *,
     fill: str = "standard",
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: Progress = None,
 ) -> Report:
@@ -148,6 +160,7 @@ def evaluate_faithfulness(
         encoder: The network that judges.
         fill: What stands in for a segment.
         fresh: Start over.
+        cache_dir: The folder for what was measured; None is the user's cache.
         seed: Of the bootstrap, the probe's folds and the untrained copy.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
@@ -174,7 +187,7 @@ def evaluate_faithfulness(
     settings = {"judge": encoder.digest, "fill": fill, "layer": layer, "blur": BLUR}
     task = MeasuringTask("faithfulness", measure, "segments", settings)
     everyone, names, notes = add_untrained(baselines, seed)
-    measurements = measure_baselines(everyone, images, task, fresh=fresh, progress=progress)
+    measurements = measure_baselines(everyone, images, task, fresh=fresh, cache_dir=cache_dir, progress=progress)
     rows = []
     for index, (baseline, name, measured) in enumerate(zip(everyone, names, measurements, strict=True)):
         row: dict[str, Any] = {"method": name, "clusters": baseline.n_clusters}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -41,6 +42,7 @@ def stability(
     size: int | str = "model",
     random_state: int = 0,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Evaluation:
     """Measure whether a segmentation would come out again: from other starts, of the mirrored image, of crops.
@@ -58,6 +60,7 @@ def stability(
         size: Short side that the network sees: "native", "model", or pixels.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.
+        cache_dir: The folder for what was measured; None is the user's cache.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
@@ -74,7 +77,7 @@ def stability(
     nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
     baselines = [replace(nave, n_clusters=k) for k in numbers]
     report = evaluate_stability(
-        baselines, images, dataset, runs=runs, fresh=fresh, seed=random_state, progress=progress
+        baselines, images, dataset, runs=runs, fresh=fresh, cache_dir=cache_dir, seed=random_state, progress=progress
     )
     entries = [make_entry(row, dataset) for row in report.rows]
     return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit, "runs": runs})
@@ -87,6 +90,7 @@ def evaluate_stability(
     *,
     runs: int = 5,
     fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: Progress = None,
 ) -> Report:
@@ -98,6 +102,7 @@ def evaluate_stability(
         dataset: Their name, for the title.
         runs: k-means starts that are compared, at least 2.
         fresh: Start over.
+        cache_dir: The folder for what was measured; None is the user's cache.
         seed: Of the bootstrap and the untrained copies.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
@@ -114,7 +119,7 @@ def evaluate_stability(
         return {"starts": starts, "least": float(measured.starts.min()), "flip": measured.flip, "crops": crops}
 
     task = MeasuringTask("stability", measure, settings={"runs": runs})
-    measurements = measure_baselines(everyone, images, task, fresh=fresh, progress=progress)
+    measurements = measure_baselines(everyone, images, task, fresh=fresh, cache_dir=cache_dir, progress=progress)
     rows = [
         {"method": name, "clusters": baseline.n_clusters}
         | {value: measured.interval(value, seed) for value in MEASURES}

@@ -182,7 +182,7 @@ def match_captions(
         captions: A caption store or its folder; None takes the captions that ship with the package, embedded once for a
             model and kept in the cache.
         cache_dir: The user's own cache folder; None is the usual one.
-        progress: None shows a bar on a terminal; True, False, or a callable.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The model and the captions.
