@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from encoscope.errors import UsageError
-from encoscope.falcon.captions.search import find_top_captions
+from encoscope.falcon.captions.search import TopCaptions, find_top_captions, iterate_chunks
 from encoscope.falcon.captions.store import CaptionStore
+from encoscope.store.passes import Shard, merge_partials, run_pass
 from oracles import captions as oracle
 
 
@@ -119,3 +120,24 @@ def test_vectors_that_cannot_be_compared_are_refused() -> None:
             find_top_captions(np.full((2, 32), wrong), store)
     with pytest.raises(UsageError, match="the best 0 captions"):
         find_top_captions(np.ones((2, 32)), store, 0)
+
+
+@pytest.mark.parametrize("score", ["cosine", "softmax"])
+@pytest.mark.parametrize("count", [2, 3, 40])
+def test_shards_of_the_search_add_up_to_the_whole(count, score) -> None:
+    store = Arrays(halves(120, 8, seed=1), halves(71, 8, seed=2))
+    queries = torch.from_numpy(halves(9, 8, seed=3).astype(np.float32))
+
+    def read(shard):
+        return shard.select(iterate_chunks(store, 17, queries.device))
+
+    partials = [
+        run_pass(read, TopCaptions(queries, 30, score, block=4, chunk=17), Shard(index, count))
+        for index in range(count)
+    ]
+    scores, indices = merge_partials(reversed(partials)).finalize()
+    expected = oracle.top(
+        queries.numpy(), np.concatenate(store.arrays).astype(np.float32), 30, softmax=score == "softmax"
+    )
+    assert np.array_equal(indices.numpy(), expected[1])
+    assert np.allclose(scores.numpy(), expected[0], rtol=1e-5)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from encoscope.errors import UsageError
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.progress import Progress, track_steps
+from encoscope.store.passes import Shard, run_pass
 
 TEMPERATURE = 100.0
 """Of the softmax: CLIP's own logit scale, and the authors'."""
@@ -54,36 +55,89 @@ def find_top_captions(
     vectors = normalize_queries(queries, store.width)
     if k < 1:
         raise UsageError(f"the best {k} captions cannot be found: ask for 1 or more")
-    best = _Best(len(vectors), min(k, len(store)), vectors.device)
-    log_sums = torch.full((len(vectors),), -torch.inf, dtype=torch.float64, device=vectors.device)
-    block, chunk = min(block, max(1, len(vectors))), min(chunk, max(1, len(store)))
-    products = torch.empty(block * chunk, device=vectors.device)
-    with torch.inference_mode(), track_steps(len(store), "captions", progress) as step:
-        for first, captions in iterate_chunks(store, chunk, vectors.device):
-            for start in range(0, len(vectors), block):
-                rows = slice(start, min(start + block, len(vectors)))
-                shape = rows.stop - rows.start, len(captions)
-                cosines = torch.mm(vectors[rows], captions.T, out=products[: shape[0] * shape[1]].view(shape))
-                best.offer(rows, cosines, first)
-                if score == "softmax":  # ``cosines`` is overwritten: it is needed no more
-                    added = torch.logsumexp(cosines.mul_(TEMPERATURE), dim=1)
-                    log_sums[rows] = torch.logaddexp(log_sums[rows], added.double())
-            step(len(captions))
-    scores = best.scores
-    if score == "softmax":
-        scores = torch.exp(TEMPERATURE * scores.double() - log_sums[:, None]).float()
-    return scores.cpu().numpy(), best.indices.cpu().numpy()
+    chunk = min(chunk, max(1, len(store)))
+
+    def read_chunks(shard: Shard) -> Iterator[tuple[int, Tensor]]:
+        with track_steps(len(store), "captions", progress) as step:
+            for first, captions in shard.select(iterate_chunks(store, chunk, vectors.device)):
+                yield first, captions
+                step(len(captions))
+
+    with torch.inference_mode():
+        best = run_pass(read_chunks, TopCaptions(vectors, min(k, len(store)), score, block=block, chunk=chunk))
+        scores, indices = best.finalize()
+    return scores.cpu().numpy(), indices.cpu().numpy()
 
 
-class _Best:
-    """The best scores so far of each query, and the indices of their captions; equals in the order of the captions."""
+class TopCaptions:
+    """The best captions of each query among those shown so far: ``partial_fit``, ``merge``, ``finalize``.
 
-    def __init__(self, queries: int, k: int, device: torch.device) -> None:
-        self.k = k
-        self.scores = torch.full((queries, k), -torch.inf, device=device)
-        self.indices = torch.full((queries, k), -1, dtype=torch.int64, device=device)
+    Captions of equal score come in the store's order.
 
-    def offer(self, block: slice, scores: Tensor, first: int) -> None:
+    Args:
+        queries: Vectors of length 1.
+        k: The captions of each query.
+        score: "cosine" or "softmax".
+        block: Queries multiplied at a time.
+        chunk: The most captions that are shown at a time.
+    """
+
+    def __init__(
+        self, queries: Float[Tensor, "queries width"], k: int, score: str = "cosine", *, block: int, chunk: int
+    ) -> None:
+        count, device = len(queries), queries.device
+        self.queries, self.k, self.score = queries, k, score
+        self.scores = torch.full((count, k), -torch.inf, device=device)
+        self.indices = torch.full((count, k), -1, dtype=torch.int64, device=device)
+        self._log_sums = torch.full((count,), -torch.inf, dtype=torch.float64, device=device)
+        self._block = min(block, max(1, count))
+        self._products = torch.empty(self._block * chunk, device=device)
+
+    def partial_fit(self, first: int, captions: Float[Tensor, "captions width"]) -> TopCaptions:
+        """Show captions that come after all those shown before.
+
+        Args:
+            first: The index of the first.
+            captions: Their vectors, of length 1.
+
+        Returns:
+            Itself.
+        """
+        for start in range(0, len(self.queries), self._block):
+            rows = slice(start, min(start + self._block, len(self.queries)))
+            shape = rows.stop - rows.start, len(captions)
+            cosines = torch.mm(self.queries[rows], captions.T, out=self._products[: shape[0] * shape[1]].view(shape))
+            self._offer(rows, cosines, first)
+            if self.score == "softmax":  # ``cosines`` is overwritten: it is needed no more
+                added = torch.logsumexp(cosines.mul_(TEMPERATURE), dim=1)
+                self._log_sums[rows] = torch.logaddexp(self._log_sums[rows], added.double())
+        return self
+
+    def merge(self, other: TopCaptions) -> TopCaptions:
+        """Add another shard's captions.
+
+        Args:
+            other: What it found for the same queries.
+
+        Returns:
+            Itself.
+        """
+        scores = torch.cat([self.scores, other.scores], dim=1)
+        indices = torch.cat([self.indices, other.indices], dim=1)
+        # two stable sorts: by index, then by score
+        order = indices.sort(dim=1, stable=True).indices
+        order = order.gather(1, scores.gather(1, order).sort(dim=1, descending=True, stable=True).indices)[:, : self.k]
+        self.scores, self.indices = scores.gather(1, order), indices.gather(1, order)
+        self._log_sums = torch.logaddexp(self._log_sums, other._log_sums)
+        return self
+
+    def finalize(self) -> tuple[Float[Tensor, "queries best"], Int[Tensor, "queries best"]]:
+        """Give the scores, best first, and the indices of the captions."""
+        if self.score != "softmax":
+            return self.scores, self.indices
+        return torch.exp(TEMPERATURE * self.scores.double() - self._log_sums[:, None]).float(), self.indices
+
+    def _offer(self, block: slice, scores: Tensor, first: int) -> None:
         """Take what is better than the last of the best. Captions are offered in order: an equal one comes too late.
 
         Selecting costs more than the product, and after the first chunks few queries have anything to select: only
