@@ -15,7 +15,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -47,15 +47,18 @@ class ModelRecord:
         source: Its source as the user wrote it.
         digest: The digest of its weights and preprocessing.
         layers: The layers that were read.
+        preprocess: How images were brought to its input, with what was stated or assumed; empty in older documents.
     """
 
     source: str
     digest: str
     layers: tuple[str, ...]
+    preprocess: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values for a result document."""
-        return {"source": self.source, "digest": self.digest, "layers": list(self.layers)}
+        plain: dict[str, Any] = {"source": self.source, "digest": self.digest, "layers": list(self.layers)}
+        return plain | ({"preprocess": dict(self.preprocess)} if self.preprocess else {})
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> ModelRecord:
@@ -67,7 +70,7 @@ class ModelRecord:
         Returns:
             The record.
         """
-        return cls(plain["source"], plain["digest"], tuple(plain["layers"]))
+        return cls(plain["source"], plain["digest"], tuple(plain["layers"]), plain.get("preprocess", {}))
 
 
 def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
@@ -80,7 +83,7 @@ def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
     Returns:
         Its record, for the "model" of a result document.
     """
-    return ModelRecord(encoder.source, encoder.digest, tuple(layers))
+    return ModelRecord(encoder.source, encoder.digest, tuple(layers), encoder.record_preprocess())
 
 
 class Result(ABC):

@@ -223,6 +223,24 @@ def parse_counts(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def parse_sides(text: str) -> tuple[int, int]:
+    """Read the size of an image.
+
+    Args:
+        text: Such as "96", for a square, or "96x128".
+
+    Returns:
+        (height, width) in pixels.
+
+    Raises:
+        ValueError: For anything else, saying what is expected.
+    """
+    parts = [part.strip() for part in text.split("x")]
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and 0 < len(part) < 6 for part in parts):
+        raise ValueError("a number of pixels, or HEIGHTxWIDTH")
+    return int(parts[0]), int(parts[-1])
+
+
 def word_or_count(words: Sequence[str]) -> Callable[[str], str | int]:
     """Make the parser of a setting that is one of some words or a whole number from 1 on.
 

@@ -329,7 +329,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         ):  # the way transformers' networks come
             folder = tmp_path_factory.mktemp(request.param)
             save(folder)
-            (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": family.size}}))
+            processor = {"size": {"shortest_edge": family.size}, "crop_size": family.size}
+            (folder / "preprocessor_config.json").write_text(json.dumps(processor))
             return family, load(f"hf:{folder}")
     return family, Encoder(module, size=family.size, source=request.param)
 

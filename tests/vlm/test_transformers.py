@@ -121,7 +121,7 @@ def test_the_digest_knows_weights_and_words(clip, tmp_path) -> None:
 def test_siglip_sees_the_whole_image_squashed(tmp_path, images) -> None:
     processor = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3}
     model = vlm.load(save(tmp_path, "Siglip", processor))
-    assert model.squash and model.width == 16
+    assert model.preprocess.resize == "squash" and model.width == 16
     edges = np.full((32, 96, 3), 128, dtype=np.uint8)
     edges[:, :16], edges[:, -16:] = 255, 0
     plain = np.full((32, 96, 3), 128, dtype=np.uint8)

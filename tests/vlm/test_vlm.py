@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from encoscope import vlm
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.vlm.openclip import read_preprocess_settings
+from encoscope.images.openclip import read_settings
 
 MODEL = {
     "embed_dim": 16,
@@ -122,5 +122,5 @@ def test_a_folder_without_weights_and_broken_weights_are_refused(tmp_path):
 
 
 def test_unknown_ways_of_resizing_are_refused():
-    with pytest.raises(UsageError, match="'longest'"):
-        read_preprocess_settings({"size": 32, "mean": [0.5], "std": [0.5], "resize_mode": "longest"})
+    with pytest.raises(UsageError, match="'shortest_longest'"):
+        read_settings({"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "shortest_longest"})

@@ -78,6 +78,7 @@ class Comparison(Result):
         sheet: The images that differ most.
         random_state: The seed.
         skipped: What could not be read.
+        preprocessing: How images were brought to each encoder's input.
     """
 
     names: tuple[str, str]
@@ -93,6 +94,7 @@ class Comparison(Result):
     sheet: Image.Image
     random_state: int = 0
     skipped: tuple[SkippedImage, ...] = ()
+    preprocessing: tuple[Mapping[str, Any], ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.names[0]} and {self.names[1]} on {self.images} images", ""]
@@ -145,7 +147,11 @@ class Comparison(Result):
         return results.envelope(
             KIND,
             [entry],
-            model={"sources": list(self.names), "digests": list(self.digests)},
+            model={
+                "sources": list(self.names),
+                "digests": list(self.digests),
+                "preprocessing": list(self.preprocessing),
+            },
             settings={"clusters": [row.clusters for row in self.agreements], "images": self.images},
             seed=self.random_state,
             skipped=[{"path": name(item.path), "reason": item.reason} for item in self.skipped],
@@ -338,6 +344,7 @@ def compare(
         sheet=_draw_sheet(shown, (first.source, second.source), numbers[len(numbers) // 2]),
         random_state=random_state,
         skipped=tuple(skipped),
+        preprocessing=(first.record_preprocess(), second.record_preprocess()),
     )
 
 

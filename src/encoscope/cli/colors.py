@@ -115,7 +115,7 @@ def colors(
     envelope = results.envelope(
         KIND,
         entries,
-        model={"source": encoder.source, "digest": encoder.digest, "layers": coloring.layers_},
+        model=results.record_model(encoder, coloring.layers_).as_dict(),
         settings=recorded,
         seed=common.seed,
         skipped=[{"path": results.relative(item.path, document), "reason": item.reason} for item in skipped],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from encoscope.errors import UsageError
-from encoscope.settings import SettingInfo, Settings, parse_counts, parse_names, parse_numbers
+from encoscope.settings import SettingInfo, Settings, parse_counts, parse_names, parse_numbers, parse_sides
 from encoscope.settings import word_or_count as one_of_words_or_count
 
 if TYPE_CHECKING:
@@ -41,13 +41,41 @@ class Common:
             "in them (index), or no classes."
         ),
     ] = None
+    mean: Annotated[
+        str | None, Parameter(help="Mean of each channel, for pixels from 0 to 1. Default: the model's own.")
+    ] = None
+    std: Annotated[
+        str | None,
+        Parameter(help="Standard deviation of each channel, for pixels from 0 to 1. Default: the model's own."),
+    ] = None
+    input_size: Annotated[
+        str | None, Parameter(help="Side of the model's input in pixels, or HEIGHTxWIDTH. Default: the model's own.")
+    ] = None
+    interpolation: Annotated[
+        Literal["bicubic", "bilinear", "nearest", "lanczos", "box", "hamming"] | None,
+        Parameter(help="How images are resized. Default: the model's own."),
+    ] = None
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False
     progress: Annotated[Literal["auto", "bar", "lines", "none"], Parameter(help=PROGRESS_HELP)] = "auto"
 
     def loading(self) -> dict[str, Any]:
         """The flags as keyword arguments of ``encoscope.load``."""
         names = ("checkpoint", "untrained", "device", "precision", "trust", "class_order")
-        return {name: getattr(self, name) for name in names} | {"random_state": self.seed}
+        return {name: getattr(self, name) for name in names} | {"random_state": self.seed} | self._stating()
+
+    def _stating(self) -> dict[str, Any]:
+        """The flags that state the preprocessing, as keyword arguments of ``encoscope.load``."""
+        texts = {
+            "mean": (self.mean, parse_numbers),
+            "std": (self.std, parse_numbers),
+            "input_size": (self.input_size, parse_sides),
+        }
+        stated: dict[str, Any] = {
+            name: read_flag(f"--{name.replace('_', '-')}", text, parse)
+            for name, (text, parse) in texts.items()
+            if text is not None
+        }
+        return stated | ({} if self.interpolation is None else {"interpolation": self.interpolation})
 
     def load(self, model: str) -> Encoder:
         """Load the encoder that a model string and these flags name.

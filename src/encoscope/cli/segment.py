@@ -137,7 +137,7 @@ def segment(
     envelope = results.envelope(
         "segmentation",
         entries,
-        model={"source": encoder.source, "digest": encoder.digest, "layers": resolved.layers},
+        model=results.record_model(encoder, resolved.layers).as_dict(),
         settings=resolved.as_dict() | reading | ({"joint": True} if joint else {}),
         seed=common.seed,
         skipped=[{"path": results.relative(item.path, document), "reason": item.reason} for item in skipped],

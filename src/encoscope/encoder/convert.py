@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from torch import nn
@@ -10,16 +11,20 @@ from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
 from encoscope.errors import UsageError
 
+_log = logging.getLogger("encoscope")
+
 
 def as_encoder(model: Encoder | nn.Module | str, **loading: Any) -> Encoder:
     """Turn an encoder, a network or a source string into an encoder.
 
     Args:
         model: an ``Encoder``, which comes back as it is; a ``torch.nn.Module``, which becomes ``Encoder(model)`` with
-            the constructor's default preprocessing (224 x 224 pixels, ImageNet's mean and standard deviation); or a
+            the constructor's default preprocessing (224 x 224 pixels, ImageNet's mean and standard deviation), which
+            is said in a warning; or a
             source string such as ``"timm:resnet18"``, which is given to ``load``.
         **loading: keyword arguments of ``load`` (``untrained``, ``checkpoint``, ``device``, ``random_state``,
-            ``trust``, ``precision``). They are for source strings only.
+            ``trust``, ``precision``, ``mean``, ``std``, ``input_size``, ``interpolation``). They are
+            for source strings only.
 
     Returns:
         The encoder.
@@ -42,4 +47,9 @@ def as_encoder(model: Encoder | nn.Module | str, **loading: Any) -> Encoder:
         )
     if loading:
         raise UsageError(f"{', '.join(loading)}: for source strings only; this model is a {type(model).__name__}")
-    return model if isinstance(model, Encoder) else Encoder(model)
+    if isinstance(model, Encoder):
+        return model
+    encoder = Encoder(model)
+    for note in encoder.preprocess_notes:
+        _log.warning("%s", note)
+    return encoder

@@ -30,6 +30,8 @@ def encoder_to_html(encoder: Encoder, digest: str | None) -> str:
     if digest is not None:
         facts["digest"] = digest[:_DIGITS]
     facts |= {"input": _describe_preprocess(encoder.preprocess), "device": f"{encoder.device}, {encoder.precision}"}
+    if encoder.preprocess_notes:
+        facts["notes"] = "; ".join(encoder.preprocess_notes)
     try:
         layers = encoder.layers
     except EncoscopeError as error:  # a network whose forward pass fails is shown, too
@@ -44,9 +46,13 @@ def encoder_to_html(encoder: Encoder, digest: str | None) -> str:
 
 def _describe_preprocess(preprocess: Preprocess) -> str:
     height, width = preprocess.size
-    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (preprocess.mean, preprocess.std))
+    mean, std = (
+        ", ".join(f"{value:.3g}" for value in values) for values in (preprocess.unit_mean, preprocess.unit_std)
+    )
+    resize = "" if preprocess.resize == "short" else f"{preprocess.resize}, "
+    order = "" if preprocess.channel_order == "rgb" else f", {preprocess.channel_order}"
     return (
-        f"{height} x {width} pixels, {preprocess.channels} channels, {preprocess.interpolation}, "
+        f"{height} x {width} pixels, {preprocess.channels} channels{order}, {resize}{preprocess.interpolation}, "
         f"crop {preprocess.crop:.3g}, mean {mean}, std {std}"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +22,16 @@ from encoscope.encoder.digest import compute_digest, fingerprint_parameters
 from encoscope.encoder.discovery import LayerDiscovery, discover_layers, find_output_tensor, follows_input_size
 from encoscope.encoder.display import encoder_to_html
 from encoscope.encoder.execution import run_guarded, run_in_halves
+from encoscope.encoder.inner_normalization import find_inner_normalization
 from encoscope.encoder.input_channels import count_input_channels
 from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 from encoscope.images import Batch, GeometryKind, LoadedImage, Preprocess, make_batch, read_image
+from encoscope.images.resize import check_interpolation
+from encoscope.images.stated import StatedPreprocess, check_normalization
+from encoscope.images.trial import describe_assumption
+
+_log = logging.getLogger("encoscope")
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -61,8 +68,13 @@ class Encoder:
         classifier: False if a linear layer at the end is a projection, as in image-text models, and not a classifier.
 
     Raises:
-        UsageError: For an unknown precision or order of classes, and for ``mean`` or ``std`` of another length than
-            ``channels``.
+        UsageError: For an unknown precision, order of classes or interpolation, and for ``mean`` or ``std`` of another
+            length than ``channels`` or outside [0, 1].
+
+    Attributes:
+        preprocess: How images are brought to its input.
+        preprocess_notes: What is to be known about that: whether it is assumed or stated, and whether the network
+            normalizes its input itself. Results record these lines.
 
     Example:
         >>> from torch import nn
@@ -95,11 +107,13 @@ class Encoder:
         if class_order is not None and class_order not in CLASS_ORDERS:
             raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
         channels = count_input_channels(module) if channels is None else channels
+        check_normalization(() if mean is None else mean, () if std is None else std)
+        check_interpolation(interpolation)
         self.module = module if device is None else module.to(device)
         self.preprocess = Preprocess(
             size=(size, size) if isinstance(size, int) else (size[0], size[1]),
-            mean=_per_channel(mean, _IMAGENET_MEAN, channels, "mean"),
-            std=_per_channel(std, _IMAGENET_STD, channels, "std"),
+            mean=spread_over_channels(mean, _IMAGENET_MEAN, channels, "mean"),
+            std=spread_over_channels(std, _IMAGENET_STD, channels, "std"),
             interpolation=interpolation,
             crop=crop,
             channels=channels,
@@ -111,6 +125,10 @@ class Encoder:
         self._forward = forward
         self._classifier = classifier
         self._digest: tuple[Any, str] | None = None
+        self.preprocess_notes: tuple[str, ...] = ()
+        self._stated: tuple[str, ...] = ()
+        if mean is None and std is None:  # a choice of the caller, so recorded without a warning
+            self.preprocess_notes = (describe_assumption(source, "the usual settings", self.preprocess),)
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size
@@ -147,9 +165,45 @@ class Encoder:
     def _discovery(self) -> LayerDiscovery:
         size, channels = self.preprocess.size, self.preprocess.channels
         result = run_guarded(self.module, self.source, lambda: discover_layers(self.module, size, channels, self._call))
+        self._note_inner_normalization()
         if self.classes is not None and result.outputs not in (None, len(self.classes)):
             raise UsageError(f"{len(self.classes)} class names were given for a network of {result.outputs} outputs")
         return result if self._classifier else replace(result, head=None)
+
+    def state_preprocess(self, stated: StatedPreprocess) -> None:
+        """Replace what the user states of the preprocessing.
+
+        Args:
+            stated: What the user states.
+
+        Raises:
+            UsageError: For another number of values than the network has channels.
+        """
+        self.preprocess = stated.apply(self.preprocess)
+        self._stated = stated.names
+
+    def record_preprocess(self) -> dict[str, Any]:
+        """Give the preprocessing for a result document: its fields, what the user stated, and the notes on it."""
+        fields = self.preprocess.as_dict().items()
+        record = {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
+        record |= {"stated": list(self._stated)} if self._stated else {}
+        return record | ({"notes": list(self.preprocess_notes)} if self.preprocess_notes else {})
+
+    def _note_preprocess(self, note: str) -> None:
+        """Say something about the preprocessing once, and keep it for the records."""
+        if note not in self.preprocess_notes:
+            self.preprocess_notes = (*self.preprocess_notes, note)
+            _log.warning("%s", note)
+
+    def _note_inner_normalization(self) -> None:
+        """Say if the network normalizes its input itself, so that it is normalized twice."""
+        own = self.preprocess
+        inner = find_inner_normalization(self.module, own.channels, own.size, self._call)
+        if inner is None or (set(own.unit_mean) == {0.0} and set(own.unit_std) == {1.0}):
+            return
+        advice = "so mean and std make no difference" if not inner.mean else "so they are normalized twice"
+        cure = "" if not inner.mean else ": state mean 0 and std 1 (--mean 0 --std 1) if it takes pixels from 0 to 1"
+        self._note_preprocess(f"{self.source} normalizes images itself ({inner}), {advice}{cure}")
 
     @property
     def layers(self) -> list[LayerInfo]:
@@ -495,10 +549,23 @@ def _pool_output(output: ModuleOutput) -> Tensor:
     return tensor.flatten(1)
 
 
-def _per_channel(
+def spread_over_channels(
     values: Sequence[float] | None, imagenet: tuple[float, ...], channels: int, name: str
 ) -> tuple[float, ...]:
-    """One number for each channel; by default ImageNet's three, or their mean for another number of channels."""
+    """Give one number for each channel.
+
+    Args:
+        values: One number, or one for each channel, or three for colors; None for ImageNet's three.
+        imagenet: ImageNet's three.
+        channels: Number of channels.
+        name: What the numbers are, for the message.
+
+    Returns:
+        The numbers; the mean of three for each of another number of channels.
+
+    Raises:
+        UsageError: For another number of values.
+    """
     if values is None or (len(values) == 3 and channels != 3):
         values = imagenet if values is None else values
         return tuple(values) if channels == 3 else (round(sum(values) / 3, 6),) * channels

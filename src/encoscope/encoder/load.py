@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from encoscope.encoder.encoder import Encoder
+from encoscope.encoder.encoder import Encoder, spread_over_channels
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest
 from encoscope.encoder.types import CLASS_ORDERS, ClassOrder
 from encoscope.errors import UsageError
+from encoscope.images.stated import StatedPreprocess, check_normalization
+from encoscope.images.trial import describe_assumption
+
+_log = logging.getLogger("encoscope")
 
 _SOURCES = {
     "timm": "timm",
@@ -33,6 +40,10 @@ def load(
     trust: bool = False,
     precision: str = "fp32",
     class_order: ClassOrder | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    interpolation: str | None = None,
 ) -> Encoder:
     """Load an encoder from a library, a hub, the package's own weights or your own code.
 
@@ -48,12 +59,18 @@ def load(
         precision: Of the forward pass: "fp32", or "bf16" or "fp16", which use autocast.
         class_order: How labels that are no class names stand for classes ("numeric", "text", "index", "none"); see
             ``Encoder``.
+        mean: Mean of each channel, or one for all, for values in [0, 1]; None takes the source's own.
+        std: Standard deviation of each channel, or one for all, for values in [0, 1]; None takes the source's own.
+        input_size: Side, or (height, width), of the network's input in pixels; None takes the source's own.
+        interpolation: How images are resized: "bicubic", "bilinear", "nearest", "lanczos", "box" or "hamming"; None
+            takes the source's own.
 
     Returns:
         The encoder, in evaluation mode on the device.
 
     Raises:
-        UsageError: For an unknown name or device, and for arguments that contradict each other.
+        UsageError: For an unknown name or device, for arguments that contradict each other, and for a network whose
+            own preprocessing is not supported and is not stated.
         MissingError: For weights that are not available, and for a library that is not installed.
         EncoscopeError: For weights that are damaged or do not fit the network.
 
@@ -73,10 +90,13 @@ def load(
     if class_order is not None and class_order not in CLASS_ORDERS:
         raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
     target = _parse_device(device)
+    stated = StatedPreprocess(mean, std, input_size, interpolation)
     request = SourceRequest(name, untrained, None if checkpoint is None else Path(checkpoint), random_state, trust)
     model = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build_model(request)
-    encoder = model if isinstance(model, Encoder) else _make_encoder(model, precision)
-    encoder.source = f"{scheme}:{name}" + ("@untrained" if untrained else f"@{checkpoint}" if checkpoint else "")
+    full_source = f"{scheme}:{name}" + ("@untrained" if untrained else f"@{checkpoint}" if checkpoint else "")
+    encoder = model if isinstance(model, Encoder) else _make_encoder(model, full_source, stated, precision)
+    encoder.state_preprocess(stated)
+    encoder.source = full_source
     if precision != "fp32":
         encoder.precision = precision
     if class_order is not None:
@@ -85,21 +105,34 @@ def load(
     return encoder
 
 
-def _make_encoder(model: LoadedModel, precision: str) -> Encoder:
+def _make_encoder(model: LoadedModel, source: str, stated: StatedPreprocess, precision: str) -> Encoder:
+    if model.problem is not None and not stated.complete:
+        raise UsageError(model.problem)
     preprocess = model.preprocess
-    return Encoder(
+    if preprocess.rescale == 1 / 255 and not preprocess.rescale_offset:  # else they are for another scale
+        check_normalization(preprocess.mean, preprocess.std)
+    encoder = Encoder(
         model.module,
         size=preprocess.size,
-        mean=preprocess.mean,
-        std=preprocess.std,
-        interpolation=preprocess.interpolation,
-        crop=preprocess.crop,
+        mean=(0.5,),
+        std=(0.5,),
         channels=preprocess.channels,
         classes=model.classes,
+        source=source,
         precision=precision,
         forward=model.forward,
         classifier=model.classifier,
     )
+    mean, std = (
+        spread_over_channels(values, (), preprocess.channels, name)
+        for name, values in (("mean", preprocess.mean), ("std", preprocess.std))
+    )
+    encoder.preprocess = replace(preprocess, mean=mean, std=std)  # not by the constructor, whose mean is for [0, 1]
+    if model.assumed is not None and not stated.complete:
+        note = describe_assumption(source, model.assumed, stated.apply(encoder.preprocess))
+        encoder.preprocess_notes = (note,)
+        _log.warning("%s", note)
+    return encoder
 
 
 def _parse_source(source: str) -> tuple[str, str, str]:

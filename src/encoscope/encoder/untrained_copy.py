@@ -34,4 +34,5 @@ def untrained_copy(encoder: Encoder, *, random_state: int = 0) -> Encoder:
             f"channels, not {encoder.preprocess.channels}"
         )
     copy.class_order = encoder.class_order
+    copy.preprocess = encoder.preprocess  # the same input for both, whatever the user stated
     return copy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, floor
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -124,10 +124,9 @@ def _prepare(
     target = (size, size) if isinstance(size, int) else preprocess.size
     offset = (0, 0)
     if geometry == "model":
-        resized = _covering(original, (floor(target[0] / preprocess.crop), floor(target[1] / preprocess.crop)))
-        # half to even, as in torchvision's center crop
-        offset = (round((resized[0] - target[0]) / 2), round((resized[1] - target[1]) / 2))
-        valid = target
+        resized = _resized(original, preprocess, target)
+        valid = target if preprocess.window else resized
+        offset = _center(resized, valid, preprocess.rounding)
     else:
         if fixed:
             resized = preprocess.size
@@ -142,12 +141,63 @@ def _prepare(
             "crop it to a less extreme shape, or choose a smaller size"
         )
     # a network's own size is never padded, whatever its stride, as in its training
-    keep = fixed or (geometry == "model" and size == "model")
-    sides = valid if keep else tuple(ceil(v / m) * m for v, m in zip(valid, multiples, strict=True))
-    pixels = resize_image(image.pixels, resized, preprocess.interpolation)
-    pixels = pixels[offset[0] : offset[0] + valid[0], offset[1] : offset[1] + valid[1]]
+    own = geometry == "model" and size == "model"
+    sides = valid if own or fixed else tuple(ceil(v / m) * m for v, m in zip(valid, multiples, strict=True))
+    if own and preprocess.pad_to is not None:
+        sides = tuple(max(pair) for pair in zip(sides, preprocess.pad_to, strict=True))
+    pixels = image.pixels
+    if preprocess.resize_floats and pixels.dtype == np.uint8:
+        pixels = pixels.astype(np.float32) / np.float32(255)
+    pixels = resize_image(pixels, resized, preprocess.interpolation)
+    pixels = _cut(as_channels(_inside(pixels, offset, valid), preprocess.channels), resized, offset, valid, preprocess)
     mapping = Geometry(original, resized, offset, valid, (sides[0], sides[1]))
-    return _normalize(as_channels(pixels, preprocess.channels), preprocess), mapping
+    return _normalize(pixels, preprocess), mapping
+
+
+def _resized(original: tuple[int, int], preprocess: Preprocess, target: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) to which the network's own preprocessing resizes an image."""
+    if preprocess.resize == "none":
+        return original
+    aim = preprocess.resized_to(target)
+    if preprocess.resize == "squash":
+        return aim
+    if preprocess.resize == "long":
+        return _fitting(original, aim, preprocess.rounding)
+    return _covering(original, aim)
+
+
+def _center(outer: tuple[int, int], inner: tuple[int, int], rounding: str) -> tuple[int, int]:
+    """(top, left) of a window in the middle of an image, negative for a window that is larger than the image."""
+    gaps = [whole - part for whole, part in zip(outer, inner, strict=True)]
+    if rounding == "down":
+        return gaps[0] // 2, gaps[1] // 2
+    # torchvision rounds half to even; where the image is smaller, it pads less on the top and the left
+    top, left = (round(gap / 2) if gap >= 0 else ceil(gap / 2) for gap in gaps)
+    return top, left
+
+
+def _inside(pixels: np.ndarray, offset: tuple[int, int], window: tuple[int, int]) -> np.ndarray:
+    """What of the image lies in the window."""
+    (top, left), (rows, columns) = offset, window
+    return pixels[max(0, top) : max(0, top + rows), max(0, left) : max(0, left + columns)]
+
+
+def _cut(
+    inside: np.ndarray,
+    resized: tuple[int, int],
+    offset: tuple[int, int],
+    window: tuple[int, int],
+    preprocess: Preprocess,
+) -> np.ndarray:
+    """The window, filled around an image that is smaller."""
+    if inside.shape[:2] == window:
+        return inside
+    fill = np.asarray(preprocess.fill) if inside.dtype == np.uint8 else np.asarray(preprocess.fill) / 255
+    canvas = np.empty((*window, inside.shape[2]), inside.dtype)
+    canvas[:] = fill
+    top, left = (max(0, -start) for start in offset)
+    canvas[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return canvas
 
 
 def _short_side(original: tuple[int, int], side: int) -> tuple[int, int]:
@@ -164,14 +214,35 @@ def _covering(original: tuple[int, int], target: tuple[int, int]) -> tuple[int, 
     return round(original[0] / ratio), round(original[1] / ratio)
 
 
+def _fitting(original: tuple[int, int], limit: tuple[int, int], rounding: str) -> tuple[int, int]:
+    """The largest (height, width) of the same aspect ratio that fits into the limit."""
+    if rounding == "down":
+        scale = min(limit[0] / original[0], limit[1] / original[1])
+        return max(1, int(original[0] * scale)), max(1, int(original[1] * scale))
+    ratio = max(original[0] / limit[0], original[1] / limit[1])
+    return max(1, round(original[0] / ratio)), max(1, round(original[1] / ratio))
+
+
 def _normalize(pixels: np.ndarray, preprocess: Preprocess) -> Float[Tensor, "channels height width"]:
-    values = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, 2, 0)).copy())
-    values = values.float().div_(255) if values.dtype == torch.uint8 else values
+    planes = np.moveaxis(pixels, 2, 0)
+    if preprocess.channel_order == "bgr":
+        planes = planes[::-1]
+    values = _rescale(torch.from_numpy(np.ascontiguousarray(planes).copy()), preprocess.rescale)
     mean, std = (
         _per_channel(numbers, preprocess.channels, name)
         for numbers, name in ((preprocess.mean, "mean"), (preprocess.std, "std"))
     )
-    return values.sub_(mean).div_(std)
+    if preprocess.rescale_offset:
+        values.sub_(preprocess.rescale_offset)
+    values = values.sub_(mean).div_(std)
+    return values.div_(std) if preprocess.std_twice else values
+
+
+def _rescale(values: Tensor, factor: float) -> Tensor:
+    """Values from 0 to 255, or floats in [0, 1], times the factor for 0 to 255; in single precision."""
+    if values.dtype == torch.uint8:
+        return values.float().div_(255) if factor == 1 / 255 else values.double().mul_(factor).float()
+    return values if factor == 1 / 255 else values.double().mul_(255 * factor).float()
 
 
 def _per_channel(numbers: tuple[float, ...], channels: int, name: str) -> Tensor:

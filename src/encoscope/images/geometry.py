@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from math import floor
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -10,18 +11,35 @@ from jaxtyping import Float, Integer
 
 GeometryKind: TypeAlias = Literal["model", "whole"]
 
+_ALWAYS_RECORDED = 6  # the fields that every digest so far was computed from
+
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a network takes its input: resized, cropped, normalized.
+    """How a network takes its input: resized, cropped, rescaled, normalized; in this order.
 
     Attributes:
         size: (height, width) of the network's own input, pixels.
-        mean: Mean of each channel, for values in [0, 1].
-        std: Standard deviation of each channel, for values in [0, 1].
-        interpolation: "bicubic", "bilinear", "nearest" or "lanczos" (antialiased, as in Pillow).
+        mean: Mean of each channel of the input, for values in [0, 1].
+        std: Standard deviation of each channel of the input, for values in [0, 1].
+        interpolation: "bicubic", "bilinear", "nearest", "lanczos", "box" or "hamming" (antialiased, as in Pillow).
         crop: Share of the resized image that the center crop keeps, in (0, 1]; 1 keeps all of the short side.
         channels: Input channels of the network.
+        resize: To what the image is resized: "short" makes it cover ``resize_to``, "long" makes it fit inside, both
+            with its aspect ratio; "squash" makes it exactly that; "none" leaves it as it is.
+        resize_to: (height, width) for ``resize``; None is ``size`` divided by ``crop``, rounded down.
+        window: Whether the middle of the resized image is cut to ``size``, or padded to it where the image is
+            smaller; if not, the input is as large as the resized image.
+        fill: Value, from 0 to 255, of each channel of what lies around an image smaller than the window.
+        pad_to: (height, width) to which the normalized image is padded with zeros at the bottom and the right; None
+            for no such padding.
+        rounding: Of the crop's offset and of sides that are not whole numbers: "even" rounds as torchvision and timm
+            do, "down" as transformers does.
+        rescale: Factor for values from 0 to 255, before mean and std; mean and std are for what it gives.
+        rescale_offset: Subtracted after ``rescale``.
+        std_twice: Whether the result is divided by std once more.
+        channel_order: "rgb", or "bgr" for a network whose first channel is blue.
+        resize_floats: Whether values are rescaled before the image is resized, so that resizing does not round them.
 
     Example:
         >>> Preprocess(size=(32, 32), crop=0.875).as_dict()["crop"]
@@ -34,10 +52,50 @@ class Preprocess:
     interpolation: str = "bicubic"
     crop: float = 1.0
     channels: int = 3
+    resize: Literal["short", "long", "squash", "none"] = "short"
+    resize_to: tuple[int, int] | None = None
+    window: bool = True
+    fill: tuple[int, ...] = (0,)
+    pad_to: tuple[int, int] | None = None
+    rounding: Literal["even", "down"] = "even"
+    rescale: float = 1 / 255
+    rescale_offset: float = 0.0
+    std_twice: bool = False
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    resize_floats: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON and for the digest."""
-        return asdict(self)
+        """Return plain values for JSON and for the digest: the first six, and of the others what is not usual."""
+        usual = {item.name: item.default for item in fields(self)[_ALWAYS_RECORDED:]}
+        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
+
+    @property
+    def unit_mean(self) -> tuple[float, ...]:
+        """The mean of each channel for values in [0, 1], whatever the scale that ``mean`` is for."""
+        return tuple((value + self.rescale_offset) / (255 * self.rescale) for value in self.mean)
+
+    @property
+    def unit_std(self) -> tuple[float, ...]:
+        """What values in [0, 1] are divided by after ``unit_mean`` was subtracted."""
+        return tuple(value * (value if self.std_twice else 1) / (255 * self.rescale) for value in self.std)
+
+    def resized_to(self, target: tuple[int, int]) -> tuple[int, int]:
+        """Compute the (height, width) that ``resize`` aims at.
+
+        Args:
+            target: (height, width) of the input; ``size``, or another one.
+
+        Returns:
+            ``resize_to``, in proportion for another input than ``size``.
+        """
+        if self.resize_to is None:
+            return floor(target[0] / self.crop), floor(target[1] / self.crop)
+        if target == self.size:
+            return self.resize_to
+        rows, columns = (
+            round(side * new / own) for side, new, own in zip(self.resize_to, target, self.size, strict=True)
+        )
+        return rows, columns
 
 
 @dataclass(frozen=True)
@@ -47,8 +105,10 @@ class Geometry:
     Attributes:
         original: (height, width) of the original image.
         resized: (height, width) to which it was resized.
-        offset: (top, left) of the window of the resized image that the canvas shows.
-        valid: (rows, columns) of the canvas that show the image; the rest, at the bottom and the right, is padding.
+        offset: (top, left) of the window of the resized image that the canvas shows; negative where the image lies
+            in the middle of a larger window.
+        valid: (rows, columns) of the canvas that belong to the window; the rest, at the bottom and the right, is
+            padding.
         canvas: (height, width) of the canvas.
     """
 

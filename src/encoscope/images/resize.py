@@ -36,10 +36,7 @@ def resize_image(pixels: Pixels, size: tuple[int, int], interpolation: str = "bi
         >>> resize_image(np.full((4, 4, 3), 9, np.uint8), (2, 2)).shape
         (2, 2, 3)
     """
-    if interpolation not in _FILTERS:
-        raise UsageError(
-            f"unknown interpolation {interpolation!r}{suggest_nearest(interpolation, _FILTERS)}: {', '.join(_FILTERS)}"
-        )
+    check_interpolation(interpolation)
     if pixels.shape[:2] == size:
         return pixels
     method, target = _FILTERS[interpolation], (size[1], size[0])
@@ -51,3 +48,18 @@ def resize_image(pixels: Pixels, size: tuple[int, int], interpolation: str = "bi
     ]
     resized = np.stack(planes, axis=2)
     return resized if resized.dtype == np.uint8 else np.clip(resized, 0, 1)
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Refuse an interpolation that is not known.
+
+    Args:
+        interpolation: Its name.
+
+    Raises:
+        UsageError: Naming those that are known.
+    """
+    if interpolation not in _FILTERS:
+        raise UsageError(
+            f"unknown interpolation {interpolation!r}{suggest_nearest(interpolation, _FILTERS)}: {', '.join(_FILTERS)}"
+        )

@@ -14,6 +14,7 @@ from torch import nn
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
 from encoscope.images import ImageListing, list_images
+from encoscope.results import record_model
 from encoscope.units import parse_unit
 from encoscope.user_study.answer_key import AnswerKey, StudyPart
 from encoscope.user_study.export import TITLE, QuestionContent, StudyInfo, check_overwrite, write_study
@@ -174,7 +175,7 @@ def _describe_study(encoder: Encoder, settings: StudySettings, options: Synthesi
     recorded["visualizations"] = "saved" if settings.visualizations else "made"
     recorded |= {"steps": options.steps, "n_references": options.n_references, "n_candidates": options.n_candidates}
     layers = [settings.layer] if settings.layer else []
-    model = {"source": encoder.source, "digest": encoder.digest, "layers": layers}
+    model = record_model(encoder, layers).as_dict()
     return StudyInfo(settings.title or TITLE, settings.participants, options.random_state, model, recorded)
 
 

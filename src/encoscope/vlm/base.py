@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -69,18 +69,14 @@ class TwoTowers(ABC):
         model: The network. It is set to evaluation mode and needs no gradients from then on.
         preprocess: How images are brought to its input.
         source: What it was loaded from.
-        squash: Squash the whole image to the model's size instead of cropping its centre square.
         device: Where the network runs.
     """
 
-    def __init__(
-        self, model: Any, preprocess: Preprocess, *, source: str, squash: bool, device: torch.device | str
-    ) -> None:
+    def __init__(self, model: Any, preprocess: Preprocess, *, source: str, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.preprocess = preprocess
         self.source = source
-        self.squash = squash
         self.width = int(self.embed_texts([""]).shape[1])
 
     @property
@@ -117,11 +113,10 @@ class TwoTowers(ABC):
         Raises:
             ImageError: If an image cannot be read.
         """
-        geometry: Literal["model", "whole"] = "whole" if self.squash else "model"
         rows = [torch.zeros(0, self.width)]
         for start in range(0, len(images), BATCH):
             loaded = [read_image(image) for image in images[start : start + BATCH]]
-            batch = make_batch(loaded, self.preprocess, geometry=geometry, fixed=self.squash)
+            batch = make_batch(loaded, self.preprocess)
             vectors = self._encode_images(batch.pixels.to(self.device)).float()
             rows.append(functional.normalize(vectors, dim=1).cpu())
         return torch.cat(rows)

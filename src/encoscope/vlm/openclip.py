@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from encoscope._torchvision import ensure_torchvision
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.images import Preprocess
+from encoscope.images.openclip import find_settings, needs_quick_gelu, read_settings
 from encoscope.vlm.base import TwoTowers
 
 
@@ -27,7 +28,6 @@ class OpenClip(TwoTowers):
         tokenizer: Its tokenizer, from ``open_clip.get_tokenizer``.
         preprocess: How images are brought to its input.
         source: What it was loaded from.
-        squash: Squash the whole image to the model's size instead of cropping its centre square.
         device: Where the network runs.
     """
 
@@ -38,46 +38,20 @@ class OpenClip(TwoTowers):
         preprocess: Preprocess,
         *,
         source: str = "python",
-        squash: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self.tokenizer = tokenizer
-        super().__init__(model, preprocess, source=source, squash=squash, device=device)
+        super().__init__(model, preprocess, source=source, device=device)
 
     def _describe_tokenizer(self) -> str:
-        return f"{type(self.tokenizer).__name__}:{getattr(self.tokenizer, 'context_length', None)}:{self.squash}"
+        squash = self.preprocess.resize == "squash"
+        return f"{type(self.tokenizer).__name__}:{getattr(self.tokenizer, 'context_length', None)}:{squash}"
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
         return self.model.encode_image(pixels)
 
     def _encode_texts(self, texts: list[str]) -> Tensor:
         return self.model.encode_text(self.tokenizer(texts).to(self.device))
-
-
-def read_preprocess_settings(settings: Mapping[str, Any]) -> tuple[Preprocess, bool]:
-    """Translate open_clip's preprocessing settings.
-
-    Args:
-        settings: open_clip's settings of a model: size, mean, std, interpolation and resize_mode.
-
-    Returns:
-        The preprocessing, and whether images are squashed.
-
-    Raises:
-        UsageError: For a resize_mode that this library does not have.
-    """
-    size = settings["size"]
-    sides = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    mode = settings.get("resize_mode") or "shortest"
-    if mode not in ("shortest", "squash"):
-        raise UsageError(f"open_clip's resize_mode {mode!r} is not supported; 'shortest' and 'squash' are")
-    preprocess = Preprocess(
-        size=sides,
-        mean=tuple(settings["mean"]),
-        std=tuple(settings["std"]),
-        interpolation=settings.get("interpolation") or "bicubic",
-    )
-    return preprocess, mode == "squash"
 
 
 @contextmanager
@@ -130,6 +104,7 @@ def load_open_clip(
                 pretrained=None if untrained else weights or None,
                 load_weights=not untrained,
                 require_pretrained=not untrained,
+                force_quick_gelu=not located and needs_quick_gelu(architecture, weights),
             )
             tokenizer = open_clip.get_tokenizer(architecture)
     except FileNotFoundError as error:
@@ -138,8 +113,11 @@ def load_open_clip(
         detail = " ".join(str(error).split())[:300]
         raise EncoscopeError(f"{source} cannot be loaded: {detail or type(error).__name__}") from error
     visual: Any = model.visual
-    preprocess, squash = read_preprocess_settings(visual.preprocess_cfg)
-    return OpenClip(model, tokenizer, preprocess, source=source, squash=squash, device=device)
+    settings = visual.preprocess_cfg
+    if untrained and not located:
+        settings = find_settings(architecture, weights, settings)
+    preprocess = read_settings(settings)
+    return OpenClip(model, tokenizer, preprocess, source=source, device=device)
 
 
 def _check_name(open_clip: Any, architecture: str, weights: str, untrained: bool) -> None:

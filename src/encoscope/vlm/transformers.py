@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from encoscope._offline import hugging_face_access, load_pretrained
 from encoscope._torchvision import ensure_torchvision
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import Preprocess
-from encoscope.images.processors import load_processor, read_preprocess
+from encoscope.images.processors import assume_preprocess, load_processor, read_preprocess
+from encoscope.images.trial import describe_assumption
 from encoscope.vlm.base import TwoTowers
+
+_log = logging.getLogger("encoscope")
 
 
 class Transformers(TwoTowers):
@@ -29,7 +33,6 @@ class Transformers(TwoTowers):
         tokenizer: The tokenizer that belongs to it.
         preprocess: How images are brought to its input.
         source: What it was loaded from.
-        squash: Squash the whole image to the model's size instead of cropping its centre square.
         device: Where the network runs.
     """
 
@@ -40,16 +43,15 @@ class Transformers(TwoTowers):
         preprocess: Preprocess,
         *,
         source: str = "python",
-        squash: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self.tokenizer = tokenizer
         self.length = min(model.config.text_config.max_position_embeddings, tokenizer.model_max_length)
-        super().__init__(model, preprocess, source=source, squash=squash, device=device)
+        super().__init__(model, preprocess, source=source, device=device)
 
     def _describe_tokenizer(self) -> str:
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
-        kind = f"{type(self.tokenizer).__name__}:{self.length}:{self.squash}"
+        kind = f"{type(self.tokenizer).__name__}:{self.length}:{self.preprocess.resize == 'squash'}"
         return f"transformers:{kind}:{hashlib.sha256(vocabulary).hexdigest()}"
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
@@ -103,14 +105,16 @@ def load_transformers(
                 f"the tokenizer of {source} has {n_tokens} tokens, the model {vocabulary}: "
                 f"check that the folder holds the model's own tokenizer"
             )
-        processor = load_processor(name, transformers)
+        processor = load_processor(name, config)
         model = _load_model(transformers, config, name, source, untrained, random_state)
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
         raise UsageError(f"{source} ({config.model_type}) does not embed images and texts; CLIP and SigLIP do")
-    # an exact size and no crop: the processor changes the aspect ratio
-    squash = "height" in (processor.get("size") or {}) and not processor.get("do_center_crop")
-    preprocess = read_preprocess(processor, config.vision_config)
-    return Transformers(model, tokenizer, preprocess, source=source, squash=squash, device=device)
+    if processor is None:
+        preprocess, whose = assume_preprocess(config.vision_config, config)
+        _log.warning("%s", describe_assumption(source, whose, preprocess))
+    else:
+        preprocess = read_preprocess(processor, config.vision_config)
+    return Transformers(model, tokenizer, preprocess, source=source, device=device)
 
 
 def _load_model(transformers: Any, config: Any, name: str, source: str, untrained: bool, random_state: int) -> Any:

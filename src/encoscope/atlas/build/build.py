@@ -73,6 +73,7 @@ def build_atlas(
             "digest": encoder.digest,
             "layers": list(plan.layers),
             "input": f"{encoder.preprocess.size[0]} x {encoder.preprocess.size[1]} pixels",
+            "preprocess": encoder.record_preprocess(),
         },
         data={
             "source": describe_source(images),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from encoscope.errors import MissingError
+from encoscope.errors import MissingError, UsageError
 from encoscope.images import Preprocess
 
 
@@ -49,6 +49,9 @@ class LoadedModel:
         classes: The names of its classes; None if they are not known.
         forward: A function to call in place of ``module(pixels)``; None if calling the module suffices.
         classifier: Whether a linear layer at the end is a classifier.
+        assumed: Whose preprocessing is assumed, if nothing says how the network's images were prepared, such as
+            "torchvision's settings for resnet18"; None if the preprocessing is the network's own.
+        problem: Why the network's own preprocessing cannot be followed, in one line; None if it can.
     """
 
     module: nn.Module
@@ -56,6 +59,23 @@ class LoadedModel:
     classes: Sequence[str] | None = None
     forward: Callable[[Any], Any] | None = None
     classifier: bool = True
+    assumed: str | None = None
+    problem: str | None = None
+
+
+def try_reading(read: Callable[[], Preprocess]) -> tuple[Preprocess, str | None]:
+    """Read a library's preprocessing, and keep the reason if it is not supported: the user may state another.
+
+    Args:
+        read: Reads it; it may raise a UsageError.
+
+    Returns:
+        The preprocessing, and None; or the default one, and what is not supported.
+    """
+    try:
+        return read(), None
+    except UsageError as error:
+        return Preprocess(), str(error)
 
 
 @contextmanager

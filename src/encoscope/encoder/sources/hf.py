@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, require_package
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, require_package, try_reading
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
-from encoscope.images.processors import load_processor, read_preprocess
+from encoscope.images import Preprocess
+from encoscope.images.processors import assume_preprocess, load_processor, read_preprocess
 
 _log = logging.getLogger("encoscope")
 
@@ -44,8 +46,10 @@ def build_model(request: SourceRequest) -> LoadedModel:
     with require_package("transformers", "hf:", "hf"):
         import transformers
     with hugging_face_access():
+        is_type = _is_type(request.name, transformers)
         config = _load_config(request, transformers)
         cls = _choose_class(config, transformers)
+        _refuse_patches(config, request.name)
         vision = getattr(config, "vision_config", config) if cls.__name__ in _TOWERS.values() else config
         if request.pretrained:
             try:
@@ -56,7 +60,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
             _report_missing(module, sorted(info["missing_keys"]), request.name)
         else:
             module = _build_network(cls, vision, request)
-        processor = load_processor(request.name, transformers)
+        preprocess, assumed, problem = _read_preprocess(request, config, vision, is_type)
 
     def build_network(classes: int | None = None, channels: int | None = None) -> nn.Module:
         vision.update({"num_labels": classes} if classes else {})
@@ -65,13 +69,35 @@ def build_model(request: SourceRequest) -> LoadedModel:
 
     if request.checkpoint is not None:
         module = load_checkpoint(request.checkpoint, build_network)
-    return LoadedModel(module, read_preprocess(processor, vision), _read_classes(config, module), _make_forward(module))
+    if request.untrained:
+        assumed = None  # weights that were never trained fit no preprocessing better than another
+    classes, forward = _read_classes(config, module), _make_forward(module)
+    return LoadedModel(module, preprocess, classes, forward, assumed=assumed, problem=problem)
+
+
+def _is_type(name: str, transformers: Any) -> bool:
+    """Whether the name is a type of network and not a model."""
+    return "/" not in name and not Path(name).is_dir() and name in transformers.CONFIG_MAPPING
+
+
+def _read_preprocess(
+    request: SourceRequest, config: Any, vision: Any, is_type: bool
+) -> tuple[Preprocess, str | None, str | None]:
+    """The saved image processor's preprocessing; without one, that of the type, and whose it is; what is wrong."""
+    try:
+        processor = None if is_type else load_processor(request.name, config, trust=request.trust)
+    except UsageError as error:
+        return Preprocess(channels=getattr(vision, "num_channels", 3)), None, str(error)
+    if processor is None:
+        return *assume_preprocess(vision, config), None
+    preprocess, problem = try_reading(lambda: read_preprocess(processor, vision))
+    return preprocess, None, problem and f"hf:{request.name}: {problem}"
 
 
 def _load_config(request: SourceRequest, transformers: Any) -> Any:
     name = request.name
     types = transformers.CONFIG_MAPPING
-    if "/" not in name and not Path(name).is_dir() and name in types:
+    if _is_type(name, transformers):
         if request.pretrained:
             raise UsageError(f"hf:{name} is a type of network, not a trained one: use OWNER/NAME, or --untrained")
         return types[name]()
@@ -104,6 +130,15 @@ def _choose_class(config: Any, transformers: Any) -> Any:
     return transformers.AutoModel
 
 
+def _refuse_patches(config: Any, name: str) -> None:
+    """Refuse networks that take an image as a sequence of patches with its shape beside it."""
+    if config.model_type.startswith("siglip2"):
+        raise UsageError(
+            f"hf:{name} ({config.model_type}) takes patches of images of any shape (NaFlex), which is not supported: "
+            "use a model of a fixed size (type siglip), or timm:naflexvit_base_patch16_siglip"
+        )
+
+
 def _build_network(cls: Any, config: Any, request: SourceRequest) -> nn.Module:
     with fixed_seed(request.random_state):
         try:
@@ -125,8 +160,6 @@ def _report_missing(module: nn.Module, missing: list[str], name: str) -> None:
 
 def _make_forward(module: nn.Module) -> Any:
     """A function that interpolates position embeddings to the input's size, if the network can do that."""
-    import inspect
-
     if "interpolate_pos_encoding" not in inspect.signature(module.forward).parameters:
         return None
 

@@ -58,7 +58,8 @@ def build_model(request: SourceRequest) -> LoadedModel:
     except Exception as error:  # the repository's own code
         detail = " ".join(str(error).split())[:300]
         raise EncoscopeError(f"hub:{request.name} failed: {type(error).__name__}: {detail}") from error
-    return LoadedModel(module, Preprocess(channels=count_input_channels(module)))
+    preprocess = Preprocess(channels=count_input_channels(module))
+    return LoadedModel(module, preprocess, assumed=None if request.untrained else "the usual settings")
 
 
 def _call_entry(repository: str, entry: str, source: Literal["local", "github"], *, pretrained: bool) -> Any:

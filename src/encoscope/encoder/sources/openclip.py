@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, require_package
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, require_package, try_reading
 from encoscope.errors import UsageError, suggest_nearest
-from encoscope.images import Preprocess
+from encoscope.images.openclip import find_settings, needs_quick_gelu, read_settings
 
 
 def build_model(request: SourceRequest) -> LoadedModel:
@@ -35,6 +33,11 @@ def build_model(request: SourceRequest) -> LoadedModel:
         raise UsageError(
             f"unknown open_clip model {architecture!r}{suggest_nearest(architecture, open_clip.list_models())}"
         )
+    if "naflex" in architecture.lower():
+        raise UsageError(
+            f"openclip:{architecture} takes patches of images of any shape (NaFlex), which is not supported: use a "
+            "model of a fixed size"
+        )
     if not located:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         if tag and tag not in tags:
@@ -51,17 +54,33 @@ def build_model(request: SourceRequest) -> LoadedModel:
     with hugging_face_access():
         try:
             model = create_open_clip(
-                architecture, random_state=request.random_state, tag=tag or None, weights=request.pretrained
+                architecture,
+                random_state=request.random_state,
+                tag=tag or None,
+                weights=request.pretrained,
+                quick_gelu=not located and needs_quick_gelu(architecture, tag),
             )
         except (OSError, RuntimeError) as error:
             raise missing_weights_error(f"openclip:{request.name}", explain_hub_error(error)) from error
     tower = model.visual
+    settings = tower.preprocess_cfg
+    if not located and not request.pretrained:
+        settings = find_settings(architecture, tag, settings)
     if request.checkpoint is not None:
         tower = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: tower)
-    return LoadedModel(tower, _read_preprocess(tower), classifier=False)
+    preprocess, problem = try_reading(lambda: read_settings(settings))
+    assumed = None if located or tag or request.checkpoint is None else f"open_clip's settings for {architecture}"
+    return LoadedModel(tower, preprocess, classifier=False, assumed=assumed, problem=problem)
 
 
-def create_open_clip(architecture: str, *, random_state: int = 0, tag: str | None = None, weights: bool = False) -> Any:
+def create_open_clip(
+    architecture: str,
+    *,
+    random_state: int = 0,
+    tag: str | None = None,
+    weights: bool = False,
+    quick_gelu: bool = False,
+) -> Any:
     """Build a whole open_clip model: the image tower and the text tower.
 
     Args:
@@ -69,6 +88,7 @@ def create_open_clip(architecture: str, *, random_state: int = 0, tag: str | Non
         random_state: Seed of random weights.
         tag: open_clip's name of the weights.
         weights: Load the weights; otherwise they are random.
+        quick_gelu: Use QuickGELU whatever the architecture's own activation is.
 
     Returns:
         The model.
@@ -76,17 +96,6 @@ def create_open_clip(architecture: str, *, random_state: int = 0, tag: str | Non
     import open_clip
 
     with fixed_seed(random_state), quiet_libraries():
-        return open_clip.create_model(architecture, pretrained=tag if weights else None, load_weights=weights)
-
-
-def _read_preprocess(tower: nn.Module) -> Preprocess:
-    import open_clip
-
-    config: dict[str, Any] = {**open_clip.transform.PreprocessCfg().__dict__, **getattr(tower, "preprocess_cfg", {})}
-    size: Any = config["size"]
-    return Preprocess(
-        size=(size, size) if isinstance(size, int) else tuple(size[-2:]),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation=config["interpolation"],
-    )
+        return open_clip.create_model(
+            architecture, pretrained=tag if weights else None, load_weights=weights, force_quick_gelu=quick_gelu
+        )

@@ -76,7 +76,8 @@ def build_model(request: SourceRequest) -> LoadedModel | Encoder:
             model = loaded
     if isinstance(model, Encoder):
         return model
-    return LoadedModel(model, Preprocess(channels=count_input_channels(model)))
+    preprocess = Preprocess(channels=count_input_channels(model))
+    return LoadedModel(model, preprocess, assumed=None if request.untrained else "the usual settings")
 
 
 def _call_function(function: Callable[..., Any], request: SourceRequest) -> Any:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.input_channels import count_input_channels
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, try_reading
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
+from encoscope.images.trial import STATE_IT, check_preprocess
 
 # Arguments that let networks with position embeddings or windows take any size; each class knows one of these.
 _FREE_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+_RESIZE = {"center": "short", "squash": "squash", "border": "long"}  # by timm's crop_mode
 
 
 def build_model(request: SourceRequest) -> LoadedModel:
@@ -56,7 +59,10 @@ def build_model(request: SourceRequest) -> LoadedModel:
                 module = create_network(request.name, random_state=request.random_state, pretrained=True)
             except (OSError, RuntimeError) as error:
                 raise missing_weights_error(f"timm:{request.name}", explain_hub_error(error)) from error
-    return LoadedModel(module, read_timm_preprocess(module), None if request.untrained else _read_classes(module))
+    preprocess, problem = try_reading(lambda: read_timm_preprocess(module))
+    classes = None if request.untrained else _read_classes(module)
+    assumed = None if request.checkpoint is None else f"timm's settings for {request.name}"
+    return LoadedModel(module, preprocess, classes, assumed=assumed, problem=problem)
 
 
 def create_network(name: str, *, random_state: int = 0, **arguments: Any) -> nn.Module:
@@ -84,28 +90,46 @@ def create_network(name: str, *, random_state: int = 0, **arguments: Any) -> nn.
 
 
 def read_timm_preprocess(module: nn.Module) -> Preprocess:
-    """Read timm's evaluation settings of a network.
+    """Read timm's evaluation settings of a network, and check on trial images that the pixels are timm's.
 
     Args:
         module: A network made by timm.
 
     Returns:
         Its preprocessing.
+
+    Raises:
+        UsageError: For settings that this library does not have.
     """
     from timm.data.config import resolve_model_data_config
+    from timm.data.transforms_factory import create_transform
 
     config = resolve_model_data_config(module)
     _, height, width = config["input_size"]
     # not the published weights' number if another one was requested
     channels = getattr(module, "in_chans", None) or count_input_channels(module)
-    return Preprocess(
+    mode, share, mean = config["crop_mode"], config["crop_pct"], tuple(config["mean"])
+    if mode not in _RESIZE:
+        raise UsageError(f"timm's crop_mode {mode!r} is not supported; {', '.join(_RESIZE)} are: {STATE_IT}")
+    around = mean if len(mean) == channels else (sum(mean) / len(mean),)
+    preprocess = Preprocess(
         size=(height, width),
-        mean=tuple(config["mean"]),
+        mean=mean,
         std=tuple(config["std"]),
-        interpolation=config["interpolation"],
-        crop=config["crop_pct"],
+        interpolation="bilinear" if config["interpolation"] == "random" else config["interpolation"],
+        crop=share,
         channels=channels,
+        resize=_RESIZE[mode],  # type: ignore[arg-type]
+        fill=tuple(round(255 * value) for value in around) if mode == "border" else (0,),
     )
+    transform: Any = create_transform(**config, is_training=False)
+
+    def process(image: Any) -> np.ndarray:
+        return transform(image).numpy()
+
+    if channels == len(preprocess.mean):  # else timm has no transform for this number of channels
+        check_preprocess(preprocess, process, "timm's preprocessing of this network")
+    return preprocess
 
 
 def _convert(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from encoscope._offline import missing_weights_error, quiet_libraries, torch_hub_file_available
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
+from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, try_reading
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
+from encoscope.images.trial import check_preprocess
 
 
 def build_model(request: SourceRequest) -> LoadedModel:
@@ -59,9 +62,10 @@ def build_model(request: SourceRequest) -> LoadedModel:
                 module = models.get_model(name, weights=weights)
         except (OSError, RuntimeError) as error:  # no connection, or a download that is not what it should be
             raise missing_weights_error(f"torchvision:{name}", " ".join(str(error).split())[:200]) from error
-    return LoadedModel(
-        module, _read_preprocess(weights, module), None if request.untrained else _read_classes(weights, module)
-    )
+    preprocess, problem = try_reading(lambda: _read_preprocess(weights, module))
+    classes = None if request.untrained else _read_classes(weights, module)
+    assumed = None if request.checkpoint is None else f"torchvision's settings for {request.name}"
+    return LoadedModel(module, preprocess, classes, assumed=assumed, problem=problem)
 
 
 def set_input_channels(module: nn.Module, channels: int) -> nn.Module:
@@ -91,7 +95,7 @@ def _read_preprocess(weights: Any, module: nn.Module) -> Preprocess:
     with quiet_libraries():
         transform: Any = weights.transforms()
     size, resize = transform.crop_size[0], transform.resize_size[0]
-    return Preprocess(
+    preprocess = Preprocess(
         size=(size, size),
         mean=tuple(transform.mean),
         std=tuple(transform.std),
@@ -99,6 +103,15 @@ def _read_preprocess(weights: Any, module: nn.Module) -> Preprocess:
         crop=size / resize,
         channels=channels,
     )
+    if preprocess.resized_to(preprocess.size) != (resize, resize):  # the share is not exact
+        preprocess = replace(preprocess, resize_to=(resize, resize))
+
+    def process(image: Any) -> np.ndarray:
+        return transform(image).numpy()
+
+    if channels == len(preprocess.mean):  # else torchvision has no transform for this number of channels
+        check_preprocess(preprocess, process, "torchvision's preprocessing of these weights")
+    return preprocess
 
 
 def _read_classes(weights: Any, module: nn.Module) -> tuple[str, ...] | None:

@@ -90,7 +90,7 @@ def pixel_bounds(preprocess: Preprocess) -> tuple[Float[Tensor, "channels 1 1"],
     Returns:
         The values of black, and those of white.
     """
-    mean, std = _column(preprocess.mean, preprocess.channels), _column(preprocess.std, preprocess.channels)
+    mean, std = _column(preprocess.unit_mean, preprocess.channels), _column(preprocess.unit_std, preprocess.channels)
     return -mean / std, (1 - mean) / std
 
 
@@ -107,9 +107,10 @@ def denormalize(
         The values, clamped.
     """
     mean, std = (
-        _column(numbers, preprocess.channels).to(images.device) for numbers in (preprocess.mean, preprocess.std)
+        _column(numbers, preprocess.channels).to(images.device)
+        for numbers in (preprocess.unit_mean, preprocess.unit_std)
     )
-    return (images * std + mean).clamp(0, 1)
+    return _flip(images * std + mean, preprocess).clamp(0, 1)
 
 
 def normalize(
@@ -125,9 +126,15 @@ def normalize(
         Normalized images.
     """
     mean, std = (
-        _column(numbers, preprocess.channels).to(images.device) for numbers in (preprocess.mean, preprocess.std)
+        _column(numbers, preprocess.channels).to(images.device)
+        for numbers in (preprocess.unit_mean, preprocess.unit_std)
     )
-    return (images - mean) / std
+    return (_flip(images, preprocess) - mean) / std
+
+
+def _flip(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """From the network's order of colors to red, green, blue, or back."""
+    return images.flip(1) if preprocess.channel_order == "bgr" else images
 
 
 def _column(numbers: tuple[float, ...], channels: int) -> Tensor:
