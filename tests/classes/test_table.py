@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import encoscope
+from encoscope.atlas.build.plan import BuildOptions, plan_build
 from encoscope.cli.app import run
 from encoscope.errors import UsageError
 from support.heads import heads
@@ -94,3 +95,21 @@ def test_from_python(here) -> None:
         encoscope.match_classes(heads(12), "from1")
     with pytest.raises(UsageError, match="no labels"):
         encoscope.match_classes(heads(12), here / "from1" / "3")
+
+
+def test_wordnet_folders_have_their_classes_in_an_atlas(here) -> None:
+    labels = {"n02099601": 0, "n01440764": 1, "elsewhere": None}
+    for name in labels:
+        (here / "wordnet").mkdir(exist_ok=True)
+        shutil.copytree(here / "from1" / str(1 + len(list((here / "wordnet").iterdir()))), here / "wordnet" / name)
+    encoder = heads(3, ["golden retriever", "tench, Tinca tinca", "parachute"])
+    plan = plan_build(encoder, here / "wordnet", BuildOptions(features=1, describe=False), progress=False)
+    for name, index in labels.items():
+        rows = [row for row, label in enumerate(plan.first_probe.labels) if label == name]
+        assert len(rows) == 1
+        if index is not None:
+            assert plan.rows_of_class(index) == rows
+            assert plan.label_of(plan.ids[rows[0]]) == encoder.classes[index]
+        else:
+            assert plan.label_of(plan.ids[rows[0]]) == name
+    assert plan.rows_of_class(2) == []

@@ -84,9 +84,11 @@ def test_every_verb_takes_it(channels: int, tmp_path: Path, capsys: pytest.Captu
     if channels == 1:  # the verbs that read no image otherwise than these do
         site = ["--out", "site", "--no-describe", *steps, "--features", "1", "--classes", "1"]
         lines += [
-            ["circuit", "class:1", *model, "--references", "images", *steps, "--out", "circuit"],
             ["atlas", "build", *model, "--images", "images", *site],
         ]
+    if channels == 13:
+        number = ["--concepts", "2", "--samples", "4", *steps]
+        lines.append(["concepts", "class:1", *model, "--references", "images", *number, "--out", "concepts"])
     if channels == 4:
         lines += [
             [
@@ -117,6 +119,8 @@ def test_other_files_are_refused_in_one_line(channels: int, capsys: pytest.Captu
     model = f"py:networks_of_channels:bands{channels}"
     assert run(["segment", "color.png", "--model", model, "--clusters", "2", "--out", "out"]) == 1
     assert f"has 3 channels where {channels} are needed" in capsys.readouterr().err
+    assert run(["describe", "features:1", "--model", model, "--probe", "images", "--out", "out"]) == 2
+    assert f"takes {channels} channels, and an image-text model sees grey or color" in capsys.readouterr().err
 
 
 def test_grey_and_color_for_a_network_of_one_channel() -> None:
@@ -129,6 +133,14 @@ def test_grey_and_color_for_a_network_of_one_channel() -> None:
     for source in (color, grey):
         np.testing.assert_allclose(encoder.prepare(source).pixels[0, 0].numpy(), (grey / 255 - 0.5) / 0.25, atol=1e-5)
     assert encoscope.segment(encoder, color, n_clusters=2).labels.shape == (SIDE, SIDE)
+
+
+def test_references_in_memory(channels: int) -> None:
+    encoder = encoscope.load(f"py:networks_of_channels:bands{channels}")
+    arrays = [np.load(f"{number}.npy") for number in range(3)]
+    result = encoscope.visualize(encoder, "class:1", arrays, steps=1, cache=False)
+    mean = float(encoder.logits(arrays)[:, 1].mean())
+    assert result.reference_activation == pytest.approx(mean, rel=1e-3)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])

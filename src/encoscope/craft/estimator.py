@@ -216,7 +216,7 @@ def _find_concepts(
     importances: list[np.ndarray] = []
     skipped: list[SkippedImage] = []
     waiting: list[Tensor] = []
-    for item in track(_read_once(names), len(names), "importance", progress):
+    for item in track(_read_once(names, encoder.preprocess.channels), len(names), "importance", progress):
         if isinstance(item, SkippedImage):
             skipped.append(item)
         else:
@@ -248,10 +248,10 @@ def _find_concepts(
     )
 
 
-def _read_once(names: list[str]) -> Any:
+def _read_once(names: list[str], channels: int) -> Any:
     """The images of files, each content once, and what could not be read."""
     seen: set[str] = set()
-    for item in read_images(names):
+    for item in read_images(names, channels=channels):
         if isinstance(item, LoadedImage):
             if item.id in seen:
                 continue

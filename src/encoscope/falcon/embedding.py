@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from encoscope.encoder import Encoder
-from encoscope.errors import EncoscopeError, ImageError, MissingError
+from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.falcon.crops import Crop, compute_crops, cut_box
 from encoscope.falcon.gradcam import GradCam
 from encoscope.images import Batch, LoadedImage, Preprocess, read_image
@@ -48,6 +48,9 @@ class ImageEmbedder:
         mask_threshold: The share of a GradCAM's range from which on it is cropped.
         cache_dir: The folder of stores; None is the user's cache.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
+
+    Raises:
+        UsageError: The encoder takes another number of channels than 1 and 3.
     """
 
     def __init__(
@@ -59,6 +62,11 @@ class ImageEmbedder:
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress = None,
     ) -> None:
+        if encoder.preprocess.channels not in (1, 3):
+            raise UsageError(
+                f"{encoder.source} takes {encoder.preprocess.channels} channels, and an image-text model sees grey or "
+                "color: its features cannot be described (atlas build --no-describe leaves descriptions out)"
+            )
         self.encoder, self.vlm, self.mask_threshold, self.progress = encoder, vlm, mask_threshold, progress
         self.cam = GradCam(encoder)
         self._cache_dir = cache_dir

@@ -112,7 +112,7 @@ def find_class_references(
         UsageError: For a unit that is no class, where the images have labels.
         MissingError: When there is no image of the class.
     """
-    files, labels = _list_sources(source)
+    files, labels = _list_sources(source, encoder.preprocess.channels)
     notes: list[str] = []
     if not any(label is not None for label in labels):
         indices = list(range(len(files)))
@@ -134,7 +134,9 @@ def find_class_references(
     return pick_references(unit.text, items, count, random_state, notes)
 
 
-def take_all_references(source: Source, unit: Unit, *, count: int | None = None, random_state: int = 0) -> References:
+def take_all_references(
+    source: Source, unit: Unit, *, count: int | None = None, random_state: int = 0, channels: int = 3
+) -> References:
     """Take all images of a source as a unit's references, whatever their labels.
 
     Args:
@@ -142,6 +144,7 @@ def take_all_references(source: Source, unit: Unit, *, count: int | None = None,
         unit: The unit.
         count: Take only so many, at random; None takes all.
         random_state: The seed.
+        channels: Channels of the network, for images in memory.
 
     Returns:
         The references.
@@ -149,7 +152,7 @@ def take_all_references(source: Source, unit: Unit, *, count: int | None = None,
     Raises:
         MissingError: When there is no image.
     """
-    files, _ = _list_sources(source)
+    files, _ = _list_sources(source, channels)
     return pick_references(unit.text, _identify(files), count, random_state)
 
 
@@ -185,10 +188,10 @@ def pick_references(
     return References(unit, tuple(sorted(ordered, key=lambda item: item.name)), tuple(notes))
 
 
-def _list_sources(source: Source) -> tuple[Sequence[Path | LoadedImage], Sequence[str | None]]:
+def _list_sources(source: Source, channels: int) -> tuple[Sequence[Path | LoadedImage], Sequence[str | None]]:
     """The files or images in memory that a source stands for, and a label each."""
     if _in_memory(source):
-        images = [image for image in read_images(source) if isinstance(image, LoadedImage)]
+        images = [image for image in read_images(source, channels=channels) if isinstance(image, LoadedImage)]
         return images, [None] * len(images)
     files: ImageListing = list_images(source)
     return list(files.paths), files.labels
