@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
@@ -60,7 +60,8 @@ def decode_words(data: IO[bytes], bands: int) -> UInt16[np.ndarray, "height widt
     data.seek(0)
     with Image.open(data) as image:
         is_png = image.format == "PNG"
-        layout = str(image.tile[0].args if is_png else image.tile[0].args[0])
+        arguments: Any = image.tile[0].args
+        layout = str(arguments if is_png else arguments[0])
     if bands == 2 and is_png:
         pairs = decode_bytes(data, "RGBA").astype(np.uint16)
         return pairs[..., 0::2] * 256 + pairs[..., 1::2]
@@ -93,5 +94,5 @@ def turn_upright(image: Image.Image) -> Image.Image:
     return turned
 
 
-def _replace_layout(args: str | tuple, layout: str) -> str | tuple:
-    return layout if isinstance(args, str) else (layout, *args[1:])
+def _replace_layout(arguments: Any, layout: str) -> Any:
+    return (layout, *arguments[1:]) if isinstance(arguments, tuple) else layout
