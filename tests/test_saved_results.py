@@ -154,15 +154,15 @@ def plain(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[Callable[..., Result], Result]:
+def kept() -> dict[Callable[..., Result], Result]:
     return {}
 
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_what_is_saved_is_read_back(
-    make: Callable[..., Result], made: dict[Any, Result], folder: Path, described: dict[str, Any], tmp_path: Path
+    make: Callable[..., Result], kept: dict[Any, Result], folder: Path, described: dict[str, Any], tmp_path: Path
 ) -> None:
-    result = made[make] = make(folder, described)
+    result = kept[make] = make(folder, described)
     kind = type(result)
     assert result.save(tmp_path / "saved") == tmp_path / "saved"
     again = kind.load(tmp_path / "saved")
@@ -176,9 +176,9 @@ def test_what_is_saved_is_read_back(
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_it_is_drawn_and_shown(
-    make: Callable[..., Result], made: dict[Any, Result], folder: Path, described: dict[str, Any]
+    make: Callable[..., Result], kept: dict[Any, Result], folder: Path, described: dict[str, Any]
 ) -> None:
-    result = made.get(make) or make(folder, described)
+    result = kept.get(make) or make(folder, described)
     assert result._repr_png_().startswith(b"\x89PNG")
     page = result._repr_html_()
     assert "data:image/png;base64," in page and "object at 0x" not in page
@@ -186,9 +186,9 @@ def test_it_is_drawn_and_shown(
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_the_encoder_is_named_in_one_form(
-    make: Callable[..., Result], made: dict[Any, Result], folder: Path, described: dict[str, Any]
+    make: Callable[..., Result], kept: dict[Any, Result], folder: Path, described: dict[str, Any]
 ) -> None:
-    model = (made.get(make) or make(folder, described)).to_dict()["model"]
+    model = (kept.get(make) or make(folder, described)).to_dict()["model"]
     expected = {"sources", "digests"} if make is make_comparison else {"source", "digest", "layers"}
     assert set(model) == expected
 
