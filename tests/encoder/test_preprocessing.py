@@ -184,7 +184,13 @@ def test_naflex_is_refused_in_a_line(source: str) -> None:
         load(source)
 
 
-VIT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 64}
+VIT: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 64,
+}
 
 
 @pytest.mark.parametrize(
