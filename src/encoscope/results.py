@@ -48,17 +48,19 @@ class ModelRecord:
         digest: The digest of its weights and preprocessing.
         layers: The layers that were read.
         preprocess: How images were brought to its input, with what was stated or assumed; empty in older documents.
+        record: What else was decided about the network, such as the weights that its checkpoint was missing.
     """
 
     source: str
     digest: str
     layers: tuple[str, ...]
     preprocess: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values for a result document."""
         plain: dict[str, Any] = {"source": self.source, "digest": self.digest, "layers": list(self.layers)}
-        return plain | ({"preprocess": dict(self.preprocess)} if self.preprocess else {})
+        return plain | ({"preprocess": dict(self.preprocess)} if self.preprocess else {}) | dict(self.record)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> ModelRecord:
@@ -70,7 +72,9 @@ class ModelRecord:
         Returns:
             The record.
         """
-        return cls(plain["source"], plain["digest"], tuple(plain["layers"]), plain.get("preprocess", {}))
+        known = ("source", "digest", "layers", "preprocess")
+        record = {name: value for name, value in plain.items() if name not in known}
+        return cls(plain["source"], plain["digest"], tuple(plain["layers"]), plain.get("preprocess", {}), record)
 
 
 def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
@@ -83,7 +87,9 @@ def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
     Returns:
         Its record, for the "model" of a result document.
     """
-    return ModelRecord(encoder.source, encoder.digest, tuple(layers), encoder.record_preprocess())
+    return ModelRecord(
+        encoder.source, encoder.digest, tuple(layers), encoder.record_preprocess(), dict(encoder.record)
+    )
 
 
 class Result(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from encoscope.encoder import Encoder, load  # before timm: it makes torchvision's import work
+from encoscope.encoder.state_names import matches_pattern
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 
 import timm  # isort: skip
@@ -128,13 +130,15 @@ def test_another_number_of_classes_and_channels(name: str, tmp_path: Path, caplo
     state |= {"fc.weight": torch.randn(7, 512), "fc.bias": torch.zeros(7), first: state[first][:, :1]}
     file = tmp_path / "xray.pt"
     torch.save(state, file)
-    encoder = load(name, checkpoint=file)
+    with caplog.at_level(logging.INFO, "encoscope"):
+        encoder = load(name, checkpoint=file)
     assert encoder.preprocess.channels == 1 and len(encoder.preprocess.mean) == 1
     assert encoder.classes is None
     image = np.zeros((50, 40), np.uint8)
     assert encoder.logits(image).shape == (1, 7)
     assert torch.equal(encoder.module.state_dict()["fc.weight"], state["fc.weight"])
-    assert "a head of 7 classes" in caplog.text
+    assert "its own head of 7 classes is used" in caplog.text and "anew" not in caplog.text
+    assert encoder.record == {}
 
 
 def test_imagenet_heads_have_class_names(state: State, tmp_path: Path) -> None:
@@ -186,9 +190,12 @@ def test_missing_and_unused_tensors_are_told(state: State, tmp_path: Path, caplo
     file = tmp_path / "partial.pth"
     partial = {name: value for name, value in state.items() if not name.startswith("layer4.0.bn2.")}
     torch.save(partial | {"surplus.weight": torch.zeros(2)}, file)
-    load(NAME, checkpoint=file)
-    assert "4 tensors of the network are not in it and keep random values: layer4.0.bn2.weight" in caplog.text
-    assert "1 tensors in it are not used: surplus.weight" in caplog.text
+    with pytest.raises(EncoscopeError, match=r"lacks 4 tensors .* random: layer4\.0\.bn2\.\*; .* --allow-missing"):
+        load(NAME, checkpoint=file)
+    encoder = load(NAME, checkpoint=file, allow_missing="layer4.0.bn2")
+    assert "4 tensors of the network are not in it and random, as allowed: layer4.0.bn2.*" in caplog.text
+    assert "1 tensor in it is not used: surplus.weight" in caplog.text
+    assert encoder.record == {"weights": {"missing": ["layer4.0.bn2.*"], "unused": ["surplus.weight"]}}
 
 
 class Wrapped(nn.Module):
@@ -246,3 +253,140 @@ def test_files_that_do_not_fit_or_cannot_be_read(state: State, tmp_path: Path) -
     broken.write_bytes(b"\x00" * 20)
     with pytest.raises(EncoscopeError, match="damaged"):
         load(NAME, checkpoint=broken)
+
+
+@pytest.fixture(scope="module")
+def vit_state() -> State:
+    """Weights of a ViT with twelve blocks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return timm.create_model("vit_tiny_patch16_224").state_dict()
+
+
+def without(pattern: str, state: State) -> State:
+    return {name: value for name, value in state.items() if not re.search(pattern, name)}
+
+
+@pytest.mark.parametrize(
+    ("lost", "condensed", "allowed"),
+    [
+        (r"\.qkv\.", "blocks.*.attn.qkv.*", ["blocks.*.attn.qkv"]),
+        (r"^blocks\.11\.", "blocks.11.*", ["blocks.11"]),
+        (r"^pos_embed", "pos_embed", ["pos_embed"]),
+        (r"blocks\.[0-4]\.norm1\.bias", "blocks.0.norm1.bias, blocks.1.norm1.bias", ["blocks.?.norm1.bias"]),
+        (r"^norm\.|^patch_embed", "patch_embed.*, norm.*", ["norm", "patch_embed.proj.*"]),
+    ],
+)
+def test_no_weight_stays_random_unless_it_is_named(
+    lost: str, condensed: str, allowed: list[str], vit_state: State, tmp_path: Path
+) -> None:
+    file = tmp_path / "partial.pth"
+    state = without(lost, vit_state)
+    torch.save({"state_dict": prefixed("module.", state)}, file)
+    with pytest.raises(EncoscopeError, match=re.escape(condensed)) as caught:
+        load("timm:vit_tiny_patch16_224", checkpoint=file)
+    assert f"lacks {len(vit_state) - len(state)} tensor" in str(caught.value) and "\n" not in str(caught.value)
+    encoder = load("timm:vit_tiny_patch16_224", checkpoint=file, allow_missing=allowed)
+    missing = encoder.record["weights"]["missing"]
+    assert {name for name in vit_state if matches_pattern(name, missing)} == vit_state.keys() - state.keys()
+    own = encoder.module.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "blocks.12.attn.qkv.weight",  # a deeper network
+        "blocks.3.ls1.gamma",  # a network that scales its layers
+        "blocks.3.attn.q_norm.weight",
+        "patch_embed.norm.weight",
+    ],
+)
+def test_tensors_inside_the_network_are_not_left_out_silently(extra: str, vit_state: State, tmp_path: Path) -> None:
+    file = tmp_path / "other.pth"
+    torch.save(vit_state | {extra: torch.ones(192), "decoder.0.weight": torch.ones(3)}, file)
+    with pytest.raises(EncoscopeError, match="is of another network: it has 1 tensor inside") as caught:
+        load("timm:vit_tiny_patch16_224", checkpoint=file)
+    assert extra in str(caught.value) and "decoder" not in str(caught.value)
+    record = load("timm:vit_tiny_patch16_224", checkpoint=file, allow_unused=[extra]).record
+    assert record == {"weights": {"unused": [extra, "decoder.0.weight"]}}
+
+
+def test_a_block_is_no_head(tmp_path: Path) -> None:
+    """The last linear layer of a network without a norm and a classifier belongs to its last block."""
+    state = blocks().state_dict()
+    file = tmp_path / "blocks.pth"
+    torch.save(without(r"^2\.fc2", state), file)
+    with pytest.raises(EncoscopeError, match=r"lacks 2 tensors .* 2\.fc2\.\*"):
+        load(f"py:{__name__}:blocks", checkpoint=file)
+
+
+def blocks() -> nn.Module:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    return nn.Sequential(nn.Conv2d(3, 8, 4, 4), Block(), Block())
+
+
+def test_shared_and_counting_tensors_are_not_missing(tmp_path: Path) -> None:
+    """safetensors keeps a weight that two layers share once."""
+    state = tied().state_dict()
+    file = tmp_path / "tied.safetensors"
+    save_file(without(r"^1\.", state), file)
+    assert load(f"py:{__name__}:tied", checkpoint=file).record == {}
+
+
+def tied() -> nn.Module:
+    first, second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+    second.weight, second.bias = first.weight, first.bias
+    return nn.Sequential(first, second, nn.BatchNorm2d(3))
+
+
+def test_libraries_own_formats(state: State, tmp_path: Path) -> None:
+    """torchvision's and transformers' state dictionaries, open_clip's, and those of mmengine and Lightning."""
+    import torchvision
+    import transformers
+
+    def check(source: str, content: Any, expected: State, **record: Any) -> None:
+        file = tmp_path / "file.pth"
+        torch.save(content, file)
+        encoder = load(source, checkpoint=file)
+        own = encoder.module.state_dict()
+        assert all(torch.equal(own[name], value) for name, value in expected.items())
+        assert encoder.record.get("weights", {}) == record
+
+    resnet = torchvision.models.resnet18(num_classes=4).state_dict()
+    check("torchvision:resnet18", resnet, resnet)
+    mmengine = {"meta": {"epoch": 3, "dataset_meta": {"classes": ("cat", "dog")}}}
+    mmengine["state_dict"] = prefixed("backbone.", body(state)) | {"head.fc.weight": torch.zeros(2, 512)}
+    check(NAME, mmengine, body(state), entry="state_dict/backbone", removed=["fc"], unused=["head.fc.weight"])
+    lightning = {"state_dict": prefixed("model.", state), "hyper_parameters": {"lr": 0.1}, "callbacks": {}}
+    check(NAME, lightning, state, entry="state_dict/model")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    vit = transformers.ViTForImageClassification(transformers.ViTConfig(**sizes, num_labels=3)).eval()
+    vit.save_pretrained(tmp_path / "vit")
+    check(f"hf:{tmp_path / 'vit'}", vit.state_dict(), vit.state_dict())
+    visual = prefixed("visual.", load("openclip:RN50@untrained").module.state_dict())
+    check(
+        "openclip:RN50",
+        visual | {"token_embedding.weight": torch.ones(2)},
+        {},
+        entry="visual",
+        unused=["token_embedding.weight"],
+    )
+
+
+def test_a_head_saved_without_values_is_refused(tmp_path: Path) -> None:
+    """transformers gives a classifier that a folder does not hold random weights."""
+    import transformers
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.ViTConfig(**sizes, num_labels=3, architectures=["ViTForImageClassification"])
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    save_file(without("classifier", state), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EncoscopeError, match=r"lacks 2 tensors of the network, .*: classifier\.\*"):
+        load(f"hf:{tmp_path}")
+    assert load(f"hf:{tmp_path}", allow_missing="classifier").record == {"weights": {"missing": ["classifier.*"]}}

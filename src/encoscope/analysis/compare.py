@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,6 +79,7 @@ class Comparison(Result):
         random_state: The seed.
         skipped: What could not be read.
         preprocessing: How images were brought to each encoder's input.
+        records: What else was decided about each encoder, see `Encoder.record`.
     """
 
     names: tuple[str, str]
@@ -95,6 +96,7 @@ class Comparison(Result):
     random_state: int = 0
     skipped: tuple[SkippedImage, ...] = ()
     preprocessing: tuple[Mapping[str, Any], ...] = ()
+    records: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default_factory=lambda: ({}, {}))
 
     def __str__(self) -> str:
         lines = [f"{self.names[0]} and {self.names[1]} on {self.images} images", ""]
@@ -151,7 +153,8 @@ class Comparison(Result):
                 "sources": list(self.names),
                 "digests": list(self.digests),
                 "preprocessing": list(self.preprocessing),
-            },
+            }
+            | ({"records": [dict(record) for record in self.records]} if any(self.records) else {}),
             settings={"clusters": [row.clusters for row in self.agreements], "images": self.images},
             seed=self.random_state,
             skipped=[{"path": name(item.path), "reason": item.reason} for item in self.skipped],
@@ -345,6 +348,7 @@ def compare(
         random_state=random_state,
         skipped=tuple(skipped),
         preprocessing=(first.record_preprocess(), second.record_preprocess()),
+        records=(dict(first.record), dict(second.record)),
     )
 
 

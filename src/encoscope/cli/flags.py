@@ -33,6 +33,14 @@ class Common:
         Literal["fp32", "bf16", "fp16"], Parameter(help="Of the forward pass; the halves by autocast.")
     ] = "fp32"
     seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0
+    allow_missing: Annotated[
+        tuple[str, ...],
+        Parameter(help="Weights that the checkpoint may lack: a tensor, a module, or a pattern. Can be repeated."),
+    ] = ()
+    allow_unused: Annotated[
+        tuple[str, ...],
+        Parameter(help="Likewise what it may hold though the network has no place for it."),
+    ] = ()
     trust: Annotated[bool, Parameter(help="Allow a model's own code from a hub to run.")] = False
     class_order: Annotated[
         Literal["numeric", "text", "index", "none"] | None,
@@ -60,7 +68,16 @@ class Common:
 
     def loading(self) -> dict[str, Any]:
         """The flags as keyword arguments of ``encoscope.load``."""
-        names = ("checkpoint", "untrained", "device", "precision", "trust", "class_order")
+        names = (
+            "checkpoint",
+            "untrained",
+            "device",
+            "precision",
+            "trust",
+            "class_order",
+            "allow_missing",
+            "allow_unused",
+        )
         return {name: getattr(self, name) for name in names} | {"random_state": self.seed} | self._stating()
 
     def _stating(self) -> dict[str, Any]:

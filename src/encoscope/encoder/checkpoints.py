@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from encoscope.counting import count_noun
+from encoscope.encoder.adapters import has_adapter, locate_adapter, merge_adapter
+from encoscope.encoder.sources.base import SourceRequest
+from encoscope.encoder.state_names import condense_names, format_names, matches_pattern
 from encoscope.encoder.weights_file import StateDict, find_state_dicts, read_weights_file
 from encoscope.encoder.weights_match import MIN_MATCHED_SHARE, StateCandidate, StateConverter, find_best_candidate
 from encoscope.errors import EncoscopeError
@@ -46,15 +51,20 @@ class NetworkBuilder(Protocol):
         ...
 
 
-def load_checkpoint(path: Path, build_network: NetworkBuilder, converter: StateConverter | None = None) -> nn.Module:
-    """Build a network and load the weights of a file into it.
+def load_checkpoint(
+    request: SourceRequest, build_network: NetworkBuilder, converter: StateConverter | None = None
+) -> nn.Module:
+    """Build a network and load the weights of a request's file into it.
 
     The entry of the file ("state_dict", "teacher", ...) and the prefix of its names ("module.", "backbone.",
-    "encoder_q.", ...) are those that match the network best. If the file has another number of classes or of input
-    channels, the network is built with that number. Tensors that are missing, unused or dropped are logged.
+    "encoder_q.", ...) are those that match the network best. An adapter of the library peft in the file is merged into
+    the weights. If the file has another number of classes or of input channels, the network is built with that number;
+    if it has no classifier, the network loses its own. No other weight stays random unless the request allows it, and
+    no tensor that belongs inside the network is left unused.
 
     Args:
-        path: A .safetensors or torch file.
+        request: Names the file, and the tensors that it may lack or have too many. Its ``record`` gets what was
+            decided: "entry", "merged_adapter", "removed", "missing" and "unused", each where there is any.
         build_network: Builds the network.
         converter: Converts the names and shapes that a family of networks was published with to the network's own;
             None if no conversion is known.
@@ -66,18 +76,30 @@ def load_checkpoint(path: Path, build_network: NetworkBuilder, converter: StateC
         MissingError: If the file does not exist.
         EncoscopeError: If the file cannot be read without running code, or does not fit the network.
     """
+    if request.checkpoint is None:
+        raise ValueError("the request names no checkpoint")
+    path = locate_adapter(request.checkpoint)[0]
     module = build_network()
-    chosen = find_best_candidate(list(find_state_dicts(read_weights_file(path))), module, converter)
+    states = dict(find_state_dicts(read_weights_file(path)))
+    adapted = [label for label, state in states.items() if has_adapter(state)]
+    states |= {label: merge_adapter(states[label], path) for label in adapted}
+    chosen = find_best_candidate(list(states.items()), module, converter)
     if chosen is None or not chosen.state:
         raise EncoscopeError(f"checkpoint {path} holds no weights that match this network")
     if chosen.label:
         _log.info("checkpoint %s: weights taken from %s", path.name, chosen.label)
-    module = _rebuild(module, chosen, build_network, path)
-    _load_state(module, chosen, path)
+        request.record["entry"] = chosen.label
+    if any(chosen.label.startswith(label) for label in adapted):
+        _log.info("checkpoint %s: its adapter was merged into the weights", path.name)
+        request.record["merged_adapter"] = True
+    module = _rebuild(module, chosen, build_network, request, path)
+    _load_state(module, chosen, request, path)
     return module
 
 
-def _rebuild(module: nn.Module, chosen: StateCandidate, build_network: NetworkBuilder, path: Path) -> nn.Module:
+def _rebuild(
+    module: nn.Module, chosen: StateCandidate, build_network: NetworkBuilder, request: SourceRequest, path: Path
+) -> nn.Module:
     """Build the network for the file's number of classes and channels; without a head if the file has none."""
     mismatched = _find_mismatched_shapes(module, chosen.state)
     channels = _find_channels(module, mismatched)
@@ -89,16 +111,22 @@ def _rebuild(module: nn.Module, chosen: StateCandidate, build_network: NetworkBu
         module = build_network(classes=classes, channels=channels)
     if head is None:
         return module
+    if weight is None and matches_pattern(f"{head}.weight", request.allow_missing):
+        return module
     if weight is None or projection or f"{head}.weight" in _find_mismatched_shapes(module, chosen.state):
         for parameter in ("weight", "bias"):
             chosen.state.pop(f"{head}.{parameter}", None)
+        removed = _drop_heads(module, chosen.state)
         reason = "has no classifier for this network" if weight is None else "has another head"
-        _log.warning("checkpoint %s %s: the network's %s is removed", path.name, reason, head)
-        _drop_heads(module, chosen.state)
-    elif classes is not None:
         _log.warning(
-            "checkpoint %s has a head of %d classes: the network's %s was built anew", path.name, classes, head
+            "checkpoint %s %s: the network's %s is removed, so there are features but no classes",
+            path.name,
+            reason,
+            ", ".join(removed),
         )
+        request.record["removed"] = removed
+    elif classes is not None:
+        _log.info("checkpoint %s: its own head of %d classes is used (%s)", path.name, classes, head)
     return module
 
 
@@ -129,20 +157,38 @@ def _is_head(module: nn.Module) -> bool:
 def _find_head(module: nn.Module) -> str | None:
     """The last linear layer (or 1x1 convolution) if no weights come after it: the place of a classifier."""
     weighted = _find_weighted_modules(module)
-    return weighted[-1][0] if weighted and _is_head(weighted[-1][1]) else None
+    if not weighted or not _is_head(weighted[-1][1]) or _is_repeated(weighted[-1][0], module):
+        return None
+    return weighted[-1][0]
 
 
-def _drop_heads(module: nn.Module, state: StateDict) -> None:
+def _is_repeated(name: str, module: nn.Module) -> bool:
+    """Whether a layer has its like in another of several blocks (``blocks.11.mlp.fc2``), and so is no classifier."""
+    parts, names = name.split("."), {key for key, _ in module.named_modules()}
+    for index, part in enumerate(parts[:-1]):
+        if (
+            part.isdigit()
+            and int(part)
+            and ".".join([*parts[:index], str(int(part) - 1), *parts[index + 1 :]]) in names
+        ):
+            return True
+    return False
+
+
+def _drop_heads(module: nn.Module, state: StateDict) -> list[str]:
     """Replace the last linear layers of the network by identities, as far as the checkpoint has no weights for them."""
+    removed = []
     for name, child in reversed(_find_weighted_modules(module)):
-        if not _is_head(child) or f"{name}.weight" in state:
+        if not _is_head(child) or f"{name}.weight" in state or _is_repeated(name, module):
             break
         module.set_submodule(name, nn.Identity())
+        removed.append(name)
     if hasattr(module, "num_classes"):
         setattr(module, "num_classes", 0)  # noqa: B010
+    return removed
 
 
-def _load_state(module: nn.Module, chosen: StateCandidate, path: Path) -> None:
+def _load_state(module: nn.Module, chosen: StateCandidate, request: SourceRequest, path: Path) -> None:
     own = module.state_dict()
     for name, shape in _find_mismatched_shapes(module, chosen.state).items():
         raise EncoscopeError(
@@ -150,30 +196,97 @@ def _load_state(module: nn.Module, chosen: StateCandidate, path: Path) -> None:
             f"file, {_format_shape(own[name].shape)} in the network"
         )
     known = own.keys() & chosen.state.keys()
-    if len(known) < MIN_MATCHED_SHARE * len(own):
+    missing = _find_missing(own, known)
+    allowed = [name for name in missing if matches_pattern(name, request.allow_missing)]
+    if len(known) + len(allowed) < MIN_MATCHED_SHARE * len(own):
         raise EncoscopeError(
             f"checkpoint {path} does not fit this network: only {len(known)} of its {len(own)} tensors are in the file"
-            f" (the file has {_shorten(chosen.state)}; the network has {_shorten(own)})"
+            f" (the file has {format_names(list(chosen.state), 4)}; the network has {format_names(list(own), 4)})"
+        )
+    if missing:
+        request.record["missing"] = check_missing(
+            f"checkpoint {path}", missing, [name for name in own if own[name].is_floating_point()], request
+        )
+    unused = [name for name in chosen.state if name not in known]
+    inside = [name for name in _find_inside(unused, own) if not matches_pattern(name, request.allow_unused)]
+    if inside:
+        patterns = condense_names(inside, known)
+        raise EncoscopeError(
+            f"checkpoint {path} is of another network: it has {count_noun(len(inside), 'tensor')} inside modules that "
+            f"this network has without them: {format_names(patterns)}; if they can be left out, allow it with "
+            f"--allow-unused {patterns[0]!r} (allow_unused={patterns[:1]})"
         )
     module.load_state_dict({name: chosen.state[name] for name in known}, strict=False)
-    missing = [name for name in own if name not in known and not name.endswith("num_batches_tracked")]
-    unused = [*(name for name in chosen.state if name not in known), *chosen.others]
-    if missing:
-        _log.warning(
-            "checkpoint %s: %d tensors of the network are not in it and keep random values: %s",
-            path.name,
-            len(missing),
-            _shorten(missing),
-        )
+    unused += chosen.others
     if unused:
-        _log.warning("checkpoint %s: %d tensors in it are not used: %s", path.name, len(unused), _shorten(unused))
+        patterns = request.record["unused"] = condense_names(unused, known)
+        _log.warning(
+            "checkpoint %s: %s not used: %s",
+            path.name,
+            count_noun(len(unused), "tensor in it is", "tensors in it are"),
+            format_names(patterns),
+        )
+
+
+def check_missing(where: str, missing: Sequence[str], own: Collection[str], request: SourceRequest) -> list[str]:
+    """Check that the tensors which weights do not hold, and which so stay random, are allowed to.
+
+    Args:
+        where: What messages call the weights.
+        missing: Names of the tensors, at least one.
+        own: The names of all the network's tensors.
+        request: Has the patterns that are allowed.
+
+    Returns:
+        The names in few patterns.
+
+    Raises:
+        EncoscopeError: If a tensor is not allowed to stay random, with the pattern that would allow it.
+    """
+    lost = [name for name in missing if not matches_pattern(name, request.allow_missing)]
+    if lost:
+        patterns = condense_names(lost, own)
+        raise EncoscopeError(
+            f"{where} lacks {count_noun(len(lost), 'tensor')} of the network, which would stay random: "
+            f"{format_names(patterns)}; if that is meant, allow it with --allow-missing {patterns[0]!r} "
+            f"(allow_missing={patterns[:1]})"
+        )
+    patterns = condense_names(missing, own)
+    _log.warning(
+        "%s: %s not in it and random, as allowed: %s",
+        where,
+        count_noun(len(missing), "tensor of the network is", "tensors of the network are"),
+        format_names(patterns),
+    )
+    return patterns
+
+
+def _find_missing(own: StateDict, known: Collection[str]) -> list[str]:
+    """The network's tensors that get no value of a file. Whole numbers are no weights; shared tensors count once."""
+    loaded = {(own[name].data_ptr(), own[name].shape) for name in known}
+    return [
+        name
+        for name, value in own.items()
+        if name not in known and value.is_floating_point() and (value.data_ptr(), value.shape) not in loaded
+    ]
+
+
+def _find_inside(names: Iterable[str], own: Collection[str]) -> list[str]:
+    """The tensors of a file that belong inside the network's modules, though the network does not have them.
+
+    These are further blocks of a list, and further tensors in a part of the network. What lies beside the parts of the
+    network (a projector, a decoder, a loss) is not among them.
+    """
+    sizes = Counter(".".join(parts[:end]) for parts in (name.split(".") for name in own) for end in range(len(parts)))
+    inside = []
+    for name in names:
+        parts = name.split(".")
+        depth = max(end for end in range(len(parts)) if ".".join(parts[:end]) in sizes)
+        whole = 2 * sizes[".".join(parts[:depth])] > len(own)  # the network, or a wrapper around it
+        if not whole or parts[depth].isdigit():
+            inside.append(name)
+    return inside
 
 
 def _format_shape(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape)) or "a number"
-
-
-def _shorten(names: Iterable[str], count: int = 4) -> str:
-    """The first names as a text."""
-    names = list(names)
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -47,6 +47,10 @@ class Encoder:
     The network is not run before a result is needed. Its layers are found by one trial run on random pixels. Its
     training flags, gradient flags and hooks are the same after every call as before it.
 
+    Attributes:
+        record: What was decided about the network beside its source and digest, of plain values: under "weights" what
+            a checkpoint was missing, and so on. Result documents keep it with the model.
+
     Args:
         module: The network.
         size: The side, or (height, width), of the network's own input in pixels. 224 is the usual size of networks
@@ -122,6 +126,7 @@ class Encoder:
         self.class_order = class_order
         self.source = source
         self.precision = precision
+        self.record: dict[str, Any] = {}
         self._forward = forward
         self._classifier = classifier
         self._digest: tuple[Any, str] | None = None

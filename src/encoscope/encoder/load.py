@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from encoscope.encoder.adapters import apply_adapter, read_adapter
 from encoscope.encoder.encoder import Encoder, spread_over_channels
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest
 from encoscope.encoder.types import CLASS_ORDERS, ClassOrder
@@ -44,6 +45,8 @@ def load(
     std: Sequence[float] | None = None,
     input_size: int | tuple[int, int] | None = None,
     interpolation: str | None = None,
+    allow_missing: Sequence[str] = (),
+    allow_unused: Sequence[str] = (),
 ) -> Encoder:
     """Load an encoder from a library, a hub, the package's own weights or your own code.
 
@@ -52,7 +55,8 @@ def load(
             "hub:OWNER/REPO:ENTRY", "hub:FOLDER:ENTRY", "zoo:NAME" or "py:module:function". It may end in "@untrained"
             or in "@FILE", a checkpoint.
         untrained: Use random weights.
-        checkpoint: A .safetensors or torch file with the weights; None uses the source's own weights.
+        checkpoint: A .safetensors or torch file with the weights; None uses the source's own weights. A folder or file
+            that the library peft saved as an adapter is merged into the source's own weights.
         device: Where the network runs: "cpu", "cuda", "cuda:1", ...; "auto" is the GPU if there is one.
         random_state: Seed of the random weights.
         trust: Allow code from a hub's repository to run.
@@ -64,6 +68,9 @@ def load(
         input_size: Side, or (height, width), of the network's input in pixels; None takes the source's own.
         interpolation: How images are resized: "bicubic", "bilinear", "nearest", "lanczos", "box" or "hamming"; None
             takes the source's own.
+        allow_missing: Names of tensors or modules, or patterns such as "blocks.*.ls1.*": what the weights may lack and
+            what so stays random.
+        allow_unused: Likewise what the weights may hold though the network has no place for it.
 
     Returns:
         The encoder, in evaluation mode on the device.
@@ -91,12 +98,27 @@ def load(
         raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
     target = _parse_device(device)
     stated = StatedPreprocess(mean, std, input_size, interpolation)
-    request = SourceRequest(name, untrained, None if checkpoint is None else Path(checkpoint), random_state, trust)
+    file = None if checkpoint is None else Path(checkpoint)
+    adapter = None if file is None else read_adapter(file)
+    request = SourceRequest(
+        name,
+        untrained,
+        file if adapter is None else None,
+        random_state,
+        trust,
+        _as_patterns(allow_missing),
+        _as_patterns(allow_unused),
+    )
     model = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build_model(request)
     full_source = f"{scheme}:{name}" + ("@untrained" if untrained else f"@{checkpoint}" if checkpoint else "")
     encoder = model if isinstance(model, Encoder) else _make_encoder(model, full_source, stated, precision)
     encoder.state_preprocess(stated)
     encoder.source = full_source
+    if file is not None and adapter is not None:
+        resized = apply_adapter(encoder.module, adapter, file)
+        encoder.classes = None if resized else encoder.classes
+        request.record["merged_adapter"] = True
+    encoder.record |= {"weights": request.record} if request.record else {}
     if precision != "fp32":
         encoder.precision = precision
     if class_order is not None:
@@ -133,6 +155,10 @@ def _make_encoder(model: LoadedModel, source: str, stated: StatedPreprocess, pre
         encoder.preprocess_notes = (note,)
         _log.warning("%s", note)
     return encoder
+
+
+def _as_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
 def _parse_source(source: str) -> tuple[str, str, str]:

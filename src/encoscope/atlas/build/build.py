@@ -72,6 +72,7 @@ def build_atlas(
             "source": encoder.source,
             "digest": encoder.digest,
             "layers": list(plan.layers),
+            **encoder.record,
             "input": f"{encoder.preprocess.size[0]} x {encoder.preprocess.size[1]} pixels",
             "preprocess": encoder.record_preprocess(),
         },

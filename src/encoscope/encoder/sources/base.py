@@ -25,6 +25,9 @@ class SourceRequest:
         checkpoint: A file with the weights; None for the source's own.
         random_state: Seed of random weights.
         trust: Code from a repository may run.
+        allow_missing: Patterns of the tensors that the weights may lack; they stay random.
+        allow_unused: Patterns of the tensors that the weights may hold though the network has no place for them.
+        record: What the source decides while loading, such as the tensors that were missing; results record it.
     """
 
     name: str
@@ -32,6 +35,9 @@ class SourceRequest:
     checkpoint: Path | None = None
     random_state: int = 0
     trust: bool = False
+    allow_missing: tuple[str, ...] = ()
+    allow_unused: tuple[str, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
 
     @property
     def pretrained(self) -> bool:

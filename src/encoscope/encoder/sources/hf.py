@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error
-from encoscope.encoder.checkpoints import load_checkpoint
+from encoscope.encoder.checkpoints import check_missing, load_checkpoint
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, require_package, try_reading
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.images import Preprocess
@@ -57,7 +57,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
                 module, info = cls.from_pretrained(request.name, **options)
             except (OSError, ValueError, RuntimeError) as error:
                 raise missing_weights_error(f"hf:{request.name}", explain_hub_error(error)) from error
-            _report_missing(module, sorted(info["missing_keys"]), request.name)
+            _check_missing(module, sorted(info["missing_keys"]), request)
         else:
             module = _build_network(cls, vision, request)
         preprocess, assumed, problem = _read_preprocess(request, config, vision, is_type)
@@ -68,7 +68,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
         return _build_network(cls, vision, request)
 
     if request.checkpoint is not None:
-        module = load_checkpoint(request.checkpoint, build_network)
+        module = load_checkpoint(request, build_network)
     if request.untrained:
         assumed = None  # weights that were never trained fit no preprocessing better than another
     classes, forward = _read_classes(config, module), _make_forward(module)
@@ -148,14 +148,14 @@ def _build_network(cls: Any, config: Any, request: SourceRequest) -> nn.Module:
             raise EncoscopeError(f"hf:{request.name} cannot be built from its configuration: {detail}") from error
 
 
-def _report_missing(module: nn.Module, missing: list[str], name: str) -> None:
-    """Remove a pooler that was saved without weights, as for masked autoencoders, and log what else is random."""
+def _check_missing(module: nn.Module, missing: list[str], request: SourceRequest) -> None:
+    """Remove a pooler that was saved without weights, as for masked autoencoders; refuse what else stays random."""
     if any(key.startswith("pooler.") for key in missing) and hasattr(module, "pooler"):
         setattr(module, "pooler", None)  # noqa: B010
+        request.record["removed"] = ["pooler"]
         missing = [key for key in missing if not key.startswith("pooler.")]
     if missing:
-        listed = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
-        _log.warning("hf:%s: %d tensors were saved without values and stay random: %s", name, len(missing), listed)
+        request.record["missing"] = check_missing(f"hf:{request.name}", missing, module.state_dict(), request)
 
 
 def _make_forward(module: nn.Module) -> Any:

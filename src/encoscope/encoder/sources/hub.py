@@ -50,7 +50,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
         return network
 
     try:
-        module = build_network() if request.checkpoint is None else load_checkpoint(request.checkpoint, build_network)
+        module = build_network() if request.checkpoint is None else load_checkpoint(request, build_network)
     except EncoscopeError:
         raise
     except OSError as error:

@@ -67,7 +67,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
     if not located and not request.pretrained:
         settings = find_settings(architecture, tag, settings)
     if request.checkpoint is not None:
-        tower = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: tower)
+        tower = load_checkpoint(request, lambda classes=None, channels=None: tower)
     preprocess, problem = try_reading(lambda: read_settings(settings))
     assumed = None if located or tag or request.checkpoint is None else f"open_clip's settings for {architecture}"
     return LoadedModel(tower, preprocess, classifier=False, assumed=assumed, problem=problem)

@@ -69,7 +69,7 @@ def build_model(request: SourceRequest) -> LoadedModel | Encoder:
         )
     if request.checkpoint is not None:
         network = model.module if isinstance(model, Encoder) else model
-        loaded = load_checkpoint(request.checkpoint, lambda classes=None, channels=None: network)
+        loaded = load_checkpoint(request, lambda classes=None, channels=None: network)
         if isinstance(model, Encoder):
             model.module = loaded
         else:

@@ -48,7 +48,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
         return create_network(request.name, random_state=request.random_state, num_classes=classes, in_chans=channels)
 
     if request.checkpoint is not None:
-        module = load_checkpoint(request.checkpoint, build_network, converter=_convert)
+        module = load_checkpoint(request, build_network, converter=_convert)
     elif request.untrained:
         module = build_network()
     elif not tags:

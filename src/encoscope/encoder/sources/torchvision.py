@@ -49,7 +49,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
             return module if channels is None else set_input_channels(module, channels)
 
     if request.checkpoint is not None:
-        module = load_checkpoint(request.checkpoint, build_network)
+        module = load_checkpoint(request, build_network)
     elif request.untrained:
         module = build_network()
     elif weights is None:

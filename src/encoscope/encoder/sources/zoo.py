@@ -37,7 +37,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
             entry.architecture, random_state=request.random_state, in_chans=channels, **arguments
         )
 
-    module = build_network() if request.checkpoint is None else load_checkpoint(request.checkpoint, build_network)
+    module = build_network() if request.checkpoint is None else load_checkpoint(request, build_network)
     if request.pretrained:
         state = registry.load_weights(entry)
         if entry.library == "open_clip":
