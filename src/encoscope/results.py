@@ -87,9 +87,7 @@ def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
     Returns:
         Its record, for the "model" of a result document.
     """
-    return ModelRecord(
-        encoder.source, encoder.digest, tuple(layers), encoder.record_preprocess(), dict(encoder.record)
-    )
+    return ModelRecord(encoder.source, encoder.digest, tuple(layers), encoder.record_preprocess(), dict(encoder.record))
 
 
 class Result(ABC):

@@ -20,6 +20,7 @@ from encoscope import results
 from encoscope.analysis.associations import PERMUTATIONS, Association, draw_association_sheet, rank_associations
 from encoscope.analysis.cue_response import SHARE, CueResponse, draw_watermark_sheet, measure_response
 from encoscope.analysis.joint_clusters import N_CLUSTERS
+from encoscope.counting import count_noun
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, SkippedImage, collect_files, list_images, read_columns, read_images
@@ -83,7 +84,7 @@ class Audit(Result):
             return _describe_response(self.response, str(self.settings["watermark"]))
         lines = []
         for column in self.columns:
-            lines += [f"{column.name}: {column.images} images, {column.values} values"]
+            lines += [f"{column.name}: {count_noun(column.images, 'image')}, {count_noun(column.values, 'value')}"]
             lines += ["what          eta^2  p       highest for"]
             lines += [
                 f"{item.kind} {item.index}".ljust(14) + f"{item.eta_squared:.3f}  {item.p:.4f}  {item.highest}"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from encoscope import results
 from encoscope.concise_repr import concise_repr
+from encoscope.counting import count_noun
 from encoscope.encoder import Encoder, as_encoder, untrained_copy
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.evaluation.charts import render_figure
@@ -99,7 +100,7 @@ class Comparison(Result):
     records: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default_factory=lambda: ({}, {}))
 
     def __str__(self) -> str:
-        lines = [f"{self.names[0]} and {self.names[1]} on {self.images} images", ""]
+        lines = [f"{self.names[0]} and {self.names[1]} on {count_noun(self.images, 'image')}", ""]
         rows: list[tuple[Any, ...]] = [("K", "agreement (ARI)", "first, mirrored", "first, untrained")]
         rows += [(row.clusters, row.agreement, row.ceiling, row.floor or "-") for row in self.agreements]
         for row in rows:

@@ -66,7 +66,7 @@ def match_labels(encoder: Encoder, labels: Iterable[str], *, class_order: str | 
     """
     count = encoder.outputs
     if count is None:
-        raise UsageError(f"{encoder.source} has no classification head, so it has no classes")
+        raise UsageError(encoder.explain_missing_logits())
     order = class_order or encoder.class_order
     if order is not None and order not in CLASS_ORDERS:
         raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {order!r}")

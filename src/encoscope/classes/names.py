@@ -82,7 +82,7 @@ def find_class(text: str, encoder: Encoder) -> int:
     """
     count = encoder.outputs
     if count is None:
-        raise UsageError(f"{encoder.source} has no classification head, so it has no classes: use features:N")
+        raise UsageError(encoder.explain_missing_logits())
     digits = text.strip()
     if digits.isascii() and digits.isdigit():
         digits = digits.lstrip("0") or "0"

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from cyclopts import App, Parameter
-from cyclopts.exceptions import CycloptsError
+from cyclopts.exceptions import CycloptsError, MissingArgumentError
 
 from encoscope._version import __version__
 from encoscope.cli.console import note
@@ -163,6 +163,10 @@ def _report_error(error: Exception) -> int:
         return 1
     if isinstance(error, CycloptsError):
         command = " ".join(["encoscope", *(error.command_chain or ())])
+        argument = error.argument if isinstance(error, MissingArgumentError) else None
+        if argument is not None and not argument.tokens and argument.name.startswith("-"):
+            note(f"error: {argument.name} is missing: {argument.parameter.help} (see: {command} --help)")
+            return 2
         note(f"error: {_one_line(error)} (see: {command} --help)")
         return 2
     if isinstance(error, EncoscopeError):

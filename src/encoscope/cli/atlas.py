@@ -9,6 +9,7 @@ from cyclopts import App, Group, Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, names, word_or_count
+from encoscope.counting import count_noun
 
 app = App(name="atlas", help="An encoder's features as pages one can browse.", help_format="plaintext")
 
@@ -130,7 +131,8 @@ def compare(
     record = compare_atlases(site, other, name=name, random_state=seed)
     mutual = sum(pair.mutual for pair in record.pairs)
     say(
-        f"{len(record.pairs)} features matched over {record.images} shared images, {mutual} mutually: {site}/index.html"
+        f"{count_noun(len(record.pairs), 'feature')} matched over "
+        f"{count_noun(record.images, 'shared image')}, {mutual} mutually: {site}/index.html"
     )
     return 0
 

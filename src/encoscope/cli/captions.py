@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from encoscope.cli.console import say
 from encoscope.cli.flags import PROGRESS_HELP
+from encoscope.counting import count_noun
 from encoscope.errors import MissingError, UsageError
 
 
@@ -72,7 +73,7 @@ def captions(
         )
         say(results.dumps(document))
     else:
-        say(f"{len(captions)} captions, {captions.width} numbers each, of {captions.vlm_source}: {store}")
+        say(f"{count_noun(len(captions), 'caption')}, {captions.width} numbers each, of {captions.vlm_source}: {store}")
         if built:
             say(f"index of {built.lists} lists, {built.codes} bytes a caption: recall@5 {built.recall:.3f}")
     return 0

@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags
+from encoscope.counting import count_noun
 from encoscope.vital.settings import CircuitSettings, VitalSettings
 
 _channels = Group("Channels", sort_key=0)
@@ -62,5 +63,5 @@ def circuit(
         return 0
     for channel in result.channels:
         say(f"{channel.unit}: {channel.relevance_share:.1%} of the relevance of {result.layer}")
-    say(f"{len(result.visualizations)} visualizations: {out / 'circuit.png'}")
+    say(f"{count_noun(len(result.visualizations), 'visualization')}: {out / 'circuit.png'}")
     return 0

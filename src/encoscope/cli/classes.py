@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common
+from encoscope.counting import count_noun
 
 
 def classes(
@@ -30,7 +31,7 @@ def classes(
     matches = match_classes(common.load(model), images)
     say(results.dumps(matches.to_dict()) if common.json else str(matches))
     if matches.unlabelled:
-        note(f"{matches.unlabelled} images have no label")
+        note(f"{count_noun(matches.unlabelled, 'image has', 'images have')} no label")
     if matches.unmatched:
         note(f"{len(matches.unmatched)} of {len(matches)} folders stand for no single class of {matches.source}")
     return 1 if matches.unmatched else 0

@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 from encoscope.analysis.settings import ConceptsSettings
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags
+from encoscope.counting import count_noun
 from encoscope.craft.settings import CraftSettings
 
 _concepts = Group("Concepts", sort_key=0)
@@ -79,5 +80,6 @@ def concepts(
     else:
         for index, importance in enumerate(bank.importances):
             say(f"concept {index + 1}: importance {importance:.2f}: {bank.layer}@{out / bank.file(index)}")
-        say(f"{len(bank)} concepts of {bank.unit} from {len(bank.images)} images: {out / 'sheet.png'}")
+        counted = f"{count_noun(len(bank), 'concept')} of {bank.unit} from {count_noun(len(bank.images), 'image')}"
+        say(f"{counted}: {out / 'sheet.png'}")
     return 1 if bank.skipped else 0

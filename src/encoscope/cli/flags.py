@@ -41,6 +41,10 @@ class Common:
         tuple[str, ...],
         Parameter(help="Likewise what it may hold though the network has no place for it."),
     ] = ()
+    logits: Annotated[
+        str | None,
+        Parameter(help="Which output is the logits, by name or index, where a network gives several."),
+    ] = None
     trust: Annotated[bool, Parameter(help="Allow a model's own code from a hub to run.")] = False
     class_order: Annotated[
         Literal["numeric", "text", "index", "none"] | None,
@@ -77,6 +81,7 @@ class Common:
             "class_order",
             "allow_missing",
             "allow_unused",
+            "logits",
         )
         return {name: getattr(self, name) for name in names} | {"random_state": self.seed} | self._stating()
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common
+from encoscope.counting import count_noun
 
 if TYPE_CHECKING:
     from encoscope.encoder import LayerInfo
@@ -48,7 +49,9 @@ def layers(
     for line in _format_table(shown):
         say(line)
     if len(shown) < len(encoder.layers):
-        note(f"{len(encoder.layers) - len(shown)} inner layers are not shown: --all lists them")
+        note(
+            f"{count_noun(len(encoder.layers) - len(shown), 'inner layer is', 'inner layers are')} not shown: see --all"
+        )
     return 0
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common
+from encoscope.counting import count_noun
 
 
 def probe(
@@ -65,5 +66,6 @@ def probe(
         say(results.dumps(document))
     else:
         left_out = f", {len(result.skipped)} skipped" if result.skipped else ""
-        say(f"{len(result)} images{left_out}, {result.values.shape[1]} channels of {result.layer}: {result.path}")
+        counted = f"{count_noun(len(result), 'image')}{left_out}, {count_noun(result.values.shape[1], 'channel')}"
+        say(f"{counted} of {result.layer}: {result.path}")
     return 1 if result.skipped else 0

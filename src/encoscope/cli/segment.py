@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags, names, numbers
+from encoscope.counting import count_noun
 from encoscope.errors import MissingError, UsageError
 from encoscope.nave.settings import JointSettings, NaveSettings
 
@@ -129,7 +130,7 @@ def segment(
         if sheet is not None:
             sheet.add(image, segmentation)
         if not common.json:
-            counted = f"{segmentation.n_clusters} clusters, {len(entry['regions'])} regions"
+            counted = f"{count_noun(segmentation.n_clusters, 'cluster')}, {count_noun(len(entry['regions']), 'region')}"
             say(f"{image.path}: {counted}: {out / entry['overlay']}")
     if sheet is not None:
         sheet.save(out / "sheet.png")
@@ -143,7 +144,7 @@ def segment(
         skipped=[{"path": results.relative(item.path, document), "reason": item.reason} for item in skipped],
     )
     results.write(document, envelope)
-    say(results.dumps(envelope) if common.json else f"{len(entries)} results: {document}")
+    say(results.dumps(envelope) if common.json else f"{count_noun(len(entries), 'result')}: {document}")
     return 1 if skipped else 0
 
 

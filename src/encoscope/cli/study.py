@@ -11,6 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, names
+from encoscope.counting import count_noun
 from encoscope.errors import UsageError
 
 app = App(name="study", help="Ask people how well they understand visualizations of units.", help_format="plaintext")
@@ -123,7 +124,7 @@ def build(
         say(results.dumps(key.to_dict()))
     else:
         counts = (f"{len(key.select_questions(part))} in part {index}" for index, part in enumerate(key.parts, 1))
-        say(f"study {key.study}: {len(key.questions)} questions ({', '.join(counts)})")
+        say(f"study {key.study}: {count_noun(len(key.questions), 'question')} ({', '.join(counts)})")
         say(f"hand out: {out / FOLDER} (open index.html); keep: {out / 'key.json'}, {out / CODES}")
     for line in key.notes:
         note(line)

@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags
+from encoscope.counting import count_noun
 from encoscope.errors import UsageError
 from encoscope.vital.settings import METHOD_SETTINGS, VitalSettings, check_request, make_settings
 
@@ -106,7 +107,7 @@ def visualize(
             make_contact_sheet(visualizations).save(temporary)
     envelope = visualizations[0].make_document(entries)
     results.write(document, envelope)
-    say(results.dumps(envelope) if common.json else f"{len(entries)} results: {document}")
+    say(results.dumps(envelope) if common.json else f"{count_noun(len(entries), 'result')}: {document}")
     return 0
 
 

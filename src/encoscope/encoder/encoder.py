@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
+from hashlib import sha256
 from math import ceil, log2
 from typing import Any, Literal, TypeAlias
 
@@ -19,17 +20,22 @@ from torch import Tensor, nn
 from encoscope.encoder import layouts
 from encoscope.encoder.capture import ModuleOutput, capture, draw_random_pixels, find_first_tensor, removing_hooks
 from encoscope.encoder.digest import compute_digest, fingerprint_parameters
-from encoscope.encoder.discovery import LayerDiscovery, discover_layers, find_output_tensor, follows_input_size
+from encoscope.encoder.discovery import LayerDiscovery, discover_layers, follows_input_size
 from encoscope.encoder.display import encoder_to_html
 from encoscope.encoder.execution import run_guarded, run_in_halves
 from encoscope.encoder.inner_normalization import find_inner_normalization
 from encoscope.encoder.input_channels import count_input_channels
+from encoscope.encoder.outputs import OutputChoice, choose_output, refuse_detections
+from encoscope.encoder.reset import UntrainedMaker
 from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation
+from encoscope.encoder.wrappers import check_module, unwrap_module
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 from encoscope.images import Batch, GeometryKind, LoadedImage, Preprocess, make_batch, read_image
 from encoscope.images.resize import check_interpolation
 from encoscope.images.stated import StatedPreprocess, check_normalization
 from encoscope.images.trial import describe_assumption
+
+_log = logging.getLogger("encoscope")
 
 _log = logging.getLogger("encoscope")
 
@@ -70,6 +76,10 @@ class Encoder:
         forward: A function to call in place of ``module(pixels)``, for a network whose own ``forward`` needs more than
             the pixels.
         classifier: False if a linear layer at the end is a projection, as in image-text models, and not a classifier.
+        logits: Which of the network's outputs are the logits, if it gives several: a name, an index, or both with dots
+            between them ("heads.0"). None takes the one that is certain, if one is.
+        untrained: A function without arguments that returns the same network with random weights, or an Encoder of it,
+            for controls. None draws them by the ``reset_parameters`` of the network's modules.
 
     Raises:
         UsageError: For an unknown precision, order of classes or interpolation, and for ``mean`` or ``std`` of another
@@ -105,11 +115,15 @@ class Encoder:
         precision: str = "fp32",
         forward: Callable[[Tensor], ModuleOutput] | None = None,
         classifier: bool = True,
+        logits: str | int | None = None,
+        untrained: UntrainedMaker | None = None,
     ) -> None:
         if precision not in ("fp32", *_AUTOCAST):
             raise UsageError(f"precision is fp32, bf16 or fp16, not {precision!r}")
         if class_order is not None and class_order not in CLASS_ORDERS:
             raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
+        module = unwrap_module(module)
+        check_module(module, source)
         channels = count_input_channels(module) if channels is None else channels
         check_normalization(() if mean is None else mean, () if std is None else std)
         check_interpolation(interpolation)
@@ -129,6 +143,9 @@ class Encoder:
         self.record: dict[str, Any] = {}
         self._forward = forward
         self._classifier = classifier
+        self._requested_logits = None if logits is None else str(logits)
+        self._make_untrained = untrained
+        self._origin: tuple[str, bool] | None = None  # source and trust, where ``load`` made the encoder
         self._digest: tuple[Any, str] | None = None
         self.preprocess_notes: tuple[str, ...] = ()
         self._stated: tuple[str, ...] = ()
@@ -155,12 +172,14 @@ class Encoder:
         digest = self._known_digest()
         if digest is None:
             digest = compute_digest(self.module, self.preprocess)
+            if self._requested_logits is not None:  # other features and logits from the same weights
+                digest = sha256(f"{digest} {self._requested_logits}".encode()).hexdigest()
             self._digest = (self._digest_state(), digest)
         return digest
 
-    def _digest_state(self) -> tuple[Any, Preprocess]:
+    def _digest_state(self) -> tuple[Any, ...]:
         """Changes with whatever changes the digest, and costs little."""
-        return fingerprint_parameters(self.module), self.preprocess
+        return fingerprint_parameters(self.module), self.preprocess, self._requested_logits
 
     def _known_digest(self) -> str | None:
         """The digest if it was computed for the present weights, else None."""
@@ -172,8 +191,62 @@ class Encoder:
         result = run_guarded(self.module, self.source, lambda: discover_layers(self.module, size, channels, self._call))
         self._note_inner_normalization()
         if self.classes is not None and result.outputs not in (None, len(self.classes)):
-            raise UsageError(f"{len(self.classes)} class names were given for a network of {result.outputs} outputs")
-        return result if self._classifier else replace(result, head=None)
+            _ = self._choice  # where it gives several outputs, another one may have as many values as there are classes
+        return result
+
+    @cached_property
+    def _choice(self) -> OutputChoice:
+        """Which of the outputs are the logits."""
+        stated = getattr(self.module, "num_classes", None)
+        count = stated if isinstance(stated, int) and stated > 0 else None
+        choice = run_guarded(
+            self.module,
+            self.source,
+            lambda: choose_output(
+                self.module,
+                self.preprocess.size,
+                self.preprocess.channels,
+                self._call,
+                source=self.source,
+                classes=count if self.classes is None else len(self.classes),
+                requested=self._requested_logits,
+            ),
+        )
+        if self.classes is not None and choice.width not in (None, len(self.classes)):
+            raise UsageError(f"{len(self.classes)} class names were given for a network of {choice.width} outputs")
+        if choice.reason:
+            self.record |= {"logits": {"output": choice.key, "reason": choice.reason}}
+            if self._requested_logits is None and self._classifier:
+                _log.warning(
+                    "%s gives several outputs, %s: %s is taken as logits, because %s (--logits takes another)",
+                    self.source,
+                    choice.describe_candidates(),
+                    choice.key,
+                    choice.reason,
+                )
+        return choice if self._classifier else replace(choice, head=None)
+
+    def choose_logits(self, output: str | int | None) -> None:
+        """Say which of the network's outputs are the logits.
+
+        Args:
+            output: As ``logits`` of the constructor.
+        """
+        self._requested_logits = None if output is None else str(output)
+        self.record.pop("logits", None)
+        for name in ("_choice", "width"):  # what was found before
+            self.__dict__.pop(name, None)
+
+    def explain_missing_logits(self) -> str:
+        """Say why there are no logits: no classification head, or several outputs that could be meant."""
+        choice = self._choice
+        if choice.key is not None or not self._classifier:
+            return f"{self.source} has no classification head, so there are no classes and no logits: use features"
+        key = next(iter(choice.candidates))
+        return (
+            f"{self.source} gives several outputs that could be the logits: {choice.describe_candidates()}; "
+            f"say which with --logits, such as --logits {key} (logits={key!r})"
+        )
 
     def state_preprocess(self, stated: StatedPreprocess) -> None:
         """Replace what the user states of the preprocessing.
@@ -249,14 +322,14 @@ class Encoder:
     @property
     def head(self) -> nn.Linear | None:
         """The linear layer whose output is the network's output; None if there is no such layer."""
-        name = self._discovery.head
+        name = self._choice.head
         module = None if name is None else self.module.get_submodule(name)
         return module if isinstance(module, nn.Linear) else None
 
     @property
     def outputs(self) -> int | None:
         """Number of classes of the classification head; None for a network without one."""
-        return self._discovery.outputs if self._classifies else None
+        return self._choice.width if self._classifies else None
 
     @cached_property
     def width(self) -> int:
@@ -358,7 +431,9 @@ class Encoder:
         if not (requested or features or logits):
             raise UsageError("no layers were given")
         if logits and not self._classifies:
-            raise UsageError(f"{self.source} has no classification head, so there are no logits: use features instead")
+            raise UsageError(self.explain_missing_logits())
+        if features and self._choice.key is None:
+            raise UsageError(self.explain_missing_logits())
         if gradients and not (isinstance(images, Tensor) and images.ndim == 4):
             raise UsageError(
                 "gradients need a normalized tensor [batch, channels, height, width], such as prepare(images).pixels"
@@ -370,17 +445,27 @@ class Encoder:
             with self._record_head_input(features) as head_inputs:
                 kept, output = capture(self.module, pixels, calls, stop=not (features or logits), forward=self._call)
             canvas = (pixels.shape[2], pixels.shape[3])
-            outputs = find_output_tensor(output) if logits else None
+            outputs = self._choice.read(output) if logits else None
             return Observation(
                 {name: self._read(name, kept.get(name), canvas) for name in selection},
-                _to_float(head_inputs[-1].flatten(1) if head_inputs else _pool_output(output)) if features else None,
+                _to_float(head_inputs[-1].flatten(1) if head_inputs else self._pool(output)) if features else None,
                 None if outputs is None else _to_float(outputs),
             )
 
         pixels = self._pixels(images)
         if gradients:
-            return run_guarded(self.module, self.source, lambda: run(pixels), gradients=True)
+            observation = run_guarded(self.module, self.source, lambda: run(pixels), gradients=True)
+            self._check_gradients(observation, pixels)
+            return observation
         return _join(run_in_halves(lambda part: run_guarded(self.module, self.source, lambda: run(part)), pixels))
+
+    def _check_gradients(self, observation: Observation, pixels: Tensor) -> None:
+        tensors = [activation.maps for activation in observation.activations.values()]
+        tensors += [tensor for tensor in (observation.features, observation.logits) if tensor is not None]
+        if pixels.requires_grad and not all(tensor.requires_grad for tensor in tensors):
+            raise EncoscopeError(
+                f"{self.source} passes no gradient to its input: its forward uses no_grad, inference_mode or detach"
+            )
 
     def activations(self, images: Images, layers: Sequence[str] | str) -> dict[str, Activation]:
         """Compute the outputs of layers.
@@ -438,7 +523,7 @@ class Encoder:
     def _record_head_input(self, requested: bool) -> Iterator[list[Tensor]]:
         """Record the inputs of the linear head during the block; none for a network without a head."""
         inputs: list[Tensor] = []
-        name = self._discovery.head
+        name = self._choice.head if requested else None
         with removing_hooks([]) as handles:
             if requested and name is not None:
                 head = self.module.get_submodule(name)
@@ -447,22 +532,32 @@ class Encoder:
 
     @property
     def _classifies(self) -> bool:
-        outputs = self._discovery.outputs
+        outputs = self._choice.width
         if outputs is None or not self._classifier:
             return False
         stated = getattr(self.module, "num_classes", None)
         return (
-            self._discovery.head is not None
+            self._choice.head is not None
+            or bool(self._choice.key and self._choice.reason)  # the user said so, or it is called logits
             or stated == outputs
             or (self.classes is not None and len(self.classes) == outputs)
         )
 
     def _call(self, pixels: Tensor) -> ModuleOutput:
         forward = self._forward or self.module
-        if self.precision == "fp32":
-            return forward(pixels)
-        with torch.autocast(pixels.device.type, dtype=_AUTOCAST[self.precision]):
-            return forward(pixels)
+        half = _AUTOCAST.get(self.precision)
+        with nullcontext() if half is None else torch.autocast(pixels.device.type, dtype=half):
+            output = forward(pixels)
+        refuse_detections(output, self.source)
+        return output
+
+    def _pool(self, output: ModuleOutput) -> Tensor:
+        """The pooled features in the output of a network without a head."""
+        if not (isinstance(output, dict) and "pooler_output" in output):
+            features = self._choice.read_features(output) if self._choice.key else None
+            if features is not None:
+                return features
+        return _pool_output(output)
 
     def _load_image(self, image: Any) -> LoadedImage:
         return image if isinstance(image, LoadedImage) else read_image(image, channels=self.preprocess.channels)
@@ -509,6 +604,7 @@ class Encoder:
 
 def _to_float(values: Tensor) -> Tensor:
     """The values in single precision, or in double precision if the network computes in that."""
+    values = values.clone() if values.is_inference() else values  # of a network that uses inference_mode itself
     return values if values.dtype == torch.float64 else values.float()
 
 

@@ -12,6 +12,7 @@ import torch
 
 from encoscope.encoder.adapters import apply_adapter, read_adapter
 from encoscope.encoder.encoder import Encoder, spread_over_channels
+from encoscope.encoder.reset import UntrainedMaker
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest
 from encoscope.encoder.types import CLASS_ORDERS, ClassOrder
 from encoscope.errors import UsageError
@@ -30,11 +31,13 @@ _SOURCES = {
     "openclip": "openclip",
 }
 
+_FILE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".dcm", ".npy", ".csv")
+
 
 def load(
     source: str,
     *,
-    untrained: bool = False,
+    untrained: bool | UntrainedMaker = False,
     checkpoint: str | Path | None = None,
     device: str | torch.device = "auto",
     random_state: int = 0,
@@ -47,6 +50,7 @@ def load(
     interpolation: str | None = None,
     allow_missing: Sequence[str] = (),
     allow_unused: Sequence[str] = (),
+    logits: str | int | None = None,
 ) -> Encoder:
     """Load an encoder from a library, a hub, the package's own weights or your own code.
 
@@ -54,7 +58,8 @@ def load(
         source: "timm:NAME", "torchvision:NAME", "hf:OWNER/NAME", "hf:FOLDER", "openclip:ARCH[/TAG]",
             "hub:OWNER/REPO:ENTRY", "hub:FOLDER:ENTRY", "zoo:NAME" or "py:module:function". It may end in "@untrained"
             or in "@FILE", a checkpoint.
-        untrained: Use random weights.
+        untrained: True uses random weights. A function that returns the network with random weights is kept for
+            controls: see ``Encoder``.
         checkpoint: A .safetensors or torch file with the weights; None uses the source's own weights. A folder or file
             that the library peft saved as an adapter is merged into the source's own weights.
         device: Where the network runs: "cpu", "cuda", "cuda:1", ...; "auto" is the GPU if there is one.
@@ -71,6 +76,7 @@ def load(
         allow_missing: Names of tensors or modules, or patterns such as "blocks.*.ls1.*": what the weights may lack and
             what so stays random.
         allow_unused: Likewise what the weights may hold though the network has no place for it.
+        logits: Which of the network's outputs are the logits, if it gives several; see ``Encoder``.
 
     Returns:
         The encoder, in evaluation mode on the device.
@@ -86,6 +92,8 @@ def load(
         'timm:resnet10t@untrained'
     """
     scheme, name, suffix = _parse_source(source)
+    make_untrained = None if isinstance(untrained, bool) else untrained
+    untrained = untrained is True
     if suffix == "untrained":
         untrained = True
     elif suffix:
@@ -118,6 +126,10 @@ def load(
         resized = apply_adapter(encoder.module, adapter, file)
         encoder.classes = None if resized else encoder.classes
         request.record["merged_adapter"] = True
+    encoder._origin = (f"{scheme}:{name}", trust)
+    encoder._make_untrained = make_untrained or encoder._make_untrained
+    if logits is not None:
+        encoder.choose_logits(logits)
     encoder.record |= {"weights": request.record} if request.record else {}
     if precision != "fp32":
         encoder.precision = precision
@@ -165,6 +177,8 @@ def _parse_source(source: str) -> tuple[str, str, str]:
     """("timm", "resnet18", "untrained") for "timm:resnet18@untrained"; the last is "" if there is no suffix."""
     scheme, colon, rest = source.partition(":")
     if not colon or scheme not in _SOURCES:
+        if not colon and (Path(source).exists() or Path(source).suffix.lower() in _FILE_SUFFIXES):
+            raise UsageError(f"{source!r} is a file, not a model: the model comes first, then the images")
         forms = ", ".join(f"{known}:..." for known in _SOURCES)
         hint = f"; did you mean timm:{source}?" if not colon and source else ""
         raise UsageError(f"unknown model {source!r}: it needs a source, one of {forms}{hint}")

@@ -49,6 +49,11 @@ def read_weights_file(path: Path) -> Any:
             ) from error
         raise EncoscopeError(f"checkpoint {path} is damaged or not a torch file") from error
     except Exception as error:  # each format has its own exceptions
+        if "TorchScript" in str(error):
+            raise EncoscopeError(
+                f"checkpoint {path} is a TorchScript archive (torch.jit.save): save the state_dict() of the module "
+                "that it was made from"
+            ) from error
         detail = " ".join(str(error).split())[:200]
         raise EncoscopeError(
             f"checkpoint {path} is damaged or not a file of weights: {detail or type(error).__name__}"

@@ -14,6 +14,7 @@ from jaxtyping import Bool, UInt8
 
 from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
+from encoscope.counting import count_noun
 from encoscope.errors import EncoscopeError
 from encoscope.falcon.crops import Box
 from encoscope.falcon.embedding import reread_image
@@ -353,7 +354,7 @@ class Descriptions(ResultList[Description]):
         self.summary = dict(summary or {})
 
     def __repr__(self) -> str:
-        return f"Descriptions({len(self)} units, {self.summary.get('coverage', 0):.0%} explained)"
+        return f"Descriptions({count_noun(len(self), 'unit')}, {self.summary.get('coverage', 0):.0%} explained)"
 
     @property
     def skipped(self) -> list[SkippedImage]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
+from encoscope.counting import count_noun
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import Geometry, LoadedImage, read_image
 from encoscope.nave.granularity import Granularity
@@ -236,7 +237,7 @@ class Segmentation(Result):
 
     def __str__(self) -> str:
         name = Path(self.path).name if self.path else "image"
-        return f"{name}: {self.n_clusters} clusters, {len(self.regions())} regions"
+        return f"{name}: {count_noun(self.n_clusters, 'cluster')}, {count_noun(len(self.regions()), 'region')}"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Segmentation:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
+from encoscope.counting import count_noun
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import SkippedImage
@@ -54,7 +55,7 @@ class Probe:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        return f"Probe({self.layer}, {len(self)} images, {self.values.shape[1]} channels)"
+        return f"Probe({self.layer}, {count_noun(len(self), 'image')}, {count_noun(self.values.shape[1], 'channel')})"
 
     @classmethod
     def from_arrays(

@@ -223,7 +223,7 @@ def _width(encoder: Encoder, layer: str) -> int:
         return encoder.width
     if layer == "logits":
         if encoder.outputs is None:
-            raise UsageError(f"{encoder.source} has no classification head, so there are no logits: use features")
+            raise UsageError(encoder.explain_missing_logits())
         return encoder.outputs
     return encoder.layer(layer.partition("@")[0]).channels
 

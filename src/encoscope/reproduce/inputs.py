@@ -79,7 +79,7 @@ def select_network_classes(encoder: Encoder, images: str | LabelledImages, datas
         UsageError: if the encoder is no classifier, the images have no labels, or no label is one of its classes.
     """
     if encoder.outputs is None:
-        raise UsageError(f"{encoder.source} is no classifier: this experiment needs a network with classes")
+        raise UsageError(f"this experiment needs a network with classes: {encoder.explain_missing_logits()}")
     listing = list_images(images)
     if not listing.classes:
         raise UsageError(f"{dataset!r} has no labels: name labelled images, such as caltech101:ROOT#train")

@@ -14,6 +14,7 @@ from torch import nn
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.input_channels import count_input_channels
+from encoscope.encoder.reset import reset_weights
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 from encoscope.images import Preprocess
@@ -59,7 +60,9 @@ def build_model(request: SourceRequest) -> LoadedModel | Encoder:
     with fixed_seed(request.random_state):
         try:
             model = _call_function(function, request)
-        except EncoscopeError:
+        except EncoscopeError as error:
+            if request.untrained:
+                raise UsageError(f"py:{request.name} has no untrained form: {error}") from error
             raise
         except Exception as error:
             raise EncoscopeError(f"py:{request.name} failed: {_shorten(error)}") from error
@@ -86,21 +89,10 @@ def _call_function(function: Callable[..., Any], request: SourceRequest) -> Any:
         return function(pretrained=request.pretrained)
     model = function()
     if request.untrained:
-        _reset_weights(model.module if isinstance(model, Encoder) else model, request.name)
+        if isinstance(model, Encoder) and model._make_untrained is not None:
+            return model._make_untrained()
+        reset_weights(model.module if isinstance(model, Encoder) else model, request.random_state)
     return model
-
-
-def _reset_weights(module: nn.Module, name: str) -> None:
-    """Give every layer of the network random weights, with the layers' own initialization."""
-    for key, child in module.named_modules():
-        reset = getattr(child, "reset_parameters", None) or getattr(child, "_reset_parameters", None)
-        if callable(reset):
-            reset()
-        elif any(True for _ in child.parameters(recurse=False)):
-            raise UsageError(
-                f"py:{name} has no untrained form: {key or 'the network'} ({type(child).__name__}) has weights but "
-                "no reset_parameters; add an argument 'pretrained' to the function"
-            )
 
 
 def _shorten(error: BaseException) -> str:
