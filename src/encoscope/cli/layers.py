@@ -49,9 +49,8 @@ def layers(
     for line in _format_table(shown):
         say(line)
     if len(shown) < len(encoder.layers):
-        note(
-            f"{count_noun(len(encoder.layers) - len(shown), 'inner layer is', 'inner layers are')} not shown: see --all"
-        )
+        hidden = count_noun(len(encoder.layers) - len(shown), "inner layer is", "inner layers are")
+        note(f"{hidden} not shown: --all lists them")
     return 0
 
 
