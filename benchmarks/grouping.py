@@ -43,7 +43,7 @@ def make_maps() -> list[torch.Tensor]:
 
 def methods(maps: list[torch.Tensor], side: int) -> dict[str, Callable[[], Any]]:
     """Both methods to labels and inertia, from the same centres."""
-    start = kmeans_plusplus(compose_features(maps, (side, side)), 5, n_init=1, seed=0)
+    start = kmeans_plusplus(compose_features(maps, (side, side)), 5, n_init=1, random_state=0)
     centres = start[0, 0].numpy()
 
     def ours() -> Any:

@@ -69,7 +69,7 @@ def test_sobol_indices_of_the_ishigami_function() -> None:
 
 def test_sobol_indices_of_additive_and_constant_functions() -> None:
     slopes = np.array([[3.0, -2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
-    base, changed = draw_designs(4, 4096, seed=3)
+    base, changed = draw_designs(4, 4096, random_state=3)
     points = np.concatenate([base, changed.reshape(-1, 4)]) @ slopes.T + 5
     found = compute_total_indices(points[:4096].T, points[4096:].reshape(4, 4096, 2).transpose(2, 0, 1))
     np.testing.assert_allclose(found, [[9 / 14, 4 / 14, 0, 1 / 14], [0, 0, 0, 0]], atol=0.01)
@@ -111,7 +111,7 @@ def test_concepts_equal_the_literal_steps(encoder, folder, layer) -> None:
     order = [int((directions @ found).argmax()) for found in bank.directions]
     assert sorted(order) == [0, 1, 2]
     np.testing.assert_allclose(bank.directions, directions[order], atol=2e-3)
-    base, changed = draw_designs(3, 8, seed=2)
+    base, changed = draw_designs(3, 8, random_state=2)
     indices = []
     for file in files[:2] if layer == "0.4" else files:
         pixels = encoder.prepare(file).pixels

@@ -119,7 +119,7 @@ def test_kernel_distance_is_unbiased_and_tells_sets_apart(rng):
     assert made.value > 5 * abs(real.value)
     again = kernel_distance(*split_halves(photos), subsets=40, size=50)
     assert again == real
-    assert kernel_distance(*split_halves(photos), subsets=40, size=50, seed=1) != real
+    assert kernel_distance(*split_halves(photos), subsets=40, size=50, random_state=1) != real
     one, two = split_halves(photos[:9])
     assert len(one) == 4 and sorted(map(tuple, np.vstack([one, two]))) == sorted(map(tuple, photos[:9]))
 

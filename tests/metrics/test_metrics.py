@@ -113,7 +113,7 @@ def test_bootstrap_of_the_mean_agrees_with_the_normal_interval():
     assert found.value == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.0015)
     assert bootstrap(values, resamples=50) == bootstrap(values, resamples=50)
-    assert bootstrap(values, resamples=50) != bootstrap(values, resamples=50, seed=1)
+    assert bootstrap(values, resamples=50) != bootstrap(values, resamples=50, random_state=1)
 
 
 def test_bootstrap_takes_a_statistic_and_leaves_out_images_without_value():

@@ -74,7 +74,7 @@ def test_workers_add_up_to_one_process(encoder, paths):
     settings = NaveSettings.of(encoder, size=SIZE)
     parts = []
     for share in (paths[:2], paths[2:]):
-        sample = PixelSample(100, seed=1)
+        sample = PixelSample(100, random_state=1)
         features = []
         for path in share:
             photo = read_image(path)
@@ -83,7 +83,7 @@ def test_workers_add_up_to_one_process(encoder, paths):
             sample.partial_fit(features[-1], [photo.id])
         parts.append((sample, features))
     (first, ours), (second, theirs) = parts
-    one = PixelSample(100, seed=1)
+    one = PixelSample(100, random_state=1)
     for share, path in zip([*theirs, *ours], [*paths[2:], *paths[:2]], strict=True):
         one.partial_fit(share, [read_image(path).id])
     merged = first.merge(second).finalize().dense()[0]

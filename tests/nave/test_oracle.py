@@ -62,7 +62,7 @@ def test_the_operator_equals_the_matrix(maps):
 def test_kmeans_from_the_same_centres_equals_scikit_learn(maps, clusters):
     for grid in at_grids(maps)[:2]:
         matrix = oracle.composite_matrix([m[0].double() for m in maps], grid)
-        start = kmeans_plusplus(compose_features([m.double() for m in maps], grid), clusters, n_init=1, seed=3)
+        start = kmeans_plusplus(compose_features([m.double() for m in maps], grid), clusters, n_init=1, random_state=3)
         labels, inertia = oracle.kmeans_from(matrix, start[0, 0].numpy())
         exact = lloyd(compose_features([m.double() for m in maps], grid), start, tol=0, max_iter=1000)
         np.testing.assert_array_equal(exact.labels[0].numpy(), labels)
@@ -78,7 +78,7 @@ def test_kmeans_is_as_good_as_scikit_learns_own(maps):
     grid = tuple(maps[0].shape[2:])
     matrix = oracle.composite_matrix([m[0].double() for m in maps], grid) * 100
     theirs = KMeans(5, n_init=4, random_state=0).fit(matrix).inertia_ / 100**2
-    assert kmeans(compose_features(maps, grid), 5, seed=0).inertia.item() <= 1.05 * theirs
+    assert kmeans(compose_features(maps, grid), 5, random_state=0).inertia.item() <= 1.05 * theirs
 
 
 def test_ward_ends_on_distances_that_rounding_made_unlike():
@@ -145,9 +145,9 @@ def test_more_clusters_than_distinct_pixels_leave_some_empty():
 def test_a_result_does_not_depend_on_the_batch():
     generator = torch.Generator().manual_seed(1)
     maps = [torch.randn(5, 8, 14, 10, generator=generator), torch.randn(5, 16, 7, 5, generator=generator)]
-    together = kmeans(compose_features(maps, (14, 10)), 4, seed=2)
+    together = kmeans(compose_features(maps, (14, 10)), 4, random_state=2)
     for image in range(5):
-        alone = kmeans(compose_features([m[image : image + 1] for m in maps], (14, 10)), 4, seed=2)
+        alone = kmeans(compose_features([m[image : image + 1] for m in maps], (14, 10)), 4, random_state=2)
         assert torch.equal(alone.labels[0], together.labels[image])
         torch.testing.assert_close(alone.centroids[0], together.centroids[image], rtol=1e-5, atol=1e-8)
 

@@ -83,7 +83,7 @@ def test_no_two_pairs_share_a_seed_and_classes_take_turns() -> None:
     assert len({pair.seed for pair in pairs}) == 9
     assert [pair.cue_class for pair in pairs[:3]] == [0, 1, 0]
     assert not {pair.seed for pair in pairs} & {
-        pair.seed for pair in list_pairs(["arrow", "date", "ruler"], 3, 2, seed=1)
+        pair.seed for pair in list_pairs(["arrow", "date", "ruler"], 3, 2, random_state=1)
     }
     assert set(UNSEEN) & set(SEEN) == set() and set(KINDS) == {*SEEN, *UNSEEN}
 

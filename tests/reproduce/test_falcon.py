@@ -100,9 +100,9 @@ def test_coverage_counts_features(squares) -> None:
 def test_answers_change_without_the_features_they_rest_on() -> None:
     encoder = world.encoder()  # class i is feature i
     h = np.array([3.0, 2.0, 1.0, 0.5, 0.0, 4.0], dtype=np.float32)
-    answer, often = failure.remove_features(encoder, h, [0], seed=0)
+    answer, often = failure.remove_features(encoder, h, [0], random_state=0)
     assert answer == 1 and often == 0.0  # no other single feature is what the answer rests on
-    answer, often = failure.remove_features(encoder, h, [3], seed=0)
+    answer, often = failure.remove_features(encoder, h, [3], random_state=0)
     assert answer == 0 and often == pytest.approx(0.25, abs=0.15)  # of the four other active ones it is one
 
 

@@ -88,7 +88,7 @@ def writer(path: Path, **changed: Any) -> Writer:
         "model": {"source": "zoo:made-up", "digest": "ab" * 32, "layers": ["layer1", "layer2"]},
         "data": {"source": "caltech101:/data#train", "images": 12, "digest": "cd" * 32},
         "settings": {"layers": "layer1,layer2", "top": 8},
-        "seed": 0,
+        "random_state": 0,
         "key": "synthetic",
     }
     return Writer(path, **(about | changed))

@@ -355,11 +355,12 @@ def compare(
 
 
 def _list_agreements(
-    tables: Mapping[str, Sequence[Sequence[float]]], numbers: Sequence[int], seed: int
+    tables: Mapping[str, Sequence[Sequence[float]]], numbers: Sequence[int], random_state: int
 ) -> Iterator[Agreement]:
     for index, k in enumerate(numbers):
         means = {
-            name: bootstrap([row[index] for row in rows], seed=seed) if rows else None for name, rows in tables.items()
+            name: bootstrap([row[index] for row in rows], random_state=random_state) if rows else None
+            for name, rows in tables.items()
         }
         agreement, ceiling = means["agreement"], means["ceiling"]
         if agreement is not None and ceiling is not None:
@@ -376,9 +377,9 @@ def _choose_channels(first: Encoder, second: Encoder) -> int:
     return max(ours, theirs)
 
 
-def _copy_untrained(encoder: Encoder, seed: int) -> Encoder | None:
+def _copy_untrained(encoder: Encoder, random_state: int) -> Encoder | None:
     try:
-        return untrained_copy(encoder, random_state=seed)
+        return untrained_copy(encoder, random_state=random_state)
     except UsageError:
         return None
 
@@ -407,11 +408,11 @@ def _split_chunks(
 
 
 def _segment(
-    encoder: Encoder, chunk: Sequence[LoadedImage], numbers: tuple[int, ...], seed: int
+    encoder: Encoder, chunk: Sequence[LoadedImage], numbers: tuple[int, ...], random_state: int
 ) -> list[list[Segmentation]]:
     """Each image's segmentations, one for each number of clusters."""
     segmentations: list[Segmentation] = []
-    for result in segment_stream(encoder, chunk, n_clusters=numbers, random_state=seed, batch_size=len(chunk)):
+    for result in segment_stream(encoder, chunk, n_clusters=numbers, random_state=random_state, batch_size=len(chunk)):
         if isinstance(result, SkippedImage):
             raise UsageError(f"{result.path} cannot be segmented: {result.reason}")
         segmentations.append(result[1])

@@ -80,8 +80,8 @@ def compare_atlases(
         pairs,
         "correlation of their activations",
     )
-    about = {field: own.manifest[field] for field in ("title", "model", "data", "settings", "seed", "key")}
-    with Writer(own.path, **about) as writer:
+    about = {field: own.manifest[field] for field in ("title", "model", "data", "settings", "key")}
+    with Writer(own.path, **about, random_state=own.manifest["seed"]) as writer:
         writer.add(record)
     return record
 

@@ -40,7 +40,7 @@ class Writer:
         model: What is said of the model: its source, its digest, ...; None where there is none.
         data: What is said of the images.
         settings: What is said of the settings.
-        seed: What is said of the seed.
+        random_state: What is said of the seed.
         key: What must be equal for resuming a site that is there (digests, say).
 
     Raises:
@@ -65,7 +65,7 @@ class Writer:
         model: Mapping[str, Any] | None,
         data: Mapping[str, Any],
         settings: Mapping[str, Any],
-        seed: int | None = None,
+        random_state: int | None = None,
         key: str = "",
     ) -> None:
         self.path = Path(path)
@@ -82,7 +82,7 @@ class Writer:
             "model": model,
             "data": dict(data),
             "settings": dict(settings),
-            "seed": seed,
+            "seed": random_state,
             "key": key,
         }
         self._stages: dict[str, dict[str, Any]] = before.get("stages", {})

@@ -277,7 +277,7 @@ def _compute_importances(
     samples, seed = settings.n_samples, settings.random_state
     together = torch.cat(pixels)
     return compute_importances(
-        encoder, together, layer, directions, index, samples=samples, seed=seed, batch=batch_size
+        encoder, together, layer, directions, index, samples=samples, random_state=seed, batch=batch_size
     )
 
 

@@ -34,14 +34,14 @@ def check_non_negative(activations: Float[np.ndarray, "*shape"], layer: str) -> 
 
 
 def factorize(
-    activations: Float[np.ndarray, "patches channels"], number: int, seed: int = 0
+    activations: Float[np.ndarray, "patches channels"], number: int, random_state: int = 0
 ) -> tuple[Float[np.ndarray, "patches concepts"], Float[np.ndarray, "concepts channels"]]:
     """Factorize activations: A ~ U W.
 
     Args:
         activations: ``[patches, channels]``, not negative.
         number: How many concepts.
-        seed: The seed of the start.
+        random_state: The seed of the start.
 
     Returns:
         U, how much of each concept is in each patch, and W, the concepts as directions of unit length.
@@ -56,7 +56,7 @@ def factorize(
         raise UsageError(f"the number of concepts is a number from 1 on, not {number}")
     if len(activations) < number:
         raise EncoscopeError(f"{number} concepts take at least {number} patches, and there are {len(activations)}")
-    nmf = NMF(init="nndsvda", max_iter=_ITERATIONS, random_state=seed)
+    nmf = NMF(init="nndsvda", max_iter=_ITERATIONS, random_state=random_state)
     nmf.set_params(n_components=number)  # its signature takes the default, a string, for the type
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the result says how far it is from the activations

@@ -20,7 +20,7 @@ def compute_importances(
     index: int,
     *,
     samples: int = 32,
-    seed: int = 0,
+    random_state: int = 0,
     batch: int = 32,
 ) -> Float[np.ndarray, "batch concepts"]:
     """Compute the total Sobol index of every concept, for each image, on a class's logit.
@@ -37,7 +37,7 @@ def compute_importances(
         directions: ``[concepts, channels]``.
         index: The class.
         samples: Masks, a power of two; as many again are drawn for each concept.
-        seed: The seed of the masks.
+        random_state: The seed of the masks.
         batch: Masked images at a time; it does not change the result.
 
     Returns:
@@ -58,7 +58,7 @@ def compute_importances(
     if head is not None:
         slopes = shares.mean((1, 2)) * (directions @ head.weight[index].detach().double().cpu().numpy())
         return compute_linear_indices(slopes)
-    base, changed = draw_designs(len(directions), samples, seed)
+    base, changed = draw_designs(len(directions), samples, random_state)
     masks = np.concatenate([base, changed.reshape(-1, len(directions))])
     values = np.empty((count, len(masks)))
     for image in range(count):

@@ -22,7 +22,7 @@ def find_class_files(
     encoder: Encoder,
     unit: Unit,
     count: int,
-    seed: int,
+    random_state: int,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[list[Path], tuple[str, ...]]:
@@ -35,7 +35,7 @@ def find_class_files(
         encoder: The encoder.
         unit: The class.
         count: Files at most; of more, a choice by the seed is taken.
-        seed: The seed.
+        random_state: The seed.
         cache_dir: The folder for the ids of files; None is the user's cache.
 
     Returns:
@@ -61,6 +61,6 @@ def find_class_files(
     ids = hash_files(members, cache_dir=cache_dir)
     order = sorted(zip(ids, members, strict=True), key=lambda pair: (pair[0] == UNREADABLE, pair[0]))
     if len(order) > count:
-        picked = np.random.default_rng(seed).choice(len(order), count, replace=False)
+        picked = np.random.default_rng(random_state).choice(len(order), count, replace=False)
         order = [order[index] for index in sorted(picked)]
     return [path for _, path in order], tuple(notes)

@@ -10,14 +10,14 @@ from encoscope.errors import UsageError
 
 
 def draw_designs(
-    inputs: int, samples: int, seed: int = 0
+    inputs: int, samples: int, random_state: int = 0
 ) -> tuple[Float[np.ndarray, "samples inputs"], Float[np.ndarray, "inputs samples inputs"]]:
     """Draw points in [0, 1]^inputs at which to evaluate a function.
 
     Args:
         inputs: The number of inputs.
         samples: The number of points, a power of two, as the scrambled Sobol sequence asks for.
-        seed: The seed.
+        random_state: The seed.
 
     Returns:
         A, ``[samples, inputs]``, and for each input A with that one drawn again, ``[inputs, samples, inputs]``.
@@ -29,7 +29,7 @@ def draw_designs(
         raise UsageError(f"a function has at least one input, not {inputs}")
     if samples < 2 or samples & (samples - 1):
         raise UsageError(f"samples is a power of two, from 2 on, not {samples}")
-    points = qmc.Sobol(2 * inputs, rng=np.random.default_rng(seed)).random(samples)
+    points = qmc.Sobol(2 * inputs, rng=np.random.default_rng(random_state)).random(samples)
     base, other = points[:, :inputs], points[:, inputs:]
     changed = np.repeat(base[None], inputs, axis=0)
     for index in range(inputs):

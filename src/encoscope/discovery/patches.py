@@ -106,12 +106,12 @@ def read_class_attention(
     )
 
 
-def select_component(mask: Bool[np.ndarray, "rows columns"], seed: int) -> Bool[np.ndarray, "rows columns"]:
+def select_component(mask: Bool[np.ndarray, "rows columns"], random_state: int) -> Bool[np.ndarray, "rows columns"]:
     """Select the 4-connected component of a mask that holds a patch.
 
     Args:
         mask: A mask of patches.
-        seed: The index of the patch, counted row by row.
+        random_state: The index of the patch, counted row by row.
 
     Returns:
         The component; empty if the mask does not hold the patch.
@@ -122,7 +122,7 @@ def select_component(mask: Bool[np.ndarray, "rows columns"], seed: int) -> Bool[
     """
     numbers = np.zeros(mask.shape, dtype=np.int32)
     ndimage.label(mask, output=numbers)
-    number = numbers.ravel()[seed]
+    number = numbers.ravel()[random_state]
     return (numbers == number) & (number > 0)
 
 

@@ -129,7 +129,7 @@ def corloc(
         n_segments=n_segments,
         fresh=fresh,
         cache_dir=cache_dir,
-        seed=random_state,
+        random_state=random_state,
         progress=progress,
     )
     entries = [make_entry(row, datasets[0]) for row in report.rows]
@@ -198,7 +198,7 @@ def evaluate_corloc(
     n_segments: int | None = None,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     progress: Progress = None,
 ) -> Report:
     """Make the table of ``corloc`` from baselines: a row for each dataset, baseline and selection.
@@ -211,7 +211,7 @@ def evaluate_corloc(
         n_segments: A fixed number for matched baselines.
         fresh: Start over.
         cache_dir: The folder for what was measured; None is the user's cache.
-        seed: Of the bootstrap.
+        random_state: Of the bootstrap.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
@@ -236,7 +236,7 @@ def evaluate_corloc(
                     "clusters": baseline.n_clusters,
                     "select": selection,
                     "score": score,
-                    "corloc": compute_interval(values, seed),
+                    "corloc": compute_interval(values, random_state),
                     "images": int((~np.isnan(values)).sum()),
                     "candidates": measured.mean("candidates"),
                     "difference": None,
@@ -247,13 +247,13 @@ def evaluate_corloc(
                         measured,
                         other,
                         lambda values: compute_corloc(values, selection, score),  # noqa: B023 - called at once
-                        seed,
+                        random_state,
                     )
                 rows.append(row)
     title = "Does a segment contain an object?" + (
         f" {shorten_dataset(next(iter(datasets)))}" if len(datasets) == 1 else ""
     )
-    return Report("corloc", title, rows, NOTES, seed=seed, skipped=drop_duplicates(skipped))
+    return Report("corloc", title, rows, NOTES, seed=random_state, skipped=drop_duplicates(skipped))
 
 
 def make_entry(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:

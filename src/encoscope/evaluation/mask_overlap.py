@@ -142,13 +142,13 @@ def overlap(
             options=options,
             fresh=fresh,
             cache_dir=cache_dir,
-            seed=random_state,
+            random_state=random_state,
             progress=progress,
         )
     else:
         baselines = list_baselines(nave, methods, numbers, {"sam": {"points": n_points}})
         report = evaluate_overlap(
-            baselines, images, dataset, fresh=fresh, cache_dir=cache_dir, seed=random_state, progress=progress
+            baselines, images, dataset, fresh=fresh, cache_dir=cache_dir, random_state=random_state, progress=progress
         )
     entries = [make_entry(row, dataset) for row in report.rows]
     return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit})
@@ -289,7 +289,7 @@ def evaluate_overlap(
     *,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     progress: Progress = None,
 ) -> Report:
     """Make the table of ``overlap``: a row for each baseline, and for NAVE on the untrained network where there is one.
@@ -300,34 +300,34 @@ def evaluate_overlap(
         dataset: Their name, for the title.
         fresh: Start over.
         cache_dir: The folder for what was measured; None is the user's cache.
-        seed: Of the bootstrap and the untrained copy.
+        random_state: Of the bootstrap and the untrained copy.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table.
     """
-    everyone, names, notes = add_untrained(baselines, seed)
+    everyone, names, notes = add_untrained(baselines, random_state)
     measurements = measure_baselines(everyone, images, TASK, fresh=fresh, cache_dir=cache_dir, progress=progress)
     rows = []
     for index, (baseline, name, measured) in enumerate(zip(everyone, names, measurements, strict=True)):
         row: dict[str, Any] = {"method": name, "clusters": baseline.n_clusters}
-        row |= {measure: measured.interval(measure, seed) for measure in MEASURES}
+        row |= {measure: measured.interval(measure, random_state) for measure in MEASURES}
         row["difference"] = None
         other = find_counterpart(everyone, measurements, index)
         if other is not None:
-            row["difference"] = compute_difference(measured, other, lambda values: values.array("miou"), seed)
+            row["difference"] = compute_difference(measured, other, lambda values: values.array("miou"), random_state)
         rows.append(row | {"segments": measured.mean("segments"), "images": len(measured)})
     skipped = drop_duplicates(item for measured in measurements for item in measured.skipped)
     title = f"Do segments follow the things in an image? {shorten_dataset(dataset)}"
-    return Report("overlap", title, rows, [*NOTES, *notes], seed=seed, skipped=skipped)
+    return Report("overlap", title, rows, [*NOTES, *notes], seed=random_state, skipped=skipped)
 
 
-def add_untrained(baselines: Sequence[Baseline], seed: int) -> tuple[list[Baseline], list[str], list[str]]:
+def add_untrained(baselines: Sequence[Baseline], random_state: int) -> tuple[list[Baseline], list[str], list[str]]:
     """Add NAVE on the untrained network to baselines.
 
     Args:
         baselines: The methods.
-        seed: Of the random weights.
+        random_state: Of the random weights.
 
     Returns:
         The baselines with those on the untrained network after them, all their names, and a note where the network has
@@ -338,7 +338,7 @@ def add_untrained(baselines: Sequence[Baseline], seed: int) -> tuple[list[Baseli
     if not ours or ours[0].network.source.endswith("@untrained"):
         return everyone, names, []
     try:
-        copy = untrained_copy(ours[0].network, random_state=seed)
+        copy = untrained_copy(ours[0].network, random_state=random_state)
     except UsageError as error:
         return everyone, names, [str(error)]
     everyone += [replace(baseline, encoder=copy) for baseline in ours]
@@ -353,7 +353,7 @@ def evaluate_joint_overlap(
     options: Mapping[str, Any] | None = None,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     progress: Progress = None,
 ) -> Report:
     """Cluster all images together and name the clusters once: mIoU over all categories, beside the untrained network.
@@ -365,13 +365,13 @@ def evaluate_joint_overlap(
         options: Further settings of ``Nave``.
         fresh: Start over.
         cache_dir: The folder for what was measured; None is the user's cache.
-        seed: Of clusters, bootstrap and the untrained copy.
+        random_state: Of clusters, bootstrap and the untrained copy.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table. Its intervals are over images, with clusters named again in each resample.
     """
-    everyone, names, notes = add_untrained([Baseline("nave", encoder)], seed)
+    everyone, names, notes = add_untrained([Baseline("nave", encoder)], random_state)
     paths, present = [], set()
     for example in images:
         paths.append(str(example.path))
@@ -383,7 +383,7 @@ def evaluate_joint_overlap(
             nave = Nave(
                 baseline.network,
                 n_clusters=k,
-                random_state=seed,
+                random_state=random_state,
                 cache_dir=cache_dir,
                 progress=progress,
                 **(options or {}),
@@ -399,8 +399,8 @@ def evaluate_joint_overlap(
             counted = np.stack(tables)
             row: dict[str, Any] = {"method": f"{name}, joint", "clusters": k}
             row |= {
-                "miou": _bootstrap_miou(counted, assign_many_to_one, seed),
-                "hungarian": _bootstrap_miou(counted, assign_hungarian, seed),
+                "miou": _bootstrap_miou(counted, assign_many_to_one, random_state),
+                "hungarian": _bootstrap_miou(counted, assign_hungarian, random_state),
                 "images": len(tables),
             }
             rows.append(row)
@@ -410,7 +410,7 @@ def evaluate_joint_overlap(
         *notes,
     ]
     title = "Do clusters of all images together follow categories?"
-    return Report("overlap", title, rows, notes, seed=seed, skipped=drop_duplicates(skipped))
+    return Report("overlap", title, rows, notes, seed=random_state, skipped=drop_duplicates(skipped))
 
 
 def _count(
@@ -420,12 +420,12 @@ def _count(
     return count_overlap(labels.astype(np.int64), dense, sizes=(k, len(categories)), void=VOID)
 
 
-def _bootstrap_miou(tables: np.ndarray, assign: Callable[[np.ndarray], np.ndarray], seed: int) -> Interval:
+def _bootstrap_miou(tables: np.ndarray, assign: Callable[[np.ndarray], np.ndarray], random_state: int) -> Interval:
     def miou(drawn: np.ndarray) -> float:
         table = tables[drawn.astype(np.int64)].sum(0)
         return float(np.nanmean(compute_ious(table, assign(table))))
 
-    return bootstrap(np.arange(len(tables), dtype=np.float64), miou, resamples=200, seed=seed)
+    return bootstrap(np.arange(len(tables), dtype=np.float64), miou, resamples=200, random_state=random_state)
 
 
 def make_entry(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:

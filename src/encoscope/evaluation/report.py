@@ -139,7 +139,7 @@ class Report:
         table: Mapping[str, Any],
         *,
         notes: Sequence[str] = (),
-        seed: int = 0,
+        random_state: int = 0,
         skipped: Sequence[SkippedImage] = (),
     ) -> Report:
         """Make a report of what ``to_table`` gave.
@@ -148,14 +148,14 @@ class Report:
             name: The experiment's name.
             table: Title, rows and settings.
             notes: What a reader must know.
-            seed: Of everything random.
+            random_state: Of everything random.
             skipped: Images that were left out.
 
         Returns:
             The report, without figures.
         """
         rows = [{key: _read_value(value) for key, value in row.items()} for row in table["rows"]]
-        return cls(name, table["title"], rows, notes, {}, table["settings"], seed, skipped)
+        return cls(name, table["title"], rows, notes, {}, table["settings"], random_state, skipped)
 
     def save(self, folder: str | os.PathLike[str], command: str | None = None) -> Path:
         """Write NAME.json, NAME.csv, NAME-TABLE.csv of further tables, the figures, and NAME.md.

@@ -116,7 +116,7 @@ class Evaluation(Result):
             file.stem,
             document["table"],
             notes=settings.pop("notes"),
-            seed=document["seed"],
+            random_state=document["seed"],
             skipped=[SkippedImage(item["path"], item["reason"]) for item in document["skipped"]],
         )
         return cls(report, tuple(document["results"]), ModelRecord.from_dict(document["model"]), settings)

@@ -97,17 +97,17 @@ class Measurements:
         """
         return np.array([row[name] for row in self.rows], dtype=np.float64)
 
-    def interval(self, name: str, seed: int = 0) -> Interval | None:
+    def interval(self, name: str, random_state: int = 0) -> Interval | None:
         """Compute the mean of a value with its bootstrap interval.
 
         Args:
             name: Of the value.
-            seed: Of the bootstrap.
+            random_state: Of the bootstrap.
 
         Returns:
             The interval; None where no image has the value.
         """
-        return compute_interval(self.array(name), seed)
+        return compute_interval(self.array(name), random_state)
 
     def mean(self, name: str) -> float | None:
         """Compute the mean of a value over the images that have it.
@@ -182,21 +182,21 @@ def measure_images(
     return Measurements(tuple(rows), tuple(paths), tuple(skipped))
 
 
-def compute_interval(values: Float[np.ndarray, " images"], seed: int = 0) -> Interval | None:
+def compute_interval(values: Float[np.ndarray, " images"], random_state: int = 0) -> Interval | None:
     """Compute the mean over images with its bootstrap interval.
 
     Args:
         values: ``[images]``, NaN where an image has none.
-        seed: Of the bootstrap.
+        random_state: Of the bootstrap.
 
     Returns:
         The interval; None where no image has a value.
     """
-    return None if np.isnan(values).all() else bootstrap(values, seed=seed)
+    return None if np.isnan(values).all() else bootstrap(values, random_state=random_state)
 
 
 def compute_difference(
-    first: Measurements, second: Measurements, of: Callable[[Measurements], np.ndarray], seed: int = 0
+    first: Measurements, second: Measurements, of: Callable[[Measurements], np.ndarray], random_state: int = 0
 ) -> Interval | None:
     """Compute the paired difference of a value over the images that both have.
 
@@ -204,7 +204,7 @@ def compute_difference(
         first: Measurements.
         second: Measurements that are subtracted.
         of: Gives the value of every image, ``[images]``.
-        seed: Of the bootstrap.
+        random_state: Of the bootstrap.
 
     Returns:
         The mean difference with its bootstrap interval; None where no image has both.
@@ -215,7 +215,7 @@ def compute_difference(
     if not pairs:
         return None
     left, right = np.array(pairs, dtype=np.float64).T
-    return bootstrap_difference(left, right, seed=seed)
+    return bootstrap_difference(left, right, random_state=random_state)
 
 
 def drop_duplicates(skipped: Iterable[SkippedImage]) -> tuple[SkippedImage, ...]:

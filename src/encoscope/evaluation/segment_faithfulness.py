@@ -132,7 +132,7 @@ def faithfulness(
         fill=fill,
         fresh=fresh,
         cache_dir=cache_dir,
-        seed=random_state,
+        random_state=random_state,
         progress=progress,
     )
     entries = [make_entry(row, dataset) for row in report.rows]
@@ -148,7 +148,7 @@ def evaluate_faithfulness(
     fill: str = "standard",
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     progress: Progress = None,
 ) -> Report:
     """Make the table of ``faithfulness``: a row for each baseline, and for NAVE on the untrained network.
@@ -161,7 +161,7 @@ def evaluate_faithfulness(
         fill: What stands in for a segment.
         fresh: Start over.
         cache_dir: The folder for what was measured; None is the user's cache.
-        seed: Of the bootstrap, the probe's folds and the untrained copy.
+        random_state: Of the bootstrap, the probe's folds and the untrained copy.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
@@ -186,22 +186,26 @@ def evaluate_faithfulness(
 
     settings = {"judge": encoder.digest, "fill": fill, "layer": layer, "blur": BLUR}
     task = MeasuringTask("faithfulness", measure, "segments", settings)
-    everyone, names, notes = add_untrained(baselines, seed)
+    everyone, names, notes = add_untrained(baselines, random_state)
     measurements = measure_baselines(everyone, images, task, fresh=fresh, cache_dir=cache_dir, progress=progress)
     rows = []
     for index, (baseline, name, measured) in enumerate(zip(everyone, names, measurements, strict=True)):
         row: dict[str, Any] = {"method": name, "clusters": baseline.n_clusters}
-        row |= {value: measured.interval(value, seed) for value in MEASURES[:3]}
+        row |= {value: measured.interval(value, random_state) for value in MEASURES[:3]}
         if "means" in measured.rows[0]:
-            row["probe"] = compute_interval(probe_segments(measured, seed), seed)
+            row["probe"] = compute_interval(probe_segments(measured, random_state), random_state)
         row["difference"] = None
         other = find_counterpart(everyone, measurements, index)
         if other is not None:
-            row["difference"] = compute_difference(measured, other, lambda values: values.array("deletion"), seed)
+            row["difference"] = compute_difference(
+                measured, other, lambda values: values.array("deletion"), random_state
+            )
         rows.append(row | {"segments": measured.mean("segments"), "images": len(measured)})
     skipped = drop_duplicates(item for measured in measurements for item in measured.skipped)
     title = f"Do segments say something true about the network? {shorten_dataset(dataset)}"
-    return Report("faithfulness", title, rows, [*NOTES, *notes], {}, {"fill": fill, "layer": layer}, seed, skipped)
+    return Report(
+        "faithfulness", title, rows, [*NOTES, *notes], {}, {"fill": fill, "layer": layer}, random_state, skipped
+    )
 
 
 def compute_curves(
@@ -262,7 +266,7 @@ def read_cells(
     return maps[:, :rows, :columns].reshape(len(maps), -1).T, segments.ravel()
 
 
-def probe_segments(measured: Measurements, seed: int = 0) -> Float[np.ndarray, " images"]:
+def probe_segments(measured: Measurements, random_state: int = 0) -> Float[np.ndarray, " images"]:
     """Compute the share of each image's annotated pixels that a linear classifier names rightly from its segments.
 
     The classifier sees the mean features of a segment alone: ridge regression onto one output a category, its strength
@@ -270,12 +274,12 @@ def probe_segments(measured: Measurements, seed: int = 0) -> Float[np.ndarray, "
 
     Args:
         measured: Measurements of ``evaluate_faithfulness``.
-        seed: Of the folds.
+        random_state: Of the folds.
 
     Returns:
         ``[images]``, NaN for an image without annotated pixels.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(random_state)
     folds = rng.permutation(len(measured)) % min(FOLDS, len(measured))
     means = [np.array(row["means"], dtype=np.float64) for row in measured.rows]
     counts = [_count_pixels(row["named"], len(rows)) for row, rows in zip(measured.rows, means, strict=True)]

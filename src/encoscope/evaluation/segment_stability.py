@@ -77,7 +77,14 @@ def stability(
     nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
     baselines = [replace(nave, n_clusters=k) for k in numbers]
     report = evaluate_stability(
-        baselines, images, dataset, runs=runs, fresh=fresh, cache_dir=cache_dir, seed=random_state, progress=progress
+        baselines,
+        images,
+        dataset,
+        runs=runs,
+        fresh=fresh,
+        cache_dir=cache_dir,
+        random_state=random_state,
+        progress=progress,
     )
     entries = [make_entry(row, dataset) for row in report.rows]
     return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit, "runs": runs})
@@ -91,7 +98,7 @@ def evaluate_stability(
     runs: int = 5,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     progress: Progress = None,
 ) -> Report:
     """Make the table of ``stability``: a row for each NAVE among the baselines, and for its untrained copy.
@@ -103,13 +110,15 @@ def evaluate_stability(
         runs: k-means starts that are compared, at least 2.
         fresh: Start over.
         cache_dir: The folder for what was measured; None is the user's cache.
-        seed: Of the bootstrap and the untrained copies.
+        random_state: Of the bootstrap and the untrained copies.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The table.
     """
-    everyone, names, notes = add_untrained([baseline for baseline in baselines if baseline.method == "nave"], seed)
+    everyone, names, notes = add_untrained(
+        [baseline for baseline in baselines if baseline.method == "nave"], random_state
+    )
 
     def measure(
         baseline: Baseline, image: LoadedImage, annotation: np.ndarray, n_segments: int | None
@@ -122,10 +131,10 @@ def evaluate_stability(
     measurements = measure_baselines(everyone, images, task, fresh=fresh, cache_dir=cache_dir, progress=progress)
     rows = [
         {"method": name, "clusters": baseline.n_clusters}
-        | {value: measured.interval(value, seed) for value in MEASURES}
+        | {value: measured.interval(value, random_state) for value in MEASURES}
         | {"images": len(measured)}
         for baseline, name, measured in zip(everyone, names, measurements, strict=True)
     ]
     skipped = drop_duplicates(item for measured in measurements for item in measured.skipped)
     title = f"Would a segmentation come out again? {shorten_dataset(dataset)}"
-    return Report("stability", title, rows, [*NOTES, *notes], {}, {"runs": runs}, seed, skipped)
+    return Report("stability", title, rows, [*NOTES, *notes], {}, {"runs": runs}, random_state, skipped)

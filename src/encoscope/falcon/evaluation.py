@@ -83,9 +83,9 @@ def _test(
     )
 
 
-def _test_permuted(case: DescriptionCase, images: ProbedImages, scores: np.ndarray, seed: int) -> Interval:
+def _test_permuted(case: DescriptionCase, images: ProbedImages, scores: np.ndarray, random_state: int) -> Interval:
     """The description on other units' images: their mean AUC, with its interval over those units."""
-    rng = np.random.default_rng(_seed_of(case.unit, seed))
+    rng = np.random.default_rng(_seed_of(case.unit, random_state))
     aucs: list[float] = []
     for channel in rng.permutation(case.space.width).tolist():
         if channel in case.unit.channels:
@@ -99,7 +99,7 @@ def _test_permuted(case: DescriptionCase, images: ProbedImages, scores: np.ndarr
         raise UsageError(
             f"{case.unit.text} is the only unit of its layer that activates: there is none to permute it with"
         )
-    return compute_mean_interval(aucs, random_state=seed)
+    return compute_mean_interval(aucs, random_state=random_state)
 
 
 def _describe_at_random(
@@ -117,9 +117,9 @@ def _describe_at_random(
     return rank_terms(compute_confidences(scores, captions, "words").means(), context.settings.n_concepts)
 
 
-def _seed_of(unit: Unit, seed: int) -> int:
+def _seed_of(unit: Unit, random_state: int) -> int:
     """A seed of the unit's own, whatever else is described with it."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{unit.text}".encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(f"{random_state}:{unit.text}".encode()).digest()[:8], "big")
 
 
 def summarize(
@@ -180,6 +180,6 @@ def _find_best_constant(
     return {"word": words[best], "auc": float(totals[best] / count)}
 
 
-def _summarize_mean(values: Sequence[float], seed: int) -> dict[str, Any]:
-    interval = compute_mean_interval(values, random_state=seed)
+def _summarize_mean(values: Sequence[float], random_state: int) -> dict[str, Any]:
+    interval = compute_mean_interval(values, random_state=random_state)
     return {"mean": interval.value, "interval": [interval.low, interval.high]}

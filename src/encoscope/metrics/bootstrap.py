@@ -53,7 +53,7 @@ def bootstrap(
     *,
     resamples: int = 2000,
     level: float = 0.95,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> Interval:
     """Compute the percentile interval of a statistic over values of independent images.
 
@@ -62,7 +62,7 @@ def bootstrap(
         statistic: A function of a 1-D array; the mean if left out.
         resamples: Number of samples with replacement. The default keeps the ends stable to about two digits.
         level: Confidence level, in (0, 1).
-        seed: Seed of the sampling.
+        random_state: Seed of the sampling.
 
     Returns:
         The statistic of all values and its interval.
@@ -80,7 +80,7 @@ def bootstrap(
         raise UsageError("a bootstrap interval needs at least one value")
     if not 0 < level < 1 or resamples < 1:
         raise UsageError(f"level lies between 0 and 1 and resamples is at least 1, not {level} and {resamples}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(random_state)
     compute = np.mean if statistic is None else statistic
     samples = np.array([compute(data[rng.integers(len(data), size=len(data))]) for _ in range(resamples)])
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
@@ -93,7 +93,7 @@ def bootstrap_difference(
     *,
     resamples: int = 2000,
     level: float = 0.95,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> Interval:
     """Compute the interval of the mean of ``first - second``, both measured on the same images (paired).
 
@@ -102,7 +102,7 @@ def bootstrap_difference(
         second: One value for each of the same images, in the same order.
         resamples: As for ``bootstrap``.
         level: As for ``bootstrap``.
-        seed: As for ``bootstrap``.
+        random_state: As for ``bootstrap``.
 
     Returns:
         The mean difference and its interval.
@@ -113,4 +113,4 @@ def bootstrap_difference(
     minuends, subtrahends = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if minuends.shape != subtrahends.shape:
         raise UsageError(f"a paired difference needs the same images in both: {len(first)} and {len(second)} values")
-    return bootstrap(minuends - subtrahends, resamples=resamples, level=level, seed=seed)
+    return bootstrap(minuends - subtrahends, resamples=resamples, level=level, random_state=random_state)

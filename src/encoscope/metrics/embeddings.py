@@ -54,12 +54,12 @@ def redundancy(concepts: Features) -> Float[np.ndarray, " units"]:
     return cosines.max(1)
 
 
-def polysemanticity(embeddings: Features, *, seed: int = 0) -> float:
+def polysemanticity(embeddings: Features, *, random_state: int = 0) -> float:
     """Compute how different the two halves of a unit's images are.
 
     Args:
         embeddings: ``[images, channels]``, one vector for each image.
-        seed: Seed of k-means.
+        random_state: Seed of k-means.
 
     Returns:
         1 - cosine of the means of two k-means clusters, in [0, 2]; 0 for images that are all the same.
@@ -71,7 +71,7 @@ def polysemanticity(embeddings: Features, *, seed: int = 0) -> float:
     check_count(vectors, 2, "two clusters")
     if np.allclose(vectors, vectors[0]):
         return 0.0
-    fitted = KMeans(2, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
+    fitted = KMeans(2, n_init=10, random_state=random_state)  # pyright: ignore[reportArgumentType]
     labels = fitted.fit_predict(vectors)
     mean_1, mean_2 = (_normalize(vectors[labels == k].mean(0, keepdims=True))[0] for k in (0, 1))
     return float(1 - mean_1 @ mean_2)

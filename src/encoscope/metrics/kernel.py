@@ -52,7 +52,7 @@ def squared_mmd(first: Features, second: Features) -> float:
 
 
 def kernel_distance(
-    real: Features, generated: Features, *, subsets: int = 100, size: int | None = None, seed: int = 0
+    real: Features, generated: Features, *, subsets: int = 100, size: int | None = None, random_state: int = 0
 ) -> KernelDistance:
     """Compute the kernel distance (KID): the mean of ``squared_mmd`` over random subsets of both sets.
 
@@ -65,7 +65,7 @@ def kernel_distance(
             a single one is computed.
         size: Images in a subset, drawn without replacement from either set; if left out, 1,000 or as many as the
             smaller set has.
-        seed: Seed of the subsets.
+        random_state: Seed of the subsets.
 
     Returns:
         Mean and standard deviation over the subsets.
@@ -85,7 +85,7 @@ def kernel_distance(
         raise UsageError(f"subsets is a number of draws, at least 1, not {subsets}")
     if size == len(features_1) == len(features_2):
         subsets = 1
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(random_state)
     values = [
         _squared_mmd(
             features_1[rng.choice(len(features_1), size, replace=False)],
@@ -97,13 +97,13 @@ def kernel_distance(
 
 
 def split_halves(
-    features: Features, seed: int = 0
+    features: Features, random_state: int = 0
 ) -> tuple[Float[np.ndarray, "half channels"], Float[np.ndarray, "rest channels"]]:
     """Split a set of features into two random halves, to compute the distance of real images from real images.
 
     Args:
         features: ``[images, channels]``, at least four images.
-        seed: Seed of the split.
+        random_state: Seed of the split.
 
     Returns:
         The two halves; the second has one image more where the number is odd.
@@ -113,7 +113,7 @@ def split_halves(
     """
     array = as_float64(features, "features")
     check_count(array, 4, "a split into halves")
-    order = np.random.default_rng(seed).permutation(len(array))
+    order = np.random.default_rng(random_state).permutation(len(array))
     middle = len(array) // 2
     return array[order[:middle]], array[order[middle:]]
 

@@ -50,19 +50,19 @@ class Codebook:
         return cls(state.centroids[order].numpy(), state.counts[order].numpy(), np.arange(len(order)), state.inertia)
 
     @classmethod
-    def of_ward(cls, source: FeatureSource, sample: Composite, n_clusters: int, seed: int) -> Codebook:
+    def of_ward(cls, source: FeatureSource, sample: Composite, n_clusters: int, random_state: int) -> Codebook:
         """Fill micro-clusters of a sample by one pass over all pixels, and cut Ward's tree over their means at K.
 
         Args:
             source: Gives the composite features of a shard of the images.
             sample: Composite vectors of a sample of pixels.
             n_clusters: K.
-            seed: The seed of the micro-clusters' start.
+            random_state: The seed of the micro-clusters' start.
 
         Returns:
             The codebook.
         """
-        sums = run_pass(source, LloydSums(find_micro_clusters(sample, seed).centroids[0]))
+        sums = run_pass(source, LloydSums(find_micro_clusters(sample, random_state).centroids[0]))
         used = (sums.counts > 0).numpy()
         means, counts = sums.finalize().numpy()[used], sums.counts.numpy()[used]
         within = max(0.0, sums.squared_norms - float(counts @ np.square(means).sum(1)))

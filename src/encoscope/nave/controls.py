@@ -106,6 +106,8 @@ def color_control(image: LoadedImage, segmentation: Segmentation) -> Segmentatio
     y, x = np.mgrid[:rows, :columns]
     values = np.concatenate([np.asarray(small, dtype=np.float64), np.stack([y, x], axis=2)], axis=2).reshape(-1, 5)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-9)
-    fit = kmeans(features_from_vectors(torch.from_numpy(values)), segmentation.n_clusters, seed=segmentation.seed)
+    fit = kmeans(
+        features_from_vectors(torch.from_numpy(values)), segmentation.n_clusters, random_state=segmentation.seed
+    )
     labels = renumber_by_size(fit.labels[0].numpy()).astype(np.uint8).reshape(rows, columns)
     return segmentation.relabelled(labels, inertia=float(fit.inertia[0]), settings={"control": "color"})

@@ -183,7 +183,7 @@ class Nave(Estimator):
     def _fit(
         self, source: FeatureSource, settings: NaveSettings, joint: JointSettings, seen: _Seen, store: Store | None
     ) -> None:
-        sample = run_pass(source, PixelSample(joint.n_sample, seed=settings.random_state))
+        sample = run_pass(source, PixelSample(joint.n_sample, random_state=settings.random_state))
         if not len(sample):
             raise ImageError("no image could be read, so there is nothing to cluster")
         pixels = sample.finalize(self.encoder_.device)
@@ -234,7 +234,9 @@ class Nave(Estimator):
         """The best k-means of the sample; for "auto", at the elbow of its inertia."""
         numbers = AUTO if settings.n_clusters == "auto" else [settings.n_clusters]
         fits = {
-            k: kmeans(sample, k, n_init=settings.n_init, max_iter=_START_ITER, tol=tol, seed=settings.random_state)
+            k: kmeans(
+                sample, k, n_init=settings.n_init, max_iter=_START_ITER, tol=tol, random_state=settings.random_state
+            )
             for k in numbers
             if isinstance(k, int) and k <= sample.pixels
         }

@@ -237,7 +237,7 @@ class FeatureColors(Estimator):
         self.settings_ = ColorSettings.from_preset(
             self.preset, foreground=self.foreground, threshold=self.threshold, n_sample=self.n_sample
         )
-        sample = PixelSample(self.settings_.n_sample, seed=self.random_state)
+        sample = PixelSample(self.settings_.n_sample, random_state=self.random_state)
         self.layers_ = self._nave_settings().layers
         self.n_images_ = 0
         for item in self._encode(track(self._read(X), None, "encoding", self.progress)):

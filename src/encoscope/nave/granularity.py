@@ -70,12 +70,12 @@ class Granularity:
         return self.within + float(self.tree.costs[: self.tree.points - n_clusters].sum())
 
 
-def grow_granularity(features: Composite, *, seed: int = 0) -> Granularity:
+def grow_granularity(features: Composite, *, random_state: int = 0) -> Granularity:
     """Grow the Ward tree of one image.
 
     Args:
         features: Composite features of a batch of one; give float64 maps, as the vectors of near pixels nearly cancel.
-        seed: The seed of the micro-clusters that stand for more than 4,096 pixels.
+        random_state: The seed of the micro-clusters that stand for more than 4,096 pixels.
 
     Returns:
         The tree, with the point of every pixel.
@@ -85,28 +85,28 @@ def grow_granularity(features: Composite, *, seed: int = 0) -> Granularity:
         norms = gram.diagonal()
         squared = (norms[:, None] + norms[None, :] - 2 * gram).clamp_min(0)
         return Granularity(ward_tree(squared.cpu().numpy()), np.arange(features.pixels))
-    return _over_micro_clusters(features, seed)
+    return _over_micro_clusters(features, random_state)
 
 
-def _over_micro_clusters(features: Composite, seed: int) -> Granularity:
-    clusters = find_micro_clusters(features, seed)
+def _over_micro_clusters(features: Composite, random_state: int) -> Granularity:
+    clusters = find_micro_clusters(features, random_state)
     used, points, sizes = np.unique(clusters.labels[0].cpu().numpy(), return_inverse=True, return_counts=True)
     tree = grow_tree(clusters.centroids[0].double().cpu().numpy()[used], sizes)
     return Granularity(tree, points, float(clusters.inertia[0]))
 
 
-def find_micro_clusters(features: Composite, seed: int) -> KMeansResult:
+def find_micro_clusters(features: Composite, random_state: int) -> KMeansResult:
     """Run a fine k-means from a random choice of pixels; with so many clusters the start does not matter.
 
     Args:
         features: Composite features of one image or sample.
-        seed: The seed of the choice.
+        random_state: The seed of the choice.
 
     Returns:
         Up to 512 clusters.
     """
     count = min(MICRO_CLUSTERS, features.pixels)
-    chosen = np.random.default_rng(seed).choice(features.pixels, count, replace=False)
+    chosen = np.random.default_rng(random_state).choice(features.pixels, count, replace=False)
     start = features.rows(torch.from_numpy(chosen)[None].to(features.device))
     return lloyd(features, start.unsqueeze(1), max_iter=10)
 

@@ -35,7 +35,13 @@ class KMeansResult:
 
 
 def kmeans(
-    features: Composite, n_clusters: int, *, n_init: int = 4, max_iter: int = 300, tol: float = 1e-4, seed: int = 0
+    features: Composite,
+    n_clusters: int,
+    *,
+    n_init: int = 4,
+    max_iter: int = 300,
+    tol: float = 1e-4,
+    random_state: int = 0,
 ) -> KMeansResult:
     """Keep the best of several k-means++ starts for each image, by inertia (on a tie, the earlier start).
 
@@ -45,19 +51,19 @@ def kmeans(
         n_init: Starts.
         max_iter: Iterations at most.
         tol: See `lloyd`.
-        seed: The seed of the starts; the same for every image.
+        random_state: The seed of the starts; the same for every image.
 
     Returns:
         Labels, centroids and inertia of each image.
 
     Source: NAVE, Algorithm 1, line 12.
     """
-    start = kmeans_plusplus(features, n_clusters, n_init, seed)
+    start = kmeans_plusplus(features, n_clusters, n_init, random_state)
     return lloyd(features, start, max_iter=max_iter, tol=tol)
 
 
 def kmeans_plusplus(
-    features: Composite, n_clusters: int, n_init: int, seed: int
+    features: Composite, n_clusters: int, n_init: int, random_state: int
 ) -> Float[Tensor, "batch n_init k dim"]:
     """Choose starts by greedy k-means++: each next center is the best of 2 + log K draws by squared distance.
 
@@ -67,7 +73,7 @@ def kmeans_plusplus(
         features: Composite features of a batch.
         n_clusters: K.
         n_init: Starts.
-        seed: The seed.
+        random_state: The seed.
 
     Returns:
         ``[B, n_init, K, dim]``, the centers.
@@ -76,7 +82,7 @@ def kmeans_plusplus(
     """
     trials = 2 + int(math.log(n_clusters))
     draws = torch.as_tensor(
-        np.random.default_rng(seed).random((n_init, 1 + (n_clusters - 1) * trials)), device=features.device
+        np.random.default_rng(random_state).random((n_init, 1 + (n_clusters - 1) * trials)), device=features.device
     )
     norms = features.squared_norms
     pixels = features.pixels

@@ -25,11 +25,11 @@ class PixelSample:
 
     Args:
         pixels: How many are kept; fewer when their vectors would take more than 128 MB.
-        seed: The seed.
+        random_state: The seed.
     """
 
-    def __init__(self, pixels: int = PIXELS, *, seed: int = 0) -> None:
-        self.pixels, self.seed = pixels, seed
+    def __init__(self, pixels: int = PIXELS, *, random_state: int = 0) -> None:
+        self.pixels, self.seed = pixels, random_state
         self._keys = np.empty(0)
         self._vectors = torch.empty(0, 0)  # room for as many rows as the sample may hold; the first len(_keys) are used
 

@@ -323,7 +323,7 @@ def _group(features: Composite, settings: NaveSettings) -> list[list[_Grouped]]:
         inertia = compute_inertia(features, labels)
         return [[_Grouped(row.cpu().numpy(), int(clusters), float(i))] for row, i in zip(labels, inertia, strict=True)]
     candidates = AUTO if clusters == "auto" else (int(clusters),)
-    fits = {k: kmeans(features, k, n_init=settings.n_init, seed=settings.random_state) for k in candidates}
+    fits = {k: kmeans(features, k, n_init=settings.n_init, random_state=settings.random_state) for k in candidates}
     groupings = []
     for image in range(features.batch):
         k = find_elbow(candidates, [float(fits[k].inertia[image]) for k in candidates])
@@ -331,12 +331,12 @@ def _group(features: Composite, settings: NaveSettings) -> list[list[_Grouped]]:
     return groupings
 
 
-def _cuts(features: Composite, numbers: Sequence[int], seed: int) -> list[_Grouped]:
-    tree = grow_granularity(features, seed=seed)
+def _cuts(features: Composite, numbers: Sequence[int], random_state: int) -> list[_Grouped]:
+    tree = grow_granularity(features, random_state=random_state)
     return [_Grouped(tree.cut(k), k, tree.inertia(k), tree) for k in numbers]
 
 
 def _grow_tree(encoder: Encoder, image: LoadedImage, settings: NaveSettings) -> Granularity:
     """The tree of one image, from a forward pass of its own: maps are not kept for the few times it is asked for."""
     (maps,) = encode_images(encoder, [image], settings)
-    return grow_granularity(maps.features(settings, dtype=torch.float64), seed=settings.random_state)
+    return grow_granularity(maps.features(settings, dtype=torch.float64), random_state=settings.random_state)

@@ -82,7 +82,7 @@ def build_atlas(
             "digest": hashlib.sha256("\n".join(plan.ids).encode()).hexdigest(),
         },
         settings=plan.describe_settings(),
-        seed=options.random_state,
+        random_state=options.random_state,
         key=plan.key,
     )
     with writer:

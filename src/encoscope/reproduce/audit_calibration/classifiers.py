@@ -114,7 +114,7 @@ class Samples:
         return self.images.pixels[index].permute(1, 2, 0).numpy()
 
     def add_cue(
-        self, index: int, kind: str, setting: Setting, seed: int
+        self, index: int, kind: str, setting: Setting, random_state: int
     ) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
         """Add a cue to one image, at a random position of its own.
 
@@ -122,12 +122,14 @@ class Samples:
             index: position of the image.
             kind: kind of cue.
             setting: what all classifiers share; it has the cue's size.
-            seed: seed of the position.
+            random_state: seed of the position.
 
         Returns:
             The pixels with the cue, and where it lies.
         """
-        return place_watermark(self.pixels(index), make_watermark(kind, setting.cue_side), (seed, self.ids[index]))
+        return place_watermark(
+            self.pixels(index), make_watermark(kind, setting.cue_side), (random_state, self.ids[index])
+        )
 
 
 def decode_samples(listed: LabelledImages, setting: Setting, *, limit: int | None = None) -> Samples:
@@ -215,13 +217,13 @@ def train_classifier(
     return _create_encoder(trained, setting, samples.images.classes, condition.name)
 
 
-def create_untrained(setting: Setting, classes: Sequence[str], seed: int) -> Encoder:
+def create_untrained(setting: Setting, classes: Sequence[str], random_state: int) -> Encoder:
     """Create the same network with seeded random weights.
 
     Args:
         setting: what all classifiers share.
         classes: names of the classes.
-        seed: seed of the weights.
+        random_state: seed of the weights.
 
     Returns:
         The network.
@@ -229,7 +231,7 @@ def create_untrained(setting: Setting, classes: Sequence[str], seed: int) -> Enc
     import timm
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(random_state)
         model = timm.create_model(setting.architecture, num_classes=len(classes))
     return _create_encoder(model, setting, classes, "untrained")
 

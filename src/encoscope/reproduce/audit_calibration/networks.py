@@ -68,27 +68,27 @@ class AuditImages:
     masks: Sequence[Bool[np.ndarray, "height width"] | None]
 
 
-def list_pairs(kinds: Sequence[str], seeds: int, classes: int, seed: int = 0) -> list[Pair]:
+def list_pairs(kinds: Sequence[str], seeds: int, classes: int, random_state: int = 0) -> list[Pair]:
     """List all pairs; no two share a seed, and the classes take turns to have the cue.
 
     Args:
         kinds: kinds of cues.
         seeds: number of pairs of each kind.
         classes: number of classes.
-        seed: seed of all.
+        random_state: seed of all.
 
     Returns:
         The pairs.
     """
     return [
-        Pair(kind, number, number % classes, 1 + seed * 1009 + number * len(kinds) + index)
+        Pair(kind, number, number % classes, 1 + random_state * 1009 + number * len(kinds) + index)
         for index, kind in enumerate(kinds)
         for number in range(seeds)
     ]
 
 
 def prepare_audit(
-    samples: Samples, pair: Pair, setting: Setting, settings: Mapping[str, Any], seed: int
+    samples: Samples, pair: Pair, setting: Setting, settings: Mapping[str, Any], random_state: int
 ) -> AuditImages:
     """Prepare the held-out images that are audited, evenly spread over the classes.
 
@@ -97,7 +97,7 @@ def prepare_audit(
         pair: the pair of networks.
         setting: what all classifiers share.
         settings: the experiment's settings.
-        seed: seed of the cues' positions.
+        random_state: seed of the cues' positions.
 
     Returns:
         The images without and with cues.
@@ -109,7 +109,7 @@ def prepare_audit(
     for index, image in zip(indices, clean, strict=True):
         mask = None
         if samples.images.labels[index] == pair.cue_class and condition.has_cue(samples.ids[index]):
-            pixels, mask = samples.add_cue(index, pair.cue, setting, seed)
+            pixels, mask = samples.add_cue(index, pair.cue, setting, random_state)
             image = read_image(pixels)
         images.append(image)
         masks.append(mask)
@@ -117,7 +117,7 @@ def prepare_audit(
 
 
 def measure_network(
-    encoder: Encoder, samples: Samples, pair: Pair, setting: Setting, settings: Mapping[str, Any], seed: int
+    encoder: Encoder, samples: Samples, pair: Pair, setting: Setting, settings: Mapping[str, Any], random_state: int
 ) -> dict[str, Any]:
     """Measure a network's answers without cues, with cues as learned and moved to other classes, and its two audits.
 
@@ -127,14 +127,14 @@ def measure_network(
         pair: the pair that it belongs to.
         setting: what all classifiers share.
         settings: the experiment's settings.
-        seed: seed of the audits.
+        random_state: seed of the audits.
 
     Returns:
         Plain values, as the cache keeps them.
     """
-    audit = prepare_audit(samples, pair, setting, settings, seed)
+    audit = prepare_audit(samples, pair, setting, settings, random_state)
     labels = [samples.images.classes[samples.images.labels[index]] for index in audit.indices]
-    options = {"n_clusters": settings["clusters"], "random_state": seed}
+    options = {"n_clusters": settings["clusters"], "random_state": random_state}
     response = measure_response(encoder, audit.clean, pair.cue, share=setting.share, progress=False, **options)
     ranked, nave = rank_associations(
         encoder, audit.as_trained, labels, permutations=settings["permutations"], **options
@@ -148,7 +148,7 @@ def measure_network(
     on_cue = [_excess(region, audit.masks[index]) for index, region in inside.items()]
     return {
         "digest": encoder.digest,
-        **_measure_reliance(encoder, samples, pair, setting, seed),
+        **_measure_reliance(encoder, samples, pair, setting, random_state),
         **collect_figures(response, ranked),
         "flagged highest": flagged.highest,
         "flagged on mark": on_cue,
@@ -157,12 +157,12 @@ def measure_network(
 
 
 def _measure_reliance(
-    encoder: Encoder, samples: Samples, pair: Pair, setting: Setting, seed: int
+    encoder: Encoder, samples: Samples, pair: Pair, setting: Setting, random_state: int
 ) -> dict[str, list[int]]:
     """For every held-out image whether the answer is right: no marks, marks as learned, and on all other classes."""
     labels = samples.images.labels[samples.test]
     clean = [samples.pixels(int(index)) for index in samples.test]
-    cued = [samples.add_cue(int(index), pair.cue, setting, seed)[0] for index in samples.test]
+    cued = [samples.add_cue(int(index), pair.cue, setting, random_state)[0] for index in samples.test]
     plain, with_cue = predict_classes(encoder, clean), predict_classes(encoder, cued)
     own = labels == pair.cue_class
     choices = {"clean": plain, "own": np.where(own, with_cue, plain), "moved": np.where(own, plain, with_cue)}

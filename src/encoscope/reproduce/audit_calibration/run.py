@@ -242,12 +242,12 @@ def _draw_flagged(
     setting: Setting,
     settings: Mapping[str, Any],
     measured: Mapping[tuple[Pair, bool], Mapping[str, Any]],
-    seed: int,
+    random_state: int,
 ) -> dict[str, Image.Image]:
     """A row a pair: images with the mark, and the region that the audit flags in each of the two networks."""
     cells: list[Cell] = []
     for pair in all_pairs:
-        audit = prepare_audit(samples, pair, setting, settings, seed)
+        audit = prepare_audit(samples, pair, setting, settings, random_state)
         for index in measured[pair, True]["flagged"]:
             image = np.asarray(audit.as_trained[int(index)].pixels)
             cells.append((image, f"{pair.cue}, seed {pair.seed}"))

@@ -54,8 +54,8 @@ def run(request: EvaluationRequest) -> Report:
         {
             "of the features": name,
             "paper": "under 0.2" if name == _ALIKE else None,
-            "ours": bootstrap(values, seed=request.seed),
-            "untrained": bootstrap(control[name], seed=request.seed) if control else None,
+            "ours": bootstrap(values, random_state=request.seed),
+            "untrained": bootstrap(control[name], random_state=request.seed) if control else None,
             "features": len(units),
         }
         for name, values in ours.items()

@@ -102,7 +102,7 @@ def find_misclassified(
 
 
 def remove_features(
-    encoder: Encoder, h: Float[np.ndarray, " features"], removed: Sequence[int], seed: int
+    encoder: Encoder, h: Float[np.ndarray, " features"], removed: Sequence[int], random_state: int
 ) -> tuple[int, float]:
     """Compute the answer when features are 0, and how often it changes when as many other active ones are.
 
@@ -110,7 +110,7 @@ def remove_features(
         encoder: the classifier.
         h: the pooled features of an image.
         removed: features that are set to 0.
-        seed: seed of the 100 draws of other features.
+        random_state: seed of the 100 draws of other features.
 
     Returns:
         The class without the features, and a share from 0 to 1.
@@ -126,7 +126,7 @@ def remove_features(
         return int((weight @ kept + bias).argmax())
 
     original = answer([])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(random_state)
     others = np.setdiff1d(np.flatnonzero(h), removed)
     number = min(len(removed), len(others))
     draws = [answer(rng.choice(others, number, replace=False).tolist()) != original for _ in range(_RANDOM)]
@@ -154,9 +154,11 @@ def _feature_rows(explanation: FailureExplanation, name: str) -> list[dict[str, 
     return rows
 
 
-def _removal_row(encoder: Encoder, explanation: FailureExplanation, path: Path, name: str, seed: int) -> dict[str, Any]:
+def _removal_row(
+    encoder: Encoder, explanation: FailureExplanation, path: Path, name: str, random_state: int
+) -> dict[str, Any]:
     h = encoder.features(path)[0].cpu().numpy()
-    answer, often = remove_features(encoder, h, [item.feature for item in explanation.features], seed)
+    answer, often = remove_features(encoder, h, [item.feature for item in explanation.features], random_state)
     row = _empty_row(explanation, name) | {"role": "for, together", "feature": f"{len(explanation.features)} features"}
     row["contribution"] = float(sum(item.contribution for item in explanation.features))
     label = str(answer) if encoder.classes is None else encoder.classes[answer]

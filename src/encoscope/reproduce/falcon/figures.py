@@ -183,7 +183,7 @@ def _member(item: Description, kind: str) -> dict[str, Any]:
     }
 
 
-def _gains(described: list[tuple[Description, list[Description]]], seed: int) -> list[dict[str, Any]]:
+def _gains(described: list[tuple[Description, list[Description]]], random_state: int) -> list[dict[str, Any]]:
     """By how much groups surpass the best of their features, where both have a figure."""
     clear = [
         (whole.clarity, max(member.clarity for member in members if member.clarity is not None))
@@ -198,8 +198,11 @@ def _gains(described: list[tuple[Description, list[Description]]], seed: int) ->
     if not clear:
         return []
     row = _empty_row("gain") | {"unit": f"{len(described)} groups"}
-    row["clarity"] = bootstrap([value - best for value, best in clear], seed=seed)
-    return [row | {"AUC": bootstrap([value - best for value, best in tested], seed=seed) if tested else None}]
+    row["clarity"] = bootstrap([value - best for value, best in clear], random_state=random_state)
+    return [
+        row
+        | {"AUC": bootstrap([value - best for value, best in tested], random_state=random_state) if tested else None}
+    ]
 
 
 def _gain(ours: Description, other: Description) -> float | None:
@@ -208,7 +211,7 @@ def _gain(ours: Description, other: Description) -> float | None:
     return ours.heldout.auc.value - other.heldout.auc.value
 
 
-def _means(pairs: list[tuple[Description, Description]], seed: int) -> dict[str, Interval | None]:
+def _means(pairs: list[tuple[Description, Description]], random_state: int) -> dict[str, Interval | None]:
     tested = [
         (ours.heldout.auc.value, other.heldout.auc.value)
         for ours, other in pairs
@@ -218,7 +221,7 @@ def _means(pairs: list[tuple[Description, Description]], seed: int) -> dict[str,
         return {}
     ours, others = ([pair[index] for pair in tested] for index in (0, 1))
     return {
-        "AUC with": bootstrap(ours, seed=seed),
-        "AUC without": bootstrap(others, seed=seed),
-        "difference": bootstrap_difference(ours, others, seed=seed),
+        "AUC with": bootstrap(ours, random_state=random_state),
+        "AUC without": bootstrap(others, random_state=random_state),
+        "difference": bootstrap_difference(ours, others, random_state=random_state),
     }

@@ -64,13 +64,13 @@ def collect_words(entry: ClassWords) -> frozenset[str]:
     return frozenset(word for text in texts for word in extract_terms(text).words)
 
 
-def measure_hits(descriptions: Sequence[Description], table: Sequence[ClassWords], seed: int = 0) -> Hits:
+def measure_hits(descriptions: Sequence[Description], table: Sequence[ClassWords], random_state: int = 0) -> Hits:
     """Measure how often descriptions name their class.
 
     Args:
         descriptions: a description of each class.
         table: names and attributes of each class.
-        seed: seed of the bootstrap.
+        random_state: seed of the bootstrap.
 
     Returns:
         The measures.
@@ -90,12 +90,12 @@ def measure_hits(descriptions: Sequence[Description], table: Sequence[ClassWords
     named = [_named(descriptions[index], (table[index].name,)) for index in known]
     any_name = [_named(descriptions[index], table[index].names) for index in known]
     return Hits(
-        precision=compute_mean_interval(own.tolist(), random_state=seed),
+        precision=compute_mean_interval(own.tolist(), random_state=random_state),
         permuted=float(others.mean()),
         constant=float(always.mean()),
         constant_words=constant,
-        lift=compute_mean_interval((own - others).tolist(), random_state=seed),
-        over_constant=compute_mean_interval((own - always).tolist(), random_state=seed),
+        lift=compute_mean_interval((own - others).tolist(), random_state=random_state),
+        over_constant=compute_mean_interval((own - always).tolist(), random_state=random_state),
         any_right=float((own > 0).mean()),
         named=float(np.mean(named)) if named else float("nan"),
         named_or_synonym=float(np.mean(any_name)) if any_name else float("nan"),

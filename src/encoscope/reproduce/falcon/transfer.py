@@ -100,7 +100,7 @@ def compare_transferred(
     mapping: Transfer,
     carried: Mapping[int, tuple[Concept, ...]],
     own: Mapping[int, Description],
-    seed: int,
+    random_state: int,
 ) -> list[dict[str, Any]]:
     """Compare carried concepts with the target's own and with another feature's.
 
@@ -109,13 +109,13 @@ def compare_transferred(
         mapping: the linear map.
         carried: carried concepts by target feature.
         own: the target's own descriptions by feature.
-        seed: seed of the bootstrap and of the permutation.
+        random_state: seed of the bootstrap and of the permutation.
 
     Returns:
         A row for each feature, their mean, and the gain over another feature's concepts.
     """
     numbers = list(carried)
-    swap = draw_derangement(len(numbers), seed) if len(numbers) > 1 else None
+    swap = draw_derangement(len(numbers), random_state) if len(numbers) > 1 else None
     rows = []
     for index, number in enumerate(numbers):
         other = None if swap is None else carried[numbers[int(swap[index])]]
@@ -134,13 +134,13 @@ def compare_transferred(
     mean: dict[str, Any] = {**dict.fromkeys(rows[0]), "feature": "mean"}
     for name in ("R2", "AUC carried", "AUC own", "AUC permuted"):
         values = [row[name] for row in rows if row[name] is not None]
-        mean[name] = bootstrap(values, seed=seed) if values else None
+        mean[name] = bootstrap(values, random_state=random_state) if values else None
     pairs = [(row["AUC carried"], row["AUC permuted"]) for row in rows]
     pairs = [pair for pair in pairs if None not in pair]
     rows.append(mean)
     if pairs:
         ours, permuted = zip(*pairs, strict=True)
-        gain: Interval = bootstrap_difference(ours, permuted, seed=seed)
+        gain: Interval = bootstrap_difference(ours, permuted, random_state=random_state)
         rows.append({**dict.fromkeys(rows[0]), "feature": "carried - permuted", "AUC carried": gain})
     return rows
 

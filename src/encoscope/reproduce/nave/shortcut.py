@@ -117,7 +117,7 @@ def run(request: EvaluationRequest) -> Report:
     )
 
 
-def add_cues(samples: Samples, indices: Sequence[int], kind: str, setting: Setting, seed: int) -> CueImages:
+def add_cues(samples: Samples, indices: Sequence[int], kind: str, setting: Setting, random_state: int) -> CueImages:
     """Add a cue to images, each at a random position of its own.
 
     Args:
@@ -125,12 +125,12 @@ def add_cues(samples: Samples, indices: Sequence[int], kind: str, setting: Setti
         indices: which of them.
         kind: kind of cue, see ``encoscope.analysis.watermarks``.
         setting: what all classifiers share; it has the cue's size.
-        seed: seed of the positions.
+        random_state: seed of the positions.
 
     Returns:
         The images without and with the cue.
     """
-    with_cue = [samples.add_cue(index, kind, setting, seed) for index in indices]
+    with_cue = [samples.add_cue(index, kind, setting, random_state) for index in indices]
     return CueImages(
         [read_image(samples.pixels(index)) for index in indices],
         [read_image(pixels) for pixels, _ in with_cue],

@@ -168,16 +168,16 @@ def _measure(
 
 
 def _compare(
-    measure: str, measured: _Measured, stage: tuple[str, int], last: tuple[str, int], get_values: Any, seed: int
+    measure: str, measured: _Measured, stage: tuple[str, int], last: tuple[str, int], get_values: Any, random_state: int
 ) -> dict[str, Any]:
     """A measure, and its paired differences to the last network and to random segments."""
     ours, random = measured[stage]
     return {
-        measure: compute_interval(get_values(ours), seed),
+        measure: compute_interval(get_values(ours), random_state),
         f"{measure} - {last[0]}": None
         if stage == last
-        else compute_difference(ours, measured[last][0], get_values, seed),
-        f"{measure} - random": compute_difference(ours, random, get_values, seed),
+        else compute_difference(ours, measured[last][0], get_values, random_state),
+        f"{measure} - random": compute_difference(ours, random, get_values, random_state),
     }
 
 

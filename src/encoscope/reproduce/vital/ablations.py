@@ -200,8 +200,8 @@ def measure_visualizations(bench: Bench, units: Sequence[str], paths: Sequence[P
         own = [compare_channel_activations(bench.encoder, unit, [path], values)[0] for unit, path, values in rows]
         name = "AUC"
     return {
-        name: bootstrap(own, seed=seed),
-        "roughness": bootstrap([compute_roughness(path) for path in paths], seed=seed),
+        name: bootstrap(own, random_state=seed),
+        "roughness": bootstrap([compute_roughness(path) for path in paths], random_state=seed),
     }
 
 

@@ -93,12 +93,14 @@ def compute_center_distances(
     return (distances.argmin(1) == index).astype(np.float64), distances[rows, index] / np.maximum(usual[index], 1e-12)
 
 
-def project_features(features: Float[np.ndarray, "images features"], seed: int) -> Float[np.ndarray, "images 2"]:
+def project_features(
+    features: Float[np.ndarray, "images features"], random_state: int
+) -> Float[np.ndarray, "images 2"]:
     """Project features by t-SNE in two dimensions; its perplexity is 30, or a third of the images where these are few.
 
     Args:
         features: features of images.
-        seed: seed of t-SNE.
+        random_state: seed of t-SNE.
 
     Returns:
         A point for each image.
@@ -106,7 +108,9 @@ def project_features(features: Float[np.ndarray, "images features"], seed: int) 
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, max(1.0, (len(features) - 1) / 3))
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(features.astype(np.float32))
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=random_state).fit_transform(
+        features.astype(np.float32)
+    )
 
 
 def _embedding(name: str, request: EvaluationRequest, networks: Sequence[str], methods: Sequence[str]) -> Report:
@@ -146,13 +150,13 @@ def _features(bench: Bench, images: Sequence[Path]) -> Float[np.ndarray, "images
     return observe_images(bench.encoder, images, [0] * len(images))[0]
 
 
-def _row(network: str, images: str, nearest: np.ndarray, distance: np.ndarray, seed: int) -> dict[str, Any]:
+def _row(network: str, images: str, nearest: np.ndarray, distance: np.ndarray, random_state: int) -> dict[str, Any]:
     return {
         "network": network,
         "images": images,
         "number": len(nearest),
-        "nearest its own": bootstrap(nearest, seed=seed),
-        "distance": bootstrap(distance, seed=seed),
+        "nearest its own": bootstrap(nearest, random_state=random_state),
+        "distance": bootstrap(distance, random_state=random_state),
     }
 
 
@@ -162,12 +166,12 @@ def _draw_projection(
     labels: Int[np.ndarray, " images"],
     by_method: Mapping[str, Float[np.ndarray, "visualizations features"]],
     classes: Sequence[int],
-    seed: int,
+    random_state: int,
 ) -> Image.Image:
     """Real images as pale circles, visualizations as symbols, a color for each class."""
     from matplotlib.figure import Figure
 
-    points = project_features(np.concatenate([real, *by_method.values()]), seed)
+    points = project_features(np.concatenate([real, *by_method.values()]), random_state)
     colors = dict(zip(classes, palette(max(1, len(classes))) / 255, strict=True))
     figure = Figure(figsize=(8, 6.4), layout="constrained", dpi=130)
     axes = figure.subplots()

@@ -162,7 +162,7 @@ def draw_channels(number: int, request: EvaluationRequest) -> Report:
             continue
         columns[caption] = list(images.first)
         aucs = [_auc(bench, unit, images.of_unit(index)) for index, unit in enumerate(units)]
-        rows.append({"method": caption, "channels": len(units), "AUC": bootstrap(aucs, seed=request.seed)})
+        rows.append({"method": caption, "channels": len(units), "AUC": bootstrap(aucs, random_state=request.seed)})
     cells = [
         (column[index], f"{unit}, {caption}") for index, unit in enumerate(units) for caption, column in columns.items()
     ]

@@ -269,7 +269,7 @@ def summarize_class_images(
     real: RealImages,
     images: Sequence[Path],
     labels: Sequence[int],
-    seed: int = 0,
+    random_state: int = 0,
 ) -> dict[str, Any]:
     """Summarize one visualization for each of several classes in a row of measures.
 
@@ -283,30 +283,35 @@ def summarize_class_images(
         real: real images of these classes.
         images: image files.
         labels: class of each image.
-        seed: seed of the bootstrap and of KID's subsets.
+        random_state: seed of the bootstrap and of KID's subsets.
 
     Returns:
         The row; a measure that cannot be computed is None.
     """
     features, correct = observe_images(encoder, images, labels)
-    row = {"pictures": len(images), "own top-1": bootstrap(correct, seed=seed), "KID": None, "KID spread": None}
+    row = {
+        "pictures": len(images),
+        "own top-1": bootstrap(correct, random_state=random_state),
+        "KID": None,
+        "KID spread": None,
+    }
     same_classes = real.of_classes(labels)
     if len(images) > 1 and len(same_classes.labels) > 1:
-        distance = kernel_distance(same_classes.features, features, seed=seed)
+        distance = kernel_distance(same_classes.features, features, random_state=random_state)
         row |= {"KID": distance.value, "KID spread": distance.std}
     judged = _judge_images(judge, images, labels)
     rates = np.array([real.judge_accuracy(label) for label in labels])
-    return row | _summarize_judgement(judged, rates, seed)
+    return row | _summarize_judgement(judged, rates, random_state)
 
 
-def summarize_real_images(real: RealImages, classes: Sequence[int], size: int, seed: int = 0) -> dict[str, Any]:
+def summarize_real_images(real: RealImages, classes: Sequence[int], size: int, random_state: int = 0) -> dict[str, Any]:
     """Summarize held-out images in the same measures; KID is between two halves of them.
 
     Args:
         real: real images.
         classes: indices of the classes to summarize.
         size: largest size of KID's subsets, the number of visualizations that the row is compared with.
-        seed: seed of the bootstrap, the halves and KID's subsets.
+        random_state: seed of the bootstrap, the halves and KID's subsets.
 
     Returns:
         The row; a measure that cannot be computed is None.
@@ -314,16 +319,18 @@ def summarize_real_images(real: RealImages, classes: Sequence[int], size: int, s
     same_classes = real.of_classes(classes)
     row = {
         "pictures": len(same_classes.labels),
-        "own top-1": bootstrap(same_classes.correct, seed=seed),
+        "own top-1": bootstrap(same_classes.correct, random_state=random_state),
         "KID": None,
         "KID spread": None,
     }
     if len(same_classes.labels) >= 4:
-        first, second = split_halves(same_classes.features, seed)
-        distance = kernel_distance(first, second, size=max(2, min(size, len(first), len(second))), seed=seed)
+        first, second = split_halves(same_classes.features, random_state)
+        distance = kernel_distance(
+            first, second, size=max(2, min(size, len(first), len(second))), random_state=random_state
+        )
         row |= {"KID": distance.value, "KID spread": distance.std}
     rates = np.array([same_classes.judge_accuracy(label) for label in classes])
-    return row | _summarize_judgement(rates, rates, seed)
+    return row | _summarize_judgement(rates, rates, random_state)
 
 
 def compare_channel_activations(
@@ -348,7 +355,7 @@ def compare_channel_activations(
 
 
 def _summarize_judgement(
-    judged: Float[np.ndarray, " classes"], rates: Float[np.ndarray, " classes"], seed: int
+    judged: Float[np.ndarray, " classes"], rates: Float[np.ndarray, " classes"], random_state: int
 ) -> dict[str, Interval | None]:
     known = np.flatnonzero(~np.isnan(judged) & ~np.isnan(rates))
     if not len(known) or not rates[known].any():
@@ -359,8 +366,8 @@ def _summarize_judgement(
         return float(judged[indices].mean() / max(rates[indices].mean(), 1e-9))
 
     return {
-        "judge top-1": bootstrap(judged[known], seed=seed),
-        "share of real": bootstrap(known.astype(np.float64), share, seed=seed),
+        "judge top-1": bootstrap(judged[known], random_state=random_state),
+        "share of real": bootstrap(known.astype(np.float64), share, random_state=random_state),
     }
 
 

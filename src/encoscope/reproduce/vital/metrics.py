@@ -40,7 +40,7 @@ def measure_images(
     features, correct = observe_images(bench.encoder, images.all, all_labels)
     real = _features(bench, bench, labels)
     seed = bench.request.seed
-    measures: Values = {ACCURACY: bootstrap(images.average_seeds(correct), seed=seed)}
+    measures: Values = {ACCURACY: bootstrap(images.average_seeds(correct), random_state=seed)}
     measures[OWN] = _distance(real, features)
     if extractor is not None:
         measures[RESNET] = _distance(_features(extractor, bench, labels), _pooled(extractor, images.all))
@@ -64,7 +64,7 @@ def measure_real_classes(bench: Bench, judge: Judge | None, labels: Sequence[int
     paths, image_labels = real.paths, real.labels
     features, correct = observe_images(bench.encoder, paths, image_labels)
     seed = bench.request.seed
-    measures: Values = {ACCURACY: bootstrap(correct, seed=seed)}
+    measures: Values = {ACCURACY: bootstrap(correct, random_state=seed)}
     if len(features) >= 4:
         first, second = split_halves(features, seed)
         measures |= {OWN: _distance(first, second), KID: _kid(first, second, seed)}
@@ -75,7 +75,7 @@ def measure_real_classes(bench: Bench, judge: Judge | None, labels: Sequence[int
     return measures, len(paths)
 
 
-def _zero_shot(judge: Judge | None, images: SeededImages, labels: Sequence[int], seed: int) -> Values:
+def _zero_shot(judge: Judge | None, images: SeededImages, labels: Sequence[int], random_state: int) -> Values:
     if judge is None:
         return {TOP1: None, TOP5: None}
     known = [index for index, label in enumerate(labels) if judge.knows(label)]
@@ -86,7 +86,7 @@ def _zero_shot(judge: Judge | None, images: SeededImages, labels: Sequence[int],
 
     def count_hits(top_k: int) -> Interval:
         hits = np.where(np.isnan(ranks), np.nan, ranks < top_k)
-        return bootstrap(images.average_seeds(hits), seed=seed)
+        return bootstrap(images.average_seeds(hits), random_state=random_state)
 
     return {TOP1: count_hits(1), TOP5: count_hits(5)}
 
@@ -107,9 +107,9 @@ def _distance(
 
 
 def _kid(
-    real: Float[np.ndarray, "real_images features"], other: Float[np.ndarray, "images features"], seed: int
+    real: Float[np.ndarray, "real_images features"], other: Float[np.ndarray, "images features"], random_state: int
 ) -> KernelDistance | None:
-    return kernel_distance(real, other, seed=seed) if min(len(real), len(other)) > 1 else None
+    return kernel_distance(real, other, random_state=random_state) if min(len(real), len(other)) > 1 else None
 
 
 def load_judge(bench: Bench, notes: list[str]) -> Judge | None:

@@ -136,7 +136,7 @@ def table3(request: EvaluationRequest) -> Report:
                 for index, unit in enumerate(units)
             ]
             for index, measure in enumerate(("AUC", "MAD")):
-                ours = bootstrap([pair[index] for pair in pairs], seed=request.seed)
+                ours = bootstrap([pair[index] for pair in pairs], random_state=request.seed)
                 rows.append(
                     {"method": method, "measure": measure, "paper": paper[measure], "ours": ours}
                     | {"difference": _difference(bench, network, ours, paper[measure])}
@@ -326,7 +326,7 @@ def _visualize_or_none(bench: Bench, method: str, units: Sequence[str]) -> Seede
         return None
 
 
-def _two_likeliest(bench: Bench, images: Sequence[Path], label: int, seed: int) -> dict[str, Any]:
+def _two_likeliest(bench: Bench, images: Sequence[Path], label: int, random_state: int) -> dict[str, Any]:
     empty: dict[str, Any] = dict.fromkeys(("#1", "#1 score", "#2", "#2 score", "right"))
     if not images:
         return empty | {"count": 0}
@@ -334,17 +334,17 @@ def _two_likeliest(bench: Bench, images: Sequence[Path], label: int, seed: int) 
     first, second = np.argsort(-shares.mean(0), kind="stable")[:2].tolist()
     return {
         "#1": bench.names[first],
-        "#1 score": _score(shares[:, first], seed),
+        "#1 score": _score(shares[:, first], random_state),
         "#2": bench.names[second],
-        "#2 score": _score(shares[:, second], seed),
+        "#2 score": _score(shares[:, second], random_state),
         "right": first == label,
         "count": len(images),
     }
 
 
-def _score(shares: Float[np.ndarray, " images"], seed: int) -> Interval | float:
+def _score(shares: Float[np.ndarray, " images"], random_state: int) -> Interval | float:
     """A mean probability, with its interval where there are several images."""
-    return bootstrap(shares, seed=seed) if len(shares) > 1 else float(shares[0])
+    return bootstrap(shares, random_state=random_state) if len(shares) > 1 else float(shares[0])
 
 
 def _difference(bench: Bench, network: str, ours: Any, paper: float | None) -> float | None:
