@@ -25,6 +25,7 @@ from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, SkippedImage, collect_files, list_images, read_columns, read_images
 from encoscope.nave.layers import choose_layers
+from encoscope.nave.settings import NaveSettings
 from encoscope.plots import read_sheet
 from encoscope.progress import Progress, nest_progress
 from encoscope.results import ModelRecord, Result, record_model
@@ -238,6 +239,11 @@ def audit(
         raise UsageError(f"limit is a number from 4 on, not {limit}")
     if watermark is not None and labels is not None:
         raise UsageError("watermark and labels are two audits: give one of them")
+    if watermark is not None and not 0 < share < 1:
+        raise UsageError(f"share is a watermark's share of the short side, between 0 and 1, not {share}")
+    if permutations < 1:
+        raise UsageError(f"permutations is a number from 1 on, not {permutations}")
+    NaveSettings.from_preset(n_clusters=n_clusters)
     encoder = as_encoder(encoder)
     files = collect_files(images)
     selection = files[:: max(1, len(files) // limit)][:limit]

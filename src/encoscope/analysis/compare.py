@@ -26,6 +26,7 @@ from encoscope.metrics import Interval, ari, bootstrap
 from encoscope.metrics.layer_cka import LayerCKA
 from encoscope.metrics.matching import Correlation, match_units
 from encoscope.nave import Segmentation, segment_stream
+from encoscope.nave.settings import NaveSettings
 from encoscope.plots import draw_contact_sheet, draw_overlay, read_sheet
 from encoscope.progress import Progress, track
 from encoscope.results import Result
@@ -297,6 +298,9 @@ def compare(
 
     Source: Nguyen et al. 2021, Do Wide and Deep Networks Learn the Same Things? (CKA in minibatches).
     """
+    NaveSettings.from_preset(n_clusters=tuple(n_clusters))
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is a number from 1 on, not {limit}")
     first, second = as_encoder(first), as_encoder(second)
     source = collect_files(images)[:limit] if isinstance(images, str | os.PathLike) else images
     stream = islice(read_images(source, channels=_choose_channels(first, second)), limit)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, names, word_or_count
 from encoscope.counting import count_noun
@@ -74,7 +75,8 @@ def build(
         cells=cells,
         random_state=common.seed,
     )
-    site = build_atlas(common.load(model), images, out, options, title=title, fresh=fresh, progress=common.progress)
+    check_run(common, out=out, sources=[images, captions])
+    site = build_atlas(common.defer(model), images, out, options, title=title, fresh=fresh, progress=common.progress)
     atlas = open_atlas(site)
     if common.json:
         say(results.dumps(atlas.manifest))

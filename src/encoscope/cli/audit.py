@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common
 
@@ -39,12 +40,13 @@ def audit(
     folders, or --labels), with p-values from permutations. result.json and sheet.png go into the output folder.
     """
     common = common or Common()
+    check_run(common, out=out, sources=[images, labels])
 
     from encoscope import results
     from encoscope.analysis.audit import audit as measure_audit
 
     result = measure_audit(
-        common.load(model),
+        common.defer(model),
         images,
         watermark=watermark,
         share=share,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import say
 from encoscope.cli.flags import PROGRESS_HELP
 from encoscope.counting import count_noun
@@ -44,6 +45,7 @@ def captions(
     """
     if not source.exists():
         raise MissingError(f"no such file or folder: {source}")
+    check_run(out=store)
     if kind == "image" and not source.is_dir():
         raise UsageError("--kind image goes with a folder of LAION's shards")
 

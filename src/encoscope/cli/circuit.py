@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags
 from encoscope.counting import count_noun
@@ -47,6 +48,7 @@ def circuit(
     changes: dict[str, Any] = {} if settings is None else settings.changes()
     CircuitSettings.from_preset(**channel_changes)  # wrong values fail before the network is loaded
     VitalSettings.from_preset(**changes)
+    check_run(common, out=out, sources=[references])
 
     # only now what takes seconds to load
     from encoscope.vital import circuit as find_circuit

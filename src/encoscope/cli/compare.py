@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, counts
 
@@ -30,13 +31,14 @@ def compare(
     """
     numbers = counts("--clusters", clusters)
     common = common or Common()
+    check_run(common, out=out, sources=[images], limit=limit)
 
     from encoscope import results
     from encoscope.analysis.compare import compare as compare_encoders
 
     result = compare_encoders(
-        common.load(first),
-        common.load(second),
+        common.defer(first),
+        common.defer(second),
         images,
         n_clusters=numbers,
         limit=limit,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from encoscope.analysis.settings import ConceptsSettings
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags
 from encoscope.counting import count_noun
@@ -55,11 +56,12 @@ def concepts(
     changes: dict[str, Any] = {} if settings is None else settings.changes()
     changes |= {} if shown is None else shown.changes()
     ConceptsSettings.from_preset(**changes)  # wrong values fail before the network
+    common = common or Common()
+    check_run(common, out=out, sources=[references], batch=batch)
 
     # only now what takes seconds to load
     from encoscope.analysis.concepts import concepts as find_concepts
 
-    common = common or Common()
     explained = find_concepts(
         common.load(model),
         unit,

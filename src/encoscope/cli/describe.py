@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from encoscope.cli.checks import check_run, check_source
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags, names
 from encoscope.errors import UsageError
@@ -38,6 +39,25 @@ class CaptionFlags:
         str | None, Parameter(help="Image-text model, such as zoo:clip-caltech101. Default: the captions' own.")
     ] = None
 
+    def check(
+        self, probe: str, common: Common, settings: MethodFlags | None, out: Path | None = None
+    ) -> dict[str, Any]:
+        """Refuse what is wrong whatever the network is, before it is loaded.
+
+        Args:
+            probe: The probing set.
+            common: The flags of every verb.
+            settings: The flags of FALCON's settings.
+            out: The output folder; None where nothing is written.
+
+        Returns:
+            FALCON's settings that were set, by name.
+        """
+        changes = {} if settings is None else settings.changes()
+        FalconSettings.from_preset(**changes)
+        check_run(common, out=out, sources=[probe, self.captions])
+        return changes
+
     def fit_falcon(
         self, model: Encoder | str, probe: str, common: Common, settings: MethodFlags | None, **options: Any
     ) -> Falcon:
@@ -53,13 +73,13 @@ class CaptionFlags:
         Returns:
             The fitted estimator.
         """
+        changes = self.check(probe, common, settings)
+
         from encoscope import vlm
         from encoscope.falcon import CaptionStore, Falcon
 
-        changes = {} if settings is None else settings.changes()
-        FalconSettings.from_preset(**changes)  # wrong values fail before the network is loaded
-        encoder = common.load(model) if isinstance(model, str) else model
         store = None if self.captions is None else CaptionStore.load(self.captions)
+        encoder = common.load(model) if isinstance(model, str) else model
         name = self.vlm or ("zoo:clip-caltech101" if store is None else store.vlm_source)
         image_text_model = vlm.load(name, device=common.device, random_state=common.seed)
         options |= {"random_state": common.seed}
@@ -105,9 +125,9 @@ def describe(
         if name not in CONTROLS:
             raise UsageError(f"--control takes {', '.join(CONTROLS)}, or both with a comma, not {name!r}")
 
-    falcon = captions.fit_falcon(
-        model, probe, common, settings, control=controls, holdout=parse_share_or_dataset(holdout)
-    )
+    kept = parse_share_or_dataset(holdout)
+    captions.check(probe, common, settings, out)
+    falcon = captions.fit_falcon(model, probe, common, settings, control=controls, holdout=kept)
 
     from encoscope import results
     from encoscope.falcon import Descriptions
@@ -155,8 +175,16 @@ def parse_share_or_dataset(text: str) -> float | str:
 
     Returns:
         A number as the share of the images, anything else as a dataset.
+
+    Raises:
+        UsageError: For a number that is no share.
+        MissingError: For a dataset that is not there.
     """
     try:
-        return float(text)
+        share = float(text)
     except ValueError:
+        check_source(text)
         return text
+    if not 0 <= share < 1:
+        raise UsageError(f"--holdout takes a share from 0 to below 1, or a dataset, not {text}")
+    return share

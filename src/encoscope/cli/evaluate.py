@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, counts, names, word_or_count
 
@@ -70,12 +71,13 @@ def corloc(
     as many random segments, and a choice without the true boxes (border) as well. An interrupted run resumes.
     """
     common = common or Common()
+    check_run(common, out=out, sources=[dataset] if isinstance(dataset, str) else dataset, limit=limit)
     shared = _shared(clusters, size, layers, method)
 
     from encoscope import evaluation
 
     result = evaluation.corloc(
-        common.load(model),
+        common.defer(model),
         dataset,
         **shared,
         select=select,
@@ -116,12 +118,13 @@ def overlap(
     stand beside them. With --joint the clusters of all images are named once. An interrupted run resumes.
     """
     common = common or Common()
+    check_run(common, out=out, sources=[dataset] if isinstance(dataset, str) else dataset, limit=limit)
     shared = _shared(clusters, size, layers, method)
 
     from encoscope import evaluation
 
     result = evaluation.overlap(
-        common.load(model),
+        common.defer(model),
         dataset,
         **shared,
         joint=joint,
@@ -155,12 +158,13 @@ def stability(
     Agreement is the adjusted Rand index. The untrained network stands beside it. An interrupted run resumes.
     """
     common = common or Common()
+    check_run(common, out=out, sources=[dataset] if isinstance(dataset, str) else dataset, limit=limit)
     shared = _shared(clusters, size, layers)
 
     from encoscope import evaluation
 
     result = evaluation.stability(
-        common.load(model),
+        common.defer(model),
         dataset,
         **shared,
         runs=runs,
@@ -201,12 +205,13 @@ def faithfulness(
     Random segments of the same number and the untrained network's stand beside them. An interrupted run resumes.
     """
     common = common or Common()
+    check_run(common, out=out, sources=[dataset] if isinstance(dataset, str) else dataset, limit=limit)
     shared = _shared(clusters, size, layers, method)
 
     from encoscope import evaluation
 
     result = evaluation.faithfulness(
-        common.load(model),
+        common.defer(model),
         dataset,
         **shared,
         fill=fill,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from encoscope.cli.checks import check_source
 from encoscope.cli.console import say
 from encoscope.cli.describe import CaptionFlags, FalconFlags, Holdout, parse_share_or_dataset
 from encoscope.cli.flags import Common
@@ -39,6 +40,9 @@ def explain_failure(
     if n_features < 1:
         raise UsageError(f"--features takes a number from 1 on, not {n_features}")
     common, captions = common or Common(), captions or CaptionFlags()
+    kept = parse_share_or_dataset(holdout)
+    captions.check(probe, common, settings, out)
+    check_source(image)
 
     from encoscope import results
     from encoscope.falcon.failure import describe_contributions, find_contributions
@@ -46,7 +50,7 @@ def explain_failure(
     encoder = common.load(model)
     # what is wrong with the image is said before anything is probed
     explanation = find_contributions(encoder, image, label=label, n_features=n_features)
-    falcon = captions.fit_falcon(encoder, probe, common, settings, holdout=parse_share_or_dataset(holdout))
+    falcon = captions.fit_falcon(encoder, probe, common, settings, holdout=kept)
     explanation = describe_contributions(explanation, falcon)
     if out is not None:
         explanation.save(out)

@@ -15,6 +15,7 @@ from encoscope.settings import word_or_count as one_of_words_or_count
 
 if TYPE_CHECKING:
     from encoscope.encoder import Encoder
+    from encoscope.encoder.convert import ModelString
 
 _group = Group("Model", sort_key=1)
 
@@ -111,6 +112,19 @@ class Common:
         from encoscope.encoder import load
 
         return load(model, **self.loading())
+
+    def defer(self, model: str) -> ModelString:
+        """Give a model string that a function loads, with these flags, as soon as it needs the network.
+
+        Args:
+            model: The model string.
+
+        Returns:
+            The string with the flags.
+        """
+        from encoscope.encoder.convert import ModelString
+
+        return ModelString(model, **self.loading())
 
 
 class MethodFlags:

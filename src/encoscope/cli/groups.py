@@ -50,6 +50,7 @@ def groups(
     if more_than < 0 or largest < 2:
         raise UsageError(f"--more-than is at least 0 and --largest at least 2, not {more_than} and {largest}")
     common, captions = common or Common(), captions or CaptionFlags()
+    captions.check(probe, common, settings, out)
 
     from encoscope import results
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common
 from encoscope.counting import count_noun
@@ -40,6 +41,7 @@ def probe(
     if not dataset:
         raise UsageError("give a dataset, a folder or image files")
     common = common or Common()
+    check_run(common, sources=[*dataset, features], batch=batch)
     encoder = common.load(model)
     source = dataset[0] if len(dataset) == 1 else list(dataset)
     options: dict[str, Any] = {"batch_size": batch, "fresh": fresh, "progress": common.progress}

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common
 
@@ -47,6 +48,8 @@ def reproduce(
         for key, listed in EXPERIMENTS.items():
             say(f"{key.ljust(width)}  {listed.title}" + (f" (data: {listed.datasets})" if listed.datasets else ""))
         return 0
+
+    check_run(common, out=out, limit=limit)
 
     from encoscope import results
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags, names, numbers
 from encoscope.counting import count_noun
@@ -77,6 +78,8 @@ def segment(
     common = common or Common()
     changes: dict[str, Any] = {} if settings is None else settings.changes()
     joint_changes: dict[str, Any] = {} if fitting is None else fitting.changes()
+    check_run(common, out=out, max_pixels=max_pixels)
+    JointSettings.from_preset(**joint_changes)
     reading: dict[str, Any] = {"background": background, "window": _window(window)}
     requested = NaveSettings.from_preset(**changes, random_state=common.seed)  # wrong values fail before the network
     _check_flags(requested.n_clusters, joint, fresh or bool(joint_changes), runs, control)

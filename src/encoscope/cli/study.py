@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, names
 from encoscope.counting import count_noun
@@ -119,7 +120,8 @@ def build(
         fresh=fresh,
         progress=common.progress,
     )
-    key = build_study(common.load(model), references, out, settings, options)
+    check_run(common, out=out, sources=[references, visualizations])
+    key = build_study(common.defer(model), references, out, settings, options)
     if common.json:
         say(results.dumps(key.to_dict()))
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags
 from encoscope.counting import count_noun
@@ -65,6 +66,7 @@ def visualize(
     common = common or Common()
     changes: dict[str, Any] = {} if settings is None else settings.changes()
     make_settings(method, **changes)  # wrong values fail before the network is loaded
+    check_run(common, out=out, sources=[references], batch=batch)
     check_request(method, changes.get("n_facets"), references, control)
 
     # only now what takes seconds to load

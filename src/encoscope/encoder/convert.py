@@ -14,6 +14,24 @@ from encoscope.errors import UsageError
 _log = logging.getLogger("encoscope")
 
 
+class ModelString(str):
+    """A source string with the options that it is loaded with.
+
+    A function that takes a model loads it when it needs the network, so what else is wrong is refused before.
+
+    Args:
+        source: The source string.
+        **loading: Keyword arguments of ``load``.
+    """
+
+    loading: dict[str, Any]
+
+    def __new__(cls, source: str, **loading: Any) -> ModelString:  # noqa: D102 - the class says it
+        self = super().__new__(cls, source)
+        self.loading = loading
+        return self
+
+
 def as_encoder(model: Encoder | nn.Module | str, **loading: Any) -> Encoder:
     """Turn an encoder, a network or a source string into an encoder.
 
@@ -38,6 +56,8 @@ def as_encoder(model: Encoder | nn.Module | str, **loading: Any) -> Encoder:
         >>> as_encoder(nn.Conv2d(3, 8, 3)).source
         'python'
     """
+    if isinstance(model, ModelString):
+        return load(str(model), **{**model.loading, **loading})
     if isinstance(model, str):
         return load(model, **loading)
     if not isinstance(model, (Encoder, nn.Module)):

@@ -88,6 +88,26 @@ class NaveSettings(Settings):
     random_state: int = setting(0, "The seed of everything random.", type=int, on_command_line=False)
 
     @classmethod
+    def without_layers(cls, preset: str | None = None, **changes: Any) -> NaveSettings:
+        """Make settings as far as they do not depend on an encoder: sequences as tuples.
+
+        Args:
+            preset: The preset; None is "default".
+            **changes: Settings by name; None leaves the preset's own value.
+
+        Returns:
+            The settings.
+
+        Raises:
+            UsageError: For settings that cannot be.
+        """
+        for name in ("n_clusters", "weighting"):
+            value = changes.get(name)
+            if value is not None and not isinstance(value, int | str):
+                changes[name] = tuple(value)
+        return cls.from_preset(preset, **changes)
+
+    @classmethod
     def of(cls, encoder: Encoder, preset: str | None = None, **changes: Any) -> NaveSettings:
         """Make settings for an encoder: its layers chosen or checked, sequences as tuples.
 
@@ -106,11 +126,7 @@ class NaveSettings(Settings):
         from encoscope.nave.layers import choose_layers
 
         layers = changes.pop("layers", None)
-        for name in ("n_clusters", "weighting"):
-            value = changes.get(name)
-            if value is not None and not isinstance(value, int | str):
-                changes[name] = tuple(value)
-        settings = cls.from_preset(preset, **changes)
+        settings = cls.without_layers(preset, **changes)
         chosen = choose_layers(encoder, settings.layers or None if layers is None else layers)
         layer_weights([encoder.layer(name).channels for name in chosen], settings.weighting)
         return replace(settings, layers=chosen)

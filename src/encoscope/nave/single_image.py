@@ -144,19 +144,18 @@ def segment(
     Source: NAVE, Algorithm 1.
     """
     refuse_unknown("segment", unknown, [*NaveSettings.infos(), "batch_size", "progress"])
+    changes: dict[str, Any] = {
+        "n_clusters": n_clusters,
+        "grouping": grouping,
+        "weighting": weighting,
+        "resolution": resolution,
+        "size": size,
+        "n_init": n_init,
+        "random_state": random_state,
+    }
+    NaveSettings.without_layers(preset, **changes)  # wrong values fail before the network is loaded
     encoder = as_encoder(encoder)
-    settings = NaveSettings.of(
-        encoder,
-        preset,
-        n_clusters=n_clusters,
-        layers=layers,
-        grouping=grouping,
-        weighting=weighting,
-        resolution=resolution,
-        size=size,
-        n_init=n_init,
-        random_state=random_state,
-    )
+    settings = NaveSettings.of(encoder, preset, layers=layers, **changes)
     single = is_single(images)
     channels = encoder.preprocess.channels
     items = [read_image(images, channels=channels)] if single else read_images(images, channels=channels)

@@ -120,9 +120,9 @@ def build_study(
 
     Source: VITAL, section 4.3 and appendix D.
     """
-    encoder, out = as_encoder(encoder), Path(out)
     settings, options = settings or StudySettings(), options or SynthesisOptions()
     _check(settings)
+    encoder, out = as_encoder(encoder), Path(out)
     info = _describe_study(encoder, settings, options)
     check_overwrite(out, settings.methods, info)
     listing = list_images(references)
