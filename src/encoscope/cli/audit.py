@@ -40,7 +40,7 @@ def audit(
     folders, or --labels), with p-values from permutations. result.json and sheet.png go into the output folder.
     """
     common = common or Common()
-    check_run(common, out=out, sources=[images, labels])
+    check_run(common, out=out, sources=[images, None if watermark else labels])
 
     from encoscope import results
     from encoscope.analysis.audit import audit as measure_audit
