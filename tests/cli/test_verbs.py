@@ -127,6 +127,7 @@ def match(flag: str, parameters: dict[str, Any]) -> str | None:
     """The parameter that a flag stands for: of the same name, or n_NAME, NAMEs, NAME_size."""
     names = {"seed": ["random_state"], "model": ["encoder", "models", "model"], "set": ["options"]}
     names |= {"dataset": ["dataset", "datasets", "images"], "out": ["path", "out"]}
+    names |= {"grid": ["token_layout"], "prefix": ["token_layout"]}
     choices = [*names.get(flag, []), flag, f"n_{flag}", f"{flag}s", f"{flag}_size"]
     return next((name for name in choices if name in parameters), None)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from encoscope.encoder import Encoder
-from encoscope.encoder.capture import capture
+from encoscope.encoder.capture import OutputLocation, capture, recording_outputs
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import make_batch, read_image
 
@@ -268,16 +268,29 @@ def test_half_precision_networks_take_their_own_type(net: Net, pixels: Tensor) -
     assert maps.dtype == torch.float32
 
 
-def test_capture_keeps_gradients(net: Net, pixels: Tensor) -> None:
-    """The kept map is the one the output was computed from, in-place operations after it or not."""
+def test_gradients_of_the_rest_of_the_network_are_those_at_the_layers_output(net: Net, pixels: Tensor) -> None:
+    """In-place operations after the layer or not."""
     net.eval()
-    kept, output = capture(net, pixels, {"stage1": 1}, stop=False)
-    (gradient,) = torch.autograd.grad(output[:, 0].sum(), kept["stage1"])
-    with torch.no_grad():
-        moved = kept["stage1"] + 1e-3 * gradient
-        rest = net.fc(net.stage2(moved.relu()).relu().mean((2, 3)))
-    assert rest[:, 0].sum() > output[:, 0].sum()
+    with recording_outputs(net, {"stage1": OutputLocation("stage1")}) as recorded:
+        output = net(pixels)
+    stage1 = recorded["stage1"]
+    assert stage1.edge is not None
+    (gradient,) = torch.autograd.grad(output[:, 0].sum(), [stage1.edge])
+    leaf = stage1.value.detach().requires_grad_()
+    rest = net.fc(net.stage2(leaf.relu()).relu().mean((2, 3)))
+    (expected,) = torch.autograd.grad(rest[:, 0].sum(), leaf)
+    torch.testing.assert_close(gradient, expected)
     assert hooks_of(net) == 0
+
+
+def test_captured_outputs_can_be_differentiated(net: Net, pixels: Tensor) -> None:
+    net.eval()
+    leaf = pixels.clone().requires_grad_()
+    kept, _ = capture(net, leaf, {"stage1": OutputLocation("stage1")}, stop=False)
+    (gradient,) = torch.autograd.grad(kept["stage1"].square().sum(), leaf)
+    again = pixels.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(net.stage1(again).square().sum(), again)
+    torch.testing.assert_close(gradient, expected)
 
 
 class Sequences(nn.Module):
@@ -384,7 +397,7 @@ def test_a_notebook_shows_source_preprocessing_and_layers_and_computes_no_digest
     monkeypatch.setattr("encoscope.encoder.encoder.compute_digest", lambda *_: pytest.fail("a digest was computed"))
     page = encoder._repr_html_()
     monkeypatch.undo()
-    for text in ("py:&lt;nets&gt;:net", "32 x 32 pixels", "<td>5</td>", "<code>stage2</code>", "8 x 8", "stage"):
+    for text in ("py:&lt;nets&gt;:net", "32 x 32 pixels", "<td>5</td>", "<code>relu</code>", "8 x 8", "stage"):
         assert text in page
     assert "digest" not in page
     known = encoder.digest

@@ -108,7 +108,9 @@ MOBILE = [(32, 32), *STAGES4]
 FAMILIES = {
     "resnet": Family(timm("resnet10t"), stages=numbered("layer{}", (1, 2, 3, 4)), stem="conv1"),
     "resnet-tv": Family(torchvision(lambda m: m.resnet18()), stages=numbered("layer{}", (1, 2, 3, 4)), stem="conv1"),
-    "resnetv2": Family(timm("resnetv2_18"), stages=numbered("stages.{}"), stem="stem", head=False),
+    "resnetv2": Family(  # the last stage as the head reads it: after the final norm and ReLU
+        timm("resnetv2_18"), stages=stages("stages.0", "stages.1", "stages.2", "norm"), stem="stem", head=False
+    ),
     "convnext": Family(timm("convnext_atto", depths=(1, 1, 2, 1)), stages=numbered("stages.{}"), stem="stem"),
     "convnext-tv": Family(
         torchvision(
@@ -121,12 +123,12 @@ FAMILIES = {
     ),
     "densenet": Family(
         timm("densenet121", block_config=(2, 2, 2, 2), growth_rate=8),
-        stages=numbered("features.denseblock{}", (1, 2, 3, 4)),
+        stages=stages(*(f"features.denseblock{number}" for number in (1, 2, 3)), "features.norm5"),
         stem="features.conv0",
     ),
     "efficientnet": Family(
         timm("efficientnet_lite0"),
-        stages=stages("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6", grids=MOBILE),
+        stages=stages("blocks.0", "blocks.1", "blocks.2", "blocks.4", "bn2", grids=MOBILE),
         stem="conv_stem",
     ),
     "efficientnet-tv": Family(

@@ -33,6 +33,13 @@ class Common:
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"], Parameter(help="Of the forward pass; the halves by autocast.")
     ] = "fp32"
+    grid: Annotated[
+        str | None,
+        Parameter(help="Rows and columns of a transformer's patches, such as 14x14; else they are found by a trial."),
+    ] = None
+    prefix: Annotated[
+        int | None, Parameter(help="With --grid: tokens before the patches (class token, prompts, registers).")
+    ] = None
     seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0
     allow_missing: Annotated[
         tuple[str, ...],
@@ -84,7 +91,12 @@ class Common:
             "allow_unused",
             "logits",
         )
-        return {name: getattr(self, name) for name in names} | {"random_state": self.seed} | self._stating()
+        loading = {name: getattr(self, name) for name in names} | {"random_state": self.seed} | self._stating()
+        if self.grid is not None:
+            loading["token_layout"] = (_read_grid(self.grid), self.prefix or 0)
+        elif self.prefix is not None:
+            raise UsageError("--prefix says how many tokens stand before the patches of a --grid: give both")
+        return loading
 
     def _stating(self) -> dict[str, Any]:
         """The flags that state the preprocessing, as keyword arguments of ``encoscope.load``."""
@@ -125,6 +137,13 @@ class Common:
         from encoscope.encoder.convert import ModelString
 
         return ModelString(model, **self.loading())
+
+
+def _read_grid(text: str) -> tuple[int, int]:
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise UsageError(f"--grid takes rows and columns, such as 14x14, not {text!r}")
+    return int(rows), int(columns)
 
 
 class MethodFlags:

@@ -17,6 +17,7 @@ from encoscope.craft.importance import compute_importances
 from encoscope.craft.references import find_class_files
 from encoscope.craft.settings import CraftSettings
 from encoscope.encoder import Encoder, as_encoder
+from encoscope.encoder.capture import draw_random_pixels
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.estimator import Estimator
 from encoscope.images import LoadedImage, SkippedImage, read_images
@@ -188,7 +189,7 @@ def _find_concepts(
     cache_dir: str | os.PathLike[str] | None,
     progress: Progress,
 ) -> ConceptBank:
-    name = encoder.layer(settings.layer).name if settings.layer is not None else encoder.depths[-1]
+    name = encoder.layer(settings.layer).name if settings.layer is not None else _choose_layer(encoder)
     side = settings.patch_size or min(64, min(encoder.preprocess.size) // 2)
     if side < 2:
         raise UsageError(f"patch_size is a number of pixels from 2 on, not {side}")
@@ -246,6 +247,17 @@ def _find_concepts(
         notes=notes,
         skipped=tuple(skipped),
     )
+
+
+def _choose_layer(encoder: Encoder) -> str:
+    """The last of the layers at the network's depths without negative values; the last of all if each has some.
+
+    One image of noise tells: the output of a ReLU is never negative, and that of any other step soon is.
+    """
+    depths, own = encoder.depths, encoder.preprocess
+    noise = draw_random_pixels(1, own.channels, own.size, next(encoder.module.parameters(), None))
+    lowest = {name: float(seen.maps.min()) for name, seen in encoder.activations(noise, depths).items()}
+    return next((name for name in reversed(depths) if lowest[name] >= 0), depths[-1])
 
 
 def _read_once(names: list[str], channels: int) -> Any:

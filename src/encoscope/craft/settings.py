@@ -15,7 +15,7 @@ class CraftSettings(Settings):
 
     Attributes:
         n_concepts: How many concepts.
-        layer: A layer without negative activations; None takes the last stage.
+        layer: A layer without negative activations; None takes the last stage that has none.
         n_images: Images of the class at most; of more, a random choice is taken.
         patch_size: The side of the patches in pixels, on an image whose short side is the network's; patches start
             every int(0.8 patch_size) pixels. None takes 64, or half of a smaller network's input.
@@ -27,7 +27,7 @@ class CraftSettings(Settings):
     METHOD: ClassVar[str] = "concepts"
 
     n_concepts: int = setting(5, "How many concepts.", flag="concepts", low=1)
-    layer: str | None = setting(None, "A layer without negative activations. Default: the last stage.")
+    layer: str | None = setting(None, "A layer without negative activations. Default: the last stage that has none.")
     n_images: int = setting(100, "At most so many images of the class.", flag="images", low=1)
     patch_size: int | None = setting(
         None,

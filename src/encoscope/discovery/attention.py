@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import removing_hooks
+from encoscope.encoder.roles import module_of
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Batch
 
@@ -33,7 +34,7 @@ class AttentionKeys:
             position.
         attention: The attention of each token (third axis) to each token (fourth axis); rows sum to 1. None if it
             depends on more than queries and keys (rotary or relative positions).
-        prefix: Number of tokens before the patch tokens.
+        prefix: Number of tokens that belong to no patch; they come first, then the patches in row-major order.
         grid: (rows, columns) of the patches.
     """
 
@@ -74,8 +75,23 @@ def read_attention_keys(encoder: Encoder, batch: Batch | Tensor, layer: str | No
     results = [_compute_keys(module, call) for call in recorded]
     keys = torch.cat([key for key, _ in results])
     attention = [attended for _, attended in results if attended is not None]
-    prefix, grid = _find_grid(encoder, name, keys, (pixels.shape[0], pixels.shape[2], pixels.shape[3]))
-    return AttentionKeys(name, keys, torch.cat(attention) if len(attention) == len(results) else None, prefix, grid)
+    key_order = _find_order(encoder, name, keys, (pixels.shape[0], pixels.shape[2], pixels.shape[3]))
+    keys = keys[:, :, key_order.order]
+    attended = (
+        torch.cat(attention)[:, :, key_order.order][:, :, :, key_order.order]
+        if len(attention) == len(results)
+        else None
+    )
+    return AttentionKeys(name, keys, attended, key_order.prefix, key_order.grid)
+
+
+@dataclass(frozen=True)
+class _KeyOrder:
+    """The order that puts tokens of no cell first and then the patches in row-major order, and how many are which."""
+
+    order: list[int]
+    prefix: int
+    grid: tuple[int, int]
 
 
 @dataclass
@@ -196,10 +212,10 @@ def _list_members(module: nn.Module) -> Iterator[tuple[str, Any]]:
     yield from module.named_children()
 
 
-def _find_grid(encoder: Encoder, name: str, keys: Tensor, canvas: tuple[int, int, int]) -> tuple[int, tuple[int, int]]:
-    """Number of prefix tokens and patch grid of the keys, from the layer that they belong to."""
+def _find_order(encoder: Encoder, name: str, keys: Tensor, canvas: tuple[int, int, int]) -> _KeyOrder:
+    """Where the keys lie on the image, from the layer that they belong to."""
     images, *sides = canvas
-    infos = {info.name: info for info in encoder.layers if info.kind == "tokens"}
+    infos = {module_of(info.name): info for info in encoder.layers if info.kind == "tokens"}
     around = [".".join(name.split(".")[:length]) for length in range(name.count(".") + 1, 0, -1)]
     info = next((infos[outer] for outer in around if outer in infos), None)
     if info is None or keys.shape[0] != images:
@@ -207,9 +223,5 @@ def _find_grid(encoder: Encoder, name: str, keys: Tensor, canvas: tuple[int, int
             f"{name} of {encoder.source} does not attend over all patches of an image ({keys.shape[0]} sequences of "
             f"{keys.shape[2]} tokens for {images} images): use a plain vision transformer"
         )
-    rows, columns = (
-        max(1, side * cells // own) for side, cells, own in zip(sides, info.grid, encoder.preprocess.size, strict=True)
-    )
-    if keys.shape[2] != info.prefix + rows * columns:
-        raise UsageError(f"{name} has {keys.shape[2]} tokens, not {info.prefix} and a grid of {rows} x {columns}")
-    return info.prefix, (rows, columns)
+    grid, order = encoder.order_tokens(info.name, (sides[0], sides[1]), keys.shape[2])
+    return _KeyOrder(order, info.prefix, grid)

@@ -3,6 +3,7 @@
 from encoscope._torchvision import ensure_torchvision
 from encoscope.encoder.convert import as_encoder
 from encoscope.encoder.encoder import Encoder
+from encoscope.encoder.layouts import TokenLayout
 from encoscope.encoder.listing import list_layers
 from encoscope.encoder.load import load
 from encoscope.encoder.substitute import substitute_maps
@@ -18,6 +19,7 @@ __all__ = [
     "Encoder",
     "LayerInfo",
     "Observation",
+    "TokenLayout",
     "as_encoder",
     "list_layers",
     "load",

@@ -1,21 +1,22 @@
-"""Find the layers of a network whose output is a spatial map, and its linear head, by running it once."""
+"""Find the layers of a network whose output is a spatial map, and its linear head, by running it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from encoscope.encoder.capture import capture, draw_random_pixels, evaluation_mode, find_first_tensor, removing_hooks
-from encoscope.encoder.layouts import Layout, Size, find_layout, read_activation
-from encoscope.encoder.roles import assign_roles
+from encoscope.encoder.capture import OutputLocation, capture, draw_random_pixels, evaluation_mode
+from encoscope.encoder.layouts import Layout, Size, TokenLayout, find_map_layout, list_token_grids, read_activation
+from encoscope.encoder.roles import assign_roles, is_block
+from encoscope.encoder.sequences import Sequence, TrialSubject, settle_layouts
+from encoscope.encoder.trial_run import BATCH, OutputKey, TrialRun, run_trial
 from encoscope.encoder.types import LayerInfo
 
-_BATCH = 2  # images in the trial run; tells the batch axis from windows, heads and tokens
+Unwinder = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,68 +26,70 @@ class SpatialLayer:
     Attributes:
         info: What users see of it.
         layout: How to read its output.
-        calls: How often one forward pass calls it.
+        location: Where in a forward pass its tensor is found.
     """
 
     info: LayerInfo
     layout: Layout
-    calls: int
+    location: OutputLocation
 
 
 @dataclass(frozen=True)
 class LayerDiscovery:
-    """The result of one trial run.
+    """What the trial runs found.
 
     Attributes:
         layers: The spatial layers by name, in the order in which their last calls end.
         head: The name of the linear layer (or 1x1 convolution) whose output is the network's output; None if there is
             no such layer.
         outputs: The width K of the network's output if that is ``[batch, K]``, else None.
+        unplaced: The modules whose output is a sequence of tokens that respond to where the image changes, and yet lie
+            on no grid that could be found, by name with the number of tokens. They are no layers.
+        unplaced_blocks: The last of these that is a block and comes after all stages and blocks; None if none does.
     """
 
     layers: Mapping[str, SpatialLayer]
     head: str | None
     outputs: int | None
+    unplaced: Mapping[str, int] = field(default_factory=dict)
+    unplaced_blocks: tuple[str, int] | None = None
 
 
 def discover_layers(
-    module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None = None
+    module: nn.Module,
+    size: Size,
+    channels: int,
+    forward: Callable[[Tensor], Any] | None = None,
+    token_layout: TokenLayout | None = None,
 ) -> LayerDiscovery:
-    """Run a network on random pixels of its own input size and find its layers and head.
+    """Run a network on images of its own input size and find its layers and head.
+
+    The first run, on noise, gives the shapes of all outputs. The second, on images that differ in parts, tells where
+    tokens lie; a network without sequences of tokens and without maps that have their channels last needs none.
 
     Args:
         module: The network.
         size: (height, width) of its own input in pixels.
         channels: Number of input channels.
         forward: A function to call in place of ``module(pixels)``.
+        token_layout: Where the patch tokens stand, if the user states it.
 
     Returns:
         The layers, the head, and the width of the output.
+
+    Raises:
+        UsageError: If no layer has the stated token layout.
     """
-    trial = _run(module, size, channels, forward)
-    layouts = _find_layouts(trial.shapes, size)
-    unclear = [
-        name for name, layout in layouts.items() if layout.form != "tokens" and layout.channels == layout.grid[0]
-    ]
-    if unclear:  # [B, 16, 16, 16]: an oblong image tells the channels from the sides
-        wide = (size[0], 2 * size[1])
-        forms = _find_layouts(_run(module, wide, channels, forward, lenient=True).shapes, wide)
-        # If the network fails on such an image before the layer, NCHW is assumed, by far the more common layout.
-        layouts |= {name: replace(layouts[name], form=forms[name].form) for name in unclear if name in forms}
-    layers = _make_layers(layouts, trial.calls, _find_unwinders(module))
-    roles = assign_roles(module, {name: layer.info for name, layer in layers.items()})
+    trial = run_trial(module, size, channels, forward)
+    layouts, sequences = _read_shapes(trial, size, _find_unwinders(module))
+    subject = TrialSubject(module, forward or module, trial.locations, (channels, *size))
+    layouts, unplaced = settle_layouts(subject, layouts, sequences, token_layout)
+    layers = _make_layers({key: layouts[key] for key in trial.shapes if key in layouts}, trial)
+    infos = {name: layer.info for name, layer in layers.items()}
+    roles = assign_roles(module, infos, trial.followers, trial.outputs)
     layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
-    return LayerDiscovery(layers, trial.head, trial.outputs)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One trial run; ``shapes`` of each module's last output, in the order in which those calls ended."""
-
-    shapes: dict[str, tuple[int, ...]]
-    calls: dict[str, int]
-    head: str | None
-    outputs: int | None
+    blocks = _find_unplaced_blocks(module, layers, unplaced, list(dict.fromkeys(name for name, _ in trial.shapes)))
+    return LayerDiscovery(layers, trial.head, trial.outputs, unplaced, blocks)
 
 
 def follows_input_size(
@@ -108,94 +111,67 @@ def follows_input_size(
     name = layer.info.name
     try:
         with evaluation_mode(module), torch.no_grad():
-            outputs, _ = capture(module, pixels, {name: layer.calls}, forward=forward)
+            outputs, _ = capture(module, pixels, {name: layer.location}, forward=forward)
         activation = read_activation(outputs[name], layer.layout, canvas)
     except Exception:  # whatever the network raises, it does not take this size
         return False
     return activation is not None and tuple(activation.maps.shape[2:]) != layer.info.grid
 
 
-def _run(
-    module: nn.Module, size: Size, channels: int, forward: Callable[[Tensor], Any] | None, lenient: bool = False
-) -> _Run:
-    shapes: dict[str, tuple[int, ...]] = {}
-    calls: dict[str, int] = {}
-    linear: dict[str, Tensor] = {}  # kept alive, so that the same memory means the same tensor
-    names = {child: name for name, child in module.named_modules() if name}
-
-    def note(child: nn.Module, _args: Any, output: Any) -> None:
-        tensor = find_first_tensor(output)
-        if tensor is None:
-            return
-        name = names[child]
-        calls[name] = calls.get(name, 0) + 1
-        shapes.pop(name, None)
-        shapes[name] = tuple(tensor.shape)
-        if isinstance(child, (nn.Linear, nn.Conv2d)) and tensor.flatten(1).shape[1] == tensor.shape[1]:
-            linear[name] = tensor
-
-    pixels = draw_random_pixels(_BATCH, channels, size, next(module.parameters(), None))
-    output = None
-    with evaluation_mode(module), torch.no_grad(), removing_hooks([]) as handles:
-        handles.extend(child.register_forward_hook(note) for child in names)
-        with suppress(Exception) if lenient else nullcontext():
-            output = find_output_tensor((forward or module)(pixels))
-
-    wide = output is not None and output.ndim == 2 and output.shape[0] == _BATCH
-    head = next((name for name, tensor in linear.items() if wide and _same_memory(tensor, output)), None)
-    return _Run(shapes, calls, head, output.shape[1] if output is not None and wide else None)
-
-
-def find_output_tensor(output: Any) -> Tensor | None:
-    """Find the tensor that is the network's output.
-
-    Args:
-        output: What the network returned.
-
-    Returns:
-        The ``logits`` of an output object that has them, else the first tensor; None if there is no tensor.
-    """
-    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
-        return output["logits"]
-    return find_first_tensor(output)
-
-
-def _find_layouts(shapes: Mapping[str, tuple[int, ...]], size: Size) -> dict[str, Layout]:
-    layouts: dict[str, Layout] = {}
+def _read_shapes(
+    trial: TrialRun, size: Size, unwinders: Mapping[str, Unwinder | None]
+) -> tuple[dict[OutputKey, Layout], dict[OutputKey, Sequence]]:
+    """The layouts of maps as their shapes tell them, and the sequences of tokens."""
+    layouts: dict[OutputKey, Layout] = {}
+    sequences: dict[OutputKey, Sequence] = {}
     grids: set[Size] = set()
     lengths: set[int] = set()
-    for name, shape in shapes.items():
-        layout = find_layout(shape, _BATCH, size, grids, lengths)
-        if layout is None:
-            continue
-        if layout.form == "tokens":
-            lengths.add(layout.prefix + layout.grid[0] * layout.grid[1])
-        else:
+    for key, shape in trial.shapes.items():
+        layout = find_map_layout(shape, BATCH, size, grids, lengths)
+        if layout is not None:
             grids.add(layout.grid)
-        layouts[name] = layout
-    return layouts
+            layouts[key] = layout
+        if len(shape) != 3 or BATCH not in shape[:2]:
+            continue
+        batch_first = shape[0] == BATCH
+        count = shape[1] if batch_first else shape[0]
+        lengths.add(count)
+        candidates = list_token_grids(count, size, grids)
+        if key[0] not in unwinders:
+            sequences[key] = Sequence(count, shape[2], batch_first, tuple(candidates))
+            continue
+        unwind = unwinders[key[0]]
+        own = [grid for grid in candidates if grid[0] * grid[1] == count]
+        if unwind is not None and own:
+            layouts[key] = Layout("tokens", shape[2], own[0], size, batch_first=batch_first, unwind=unwind)
+    return layouts, sequences
 
 
-def _make_layers(
-    layouts: Mapping[str, Layout],
-    calls: Mapping[str, int],
-    unwinders: Mapping[str, Callable[[Tensor], Tensor] | None],
-) -> dict[str, SpatialLayer]:
+def _make_layers(layouts: Mapping[OutputKey, Layout], trial: TrialRun) -> dict[str, SpatialLayer]:
+    """The layers by name: the module's name, and ``NAME#i`` for each map of a module that gives several."""
+    count: dict[str, int] = {}
+    for name, _ in layouts:
+        count[name] = count.get(name, 0) + 1
     layers: dict[str, SpatialLayer] = {}
-    for name, layout in layouts.items():
+    for key, layout in layouts.items():
+        module, index = key
+        name = module if count[module] == 1 else f"{module}#{index}"
         kind = "tokens" if layout.form == "tokens" else "map"
-        if kind == "tokens" and name in unwinders:
-            unwind = unwinders[name]
-            if unwind is None:
-                continue
-            layout = replace(layout, unwind=unwind)
-        layers[name] = SpatialLayer(
-            LayerInfo(name, kind, layout.channels, layout.grid, layout.prefix), layout, calls[name]
-        )
+        info = LayerInfo(name, kind, layout.channels, layout.grid, layout.prefix)
+        layers[name] = SpatialLayer(info, layout, trial.locations[key])
     return layers
 
 
-def _find_unwinders(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor] | None]:
+def _find_unplaced_blocks(
+    module: nn.Module, layers: Mapping[str, SpatialLayer], unplaced: Mapping[str, int], order: list[str]
+) -> tuple[str, int] | None:
+    main = [layer.location.module for layer in layers.values() if layer.info.role in ("stage", "block")]
+    last = max((order.index(name) for name in main), default=-1)
+    blocks = [name for name in unplaced if order.index(name) > last and is_block(module, name)]
+    return (blocks[-1], unplaced[blocks[-1]]) if blocks else None
+
+
+def _find_unwinders(module: nn.Module) -> dict[str, Unwinder | None]:
     """For networks with tokens in an order of their own (Hiera): functions that put a block's tokens on the grid.
 
     timm's ``reroll`` takes the number of the block, transformers' that of the stage. The value is None for modules
@@ -217,7 +193,3 @@ def _find_unwinders(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor] |
 
 def _bind_reroll(reroll: Callable[..., Any], index: int) -> Callable[[Tensor], Tensor]:
     return lambda tokens: reroll(tokens, index)
-
-
-def _same_memory(a: Tensor, b: Tensor | None) -> bool:
-    return b is not None and a.data_ptr() == b.data_ptr() and a.numel() == b.numel()

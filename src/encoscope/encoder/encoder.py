@@ -18,15 +18,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import layouts
-from encoscope.encoder.capture import ModuleOutput, capture, draw_random_pixels, find_first_tensor, removing_hooks
+from encoscope.encoder.capture import (
+    ModuleOutput,
+    OutputLocation,
+    capture,
+    draw_random_pixels,
+    find_first_tensor,
+    removing_hooks,
+)
 from encoscope.encoder.digest import compute_digest, fingerprint_parameters
 from encoscope.encoder.discovery import LayerDiscovery, discover_layers, follows_input_size
 from encoscope.encoder.display import encoder_to_html
 from encoscope.encoder.execution import run_guarded, run_in_halves
 from encoscope.encoder.inner_normalization import find_inner_normalization
 from encoscope.encoder.input_channels import count_input_channels
+from encoscope.encoder.layouts import TokenLayout
 from encoscope.encoder.outputs import OutputChoice, choose_output, refuse_detections
 from encoscope.encoder.reset import UntrainedMaker
+from encoscope.encoder.roles import module_of
 from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation
 from encoscope.encoder.wrappers import check_module, unwrap_module
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
@@ -80,6 +89,8 @@ class Encoder:
             between them ("heads.0"). None takes the one that is certain, if one is.
         untrained: A function without arguments that returns the same network with random weights, or an Encoder of it,
             for controls. None draws them by the ``reset_parameters`` of the network's modules.
+        token_layout: Where the patch tokens stand in the network's sequences, if that cannot be found: a TokenLayout,
+            or ((rows, columns), prefix). None has it found, by trial runs on images that differ in parts.
 
     Raises:
         UsageError: For an unknown precision, order of classes or interpolation, and for ``mean`` or ``std`` of another
@@ -117,6 +128,7 @@ class Encoder:
         classifier: bool = True,
         logits: str | int | None = None,
         untrained: UntrainedMaker | None = None,
+        token_layout: TokenLayout | tuple[tuple[int, int], int] | None = None,
     ) -> None:
         if precision not in ("fp32", *_AUTOCAST):
             raise UsageError(f"precision is fp32, bf16 or fp16, not {precision!r}")
@@ -146,6 +158,9 @@ class Encoder:
         self._requested_logits = None if logits is None else str(logits)
         self._make_untrained = untrained
         self._origin: tuple[str, bool] | None = None  # source and trust, where ``load`` made the encoder
+        self.token_layout: TokenLayout | None = None
+        if token_layout is not None:
+            self.state_token_layout(token_layout)
         self._digest: tuple[Any, str] | None = None
         self.preprocess_notes: tuple[str, ...] = ()
         self._stated: tuple[str, ...] = ()
@@ -168,18 +183,23 @@ class Encoder:
 
     @property
     def digest(self) -> str:
-        """The sha256 (hex) of weights and preprocessing; the same on any device, another one for changed weights."""
+        """The sha256 (hex) of weights and preprocessing; the same on any device, another one for changed weights.
+
+        A stated token layout is part of it, too.
+        """
         digest = self._known_digest()
         if digest is None:
             digest = compute_digest(self.module, self.preprocess)
             if self._requested_logits is not None:  # other features and logits from the same weights
                 digest = sha256(f"{digest} {self._requested_logits}".encode()).hexdigest()
+            if self.token_layout is not None:
+                digest = sha256(f"{digest} {self.token_layout.as_dict()}".encode()).hexdigest()
             self._digest = (self._digest_state(), digest)
         return digest
 
     def _digest_state(self) -> tuple[Any, ...]:
         """Changes with whatever changes the digest, and costs little."""
-        return fingerprint_parameters(self.module), self.preprocess, self._requested_logits
+        return fingerprint_parameters(self.module), self.preprocess, self._requested_logits, self.token_layout
 
     def _known_digest(self) -> str | None:
         """The digest if it was computed for the present weights, else None."""
@@ -188,7 +208,11 @@ class Encoder:
     @cached_property
     def _discovery(self) -> LayerDiscovery:
         size, channels = self.preprocess.size, self.preprocess.channels
-        result = run_guarded(self.module, self.source, lambda: discover_layers(self.module, size, channels, self._call))
+        result = run_guarded(
+            self.module,
+            self.source,
+            lambda: discover_layers(self.module, size, channels, self._call, self.token_layout),
+        )
         self._note_inner_normalization()
         if self.classes is not None and result.outputs not in (None, len(self.classes)):
             _ = self._choice  # where it gives several outputs, another one may have as many values as there are classes
@@ -303,21 +327,94 @@ class Encoder:
         layer = self._discovery.layers.get(name)
         if layer is not None:
             return layer.info
+        several = [other for other in self._discovery.layers if other != name and module_of(other) == name]
+        if several:
+            raise UsageError(f"{name!r} gives {len(several)} maps: name one of them, {', '.join(several)}")
+        count = self._discovery.unplaced.get(name)
+        if count is not None:
+            raise UsageError(
+                f"layer {name!r} gives {count} tokens, and where they lie on the image could not be found: "
+                "state it with token_layout (on the command line --grid HxW --prefix N)"
+            )
         if name and name in dict(self.module.named_modules()):
             raise UsageError(f"layer {name!r} has no spatial output{suggest_nearest(name, self._discovery.layers)}")
         raise UsageError(f"unknown layer {name!r}{suggest_nearest(name, self._discovery.layers)}")
+
+    def state_token_layout(self, layout: TokenLayout | tuple[tuple[int, int], int]) -> None:
+        """State where the patch tokens stand, in place of what trial runs find.
+
+        Args:
+            layout: A TokenLayout, or ((rows, columns), prefix).
+
+        Raises:
+            UsageError: For a layout that cannot be.
+        """
+        self.token_layout = TokenLayout.make(layout)
+        self.record["token_layout"] = self.token_layout.as_dict()
+        for name in ("_discovery", "width", "stride", "resizable"):  # what was found before
+            self.__dict__.pop(name, None)
+
+    def locate(self, name: str) -> OutputLocation:
+        """Find where in a forward pass a layer's tensor is found.
+
+        Args:
+            name: The layer's name.
+
+        Returns:
+            The module, which of its calls, and which of its outputs.
+
+        Raises:
+            UsageError: As ``layer``.
+        """
+        return self._discovery.layers[self.layer(name).name].location
+
+    def order_tokens(self, name: str, canvas: tuple[int, int], count: int) -> tuple[tuple[int, int], list[int]]:
+        """Find where the tokens of a layer lie.
+
+        Args:
+            name: The name of a layer of tokens.
+            canvas: (height, width) of the network's input in pixels.
+            count: Number of tokens.
+
+        Returns:
+            The grid (rows, columns), and the positions of the tokens: first those that belong to no cell, then those of
+            the cells in row-major order.
+
+        Raises:
+            UsageError: As ``layer``, and for a layer that does not give so many tokens.
+        """
+        layout = self._discovery.layers[self.layer(name).name].layout
+        (rows, columns), order = layout.grid_at(canvas), layout.order_at(canvas, count)
+        if order is None:
+            raise UsageError(
+                f"layer {name!r} has {layout.prefix} tokens beside a grid of {rows} x {columns}, not {count} tokens"
+            )
+        return (rows, columns), order
+
+    @property
+    def unplaced(self) -> dict[str, int]:
+        """Modules that give tokens of parts of the image in a layout that could not be found, with their numbers."""
+        return dict(self._discovery.unplaced)
 
     @property
     def depths(self) -> list[str]:
         """The names of the layers that stand for the network's depths.
 
-        They are its stages; its blocks, if it has one grid throughout; or else its last layer.
+        They are its stages; its blocks, if it has one grid throughout; or else its last layer. UsageError if blocks
+        come after them whose tokens have a layout that could not be found.
         """
+        names: list[str] = []
         for role in ("stage", "block"):
-            names = [info.name for info in self.layers if info.role == role]
-            if names:
-                return names
-        return [info.name for info in self.layers[-1:]]
+            names = names or [info.name for info in self.layers if info.role == role]
+        names = names or [info.name for info in self.layers[-1:]]
+        if self._discovery.unplaced_blocks:
+            block, count = self._discovery.unplaced_blocks
+            raise UsageError(
+                f"where the {count} tokens of layer {block!r} of {self.source} lie on the image could not be found"
+                + (f", and {names[-1]!r} comes before them" if names else "")
+                + ": state it with token_layout (on the command line --grid HxW --prefix N), or name the layers"
+            )
+        return names
 
     @property
     def head(self) -> nn.Linear | None:
@@ -418,7 +515,9 @@ class Encoder:
             features: Return the pooled features, too.
             logits: Return the logits, too.
             gradients: Keep the graph, so that the result can be differentiated with respect to ``images``, which must
-                then be a normalized tensor. The whole batch must fit the memory.
+                then be a normalized tensor. The whole batch must fit the memory. The layers' outputs are copies, from
+                which the rest of the network is not computed: for the gradient of a unit at a layer see
+                ``encoscope.relevance``.
 
         Returns:
             The layers' outputs in the network's order, and the features and logits if requested.
@@ -439,15 +538,17 @@ class Encoder:
                 "gradients need a normalized tensor [batch, channels, height, width], such as prepare(images).pixels"
             )
         selection = {name: layer for name, layer in self._discovery.layers.items() if name in requested}
-        calls = {name: layer.calls for name, layer in selection.items()}
+        locations = {name: layer.location for name, layer in selection.items()}
 
         def run(pixels: Tensor) -> Observation:
             with self._record_head_input(features) as head_inputs:
-                kept, output = capture(self.module, pixels, calls, stop=not (features or logits), forward=self._call)
+                kept, output = capture(
+                    self.module, pixels, locations, stop=not (features or logits), forward=self._call
+                )
             canvas = (pixels.shape[2], pixels.shape[3])
             outputs = self._choice.read(output) if logits else None
             return Observation(
-                {name: self._read(name, kept.get(name), canvas) for name in selection},
+                {name: self._read(name, kept.get(name), canvas, len(pixels)) for name in selection},
                 _to_float(head_inputs[-1].flatten(1) if head_inputs else self._pool(output)) if features else None,
                 None if outputs is None else _to_float(outputs),
             )
@@ -527,7 +628,13 @@ class Encoder:
         with removing_hooks([]) as handles:
             if requested and name is not None:
                 head = self.module.get_submodule(name)
-                handles.append(head.register_forward_pre_hook(lambda _module, args: inputs.append(args[0])))
+
+                def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                    tensor = find_first_tensor([*args, *kwargs.values()])
+                    if tensor is not None:
+                        inputs.append(tensor.clone())
+
+                handles.append(head.register_forward_pre_hook(record, with_kwargs=True))
             yield inputs
 
     @property
@@ -585,10 +692,10 @@ class Encoder:
         """
         return self._read(self.layer(layer).name, output, canvas)
 
-    def _read(self, name: str, output: Tensor | None, canvas: tuple[int, int]) -> Activation:
+    def _read(self, name: str, output: Tensor | None, canvas: tuple[int, int], count: int | None = None) -> Activation:
         layer = self._discovery.layers[name]
         activation = None if output is None else layouts.read_activation(output, layer.layout, canvas)
-        if activation is None:
+        if activation is None or count not in (None, len(activation.maps)):
             shape = "nothing" if output is None else f"shape {tuple(output.shape)}"
             raise UsageError(
                 f"layer {name!r} has no spatial output for an input of {canvas[0]}x{canvas[1]} pixels (it gave {shape})"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from encoscope.encoder.capture import evaluation_mode
+from encoscope.encoder.capture import evaluation_mode, removing_hooks
 from encoscope.errors import EncoscopeError
 
 _log = logging.getLogger("encoscope")
@@ -34,13 +35,27 @@ def run_guarded(module: nn.Module, source: str, run: Callable[[], Result], *, gr
             are raised unchanged.
     """
     try:
-        with evaluation_mode(module), torch.set_grad_enabled(gradients):
+        with evaluation_mode(module), torch.set_grad_enabled(gradients), _plain_encoder_layers(module):
             return run()
     except (EncoscopeError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         detail = " ".join(str(error).split())[:500]
         raise EncoscopeError(f"the forward pass of {source} failed: {type(error).__name__}: {detail}") from error
+
+
+@contextmanager
+def _plain_encoder_layers(module: nn.Module) -> Iterator[None]:
+    """Let torch's own transformer layers compute step by step.
+
+    They compute all steps at once unless one of their modules has a hook, and the last bits differ: without this,
+    observing a layer would change logits.
+    """
+    with removing_hooks([]) as handles:
+        for child in module.modules():
+            if isinstance(child, nn.TransformerEncoderLayer):
+                handles.append(child.register_forward_hook(lambda *_: None))
+        yield
 
 
 def run_in_halves(run: Callable[[Tensor], Result], pixels: Tensor) -> list[Result]:

@@ -12,6 +12,7 @@ import torch
 
 from encoscope.encoder.adapters import apply_adapter, read_adapter
 from encoscope.encoder.encoder import Encoder, spread_over_channels
+from encoscope.encoder.layouts import TokenLayout
 from encoscope.encoder.reset import UntrainedMaker
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest
 from encoscope.encoder.types import CLASS_ORDERS, ClassOrder
@@ -51,6 +52,7 @@ def load(
     allow_missing: Sequence[str] = (),
     allow_unused: Sequence[str] = (),
     logits: str | int | None = None,
+    token_layout: TokenLayout | tuple[tuple[int, int], int] | None = None,
 ) -> Encoder:
     """Load an encoder from a library, a hub, the package's own weights or your own code.
 
@@ -77,6 +79,8 @@ def load(
             what so stays random.
         allow_unused: Likewise what the weights may hold though the network has no place for it.
         logits: Which of the network's outputs are the logits, if it gives several; see ``Encoder``.
+        token_layout: Where the patch tokens stand in the network's sequences, if that cannot be found: a TokenLayout,
+            or ((rows, columns), prefix).
 
     Returns:
         The encoder, in evaluation mode on the device.
@@ -135,6 +139,8 @@ def load(
         encoder.precision = precision
     if class_order is not None:
         encoder.class_order = class_order
+    if token_layout is not None:
+        encoder.state_token_layout(token_layout)
     encoder.module.eval().to(target)
     return encoder
 

@@ -23,12 +23,15 @@ class LayerInfo:
     """A layer with a spatial output, as one run of the network at its own input size showed it.
 
     Attributes:
-        name: Its name in ``module.named_modules()``.
+        name: Its name in ``module.named_modules()``; ``NAME#i`` for the map in the i-th tensor that a module gives, if
+            it gives several maps.
         kind: "map" (convolutional layout, NCHW or NHWC) or "tokens" (a sequence with a patch grid).
         channels: Number of channels of its activation.
         grid: (rows, columns) of its map at the network's own input size.
-        prefix: Number of tokens before the patch tokens (class, distillation, registers); 0 for maps.
-        role: "stage" (the last output at a resolution), "block" (a repeated block), "stem", or "inner" (all others).
+        prefix: Number of tokens that belong to no cell of the grid (class, distillation, registers, prompts), wherever
+            in the sequence they stand; 0 for maps.
+        role: "stage" (the last output at a resolution, after its norm and activation), "block" (a repeated block),
+            "stem", or "inner" (all others).
     """
 
     name: str
@@ -46,7 +49,8 @@ class Activation:
 
     Attributes:
         maps: The spatial map of each channel, ``[batch, channels, height, width]``.
-        prefix: The tokens before the patch tokens, ``[batch, prefix, channels]``; None if the layer has none.
+        prefix: The tokens that belong to no cell of the map, in the sequence's order, ``[batch, prefix, channels]``;
+            None if the layer has none.
     """
 
     maps: Float[Tensor, "batch channels height width"]

@@ -58,6 +58,8 @@ def untrained_copy(encoder: Encoder, *, random_state: int = 0) -> Encoder:
             f"no untrained control for {encoder.source}: without its weights it takes {untrained.preprocess.channels} "
             f"channels, not {encoder.preprocess.channels}"
         )
+    if encoder.token_layout is not None:
+        untrained.state_token_layout(encoder.token_layout)
     untrained.preprocess = encoder.preprocess  # the same input for both, whatever the user stated
     return untrained
 

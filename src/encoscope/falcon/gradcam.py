@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from encoscope.encoder import Encoder
-from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, removing_hooks
+from encoscope.encoder.capture import RecordedOutput, draw_random_pixels, recording_outputs
 from encoscope.errors import UsageError
 from encoscope.units import Unit, compute_values, required_outputs, unit_weights
 
@@ -130,9 +130,11 @@ class GradCam:
     ) -> None:
         units = list(dict.fromkeys(unit for _, _, unit in items))
         column = {unit: number for number, unit in enumerate(units)}
-        raw, measured = self._forward(pixels, layer, units)
+        output, measured = self._forward(pixels, layer, units)
+        if output is None:
+            raise UsageError(f"layer {layer!r} comes after {units[0].text}, or the network did not call it")
         canvas = (pixels.shape[2], pixels.shape[3])
-        maps = self.encoder.as_activation(layer, raw.detach(), canvas).maps
+        maps = self.encoder.as_activation(layer, output.value.detach(), canvas).maps
         waiting: dict[int, list[tuple[int, Unit]]] = {}
         for image, index, unit in items:
             waiting.setdefault(image, []).append((index, unit))
@@ -140,33 +142,23 @@ class GradCam:
             now = [(image, *todo[turn]) for image, todo in waiting.items() if turn < len(todo)]
             # images do not touch each other, so one backward pass holds each image's own gradient
             total = torch.stack([measured[image, column[unit]] for image, _, unit in now]).sum()
-            gradient = _gradient_of(total, raw)
+            gradient = _gradient_of(total, output)
             slopes = self.encoder.as_activation(layer, gradient, canvas).maps.mean((2, 3))
             for image, index, _ in now:
                 cams[image][index] = torch.einsum("c,chw->hw", slopes[image], maps[image]).relu().cpu()
 
-    def _forward(self, pixels: Tensor, layer: str, units: Sequence[Unit]) -> tuple[Tensor, Tensor]:
+    def _forward(self, pixels: Tensor, layer: str, units: Sequence[Unit]) -> tuple[RecordedOutput | None, Tensor]:
         """A layer's output in its own layout, and the units' values computed from it, with the graph between them.
 
-        The output is empty for a layer that comes after the units' own, which is where the forward pass ends.
+        The output is None for a layer that comes after the units' own, which is where the forward pass ends.
         """
-        kept: list[Tensor] = []
-
-        def keep(_module: nn.Module, _args: Any, output: Any) -> Any:
-            tensor = find_first_tensor(output)
-            if tensor is None:
-                return None
-            kept.append(tensor)
-            return tensor.clone() if output is tensor else None  # later operations in place must not change it
-
         first = next(self.encoder.module.parameters(), None)
         kind = None if first is None or not first.is_floating_point() else first.dtype
         leaf = pixels.detach().to(self.encoder.device, kind).requires_grad_()
-        with removing_hooks([]) as handles:
-            handles.append(self.encoder.module.get_submodule(layer).register_forward_hook(keep))
+        with recording_outputs(self.encoder.module, {layer: self.encoder.locate(layer)}) as recorded:
             seen = self.encoder.observe(leaf, **required_outputs(units), gradients=True)
         with torch.enable_grad():
-            return kept[-1] if kept else leaf.new_zeros(0), compute_values(seen, units)
+            return recorded.get(layer), compute_values(seen, units)
 
     def _find(self, unit: Unit) -> GradCamTarget:
         own = unit.layer if unit.kind in ("channel", "group", "direction") else None
@@ -181,10 +173,10 @@ class GradCam:
         units = [_replace(unit, channel) for channel in range(min(count, 8))]
         pixels = self._noise()
         for name in reversed(self.encoder.depths):
-            raw, measured = self._forward(pixels, name, units)
-            if not raw.numel():
+            output, measured = self._forward(pixels, name, units)
+            if output is None:
                 continue
-            gradient = _gradient_of(measured.square().sum(), raw)
+            gradient = _gradient_of(measured.square().sum(), output)
             if self.encoder.as_activation(name, gradient, (pixels.shape[2], pixels.shape[3])).maps.any():
                 return GradCamTarget(name, "gradient")
         raise UsageError(
@@ -217,11 +209,12 @@ class GradCam:
         return draw_random_pixels(1, preprocess.channels, preprocess.size, first)
 
 
-def _gradient_of(total: Tensor, raw: Tensor) -> Tensor:
-    if not total.requires_grad or not raw.requires_grad:
-        return torch.zeros_like(raw)
-    (gradient,) = torch.autograd.grad(total, raw, retain_graph=True, allow_unused=True)
-    return torch.zeros_like(raw) if gradient is None else gradient
+def _gradient_of(total: Tensor, output: RecordedOutput) -> Tensor:
+    """The gradient at a layer's output; zeros where none reaches it."""
+    if not total.requires_grad or output.edge is None:
+        return torch.zeros_like(output.value)
+    (gradient,) = torch.autograd.grad(total, [output.edge], retain_graph=True, allow_unused=True)
+    return torch.zeros_like(output.value) if gradient is None else gradient
 
 
 def _replace(unit: Unit, channel: int) -> Unit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from encoscope.encoder import Encoder, LayerInfo
+from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 
 STAGES = 3
@@ -23,10 +23,11 @@ def choose_layers(encoder: Encoder, layers: Sequence[str] | str | None = None) -
         The layers, in the network's order.
 
     Raises:
-        UsageError: For an unknown or repeated layer, and for a network without any spatial layer.
+        UsageError: For an unknown or repeated layer, for a network without any spatial layer, and by default for one
+            whose later tokens have a layout that could not be found.
     """
     if layers is None:
-        return _default(encoder.layers, encoder.source)
+        return _default(encoder)
     names = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else list(layers)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -37,13 +38,9 @@ def choose_layers(encoder: Encoder, layers: Sequence[str] | str | None = None) -
     return tuple(info.name for info in encoder.layers if info.name in requested)
 
 
-def _default(layers: Sequence[LayerInfo], source: str) -> tuple[str, ...]:
-    stages = [info.name for info in layers if info.role == "stage"]
-    blocks = [info.name for info in layers if info.role == "block"]
-    if stages:
-        return tuple(stages[-STAGES:])
-    if blocks:
-        return (blocks[-1],)
-    if not layers:
-        raise UsageError(f"{source} has no layer with a spatial output, so there is nothing to segment by")
-    return (layers[-1].name,)
+def _default(encoder: Encoder) -> tuple[str, ...]:
+    depths = encoder.depths
+    if not depths:
+        raise UsageError(f"{encoder.source} has no layer with a spatial output, so there is nothing to segment by")
+    stages = encoder.layer(depths[-1]).role == "stage"
+    return tuple(depths[-STAGES:] if stages else depths[-1:])

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.encoder import Encoder
+from encoscope.encoder.roles import module_of
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.progress import Progress, track_steps
@@ -79,11 +80,16 @@ def _find_layer_before(encoder: Encoder, unit: Unit) -> str:
     main = [
         info.name
         for info in encoder.layers[:end]
-        if info.role != "inner" and not (unit.layer is not None and info.name.startswith(f"{unit.layer}."))
+        if info.role != "inner" and not (unit.layer is not None and _is_inside(info.name, unit.layer))
     ]
     if not main:
         raise UsageError(f"no stage or block comes before {unit.text}: choose a layer")
     return main[-1]
+
+
+def _is_inside(name: str, layer: str) -> bool:
+    """Whether a layer is another output of a layer's module, or of a module inside it."""
+    return f"{module_of(name)}.".startswith(f"{module_of(layer)}.")
 
 
 def _batches(encoder: Encoder, images: Any, size: int) -> Iterator[Float[Tensor, "batch colors rows columns"]]:

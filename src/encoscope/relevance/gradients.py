@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from encoscope.encoder.capture import ModuleOutput, find_first_tensor, removing_hooks
+from encoscope.encoder.capture import recording_outputs
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.relevance.attributor import Attributor
 from encoscope.relevance.modes import DetachedMode, GuidedMode
@@ -52,43 +52,25 @@ class GradientInput(Attributor):
 def _compute_gradients(attributor: Attributor, pixels: Tensor, mode: Any = None) -> dict[str, tuple[Tensor, Tensor]]:
     """For each layer its maps and the gradient of the units' values, both [B, C, H, W] and without a graph."""
     encoder = attributor.encoder
-    kept: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., ModuleOutput]:
-        def hook(_module: nn.Module, _args: Any, output: ModuleOutput) -> ModuleOutput:
-            tensor = find_first_tensor(output)
-            if tensor is None:
-                return None
-            if output is not tensor:
-                kept[name] = tensor
-                return None
-            # A view, because a hook on the tensor itself (of the ReLU that gave it) belongs to what comes before the
-            # layer's end. The network continues with a copy, which it may change in place.
-            kept[name] = tensor.view_as(tensor)
-            return kept[name].clone()
-
-        return hook
-
+    locations = {name: encoder.locate(name) for name in attributor.layers}
     images = pixels.detach().requires_grad_()
-    with removing_hooks([]) as handles, mode or nullcontext():
-        for name in attributor.layers:
-            handles.append(encoder.module.get_submodule(name).register_forward_hook(keep(name)))
+    with recording_outputs(encoder.module, locations) as recorded, mode or nullcontext():
         observation = encoder.observe(images, **attributor.targets.needs, gradients=True)
-    names = [name for name in attributor.layers if name in kept and kept[name].requires_grad]
+    edges = {name: output.edge for name, output in recorded.items() if output.edge is not None}
     with torch.enable_grad():
         objective = attributor.targets.compute_objective(observation)
-    if not objective.requires_grad or not names:
+    if not objective.requires_grad or not edges:
         raise EncoscopeError(
             f"{encoder.source} gives no gradient from {attributor.targets.distinct[0].text} to the layers: "
             "its forward pass interrupts the graph"
         )
-    gradients = torch.autograd.grad(objective, [kept[name] for name in names], allow_unused=True)
+    gradients = torch.autograd.grad(objective, list(edges.values()), allow_unused=True)
     canvas = (pixels.shape[2], pixels.shape[3])
     return {
         name: (
-            encoder.as_activation(name, kept[name].detach(), canvas).maps,
+            encoder.as_activation(name, recorded[name].value.detach(), canvas).maps,
             encoder.as_activation(name, gradient, canvas).maps,
         )
-        for name, gradient in zip(names, gradients, strict=True)
+        for name, gradient in zip(edges, gradients, strict=True)
         if gradient is not None
     }

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, removing_hooks
-from encoscope.encoder.discovery import find_output_tensor
+from encoscope.encoder.trial_run import find_output_tensor
 from encoscope.errors import UsageError
 from encoscope.relevance.attributor import Attributor
-from encoscope.relevance.rules import PositiveWeights, SavedTensor, propagate_through
+from encoscope.relevance.rules import PositiveWeights, propagate_through
 from encoscope.relevance.tape import Tape
 from encoscope.relevance.targets import FEATURES, LOGITS, Targets, UnitLocation, locate_unit, place_at_best_position
 
@@ -50,7 +50,7 @@ class Lrp(Attributor):
                 raise UsageError(f"LRP does not support class tokens ({unit.text}): use method='gradient-input'")
         self._positive = PositiveWeights()
         self._tape: Tape | None = None
-        self._recorded: dict[UnitLocation, tuple[int, SavedTensor]] = {}
+        self._recorded: dict[UnitLocation, tuple[int, Tensor]] = {}
 
     def prepare(self) -> None:
         """Compute the positive weights, and check by a small trial run that the rules support the network.
@@ -98,7 +98,7 @@ class Lrp(Attributor):
 
         def record(tensor: Tensor | None) -> None:
             if tensor is not None:
-                self._recorded[name] = (tape.get_number(tensor), SavedTensor(tensor, name))
+                self._recorded[name] = (tape.get_number(tensor), tensor.detach().clone())
 
         def after(read: Callable[[Any], Tensor | None]) -> Callable[..., None]:
             return lambda _module, _args, output: record(read(output))
@@ -107,7 +107,10 @@ class Lrp(Attributor):
             return module.get_submodule(head).register_forward_pre_hook(lambda _module, args: record(args[0]))
         if name == LOGITS:
             return module.get_submodule(head or "").register_forward_hook(after(find_output_tensor))
-        return module.get_submodule("" if name == FEATURES else name).register_forward_hook(after(find_first_tensor))
+        if name == FEATURES:
+            return module.register_forward_hook(after(find_first_tensor))
+        location = self.encoder.locate(name)
+        return module.get_submodule(location.module).register_forward_hook(after(location.find_tensor))
 
     @torch.no_grad()
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
@@ -122,7 +125,7 @@ class Lrp(Attributor):
                     "call observe with the arguments in the attributor's needs"
                 )
         starts = {
-            recorded[location][0]: self._compute_start(location, recorded[location][1]())
+            recorded[location][0]: self._compute_start(location, recorded[location][1])
             for location in self.targets.locations
         }
         relevance = tape.propagate(starts, {name: recorded[name][0] for name in self.layers})

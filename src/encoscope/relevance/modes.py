@@ -30,13 +30,20 @@ class GuidedMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the function; the result of a ReLU gets a hook on its gradient."""
+        """Call the function; the step back through a ReLU gets a hook.
+
+        The gradient at the ReLU's output itself, which is recorded as a layer's, is not clipped.
+        """
         output = func(*args, **(kwargs or {}))
         if getattr(func, "__name__", "") in ("relu", "relu_"):
             self.count += 1
-            if output.requires_grad:
-                output.register_hook(lambda gradient: gradient.clamp(min=0))
+            if output.grad_fn is not None:
+                output.grad_fn.register_prehook(_clip)
         return output
+
+
+def _clip(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(gradient.clamp(min=0) for gradient in gradients)
 
 
 class DetachedMode(TorchFunctionMode):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from encoscope.encoder import Encoder, LayerInfo
+from encoscope.encoder.roles import module_of
 from encoscope.errors import UsageError
 from encoscope.units import Unit
 
@@ -163,7 +164,9 @@ def _spread(blocks: Sequence[LayerInfo], count: int) -> list[LayerInfo]:
 
 def _below(recipe: Recipe, encoder: Encoder, layer: str) -> Recipe:
     order = [info.name for info in encoder.layers]
-    kept = [name for name in recipe.layers if order.index(name) < order.index(layer)]
+    kept = [
+        name for name in recipe.layers if order.index(name) < order.index(layer) and module_of(name) != module_of(layer)
+    ]
     if not kept:
         raise UsageError(
             f"{layer} has none of the layers below it that a visualization is matched on "

@@ -361,9 +361,9 @@ def _choose_layers(encoder: Encoder, options: BuildOptions) -> tuple[str, ...]:
     else:
         chosen = {}
     if not chosen:
-        stages = [info.name for info in encoder.layers if info.role == "stage"]
-        blocks = [info.name for info in encoder.layers if info.role == "block"]
-        chosen = dict.fromkeys(stages[-STAGES:] or blocks[-1:] or [info.name for info in encoder.layers][-1:])
+        depths = encoder.depths
+        stages = [name for name in depths if encoder.layer(name).role == "stage"]
+        chosen = dict.fromkeys(stages[-STAGES:] or depths[-1:])
     names = [info.name for info in encoder.layers]
     return tuple(sorted({encoder.layer(name).name for name in chosen}, key=names.index))
 

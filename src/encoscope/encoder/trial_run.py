@@ -1,0 +1,154 @@
+"""One run of a network on noise: the shapes of its modules' outputs, which module reads which output, and the head."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from encoscope.encoder.capture import (
+    OutputLocation,
+    draw_random_pixels,
+    evaluation_mode,
+    find_first_tensor,
+    list_tensors,
+    removing_hooks,
+)
+
+BATCH = 2
+"""Images in the trial run; tells the batch axis from windows, heads and tokens."""
+
+OutputKey: TypeAlias = tuple[str, int | None]
+"""A module's name, and which of the tensors in its output; None for a module that returns one tensor."""
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """What one run showed.
+
+    Attributes:
+        shapes: The shapes of each module's last output, in the order in which those calls ended.
+        calls: How often each module was called.
+        followers: For each module the modules that read its output as it is, in the order of their last calls.
+        head: The name of the linear layer (or 1x1 convolution) whose output is the network's output; None if there is
+            no such layer.
+        outputs: The width K of the network's output if that is ``[batch, K]``, else None.
+    """
+
+    shapes: Mapping[OutputKey, tuple[int, ...]]
+    calls: Mapping[str, int]
+    followers: Mapping[str, list[str]]
+    head: str | None
+    outputs: int | None
+
+    @property
+    def locations(self) -> dict[OutputKey, OutputLocation]:
+        """Where in a forward pass the outputs are found."""
+        return {(name, index): OutputLocation(name, self.calls[name], index) for name, index in self.shapes}
+
+
+def run_trial(
+    module: nn.Module, size: tuple[int, int], channels: int, forward: Callable[[Tensor], Any] | None = None
+) -> TrialRun:
+    """Run a network on two images of noise.
+
+    Args:
+        module: The network.
+        size: (height, width) of its own input in pixels.
+        channels: Number of input channels.
+        forward: A function to call in place of ``module(pixels)``.
+
+    Returns:
+        What the run showed.
+    """
+    shapes: dict[str, dict[OutputKey, tuple[int, ...]]] = {}
+    calls: dict[str, int] = {}
+    linear: dict[str, Tensor] = {}  # kept alive, so that the same memory means the same tensor
+    names = {child: name for name, child in module.named_modules() if name}
+    producers = _Producers()
+    sources: dict[str, list[str]] = {}
+
+    def note(child: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        tensor = find_first_tensor(output)
+        if tensor is None:
+            return
+        name = names[child]
+        calls[name] = calls.get(name, 0) + 1
+        sources.pop(name, None)
+        sources[name] = producers.list_names(next(iter(list_tensors([*args, *kwargs.values()])), None))
+        shapes.pop(name, None)
+        shapes[name] = dict(_list_shapes(name, output, tensor))
+        for each in list_tensors(output):
+            producers.add(each, name)
+        if isinstance(child, (nn.Linear, nn.Conv2d)) and tensor.flatten(1).shape[1] == tensor.shape[1]:
+            linear[name] = tensor
+
+    pixels = draw_random_pixels(BATCH, channels, size, next(module.parameters(), None))
+    with evaluation_mode(module), torch.no_grad(), removing_hooks([]) as handles:
+        handles.extend(child.register_forward_hook(note, with_kwargs=True) for child in names)
+        output = find_output_tensor((forward or module)(pixels))
+
+    wide = output is not None and output.ndim == 2 and output.shape[0] == BATCH
+    head = next((name for name, tensor in linear.items() if wide and _same_memory(tensor, output)), None)
+    followers: dict[str, list[str]] = {}
+    for name, producing in sources.items():
+        for source in producing:
+            followers.setdefault(source, []).append(name)
+    flat = {key: shape for outputs in shapes.values() for key, shape in outputs.items()}
+    return TrialRun(flat, calls, followers, head, output.shape[1] if output is not None and wide else None)
+
+
+def find_output_tensor(output: Any) -> Tensor | None:
+    """Find the tensor that is the network's output.
+
+    Args:
+        output: What the network returned.
+
+    Returns:
+        The ``logits`` of an output object that has them, else the first tensor; None if there is no tensor.
+    """
+    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
+        return output["logits"]
+    return find_first_tensor(output)
+
+
+class _Producers:
+    """Which modules returned a tensor, by the tensor itself: copies and results of other operations are others."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Tensor], list[str]]] = {}
+
+    def add(self, tensor: Tensor, name: str) -> None:
+        names = [*self.list_names(tensor), name]
+        self._known[id(tensor)] = (weakref.ref(tensor), names)
+
+    def list_names(self, tensor: Tensor | None) -> list[str]:
+        known = None if tensor is None else self._known.get(id(tensor))
+        # A deleted tensor's id may belong to another tensor now.
+        return known[1] if known is not None and known[0]() is tensor else []
+
+
+def _list_shapes(name: str, output: Any, main: Tensor) -> Iterator[tuple[OutputKey, tuple[int, ...]]]:
+    """The shapes of a module's tensors of real numbers, without attention matrices beside the first."""
+    if output is main:
+        yield (name, None), tuple(main.shape)
+        return
+    preferred = isinstance(output, Mapping) and output.get("last_hidden_state") is main
+    listed: list[Tensor] = []
+    for index, tensor in enumerate(list_tensors(output)):
+        again = any(tensor is other for other in listed)
+        listed.append(tensor)
+        if again or not tensor.is_floating_point():
+            continue
+        square = tensor.ndim >= 3 and tensor.shape[-1] == tensor.shape[-2]
+        attention = main.ndim == 3 and square and tensor.shape[-1] in main.shape[:2]
+        if tensor is main or not (preferred or attention):
+            yield (name, index), tuple(tensor.shape)
+
+
+def _same_memory(a: Tensor, b: Tensor | None) -> bool:
+    return b is not None and a.data_ptr() == b.data_ptr() and a.numel() == b.numel()
