@@ -49,6 +49,7 @@ class ModelRecord:
         layers: The layers that were read.
         preprocess: How images were brought to its input, with what was stated or assumed; empty in older documents.
         record: What else was decided about the network, such as the weights that its checkpoint was missing.
+        warnings: What was said of the encoder, one line each.
     """
 
     source: str
@@ -56,11 +57,13 @@ class ModelRecord:
     layers: tuple[str, ...]
     preprocess: Mapping[str, Any] = field(default_factory=dict, compare=False)
     record: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain values for a result document."""
+        """Give plain values for a result document; what is empty is left out."""
         plain: dict[str, Any] = {"source": self.source, "digest": self.digest, "layers": list(self.layers)}
-        return plain | ({"preprocess": dict(self.preprocess)} if self.preprocess else {}) | dict(self.record)
+        plain |= {"preprocess": dict(self.preprocess)} if self.preprocess else {}
+        return plain | dict(self.record) | ({"warnings": list(self.warnings)} if self.warnings else {})
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> ModelRecord:
@@ -72,13 +75,14 @@ class ModelRecord:
         Returns:
             The record.
         """
-        known = ("source", "digest", "layers", "preprocess")
+        known = ("source", "digest", "layers", "preprocess", "warnings")
         record = {name: value for name, value in plain.items() if name not in known}
-        return cls(plain["source"], plain["digest"], tuple(plain["layers"]), plain.get("preprocess", {}), record)
+        preprocess, warnings = plain.get("preprocess", {}), tuple(plain.get("warnings", ()))
+        return cls(plain["source"], plain["digest"], tuple(plain["layers"]), preprocess, record, warnings)
 
 
 def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
-    """Write down the encoder of a result. This computes its digest if that was not done yet.
+    """Write down the encoder of a result. This computes its digest, and tries it, if that was not done yet.
 
     Args:
         encoder: The Encoder (this room lies below encoders and cannot name their class).
@@ -87,7 +91,27 @@ def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
     Returns:
         Its record, for the "model" of a result document.
     """
-    return ModelRecord(encoder.source, encoder.digest, tuple(layers), encoder.record_preprocess(), dict(encoder.record))
+    return ModelRecord(
+        encoder.source,
+        encoder.digest,
+        tuple(layers),
+        encoder.record_preprocess(),
+        dict(encoder.record),
+        tuple(getattr(encoder, "warnings", ())),
+    )
+
+
+def record_warnings(encoder: Any) -> dict[str, Any]:
+    """Write down what has to be said of an encoder, to be merged into the "model" of a result document.
+
+    Args:
+        encoder: The Encoder.
+
+    Returns:
+        Its warnings under "warnings"; empty if there are none.
+    """
+    warnings = tuple(getattr(encoder, "warnings", ()))
+    return {"warnings": list(warnings)} if warnings else {}
 
 
 class Result(ABC):

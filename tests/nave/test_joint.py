@@ -140,6 +140,8 @@ def test_an_interrupted_fit_goes_on_to_the_same_result(encoder, paths, cache, mo
 def count_passes(encoder):
     seen = []
     handle = encoder.module.register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
+    encoder.trial()
+    seen.clear()
 
     def count(*, done=False):
         if done:

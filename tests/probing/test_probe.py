@@ -164,6 +164,8 @@ def test_killed_and_run_again_it_gives_the_same(encoder, folder, cache, tmp_path
     monkeypatch.setattr(run_module, "_SHARD", 6)
     seen: list[int] = []
     handle = encoder.module.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    encoder.trial()
+    seen.clear()
     resumed = probe(encoder, folder, batch_size=3)
     handle.remove()
     straight = probe(encoder, folder, batch_size=3, cache_dir=tmp_path / "other")
@@ -242,13 +244,15 @@ def test_a_transformers_class_token() -> None:
         run_module._make_reader(vit, "blocks.2@register")
 
 
-def test_features_that_were_brought_in_are_found(encoder, folder, tmp_path, monkeypatch) -> None:
+def test_features_that_were_brought_in_are_found_by_their_own_folder(encoder, folder, tmp_path, monkeypatch) -> None:
     values = np.random.default_rng(0).normal(size=(27, 8)).astype(np.float32)
     np.save(tmp_path / "own.npy", values)
     given = from_array(encoder, folder, tmp_path / "own.npy")
     monkeypatch.setattr(run_module, "_pass", None)
-    found = probe(encoder, folder)
+    found = probe(encoder, given.path)
     assert np.array_equal(found.values, values)
+    with pytest.raises(TypeError):  # of the same images the network's own values are computed
+        probe(encoder, folder)
     assert found.path == given.path
     with pytest.raises(UsageError, match="there already"):
         from_array(encoder, folder, values)

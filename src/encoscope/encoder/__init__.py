@@ -1,6 +1,13 @@
 """A frozen network as named layers of feature maps."""
 
 from encoscope._torchvision import ensure_torchvision
+from encoscope.encoder.cached import (
+    choose_cache_dir,
+    gives_kept_outputs,
+    identify_encoder,
+    is_same_network,
+    record_trial,
+)
 from encoscope.encoder.convert import as_encoder
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.layouts import TokenLayout
@@ -21,8 +28,13 @@ __all__ = [
     "Observation",
     "TokenLayout",
     "as_encoder",
+    "choose_cache_dir",
+    "gives_kept_outputs",
+    "identify_encoder",
+    "is_same_network",
     "list_layers",
     "load",
+    "record_trial",
     "substitute_maps",
     "untrained_copy",
 ]

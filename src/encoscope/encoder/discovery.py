@@ -13,7 +13,7 @@ from encoscope.encoder.capture import OutputLocation, capture, draw_random_pixel
 from encoscope.encoder.layouts import Layout, Size, TokenLayout, find_map_layout, list_token_grids, read_activation
 from encoscope.encoder.roles import assign_roles, is_block
 from encoscope.encoder.sequences import Sequence, TrialSubject, settle_layouts
-from encoscope.encoder.trial_run import BATCH, OutputKey, TrialRun, run_trial
+from encoscope.encoder.trial_run import BATCH, ModuleTrial, OutputKey, run_trial
 from encoscope.encoder.types import LayerInfo
 
 Unwinder = Callable[[Tensor], Tensor]
@@ -119,7 +119,7 @@ def follows_input_size(
 
 
 def _read_shapes(
-    trial: TrialRun, size: Size, unwinders: Mapping[str, Unwinder | None]
+    trial: ModuleTrial, size: Size, unwinders: Mapping[str, Unwinder | None]
 ) -> tuple[dict[OutputKey, Layout], dict[OutputKey, Sequence]]:
     """The layouts of maps as their shapes tell them, and the sequences of tokens."""
     layouts: dict[OutputKey, Layout] = {}
@@ -147,7 +147,7 @@ def _read_shapes(
     return layouts, sequences
 
 
-def _make_layers(layouts: Mapping[OutputKey, Layout], trial: TrialRun) -> dict[str, SpatialLayer]:
+def _make_layers(layouts: Mapping[OutputKey, Layout], trial: ModuleTrial) -> dict[str, SpatialLayer]:
     """The layers by name: the module's name, and ``NAME#i`` for each map of a module that gives several."""
     count: dict[str, int] = {}
     for name, _ in layouts:

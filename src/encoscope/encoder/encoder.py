@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from hashlib import sha256
 from math import ceil, log2
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from encoscope.computation import describe_computation
 from encoscope.encoder import layouts
 from encoscope.encoder.capture import (
     ModuleOutput,
@@ -36,6 +36,7 @@ from encoscope.encoder.layouts import TokenLayout
 from encoscope.encoder.outputs import OutputChoice, choose_output, refuse_detections
 from encoscope.encoder.reset import UntrainedMaker
 from encoscope.encoder.roles import module_of
+from encoscope.encoder.trial import TrialRun, list_hooks, run_trial
 from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation
 from encoscope.encoder.wrappers import check_module, unwrap_module
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
@@ -46,11 +47,14 @@ from encoscope.images.trial import describe_assumption
 
 _log = logging.getLogger("encoscope")
 
-_log = logging.getLogger("encoscope")
-
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_RANDOM = (
+    "{} gives other outputs each time for the same image (dropout or noise that stays on in evaluation mode?): "
+    "results cannot be repeated, and nothing is cached"
+)
 
 Images: TypeAlias = Any
 """A Batch, a normalized tensor [B, C, H, W], one image, or several (paths, arrays, PIL images, LoadedImages)."""
@@ -166,6 +170,8 @@ class Encoder:
         self._stated: tuple[str, ...] = ()
         if mean is None and std is None:  # a choice of the caller, so recorded without a warning
             self.preprocess_notes = (describe_assumption(source, "the usual settings", self.preprocess),)
+        self._trial: tuple[Any, TrialRun] | None = None
+        self._warned = False
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size
@@ -183,27 +189,67 @@ class Encoder:
 
     @property
     def digest(self) -> str:
-        """The sha256 (hex) of weights and preprocessing; the same on any device, another one for changed weights.
+        """The sha256 (hex) of weights, preprocessing and what the modules compute; the same on any device.
 
-        A stated token layout is part of it, too.
+        What the user stated about the logits and the tokens is part of it, too.
         """
-        digest = self._known_digest()
-        if digest is None:
-            digest = compute_digest(self.module, self.preprocess)
+        state = self._digest_state()
+        if self._digest is None or self._digest[0] != state:
+            reading = {"classifier": self._classifier}
             if self._requested_logits is not None:  # other features and logits from the same weights
-                digest = sha256(f"{digest} {self._requested_logits}".encode()).hexdigest()
+                reading["logits"] = self._requested_logits
             if self.token_layout is not None:
-                digest = sha256(f"{digest} {self.token_layout.as_dict()}".encode()).hexdigest()
-            self._digest = (self._digest_state(), digest)
-        return digest
+                reading["token_layout"] = self.token_layout.as_dict()
+            self._digest = (state, compute_digest(self.module, self.preprocess, state[-1], reading))
+        return self._digest[1]
 
     def _digest_state(self) -> tuple[Any, ...]:
         """Changes with whatever changes the digest, and costs little."""
-        return fingerprint_parameters(self.module), self.preprocess, self._requested_logits, self.token_layout
+        also = () if self._forward is None else (self._forward,)
+        computation = describe_computation(self.module, *also)
+        stated = (self._requested_logits, self.token_layout)
+        return fingerprint_parameters(self.module), self.preprocess, stated, computation
 
     def _known_digest(self) -> str | None:
         """The digest if it was computed for the present weights, else None."""
         return self._digest[1] if self._digest is not None and self._digest[0] == self._digest_state() else None
+
+    def trial(self, layers: Sequence[str] = ()) -> TrialRun:
+        """Run the network twice on two seeded inputs, once for the present weights: what caches keep and compare.
+
+        A network that gives another output each time is named in a warning.
+
+        Args:
+            layers: Names of layers whose outputs are kept, beside features and logits.
+
+        Returns:
+            Its outputs for the two inputs.
+
+        Raises:
+            UsageError: For unknown layers.
+            EncoscopeError: For a forward pass that fails.
+        """
+        state = (self._digest_state(), self.precision, self.device, list_hooks(self.module))
+        known = None if self._trial is None or self._trial[0] != state else self._trial[1]
+        if known is None or not set(layers) <= known.outputs.keys():
+            before = [name for name in known.outputs if name in self._discovery.layers] if known else self.depths
+            trial = run_trial(self, list(dict.fromkeys([*before, *layers])))
+            if trial.random and not self._warned:
+                self._warned = True
+                _log.warning("%s", _RANDOM.format(self.source))
+            self._trial = (state, trial)
+            known = trial
+        return known.select(layers)
+
+    def warn_if_random(self) -> None:
+        """Try the network if that was not done yet: one that gives another output each time is named in a warning."""
+        if self._trial is None:
+            self.trial()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What every result of this network should say of it, one line each; usually nothing."""
+        return (_RANDOM.format(self.source),) if self.trial().random else ()
 
     @cached_property
     def _discovery(self) -> LayerDiscovery:

@@ -27,7 +27,7 @@ OutputKey: TypeAlias = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
-class TrialRun:
+class ModuleTrial:
     """What one run showed.
 
     Attributes:
@@ -53,7 +53,7 @@ class TrialRun:
 
 def run_trial(
     module: nn.Module, size: tuple[int, int], channels: int, forward: Callable[[Tensor], Any] | None = None
-) -> TrialRun:
+) -> ModuleTrial:
     """Run a network on two images of noise.
 
     Args:
@@ -99,7 +99,7 @@ def run_trial(
         for source in producing:
             followers.setdefault(source, []).append(name)
     flat = {key: shape for outputs in shapes.values() for key, shape in outputs.items()}
-    return TrialRun(flat, calls, followers, head, output.shape[1] if output is not None and wide else None)
+    return ModuleTrial(flat, calls, followers, head, output.shape[1] if output is not None and wide else None)
 
 
 def find_output_tensor(output: Any) -> Tensor | None:

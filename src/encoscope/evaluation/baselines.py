@@ -20,7 +20,7 @@ from encoscope.discovery import DiscoveredObjects, get_method, make_candidates
 from encoscope.discovery.methods import get_base_name
 from encoscope.discovery.result import objects_from_labels, objects_from_masks
 from encoscope.discovery.sam import load_sam
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, identify_encoder
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import LoadedImage, resize_image
 from encoscope.metrics import Candidates
@@ -140,7 +140,7 @@ class Baseline:
             options = {name: value for name, value in self.options.items() if name != "device"}
             weights = load_sam(self._weights, device).digest
             return rules | {"method": "sam", "weights": weights, "options": options}
-        rules |= {"encoder": self.network.digest, "precision": self.network.precision}
+        rules |= identify_encoder(self.network)
         if self.method == "nave":
             settings = self._settings()
             return rules | settings.as_dict() | {"layers": list(settings.layers), "seed": settings.random_state}

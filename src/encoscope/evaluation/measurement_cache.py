@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ class MeasurementCache:
         manifest: All that shapes the values (digests, method, settings), of values that JSON can hold.
         fresh: Forget what an earlier run measured.
         cache_dir: The user's own cache folder; None is the usual one.
+        about: Further facts that are kept beside the values.
+        accepts: Tells, of the facts beside values that are there, whether these may be used; otherwise they are
+            forgotten.
+        keep: Whether values are written at all.
 
     Attributes:
         path: The file that holds the values.
@@ -35,8 +39,22 @@ class MeasurementCache:
         *,
         fresh: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
+        about: Mapping[str, Any] | None = None,
+        accepts: Callable[[Mapping[str, Any]], bool] | None = None,
+        keep: bool = True,
     ) -> None:
-        self._folder = JournaledFolder.keyed("experiments", manifest, cache_dir=cache_dir, fresh=fresh)
+        self._keep = keep
+        self._folder = JournaledFolder.keyed(
+            "experiments",
+            manifest,
+            cache_dir=cache_dir,
+            fresh=fresh and keep,
+            about=about,
+            accepts=accepts if keep else None,
+        )
+        if not keep:
+            self.path, self._values = self._folder.journal.path, {}
+            return
         self.path: Path = self._folder.journal.path
         self._values = {entry["id"]: entry["values"] for entry in self._folder.journal.entries if "id" in entry}
 
@@ -67,7 +85,8 @@ class MeasurementCache:
             EncoscopeError: an infinite value, a full disk, a folder that cannot be written.
         """
         plain = {name: _to_json(value) for name, value in values.items()}
-        self._folder.append_entry({"id": identity, "values": plain})
+        if self._keep:
+            self._folder.append_entry({"id": identity, "values": plain})
         self._values[identity] = plain
 
 

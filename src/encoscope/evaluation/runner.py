@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope._version import __version__
+from encoscope.encoder import Encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.measurement_cache import MeasurementCache
@@ -60,12 +61,14 @@ class MeasuringTask:
             name: numbers, NaN where there is none, or lists of them.
         count: Which of these values of NAVE is the number of segments for matched baselines.
         settings: What else shapes the values.
+        judge: The network that the task itself uses, if it uses one.
     """
 
     name: str
     measure: Callable[[Baseline, LoadedImage, np.ndarray, int | None], Mapping[str, Any]]
     count: str = "candidates"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    judge: Encoder | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +162,15 @@ def measure_images(
     else:
         counts = {}
     rows, paths, skipped = [], [], []
-    cache = MeasurementCache(manifest, fresh=fresh, cache_dir=cache_dir)
+    networks = [network for network in (baseline.encoder, task.judge) if network is not None]
+    cache = MeasurementCache(
+        manifest,
+        fresh=fresh,
+        cache_dir=cache_dir,
+        about={"trials": [record_trial(network) for network in networks]},
+        accepts=lambda beside: _are_same_networks(networks, beside.get("trials")),
+        keep=not any(network.trial().random for network in networks),
+    )
     for example in track(images, len(images), label or baseline.method, progress, shorter="--limit N"):
         n_segments = (like if isinstance(like, int) else counts.get(example.path)) if baseline.matched else None
         try:
@@ -247,6 +258,12 @@ def shorten_dataset(dataset: str) -> str:
     if not colon:
         return Path(dataset).name
     return f"{name}:" + "#".join(Path(part).name for part in rest.split("#"))
+
+
+def _are_same_networks(networks: Sequence[Encoder], kept: Any) -> bool:
+    if not isinstance(kept, list) or len(kept) != len(networks):
+        return not networks
+    return all(is_same_network(network, trial, (), "values") for network, trial in zip(networks, kept, strict=True))
 
 
 def _identify(example: AnnotatedImage, n_segments: int | None) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.falcon.crops import Crop, compute_crops, cut_box
 from encoscope.falcon.gradcam import GradCam
@@ -151,14 +151,20 @@ class ImageEmbedder:
         space = unit.space
         if space not in self._crops:
             target = self.cam.target(unit)
+            layers = [target.layer] if target.layer in {info.name for info in self.encoder.layers} else []
             manifest = {
                 "what": "crops",
                 "vlm": self.vlm.digest,
-                "encoder": self.encoder.digest,
+                **identify_encoder(self.encoder),
                 "space": space,
                 "gradcam": [target.layer, target.method, self.mask_threshold],
             }
-            self._crops[space] = ArrayCache(manifest, self._cache_dir)
+            self._crops[space] = ArrayCache(
+                manifest,
+                choose_cache_dir(self.encoder, self._cache_dir),
+                about={"trial": record_trial(self.encoder, layers)},
+                accepts=lambda about: is_same_network(self.encoder, about.get("trial"), layers, "crops"),
+            )
         return self._crops[space]
 
     def _load(self, request: _Request, paths: Mapping[str, str | None]) -> tuple[_Request, LoadedImage, Batch | None]:

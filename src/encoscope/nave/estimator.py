@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import nn
 
 from encoscope import results
-from encoscope.encoder import Encoder, as_encoder
+from encoscope.encoder import Encoder, as_encoder, gives_kept_outputs, record_trial
 from encoscope.errors import EncoscopeError, ImageError, UsageError
 from encoscope.estimator import Estimator
 from encoscope.images import LoadedImage, SkippedImage, read_images
@@ -377,6 +377,7 @@ class Nave(Estimator):
         with results.atomic_write(folder / "arrays.npz") as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
         entry = {"arrays": "arrays.npz", "inertia": self.inertia_, "iterations": self.n_iter_, "images": self.n_images_}
+        entry["trial"] = record_trial(self.encoder_, self.layers_)
         settings = self._settings()
         document = results.envelope(
             KIND,
@@ -414,6 +415,12 @@ class Nave(Estimator):
                 f"{encoder.source}: fit again, or load that encoder"
             )
         settings, entry = document["settings"], document["results"][0]
+        kept = entry.get("trial")
+        if kept is not None and not gives_kept_outputs(encoder, kept, document["model"]["layers"]):
+            raise EncoscopeError(
+                f"{path} was fitted on {document['model']['source']}, which gives other outputs than {encoder.source}: "
+                "fit again, or load that encoder"
+            )
         names = ("preset", "n_clusters", "grouping", "weighting", "resolution", "size", "n_init")
         nave = cls(
             encoder,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from encoscope._version import __version__
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.images import Geometry, LoadedImage
 from encoscope.nave.composite import Composite
 from encoscope.nave.features import Maps, encode_images, split_chunks
@@ -48,12 +48,19 @@ class FeatureCache:
         manifest = {
             "kind": "nave-maps",
             "version": __version__,
-            "encoder": encoder.digest,
+            **identify_encoder(encoder),
             "layers": list(settings.layers),
             "size": settings.size,
-            "precision": precision,
+            "stored": precision,
         }
-        self.store = Store.keyed("nave", manifest, cache_dir=cache_dir, fresh=fresh)
+        self.store = Store.keyed(
+            "nave",
+            manifest,
+            cache_dir=choose_cache_dir(encoder, cache_dir),
+            fresh=fresh,
+            about={"trial": record_trial(encoder, settings.layers)},
+            accepts=lambda kept: is_same_network(encoder, kept.get("trial"), settings.layers, "maps"),
+        )
         self._encoder, self._settings, self._dtype = encoder, settings, _DTYPES[precision]
         self._rows: dict[int, list[int]] = {}  # of each shard, the rows that belong to the images of this run
 

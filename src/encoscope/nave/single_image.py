@@ -235,6 +235,7 @@ def is_single(images: Any) -> bool:
 def _stream(
     encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], settings: NaveSettings, batch_size: int
 ) -> Iterator[tuple[LoadedImage, Segmentation] | SkippedImage]:
+    encoder.warn_if_random()
     for chunk in split_chunks(items, batch_size):
         results: dict[int, list[Segmentation] | SkippedImage] = {}
         readable: dict[int, LoadedImage] = {}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from encoscope.counting import count_noun
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, gives_kept_outputs
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import SkippedImage
 from encoscope.probing.ids import hash_files, rank_ids
@@ -36,6 +37,8 @@ class Probe:
         mean: Mean of each channel over the images, float64.
         std: Standard deviation of each channel over the images, float64.
         path: The store's folder, None for values in memory.
+        imported: Where the values are from if they were computed elsewhere; "" for the network's own.
+        trial: The network's outputs for a trial input when the values were computed; None if they are not known.
     """
 
     values: Float[np.ndarray, "images channels"]
@@ -48,6 +51,8 @@ class Probe:
     mean: Float[np.ndarray, " channels"]
     std: Float[np.ndarray, " channels"]
     path: Path | None = None
+    imported: str = ""
+    trial: Mapping[str, Any] | None = field(default=None, repr=False)
     _top: Integer[np.ndarray, "k channels"] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -103,7 +108,9 @@ class Probe:
             if len(entries) != count:
                 raise UsageError(f"{len(entries)} {kind} for {count} rows of values")
         mean, std = compute_moments(values).finalize()
-        return cls(values, tuple(ids), tuple(texts), tuple(names), tuple(skipped), layer, encoder_digest, mean, std)
+        imported = "" if encoder_digest else "an array"
+        rows = (values, tuple(ids), tuple(texts), tuple(names), tuple(skipped))
+        return cls(*rows, layer, encoder_digest, mean, std, imported=imported)
 
     def normalize(self) -> Float[np.ndarray, "images channels"]:
         """Scale every image's values to length 1 (L2), in memory; an image of zeros stays zero."""
@@ -169,6 +176,12 @@ class Probe:
             raise UsageError(
                 f"this probe was made with another model (digest {self.encoder_digest[:12]}; {encoder.source} has "
                 f"{encoder.digest[:12]}): make one with encoscope probe --model {encoder.source}"
+            )
+        layers = () if layer in ("features", "logits") else (layer.partition("@")[0],)
+        if self.trial is not None and not gives_kept_outputs(encoder, self.trial, layers):
+            raise UsageError(
+                f"this probe was made with a network of the same weights that gives other outputs than "
+                f"{encoder.source}: make one with encoscope probe --model {encoder.source}"
             )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from encoscope._version import __version__
-from encoscope.encoder import Encoder, as_encoder
+from encoscope.encoder import Encoder, as_encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.file_kind import require_ordinary_file
 from encoscope.images import ImageListing, SkippedImage, list_images, read_image
@@ -89,12 +89,16 @@ def probe(
         raise UsageError(f"batch_size is a number from 1 on, not {batch_size}")
     compute = _make_reader(encoder, layer)
     files = list_images(dataset)
+    layers, cache_dir = _name_layers(layer), choose_cache_dir(encoder, cache_dir)
     ids = hash_files(files.paths, cache_dir=cache_dir, progress=progress)
     manifest = _describe_store(encoder, layer, ids)
     existing = None if fresh else Store.load_keyed(KIND, manifest, cache_dir)
+    if existing is not None and not is_same_network(encoder, existing.about.get("trial"), layers, "values"):
+        existing, fresh = None, True
     if existing is not None and existing.complete:
         return _make_result(existing, files)
-    with Store.keyed(KIND, manifest, cache_dir=cache_dir, fresh=fresh) as store:
+    about = {"trial": record_trial(encoder, layers)}
+    with Store.keyed(KIND, manifest, cache_dir=cache_dir, fresh=fresh, about=about) as store:
         with track_steps(len(files), "probe", progress, initial=len(store)) as step:
             for rows, values in _pass(encoder, compute, files, ids, len(store), batch_size):
                 store.append(rows, {} if values is None else {"values": values})
@@ -112,7 +116,10 @@ def from_array(
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Probe:
-    """Store values that were computed elsewhere as a probe, so that later calls of ``probe`` find them.
+    """Store values that were computed elsewhere as a probe of their own, apart from the network's.
+
+    A later call of ``probe`` computes the network's values all the same: whoever wants these gives this probe, or the
+    folder of its store, in place of the dataset. Results that use it name where the values are from.
 
     Args:
         encoder: The network that the values belong to: an encoder, a module or a source string.
@@ -139,11 +146,14 @@ def from_array(
             f"values of shape {array.shape} for {expected[0]} images and {expected[1]} channels of {layer!r}"
         )
     ids = hash_files(files.paths, cache_dir=cache_dir)
-    manifest = _describe_store(encoder, layer, ids)
+    source = "an array" if isinstance(values, np.ndarray) else Path(values).name
+    content = hashlib.sha256(np.ascontiguousarray(array, np.float32).tobytes()).hexdigest()
+    manifest = _describe_store(encoder, layer, ids) | {"imported": content}
     existing = None if fresh else Store.load_keyed(KIND, manifest, cache_dir)
     if existing is not None and existing.complete:
         raise UsageError(f"a probe of these images is there already, in {existing.path}: replace it with --fresh")
-    with Store.keyed(KIND, manifest, cache_dir=cache_dir, fresh=True) as store:
+    about = {"imported": f"{source} (sha256 {content[:12]})"}
+    with Store.keyed(KIND, manifest, cache_dir=cache_dir, fresh=True, about=about) as store:
         for start in range(0, len(files), _ROWS):
             chunk = range(start, min(start + _ROWS, len(files)))
             rows = [StoreRow(ids[index], str(files.paths[index]), files.labels[index]) for index in chunk]
@@ -233,12 +243,15 @@ def _describe_store(encoder: Encoder, layer: str, ids: Sequence[str]) -> dict[st
     return {
         "kind": KIND,
         "version": __version__,
-        "encoder": encoder.digest,
-        "precision": encoder.precision,
+        **identify_encoder(encoder),
         "layer": layer,
         "images": len(ids),
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     }
+
+
+def _name_layers(layer: str) -> tuple[str, ...]:
+    return () if layer in ("features", "logits") else (layer.partition("@")[0],)
 
 
 def _pass(
@@ -387,5 +400,7 @@ def _make_result(store: Store, files: ImageListing) -> Probe:
         mean=moments["mean"],
         std=moments["std"],
         path=store.path,
+        imported=str(store.about.get("imported", "")),
+        trial=store.about.get("trial"),
         _top=top["rows"],
     )

@@ -20,7 +20,7 @@ from encoscope.recipes.commandline import logger, run_recipe
 from encoscope.units import parse_unit
 from encoscope.vital import Vital
 from encoscope.vital.references.compressed import CompressedPrototypes, compress_prototypes, save_compressed
-from encoscope.vital.references.shipped import statistics_path
+from encoscope.vital.references.shipped import statistics_path, write_proof
 from encoscope.vital.references.statistics import Prototype
 
 NUMBER = 50
@@ -64,6 +64,7 @@ def main() -> None:
     encoder = load(f"zoo:{chosen.name.removeprefix('zoo:')}")
     compressed = compute_statistics(encoder, f"caltech101:{root}#train")
     path = save_compressed(compressed, chosen.output or statistics_path(chosen.name.removeprefix("zoo:")))
+    write_proof(encoder, path, list(compressed.error))
     logger.info("%s: %.1f MB, %d classes", path, path.stat().st_size / 1e6, len(compressed.names))
     logger.info("%d classes have fewer than %d images", sum(count < NUMBER for count in compressed.counts), NUMBER)
     for layer, lost in compressed.error.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,15 +25,29 @@ class ArrayCache:
     Args:
         manifest: What shapes the arrays (digests, settings); the store's folder is named after it.
         cache_dir: The user's own cache folder; None is the usual one.
+        about: Further facts that are kept beside the arrays.
+        accepts: Tells, of the facts beside arrays that are there, whether these may be used; otherwise they are
+            replaced.
 
     """
 
-    def __init__(self, manifest: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        cache_dir: str | os.PathLike[str] | None = None,
+        *,
+        about: Mapping[str, Any] | None = None,
+        accepts: Callable[[Mapping[str, Any]], bool] | None = None,
+    ) -> None:
         self._manifest = {"kind": "vectors", "version": __version__, **manifest}
         self._cache_dir = cache_dir
         self._known: dict[str, dict[str, np.ndarray]] = {}
         self._unwritten: list[str] = []
         self._store = Store.load_keyed("vectors", self._manifest, cache_dir)
+        self._about = dict(about or {})
+        self._fresh = self._store is not None and accepts is not None and not accepts(self._store.about)
+        if self._fresh:
+            self._store = None
 
     def __contains__(self, key: object) -> bool:
         """Say whether the arrays of this key are known."""
@@ -104,8 +118,11 @@ class ArrayCache:
         }
         for attempt in range(_PATIENCE):
             try:
-                with Store.keyed("vectors", self._manifest, cache_dir=self._cache_dir) as store:
+                with Store.keyed(
+                    "vectors", self._manifest, cache_dir=self._cache_dir, fresh=self._fresh, about=self._about
+                ) as store:
                     store.append(rows, arrays)
+                self._fresh = False
                 break
             except FolderLockedError:
                 if attempt == _PATIENCE - 1:

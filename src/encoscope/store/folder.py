@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ class JournaledFolder:
         path: The folder.
         manifest: What makes the content, of values that JSON can hold; it becomes the journal's first entry.
         fresh: Forget what an earlier run wrote.
+        about: Further facts, of values that JSON can hold; they are in the journal's first entry, too.
 
     Attributes:
         path: The folder.
@@ -46,10 +47,17 @@ class JournaledFolder:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], manifest: Mapping[str, Any] | None = None, *, fresh: bool = False
+        self,
+        path: str | os.PathLike[str],
+        manifest: Mapping[str, Any] | None = None,
+        *,
+        fresh: bool = False,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
         self._preface = None if manifest is None else {"manifest": to_plain_json(manifest)}
+        if self._preface is not None and about is not None:
+            self._preface["about"] = to_plain_json(about)
         if fresh:
             with explain_os_errors(self.path):
                 (self.path / JOURNAL).unlink(missing_ok=True)
@@ -64,6 +72,8 @@ class JournaledFolder:
         cache_dir: str | os.PathLike[str] | None = None,
         fresh: bool = False,
         restart: bool = False,
+        about: Mapping[str, Any] | None = None,
+        accepts: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> _Journaled:
         """Name a folder of the cache after the content of a manifest.
 
@@ -73,6 +83,8 @@ class JournaledFolder:
             cache_dir: The user's own cache folder; None is the usual one.
             fresh: Forget what an earlier run wrote.
             restart: Forget it too, with a warning, where the journal is damaged: for what is quickly computed again.
+            about: Further facts that are kept beside the content.
+            accepts: Tells, of the facts beside earlier content, whether that may be used; otherwise it is forgotten.
 
         Returns:
             The folder of this manifest: the same for the same content.
@@ -82,12 +94,16 @@ class JournaledFolder:
         """
         path = find_keyed_folder(kind, manifest, cache_dir)
         try:
-            return cls(path, manifest, fresh=fresh)
+            folder = cls(path, manifest, fresh=fresh, about=about)
         except EncoscopeError as error:
             if not restart:
                 raise
             _log.warning("%s: starting over", _first_clause(error))
-            return cls(path, manifest, fresh=True)
+            return cls(path, manifest, fresh=True, about=about)
+        entries = folder.journal.entries
+        if entries and accepts is not None and not accepts(entries[0].get("about", {})):
+            return cls(path, manifest, fresh=True, about=about)
+        return folder
 
     def append_entry(self, entry: Mapping[str, Any]) -> None:
         """Add an entry to the journal; when this returns, it lasts.
@@ -304,6 +320,8 @@ class StoreFolder(JournaledFolder):
         cache_dir: str | os.PathLike[str] | None = None,
         fresh: bool = False,
         restart: bool = False,
+        about: Mapping[str, Any] | None = None,
+        accepts: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> _Store:
         """Open the store of the cache that is named after its manifest, to write in it alone.
 
@@ -313,6 +331,9 @@ class StoreFolder(JournaledFolder):
             cache_dir: The user's own cache folder; None is the usual one.
             fresh: Start over.
             restart: Start over, with a warning, where the store is damaged.
+            about: As for ``open``.
+            accepts: Tells, of the further facts of a store that is there, whether it may be used; otherwise it is
+                started over.
 
         Returns:
             The store, as ``open`` gives it.
@@ -323,14 +344,16 @@ class StoreFolder(JournaledFolder):
         """
         path = find_keyed_folder(kind, manifest, cache_dir)
         try:
-            return cls.open(path, manifest, fresh=fresh)
+            kept = None if fresh or accepts is None else cls.read_about(path)
+            fresh = fresh or (kept is not None and accepts is not None and not accepts(kept))
+            return cls.open(path, manifest, about=about, fresh=fresh)
         except FolderLockedError:
             raise
         except EncoscopeError as error:
             if not restart:
                 raise
             _log.warning("%s: starting over", _first_clause(error))
-            return cls.open(path, manifest, fresh=True)
+            return cls.open(path, manifest, about=about, fresh=True)
 
     @classmethod
     def load_keyed(
@@ -382,6 +405,25 @@ class StoreFolder(JournaledFolder):
         if MANIFEST in store.journal.checksums:
             store.check(MANIFEST)
         return store
+
+    @classmethod
+    def read_about(cls, path: str | os.PathLike[str]) -> dict[str, Any] | None:
+        """Read the further facts of a store, as ``open`` was given them when it was made.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The facts; None where there is no store, or one in another format.
+
+        Raises:
+            EncoscopeError: the folder holds something else, or its manifest is damaged.
+        """
+        document = cls._read_document(Path(path))
+        if document is None or document["format"] != cls.FORMAT:
+            return None
+        about = document.get("about")
+        return about if isinstance(about, dict) else {}
 
     @property
     def complete(self) -> bool:

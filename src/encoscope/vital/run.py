@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.progress import Progress
 from encoscope.results import record_model
 from encoscope.units import Unit, compute_values, required_outputs
@@ -63,7 +63,13 @@ def run_synthesis(
     names = [target.name for target in targets]
     checkpoint = None
     if cache:
-        checkpoint = Checkpoint.cached(_manifest(encoder, plan, targets, random_state), cache_dir)
+        layers = _list_layers(encoder, plan, targets)
+        checkpoint = Checkpoint.cached(
+            _manifest(encoder, plan, targets, random_state),
+            choose_cache_dir(encoder, cache_dir),
+            trial=record_trial(encoder, layers),
+            accepts=lambda kept: is_same_network(encoder, kept, layers, "visualizations"),
+        )
         if fresh:
             checkpoint.delete()
 
@@ -181,6 +187,13 @@ def _predict(encoder: Encoder, logits: Float[np.ndarray, " classes"]) -> dict[st
     return {"index": index, "class": name, "probability": float(weights[index] / weights.sum())}
 
 
+def _list_layers(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target]) -> list[str]:
+    """The layers that a run reads, those of the units too."""
+    names = [*plan.settings.get("layers", ()), *(target.unit.layer for target in targets)]
+    known = {info.name for info in encoder.layers}
+    return [name for name in dict.fromkeys(names) if name in known]
+
+
 def _manifest(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target], random_state: int) -> dict[str, Any]:
     units = [
         [target.name, target.unit.kind, target.unit.layer, target.unit.channels, target.unit.direction]
@@ -189,8 +202,7 @@ def _manifest(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target], 
     settings = {**plan.settings, "authors": plan.settings.get("preset") == "authors"}
     settings.pop("preset", None)  # "default" and "paper" are the same
     return {
-        "encoder": encoder.digest,
-        "precision": encoder.precision,
+        **identify_encoder(encoder),
         "units": units,
         "references": [target.prototype.references for target in targets],
         "statistics": [target.prototype.digest for target in targets],

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from encoscope.computation import describe_computation, hash_weights
 from encoscope.images import Preprocess, make_batch, read_image
 
 BATCH = 64
@@ -147,12 +148,10 @@ def compute_vlm_digest(module: nn.Module, preprocess: Preprocess, text: str) -> 
         text: A description of the tokenizer.
 
     Returns:
-        The sha256 (hex) of the sorted parameters and buffers, the preprocessing and the description.
+        The sha256 (hex) of the sorted parameters and buffers, the preprocessing, the description, and what the modules
+        compute.
     """
-    sha = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        sha.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        raw = value.detach().cpu().contiguous().reshape(-1)
-        sha.update(raw.view(torch.uint8).numpy().data if raw.numel() else b"")
+    sha = hashlib.sha256(hash_weights(module).encode())
     sha.update(json.dumps([preprocess.as_dict(), text], sort_keys=True).encode())
+    sha.update(describe_computation(module).encode())
     return sha.hexdigest()

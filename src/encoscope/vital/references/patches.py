@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import list_images
 from encoscope.probing import Patch, find_top_patches, hash_files
@@ -63,6 +63,7 @@ def find_patch_references(
         files = list_images(source)
     except UsageError as error:
         raise UsageError(f"{units[0].text} needs files to search for its top patches: {error}") from error
+    cache_dir = choose_cache_dir(encoder, cache_dir)
     side = choose_patch_size(encoder, patch_size)
     search: dict[str, Any] = {"scoring": "stride" if n_candidates is None else "preselect"}
     search |= {} if n_candidates is None else {"candidates": n_candidates}
@@ -74,6 +75,7 @@ def find_patch_references(
             _manifest(encoder, unit, {"count": count, **search}, contents),
             cache_dir=cache_dir,
             restart=True,
+            **_guard(encoder, unit),
         )
         for unit in units
     ]
@@ -116,10 +118,18 @@ def _references(unit: Unit, patches: Sequence[Patch], count: int, whole_images: 
     return References(unit.text, tuple(items), notes)
 
 
+def _guard(encoder: Encoder, unit: Unit) -> dict[str, Any]:
+    """What is kept beside the patches of a unit, and the check of it before they are used."""
+    layers, what = [unit.layer] if unit.layer else [], f"the top patches of {unit.text}"
+    return {
+        "about": {"trial": record_trial(encoder, layers)},
+        "accepts": lambda kept: is_same_network(encoder, kept.get("trial"), layers, what),
+    }
+
+
 def _manifest(encoder: Encoder, unit: Unit, search: dict[str, Any], contents: Sequence[str]) -> dict[str, Any]:
     return {
-        "encoder": encoder.digest,
-        "precision": encoder.precision,
+        **identify_encoder(encoder),
         "unit": [unit.kind, unit.layer, unit.channels, unit.direction],
         "files": content_key({"files": contents}),
         **search,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, identify_encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.progress import Progress, track
 from encoscope.store import JournaledFolder
@@ -60,9 +60,19 @@ def compute_prototype(
         MissingError: When none of the references can be read.
     """
     folder = None
-    if cache and not callable(reader.relevance):
+    encoder, layers = reader.encoder, reader.layers
+    cache = cache and not callable(reader.relevance) and not encoder.trial(layers).random
+    if cache:
         manifest = _manifest(reader, references, unit)
-        folder = JournaledFolder.keyed("prototypes", manifest, cache_dir=cache_dir, restart=True)
+        what = f"statistics of {unit.text}"
+        folder = JournaledFolder.keyed(
+            "prototypes",
+            manifest,
+            cache_dir=cache_dir,
+            restart=True,
+            about={"trial": record_trial(encoder, layers)},
+            accepts=lambda kept: is_same_network(encoder, kept.get("trial"), layers, what),
+        )
         file = folder.find(_FILE)
         if file is not None:
             return replace(load_prototype(file), notes=references.notes)
@@ -142,8 +152,7 @@ def load_prototype(path: str | os.PathLike[str]) -> Prototype:
 def _manifest(reader: FeatureReader, references: References, unit: Unit) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "encoder": reader.encoder.digest,
-        "precision": reader.encoder.precision,
+        **identify_encoder(reader.encoder),
         "layers": reader.layers,
         "references": references.names,
         "unit": [unit.kind, unit.layer, unit.channels, unit.direction],

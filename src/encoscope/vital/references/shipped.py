@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from encoscope.encoder import Encoder
+from encoscope.computation import hash_weights
+from encoscope.encoder import Encoder, record_trial
+from encoscope.encoder.trial import find_difference
 from encoscope.errors import MissingError, UsageError
+from encoscope.results import atomic_write
+from encoscope.store.files import hash_file
+from encoscope.store.keys import to_plain_json
 from encoscope.units import Unit
 from encoscope.vital.references.compressed import CompressedPrototypes, load_compressed
 from encoscope.vital.references.statistics import Prototype
@@ -53,12 +59,52 @@ def load_shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Protot
             f"it with python -m encoscope.recipes.statistics {short} CALTECH101_FOLDER"
         )
     shipped = _read(path)
-    if shipped.encoder != encoder.digest:
+    if shipped.encoder != encoder.digest and not _is_made_for(path, encoder):
         raise UsageError(
             f"the statistics of {encoder.source} are of other weights ({shipped.encoder[:12]}..., not "
             f"{encoder.digest[:12]}...): give references"
         )
     return {unit.text: shipped.prototype(class_key(unit)) for unit in units}
+
+
+def write_proof(encoder: Encoder, statistics: Path, layers: Sequence[str]) -> Path:
+    """Write beside a file of statistics what tells the network that they are of: by weights and outputs.
+
+    A digest also changes where a library's next release names a module otherwise; this does not.
+
+    Args:
+        encoder: The network.
+        statistics: The file.
+        layers: Their layers.
+
+    Returns:
+        The file written.
+    """
+    proof = {
+        "statistics": hash_file(statistics),
+        "weights": hash_weights(encoder.module),
+        "preprocess": encoder.preprocess.as_dict(),
+        "trial": record_trial(encoder, layers),
+    }
+    file = statistics.with_suffix(".json")
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(proof) + "\n", encoding="utf-8")
+    return file
+
+
+def _is_made_for(path: Path, encoder: Encoder) -> bool:
+    """Whether a network has the weights, preprocessing and outputs that are written beside the statistics."""
+    try:
+        proof = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        layers = [name for name in proof["trial"] if name not in ("features", "logits") and not name.endswith("@cls")]
+        known = {"weights": hash_weights(encoder.module), "statistics": hash_file(path)}
+        settings = encoder.preprocess.as_dict()
+        same = all(proof[name] == value for name, value in known.items()) and all(
+            to_plain_json(settings).get(name) == value for name, value in proof["preprocess"].items()
+        )
+        return same and find_difference(proof["trial"], encoder.trial(layers), encoder.precision) is None
+    except (OSError, ValueError, KeyError, TypeError, UsageError):
+        return False
 
 
 def class_key(unit: Unit) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,23 +30,36 @@ class Checkpoint:
     Attributes:
         path: The folder that holds the state.
         manifest: What makes the run, as plain values for JSON: the network's digest, units, method, settings, seed.
+        trial: The network's outputs for a trial input, which are saved beside the state.
+        accepts: Tells, of the outputs beside a saved state, whether they are the network's; None accepts all.
     """
 
     path: Path
     manifest: Mapping[str, Any]
+    trial: Any = None
+    accepts: Callable[[Any], bool] | None = None
 
     @classmethod
-    def cached(cls, manifest: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None = None) -> Checkpoint:
+    def cached(
+        cls,
+        manifest: Mapping[str, Any],
+        cache_dir: str | os.PathLike[str] | None = None,
+        *,
+        trial: Any = None,
+        accepts: Callable[[Any], bool] | None = None,
+    ) -> Checkpoint:
         """Name the checkpoint of a run in the cache after its manifest.
 
         Args:
             manifest: What makes the run.
             cache_dir: The cache; None is the user's.
+            trial: As the attribute.
+            accepts: As the attribute.
 
         Returns:
             The checkpoint; nothing is on disk before ``save``.
         """
-        return cls(find_keyed_folder("synthesis", manifest, cache_dir), manifest)
+        return cls(find_keyed_folder("synthesis", manifest, cache_dir), manifest, trial, accepts)
 
     def save(self, state: State) -> None:
         """Replace the saved state, whole or not at all.
@@ -58,7 +71,8 @@ class Checkpoint:
             EncoscopeError: a full disk, a folder that cannot be written; the state saved before then stays.
         """
         with JournaledFolder(self.path, self.manifest).write(_FILE) as temporary:
-            torch.save({"manifest": content_key(self.manifest), "state": state}, temporary)
+            content = {"manifest": content_key(self.manifest), "trial": self.trial, "state": state}
+            torch.save(content, temporary)
 
     def load(self) -> State | None:
         """Read the saved state, after its checksum was compared.
@@ -70,9 +84,12 @@ class Checkpoint:
         try:
             file = JournaledFolder(self.path).check(_FILE)
             saved = torch.load(file, map_location="cpu", weights_only=True)
-            if saved["manifest"] == content_key(self.manifest):
+            if saved["manifest"] != content_key(self.manifest):
+                why = "is of another run"
+            elif self.accepts is None or self.accepts(saved.get("trial")):
                 return saved["state"]
-            why = "is of another run"
+            else:
+                why = "is of another network"
         except MissingError:
             return None
         except (
