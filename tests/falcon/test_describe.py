@@ -288,11 +288,13 @@ def test_a_holdout_of_its_own_is_used_whole(folder, store, tmp_path):
     assert found.heldout.strong + found.heldout.ordinary == 45 and found.settings["images"] == {
         "fit": 150,
         "heldout": 45,
+        "classes": 3,
+        "fewest": 50,
     }
     bare = describe(
         world.encoder(), "features:1", probe=folder, holdout=0, captions=store, vlm=world.Reader(), **SETTINGS
     )
-    assert bare.heldout is None and bare.settings["images"] == {"fit": 150, "heldout": 0}
+    assert bare.heldout is None and bare.settings["images"] == {"fit": 150, "heldout": 0, "classes": 3, "fewest": 50}
 
 
 def test_files_that_are_gone_leave_grey_pictures(fitted, tmp_path):

@@ -14,7 +14,7 @@ from encoscope.falcon.heldout import (
     draw_derangement,
     find_strong_images,
 )
-from encoscope.falcon.spaces import choose_heldout
+from encoscope.images import split_images
 from encoscope.metrics import bootstrap
 
 
@@ -50,12 +50,12 @@ def test_the_interval_is_that_of_the_plain_bootstrap():
 
 def test_images_are_held_out_by_their_ids_alone():
     ids = [f"{i}" for i in range(5000)]
-    kept = choose_heldout(ids, 0.2)
+    kept = split_images(ids, 0.2)
     assert 0.18 < kept.mean() < 0.22
-    assert list(choose_heldout(ids[::-1], 0.2)) == list(kept[::-1])
-    assert not choose_heldout(ids, 0).any()
+    assert list(split_images(ids[::-1], 0.2)) == list(kept[::-1])
+    assert not split_images(ids, 0).any()
     with pytest.raises(UsageError, match="share of the images"):
-        choose_heldout(ids, 1.5)
+        split_images(ids, 1.5)
 
 
 def test_strong_images_pass_alpha_or_are_the_strongest():

@@ -23,7 +23,15 @@ from encoscope.analysis.joint_clusters import N_CLUSTERS
 from encoscope.counting import count_noun
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
-from encoscope.images import LoadedImage, SkippedImage, collect_files, list_images, read_columns, read_images
+from encoscope.images import (
+    LoadedImage,
+    SkippedImage,
+    count_classes,
+    draw_images,
+    list_images,
+    read_columns,
+    read_images,
+)
 from encoscope.nave.layers import choose_layers
 from encoscope.nave.settings import NaveSettings
 from encoscope.plots import read_sheet
@@ -214,7 +222,8 @@ def audit(
         share: Side of the watermark over the short side of the image, between 0 and 1.
         labels: A CSV file with a column of image names and columns of metadata.
         n_clusters: Joint clusters.
-        limit: At most so many images, spread evenly; at least 4. They are held in memory.
+        limit: At most so many images, at least 4, drawn with the seed, from every class in proportion where there are
+            labels. They are held in memory.
         permutations: Of the labels, for p-values.
         random_state: The seed.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
@@ -245,11 +254,10 @@ def audit(
         raise UsageError(f"permutations is a number from 1 on, not {permutations}")
     NaveSettings.from_preset(n_clusters=n_clusters)
     encoder = as_encoder(encoder)
-    files = collect_files(images)
-    selection = files[:: max(1, len(files) // limit)][:limit]
     channels = encoder.preprocess.channels
     if watermark is not None and channels not in (1, 3):
         raise UsageError(f"a watermark is laid over grey or color, and {encoder.source} takes {channels} channels")
+    selection = draw_images(images, limit, random_state)
     read = list(read_images(selection, channels=3 if channels == 1 else channels))
     loaded = [item for item in read if isinstance(item, LoadedImage)]
     response, columns, notes = None, [], []
@@ -269,6 +277,8 @@ def audit(
         model=record_model(encoder, choose_layers(encoder)),
         settings={
             "images": len(loaded),
+            "limit": limit,
+            "classes": _count_classes(images, loaded),
             "watermark": None if watermark is None else os.fspath(watermark),
             "share": share if watermark else None,
             "labels": None if labels is None else os.fspath(labels),
@@ -279,6 +289,12 @@ def audit(
         skipped=tuple(item for item in read if isinstance(item, SkippedImage)),
         notes=tuple(notes),
     )
+
+
+def _count_classes(images: Any, loaded: Sequence[LoadedImage]) -> dict[str, int]:
+    """How many images of each class there are; empty for images without labels."""
+    labels = list_images(images).find_labels([Path(image.path or "") for image in loaded])
+    return count_classes(labels or [])
 
 
 def _read_metadata(

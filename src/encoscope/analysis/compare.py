@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +20,7 @@ from encoscope.counting import count_noun
 from encoscope.encoder import Encoder, as_encoder, untrained_copy
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.evaluation.charts import render_figure
-from encoscope.images import LoadedImage, SkippedImage, collect_files, read_images
+from encoscope.images import LoadedImage, SkippedImage, count_classes, draw_images, list_images, read_images
 from encoscope.metrics import Interval, ari, bootstrap
 from encoscope.metrics.layer_cka import LayerCKA
 from encoscope.metrics.matching import Correlation, match_units
@@ -82,6 +81,9 @@ class Comparison(Result):
         skipped: What could not be read.
         preprocessing: How images were brought to each encoder's input.
         records: What else was decided about each encoder, see `Encoder.record`.
+        limit: The most images that were asked for; None for all.
+        classes: The number of images of each class; empty without labels.
+        warnings: What was said of the encoders.
     """
 
     names: tuple[str, str]
@@ -99,6 +101,9 @@ class Comparison(Result):
     skipped: tuple[SkippedImage, ...] = ()
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     records: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default_factory=lambda: ({}, {}))
+    limit: int | None = None
+    classes: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.names[0]} and {self.names[1]} on {count_noun(self.images, 'image')}", ""]
@@ -156,8 +161,10 @@ class Comparison(Result):
                 "digests": list(self.digests),
                 "preprocessing": list(self.preprocessing),
             }
-            | ({"records": [dict(record) for record in self.records]} if any(self.records) else {}),
-            settings={"clusters": [row.clusters for row in self.agreements], "images": self.images},
+            | ({"records": [dict(record) for record in self.records]} if any(self.records) else {})
+            | ({"warnings": list(self.warnings)} if self.warnings else {}),
+            settings={"clusters": [row.clusters for row in self.agreements], "images": self.images}
+            | {"limit": self.limit, "classes": dict(self.classes)},
             seed=self.random_state,
             skipped=[{"path": name(item.path), "reason": item.reason} for item in self.skipped],
         )
@@ -200,6 +207,9 @@ class Comparison(Result):
             names=(model["sources"][0], model["sources"][1]),
             digests=(model["digests"][0], model["digests"][1]),
             images=document["settings"]["images"],
+            limit=document["settings"].get("limit"),
+            classes=document["settings"].get("classes", {}),
+            warnings=tuple(model.get("warnings", ())),
             agreements=tuple(_read_agreement(row) for row in entry["agreement"]),
             layers=(tuple(entry["cka"]["layers"][0]), tuple(entry["cka"]["layers"][1])),
             cka=np.array([[np.nan if value is None else value for value in row] for row in values], np.float64),
@@ -278,7 +288,8 @@ def compare(
         second: Another, or the same one before or after training.
         images: A folder, a dataset string, images, or a stream of these; at least four that can be read.
         n_clusters: The granularities of the segmentations.
-        limit: Only the first so many images.
+        limit: At most so many images, drawn with the seed, from every class in proportion where there are labels; of a
+            stream the first.
         random_state: The seed.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
@@ -302,8 +313,9 @@ def compare(
     if limit is not None and limit < 1:
         raise UsageError(f"limit is a number from 1 on, not {limit}")
     first, second = as_encoder(first), as_encoder(second)
-    source = collect_files(images)[:limit] if isinstance(images, str | os.PathLike) else images
-    stream = islice(read_images(source, channels=_choose_channels(first, second)), limit)
+    source = draw_images(images, limit, random_state)
+    source = list(list_images(source).paths) if isinstance(source, str | os.PathLike) else source
+    stream = read_images(source, channels=_choose_channels(first, second))
     total = len(source) if hasattr(source, "__len__") else None
     numbers = tuple(sorted(set(n_clusters)))
     untrained = _copy_untrained(first, random_state)
@@ -342,6 +354,7 @@ def compare(
     return Comparison(
         names=(first.source, second.source),
         digests=(first.digest, second.digest),
+        warnings=(*first.warnings, *second.warnings),
         images=len(ranked),
         agreements=tuple(_list_agreements(tables, numbers, random_state)),
         layers=layers,
@@ -355,7 +368,17 @@ def compare(
         skipped=tuple(skipped),
         preprocessing=(first.record_preprocess(), second.record_preprocess()),
         records=(dict(first.record), dict(second.record)),
+        limit=limit,
+        classes=_count_classes(images, [path for path, _ in ranked]),
     )
+
+
+def _count_classes(images: Any, paths: Sequence[str | None]) -> dict[str, int]:
+    """How many images of each class were compared; empty for images without labels or files."""
+    if not isinstance(images, str | os.PathLike):
+        return {}
+    labels = list_images(images).find_labels([Path(path) for path in paths if path is not None])
+    return count_classes(labels or [])
 
 
 def _list_agreements(

@@ -28,7 +28,12 @@ def audit(
     share: Annotated[float, Parameter(help="Side of the watermark over the short side of the image.")] = 0.125,
     labels: Annotated[Path | None, Parameter(help="CSV with a column of image names and columns of metadata.")] = None,
     clusters: Annotated[int, Parameter(help="Joint clusters.")] = 10,
-    limit: Annotated[int, Parameter(help="At most so many images, spread evenly; they are held in memory.")] = 200,
+    limit: Annotated[
+        int,
+        Parameter(
+            help="At most so many images, drawn with the seed from every class in proportion; they are held in memory."
+        ),
+    ] = 200,
     permutations: Annotated[int, Parameter(help="Of the labels, for p-values.")] = 1000,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("audit"),
     common: Common | None = None,

@@ -19,7 +19,12 @@ def compare(
     *,
     images: Annotated[Path, Parameter(help="A folder, an image, or a dataset such as caltech101:ROOT#test.")],
     clusters: Annotated[str, Parameter(help="Granularities, with commas.")] = "2,3,5,8,12",
-    limit: Annotated[int | None, Parameter(help="Only the first so many images.")] = None,
+    limit: Annotated[
+        int | None,
+        Parameter(
+            help="At most so many images, drawn with the seed from every class in proportion where there are labels."
+        ),
+    ] = None,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("comparison"),
     common: Common | None = None,
 ) -> int:

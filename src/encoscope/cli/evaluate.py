@@ -27,7 +27,12 @@ Methods = Annotated[
         "sam:FOLDER (Segment Anything, in transformers' format). NAVE and random segments are always among them."
     ),
 ]
-Limit = Annotated[int | None, Parameter(help="Only the first so many images.")]
+Limit = Annotated[
+    int | None,
+    Parameter(
+        help="At most so many images, drawn with the seed from every class in proportion where there are labels."
+    ),
+]
 Out = Annotated[Path | None, Parameter(help="Folder for the table as JSON, CSV and Markdown.")]
 Fresh = Annotated[bool, Parameter(help="Start over instead of resuming an interrupted run.")]
 Layers = Annotated[str | None, Parameter(group=_rules, help="NAVE's layers, with commas.")]

@@ -56,6 +56,7 @@ def probe(
             "channels": result.values.shape[1],
             "labelled": sum(label is not None for label in result.labels),
             "store": str(result.path),
+            **({"values": result.imported} if result.imported else {}),
         }
         document = results.envelope(
             "probe",

@@ -34,7 +34,7 @@ from encoscope.evaluation.runner import (
     measure_images,
     shorten_dataset,
 )
-from encoscope.images import BoxedImages, LoadedImage, SkippedImage, open_boxed_dataset
+from encoscope.images import BoxedImages, LoadedImage, SkippedImage, open_boxed_dataset, sample_images
 from encoscope.metrics import compute_hits, localize
 from encoscope.progress import Progress
 
@@ -84,7 +84,7 @@ def corloc(
         select: The candidate with the best IoU of its "outer" or "inner" box (an oracle), or, without the true boxes,
             the one that touches the image's "border" least.
         score: The box of it that is scored, "outer" or "inner".
-        limit: Only the first so many images.
+        limit: At most so many images, drawn with the seed, from every class in proportion where there are labels.
         layers: NAVE's layers; by default the model's.
         grouping: How NAVE groups features: "kmeans", "ward", "pca".
         size: Short side that the network sees: "native" (the paper's), "model", or pixels.
@@ -119,7 +119,7 @@ def corloc(
         if value not in values:
             raise UsageError(f"{name} is {', '.join(values)}, not {value!r}")
     numbers, datasets = list_counts(n_clusters), [dataset] if isinstance(dataset, str) else list(dataset)
-    images = {text: list_boxed_images(open_boxed_dataset(text), limit) for text in datasets}
+    images = {text: list_boxed_images(open_boxed_dataset(text), limit, random_state) for text in datasets}
     nave = make_nave(encoder, numbers, layers, grouping, size, random_state, min_area=min_area, border=border)
     report = evaluate_corloc(
         list_baselines(nave, methods, numbers, {"sam": {"points": n_points}}),
@@ -161,18 +161,20 @@ def measure_localization(
 TASK = MeasuringTask("corloc", measure_localization)
 
 
-def list_boxed_images(images: BoxedImages, limit: int | None = None) -> list[AnnotatedImage]:
+def list_boxed_images(images: BoxedImages, limit: int | None = None, random_state: int = 0) -> list[AnnotatedImage]:
     """List the images with the boxes that count (LOST's rules); those without any are left out, as they are there.
 
     Args:
         images: A dataset with boxes.
-        limit: Only the first so many.
+        limit: At most so many, drawn with the seed.
+        random_state: The seed.
 
     Returns:
         The images with their boxes.
     """
     boxed = [(path, images.ground_truth(index)) for index, path in enumerate(images.paths)]
-    return [AnnotatedImage(path, boxes) for path, boxes in boxed if len(boxes)][:limit]
+    counted = [AnnotatedImage(path, boxes) for path, boxes in boxed if len(boxes)]
+    return [counted[index] for index in sample_images([None] * len(counted), limit, random_state)]
 
 
 def compute_corloc(measured: Measurements, select: str, score: str) -> np.ndarray:

@@ -41,7 +41,7 @@ from encoscope.evaluation.runner import (
     drop_duplicates,
     shorten_dataset,
 )
-from encoscope.images import LoadedImage, SkippedImage, collect_files, read_images
+from encoscope.images import LoadedImage, SkippedImage, list_images, read_images, sample_images
 from encoscope.images.panoptic import VOID, read_panoptic
 from encoscope.metrics import (
     Interval,
@@ -110,7 +110,7 @@ def overlap(
         methods: As for ``corloc``.
         joint: One clustering of all images, whose clusters are named once for all of them; with NAVE alone, by k-means
             or Ward.
-        limit: Only the first so many images.
+        limit: At most so many images, drawn with the seed, from every class in proportion where there are labels.
         layers: NAVE's layers; by default the model's.
         grouping: How NAVE groups features: "kmeans", "ward", "pca".
         size: Short side that the network sees: "native", "model", or pixels.
@@ -131,7 +131,7 @@ def overlap(
     check_counts(limit=limit, n_points=n_points)
     if joint and (set(methods) != {"nave"} or grouping == "pca"):
         raise UsageError("joint goes with the method nave alone, by k-means or ward")
-    numbers, images = list_counts(n_clusters), open_panoptic(dataset, limit)
+    numbers, images = list_counts(n_clusters), open_panoptic(dataset, limit, random_state)
     nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
     if joint:
         options = {k: v for k, v in nave.segment_options().items() if k not in ("n_clusters", "random_state")}
@@ -164,31 +164,41 @@ class PanopticImages:
     Attributes:
         images: The folder of images.
         annotations: The JSON file.
-        limit: Only the first so many images.
+        limit: At most so many images, drawn with the seed.
+        random_state: The seed.
     """
 
     images: Path
     annotations: Path
     limit: int | None = None
+    random_state: int = 0
 
     def __len__(self) -> int:
+        return len(self._draw())
+
+    def _draw(self) -> list[int]:
         count = len(json.loads(self.annotations.read_text(encoding="utf-8"))["annotations"])
-        return count if self.limit is None else min(count, self.limit)
+        return sample_images([None] * count, self.limit, self.random_state)
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         readers = (read_panoptic(self.images, self.annotations, kind) for kind in ("category", "segment"))
-        for categories, segments in islice(zip(*readers, strict=True), self.limit):
+        drawn = set(self._draw())
+        last = max(drawn, default=-1) + 1  # what comes later need not be read
+        for index, (categories, segments) in enumerate(islice(zip(*readers, strict=True), last)):
+            if index not in drawn:
+                continue
             things = np.where(np.isin(segments.labels, list(segments.things)), segments.labels + 1, 0)
             things[segments.labels == VOID] = VOID
             yield AnnotatedImage(categories.path, np.stack([categories.labels, segments.labels, things]))
 
 
-def open_panoptic(text: str, limit: int | None = None) -> PanopticImages:
+def open_panoptic(text: str, limit: int | None = None, random_state: int = 0) -> PanopticImages:
     """Open the images of ``coco:IMAGES#PANOPTIC.json``.
 
     Args:
         text: The dataset string.
-        limit: Only the first so many images.
+        limit: At most so many images, drawn with the seed, from every class in proportion where there are labels.
+        random_state: The seed of the draw.
 
     Returns:
         The images with their masks.
@@ -201,7 +211,7 @@ def open_panoptic(text: str, limit: int | None = None) -> PanopticImages:
     folder, separator, annotations = rest.rpartition("#")
     if name != "coco" or not separator or not folder:
         raise UsageError(f"{text!r} has no masks: name images with panoptic masks, coco:IMAGES#PANOPTIC.json")
-    images = PanopticImages(Path(folder), Path(annotations), limit)
+    images = PanopticImages(Path(folder), Path(annotations), limit, random_state)
     if not images.images.is_dir():
         raise MissingError(f"no folder of COCO images at {folder}; they are had at https://cocodataset.org")
     next(iter(images), None)  # what is wrong with the files is said now
@@ -226,12 +236,13 @@ def is_panoptic(text: str) -> bool:
         return False
 
 
-def open_images(text: str, limit: int | None = None) -> AnnotatedImages:
+def open_images(text: str, limit: int | None = None, random_state: int = 0) -> AnnotatedImages:
     """Open the images of a dataset or a folder, with masks where it has them.
 
     Args:
         text: The dataset string or folder.
-        limit: Only the first so many images.
+        limit: At most so many images, drawn with the seed, from every class in proportion where there are labels.
+        random_state: The seed of the draw.
 
     Returns:
         The images.
@@ -240,8 +251,8 @@ def open_images(text: str, limit: int | None = None) -> AnnotatedImages:
         MissingError: files that are absent.
     """
     if is_panoptic(text):
-        return open_panoptic(text, limit)
-    return [AnnotatedImage(path) for path in collect_files(text)[:limit]]
+        return open_panoptic(text, limit, random_state)
+    return [AnnotatedImage(path) for path in list_images(text).sample(limit, random_state).paths]
 
 
 def measure_overlap(

@@ -23,7 +23,7 @@ from sklearn.linear_model import RidgeClassifierCV
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, identify_encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import (
@@ -100,7 +100,7 @@ def faithfulness(
         n_clusters: NAVE's K, one or several.
         methods: As for ``corloc``.
         fill: What stands in for a segment: "standard" (mean color in deletion, blur in insertion), "mean", "blur".
-        limit: Only the first so many images.
+        limit: At most so many images, drawn with the seed, from every class in proportion where there are labels.
         layers: NAVE's layers; by default the model's.
         grouping: How NAVE groups features: "kmeans", "ward", "pca".
         size: Short side that the network sees: "native", "model", or pixels.
@@ -121,7 +121,7 @@ def faithfulness(
     """
     check_methods(methods)
     check_counts(limit=limit, n_points=n_points)
-    numbers, images = list_counts(n_clusters), open_images(dataset, limit)
+    numbers, images = list_counts(n_clusters), open_images(dataset, limit, random_state)
     nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
     baselines = list_baselines(nave, methods, numbers, {"sam": {"points": n_points}})
     report = evaluate_faithfulness(
@@ -184,8 +184,8 @@ def evaluate_faithfulness(
         named = _name_segments(values, cells, labels, annotation) if annotation.size else {}
         return measures | {"segments": len(np.unique(labels))} | named
 
-    settings = {"judge": encoder.digest, "fill": fill, "layer": layer, "blur": BLUR}
-    task = MeasuringTask("faithfulness", measure, "segments", settings)
+    settings = {"judge": identify_encoder(encoder), "fill": fill, "layer": layer, "blur": BLUR}
+    task = MeasuringTask("faithfulness", measure, "segments", settings, encoder)
     everyone, names, notes = add_untrained(baselines, random_state)
     measurements = measure_baselines(everyone, images, task, fresh=fresh, cache_dir=cache_dir, progress=progress)
     rows = []

@@ -54,7 +54,7 @@ def stability(
         dataset: A folder of images, or a dataset such as caltech101:ROOT#test.
         n_clusters: NAVE's K, one or several.
         runs: k-means starts that are compared, at least 2.
-        limit: Only the first so many images.
+        limit: At most so many images, drawn with the seed, from every class in proportion where there are labels.
         layers: NAVE's layers; by default the model's.
         grouping: How NAVE groups features: "kmeans", "ward", "pca".
         size: Short side that the network sees: "native", "model", or pixels.
@@ -73,7 +73,7 @@ def stability(
     check_counts(limit=limit)
     if runs < 2:
         raise UsageError(f"runs is a number from 2 on, not {runs}")
-    numbers, images = list_counts(n_clusters), open_images(dataset, limit)
+    numbers, images = list_counts(n_clusters), open_images(dataset, limit, random_state)
     nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
     baselines = [replace(nave, n_clusters=k) for k in numbers]
     report = evaluate_stability(

@@ -200,7 +200,7 @@ def _record_settings(context: DescriptionContext, space: Space) -> dict[str, Any
         "alpha": space.thresholds.alpha,
         "epsilon": space.thresholds.epsilon,
         "holdout": context.holdout,
-        "images": {"fit": len(space.fit.ids), "heldout": 0 if space.heldout is None else len(space.heldout.ids)},
+        "images": dict(space.images),
         "vlm": {"source": context.vlm.source, "digest": context.store.vlm_digest},
         "store": {"captions": len(context.store), "digest": context.store.digest},
     }

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.settings import FalconSettings
-from encoscope.images import SkippedImage
+from encoscope.images import SkippedImage, count_classes, split_images
 from encoscope.probing import Probe
 from encoscope.probing import probe as probe_dataset
 from encoscope.progress import Progress
@@ -69,6 +68,7 @@ class Space:
         heldout: The images that test them; None where there are none.
         thresholds: Alpha and epsilon, from ``fit``.
         skipped: Files that could not be read.
+        images: How many images there are of each kind, as results state it.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Space:
     heldout: ProbedImages | None
     thresholds: Thresholds
     skipped: tuple[SkippedImage, ...]
+    images: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -99,7 +100,8 @@ def build_space(
         encoder: The encoder.
         name: The space, as in ``Unit.space``.
         dataset: A dataset, a Probe, or a list of Probes, of which the one of this space is taken.
-        holdout: A share of the images, chosen by their ids alone; or another dataset or Probe, of which images that the
+        holdout: A share of the images, drawn with the seed from every class in proportion, of which a class always
+            keeps one for its descriptions; or another dataset or Probe, of which images that the
             first one has too are left out; 0 or None for no test.
         settings: With alpha and epsilon.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
@@ -115,7 +117,7 @@ def build_space(
     probe = _probe(encoder, name, dataset, progress, cache_dir)
     share = 0.0 if holdout is None else holdout
     if isinstance(share, int | float):
-        kept = choose_heldout(probe.ids, float(share))
+        kept = split_images(probe.ids, float(share), probe.labels, settings.random_state)
         fit, heldout = _take_rows(probe, np.flatnonzero(~kept)), _take_rows(probe, np.flatnonzero(kept))
     else:
         other = _probe(encoder, name, holdout, progress, cache_dir)
@@ -131,26 +133,8 @@ def build_space(
             f"descriptions are made from at least {MIN_IMAGES} images, and the probe has {len(probe)}{left}: give more"
         )
     thresholds = compute_thresholds(fit.h, settings)
-    return Space(name, fit, heldout if heldout.ids else None, thresholds, probe.skipped)
-
-
-def choose_heldout(ids: Sequence[str], share: float) -> Bool[np.ndarray, " images"]:
-    """Choose the images that are kept for the test, by their ids alone.
-
-    Args:
-        ids: The images' ids.
-        share: The share of all that is kept, from 0 to below 1: ids whose hash is in that first part of all.
-
-    Returns:
-        Whether each image is kept.
-
-    Raises:
-        UsageError: For another share.
-    """
-    if not 0 <= share < 1:
-        raise UsageError(f"holdout is a share of the images from 0 to below 1, or a dataset, not {share}")
-    hashes = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") for name in ids]
-    return np.array(hashes, dtype=np.float64) < share * 2**48
+    images = _count_images(probe, fit, heldout)
+    return Space(name, fit, heldout if heldout.ids else None, thresholds, probe.skipped, images)
 
 
 def compute_thresholds(h: Float[np.ndarray, "images channels"], settings: FalconSettings) -> Thresholds:
@@ -192,6 +176,16 @@ def _probe(
     if isinstance(dataset, Sequence) and dataset and all(isinstance(item, Probe) for item in dataset):
         dataset = next((item for item in dataset if item.layer == name), dataset[0])
     return probe_dataset(encoder, dataset, name, progress=progress, cache_dir=cache_dir)
+
+
+def _count_images(probe: Probe, fit: ProbedImages, heldout: ProbedImages) -> dict[str, Any]:
+    """How many images stand behind descriptions, and of how many classes; and where values are from that were given."""
+    counted: dict[str, Any] = {"fit": len(fit.ids), "heldout": len(heldout.ids)}
+    used = set(fit.ids)
+    counts = count_classes([label for image, label in zip(probe.ids, probe.labels, strict=True) if image in used])
+    if counts:
+        counted |= {"classes": len(counts), "fewest": min(counts.values())}
+    return counted | ({"values": probe.imported} if probe.imported else {})
 
 
 def _take_rows(probe: Probe, rows: Int[np.ndarray, " rows"]) -> ProbedImages:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.description import Concept, Description
-from encoscope.falcon.spaces import choose_heldout
+from encoscope.images import split_images
 from encoscope.probing import Probe
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -118,11 +118,13 @@ def fit_transfer(
     rows, columns = (np.array(side) for side in zip(*pairs, strict=True))
     ids = [source.ids[row] for row in rows]
     x, y = (np.asarray(probe.values[index], dtype=np.float64) for probe, index in ((source, rows), (target, columns)))
-    test = choose_heldout(ids, holdout)
+    labels = [source.labels[row] for row in rows]
+    test = split_images(ids, holdout, labels)
     if not test.any() or test.all():
         raise UsageError(f"holdout {holdout} of {len(ids)} images leaves none to fit or to test: give another share")
-    # another hash than the test's own: a fifth of what is left
-    inner = choose_heldout([f"penalty:{image}" for image in ids], 0.2) & ~test
+    inner = np.zeros(len(ids), dtype=bool)  # another seed than the test's own: a fifth of what is left
+    left = np.flatnonzero(~test)
+    inner[left] = split_images([ids[row] for row in left], 0.2, [labels[row] for row in left], 1)
     penalty = penalties[0]
     if inner.any() and len(penalties) > 1:
         fit = ~test & ~inner

@@ -7,10 +7,11 @@ from encoscope.images.folders import SUFFIXES
 from encoscope.images.geometry import Geometry, GeometryKind, Preprocess
 from encoscope.images.image import LoadedImage, SkippedImage
 from encoscope.images.levels import Color, Window
-from encoscope.images.listing import ImageListing, list_images
+from encoscope.images.listing import ImageListing, draw_images, list_images
 from encoscope.images.metadata import read_columns
 from encoscope.images.read import MAX_PIXELS, read_image
 from encoscope.images.resize import resize_image
+from encoscope.images.sampling import count_classes, sample_images, split_images
 from encoscope.images.sets import BoxedImages, LabelledImages
 from encoscope.images.tables import read_rows
 
@@ -29,6 +30,8 @@ __all__ = [
     "SkippedImage",
     "Window",
     "collect_files",
+    "count_classes",
+    "draw_images",
     "is_dataset",
     "list_images",
     "make_batch",
@@ -39,4 +42,6 @@ __all__ = [
     "read_images",
     "read_rows",
     "resize_image",
+    "sample_images",
+    "split_images",
 ]

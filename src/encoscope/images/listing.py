@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from encoscope.errors import MissingError, UsageError
 from encoscope.images.collect import collect_files
 from encoscope.images.datasets import is_dataset, open_dataset
+from encoscope.images.sampling import sample_images
 from encoscope.images.sets import LabelledImages
 
 
@@ -51,6 +53,21 @@ class ImageListing:
         """
         chosen = list(indices)
         return ImageListing(tuple(self.paths[i] for i in chosen), tuple(self.labels[i] for i in chosen))
+
+    def sample(self, count: int | None, random_state: int = 0) -> ImageListing:
+        """Draw some of the files, from every class in proportion (see ``sample_images``).
+
+        Args:
+            count: How many files; None takes all.
+            random_state: The seed.
+
+        Returns:
+            The files that were drawn, in their order here.
+
+        Raises:
+            UsageError: For a count below 1.
+        """
+        return self.select(sample_images(self.labels, count, random_state))
 
     def take_each(self, count: int | None) -> ImageListing:
         """Take the first files of each label.
@@ -133,3 +150,38 @@ def _list_path(source: str | os.PathLike[str]) -> list[tuple[Path, str | None]]:
 def _pair_labels(images: LabelledImages) -> list[tuple[Path, str | None]]:
     labels = [images.classes[label] for label in images.labels] or [None] * len(images)
     return list(zip(images.paths, labels, strict=True))
+
+
+def draw_images(source: Any, count: int | None, random_state: int = 0) -> Any:
+    """Draw some of the images that a user gave, from every class in proportion where there are labels.
+
+    Args:
+        source: What ``read_images`` takes.
+        count: How many images; None takes all, and gives the source back.
+        random_state: The seed.
+
+    Returns:
+        Paths for a source of files; images for a list, an array or a dataset of images; the first images of a stream,
+        which cannot be drawn from.
+
+    Raises:
+        MissingError: A folder or a dataset does not exist, or has no images.
+        UsageError: For a count below 1.
+    """
+    if count is None:
+        return source
+    if isinstance(source, LabelledImages | ImageListing):
+        return list(list_images(source).sample(count, random_state).paths)
+    several = (
+        isinstance(source, list | tuple) and source and all(isinstance(item, str | os.PathLike) for item in source)
+    )
+    if several or isinstance(source, str | os.PathLike):
+        files = collect_files(source)
+        labels = list_images(source).find_labels(files) or [None] * len(files)
+        return list(ImageListing(tuple(files), tuple(labels)).sample(count, random_state).paths)
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        labels = getattr(source, "targets", None)  # of torchvision's datasets
+        known = list(labels) if labels is not None and len(labels) == len(source) else [None] * len(source)
+        known = [label.item() if hasattr(label, "item") else label for label in known]
+        return [source[index] for index in sample_images(known, count, random_state)]
+    return islice(source, count)

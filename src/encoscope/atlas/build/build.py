@@ -23,6 +23,7 @@ from encoscope.atlas.writer import Writer, clear_site
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress
+from encoscope.results import record_warnings
 
 
 def build_atlas(
@@ -71,6 +72,7 @@ def build_atlas(
         model={
             "source": encoder.source,
             "digest": encoder.digest,
+            **record_warnings(encoder),
             "layers": list(plan.layers),
             **encoder.record,
             "input": f"{encoder.preprocess.size[0]} x {encoder.preprocess.size[1]} pixels",

@@ -185,7 +185,7 @@ def plan_build(encoder: Encoder, source: Any, options: BuildOptions, *, progress
         UsageError: Unknown layers, units or numbers.
         MissingError: Images that are not there.
     """
-    files = _draw_evenly(list_images(source), options.max_images)
+    files = list_images(source).sample(options.max_images, options.random_state)
     layers = _choose_layers(encoder, options)
     probes = {layer: probe(encoder, files, layer, progress=progress) for layer in layers}
     if encoder.outputs is not None:
@@ -331,13 +331,6 @@ def describe_source(source: Any) -> str:
         root, split, after = rest.partition("#") if colon else (rest, "", "")
         return f"{name}{colon}{Path(root).resolve().name}{split}{Path(after).name}"
     return f"{len(source)} files" if hasattr(source, "__len__") else type(source).__name__
-
-
-def _draw_evenly(files: ImageListing, count: int | None) -> ImageListing:
-    """Evenly drawn from the dataset's order, so that all classes have their share."""
-    if count is None or count >= len(files):
-        return files
-    return files.select([round((index + 0.5) * len(files) / count - 0.5) for index in range(count)])
 
 
 def _match_labels(encoder: Encoder, labels: Sequence[str | None]) -> tuple[int | None, ...]:
