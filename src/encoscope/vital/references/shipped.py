@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from encoscope.cache import to_plain_json
 from encoscope.computation import hash_weights
 from encoscope.encoder import Encoder, record_trial
 from encoscope.encoder.trial import find_difference
 from encoscope.errors import MissingError, UsageError
 from encoscope.results import atomic_write
 from encoscope.store.files import hash_file
-from encoscope.store.keys import to_plain_json
 from encoscope.units import Unit
 from encoscope.vital.references.compressed import CompressedPrototypes, load_compressed
 from encoscope.vital.references.statistics import Prototype
