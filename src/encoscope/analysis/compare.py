@@ -222,6 +222,7 @@ class Comparison(Result):
             ),
             sheet=read_sheet(file.with_name("differences.png")),
             random_state=document["seed"],
+            preprocessing=tuple(model.get("preprocessing", ())),
             records=(dict(model.get("records", ({}, {}))[0]), dict(model.get("records", ({}, {}))[1])),
             skipped=tuple(
                 SkippedImage(results.resolve_path(item["path"], file), item["reason"]) for item in document["skipped"]

@@ -195,7 +195,7 @@ class Encoder:
         """
         state = self._digest_state()
         if self._digest is None or self._digest[0] != state:
-            reading = {"classifier": self._classifier}
+            reading: dict[str, Any] = {"classifier": self._classifier}
             if self._requested_logits is not None:  # other features and logits from the same weights
                 reading["logits"] = self._requested_logits
             if self.token_layout is not None:

@@ -114,7 +114,7 @@ def draw_classes(
             used_words.add(words[index])
         return [name_class_unit(encoder, index) for index in indices]
     matches = match_labels(encoder, (label for label in labels if label is not None))
-    labelled = {match.index for match in matches.values()}
+    labelled = {match.index for match in matches.values() if match.index is not None}
     units: list[str] = []
     for index in np.random.default_rng([random_state, len(used)]).permutation(len(encoder.classes)).tolist():
         unit = name_class_unit(encoder, index)

@@ -31,7 +31,8 @@ def build_model(request: SourceRequest) -> LoadedModel:
 
     def build_network(classes: int | None = None, channels: int | None = None) -> nn.Module:
         if entry.library == "open_clip":
-            return openclip.create_open_clip(f"local-dir:{entry.file.parent}", random_state=request.random_state).visual
+            folder = registry.verify_weights(entry).parent
+            return openclip.create_open_clip(f"local-dir:{folder}", random_state=request.random_state).visual
         arguments = {**entry.kwargs, **({} if classes is None else {"num_classes": classes})}
         return timm.create_network(
             entry.architecture, random_state=request.random_state, in_chans=channels, **arguments
