@@ -49,7 +49,7 @@ def test_a_folder_of_shards_becomes_a_store_that_points_there(tmp_path: Path, ca
     np.save(folder / "text_emb_0.npy", words.embed_texts(["a dog"]).numpy().astype(np.float16))
     parquet.write_table(pyarrow.table({"TEXT": ["a dog"]}), folder / "metadata_0.parquet")
     code, out, _ = call(capsys, folder, "--vlm", "test:words", "--store", tmp_path / "store")
-    assert code == 0 and out.startswith("1 captions")
+    assert code == 0 and out.startswith("1 caption,")
     assert CaptionStore.load(tmp_path / "store").texts([0]) == ["a dog"]
 
 

@@ -90,7 +90,7 @@ def test_without_pictures(here, capsys) -> None:
         (["--layer", "0.0"], 2, "negative activations"),
         (["--samples", "12"], 2, "samples is a power of two"),
         (["--steps", "0"], 2, "steps is a number from 1 on"),
-        (["--references", "nowhere"], 3, "no such file or folder"),
+        (["--references", "nowhere"], 3, "no such file, folder or dataset"),
     ],
 )
 def test_mistakes_are_one_line(here, capsys, arguments, code, message) -> None:

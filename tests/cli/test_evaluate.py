@@ -218,7 +218,7 @@ def test_the_command_and_its_document(squares: str, tmp_path: Path, capsys: pyte
         (["--method", "lsot"], 2, "nearest: lost"),
         (["--clusters", "0"], 2, "--clusters takes whole numbers"),
         (["--limit", "0"], 2, "from 1 on"),
-        (["--dataset", "coco:/none#/none.json"], 3, "no folder of COCO images"),
+        (["--dataset", "coco:/none#/none.json"], 3, "no such file, folder or dataset"),
         (["--method", "dino-seg"], 2, "attention"),
         (["--layers", "layer9"], 2, "nearest: layer"),
     ],

@@ -68,10 +68,10 @@ def test_features_from_a_file(here, capsys) -> None:
     ("arguments", "code", "message"),
     [
         ([], 2, "give a dataset"),
-        (["nowhere"], 3, "no such file or folder: nowhere"),
+        (["nowhere"], 3, "no such file, folder or dataset: nowhere"),
         (["photos", "--layer", "7"], 2, "unknown layer '7'"),
-        (["photos", "--batch", "0"], 2, "batch_size is a number from 1 on, not 0"),
-        (["photos", "--features", "no.npy"], 3, "no such file: no.npy"),
+        (["photos", "--batch", "0"], 2, "--batch takes a number from 1 on, not 0"),
+        (["photos", "--features", "no.npy"], 3, "no such file, folder or dataset: no.npy"),
     ],
 )
 def test_mistakes_are_one_line(here, capsys, arguments, code, message) -> None:

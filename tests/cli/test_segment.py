@@ -211,9 +211,9 @@ def test_an_interrupted_run_leaves_only_whole_files(
 
 def test_an_output_that_cannot_be_written_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "found").write_text("a file where the folder should be")
-    assert run(["segment", "cat.png", "--model", MODEL, "--out", "found"]) == 1
+    assert run(["segment", "cat.png", "--model", MODEL, "--out", "found"]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("encoscope: error: cannot write found/cat.labels.png: ")
+    assert out == "" and err.startswith("encoscope: error: results cannot be written to found: ")
     assert err.count("\n") == 1
 
 

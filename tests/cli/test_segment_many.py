@@ -111,7 +111,7 @@ def test_a_full_disk_in_a_joint_fit_is_one_line_and_a_rerun_goes_on(
 ) -> None:
     arguments = ["segment", "photos", *MODEL, "--joint", "--clusters", "3", "--out"]
     with monkeypatch.context() as patch:
-        patch.setattr("encoscope.store.store.save_array", full)
+        patch.setattr("encoscope.store.store.np.save", full)
         assert run([*arguments, "found"]) == 1
     err = capsys.readouterr().err
     assert "space" in err.lower()
@@ -124,5 +124,5 @@ def test_a_full_disk_in_a_joint_fit_is_one_line_and_a_rerun_goes_on(
         np.testing.assert_array_equal(first, second)
 
 
-def full(*_: object) -> None:
+def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

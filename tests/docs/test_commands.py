@@ -34,6 +34,7 @@ REPLACED = {
     "MODEL@untrained": f"{MODEL}@untrained",
     "timm:resnet50": MODEL,
     "timm:resnet50@pretrained.pth": f"{MODEL}@pretrained.pth",
+    "torchvision:resnet18@own.pth": f"{MODEL}@pretrained.pth",
     "timm:vit_small_patch16_224.dino": "zoo:vit-caltech101",
     "layer4:485": "2:5",
     "layer3:12": "1:3",

@@ -220,8 +220,8 @@ def test_a_trained_network_stands_beside_its_untrained_twin(halves: str) -> None
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["overlap", "--dataset", "coco:/none#/none.json"], 3, "no folder of COCO images"),
-        (["overlap", "--dataset", "/none"], 2, "has no masks"),
+        (["overlap", "--dataset", "coco:/none#/none.json"], 3, "no such file, folder or dataset"),
+        (["overlap", "--dataset", "."], 2, "has no masks"),
         (["overlap", "--dataset", "MASKS", "--joint", "--method", "slic"], 2, "joint goes with"),
         (["stability", "--dataset", "MASKS", "--runs", "1"], 2, "from 2 on"),
         (["stability", "--dataset", "/none"], 3, "no such"),
