@@ -183,8 +183,8 @@ def run_trial(encoder: Encoder, layers: Sequence[str]) -> TrialRun:
         EncoscopeError: A forward pass that fails.
     """
     pixels = _draw_inputs(encoder)
-    options = {"features": True, "logits": encoder.outputs is not None}
     with _preserved_random_state() as drew:
+        options = {"features": True, "logits": encoder.outputs is not None}  # finding the logits runs the network, too
         first = _list_outputs(encoder.observe(pixels, layers, **options))
         used = drew()
         leaf = pixels.clone().requires_grad_()
