@@ -231,6 +231,35 @@ def test_learned_queries_are_no_map(queries: int, extra: int) -> None:
         encoder.layer("pooler")
 
 
+class Merged(nn.Module):
+    """Adds up pairs of patches at places of their own: what is left lies on no grid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+        self.blocks = nn.ModuleList(Block() for _ in range(2))
+        order = torch.randperm(PATCHES, generator=torch.Generator().manual_seed(3))
+        self.register_buffer("order", order)
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tokens = self.patch(pixels).flatten(2).transpose(1, 2)[:, self.order]
+        x = torch.cat([tokens[:, :10] + tokens[:, 10:20], tokens[:, 20:]], 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+def test_tokens_on_no_grid_are_refused_and_not_passed_over() -> None:
+    encoder = make(Merged)
+    assert encoder.unplaced["blocks.1"] == 26
+    with pytest.raises(UsageError, match=r"26 tokens .*'patch' comes before.*--grid HxW --prefix N"):
+        choose_layers(encoder)
+    with pytest.raises(UsageError, match=r"layer 'blocks.0' gives 26 tokens.*token_layout"):
+        encoder.layer("blocks.0")
+    assert choose_layers(encoder, "patch") == ("patch",)
+
+
 def test_the_layout_may_be_stated() -> None:
     extra, order = ORDERS["class token and 4 registers"]
     module = make(lambda: Net(extra, order)).module

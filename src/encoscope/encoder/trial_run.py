@@ -18,6 +18,7 @@ from encoscope.encoder.capture import (
     list_tensors,
     removing_hooks,
 )
+from encoscope.encoder.outputs import find_output_tensor
 
 BATCH = 2
 """Images in the trial run; tells the batch axis from windows, heads and tokens."""
@@ -100,20 +101,6 @@ def run_trial(
             followers.setdefault(source, []).append(name)
     flat = {key: shape for outputs in shapes.values() for key, shape in outputs.items()}
     return ModuleTrial(flat, calls, followers, head, output.shape[1] if output is not None and wide else None)
-
-
-def find_output_tensor(output: Any) -> Tensor | None:
-    """Find the tensor that is the network's output.
-
-    Args:
-        output: What the network returned.
-
-    Returns:
-        The ``logits`` of an output object that has them, else the first tensor; None if there is no tensor.
-    """
-    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
-        return output["logits"]
-    return find_first_tensor(output)
 
 
 class _Producers:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, removing_hooks
-from encoscope.encoder.trial_run import find_output_tensor
+from encoscope.encoder.outputs import find_output_tensor
 from encoscope.errors import UsageError
 from encoscope.relevance.attributor import Attributor
 from encoscope.relevance.rules import PositiveWeights, propagate_through
