@@ -279,7 +279,7 @@ def test_the_figure_with_and_without(weights, boxed):
     assert "sam:tiny-sam (Segment Anything)" in given.notes[0] and "2 x 2 prompts" in given.notes[0]
     assert [row["method"] for row in given.rows] == ["nave", "slic", "felzenszwalb", "random", "sam"]
     assert given.rows[:4] == without.rows
-    assert given.pictures["nave-fig1"].width > without.pictures["nave-fig1"].width
+    assert given.figures["nave-fig1"].width > without.figures["nave-fig1"].width
 
 
 # Refusals

@@ -61,7 +61,7 @@ def read_attention_keys(encoder: Encoder, batch: Batch | Tensor, layer: str | No
             attention in plain functions).
     """
     name, module = _find_attention(encoder, layer)
-    _ = encoder.layers  # the trial run that finds them must not be recorded
+    _ = encoder.layers, encoder.outputs  # the trial runs that find them must not be recorded
     recorded: list[_AttentionCall] = []
     with removing_hooks([]) as handles:
         handles.append(module.register_forward_pre_hook(_record_call(module, recorded), with_kwargs=True))
