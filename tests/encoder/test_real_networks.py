@@ -50,7 +50,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "timm:densenet121": (timm("densenet121", block_config=(2, 2, 2, 2)), 64),
     "timm:mobilenetv3_small_100": (timm("mobilenetv3_small_100"), 64),
     "timm:resnetv2_50": (timm("resnetv2_50", layers=(1, 1, 1, 1)), 64),
-    "timm:mvitv2_tiny": (timm("mvitv2_tiny", img_size=64, depths=(1, 1, 2, 1)), 64),
+    "timm:mvitv2_tiny": (timm("mvitv2_tiny", img_size=64), 64),
     "timm:hiera_tiny_224": (timm("hiera_tiny_224", img_size=64), 64),
     "timm:pvt_v2_b0": (timm("pvt_v2_b0"), 64),
     "timm:mobilevit_xxs": (timm("mobilevit_xxs"), 64),

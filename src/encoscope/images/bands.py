@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
@@ -23,7 +23,7 @@ _UPRIGHT = {
 }
 
 
-def decode_bytes(data: IO[bytes], mode: str, layout: str | None = None) -> UInt8[np.ndarray, "height width bands"]:
+def decode_bytes(data: Any, mode: str, layout: str | None = None) -> UInt8[np.ndarray, "height width bands"]:
     """Decode a file as if its pixels were bytes of another mode.
 
     Args:
@@ -42,7 +42,7 @@ def decode_bytes(data: IO[bytes], mode: str, layout: str | None = None) -> UInt8
         return np.asarray(turn_upright(image))
 
 
-def decode_words(data: IO[bytes], bands: int) -> UInt16[np.ndarray, "height width bands"]:
+def decode_words(data: Any, bands: int) -> UInt16[np.ndarray, "height width bands"]:
     """Decode a file of 16-bit color.
 
     Pillow keeps one byte of each value, and which one depends on the byte order it is told: so it is told both.

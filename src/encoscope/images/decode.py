@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -54,7 +54,7 @@ def silence_decoders() -> Iterator[None]:
                 caught.__exit__(None, None, None)
 
 
-def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None, channels: int = 3) -> RawPixels:
+def decode(data: Any, max_pixels: int, window: tuple[float, float] | None, channels: int = 3) -> RawPixels:
     """Decode an open file to its stored values.
 
     Args:
@@ -83,7 +83,7 @@ def decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None,
         raise ImageError(_one_line(error)) from error
 
 
-def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None, channels: int) -> RawPixels:
+def _decode(data: Any, max_pixels: int, window: tuple[float, float] | None, channels: int) -> RawPixels:
     head = data.read(132)
     data.seek(0)
     if not head:
@@ -101,7 +101,7 @@ def _decode(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None
         return decode_tiff(data, max_pixels, channels)
 
 
-def decode_pil(image: Image.Image, max_pixels: int, channels: int = 3, data: IO[bytes] | None = None) -> RawPixels:
+def decode_pil(image: Image.Image, max_pixels: int, channels: int = 3, data: Any | None = None) -> RawPixels:
     """Convert a PIL image of any mode to its stored values, turned according to its EXIF orientation.
 
     Args:
@@ -127,7 +127,7 @@ def decode_pil(image: Image.Image, max_pixels: int, channels: int = 3, data: IO[
     return _convert(image)
 
 
-def _decode_bands(image: Image.Image, data: IO[bytes], layout: str, max_pixels: int, channels: int) -> RawPixels | None:
+def _decode_bands(image: Image.Image, data: Any, layout: str, max_pixels: int, channels: int) -> RawPixels | None:
     """The bands of a file that Pillow's modes hold in part; None for one that they hold."""
     if image.format == "TIFF":
         tiff = read_layout(image)
@@ -149,7 +149,7 @@ def _decode_bands(image: Image.Image, data: IO[bytes], layout: str, max_pixels: 
     return None
 
 
-def _decode_ppm(data: IO[bytes], image: Image.Image) -> RawPixels | None:
+def _decode_ppm(data: Any, image: Image.Image) -> RawPixels | None:
     """A PPM of more than 8 bits; None for other ones."""
     data.seek(0)
     head = _PPM.match(data.read(4096))
@@ -167,7 +167,7 @@ def _decode_ppm(data: IO[bytes], image: Image.Image) -> RawPixels | None:
     return RawPixels(values.astype(np.uint16).reshape(shape), float(white))
 
 
-def _check_jpeg2000(data: IO[bytes]) -> None:
+def _check_jpeg2000(data: Any) -> None:
     """Refuse color of more than 8 bits, of which Pillow keeps 8."""
     data.seek(0)
     _, start, sizes = data.read(4096).partition(b"\xff\x4f\xff\x51")

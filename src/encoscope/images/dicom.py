@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import IO
-
 import numpy as np
 
 from encoscope.errors import ImageError, MissingError
 from encoscope.images.levels import RawPixels, check_size
 
 
-def decode_dicom(data: IO[bytes], max_pixels: int, window: tuple[float, float] | None) -> RawPixels:
+def decode_dicom(data: Any, max_pixels: int, window: tuple[float, float] | None) -> RawPixels:
     """Decode the first frame of a DICOM file.
 
     Color is returned as it is stored. Grey values are rescaled by slope and intercept (in CT to Hounsfield units).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -93,7 +93,7 @@ def read_layout(image: Image.Image) -> TiffLayout:
     )
 
 
-def decode_tiff(data: IO[bytes], max_pixels: int, channels: int, layout: TiffLayout | None = None) -> RawPixels:
+def decode_tiff(data: Any, max_pixels: int, channels: int, layout: TiffLayout | None = None) -> RawPixels:
     """Decode the first image of a TIFF to its stored values.
 
     Args:
