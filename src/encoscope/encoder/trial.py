@@ -183,7 +183,7 @@ def run_trial(encoder: Encoder, layers: Sequence[str]) -> TrialRun:
         EncoscopeError: A forward pass that fails.
     """
     pixels = _draw_inputs(encoder)
-    with _preserved_random_state() as drew:
+    with torch.inference_mode(False), torch.enable_grad(), _preserved_random_state() as drew:  # whatever the caller set
         options = {"features": True, "logits": encoder.outputs is not None}  # finding the logits runs the network, too
         first = _list_outputs(encoder.observe(pixels, layers, **options))
         used = drew()
