@@ -74,3 +74,12 @@ def browser() -> Iterator[Any]:
             need("browser", f"chromium does not start: {str(error).splitlines()[0]}")
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread, so that sums are in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

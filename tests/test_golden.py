@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +135,7 @@ def compare(values: Any, golden: Any, path: str) -> None:
         assert values == golden, path
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Sums in another order change last digits, which an optimization makes larger."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread")  # sums in another order change last digits, which optimization makes larger
 @pytest.mark.parametrize("name", list(MEASURES))
 def test_results_are_those_of_before(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))

@@ -19,13 +19,10 @@ Pair = namedtuple("Pair", ["embedding", "scores"])
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def same_weights() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-    torch.set_num_threads(before)
 
 
 class Net(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from encoscope.images import make_batch, read_image
 from encoscope.images.openclip import needs_quick_gelu, read_settings
 
 SHAPES = [(256, 342), (301, 97), (75, 75), (40, 65)]  # (height, width)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_noise(shape: tuple[int, int]) -> np.ndarray:

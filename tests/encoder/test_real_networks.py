@@ -6,7 +6,7 @@ Eight run in any test run, all of them with ``pytest -m ''``, as in ``.ci/run``.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -71,10 +71,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "timm:swinv2_cr_tiny_ns_224": (timm("swinv2_cr_tiny_ns_224", img_size=64, depths=(1, 1, 2, 1)), 64),
     "timm:visformer_tiny": (timm("visformer_tiny", img_size=64), 64),
     "timm:coat_tiny": (timm("coat_tiny", img_size=64, parallel_depth=2), 64),
-    "timm:nest_tiny": (timm("nest_tiny", img_size=64, depths=(1, 1, 2)), 64),
-    "timm:gcvit_xxtiny": (timm("gcvit_xxtiny", img_size=64, depths=(1, 1, 1, 1)), 64),
+    "timm:nest_tiny": (timm("nest_tiny", img_size=64), 64),
+    "timm:gcvit_xxtiny": (timm("gcvit_xxtiny", img_size=64), 64),
     "timm:davit_tiny": (timm("davit_tiny", depths=(1, 1, 1, 1)), 64),
-    "timm:focalnet_tiny_srf": (timm("focalnet_tiny_srf", depths=(1, 1, 2, 1)), 64),
+    "timm:focalnet_tiny_srf": (timm("focalnet_tiny_srf"), 64),
     "timm:maxvit_rmlp_pico_rw_256": (timm("maxvit_rmlp_pico_rw_256", img_size=64), 64),
     "torchvision:squeezenet1_1": (torchvision("squeezenet1_1"), 64),
     "torchvision:googlenet": (torchvision("googlenet", init_weights=False), 64),
@@ -114,14 +114,6 @@ ALWAYS = (
     "torchvision:vit_b_32",
     "hf:cvt",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,31 @@ def test_a_direction_starts_where_it_is_most_similar(zoo):
     )  # nothing is similar: still one position
 
 
+class WithEmbedding(nn.Module):
+    """A network that returns its embedding beside its logits, in either order."""
+
+    def __init__(self, body: nn.Module, first: bool) -> None:
+        super().__init__()
+        self.body, self.first = nn.Sequential(*list(body)[:-1]), first
+        self.head = list(body)[-1]
+
+    def forward(self, images):
+        embedding = self.body(images)
+        logits = self.head(embedding)
+        return (embedding, logits) if self.first else (logits, embedding)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("unit", ["class:2", "features:3"])
+def test_of_several_outputs_the_logits_are_those_of_the_encoder(first, unit):
+    module, images = plain(), noise(2, 16)
+    expected = compute_relevance(Encoder(module, size=16), images, unit, ["0", "2"])
+    encoder = Encoder(WithEmbedding(module, first), size=16, logits="1" if first else "0")
+    relevance = compute_relevance(encoder, images, unit, ["body.0", "body.2"])
+    for one, other in zip(expected.values(), relevance.values(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_networks_without_head_and_with_unpooled_output():
     import timm
 

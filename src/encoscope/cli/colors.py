@@ -64,7 +64,8 @@ def colors(
     from encoscope.cli.overlays import SHEET
     from encoscope.encoder import untrained_copy
     from encoscope.images import SkippedImage, read_images
-    from encoscope.nave.feature_colors import KIND, FeatureColors
+    from encoscope.nave.colored_image import KIND
+    from encoscope.nave.feature_colors import FeatureColors
     from encoscope.progress import track
 
     inputs = find_inputs(images)

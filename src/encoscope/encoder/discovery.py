@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from encoscope.encoder.capture import OutputLocation, capture, draw_random_pixels, evaluation_mode
 from encoscope.encoder.layouts import Layout, Size, TokenLayout, find_map_layout, list_token_grids, read_activation
+from encoscope.encoder.module_trial import BATCH, ModuleTrial, OutputKey, run_module_trial
 from encoscope.encoder.roles import assign_roles, is_block
 from encoscope.encoder.sequences import Sequence, TrialSubject, settle_layouts
-from encoscope.encoder.trial_run import BATCH, ModuleTrial, OutputKey, run_trial
 from encoscope.encoder.types import LayerInfo
 
 Unwinder = Callable[[Tensor], Tensor]
@@ -40,8 +40,6 @@ class LayerDiscovery:
 
     Attributes:
         layers: The spatial layers by name, in the order in which their last calls end.
-        head: The name of the linear layer (or 1x1 convolution) whose output is the network's output; None if there is
-            no such layer.
         outputs: The width K of the network's output if that is ``[batch, K]``, else None.
         unplaced: The modules whose output is a sequence of tokens that respond to where the image changes, and yet lie
             on no grid that could be found, by name with the number of tokens. They are no layers.
@@ -49,7 +47,6 @@ class LayerDiscovery:
     """
 
     layers: Mapping[str, SpatialLayer]
-    head: str | None
     outputs: int | None
     unplaced: Mapping[str, int] = field(default_factory=dict)
     unplaced_blocks: tuple[str, int] | None = None
@@ -62,7 +59,7 @@ def discover_layers(
     forward: Callable[[Tensor], Any] | None = None,
     token_layout: TokenLayout | None = None,
 ) -> LayerDiscovery:
-    """Run a network on images of its own input size and find its layers and head.
+    """Run a network on images of its own input size and find its layers.
 
     The first run, on noise, gives the shapes of all outputs. The second, on images that differ in parts, tells where
     tokens lie; a network without sequences of tokens and without maps that have their channels last needs none.
@@ -75,12 +72,12 @@ def discover_layers(
         token_layout: Where the patch tokens stand, if the user states it.
 
     Returns:
-        The layers, the head, and the width of the output.
+        The layers, and what is no layer though it responds to the image.
 
     Raises:
         UsageError: If no layer has the stated token layout.
     """
-    trial = run_trial(module, size, channels, forward)
+    trial = run_module_trial(module, size, channels, forward)
     layouts, sequences = _read_shapes(trial, size, _find_unwinders(module))
     subject = TrialSubject(module, forward or module, trial.locations, (channels, *size))
     layouts, unplaced = settle_layouts(subject, layouts, sequences, token_layout)
@@ -89,7 +86,7 @@ def discover_layers(
     roles = assign_roles(module, infos, trial.followers, trial.outputs)
     layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
     blocks = _find_unplaced_blocks(module, layers, unplaced, list(dict.fromkeys(name for name, _ in trial.shapes)))
-    return LayerDiscovery(layers, trial.head, trial.outputs, unplaced, blocks)
+    return LayerDiscovery(layers, trial.outputs, unplaced, blocks)
 
 
 def follows_input_size(

@@ -31,13 +31,13 @@ from encoscope.encoder.discovery import LayerDiscovery, discover_layers, follows
 from encoscope.encoder.display import encoder_to_html
 from encoscope.encoder.execution import run_guarded, run_in_halves
 from encoscope.encoder.inner_normalization import find_inner_normalization
-from encoscope.encoder.input_channels import count_input_channels
+from encoscope.encoder.input_channels import count_input_channels, spread_over_channels
 from encoscope.encoder.layouts import TokenLayout
-from encoscope.encoder.outputs import OutputChoice, choose_output, refuse_detections
+from encoscope.encoder.outputs import OutputChoice, choose_output, pool_output, refuse_detections
 from encoscope.encoder.reset import UntrainedMaker
 from encoscope.encoder.roles import module_of
 from encoscope.encoder.trial import TrialRun, list_hooks, run_trial
-from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation
+from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation, join_observations
 from encoscope.encoder.wrappers import check_module, unwrap_module
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 from encoscope.images import Batch, GeometryKind, LoadedImage, Preprocess, make_batch, read_image
@@ -604,7 +604,8 @@ class Encoder:
             observation = run_guarded(self.module, self.source, lambda: run(pixels), gradients=True)
             self._check_gradients(observation, pixels)
             return observation
-        return _join(run_in_halves(lambda part: run_guarded(self.module, self.source, lambda: run(part)), pixels))
+        parts = run_in_halves(lambda part: run_guarded(self.module, self.source, lambda: run(part)), pixels)
+        return join_observations(parts)
 
     def _check_gradients(self, observation: Observation, pixels: Tensor) -> None:
         tensors = [activation.maps for activation in observation.activations.values()]
@@ -710,7 +711,7 @@ class Encoder:
             features = self._choice.read_features(output) if self._choice.key else None
             if features is not None:
                 return features
-        return _pool_output(output)
+        return pool_output(output)
 
     def _load_image(self, image: Any) -> LoadedImage:
         return image if isinstance(image, LoadedImage) else read_image(image, channels=self.preprocess.channels)
@@ -770,62 +771,6 @@ def _as_list(images: Images) -> list[Any]:
         return list(images)
     except TypeError:  # one PIL image
         return [images]
-
-
-def _join(parts: list[Observation]) -> Observation:
-    """Join the observations of consecutive pieces of a batch."""
-    if len(parts) == 1:
-        return parts[0]
-    activations = {}
-    for name in parts[0].activations:
-        several = [part.activations[name] for part in parts]
-        activations[name] = Activation(
-            torch.cat([part.maps for part in several]), _cat([part.prefix for part in several])
-        )
-    return Observation(activations, _cat([part.features for part in parts]), _cat([part.logits for part in parts]))
-
-
-def _cat(parts: list[Tensor | None]) -> Tensor | None:
-    present = [part for part in parts if part is not None]
-    return torch.cat(present) if present else None
-
-
-def _pool_output(output: ModuleOutput) -> Tensor:
-    """[B, features] of a network without a head: 2-D output, pooler output, class token, or mean over space."""
-    pooled = output.get("pooler_output") if isinstance(output, dict) else None
-    tensor = pooled if isinstance(pooled, Tensor) else find_first_tensor(output)
-    if tensor is None:
-        raise EncoscopeError(f"the network's output ({type(output).__name__}) holds no tensor")
-    if tensor.ndim == 4:
-        return tensor.mean((2, 3))
-    if tensor.ndim == 3:
-        return tensor[:, 0]
-    return tensor.flatten(1)
-
-
-def spread_over_channels(
-    values: Sequence[float] | None, imagenet: tuple[float, ...], channels: int, name: str
-) -> tuple[float, ...]:
-    """Give one number for each channel.
-
-    Args:
-        values: One number, or one for each channel, or three for colors; None for ImageNet's three.
-        imagenet: ImageNet's three.
-        channels: Number of channels.
-        name: What the numbers are, for the message.
-
-    Returns:
-        The numbers; the mean of three for each of another number of channels.
-
-    Raises:
-        UsageError: For another number of values.
-    """
-    if values is None or (len(values) == 3 and channels != 3):
-        values = imagenet if values is None else values
-        return tuple(values) if channels == 3 else (round(sum(values) / 3, 6),) * channels
-    if len(values) not in (1, channels):
-        raise UsageError(f"{name} has {len(values)} values for {channels} channels")
-    return tuple(float(value) for value in values) * (channels if len(values) == 1 else 1)
 
 
 def _round_up(side: int, multiple: int) -> int:

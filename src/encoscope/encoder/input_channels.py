@@ -1,8 +1,12 @@
-"""How many channels a network takes, as its first convolution says."""
+"""How many channels a network takes, as its first convolution says, and numbers for each of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
+
+from encoscope.errors import UsageError
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -23,3 +27,28 @@ def count_input_channels(module: nn.Module) -> int:
     """
     first = next((child for child in module.modules() if isinstance(child, _CONVOLUTIONS)), None)
     return 3 if first is None else first.in_channels
+
+
+def spread_over_channels(
+    values: Sequence[float] | None, imagenet: tuple[float, ...], channels: int, name: str
+) -> tuple[float, ...]:
+    """Give one number for each channel.
+
+    Args:
+        values: One number, or one for each channel, or three for colors; None for ImageNet's three.
+        imagenet: ImageNet's three.
+        channels: Number of channels.
+        name: What the numbers are, for the message.
+
+    Returns:
+        The numbers; the mean of three for each of another number of channels.
+
+    Raises:
+        UsageError: For another number of values.
+    """
+    if values is None or (len(values) == 3 and channels != 3):
+        values = imagenet if values is None else values
+        return tuple(values) if channels == 3 else (round(sum(values) / 3, 6),) * channels
+    if len(values) not in (1, channels):
+        raise UsageError(f"{name} has {len(values)} values for {channels} channels")
+    return tuple(float(value) for value in values) * (channels if len(values) == 1 else 1)

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from encoscope.encoder.adapters import apply_adapter, read_adapter
-from encoscope.encoder.encoder import Encoder, spread_over_channels
+from encoscope.encoder.encoder import Encoder
+from encoscope.encoder.input_channels import spread_over_channels
 from encoscope.encoder.layouts import TokenLayout
 from encoscope.encoder.reset import UntrainedMaker
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest

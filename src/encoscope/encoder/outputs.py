@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from encoscope.encoder.capture import draw_random_pixels, evaluation_mode, find_first_tensor, removing_hooks
-from encoscope.errors import UsageError
+from encoscope.errors import EncoscopeError, UsageError
 
 _BATCH = 2  # images in the trial run
 
@@ -76,6 +76,29 @@ def find_output_tensor(output: Any) -> Tensor | None:
     if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
         return output["logits"]
     return find_first_tensor(output)
+
+
+def pool_output(output: Any) -> Tensor:
+    """Give the features of a network without a head: its 2-D output, pooler output, class token, or mean over space.
+
+    Args:
+        output: What the network returned.
+
+    Returns:
+        ``[batch, features]``.
+
+    Raises:
+        EncoscopeError: If it holds no tensor.
+    """
+    pooled = output.get("pooler_output") if isinstance(output, dict) else None
+    tensor = pooled if isinstance(pooled, Tensor) else find_first_tensor(output)
+    if tensor is None:
+        raise EncoscopeError(f"the network's output ({type(output).__name__}) holds no tensor")
+    if tensor.ndim == 4:
+        return tensor.mean((2, 3))
+    if tensor.ndim == 3:
+        return tensor[:, 0]
+    return tensor.flatten(1)
 
 
 def list_outputs(output: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from encoscope.encoder.capture import OutputLocation, capture, evaluation_mode, removing_hooks
 from encoscope.encoder.layouts import Layout, Size, TokenLayout, make_token_layout
+from encoscope.encoder.module_trial import OutputKey
 from encoscope.encoder.placement import (
     TRIALS_IN_ANY_ORDER,
     PatchTrial,
@@ -25,7 +26,6 @@ from encoscope.encoder.placement import (
     responds_in_order,
     score_order,
 )
-from encoscope.encoder.trial_run import OutputKey
 from encoscope.errors import UsageError
 
 _PIECE = 12 * 224 * 224  # pixels of the images of a trial that run together, beside the one they are compared with

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -71,3 +73,28 @@ class Observation:
     activations: dict[str, Activation]
     features: Float[Tensor, "batch features"] | None = None
     logits: Float[Tensor, "batch classes"] | None = None
+
+
+def join_observations(parts: Sequence[Observation]) -> Observation:
+    """Join the observations of consecutive pieces of a batch.
+
+    Args:
+        parts: The observations, of the same layers.
+
+    Returns:
+        The observation of the whole batch.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    activations = {}
+    for name in parts[0].activations:
+        several = [part.activations[name] for part in parts]
+        activations[name] = Activation(
+            torch.cat([part.maps for part in several]), _cat([part.prefix for part in several])
+        )
+    return Observation(activations, _cat([part.features for part in parts]), _cat([part.logits for part in parts]))
+
+
+def _cat(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None

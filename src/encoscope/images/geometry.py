@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 GeometryKind: TypeAlias = Literal["model", "whole"]
+Resizing: TypeAlias = Literal["short", "long", "squash", "none"]
 
 _ALWAYS_RECORDED = 6  # the fields that every digest so far was computed from
 
@@ -52,7 +53,7 @@ class Preprocess:
     interpolation: str = "bicubic"
     crop: float = 1.0
     channels: int = 3
-    resize: Literal["short", "long", "squash", "none"] = "short"
+    resize: Resizing = "short"
     resize_to: tuple[int, int] | None = None
     window: bool = True
     fill: tuple[int, ...] = (0,)

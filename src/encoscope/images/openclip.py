@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from encoscope.errors import UsageError
-from encoscope.images.geometry import Preprocess
+from encoscope.images.geometry import Preprocess, Resizing
 from encoscope.images.trial import check_preprocess
 
-_RESIZE = {"shortest": "short", "longest": "long", "squash": "squash"}
+_RESIZE: dict[str, Resizing] = {"shortest": "short", "longest": "long", "squash": "squash"}
 
 
 def needs_quick_gelu(architecture: str, tag: str) -> bool:
@@ -80,7 +80,7 @@ def read_settings(settings: Mapping[str, Any]) -> Preprocess:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation="bilinear" if config["interpolation"] == "bilinear" and not covers else "bicubic",
-        resize=_RESIZE[mode],  # type: ignore[arg-type]
+        resize=_RESIZE[mode],
         fill=(int(config["fill_color"] or 0),) if mode == "longest" else (0,),
     )
     transform: Any = image_transform_v2(PreprocessCfg(**config), is_train=False)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from encoscope._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from encoscope.nave.colored_image import ColoredImage
     from encoscope.nave.estimator import Nave
-    from encoscope.nave.feature_colors import ColoredImage, FeatureColors, colors
+    from encoscope.nave.feature_colors import FeatureColors, colors
     from encoscope.nave.joint import LloydSums
     from encoscope.nave.sample import PixelSample
     from encoscope.nave.segmentation import Segmentation
@@ -34,7 +35,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "ColorSettings": "encoscope.nave.settings",
-        "ColoredImage": "encoscope.nave.feature_colors",
+        "ColoredImage": "encoscope.nave.colored_image",
         "FeatureColors": "encoscope.nave.feature_colors",
         "colors": "encoscope.nave.feature_colors",
         "JointSettings": "encoscope.nave.settings",

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, removing_hooks
-from encoscope.encoder.outputs import find_output_tensor
 from encoscope.errors import UsageError
 from encoscope.relevance.attributor import Attributor
 from encoscope.relevance.rules import PositiveWeights, propagate_through
@@ -94,7 +93,7 @@ class Lrp(Attributor):
 
     def _register_hook(self, name: UnitLocation, tape: Tape) -> Any:
         """Register a hook that records the value of a layer, the features or the logits; the last call counts."""
-        module, head = self.encoder.module, self.encoder._discovery.head
+        module, choice = self.encoder.module, self.encoder._choice
 
         def record(tensor: Tensor | None) -> None:
             if tensor is not None:
@@ -103,10 +102,12 @@ class Lrp(Attributor):
         def after(read: Callable[[Any], Tensor | None]) -> Callable[..., None]:
             return lambda _module, _args, output: record(read(output))
 
-        if name == FEATURES and head is not None:
-            return module.get_submodule(head).register_forward_pre_hook(lambda _module, args: record(args[0]))
+        if name == FEATURES and choice.head is not None:
+            return module.get_submodule(choice.head).register_forward_pre_hook(lambda _module, args: record(args[0]))
+        if name == LOGITS and choice.head is not None:
+            return module.get_submodule(choice.head).register_forward_hook(after(find_first_tensor))
         if name == LOGITS:
-            return module.get_submodule(head or "").register_forward_hook(after(find_output_tensor))
+            return module.register_forward_hook(after(choice.read))
         if name == FEATURES:
             return module.register_forward_hook(after(find_first_tensor))
         location = self.encoder.locate(name)
@@ -144,7 +145,7 @@ class Lrp(Attributor):
         rows = self.targets.make_rows(location, len(raw)).to(raw)
         if self.targets.start == "argmax":
             return place_at_best_position(raw, rows)
-        if location == FEATURES and raw.ndim == 4 and self.encoder._discovery.head is None:  # the features are its mean
+        if location == FEATURES and raw.ndim == 4 and self.encoder._choice.head is None:  # the features are its mean
 
             def mean(maps: Tensor) -> Tensor:
                 return maps.mean((2, 3))

@@ -13,11 +13,12 @@ from encoscope.encoder.input_channels import count_input_channels
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, try_reading
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Preprocess
+from encoscope.images.geometry import Resizing
 from encoscope.images.trial import STATE_IT, check_preprocess
 
 # Arguments that let networks with position embeddings or windows take any size; each class knows one of these.
 _FREE_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
-_RESIZE = {"center": "short", "squash": "squash", "border": "long"}  # by timm's crop_mode
+_RESIZE: dict[str, Resizing] = {"center": "short", "squash": "squash", "border": "long"}  # by timm's crop_mode
 
 
 def build_model(request: SourceRequest) -> LoadedModel:
@@ -119,7 +120,7 @@ def read_timm_preprocess(module: nn.Module) -> Preprocess:
         interpolation="bilinear" if config["interpolation"] == "random" else config["interpolation"],
         crop=share,
         channels=channels,
-        resize=_RESIZE[mode],  # type: ignore[arg-type]
+        resize=_RESIZE[mode],
         fill=tuple(round(255 * value) for value in around) if mode == "border" else (0,),
     )
     transform: Any = create_transform(**config, is_training=False)

@@ -1,4 +1,4 @@
-"""One run of a network on noise: the shapes of its modules' outputs, which module reads which output, and the head."""
+"""One run of a network on noise: the shapes of its modules' outputs, and which module reads which output."""
 
 from __future__ import annotations
 
@@ -35,15 +35,12 @@ class ModuleTrial:
         shapes: The shapes of each module's last output, in the order in which those calls ended.
         calls: How often each module was called.
         followers: For each module the modules that read its output as it is, in the order of their last calls.
-        head: The name of the linear layer (or 1x1 convolution) whose output is the network's output; None if there is
-            no such layer.
         outputs: The width K of the network's output if that is ``[batch, K]``, else None.
     """
 
     shapes: Mapping[OutputKey, tuple[int, ...]]
     calls: Mapping[str, int]
     followers: Mapping[str, list[str]]
-    head: str | None
     outputs: int | None
 
     @property
@@ -52,7 +49,7 @@ class ModuleTrial:
         return {(name, index): OutputLocation(name, self.calls[name], index) for name, index in self.shapes}
 
 
-def run_trial(
+def run_module_trial(
     module: nn.Module, size: tuple[int, int], channels: int, forward: Callable[[Tensor], Any] | None = None
 ) -> ModuleTrial:
     """Run a network on two images of noise.
@@ -68,7 +65,6 @@ def run_trial(
     """
     shapes: dict[str, dict[OutputKey, tuple[int, ...]]] = {}
     calls: dict[str, int] = {}
-    linear: dict[str, Tensor] = {}  # kept alive, so that the same memory means the same tensor
     names = {child: name for name, child in module.named_modules() if name}
     producers = _Producers()
     sources: dict[str, list[str]] = {}
@@ -85,8 +81,6 @@ def run_trial(
         shapes[name] = dict(_list_shapes(name, output, tensor))
         for each in list_tensors(output):
             producers.add(each, name)
-        if isinstance(child, (nn.Linear, nn.Conv2d)) and tensor.flatten(1).shape[1] == tensor.shape[1]:
-            linear[name] = tensor
 
     pixels = draw_random_pixels(BATCH, channels, size, next(module.parameters(), None))
     with evaluation_mode(module), torch.no_grad(), removing_hooks([]) as handles:
@@ -94,13 +88,12 @@ def run_trial(
         output = find_output_tensor((forward or module)(pixels))
 
     wide = output is not None and output.ndim == 2 and output.shape[0] == BATCH
-    head = next((name for name, tensor in linear.items() if wide and _same_memory(tensor, output)), None)
     followers: dict[str, list[str]] = {}
     for name, producing in sources.items():
         for source in producing:
             followers.setdefault(source, []).append(name)
     flat = {key: shape for outputs in shapes.values() for key, shape in outputs.items()}
-    return ModuleTrial(flat, calls, followers, head, output.shape[1] if output is not None and wide else None)
+    return ModuleTrial(flat, calls, followers, output.shape[1] if output is not None and wide else None)
 
 
 class _Producers:
@@ -135,7 +128,3 @@ def _list_shapes(name: str, output: Any, main: Tensor) -> Iterator[tuple[OutputK
         attention = main.ndim == 3 and square and tensor.shape[-1] in main.shape[:2]
         if tensor is main or not (preferred or attention):
             yield (name, index), tuple(tensor.shape)
-
-
-def _same_memory(a: Tensor, b: Tensor | None) -> bool:
-    return b is not None and a.data_ptr() == b.data_ptr() and a.numel() == b.numel()
