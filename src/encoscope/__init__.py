@@ -15,7 +15,8 @@ from encoscope._version import __version__
 if TYPE_CHECKING:
     from encoscope import evaluation
     from encoscope.analysis.audit import Audit, audit
-    from encoscope.analysis.compare import Comparison, compare
+    from encoscope.analysis.compare import compare
+    from encoscope.analysis.comparison import Comparison
     from encoscope.analysis.concepts import VisualizedConcepts, concepts
     from encoscope.classes import ClassMatches, match_classes
     from encoscope.craft import ConceptBank, Craft
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Audit": "encoscope.analysis.audit",
-    "Comparison": "encoscope.analysis.compare",
+    "Comparison": "encoscope.analysis.comparison",
     "DescribedGroups": "encoscope.falcon",
     "FailureExplanation": "encoscope.falcon",
     "Circuit": "encoscope.vital",

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from encoscope.analysis.compare import compare
+from encoscope.analysis.comparison_pass import ComparedNetworks, ComparisonPartial, match_labels
 from encoscope.cli.app import run
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.images import read_images
 from encoscope.metrics import linear_cka
-from encoscope.metrics.layer_cka import LayerCKA
+from encoscope.metrics.layer_cka import MINIBATCH, LayerCKA
 from encoscope.metrics.matching import Correlation, match_units
 
 
@@ -63,6 +65,27 @@ def test_minibatches_do_not_depend_on_how_images_arrive() -> None:
     np.testing.assert_allclose(parts.finalize(), whole, rtol=1e-12)
 
 
+def test_merged_sums_are_those_of_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(3, 1, (300, 4)), rng.normal(-100, 2, (300, 6))
+    whole, cka = Correlation().partial_fit(x, y), LayerCKA(1, 1).partial_fit([x], [y])
+    parts, ckas = [], []
+    for start in range(0, 300, MINIBATCH):
+        shard = slice(start, start + MINIBATCH)
+        parts.append(Correlation().partial_fit(x[shard], y[shard]))
+        ckas.append(LayerCKA(1, 1).partial_fit([x[shard]], [y[shard]]))
+    merged = Correlation().merge(parts[2]).merge(parts[0]).merge(parts[1])
+    assert merged.count == 300
+    np.testing.assert_allclose(merged.finalize(), whole.finalize(), atol=1e-12)
+    np.testing.assert_allclose(ckas[2].merge(ckas[0]).merge(ckas[1]).finalize(), cka.finalize(), rtol=1e-12)
+
+
+def test_labels_take_the_others_colors() -> None:
+    first = np.array([[0, 0, 1, 1, 2, 2]])
+    assert match_labels(first, np.array([[3, 3, 0, 0, 1, 0]])).tolist() == [[0, 0, 1, 1, 2, 1]]
+    assert match_labels(first, np.array([[2, 2, 0, 0, 1, 1]])).tolist() == first.tolist()
+
+
 @pytest.fixture(scope="module")
 def zoo() -> Encoder:
     return load("zoo:resnet-caltech101")
@@ -93,6 +116,59 @@ def test_an_encoder_agrees_with_itself_and_not_with_its_untrained_twin(zoo: Enco
     assert [entry["path"] for entry in other.to_dict()["results"][0]["images"]] == [path for path, _ in other.ranked]
     few = compare(zoo, twin, folder, n_clusters=(3,), limit=4, progress=False)
     assert few.images == 4
+
+
+class Noise(torch.nn.Module):
+    """Features that have nothing to do with another noise's, but are alike for images of the same color."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = torch.nn.Conv2d(3, 12, 4, 4)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.conv(pixels).mean((2, 3))
+
+
+def colored(shade: int, number: int) -> np.ndarray:
+    """A picture of a class that is known by its color."""
+    noise = np.random.default_rng(1000 * shade + number).integers(-3, 4, (16, 16, 3))
+    return (np.array([30 * shade, 255 - 30 * shade, 128]) + noise).clip(0, 255).astype(np.uint8)
+
+
+def test_chance_does_not_profit_from_classes_in_a_row(tmp_path: Path) -> None:
+    for shade in range(8):
+        for number in range(4):
+            (tmp_path / str(shade)).mkdir(exist_ok=True)
+            Image.fromarray(colored(shade, number)).save(tmp_path / str(shade) / f"{number}.png")
+    with torch.random.fork_rng():
+        first, second = Encoder(Noise(0), size=16), Encoder(Noise(1), size=16)
+    result = compare(first, second, tmp_path, n_clusters=(2,), progress=False)
+    assert np.median(result.correlations) > 0.9  # color decides both
+    assert result.chance.max() < 0.5  # the neighbor in the folder would give 0.9
+    assert result.notes == ()
+    few = compare(first, second, [colored(shade, 0) for shade in range(4)], n_clusters=(2,), progress=False)
+    assert "4 images are too few" in str(few) and few.to_dict()["settings"]["notes"] == list(few.notes)
+
+
+def test_shards_add_up_to_the_whole() -> None:
+    with torch.random.fork_rng():
+        networks = ComparedNetworks(
+            Encoder(Noise(0), size=16), Encoder(Noise(1), size=16), None, (("conv",), ("conv",)), (2,)
+        )
+    images = list(read_images([colored(number % 8, number) for number in range(12)]))
+    whole = ComparisonPartial(networks).partial_fit(0, images[:6]).partial_fit(MINIBATCH, images[6:])
+    late = ComparisonPartial(networks).partial_fit(MINIBATCH, images[6:])
+    merged = late.merge(ComparisonPartial(networks).partial_fit(0, images[:6]))
+    assert merged.images == whole.images
+    for ours, expected in zip(merged.finalize(), whole.finalize(), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-12)
+    assert np.array_equal(np.asarray(merged.draw_sheet()), np.asarray(whole.draw_sheet()))
+
+
+def test_the_untrained_twin_is_no_second_column(zoo: Encoder, folder: Path) -> None:
+    result = compare(zoo, "zoo:resnet-caltech101@untrained", folder, n_clusters=(3,), progress=False)
+    assert result.agreements[0].floor is None
 
 
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

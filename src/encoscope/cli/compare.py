@@ -51,7 +51,7 @@ def compare(
         progress=common.progress,
     )
     document = result.save(out) / "result.json"
-    for item in result.skipped:
-        note(f"skipped: {item.reason}")
+    for text in (*(result.notes if common.json else ()), *(f"skipped: {item.reason}" for item in result.skipped)):
+        note(text)
     say(results.dumps(result.to_dict(document)) if common.json else f"{result}\nwritten: {document}")
     return 1 if result.skipped else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from encoscope.probing import Patch, compute_patch_values
 from encoscope.progress import Progress, track
 from encoscope.results import record_model
 from encoscope.settings import refuse_unknown
+from encoscope.store.passes import Mean, Shard, run_pass
 from encoscope.units import Unit, parse_unit
 
 
@@ -214,24 +216,27 @@ def _find_concepts(
     directions = directions.astype(np.float32)  # as they are stored
     kept = list(dict.fromkeys(patch.id for patch in patches))
 
-    importances: list[np.ndarray] = []
     skipped: list[SkippedImage] = []
-    waiting: list[Tensor] = []
-    for item in track(_read_once(names, encoder.preprocess.channels), len(names), "importance", progress):
-        if isinstance(item, SkippedImage):
-            skipped.append(item)
-        else:
-            waiting.append(encoder.prepare(item).pixels)
-        if len(waiting) == batch_size:
-            importances.append(
-                _compute_importances(encoder, waiting, name, directions, unit.index, settings, batch_size)
+
+    def source(shard: Shard) -> Iterator[tuple[np.ndarray, int]]:
+        """The importances of the images of a shard, summed up over a batch."""
+        for batch in _prepare_batches(encoder, list(shard.select(names)), batch_size, skipped, progress):
+            importances = compute_importances(
+                encoder,
+                batch,
+                name,
+                directions,
+                unit.index,
+                samples=settings.n_samples,
+                random_state=seed,
+                batch=batch_size,
             )
-            waiting = []
-    if waiting:
-        importances.append(_compute_importances(encoder, waiting, name, directions, unit.index, settings, batch_size))
-    if not importances:
+            yield importances.sum(0), len(importances)
+
+    mean = run_pass(source, Mean())
+    if not mean.count:
         raise EncoscopeError(f"no image of {unit.text} could be read")
-    weights = np.concatenate(importances).mean(0)
+    weights = mean.finalize()
     order = np.lexsort((np.arange(number), -weights))
     return ConceptBank(
         unit=unit.text,
@@ -260,6 +265,23 @@ def _choose_layer(encoder: Encoder) -> str:
     return next((name for name in reversed(depths) if lowest[name] >= 0), depths[-1])
 
 
+def _prepare_batches(
+    encoder: Encoder, names: list[str], batch_size: int, skipped: list[SkippedImage], progress: Progress
+) -> Iterator[Tensor]:
+    """The images of files as the network takes them; what could not be read is added to ``skipped``."""
+    waiting: list[Tensor] = []
+    for item in track(_read_once(names, encoder.preprocess.channels), len(names), "importance", progress):
+        if isinstance(item, SkippedImage):
+            skipped.append(item)
+        else:
+            waiting.append(encoder.prepare(item).pixels)
+        if len(waiting) == batch_size:
+            yield torch.cat(waiting)
+            waiting = []
+    if waiting:
+        yield torch.cat(waiting)
+
+
 def _read_once(names: list[str], channels: int) -> Any:
     """The images of files, each content once, and what could not be read."""
     seen: set[str] = set()
@@ -275,22 +297,6 @@ def _record(settings: CraftSettings, patch_size: int) -> dict[str, Any]:
     """The settings for a result document; layer and seed have their own places in it."""
     plain = settings.as_dict() | {"patch_size": patch_size}
     return {name: value for name, value in plain.items() if name not in ("layer", "random_state")}
-
-
-def _compute_importances(
-    encoder: Encoder,
-    pixels: list[Tensor],
-    layer: str,
-    directions: np.ndarray,
-    index: int,
-    settings: CraftSettings,
-    batch_size: int,
-) -> np.ndarray:
-    samples, seed = settings.n_samples, settings.random_state
-    together = torch.cat(pixels)
-    return compute_importances(
-        encoder, together, layer, directions, index, samples=samples, random_state=seed, batch=batch_size
-    )
 
 
 def _top(patches: list[Patch], shares: np.ndarray, count: int) -> tuple[Patch, ...]:

@@ -64,15 +64,40 @@ class LayerCKA:
             self._held -= MINIBATCH
         return self
 
+    def end_minibatch(self) -> LayerCKA:
+        """Make a minibatch of the images that wait for more; fewer than four are left out.
+
+        Returns:
+            This object.
+        """
+        if self._held >= 4:
+            self._take([np.concatenate(held) for held in self._waiting])
+        self._waiting, self._held = [[] for _ in self._waiting], 0
+        return self
+
+    def merge(self, other: LayerCKA) -> LayerCKA:
+        """Add the minibatches of other images; what waits on either side is first made a minibatch.
+
+        Args:
+            other: Theirs, of the same layers.
+
+        Returns:
+            This object.
+        """
+        self.end_minibatch()
+        other.end_minibatch()
+        self._cross += other._cross
+        self._own += other._own
+        self._batches += other._batches
+        return self
+
     def finalize(self) -> Float[np.ndarray, "first second"]:
         """Compute the CKA of each pair of layers; NaN for a layer that does not vary.
 
         Raises:
             UsageError: There are fewer than four images.
         """
-        if self._held >= 4:
-            self._take([np.concatenate(held) for held in self._waiting])
-            self._waiting, self._held = [[] for _ in self._waiting], 0
+        self.end_minibatch()
         if not self._batches:
             raise UsageError("CKA needs at least 4 images")
         scale = np.multiply.outer(self._own[: self.first], self._own[self.first :])

@@ -55,6 +55,28 @@ class Correlation:
         self._xy = self._xy + x.T @ y
         return self
 
+    def merge(self, other: Correlation) -> Correlation:
+        """Add the sums of other images.
+
+        Args:
+            other: Theirs, of the same features.
+
+        Returns:
+            This object.
+        """
+        if other._origin is None:
+            return self
+        if self._origin is None:
+            self._origin = other._origin
+        dx, dy = (theirs - ours for ours, theirs in zip(self._origin, other._origin, strict=True))
+        n, x, y = other.count, other._x, other._y
+        self.count += n
+        self._xx = self._xx + other._xx + 2 * dx * x + n * dx * dx
+        self._yy = self._yy + other._yy + 2 * dy * y + n * dy * dy
+        self._xy = self._xy + other._xy + np.outer(dx, y) + np.outer(x, dy) + n * np.outer(dx, dy)
+        self._x, self._y = self._x + x + n * dx, self._y + y + n * dy
+        return self
+
     def finalize(self) -> Float[np.ndarray, "first second"]:
         """Compute the correlations, in [-1, 1]; 0 for a feature that does not vary.
 
