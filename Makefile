@@ -26,8 +26,9 @@ demo-atlas: $(STAMP)
 	$(BIN)/encoscope atlas build --model zoo:resnet-caltech101 --images "caltech101:$(ENCOSCOPE_DATA)/caltech101#test" \
 		--out demo/caltech101 --max-images 500 --features 160 --visualize 64 --classes 20 --steps 300 --title "A small ResNet on Caltech-101"
 
+# One process for each core; the tests of a file share one, as they share what the file sets up.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(STAMP) lint-js
 	$(BIN)/ruff check .
