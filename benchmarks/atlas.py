@@ -68,7 +68,7 @@ def _writing() -> list[dict[str, Any]]:
         sys.stderr.write("no photos (ENCOSCOPE_DATA): the writing is not measured\n")
         return []
     import encoscope
-    from encoscope.atlas.build import BuildOptions, build_atlas
+    from encoscope.atlas.build import build_atlas
     from encoscope.atlas.writer import Writer
 
     spent = {"seconds": 0.0, "depth": 0}
@@ -76,10 +76,10 @@ def _writing() -> list[dict[str, Any]]:
         setattr(Writer, name, _timed(getattr(Writer, name), spent))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ENCOSCOPE_CACHE"] = str(Path(folder) / "cache")
-        options = BuildOptions(features=8, classes=2, max_images=120, layers=("layer4",))
         start = time.perf_counter()
         encoder = encoscope.load("zoo:resnet-caltech101", device="cpu")
-        build_atlas(encoder, f"caltech101:{root}/caltech101#train", Path(folder) / "site", options)
+        images, site = f"caltech101:{root}/caltech101#train", Path(folder) / "site"
+        build_atlas(encoder, images, site, features=8, classes=2, max_images=120, layers=("layer4",))
         total = time.perf_counter() - start
     methods = total - spent["seconds"]
     return [

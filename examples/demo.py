@@ -114,7 +114,7 @@ def tiny_atlas(folder: Path, encoder: encoscope.Encoder, images: dict[str, Loade
 
     A picture takes a fifth of the usual steps, to keep it short.
     """
-    from encoscope.atlas.build import BuildOptions, build_atlas
+    from encoscope.atlas.build import build_atlas
 
     for name, image in images.items():
         side = min(image.height, image.width) // 2
@@ -123,7 +123,7 @@ def tiny_atlas(folder: Path, encoder: encoscope.Encoder, images: dict[str, Loade
             file = folder / "parts" / f"{name}-{number:02d}.jpg"
             with results.atomic_write(file) as temporary:
                 Image.fromarray(image.pixels[top : top + side, left : left + side]).save(temporary, quality=92)
-    return build_atlas(encoder, folder / "parts", folder / "atlas", BuildOptions(**ATLAS), title="Encoscope's demo")
+    return build_atlas(encoder, folder / "parts", folder / "atlas", **ATLAS, title="Encoscope's demo")
 
 
 def find_images() -> dict[str, Path]:

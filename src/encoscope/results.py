@@ -101,19 +101,6 @@ def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
     )
 
 
-def record_warnings(encoder: Any) -> dict[str, Any]:
-    """Write down what has to be said of an encoder, to be merged into the "model" of a result document.
-
-    Args:
-        encoder: The Encoder.
-
-    Returns:
-        Its warnings under "warnings"; empty if there are none.
-    """
-    warnings = tuple(getattr(encoder, "warnings", ()))
-    return {"warnings": list(warnings)} if warnings else {}
-
-
 class Result(ABC):
     """The base of all results: arrays and provenance that can be saved, loaded, drawn and shown in a notebook."""
 

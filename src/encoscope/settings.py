@@ -37,6 +37,7 @@ class SettingInfo:
             the default (or ``type``) is enough.
         type: The type of a flag's value where the default is None and ``parse`` is not given.
         on_command_line: Whether there is a flag for it.
+        recorded_as: Its name in result documents; empty for the field's own name.
     """
 
     help: str
@@ -50,6 +51,7 @@ class SettingInfo:
     parse: Callable[[str], Any] | None = None
     type: type = str
     on_command_line: bool = True
+    recorded_as: str = ""
 
 
 def setting(default: Any, help: str, **info: Any) -> Any:
@@ -112,7 +114,7 @@ class Settings:
         Args:
             preset: "default", "paper" (the paper to the letter) or "authors" (the authors' code where it differs);
                 None is "default".
-            **changes: Settings by name; None leaves the preset's own value.
+            **changes: Settings by name; None leaves the preset's own value, and lists become tuples.
 
         Returns:
             The settings, checked.
@@ -124,12 +126,17 @@ class Settings:
         if name not in cls.PRESETS:
             raise UsageError(f"preset is one of {', '.join(cls.PRESETS)}, not {name!r}")
         refuse_unknown(cls.METHOD, changes, [name for name in cls.infos() if name != "preset"])
-        values = {**cls.PRESETS[name], **{key: value for key, value in changes.items() if value is not None}}
-        return cls(**values, preset=name)
+        changed = {key: _freeze(value) for key, value in changes.items() if value is not None}
+        return cls(**{**cls.PRESETS[name], **changed}, preset=name)
 
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as plain values, for result documents: all but those that are recorded apart."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in self.RECORDED_APART}
+        infos = self.infos()
+        return {
+            infos[name].recorded_as or name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in self.RECORDED_APART
+        }
 
     def as_key(self) -> dict[str, Any]:
         """Give what shapes the results as plain values, for cache keys: all but the preset's name."""
@@ -259,6 +266,11 @@ def word_or_count(words: Sequence[str]) -> Callable[[str], str | int]:
         raise ValueError(f"{''.join(f'{word}, ' for word in words)}or a whole number from 1 on")
 
     return parse
+
+
+def _freeze(value: Any) -> Any:
+    """A sequence as a tuple, which cannot change; anything else as it is."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def _is_inside(value: float, info: SettingInfo) -> bool:

@@ -19,19 +19,20 @@ from torch import nn
 
 from encoscope import Encoder, atlas, segment
 from encoscope.atlas import trees
-from encoscope.atlas.build import BuildOptions, build_atlas, plan_build
+from encoscope.atlas.build import build_atlas, plan_build
 from encoscope.atlas.build.activations import correlate_units, make_crop
 from encoscope.atlas.build.descriptions import compute_clarity_control
 from encoscope.atlas.build.plan import BuildPlan, choose_units, describe_source
 from encoscope.atlas.build.visualizations import add_visualizations
 from encoscope.atlas.matching import compare_atlases
+from encoscope.atlas.settings import AtlasSettings
 from encoscope.errors import UsageError
 from encoscope.images import Geometry, read_image
 from encoscope.probing import probe
 from encoscope.units import parse_unit
 
 CLASSES = ("cat", "cup", "temple")
-OPTIONS = BuildOptions(features=6, describe=False, visualize="none", cells=8, crops=4)
+OPTIONS = {"features": 6, "describe": False, "visualize": "none", "cells": 8, "crops": 4}
 
 IMPORTS = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
 """What a process of its own imports: this checkout's package, not the one that is installed."""
@@ -72,7 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENCOSCOPE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield build_atlas(
-            network(), str(image_folder), tmp_path_factory.mktemp("built") / "site", OPTIONS, progress=False
+            network(), str(image_folder), tmp_path_factory.mktemp("built") / "site", **OPTIONS, progress=False
         )
 
 
@@ -185,10 +186,10 @@ def test_resuming_computes_nothing_again(site: Path, image_folder: Path, monkeyp
     monkeypatch.setattr(
         "encoscope.atlas.build.classes.compute_channel_relevance", lambda *_, **__: pytest.fail("again")
     )
-    build_atlas(network(), str(image_folder), site, OPTIONS, progress=False)
+    build_atlas(network(), str(image_folder), site, **OPTIONS, progress=False)
     assert {file.name: file.read_bytes() for file in (site / "data").glob("*.js")} == before
     with pytest.raises(UsageError, match="another model, other images or other settings"):
-        build_atlas(network(4), str(image_folder), site, OPTIONS, progress=False)
+        build_atlas(network(4), str(image_folder), site, **OPTIONS, progress=False)
 
 
 def test_stopped_anywhere_it_comes_to_the_same(
@@ -207,10 +208,10 @@ def test_stopped_anywhere_it_comes_to_the_same(
 
     monkeypatch.setattr(segmentation.UnitStatistics, "find_tops", stopping)
     with pytest.raises(KeyboardInterrupt):
-        build_atlas(network(), str(image_folder), tmp_path / "site", OPTIONS, progress=False)
+        build_atlas(network(), str(image_folder), tmp_path / "site", **OPTIONS, progress=False)
     begun = atlas.open(tmp_path / "site").manifest
     assert begun["stages"]["segment"] == {"done": 8, "total": 12}
-    build_atlas(network(), str(image_folder), tmp_path / "site", OPTIONS, progress=False)
+    build_atlas(network(), str(image_folder), tmp_path / "site", **OPTIONS, progress=False)
     for file in (site / "data").glob("*.js"):
         if file.name != "manifest.js":
             assert (tmp_path / "site" / "data" / file.name).read_bytes() == file.read_bytes(), file.name
@@ -219,7 +220,7 @@ def test_stopped_anywhere_it_comes_to_the_same(
 KILLED = """
 import sys, time
 from encoscope.atlas import writer
-from encoscope.atlas.build import BuildOptions, build_atlas, segmentation
+from encoscope.atlas.build import build_atlas, segmentation
 import atlas.test_build as tests
 writer._EVERY = 0.0  # what is done is written at once
 segmentation._CHUNK = 2
@@ -230,7 +231,7 @@ def slow(self, *arguments):
     time.sleep(0.0 if len(calls) < 40 else 0.2)  # from the third chunk on, so that there is time to kill it
     return tops(self, *arguments)
 segmentation.UnitStatistics.find_tops = slow
-build_atlas(tests.network(), sys.argv[1], sys.argv[2], tests.OPTIONS, progress=False)
+build_atlas(tests.network(), sys.argv[1], sys.argv[2], **tests.OPTIONS, progress=False)
 """
 
 
@@ -251,7 +252,7 @@ def test_killed_by_force_it_resumes(site: Path, image_folder: Path, tmp_path: Pa
     begun = atlas.open(tmp_path / "site")
     assert 4 <= count_segmented() < 12 and len(begun.features) == 6 and len(begun.images) == 12
     assert begun.feature(begun.features[0]).activating  # published before: complete as far as it goes
-    build_atlas(network(), str(image_folder), tmp_path / "site", OPTIONS, progress=False)
+    build_atlas(network(), str(image_folder), tmp_path / "site", **OPTIONS, progress=False)
     for file in (site / "data").glob("*.js"):
         assert (data / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -261,17 +262,17 @@ def test_what_is_chosen(image_folder: Path) -> None:
     made = plan_build(
         encoder,
         str(image_folder),
-        BuildOptions(features="all", max_images=6, layers=("0.stage1", "0.stage2")),
+        AtlasSettings(features="all", max_images=6, layers=("0.stage1", "0.stage2")),
         progress=False,
     )
     assert len(made.ids) == 6 and {made.label_of(image) for image in made.ids} == set(CLASSES)
     assert made.pooled == "0.stage2" and made.layers == ("0.stage1", "0.stage2")
     assert len(choose_units(made)) == 12 + 16
-    listed = BuildOptions(features=("0.stage2:3", "5", "0.stage1:0"))
+    listed = AtlasSettings(features=("0.stage2:3", "5", "0.stage1:0"))
     made = plan_build(encoder, str(image_folder), listed, progress=False)
     assert [unit.text for unit in choose_units(made)] == ["0.stage2:3", "0.stage2:5", "0.stage1:0"]
     assert made.layers == ("0.stage1", "0.stage2")
-    made = plan_build(encoder, str(image_folder), BuildOptions(classes=1, features=4), progress=False)
+    made = plan_build(encoder, str(image_folder), AtlasSettings(classes=1, features=4), progress=False)
     said = np.bincount(made.probes["logits"].values.argmax(1))  # all classes have as many images
     assert made.classes == (int(said.argmax()),) and len(choose_units(made)) == 4
     wanted = parse_unit("0.stage2:7", encoder)
@@ -279,9 +280,9 @@ def test_what_is_chosen(image_folder: Path) -> None:
     assert describe_source("caltech101:/somebody/data/caltech101#train") == "caltech101:caltech101#train"
     for wrong in ({"features": "none"}, {"features": 0}, {"steps": 0}):
         with pytest.raises(UsageError):
-            BuildOptions(**wrong)
+            AtlasSettings.from_preset(**wrong)
     with pytest.raises(UsageError, match=r"unknown layer 'stage9'"):
-        plan_build(encoder, str(image_folder), BuildOptions(layers=("stage9",)), progress=False)
+        plan_build(encoder, str(image_folder), AtlasSettings(layers=("stage9",)), progress=False)
 
 
 def test_permuted_images_are_the_control_of_correlations() -> None:
@@ -319,9 +320,9 @@ def test_two_atlases_side_by_side(site: Path, image_folder: Path, tmp_path: Path
         order = torch.arange(15, -1, -1)
         last.weight.copy_(last.weight[order])
         last.bias.copy_(last.bias[order])
-    options = BuildOptions(features="all", layers=("0.stage2",), describe=False, visualize="none", cells=8, crops=2)
-    other = build_atlas(mirror, str(image_folder), tmp_path / "other", options, progress=False)
-    mine = build_atlas(network(), str(image_folder), tmp_path / "mine", options, progress=False)
+    options = OPTIONS | {"features": "all", "layers": ("0.stage2",), "crops": 2}
+    other = build_atlas(mirror, str(image_folder), tmp_path / "other", **options, progress=False)
+    mine = build_atlas(network(), str(image_folder), tmp_path / "mine", **options, progress=False)
     found = compare_atlases(mine, other, name="mirror")
     assert found.images == 12 and len(found.pairs) == 16
     for pair in found.pairs:
@@ -381,7 +382,7 @@ def test_where_not_all_get_visualizations_those_that_classes_rest_on_do(
 
     monkeypatch.setattr("encoscope.atlas.build.visualizations.Vital.fit", fit)
     encoder = network()
-    made = plan_build(encoder, str(image_folder), BuildOptions(classes="none", visualize=2), progress=False)
+    made = plan_build(encoder, str(image_folder), AtlasSettings(classes="none", visualize=2), progress=False)
     units = [parse_unit(text, encoder) for text in ("0.stage0:1", "0.stage1:1", "0.stage2:1", "0.stage2:2")]
     for wanted in ([], [units[3], parse_unit("0.stage2:9", encoder), units[1]]):
         with pytest.raises(Asked), writer(tmp_path / "site") as made_site:

@@ -26,7 +26,7 @@ from torch import nn
 from encoscope import Encoder
 from encoscope.atlas import open as open_atlas
 from encoscope.atlas import trees
-from encoscope.atlas.build import BuildOptions, build_atlas
+from encoscope.atlas.build import build_atlas
 from encoscope.atlas.serving import Limits, create_app
 from encoscope.atlas.serving.limits import is_host_allowed, list_allowed_hosts
 from encoscope.atlas.serving.live import UploadAnalyzer
@@ -57,8 +57,18 @@ def site(tmp_path_factory: pytest.TempPathFactory, image_paths: dict[str, Path])
             small.crop((number * 10, 0, number * 10 + 80, 64)).save(root / "images" / f"{name}{number}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENCOSCOPE_CACHE", str(root / "cache"))
-        options = BuildOptions(features=4, classes="none", describe=False, visualize="none", cells=8, crops=2)
-        made = build_atlas(network(), str(root / "images"), root / "site", options, progress=False)
+        made = build_atlas(
+            network(),
+            str(root / "images"),
+            root / "site",
+            features=4,
+            classes="none",
+            describe=False,
+            visualize="none",
+            cells=8,
+            crops=2,
+            progress=False,
+        )
         (made / "notes.txt").write_text("secret")
         (made / "data" / "link.js").symlink_to(root / "secret.txt")
         yield made

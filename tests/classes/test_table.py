@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import encoscope
-from encoscope.atlas.build.plan import BuildOptions, plan_build
+from encoscope.atlas.build.plan import plan_build
+from encoscope.atlas.settings import AtlasSettings
 from encoscope.cli.app import run
 from encoscope.errors import UsageError
 from support.heads import heads
@@ -103,7 +104,7 @@ def test_wordnet_folders_have_their_classes_in_an_atlas(here) -> None:
         (here / "wordnet").mkdir(exist_ok=True)
         shutil.copytree(here / "from1" / str(1 + len(list((here / "wordnet").iterdir()))), here / "wordnet" / name)
     encoder = heads(3, ["golden retriever", "tench, Tinca tinca", "parachute"])
-    plan = plan_build(encoder, here / "wordnet", BuildOptions(features=1, describe=False), progress=False)
+    plan = plan_build(encoder, here / "wordnet", AtlasSettings(features=1, describe=False), progress=False)
     for name, index in labels.items():
         rows = [row for row, label in enumerate(plan.first_probe.labels) if label == name]
         assert len(rows) == 1

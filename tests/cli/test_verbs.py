@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
+import textwrap
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,9 @@ from cyclopts import App
 
 import encoscope
 from encoscope.cli.app import app
-from encoscope.cli.flags import Common
+from encoscope.cli.flags import Common, MethodFlags
+from encoscope.cli.segment import segment as segment_command
+from encoscope.defaults import BATCH_SIZE
 
 GROUPS = {"atlas": "encoscope.atlas", "evaluate": "encoscope.evaluation", "study": "encoscope.user_study"}
 """The module of the functions of a verb that has verbs of its own."""
@@ -34,9 +38,6 @@ FUNCTIONS = {
 }
 """The functions of verbs that are not called as the verb is."""
 
-OPTIONS = ("settings", "options")
-"""Parameters that may be a dataclass of options."""
-
 TERMINAL = {
     "": {"json", "out", "progress"},  # progress: "auto" and None are the same
     "layers": {"seed"},  # it reads no weights' values
@@ -48,9 +49,6 @@ TERMINAL = {
     },
 }
 """What is of the terminal alone, for all verbs and for one."""
-
-UNSET = {"segment": {"max_pixels"}}
-"""Flags that are passed on only when they are given, so that the function's own default holds."""
 
 PYTHON = {
     "": {"cache_dir", "cache", "preview", "batch_size", "load"},
@@ -98,18 +96,12 @@ def functions_of(verb: str) -> tuple[Callable[..., Any], ...]:
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters of a function with their defaults; those that are options in a dataclass are its fields."""
-    parameters: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD or name == "self":
-            continue
-        hint = eval(str(parameter.annotation), vars(inspect.getmodule(function))) if name in OPTIONS else None
-        options = [kind for kind in typing.get_args(hint) if dataclasses.is_dataclass(kind)]
-        if options:
-            parameters |= {field.name: field.default for field in dataclasses.fields(options[0])}
-        else:
-            parameters[name] = parameter.default
-    return parameters
+    """The parameters of a function with their defaults."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD and name != "self"
+    }
 
 
 def flags_of(command: App) -> dict[str, Any]:
@@ -121,6 +113,48 @@ def flags_of(command: App) -> dict[str, Any]:
             name = argument.keys[-1] if argument.keys else argument.field_info.name
             flags[name.rstrip("_")] = default
     return flags
+
+
+def find_literals(function: Callable[..., Any]) -> set[str]:
+    """The parameters whose defaults are written out in a function or a command: no name of a constant, nor unset."""
+    return {
+        name.rstrip("_")
+        for name, default in find_defaults(function)
+        if any(
+            isinstance(node, ast.Constant) and node.value is not None and node.value is not False
+            for node in ast.walk(default)
+        )
+    }
+
+
+def find_defaults(function: Callable[..., Any]) -> Iterator[tuple[str, ast.expr]]:
+    """The defaults of parameters as they are written, also of those that a dataclass of flags brings."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    if isinstance(tree, ast.ClassDef):
+        (tree,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    assert isinstance(tree, ast.FunctionDef)
+    positional = [*tree.args.posonlyargs, *tree.args.args]
+    first = len(positional) - len(tree.args.defaults)
+    yield from zip((argument.arg for argument in positional[first:]), tree.args.defaults, strict=True)
+    for argument, default in zip(tree.args.kwonlyargs, tree.args.kw_defaults, strict=True):
+        if default is not None:
+            yield argument.arg, default
+    for kind in find_flags(function):
+        (body,) = ast.parse(inspect.getsource(kind)).body
+        assert isinstance(body, ast.ClassDef)
+        for line in body.body:
+            if isinstance(line, ast.AnnAssign) and line.value is not None:
+                yield ast.unparse(line.target), line.value
+
+
+def find_flags(function: Callable[..., Any]) -> Iterator[type]:
+    """The dataclasses of flags that a command takes, but for those that are made from a method's settings."""
+    for parameter in inspect.signature(function).parameters.values():
+        if "None" in str(parameter.annotation) and function.__module__.startswith("encoscope.cli"):
+            hint = eval(str(parameter.annotation), vars(inspect.getmodule(function)))
+            for kind in typing.get_args(hint):
+                if dataclasses.is_dataclass(kind) and not issubclass(typing.cast(type, kind), MethodFlags):
+                    yield typing.cast(type, kind)
 
 
 def match(flag: str, parameters: dict[str, Any]) -> str | None:
@@ -174,8 +208,43 @@ def test_a_flag_is_a_parameter_of_the_same_default(verb: str) -> None:
         name = match(flag, everywhere)
         if name is None:
             assert flag in own, f"{verb} --{flag} has no parameter in Python"
-        elif flag not in own | UNSET.get(verb, set()):
+        elif flag not in own:
             assert as_text(default) == as_text(everywhere[name]), f"{verb} --{flag} and {name}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_default_stands_once(verb: str) -> None:
+    """Of a flag that is also a function's parameter: neither writes its default out, both name where it stands."""
+    command = VERBS[verb].default_command
+    assert command is not None
+    functions = [*functions_of(verb), encoscope.load]
+    for flag, default in flags_of(VERBS[verb]).items():
+        if default is None or default is False or flag in TERMINAL[""]:
+            continue
+        for function in functions:
+            name = match(flag, parameters_of(function))
+            written = [command.__name__] * (flag in find_literals(command))
+            written += [function.__name__] * (name in find_literals(function))
+            assert name is None or not written, f"the default of {verb} --{flag} is written in {', '.join(written)}"
+
+
+def test_a_default_that_is_written_out_is_found() -> None:
+    def command(
+        model: str = "zoo:vit",
+        *,
+        width: int = 3,
+        shift: int = -1,
+        start: int = 0,
+        layers: str = ",".join(("a", "b")),
+        out: Path = Path("results"),
+        size: str = str(BATCH_SIZE),
+        batch: int = BATCH_SIZE,
+        fresh: bool = False,
+        limit: int | None = None,
+    ) -> None: ...
+
+    assert find_literals(command) == {"model", "width", "shift", "start", "layers", "out"}
+    assert "progress" in find_literals(segment_command) and "seed" not in find_literals(segment_command)
 
 
 @pytest.mark.parametrize("verb", VERBS)

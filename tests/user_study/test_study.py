@@ -520,7 +520,7 @@ def test_what_cannot_be_asked_is_said_in_one_line(here: Path, capsys: pytest.Cap
         (("--classes", "4", "--described", "2"), "only 1 are left that have references"),
         (("--classes", "1", "--described", "1", "--channels", "2:90"), "out of range"),
         (("--classes", "1", "--described", "1", "--channels", "2-4"), "--channels takes a number or LAYER:CHANNEL"),
-        (("--steps", "0"), "--steps takes a number from 1 on"),
+        (("--steps", "0"), "steps is a number from 1 on, not 0"),
     ):
         assert built(*tokens, "--out", "out") == 2, tokens
         captured = capsys.readouterr()

@@ -9,15 +9,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from encoscope.analysis.joint_clusters import N_CLUSTERS, fit_joint_clusters, observe_images, predict_labels
+from encoscope.analysis.joint_clusters import fit_joint_clusters, observe_images, predict_labels
+from encoscope.analysis.settings import AuditSettings
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage
 from encoscope.nave import Nave
 from encoscope.plots import draw_contact_sheet, to_rgb
 from encoscope.progress import Progress, track
-
-PERMUTATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,9 @@ def rank_associations(
     images: Sequence[LoadedImage],
     labels: Sequence[str],
     *,
-    n_clusters: int = N_CLUSTERS,
-    random_state: int = 0,
-    permutations: int = PERMUTATIONS,
+    n_clusters: int = AuditSettings.n_clusters,
+    random_state: int = AuditSettings.random_state,
+    permutations: int = AuditSettings.permutations,
     progress: Progress = None,
 ) -> tuple[list[Association], Nave]:
     """Rank joint clusters (by the share of each image that they cover) and pooled features by how they go with labels.

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import nn
 
 from encoscope import results
-from encoscope.analysis.associations import PERMUTATIONS, Association, draw_association_sheet, rank_associations
-from encoscope.analysis.cue_response import SHARE, CueResponse, draw_watermark_sheet, measure_response
-from encoscope.analysis.joint_clusters import N_CLUSTERS
+from encoscope.analysis.associations import Association, draw_association_sheet, rank_associations
+from encoscope.analysis.cue_response import CueResponse, draw_watermark_sheet, measure_response
+from encoscope.analysis.settings import AuditSettings
 from encoscope.counting import count_noun
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
@@ -33,7 +33,6 @@ from encoscope.images import (
     read_images,
 )
 from encoscope.nave.layers import choose_layers
-from encoscope.nave.settings import NaveSettings
 from encoscope.plots import read_sheet
 from encoscope.progress import Progress, nest_progress
 from encoscope.results import ModelRecord, Result, record_model
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KIND = "audit"
-LIMIT = 200
 _LINES = 20  # associations in the text
 _SHOWN = 4  # images on the sheet of a watermark
 
@@ -201,19 +199,20 @@ def audit(
     images: Any,
     *,
     watermark: str | os.PathLike[str] | None = None,
-    share: float = SHARE,
+    share: float | None = None,
     labels: str | os.PathLike[str] | None = None,
-    n_clusters: int = N_CLUSTERS,
-    limit: int = LIMIT,
-    permutations: int = PERMUTATIONS,
-    random_state: int = 0,
+    n_clusters: int | None = None,
+    limit: int | None = None,
+    permutations: int | None = None,
+    random_state: int = AuditSettings.random_state,
     progress: Progress = None,
 ) -> Audit:
     """Measure whether an encoder fixates on a watermark, or on what tells images' sources apart.
 
     With ``watermark`` it is put on the images, and what follows it in features, answers and segments is measured beside
     a control patch. Without, joint clusters and features are ranked by how they go with labels (the dataset's, folders,
-    or ``labels``), with p-values from permutations.
+    or ``labels``), with p-values from permutations. `AuditSettings` says what each setting means and what its
+    default is.
 
     Args:
         encoder: An encoder, a network or a source string.
@@ -244,46 +243,46 @@ def audit(
 
     Source: NAVE, figure 6 (a watermark and joint clusters).
     """
-    if limit < 4:
-        raise UsageError(f"limit is a number from 4 on, not {limit}")
+    settings = AuditSettings.from_preset(
+        share=share, n_clusters=n_clusters, limit=limit, permutations=permutations, random_state=random_state
+    )
     if watermark is not None and labels is not None:
         raise UsageError("watermark and labels are two audits: give one of them")
-    if watermark is not None and not 0 < share < 1:
-        raise UsageError(f"share is a watermark's share of the short side, between 0 and 1, not {share}")
-    if permutations < 1:
-        raise UsageError(f"permutations is a number from 1 on, not {permutations}")
-    NaveSettings.from_preset(n_clusters=n_clusters)
     encoder = as_encoder(encoder)
     channels = encoder.preprocess.channels
     if watermark is not None and channels not in (1, 3):
         raise UsageError(f"a watermark is laid over grey or color, and {encoder.source} takes {channels} channels")
-    selection = draw_images(images, limit, random_state)
+    selection = draw_images(images, settings.limit, random_state)
     read = list(read_images(selection, channels=3 if channels == 1 else channels))
     loaded = [item for item in read if isinstance(item, LoadedImage)]
     response, columns, notes = None, [], []
     if watermark is not None:
         kind = os.fspath(watermark)
         response = measure_response(
-            encoder, loaded, kind, share=share, n_clusters=n_clusters, random_state=random_state, progress=progress
+            encoder,
+            loaded,
+            kind,
+            share=settings.share,
+            n_clusters=settings.n_clusters,
+            random_state=random_state,
+            progress=progress,
         )
-        sheet = draw_watermark_sheet(encoder, loaded[:_SHOWN], kind, share=share, random_state=random_state)
+        sheet = draw_watermark_sheet(encoder, loaded[:_SHOWN], kind, share=settings.share, random_state=random_state)
     else:
         metadata = _read_metadata(images, labels, loaded)
-        columns, sheet, notes = _associate(encoder, loaded, metadata, n_clusters, permutations, random_state, progress)
+        columns, sheet, notes = _associate(encoder, loaded, metadata, settings, progress)
     return Audit(
         response=response,
         columns=tuple(columns),
         sheet=sheet,
         model=record_model(encoder, choose_layers(encoder)),
         settings={
+            **settings.as_dict(),
             "images": len(loaded),
-            "limit": limit,
             "classes": _count_classes(images, loaded),
             "watermark": None if watermark is None else os.fspath(watermark),
-            "share": share if watermark else None,
             "labels": None if labels is None else os.fspath(labels),
-            "clusters": n_clusters,
-            "permutations": None if watermark else permutations,
+            **({"share": None} if watermark is None else {"permutations": None}),
         },
         random_state=random_state,
         skipped=tuple(item for item in read if isinstance(item, SkippedImage)),
@@ -328,9 +327,7 @@ def _associate(
     encoder: Encoder,
     loaded: Sequence[LoadedImage],
     metadata: Mapping[str, Sequence[str | None]],
-    n_clusters: int,
-    permutations: int,
-    random_state: int,
+    settings: AuditSettings,
     progress: Progress,
 ) -> tuple[list[AssociatedColumn], Image.Image, list[str]]:
     """Columns with what goes with them, the sheet of the first, and notes on columns that were left out."""
@@ -346,9 +343,9 @@ def _associate(
             encoder,
             images,
             present,
-            n_clusters=n_clusters,
-            random_state=random_state,
-            permutations=permutations,
+            n_clusters=settings.n_clusters,
+            random_state=settings.random_state,
+            permutations=settings.permutations,
             progress=nest_progress(progress),
         )
         columns.append(AssociatedColumn(name, len(images), len(distinct), tuple(ranked)))

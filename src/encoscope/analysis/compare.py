@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,16 @@ from torch import nn
 
 from encoscope.analysis.comparison import Agreement, Comparison
 from encoscope.analysis.comparison_pass import BATCH, ComparedImage, ComparedNetworks, ComparisonPartial
+from encoscope.analysis.settings import CompareSettings
 from encoscope.encoder import Encoder, as_encoder, untrained_copy
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, SkippedImage, count_classes, draw_images, list_images, read_images
 from encoscope.metrics import bootstrap
 from encoscope.metrics.layer_cka import MINIBATCH
 from encoscope.metrics.matching import match_units
-from encoscope.nave.settings import NaveSettings
 from encoscope.progress import Progress, track
 from encoscope.store.passes import Shard, run_pass
 
-CLUSTERS = (2, 3, 5, 8, 12)
 LAYERS = 12
 """At most so many layers of each network are compared, spread evenly over its depth."""
 
@@ -33,16 +33,17 @@ def compare(
     second: Encoder | nn.Module | str,
     images: Any,
     *,
-    n_clusters: Sequence[int] = CLUSTERS,
+    n_clusters: Sequence[int] | None = None,
     limit: int | None = None,
-    random_state: int = 0,
+    random_state: int = CompareSettings.random_state,
     progress: Progress = None,
 ) -> Comparison:
     """Compare what two encoders treat alike, layer by layer and feature by feature; one batch is held at a time.
 
     Agreement of segmentations (NAVE, each encoder's default layers) stands beside the most (the first encoder and the
     mirrored image) and the least (its untrained copy) that can be expected. Matched features stand beside those
-    that are matched when each image is paired with another one.
+    that are matched when each image is paired with another one. `CompareSettings` says what each setting means and what
+    its default is.
 
     Args:
         first: An encoder, a network or a source string.
@@ -70,9 +71,8 @@ def compare(
 
     Source: Nguyen et al. 2021, Do Wide and Deep Networks Learn the Same Things? (CKA in minibatches).
     """
-    NaveSettings.from_preset(n_clusters=tuple(n_clusters))
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit is a number from 1 on, not {limit}")
+    settings = CompareSettings.from_preset(n_clusters=n_clusters, limit=limit, random_state=random_state)
+    settings = replace(settings, n_clusters=tuple(sorted(set(settings.n_clusters))))
     first, second = as_encoder(first), as_encoder(second)
     channels = _choose_channels(first, second)
     untrained = _copy_untrained(first, random_state)
@@ -82,7 +82,7 @@ def compare(
         second=second,
         untrained=None if is_same else untrained,
         layers=(_spread_layers(first), _spread_layers(second)),
-        n_clusters=tuple(sorted(set(n_clusters))),
+        n_clusters=settings.n_clusters,
         random_state=random_state,
     )
     items = _mix(draw_images(images, limit, random_state), random_state)
@@ -114,7 +114,7 @@ def compare(
         skipped=tuple(item for _, item in partial.skipped),
         preprocessing=(first.record_preprocess(), second.record_preprocess()),
         records=(dict(first.record), dict(second.record)),
-        limit=limit,
+        settings=settings.as_dict(),
         classes=_count_classes(images, [image.path for image in partial.images]),
     )
 

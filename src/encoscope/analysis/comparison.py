@@ -69,7 +69,7 @@ class Comparison(Result):
         skipped: What could not be read.
         preprocessing: How images were brought to each encoder's input.
         records: What else was decided about each encoder, see `Encoder.record`.
-        limit: The most images that were asked for; None for all.
+        settings: The settings, as they are recorded.
         classes: The number of images of each class; empty without labels.
         warnings: What was said of the encoders.
     """
@@ -89,7 +89,7 @@ class Comparison(Result):
     skipped: tuple[SkippedImage, ...] = ()
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     records: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default_factory=lambda: ({}, {}))
-    limit: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -166,8 +166,8 @@ class Comparison(Result):
             }
             | ({"records": [dict(record) for record in self.records]} if any(self.records) else {})
             | ({"warnings": list(self.warnings)} if self.warnings else {}),
-            settings={"clusters": [row.clusters for row in self.agreements], "images": self.images}
-            | {"limit": self.limit, "classes": dict(self.classes), "notes": list(self.notes)},
+            settings=dict(self.settings)
+            | {"images": self.images, "classes": dict(self.classes), "notes": list(self.notes)},
             seed=self.random_state,
             skipped=[{"path": name(item.path), "reason": item.reason} for item in self.skipped],
         )
@@ -206,12 +206,14 @@ class Comparison(Result):
         document = results.read(file, KIND)
         entry, model = document["results"][0], document["model"]
         features, values = entry["features"], entry["cka"]["values"]
+        settings = dict(document["settings"])
+        settings.pop("notes", None)
         return cls(
             names=(model["sources"][0], model["sources"][1]),
             digests=(model["digests"][0], model["digests"][1]),
-            images=document["settings"]["images"],
-            limit=document["settings"].get("limit"),
-            classes=document["settings"].get("classes", {}),
+            images=settings.pop("images"),
+            classes=settings.pop("classes", {}),
+            settings=settings,
             warnings=tuple(model.get("warnings", ())),
             agreements=tuple(_read_agreement(row) for row in entry["agreement"]),
             layers=(tuple(entry["cka"]["layers"][0]), tuple(entry["cka"]["layers"][1])),

@@ -17,6 +17,7 @@ from encoscope.analysis.settings import ConceptsSettings
 from encoscope.craft.bank import FILE, KIND, ConceptBank
 from encoscope.craft.estimator import find_concepts
 from encoscope.craft.settings import CraftSettings
+from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.images import list_images, read_image
 from encoscope.probing import hash_files
@@ -136,11 +137,11 @@ def concepts(
     patch_size: int | None = None,
     n_samples: int | None = None,
     n_crops: int | None = None,
-    visualize: bool = True,
+    visualize: bool | None = None,
     steps: int | None = None,
     relevance: Relevance | None = None,
     random_state: int = ConceptsSettings.random_state,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = None,
     out: str | os.PathLike[str] | None = None,
     **unknown: Any,
@@ -182,7 +183,7 @@ def concepts(
 
     Source: CRAFT (Fel et al. 2023), with VITAL for the pictures in place of CRAFT's own.
     """
-    refuse_unknown("concepts", unknown, [*ConceptsSettings.infos(), "visualize", "batch_size", "progress", "out"])
+    refuse_unknown("concepts", unknown, [*ConceptsSettings.infos(), "batch_size", "progress", "out"])
     settings = ConceptsSettings.from_preset(
         preset,
         n_concepts=n_concepts,
@@ -191,6 +192,7 @@ def concepts(
         patch_size=patch_size,
         n_samples=n_samples,
         n_crops=n_crops,
+        visualize=visualize,
         steps=steps,
         relevance=relevance,
         random_state=random_state,
@@ -207,7 +209,7 @@ def concepts(
     )
     if out is not None:
         bank.save(out)
-    if not visualize:
+    if not settings.visualize:
         return VisualizedConcepts(bank)
     visualizations = _visualize(encoder, bank, references, settings, progress)
     return VisualizedConcepts(bank, tuple(visualizations))

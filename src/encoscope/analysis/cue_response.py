@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from encoscope.analysis.joint_clusters import N_CLUSTERS, fit_joint_clusters, observe_images, predict_labels
+from encoscope.analysis.joint_clusters import fit_joint_clusters, observe_images, predict_labels
+from encoscope.analysis.settings import AuditSettings
 from encoscope.analysis.watermarks import Watermark, choose_position, make_watermark, paste_watermark
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
@@ -24,8 +25,6 @@ from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.nave import Nave, segment
 from encoscope.plots import draw_contact_sheet, draw_overlay, to_rgb
 from encoscope.progress import Progress, nest_progress, track_steps
-
-SHARE = 0.125
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,8 @@ def measure_response(
     images: Sequence[LoadedImage],
     kind: str,
     *,
-    share: float = SHARE,
-    n_clusters: int = N_CLUSTERS,
+    share: float = AuditSettings.share,
+    n_clusters: int = AuditSettings.n_clusters,
     random_state: int = 0,
     progress: Progress = None,
 ) -> CueResponse:
@@ -224,7 +223,7 @@ def draw_watermark_sheet(
     images: Sequence[LoadedImage],
     kind: str,
     *,
-    share: float = SHARE,
+    share: float = AuditSettings.share,
     n_clusters: int = 5,
     random_state: int = 0,
 ) -> Image.Image:

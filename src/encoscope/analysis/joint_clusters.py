@@ -15,7 +15,6 @@ from encoscope.images import LoadedImage, read_image
 from encoscope.nave import Nave
 from encoscope.progress import Progress, track_steps
 
-N_CLUSTERS = 10
 _BATCH = 16
 
 

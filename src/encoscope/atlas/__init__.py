@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from encoscope._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from encoscope.atlas.build import BuildOptions, build_atlas
+    from encoscope.atlas.build import build_atlas
     from encoscope.atlas.matching import compare_atlases
     from encoscope.atlas.reader import Atlas, open_atlas
     from encoscope.atlas.reader import open_atlas as open
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Atlas",
-    "BuildOptions",
     "CircuitLayer",
     "CircuitLink",
     "ClassRecord",
@@ -71,7 +70,6 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Atlas": "encoscope.atlas.reader",
-        "BuildOptions": "encoscope.atlas.build",
         "CircuitLayer": "encoscope.atlas.records",
         "CircuitLink": "encoscope.atlas.records",
         "ClassRecord": "encoscope.atlas.records",

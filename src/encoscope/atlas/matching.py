@@ -14,6 +14,7 @@ from encoscope.atlas import layout
 from encoscope.atlas.reader import Atlas, open_atlas
 from encoscope.atlas.records import ComparisonRecord, FeatureRecord, ImageFile, MatchedFeature, MatchedPair, Measure
 from encoscope.atlas.writer import Writer
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import EncoscopeError, UsageError
 
 MIN_IMAGES = 10
@@ -23,7 +24,11 @@ _CONTROL = "the best of the other atlas's features, images permuted (95th percen
 
 
 def compare_atlases(
-    site: str | os.PathLike[str], other: str | os.PathLike[str], *, name: str | None = None, random_state: int = 0
+    site: str | os.PathLike[str],
+    other: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    random_state: int = RANDOM_STATE,
 ) -> ComparisonRecord:
     """Put another atlas beside one, whose pages then show both; what they show of the other is copied into its site.
 

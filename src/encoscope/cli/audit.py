@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
+from encoscope.analysis.settings import AuditSettings
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common
+from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+
+_audit = Group("Audit", sort_key=0)
+
+if TYPE_CHECKING:
+    AuditFlags = MethodFlags
+else:
+    AuditFlags = method_flags(AuditSettings, _audit, without=("preset",))
 
 
 def audit(
@@ -25,16 +33,8 @@ def audit(
             help="A watermark to put on the images: box, letter, stripes, disc, arrow, ruler, date, or an image file."
         ),
     ] = None,
-    share: Annotated[float, Parameter(help="Side of the watermark over the short side of the image.")] = 0.125,
     labels: Annotated[Path | None, Parameter(help="CSV with a column of image names and columns of metadata.")] = None,
-    clusters: Annotated[int, Parameter(help="Joint clusters.")] = 10,
-    limit: Annotated[
-        int,
-        Parameter(
-            help="At most so many images, drawn with the seed from every class in proportion; they are held in memory."
-        ),
-    ] = 200,
-    permutations: Annotated[int, Parameter(help="Of the labels, for p-values.")] = 1000,
+    settings: AuditFlags | None = None,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("audit"),
     common: Common | None = None,
 ) -> int:
@@ -45,6 +45,7 @@ def audit(
     folders, or --labels), with p-values from permutations. result.json and sheet.png go into the output folder.
     """
     common = common or Common()
+    changes = read_changes(AuditSettings, settings)
     check_run(common, out=out, sources=[images, None if watermark else labels])
 
     from encoscope import results
@@ -54,11 +55,8 @@ def audit(
         common.defer(model),
         images,
         watermark=watermark,
-        share=share,
         labels=labels,
-        n_clusters=clusters,
-        limit=limit,
-        permutations=permutations,
+        **changes,
         random_state=common.seed,
         progress=common.progress,
     )

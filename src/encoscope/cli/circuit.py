@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags
+from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
 from encoscope.counting import count_noun
 from encoscope.vital.settings import CircuitSettings, VitalSettings
 
@@ -44,10 +44,8 @@ def circuit(
     the same command is given again.
     """
     common = common or Common()
-    channel_changes: dict[str, Any] = {} if channels is None else channels.changes()
-    changes: dict[str, Any] = {} if settings is None else settings.changes()
-    CircuitSettings.from_preset(**channel_changes)  # wrong values fail before the network is loaded
-    VitalSettings.from_preset(**changes)
+    channel_changes = read_changes(CircuitSettings, channels)
+    changes = read_changes(VitalSettings, settings)
     check_run(common, out=out, sources=[references])
 
     # only now what takes seconds to load

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags
+from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
 from encoscope.errors import MissingError, UsageError
-from encoscope.nave.settings import ColorSettings, NaveSettings
+from encoscope.nave.settings import BATCH_SIZE, ColorSettings, NaveSettings
 
 if TYPE_CHECKING:
     from encoscope.images import LoadedImage, SkippedImage
@@ -37,7 +37,7 @@ def colors(
     control: Annotated[
         Literal["none", "untrained"], Parameter(help="Show the same network with random weights beside it.")
     ] = "none",
-    batch: Annotated[int, Parameter(help="Images at a time.")] = 8,
+    batch: Annotated[int, Parameter(help="Images at a time.")] = BATCH_SIZE,
     common: Common | None = None,
 ) -> int:
     """Color images by the first three principal components of an encoder's features.
@@ -51,10 +51,7 @@ def colors(
     if batch < 1:
         raise UsageError(f"--batch is the number of images at a time, at least 1, not {batch}")
     common = common or Common()
-    changes: dict[str, Any] = {} if features is None else features.changes()
-    changes |= {} if settings is None else settings.changes()
-    NaveSettings.from_preset(**({} if features is None else features.changes()))  # wrong values fail before the network
-    ColorSettings.from_preset(**({} if settings is None else settings.changes()))
+    changes = read_changes(NaveSettings, features) | read_changes(ColorSettings, settings)
 
     # only now what takes seconds to load
     from PIL import Image

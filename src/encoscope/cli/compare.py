@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
+from encoscope.analysis.settings import CompareSettings
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, counts
+from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+
+_comparison = Group("Comparison", sort_key=0)
+
+if TYPE_CHECKING:
+    CompareFlags = MethodFlags
+else:
+    CompareFlags = method_flags(CompareSettings, _comparison, without=("preset",))
 
 
 def compare(
@@ -18,13 +26,7 @@ def compare(
     /,
     *,
     images: Annotated[Path, Parameter(help="A folder, an image, or a dataset such as caltech101:ROOT#test.")],
-    clusters: Annotated[str, Parameter(help="Granularities, with commas.")] = "2,3,5,8,12",
-    limit: Annotated[
-        int | None,
-        Parameter(
-            help="At most so many images, drawn with the seed from every class in proportion where there are labels."
-        ),
-    ] = None,
+    settings: CompareFlags | None = None,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("comparison"),
     common: Common | None = None,
 ) -> int:
@@ -34,9 +36,9 @@ def compare(
     the least (its untrained copy) that can be expected; CKA of layers; features matched one to one; the images that
     differ most. result.json, cka.png and differences.png go into the output folder.
     """
-    numbers = counts("--clusters", clusters)
+    changes = read_changes(CompareSettings, settings)
     common = common or Common()
-    check_run(common, out=out, sources=[images], limit=limit)
+    check_run(common, out=out, sources=[images])
 
     from encoscope import results
     from encoscope.analysis.compare import compare as compare_encoders
@@ -45,8 +47,7 @@ def compare(
         common.defer(first),
         common.defer(second),
         images,
-        n_clusters=numbers,
-        limit=limit,
+        **changes,
         random_state=common.seed,
         progress=common.progress,
     )

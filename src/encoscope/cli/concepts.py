@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
 from encoscope.analysis.settings import ConceptsSettings
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags
+from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
 from encoscope.counting import count_noun
 from encoscope.craft.settings import CraftSettings
+from encoscope.defaults import BATCH_SIZE
 
 _concepts = Group("Concepts", sort_key=0)
 _visualizations = Group("Visualizations", sort_key=2)
@@ -33,18 +34,9 @@ def concepts(
         str, Parameter(help="Images of the class: a dataset such as caltech101:ROOT#train, or a folder.")
     ],
     settings: CraftFlags | None = None,
-    batch: Annotated[int, Parameter(help="Patches at once.")] = 32,
+    batch: Annotated[int, Parameter(help="Patches at once.")] = BATCH_SIZE,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("concepts"),
     shown: ShownFlags | None = None,
-    visualize: Annotated[
-        bool,
-        Parameter(
-            name="--visualizations",
-            group=_visualizations,
-            negative="--no-visualizations",
-            help="Visualize each concept; --no-visualizations: directions and patches only.",
-        ),
-    ] = True,
     common: Common | None = None,
 ) -> int:
     """Find the concepts that a network makes up a class of (CRAFT), and visualize each (VITAL).
@@ -53,9 +45,7 @@ def concepts(
     commands), concept-1.png, ... (visualizations, and with transparency), sheet.png with the patches that show each
     concept, and result.json. The most important concept is the first.
     """
-    changes: dict[str, Any] = {} if settings is None else settings.changes()
-    changes |= {} if shown is None else shown.changes()
-    ConceptsSettings.from_preset(**changes)  # wrong values fail before the network
+    changes = read_changes(ConceptsSettings, settings, shown)
     common = common or Common()
     check_run(common, out=out, sources=[references], batch=batch)
 
@@ -66,7 +56,6 @@ def concepts(
         common.load(model),
         unit,
         references,
-        visualize=visualize,
         random_state=common.seed,
         batch_size=batch,
         progress=common.progress,

@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_run, check_source
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, names
+from encoscope.cli.flags import Common, MethodFlags, method_flags, names, read_changes
 from encoscope.errors import UsageError
 from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings
 
@@ -53,8 +53,7 @@ class CaptionFlags:
         Returns:
             FALCON's settings that were set, by name.
         """
-        changes = {} if settings is None else settings.changes()
-        FalconSettings.from_preset(**changes)
+        changes = read_changes(FalconSettings, settings)
         check_run(common, out=out, sources=[probe, self.captions])
         return changes
 

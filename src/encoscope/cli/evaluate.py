@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, counts, names, word_or_count
+from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.evaluation.settings import (
+    CorlocSettings,
+    EvaluationSettings,
+    FaithfulnessSettings,
+    OverlapSettings,
+    StabilitySettings,
+)
 
 if TYPE_CHECKING:
     from encoscope.evaluation import Evaluation
 
 app = App(name="evaluate", help="How good segmentations are, beside baselines and controls.", help_format="plaintext")
 
-_rules = Group("Segments", sort_key=2)
+_measure = Group("What is measured", sort_key=1)
+_segments = Group("Segments", sort_key=2)
+_SEGMENTS = ("layers", "grouping", "size", "min_area", "border", "n_segments", "n_points")
+
+
+def _make_flags(settings: type[EvaluationSettings]) -> Any:
+    return method_flags(settings, _measure, without=("preset",), groups=dict.fromkeys(_SEGMENTS, _segments))
+
+
+if TYPE_CHECKING:
+    CorlocFlags = OverlapFlags = StabilityFlags = FaithfulnessFlags = MethodFlags
+else:
+    CorlocFlags = _make_flags(CorlocSettings)
+    OverlapFlags = _make_flags(OverlapSettings)
+    StabilityFlags = _make_flags(StabilitySettings)
+    FaithfulnessFlags = _make_flags(FaithfulnessSettings)
 
 Model = Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:vit_small_patch16_224.dino".')]
-Clusters = Annotated[str, Parameter(help="Numbers of clusters, with commas.")]
-Methods = Annotated[
-    str,
-    Parameter(
-        help="With commas: nave, slic, felzenszwalb, random, grid, pca, dino-seg, lost, tokencut, maskcut, "
-        "sam:FOLDER (Segment Anything, in transformers' format). NAVE and random segments are always among them."
-    ),
-]
-Limit = Annotated[
-    int | None,
-    Parameter(
-        help="At most so many images, drawn with the seed from every class in proportion where there are labels."
-    ),
-]
 Out = Annotated[Path | None, Parameter(help="Folder for the table as JSON, CSV and Markdown.")]
 Fresh = Annotated[bool, Parameter(help="Start over instead of resuming an interrupted run.")]
-Layers = Annotated[str | None, Parameter(group=_rules, help="NAVE's layers, with commas.")]
-Grouping = Annotated[Literal["kmeans", "ward", "pca"], Parameter(group=_rules, help="How NAVE groups features.")]
-Size = Annotated[str, Parameter(group=_rules, help='Short side the network sees: "native", "model", or pixels.')]
-Points = Annotated[int, Parameter(group=_rules, help="Of sam: prompts on a side of its grid over the image.")]
 
 
 @app.command
@@ -49,25 +53,9 @@ def corloc(
         list[str],
         Parameter(help="Images with boxes: voc07:ROOT, voc12:ROOT, coco20k:ROOT, voc:ROOT, coco:IMAGES#JSON."),
     ],
-    clusters: Clusters = "5",
-    method: Methods = "nave",
-    select: Annotated[
-        Literal["outer", "inner", "border"],
-        Parameter(help="Choose a segment by the IoU of its outer or inner box (an oracle), or without the true boxes."),
-    ] = "outer",
-    score: Annotated[Literal["outer", "inner"], Parameter(help="The box of it that is scored.")] = "outer",
-    limit: Limit = None,
+    settings: CorlocFlags | None = None,
     out: Out = None,
     fresh: Fresh = False,
-    layers: Layers = None,
-    grouping: Grouping = "kmeans",
-    size: Size = "native",
-    min_area: Annotated[int, Parameter(group=_rules, help="Segments of no more pixels are no candidates.")] = 784,
-    border: Annotated[int, Parameter(group=_rules, help="Pixels along the border taken away from segments.")] = 14,
-    segments: Annotated[
-        int | None, Parameter(group=_rules, help="Of slic, felzenszwalb, random, grid. Default: as many as NAVE has.")
-    ] = None,
-    points: Points = 32,
     common: Common | None = None,
 ) -> int:
     """Measure whether a segment contains an object: CorLoc, as in the papers of NAVE and LOST.
@@ -76,26 +64,13 @@ def corloc(
     as many random segments, and a choice without the true boxes (border) as well. An interrupted run resumes.
     """
     common = common or Common()
-    check_run(common, out=out, sources=[dataset] if isinstance(dataset, str) else dataset, limit=limit)
-    shared = _shared(clusters, size, layers, method)
+    changes = read_changes(CorlocSettings, settings)
+    check_run(common, out=out, sources=[dataset] if isinstance(dataset, str) else dataset)
 
     from encoscope import evaluation
 
     result = evaluation.corloc(
-        common.defer(model),
-        dataset,
-        **shared,
-        select=select,
-        score=score,
-        limit=limit,
-        grouping=grouping,
-        min_area=min_area,
-        border=border,
-        n_segments=segments,
-        n_points=points,
-        random_state=common.seed,
-        progress=common.progress,
-        fresh=fresh,
+        common.defer(model), dataset, **changes, random_state=common.seed, progress=common.progress, fresh=fresh
     )
     return _finish(result, out, common)
 
@@ -105,16 +80,9 @@ def overlap(
     *,
     model: Model,
     dataset: Annotated[str, Parameter(help="Images with panoptic masks: coco:IMAGES#PANOPTIC.json.")],
-    clusters: Clusters = "5",
-    method: Methods = "nave",
-    joint: Annotated[bool, Parameter(help="One clustering of all images, named once for all of them.")] = False,
-    limit: Limit = None,
+    settings: OverlapFlags | None = None,
     out: Out = None,
     fresh: Fresh = False,
-    layers: Layers = None,
-    grouping: Grouping = "kmeans",
-    size: Size = "model",
-    points: Points = 32,
     common: Common | None = None,
 ) -> int:
     """Measure whether segments follow the things in images: mIoU, ARI, NMI and boundaries against panoptic masks.
@@ -123,22 +91,13 @@ def overlap(
     stand beside them. With --joint the clusters of all images are named once. An interrupted run resumes.
     """
     common = common or Common()
-    check_run(common, out=out, sources=[dataset] if isinstance(dataset, str) else dataset, limit=limit)
-    shared = _shared(clusters, size, layers, method)
+    changes = read_changes(OverlapSettings, settings)
+    check_run(common, out=out, sources=[dataset])
 
     from encoscope import evaluation
 
     result = evaluation.overlap(
-        common.defer(model),
-        dataset,
-        **shared,
-        joint=joint,
-        limit=limit,
-        grouping=grouping,
-        n_points=points,
-        random_state=common.seed,
-        progress=common.progress,
-        fresh=fresh,
+        common.defer(model), dataset, **changes, random_state=common.seed, progress=common.progress, fresh=fresh
     )
     return _finish(result, out, common)
 
@@ -148,14 +107,9 @@ def stability(
     *,
     model: Model,
     dataset: Annotated[str, Parameter(help="A folder of images or a dataset such as caltech101:ROOT#test.")],
-    clusters: Clusters = "5",
-    runs: Annotated[int, Parameter(help="k-means starts that are compared, at least 2.")] = 5,
-    limit: Limit = None,
+    settings: StabilityFlags | None = None,
     out: Out = None,
     fresh: Fresh = False,
-    layers: Layers = None,
-    grouping: Grouping = "kmeans",
-    size: Size = "model",
     common: Common | None = None,
 ) -> int:
     """Measure whether a segmentation would come out again: from other starts, of the mirrored image, of crops.
@@ -163,21 +117,13 @@ def stability(
     Agreement is the adjusted Rand index. The untrained network stands beside it. An interrupted run resumes.
     """
     common = common or Common()
-    check_run(common, out=out, sources=[dataset] if isinstance(dataset, str) else dataset, limit=limit)
-    shared = _shared(clusters, size, layers)
+    changes = read_changes(StabilitySettings, settings)
+    check_run(common, out=out, sources=[dataset])
 
     from encoscope import evaluation
 
     result = evaluation.stability(
-        common.defer(model),
-        dataset,
-        **shared,
-        runs=runs,
-        limit=limit,
-        grouping=grouping,
-        random_state=common.seed,
-        progress=common.progress,
-        fresh=fresh,
+        common.defer(model), dataset, **changes, random_state=common.seed, progress=common.progress, fresh=fresh
     )
     return _finish(result, out, common)
 
@@ -189,19 +135,9 @@ def faithfulness(
     dataset: Annotated[
         str, Parameter(help="A folder, a dataset, or coco:IMAGES#PANOPTIC.json, which the probe (a task) needs.")
     ],
-    clusters: Clusters = "5",
-    method: Methods = "nave",
-    fill: Annotated[
-        Literal["standard", "mean", "blur"],
-        Parameter(help="What stands in for a segment: mean color in deletion and blur in insertion, or one of them."),
-    ] = "standard",
-    limit: Limit = None,
+    settings: FaithfulnessFlags | None = None,
     out: Out = None,
     fresh: Fresh = False,
-    layers: Layers = None,
-    grouping: Grouping = "kmeans",
-    size: Size = "model",
-    points: Points = 32,
     common: Common | None = None,
 ) -> int:
     """Measure whether segments say something true about the network: deletion, insertion, variance, a linear probe.
@@ -210,31 +146,15 @@ def faithfulness(
     Random segments of the same number and the untrained network's stand beside them. An interrupted run resumes.
     """
     common = common or Common()
-    check_run(common, out=out, sources=[dataset] if isinstance(dataset, str) else dataset, limit=limit)
-    shared = _shared(clusters, size, layers, method)
+    changes = read_changes(FaithfulnessSettings, settings)
+    check_run(common, out=out, sources=[dataset])
 
     from encoscope import evaluation
 
     result = evaluation.faithfulness(
-        common.defer(model),
-        dataset,
-        **shared,
-        fill=fill,
-        limit=limit,
-        grouping=grouping,
-        n_points=points,
-        random_state=common.seed,
-        progress=common.progress,
-        fresh=fresh,
+        common.defer(model), dataset, **changes, random_state=common.seed, progress=common.progress, fresh=fresh
     )
     return _finish(result, out, common)
-
-
-def _shared(clusters: str, size: str, layers: str | None, method: str | None = None) -> dict[str, Any]:
-    """The arguments that are written with commas, or as a word or a number."""
-    methods = {} if method is None else {"methods": names(method) or []}
-    side = word_or_count("--size", size, ("native", "model"))
-    return {"n_clusters": counts("--clusters", clusters), "size": side, "layers": names(layers), **methods}
 
 
 def _finish(result: Evaluation, out: Path | None, common: Common) -> int:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_source
 from encoscope.cli.console import say
 from encoscope.cli.describe import CaptionFlags, FalconFlags, Holdout, parse_share_or_dataset
-from encoscope.cli.flags import Common
-from encoscope.errors import UsageError
-from encoscope.falcon.settings import HOLDOUT
+from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.falcon.settings import HOLDOUT, FailureSettings
+
+_features = Group("Features", sort_key=1)
+
+if TYPE_CHECKING:
+    FailureFlags = MethodFlags
+else:
+    FailureFlags = method_flags(FailureSettings, _features, without=("preset",))
 
 
 def explain_failure(
@@ -25,7 +31,7 @@ def explain_failure(
         Parameter(help="Images to look at: caltech101:ROOT#train, a folder, or a folder of a probe."),
     ],
     label: Annotated[str | None, Parameter(help="What the image shows: a class's name or number.")] = None,
-    n_features: Annotated[int, Parameter(name="--features", help="How many features.")] = 5,
+    features: FailureFlags | None = None,
     settings: FalconFlags | None = None,
     holdout: Holdout = str(HOLDOUT),
     captions: CaptionFlags | None = None,
@@ -37,8 +43,7 @@ def explain_failure(
     A feature's contribution is its value times its weight in the predicted class's logit. With --label also those
     features that support the right class most against the predicted one.
     """
-    if n_features < 1:
-        raise UsageError(f"--features takes a number from 1 on, not {n_features}")
+    changes = read_changes(FailureSettings, features)
     common, captions = common or Common(), captions or CaptionFlags()
     kept = parse_share_or_dataset(holdout)
     captions.check(probe, common, settings, out)
@@ -49,7 +54,7 @@ def explain_failure(
 
     encoder = common.load(model)
     # what is wrong with the image is said before anything is probed
-    explanation = find_contributions(encoder, image, label=label, n_features=n_features)
+    explanation = find_contributions(encoder, image, label=label, **changes)
     falcon = captions.fit_falcon(encoder, probe, common, settings, holdout=kept)
     explanation = describe_contributions(explanation, falcon)
     if out is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from encoscope.defaults import DEVICE, PRECISION, RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.settings import SettingInfo, Settings, parse_counts, parse_names, parse_numbers, parse_sides
 from encoscope.settings import word_or_count as one_of_words_or_count
@@ -29,10 +30,10 @@ class Common:
 
     checkpoint: Annotated[Path | None, Parameter(help="Weights: a .safetensors or torch file.")] = None
     untrained: Annotated[bool, Parameter(help="Random weights, from --seed.")] = False
-    device: Annotated[str, Parameter(help='"cpu", "cuda", "cuda:1", ...; "auto" is a GPU if there is one.')] = "auto"
+    device: Annotated[str, Parameter(help='"cpu", "cuda", "cuda:1", ...; "auto" is a GPU if there is one.')] = DEVICE
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"], Parameter(help="Of the forward pass; the halves by autocast.")
-    ] = "fp32"
+    ] = PRECISION
     grid: Annotated[
         str | None,
         Parameter(help="Rows and columns of a transformer's patches, such as 14x14; else they are found by a trial."),
@@ -40,7 +41,7 @@ class Common:
     prefix: Annotated[
         int | None, Parameter(help="With --grid: tokens before the patches (class token, prompts, registers).")
     ] = None
-    seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0
+    seed: Annotated[int, Parameter(help="Seed of everything random.")] = RANDOM_STATE
     allow_missing: Annotated[
         tuple[str, ...],
         Parameter(help="Weights that the checkpoint may lack: a tensor, a module, or a pattern. Can be repeated."),
@@ -170,6 +171,7 @@ def method_flags(
     *others: type[Settings],
     without: Container[str] = (),
     name: str | None = None,
+    groups: Mapping[str, Group] | None = None,
 ) -> Any:
     """Make the flags of a method's settings: names, help and defaults come from the settings' fields.
 
@@ -180,6 +182,7 @@ def method_flags(
             that several have states its default only where it is the same in all.
         without: Settings that get no flag here.
         name: The name of the class; by default that of the settings. Two classes need two names.
+        groups: The groups of single settings, by their names; the rest stand in ``group``.
 
     Returns:
         A dataclass for a command's parameter ``settings: ... | None = None``. Its ``changes()`` gives what was set.
@@ -191,13 +194,38 @@ def method_flags(
                 owners.setdefault(field, []).append(kind)
     infos = {field: kinds[0].infos()[field] for field, kinds in owners.items()}
     fields = [
-        (field, Annotated[_type_of(kinds[0], field, infos[field]) | None, _parameter(kinds, field, group)], None)
+        (
+            field,
+            Annotated[
+                _type_of(kinds[0], field, infos[field]) | None,
+                _parameter(kinds, field, (groups or {}).get(field, group)),
+            ],
+            None,
+        )
         for field, kinds in owners.items()
     ]
     flags = make_dataclass(name or f"{settings.__name__}Flags", fields, bases=(MethodFlags,), frozen=True)
     flags.INFOS = infos
     flags.__module__ = __name__  # cyclopts looks no further into classes of Python's own modules
     return Parameter(name="*", group=group)(flags)
+
+
+def read_changes(settings: type[Settings], *flags: MethodFlags | None) -> dict[str, Any]:
+    """Give the settings of a method that were set on the command line, checked before anything is loaded.
+
+    Args:
+        settings: The method's settings class.
+        *flags: Its flags; None where none was given.
+
+    Returns:
+        The settings by name, as keyword arguments of the method.
+
+    Raises:
+        UsageError: For a value that cannot be.
+    """
+    changes = {name: value for part in flags if part is not None for name, value in part.changes().items()}
+    settings.from_preset(**changes)
+    return changes
 
 
 def flag_of(name: str, info: SettingInfo) -> str:
@@ -247,10 +275,18 @@ def _parameter(kinds: Sequence[type[Settings]], name: str, group: Group) -> Para
     defaults = [getattr(kind, name) for kind in kinds]
     default, help, flag = defaults[0], info.help, flag_of(name, info)
     is_shared = all(other == default for other in defaults)
-    if default not in (None, ()) and is_shared and "Default:" not in help:
-        help = f"{help} Default: {str(default).lower() if isinstance(default, bool) else default}."
+    is_unset = default is None or default is False or default == ()
+    if is_shared and not is_unset and "Default:" not in help:
+        help = f"{help} Default: {_as_text(default)}."
     negative = f"--no-{flag[2:]}" if default is True else ()
     return Parameter(name=flag, group=group, help=help, negative=negative)
+
+
+def _as_text(default: Any) -> str:
+    """A default as the command line takes it."""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def read_flag(flag: str, text: str, parse: Any) -> Any:

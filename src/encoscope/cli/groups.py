@@ -5,24 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.describe import CaptionFlags, words_group
-from encoscope.cli.flags import Common, MethodFlags, method_flags
-from encoscope.errors import UsageError
-from encoscope.falcon.settings import FalconSettings
+from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.defaults import FEATURES
+from encoscope.falcon.settings import FalconSettings, GroupSettings
 
+_groups = Group("Groups", sort_key=1)
 _SETTINGS = ("preset", "mode", "alpha_stds", "alpha", "mask_threshold", "clarity_threshold")
 
 if TYPE_CHECKING:
-    GroupFlags = MethodFlags
+    GroupFlags = GroupFalconFlags = MethodFlags
 else:
-    GroupFlags = method_flags(
+    GroupFlags = method_flags(GroupSettings, _groups, without=("preset",))
+    GroupFalconFlags = method_flags(
         FalconSettings,
         words_group,
         without=[name for name in FalconSettings.infos() if name not in _SETTINGS],
-        name="GroupFlags",
+        name="GroupFalconFlags",
     )
 
 
@@ -34,10 +36,9 @@ def groups(
     ],
     layer: Annotated[
         str, Parameter(help='"features" (the pooled ones), "class", or a name from "encoscope layers".')
-    ] = ("features"),
-    more_than: Annotated[int, Parameter(help="A group is shared by more images than this.")] = 10,
-    largest: Annotated[int, Parameter(help="Members of a group at most (threshold mode).")] = 4,
-    settings: GroupFlags | None = None,
+    ] = FEATURES,
+    grouping: GroupFlags | None = None,
+    settings: GroupFalconFlags | None = None,
     captions: CaptionFlags | None = None,
     out: Annotated[Path | None, Parameter(help="Folder for the result.")] = None,
     common: Common | None = None,
@@ -47,15 +48,14 @@ def groups(
     A group is interpretable where the mean pairwise cosine of its crops, by the image-text model, is above 0.8. Give a
     group's name to 'encoscope describe' to have it in words.
     """
-    if more_than < 0 or largest < 2:
-        raise UsageError(f"--more-than is at least 0 and --largest at least 2, not {more_than} and {largest}")
+    sizes = read_changes(GroupSettings, grouping)
     common, captions = common or Common(), captions or CaptionFlags()
     captions.check(probe, common, settings, out)
 
     from encoscope import results
 
     falcon = captions.fit_falcon(model, probe, common, settings, holdout=0)
-    groups = falcon.find_groups(layer, more_than=more_than, largest=largest)
+    groups = falcon.find_groups(layer, **sizes)
     for item in groups.skipped:
         note(f"skipped: {item.reason}")
     if out is not None:

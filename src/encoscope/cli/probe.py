@@ -11,6 +11,7 @@ from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common
 from encoscope.counting import count_noun
+from encoscope.defaults import BATCH_SIZE, FEATURES
 
 
 def probe(
@@ -21,8 +22,8 @@ def probe(
     layer: Annotated[
         str,
         Parameter(help='"features" (the pooled ones), "logits", a name from "encoscope layers", or NAME@cls.'),
-    ] = "features",
-    batch: Annotated[int, Parameter(help="Images at once.")] = 32,
+    ] = FEATURES,
+    batch: Annotated[int, Parameter(help="Images at once.")] = BATCH_SIZE,
     features: Annotated[
         Path | None, Parameter(help="Take values from this .npy file, a row for each image, instead of the model's.")
     ] = None,

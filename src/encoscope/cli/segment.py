@@ -11,8 +11,9 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, names, numbers
+from encoscope.cli.flags import Common, MethodFlags, method_flags, names, numbers, read_changes
 from encoscope.counting import count_noun
+from encoscope.defaults import BACKGROUND, MAX_PIXELS
 from encoscope.errors import MissingError, UsageError
 from encoscope.nave.settings import JointSettings, NaveSettings
 
@@ -52,9 +53,7 @@ def segment(
     control: Annotated[
         str | None, Parameter(group=_checks, help='Show beside it: "untrained", "color", or both with a comma.')
     ] = None,
-    max_pixels: Annotated[
-        int | None, Parameter(group=_images, help="Refuse larger images. Default: 100 million.")
-    ] = None,
+    max_pixels: Annotated[int, Parameter(group=_images, help="Refuse images of more pixels.")] = MAX_PIXELS,
     window: Annotated[
         str | None,
         Parameter(
@@ -63,7 +62,7 @@ def segment(
             help="LOW,HIGH: the stored values shown as black and white (16-bit, float).",
         ),
     ] = None,
-    background: Annotated[str, Parameter(group=_images, help="Color under transparent pixels.")] = "white",
+    background: Annotated[str, Parameter(group=_images, help="Color under transparent pixels.")] = BACKGROUND,
     common: Common | None = None,
 ) -> int:
     """Segment images into the regions an encoder treats alike (NAVE).
@@ -76,11 +75,10 @@ def segment(
     if not images:
         raise UsageError("give at least one image or folder")
     common = common or Common()
-    changes: dict[str, Any] = {} if settings is None else settings.changes()
-    joint_changes: dict[str, Any] = {} if fitting is None else fitting.changes()
+    changes = read_changes(NaveSettings, settings)
+    joint_changes = read_changes(JointSettings, fitting)
     check_run(common, out=out, max_pixels=max_pixels)
-    JointSettings.from_preset(**joint_changes)
-    reading: dict[str, Any] = {"background": background, "window": _window(window)}
+    reading: dict[str, Any] = {"background": background, "window": _window(window), "max_pixels": max_pixels}
     requested = NaveSettings.from_preset(**changes, random_state=common.seed)  # wrong values fail before the network
     _check_flags(requested.n_clusters, joint, fresh or bool(joint_changes), runs, control)
 
@@ -88,11 +86,10 @@ def segment(
     from encoscope import results
     from encoscope.cli.outputs import find_inputs
     from encoscope.cli.overlays import Extras, Sheet, write
-    from encoscope.images import MAX_PIXELS, SkippedImage, read_images
+    from encoscope.images import SkippedImage, read_images
     from encoscope.nave import segment_stream
     from encoscope.progress import track
 
-    reading["max_pixels"] = MAX_PIXELS if max_pixels is None else max_pixels
     inputs = find_inputs(images)
     if inputs.missing == len(images):
         raise MissingError("; ".join(item.reason for item in inputs.skipped))

@@ -5,21 +5,32 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, names
+from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
 from encoscope.counting import count_noun
+from encoscope.defaults import DEVICE, RANDOM_STATE
 from encoscope.errors import UsageError
+from encoscope.user_study.settings import TEXT_ENCODER, StudySettings
 
 app = App(name="study", help="Ask people how well they understand visualizations of units.", help_format="plaintext")
 
 _questions = Group("Questions", sort_key=2)
 _visualizations = Group("Visualizations", sort_key=3)
-ENCODER = "zoo:clip-caltech101"
+
+if TYPE_CHECKING:
+    StudyFlags = MethodFlags
+else:
+    StudyFlags = method_flags(
+        StudySettings,
+        _questions,
+        without=("preset",),
+        groups=dict.fromkeys(("visualizations", "steps", "n_references", "n_candidates"), _visualizations),
+    )
 
 
 @app.command
@@ -28,56 +39,7 @@ def build(
     model: Annotated[str, Parameter(help='A classifier with class names, such as "zoo:resnet-caltech101".')],
     references: Annotated[str, Parameter(help="Real images with labels: caltech101:ROOT#train, or a folder.")],
     out: Annotated[Path, Parameter(help="Folder of the study.")],
-    methods: Annotated[
-        str, Parameter(help="With commas, two or more of vital, fourier, maco, deepinversion, plugin.")
-    ] = "vital,deepinversion,maco",
-    classes: Annotated[
-        str,
-        Parameter(group=_questions, help="Part 1, word given: the number of random classes, or names with commas."),
-    ] = "10",
-    channels: Annotated[
-        str,
-        Parameter(
-            group=_questions,
-            help="Part 2, images given: the number of random channels, or LAYER:CHANNEL,CHANNEL; 0 for none.",
-        ),
-    ] = "10",
-    layer: Annotated[
-        str | None, Parameter(group=_questions, help="Layer of the random channels. Default: the last hidden one.")
-    ] = None,
-    described: Annotated[
-        str,
-        Parameter(
-            group=_questions, help="Part 3, described freely: the number of other random classes, or names with commas."
-        ),
-    ] = "9",
-    matched: Annotated[
-        int,
-        Parameter(group=_questions, help="Part 4, one of two images chosen: the number of other random channels."),
-    ] = 0,
-    examples: Annotated[int, Parameter(group=_questions, help="Real images of a channel in part 2.")] = 9,
-    title: Annotated[str | None, Parameter(group=_questions, help="Title of the questionnaire.")] = None,
-    participants: Annotated[
-        int, Parameter(group=_questions, help="Codes to hand out, spread evenly over the subsets.")
-    ] = 60,
-    visualizations: Annotated[
-        Path | None,
-        Parameter(
-            group=_visualizations,
-            help="Show the visualizations that visualize --out saved in FOLDER/METHOD, and make none.",
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, Parameter(group=_visualizations, help="Steps of each method. Default: its own number.")
-    ] = None,
-    n_references: Annotated[int, Parameter(group=_visualizations, help="References of a unit.")] = 50,
-    candidates: Annotated[
-        int | None,
-        Parameter(
-            group=_visualizations,
-            help="Search top patches only in this many images of largest value. Default: in every image.",
-        ),
-    ] = None,
+    settings: StudyFlags | None = None,
     fresh: Annotated[
         bool, Parameter(group=_visualizations, help="Start over instead of resuming a stopped run.")
     ] = False,
@@ -90,38 +52,22 @@ def build(
     holds codes to invite with: keep both. An interrupted run resumes when the same command is given again.
     """
     common = common or Common()
-    from encoscope import results
-    from encoscope.user_study import StudySettings, SynthesisOptions, build_study
-    from encoscope.user_study.export import CODES, FOLDER
-    from encoscope.user_study.images import check_methods
+    changes = read_changes(StudySettings, settings)
+    check_run(common, out=out, sources=[references, changes.get("visualizations")])
 
-    for name, value in {"steps": steps, "n-references": n_references, "candidates": candidates}.items():
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} takes a number from 1 on, not {value}")
-    selected = tuple(names(methods) or ())
-    check_methods(selected)  # before anything is loaded
-    settings = StudySettings(
-        methods=selected,
-        classes=_parse_classes(classes),
-        channels=_parse_channels(channels),
-        layer=layer,
-        described=_parse_classes(described),
-        matched=matched,
-        examples=examples,
-        visualizations=visualizations,
-        participants=participants,
-        title=title,
-    )
-    options = SynthesisOptions(
-        steps=steps,
-        n_references=n_references,
-        n_candidates=candidates,
+    from encoscope import results
+    from encoscope.user_study import build_study
+    from encoscope.user_study.export import CODES, FOLDER
+
+    key = build_study(
+        common.defer(model),
+        references,
+        out,
+        **changes,
         random_state=common.seed,
         fresh=fresh,
         progress=common.progress,
     )
-    check_run(common, out=out, sources=[references, visualizations])
-    key = build_study(common.defer(model), references, out, settings, options)
     if common.json:
         say(results.dumps(key.to_dict()))
     else:
@@ -140,12 +86,12 @@ def score(
     *answers: Annotated[Path, Parameter(help="Files that participants saved, or folders of them.")],
     text_encoder: Annotated[
         str, Parameter(help="Compares descriptions with words, in place of the Universal Sentence Encoder.")
-    ] = ENCODER,
+    ] = TEXT_ENCODER,
     out: Annotated[
         Path | None, Parameter(help="Folder for tables and figures. Default: scores in the study's folder.")
     ] = None,
-    device: Annotated[str, Parameter(help='"cpu", "cuda", ...; "auto" is a GPU if there is one.')] = "auto",
-    seed: Annotated[int, Parameter(help="Seed of the bootstrap.")] = 0,
+    device: Annotated[str, Parameter(help='"cpu", "cuda", ...; "auto" is a GPU if there is one.')] = DEVICE,
+    seed: Annotated[int, Parameter(help="Seed of the bootstrap.")] = RANDOM_STATE,
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False,
 ) -> int:
     """Evaluate participants' answers: scores, similarities of descriptions, differences between methods.
@@ -171,18 +117,3 @@ def score(
         say("\n\n".join(report.to_text() for name, report in scores.tables.items() if name != "questions"))
         note(f"written: {folder} (single questions: study-questions.csv)")
     return 1 if scores.skipped else 0
-
-
-def _parse_classes(text: str) -> int | tuple[str, ...]:
-    """A number, or names with commas between them."""
-    return int(text) if text.isascii() and text.isdigit() else tuple(names(text) or ())
-
-
-def _parse_channels(text: str) -> int | tuple[str, ...]:
-    """A number, or the channels of a layer as units."""
-    if text.isascii() and text.isdigit():
-        return int(text)
-    layer, colon, rest = text.partition(":")
-    if not (layer and colon and rest):
-        raise UsageError(f"--channels takes a number or LAYER:CHANNEL,CHANNEL, not {text!r}")
-    return tuple(f"{layer}:{channel.strip()}" for channel in rest.split(","))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Group, Parameter
 
@@ -12,7 +12,14 @@ from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags
 from encoscope.counting import count_noun
 from encoscope.errors import UsageError
-from encoscope.vital.settings import METHOD_SETTINGS, VitalSettings, check_request, make_settings
+from encoscope.vital.settings import (
+    DEFAULT_METHOD,
+    METHOD_NAMES,
+    METHOD_SETTINGS,
+    VitalSettings,
+    check_request,
+    make_settings,
+)
 
 if TYPE_CHECKING:
     from encoscope.vital import Visualization
@@ -23,7 +30,9 @@ _run = Group("Run", sort_key=1)
 
 if TYPE_CHECKING:
     VitalFlags = MethodFlags
+    MethodName: TypeAlias = str
 else:
+    MethodName = Literal[METHOD_NAMES]
     _others = [kind for kind in METHOD_SETTINGS.values() if kind is not VitalSettings]
     VitalFlags = method_flags(VitalSettings, _visualization, *_others)
 
@@ -41,9 +50,8 @@ def visualize(
         ),
     ] = None,
     method: Annotated[
-        Literal["vital", "fourier", "maco", "deepinversion", "plugin"],
-        Parameter(group=_visualization, help="VITAL, or a method it is compared with."),
-    ] = "vital",
+        MethodName, Parameter(group=_visualization, help="VITAL, or a method it is compared with.")
+    ] = DEFAULT_METHOD,
     settings: VitalFlags | None = None,
     batch: Annotated[
         int | None, Parameter(group=_run, help="Visualizations made together. Default: 1; 8 on a GPU.")

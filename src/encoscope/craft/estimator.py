@@ -17,6 +17,7 @@ from encoscope.craft.factorization import check_non_negative, compute_relative_e
 from encoscope.craft.importance import compute_importances
 from encoscope.craft.references import find_class_files
 from encoscope.craft.settings import CraftSettings
+from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.encoder.capture import draw_random_pixels
 from encoscope.errors import EncoscopeError, UsageError
@@ -74,7 +75,7 @@ class Craft(Estimator):
         n_samples: int | None = None,
         n_crops: int | None = None,
         random_state: int = CraftSettings.random_state,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress = None,
     ) -> None:
@@ -132,7 +133,7 @@ def find_concepts(
     n_samples: int | None = None,
     n_crops: int | None = None,
     random_state: int = CraftSettings.random_state,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = None,
     **unknown: Any,
 ) -> ConceptBank:

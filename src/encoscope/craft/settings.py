@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.settings import Settings, setting
 
@@ -39,7 +40,7 @@ class CraftSettings(Settings):
     )
     n_samples: int = setting(32, "Masks for the importances, a power of two.", flag="samples", low=2)
     n_crops: int = setting(8, "Patches shown for each concept.", flag="crops", low=1)
-    random_state: int = setting(0, "The seed of everything random.", type=int, on_command_line=False)
+    random_state: int = setting(RANDOM_STATE, "The seed of everything random.", type=int, on_command_line=False)
 
     def check(self) -> None:
         """Check every setting.

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.computation import describe_computation
+from encoscope.defaults import PRECISION
 from encoscope.encoder import layouts
 from encoscope.encoder.capture import (
     ModuleOutput,
@@ -127,7 +128,7 @@ class Encoder:
         class_order: ClassOrder | None = None,
         source: str = "python",
         device: torch.device | str | None = None,
-        precision: str = "fp32",
+        precision: str = PRECISION,
         forward: Callable[[Tensor], ModuleOutput] | None = None,
         classifier: bool = True,
         logits: str | int | None = None,

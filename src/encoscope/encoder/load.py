@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from encoscope.defaults import DEVICE, PRECISION, RANDOM_STATE
 from encoscope.encoder.adapters import apply_adapter, read_adapter
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.input_channels import spread_over_channels
@@ -41,10 +42,10 @@ def load(
     *,
     untrained: bool | UntrainedMaker = False,
     checkpoint: str | Path | None = None,
-    device: str | torch.device = "auto",
-    random_state: int = 0,
+    device: str | torch.device = DEVICE,
+    random_state: int = RANDOM_STATE,
     trust: bool = False,
-    precision: str = "fp32",
+    precision: str = PRECISION,
     class_order: ClassOrder | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,

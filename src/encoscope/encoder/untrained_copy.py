@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.load import load
 from encoscope.encoder.reset import UntrainedMaker, reset_weights
@@ -17,7 +18,7 @@ from encoscope.encoder.wrappers import unwrap_module
 from encoscope.errors import EncoscopeError, UsageError
 
 
-def untrained_copy(encoder: Encoder, *, random_state: int = 0) -> Encoder:
+def untrained_copy(encoder: Encoder, *, random_state: int = RANDOM_STATE) -> Encoder:
     """Make an encoder of the same architecture with random weights.
 
     They come from the function that the encoder was given for this (``untrained=``), else from the source that it was

@@ -22,6 +22,7 @@ from encoscope.discovery.result import objects_from_labels, objects_from_masks
 from encoscope.discovery.sam import load_sam
 from encoscope.encoder import Encoder, identify_encoder
 from encoscope.errors import UsageError, suggest_nearest
+from encoscope.evaluation.settings import CorlocSettings
 from encoscope.images import LoadedImage, resize_image
 from encoscope.metrics import Candidates
 from encoscope.nave import segment
@@ -35,8 +36,6 @@ MATCHED = ("slic", "felzenszwalb", "random", "grid")
 ALONE = (*MATCHED, "sam")
 """Methods that take no encoder."""
 CONTROL = "random"
-MIN_AREA, BORDER = 784, 14
-"""Of NAVE's evaluation: components of more than 784 pixels, without a frame of 14 (one patch)."""
 
 _SMALL = 256  # short side in pixels at which the settings for a number of segments are searched
 _TRIES = 6
@@ -91,10 +90,10 @@ class Baseline:
     encoder: Encoder | None = None
     n_clusters: int | None = 5
     options: Mapping[str, Any] = field(default_factory=dict)
-    size: int | str = "native"
-    min_area: int = MIN_AREA
-    border: int = BORDER
-    random_state: int = 0
+    size: int | str = CorlocSettings.size
+    min_area: int = CorlocSettings.min_area
+    border: int = CorlocSettings.border
+    random_state: int = CorlocSettings.random_state
 
     def __post_init__(self) -> None:
         if get_base_name(self.method) not in METHODS:

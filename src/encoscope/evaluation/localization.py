@@ -9,7 +9,7 @@ Source: NAVE, section 4.2.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -19,8 +19,8 @@ from torch import nn
 
 from encoscope.discovery.methods import get_base_name
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import UsageError, suggest_nearest
-from encoscope.evaluation.baselines import ALONE, BORDER, CONTROL, MATCHED, METHODS, MIN_AREA, Baseline
+from encoscope.errors import UsageError
+from encoscope.evaluation.baselines import ALONE, CONTROL, MATCHED, Baseline
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.result import Evaluation
 from encoscope.evaluation.runner import (
@@ -34,11 +34,12 @@ from encoscope.evaluation.runner import (
     measure_images,
     shorten_dataset,
 )
+from encoscope.evaluation.settings import SCORES, SELECTS, CorlocSettings, EvaluationSettings
 from encoscope.images import BoxedImages, LoadedImage, SkippedImage, open_boxed_dataset, sample_images
 from encoscope.metrics import compute_hits, localize
+from encoscope.nave.settings import Layers, Size
 from encoscope.progress import Progress
 
-SELECT, SCORE = ("outer", "inner", "border"), ("outer", "inner")
 NOTES = (
     "select: outer and inner choose among all candidates with the true boxes at hand, an oracle and no localization; "
     "border chooses the candidate that touches the image's border least, without them.",
@@ -53,19 +54,19 @@ def corloc(
     encoder: Encoder | nn.Module | str,
     dataset: str | Sequence[str],
     *,
-    n_clusters: int | Sequence[int] = 5,
-    methods: Sequence[str] = ("nave",),
-    select: str = "outer",
-    score: str = "outer",
+    n_clusters: int | Sequence[int] | None = None,
+    methods: Sequence[str] | None = None,
+    select: str | None = None,
+    score: str | None = None,
     limit: int | None = None,
-    layers: Sequence[str] | None = None,
-    grouping: str = "kmeans",
-    size: int | str = "native",
-    min_area: int = MIN_AREA,
-    border: int = BORDER,
+    layers: Layers | None = None,
+    grouping: str | None = None,
+    size: Size | None = None,
+    min_area: int | None = None,
+    border: int | None = None,
     n_segments: int | None = None,
-    n_points: int = 32,
-    random_state: int = 0,
+    n_points: int | None = None,
+    random_state: int = CorlocSettings.random_state,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
@@ -74,6 +75,7 @@ def corloc(
 
     Choosing the segment with the true boxes at hand is an oracle. So the table always shows the number of candidates,
     as many random segments, and a choice without the true boxes (border) as well. An interrupted run resumes.
+    `CorlocSettings` says what each setting means and what its default is.
 
     Args:
         encoder: An encoder, a network or a source string.
@@ -88,8 +90,8 @@ def corloc(
         layers: NAVE's layers; by default the model's.
         grouping: How NAVE groups features: "kmeans", "ward", "pca".
         size: Short side that the network sees: "native" (the paper's), "model", or pixels.
-        min_area: Segments of at most so many pixels are no candidates; 784 as in the paper.
-        border: Pixels along the border that are taken away from segments; 14 as in the paper.
+        min_area: Segments of at most so many pixels are no candidates; by default as in the paper.
+        border: Pixels along the border that are taken away from segments; by default as in the paper.
         n_segments: Of slic, felzenszwalb, random and grid; by default as many as NAVE has candidates.
         n_points: Of sam: prompts on a side of its grid over the image.
         random_state: The seed.
@@ -111,21 +113,29 @@ def corloc(
 
     Source: NAVE, section 4.2; Siméoni et al. 2021, Localizing Objects with Self-Supervised Transformers.
     """
-    check_methods(methods)
-    check_counts(limit=limit, n_segments=n_segments, n_points=n_points)
-    if min_area < 0 or border < 0:
-        raise UsageError(f"min_area and border are pixels, at least 0, not {min_area} and {border}")
-    for name, value, values in (("select", select, SELECT), ("score", score, SCORE)):
-        if value not in values:
-            raise UsageError(f"{name} is {', '.join(values)}, not {value!r}")
-    numbers, datasets = list_counts(n_clusters), [dataset] if isinstance(dataset, str) else list(dataset)
-    images = {text: list_boxed_images(open_boxed_dataset(text), limit, random_state) for text in datasets}
-    nave = make_nave(encoder, numbers, layers, grouping, size, random_state, min_area=min_area, border=border)
-    report = evaluate_corloc(
-        list_baselines(nave, methods, numbers, {"sam": {"points": n_points}}),
-        images,
+    settings = CorlocSettings.from_preset(
+        n_clusters=n_clusters,
+        methods=methods,
         select=select,
         score=score,
+        limit=limit,
+        layers=layers,
+        grouping=grouping,
+        size=size,
+        min_area=min_area,
+        border=border,
+        n_segments=n_segments,
+        n_points=n_points,
+        random_state=random_state,
+    )
+    datasets = [dataset] if isinstance(dataset, str) else list(dataset)
+    images = {text: list_boxed_images(open_boxed_dataset(text), limit, random_state) for text in datasets}
+    nave = make_nave(encoder, settings, min_area=settings.min_area, border=settings.border)
+    report = evaluate_corloc(
+        list_baselines(nave, settings.methods, settings.numbers, {"sam": {"points": settings.n_points}}),
+        images,
+        select=settings.select,
+        score=settings.score,
         n_segments=n_segments,
         fresh=fresh,
         cache_dir=cache_dir,
@@ -133,7 +143,7 @@ def corloc(
         progress=progress,
     )
     entries = [make_entry(row, datasets[0]) for row in report.rows]
-    return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit, "segments": n_segments})
+    return Evaluation.of(report, entries, nave.network, record_settings(settings, nave))
 
 
 def measure_localization(
@@ -153,7 +163,7 @@ def measure_localization(
     candidates = baseline(image, n_segments).candidates
     ious = {
         f"{select} {score}": localize(candidates, annotation, select=select, score=score).iou
-        for select, score in product(SELECT, SCORE)
+        for select, score in product(SELECTS, SCORES)
     }
     return {"candidates": len(candidates), **ious}
 
@@ -195,12 +205,12 @@ def evaluate_corloc(
     baselines: Sequence[Baseline],
     datasets: Mapping[str, Sequence[AnnotatedImage]],
     *,
-    select: str = "outer",
-    score: str = "outer",
+    select: str = CorlocSettings.select,
+    score: str = CorlocSettings.score,
     n_segments: int | None = None,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    random_state: int = 0,
+    random_state: int = CorlocSettings.random_state,
     progress: Progress = None,
 ) -> Report:
     """Make the table of ``corloc`` from baselines: a row for each dataset, baseline and selection.
@@ -399,77 +409,34 @@ def derive_baseline(nave: Baseline, name: str, *, n_clusters: int | None = None,
 
 
 def make_nave(
-    encoder: Encoder | nn.Module | str,
-    n_clusters: Sequence[int],
-    layers: Sequence[str] | None,
-    grouping: str,
-    size: int | str,
-    random_state: int,
-    *,
-    min_area: int = 0,
-    border: int = 0,
+    encoder: Encoder | nn.Module | str, settings: EvaluationSettings, *, min_area: int = 0, border: int = 0
 ) -> Baseline:
     """Make NAVE with an evaluation's settings.
 
     Args:
         encoder: An encoder, a network or a source string.
-        n_clusters: The numbers of clusters, of which it gets the first.
-        layers: Its layers; None for the model's own.
-        grouping: How it groups features.
-        size: Short side that the network sees.
-        random_state: The seed.
+        settings: The settings; of several numbers of clusters it gets the first.
         min_area: Segments of at most so many pixels are no candidates.
         border: Pixels along the border that are taken away.
 
     Returns:
         The baseline.
     """
-    options: dict[str, Any] = {"grouping": grouping} | ({} if layers is None else {"layers": list(layers)})
-    return Baseline("nave", as_encoder(encoder), n_clusters[0], options, size, min_area, border, random_state)
+    options: dict[str, Any] = {"grouping": settings.grouping}
+    options |= {"layers": list(settings.layers)} if settings.layers else {}
+    network, k, seed = as_encoder(encoder), settings.numbers[0], settings.random_state
+    return Baseline("nave", network, k, options, settings.size, min_area, border, seed)
 
 
-def list_counts(n_clusters: int | Iterable[int]) -> tuple[int, ...]:
-    """List one or several numbers of clusters.
+def record_settings(settings: EvaluationSettings, nave: Baseline) -> dict[str, Any]:
+    """Record all that shaped an evaluation's values, for its result document.
 
     Args:
-        n_clusters: One, or several.
+        settings: The evaluation's settings.
+        nave: NAVE, as `make_nave` gives it.
 
     Returns:
-        All of them.
-
-    Raises:
-        UsageError: a number below 1, or none at all.
+        The settings, with what they come to for NAVE and its encoder.
     """
-    numbers = (n_clusters,) if isinstance(n_clusters, int) else tuple(n_clusters)
-    if not numbers or min(numbers) < 1:
-        raise UsageError(f"n_clusters takes whole numbers from 1 on, not {n_clusters}")
-    return numbers
-
-
-def check_methods(methods: Sequence[str]) -> None:
-    """Check the names of methods before anything is read.
-
-    Args:
-        methods: Their names.
-
-    Raises:
-        UsageError: one is unknown, SAM without its folder, or there is none.
-    """
-    wrong = next((name for name in methods if get_base_name(name) not in METHODS or name in ("sam", "sam:")), None)
-    if wrong is not None or not methods:
-        known = ", ".join("sam:FOLDER" if name == "sam" else name for name in METHODS)
-        raise UsageError(f"a method is {known}, not {wrong or ''!r}{suggest_nearest(wrong or '', METHODS)}")
-
-
-def check_counts(**numbers: int | None) -> None:
-    """Check that numbers are at least 1.
-
-    Args:
-        **numbers: By the name of the parameter; None where there is none.
-
-    Raises:
-        UsageError: a number below 1.
-    """
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise UsageError(f"{name.replace('_', ' ')} is a number from 1 on, not {number}")
+    numbers = list(settings.numbers)
+    return settings.as_dict() | nave.manifest() | {"n_clusters": numbers[0] if len(numbers) == 1 else numbers}

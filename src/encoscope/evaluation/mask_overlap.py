@@ -23,13 +23,11 @@ from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import ImageError, MissingError, UsageError
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import (
-    check_counts,
-    check_methods,
     find_counterpart,
     list_baselines,
-    list_counts,
     make_nave,
     measure_baselines,
+    record_settings,
 )
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.result import Evaluation
@@ -41,6 +39,7 @@ from encoscope.evaluation.runner import (
     drop_duplicates,
     shorten_dataset,
 )
+from encoscope.evaluation.settings import OverlapSettings
 from encoscope.images import LoadedImage, SkippedImage, list_images, read_images, sample_images
 from encoscope.images.panoptic import VOID, read_panoptic
 from encoscope.metrics import (
@@ -58,6 +57,7 @@ from encoscope.metrics import (
     undersegmentation_error,
 )
 from encoscope.nave import Nave
+from encoscope.nave.settings import Layers, Size
 from encoscope.progress import Progress
 
 MEASURES = (
@@ -85,15 +85,15 @@ def overlap(
     encoder: Encoder | nn.Module | str,
     dataset: str,
     *,
-    n_clusters: int | Sequence[int] = 5,
-    methods: Sequence[str] = ("nave",),
-    joint: bool = False,
+    n_clusters: int | Sequence[int] | None = None,
+    methods: Sequence[str] | None = None,
+    joint: bool | None = None,
     limit: int | None = None,
-    layers: Sequence[str] | None = None,
-    grouping: str = "kmeans",
-    size: int | str = "model",
-    n_points: int = 32,
-    random_state: int = 0,
+    layers: Layers | None = None,
+    grouping: str | None = None,
+    size: Size | None = None,
+    n_points: int | None = None,
+    random_state: int = OverlapSettings.random_state,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
@@ -101,7 +101,8 @@ def overlap(
     """Measure whether segments follow the things in images: mIoU, ARI, NMI and boundaries against panoptic masks.
 
     Segments are named with each image's own mask at hand (an oracle), so random segments and the untrained network
-    stand beside them. An interrupted run resumes.
+    stand beside them. An interrupted run resumes. `OverlapSettings` says what each setting means and what its default
+    is.
 
     Args:
         encoder: An encoder, a network or a source string.
@@ -127,18 +128,25 @@ def overlap(
         UsageError: a dataset without masks, or settings that cannot be.
         MissingError: files that are absent.
     """
-    check_methods(methods)
-    check_counts(limit=limit, n_points=n_points)
-    if joint and (set(methods) != {"nave"} or grouping == "pca"):
-        raise UsageError("joint goes with the method nave alone, by k-means or ward")
-    numbers, images = list_counts(n_clusters), open_panoptic(dataset, limit, random_state)
-    nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
-    if joint:
+    settings = OverlapSettings.from_preset(
+        n_clusters=n_clusters,
+        methods=methods,
+        joint=joint,
+        limit=limit,
+        layers=layers,
+        grouping=grouping,
+        size=size,
+        n_points=n_points,
+        random_state=random_state,
+    )
+    images = open_panoptic(dataset, limit, random_state)
+    nave = make_nave(encoder, settings)
+    if settings.joint:
         options = {k: v for k, v in nave.segment_options().items() if k not in ("n_clusters", "random_state")}
         report = evaluate_joint_overlap(
             nave.network,
             images,
-            numbers,
+            settings.numbers,
             options=options,
             fresh=fresh,
             cache_dir=cache_dir,
@@ -146,12 +154,12 @@ def overlap(
             progress=progress,
         )
     else:
-        baselines = list_baselines(nave, methods, numbers, {"sam": {"points": n_points}})
+        baselines = list_baselines(nave, settings.methods, settings.numbers, {"sam": {"points": settings.n_points}})
         report = evaluate_overlap(
             baselines, images, dataset, fresh=fresh, cache_dir=cache_dir, random_state=random_state, progress=progress
         )
     entries = [make_entry(row, dataset) for row in report.rows]
-    return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit})
+    return Evaluation.of(report, entries, nave.network, record_settings(settings, nave))
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,11 @@ from encoscope.encoder import Encoder, identify_encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import (
-    check_counts,
-    check_methods,
     find_counterpart,
     list_baselines,
-    list_counts,
     make_nave,
     measure_baselines,
+    record_settings,
 )
 from encoscope.evaluation.mask_overlap import add_untrained, make_entry, open_images
 from encoscope.evaluation.report import Report
@@ -47,13 +45,14 @@ from encoscope.evaluation.runner import (
     drop_duplicates,
     shorten_dataset,
 )
+from encoscope.evaluation.settings import FILLS, FaithfulnessSettings
 from encoscope.images import Geometry, LoadedImage
 from encoscope.images.panoptic import VOID
 from encoscope.metrics import curve_auc, explained_variance
 from encoscope.nave.layers import choose_layers
+from encoscope.nave.settings import Layers, Size
 from encoscope.progress import Progress
 
-FILLS = ("standard", "mean", "blur")
 MEASURES = ("deletion", "insertion", "variance", "probe")
 BLUR = 1 / 20
 """Standard deviation of the blur over the short side of the network's input."""
@@ -76,15 +75,15 @@ def faithfulness(
     encoder: Encoder | nn.Module | str,
     dataset: str,
     *,
-    n_clusters: int | Sequence[int] = 5,
-    methods: Sequence[str] = ("nave",),
-    fill: str = "standard",
+    n_clusters: int | Sequence[int] | None = None,
+    methods: Sequence[str] | None = None,
+    fill: str | None = None,
     limit: int | None = None,
-    layers: Sequence[str] | None = None,
-    grouping: str = "kmeans",
-    size: int | str = "model",
-    n_points: int = 32,
-    random_state: int = 0,
+    layers: Layers | None = None,
+    grouping: str | None = None,
+    size: Size | None = None,
+    n_points: int | None = None,
+    random_state: int = FaithfulnessSettings.random_state,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
@@ -93,6 +92,7 @@ def faithfulness(
 
     Segments are taken away, or put back, in the order of what each one's removal alone does to the network's answer.
     Random segments of the same number and the untrained network's stand beside them. An interrupted run resumes.
+    `FaithfulnessSettings` says what each setting means and what its default is.
 
     Args:
         encoder: An encoder, a network or a source string.
@@ -119,24 +119,33 @@ def faithfulness(
 
     Source: Petsiuk et al. 2018, RISE, section 4.
     """
-    check_methods(methods)
-    check_counts(limit=limit, n_points=n_points)
-    numbers, images = list_counts(n_clusters), open_images(dataset, limit, random_state)
-    nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
-    baselines = list_baselines(nave, methods, numbers, {"sam": {"points": n_points}})
+    settings = FaithfulnessSettings.from_preset(
+        n_clusters=n_clusters,
+        methods=methods,
+        fill=fill,
+        limit=limit,
+        layers=layers,
+        grouping=grouping,
+        size=size,
+        n_points=n_points,
+        random_state=random_state,
+    )
+    images = open_images(dataset, limit, random_state)
+    nave = make_nave(encoder, settings)
+    baselines = list_baselines(nave, settings.methods, settings.numbers, {"sam": {"points": settings.n_points}})
     report = evaluate_faithfulness(
         baselines,
         images,
         dataset,
         nave.network,
-        fill=fill,
+        fill=settings.fill,
         fresh=fresh,
         cache_dir=cache_dir,
         random_state=random_state,
         progress=progress,
     )
     entries = [make_entry(row, dataset) for row in report.rows]
-    return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit, "fill": fill})
+    return Evaluation.of(report, entries, nave.network, record_settings(settings, nave))
 
 
 def evaluate_faithfulness(
@@ -145,7 +154,7 @@ def evaluate_faithfulness(
     dataset: str,
     encoder: Encoder,
     *,
-    fill: str = "standard",
+    fill: str = FaithfulnessSettings.fill,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     random_state: int = 0,
@@ -209,7 +218,10 @@ def evaluate_faithfulness(
 
 
 def compute_curves(
-    encoder: Encoder, image: LoadedImage, labels: Int64[np.ndarray, "height width"], fill: str = "standard"
+    encoder: Encoder,
+    image: LoadedImage,
+    labels: Int64[np.ndarray, "height width"],
+    fill: str = FaithfulnessSettings.fill,
 ) -> tuple[float, float]:
     """Compute the areas under the deletion and the insertion curve of one image's segments.
 

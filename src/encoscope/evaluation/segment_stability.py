@@ -11,14 +11,15 @@ import numpy as np
 from torch import nn
 
 from encoscope.encoder import Encoder
-from encoscope.errors import UsageError
 from encoscope.evaluation.baselines import Baseline
-from encoscope.evaluation.localization import check_counts, list_counts, make_nave, measure_baselines
+from encoscope.evaluation.localization import make_nave, measure_baselines, record_settings
 from encoscope.evaluation.mask_overlap import add_untrained, make_entry, open_images
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.result import Evaluation
 from encoscope.evaluation.runner import AnnotatedImages, MeasuringTask, drop_duplicates, shorten_dataset
+from encoscope.evaluation.settings import StabilitySettings
 from encoscope.images import LoadedImage
+from encoscope.nave.settings import Layers, Size
 from encoscope.nave.stability import measure_stability
 from encoscope.progress import Progress
 
@@ -34,13 +35,13 @@ def stability(
     encoder: Encoder | nn.Module | str,
     dataset: str,
     *,
-    n_clusters: int | Sequence[int] = 5,
-    runs: int = 5,
+    n_clusters: int | Sequence[int] | None = None,
+    runs: int | None = None,
     limit: int | None = None,
-    layers: Sequence[str] | None = None,
-    grouping: str = "kmeans",
-    size: int | str = "model",
-    random_state: int = 0,
+    layers: Layers | None = None,
+    grouping: str | None = None,
+    size: Size | None = None,
+    random_state: int = StabilitySettings.random_state,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
@@ -48,6 +49,7 @@ def stability(
     """Measure whether a segmentation would come out again: from other starts, of the mirrored image, of crops.
 
     Agreement is the adjusted Rand index. The untrained network stands beside it. An interrupted run resumes.
+    `StabilitySettings` says what each setting means and what its default is.
 
     Args:
         encoder: An encoder, a network or a source string.
@@ -70,24 +72,30 @@ def stability(
         UsageError: settings that cannot be.
         MissingError: files that are absent.
     """
-    check_counts(limit=limit)
-    if runs < 2:
-        raise UsageError(f"runs is a number from 2 on, not {runs}")
-    numbers, images = list_counts(n_clusters), open_images(dataset, limit, random_state)
-    nave = make_nave(encoder, numbers, layers, grouping, size, random_state)
-    baselines = [replace(nave, n_clusters=k) for k in numbers]
+    settings = StabilitySettings.from_preset(
+        n_clusters=n_clusters,
+        runs=runs,
+        limit=limit,
+        layers=layers,
+        grouping=grouping,
+        size=size,
+        random_state=random_state,
+    )
+    images = open_images(dataset, limit, random_state)
+    nave = make_nave(encoder, settings)
+    baselines = [replace(nave, n_clusters=k) for k in settings.numbers]
     report = evaluate_stability(
         baselines,
         images,
         dataset,
-        runs=runs,
+        runs=settings.runs,
         fresh=fresh,
         cache_dir=cache_dir,
         random_state=random_state,
         progress=progress,
     )
     entries = [make_entry(row, dataset) for row in report.rows]
-    return Evaluation.of(report, entries, nave.network, nave.manifest() | {"limit": limit, "runs": runs})
+    return Evaluation.of(report, entries, nave.network, record_settings(settings, nave))
 
 
 def evaluate_stability(
@@ -95,7 +103,7 @@ def evaluate_stability(
     images: AnnotatedImages,
     dataset: str,
     *,
-    runs: int = 5,
+    runs: int = StabilitySettings.runs,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     random_state: int = 0,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.embedding import ImageEmbedder, TextVectors
@@ -40,7 +41,7 @@ class DescriptionContext:
     embedder: ImageEmbedder
     settings: FalconSettings
     texts: TextVectors
-    batch_size: int = 32
+    batch_size: int = BATCH_SIZE
     holdout: float | str = 0.0
     progress: Progress = None
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.falcon.crops import Crop, compute_crops, cut_box
@@ -26,8 +27,6 @@ from encoscope.vlm import VLM
 
 PROMPTS = ("{}", "a photo of {}")
 """The texts that stand for a word; its vector is the mean of theirs."""
-
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class ImageEmbedder:
         images: Iterable[str] = (),
         *,
         paths: Mapping[str, str | None],
-        batch_size: int = _BATCH,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         """Embed crops and whole images, those that are not known yet.
 

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from encoscope import metrics
+from encoscope.defaults import BATCH_SIZE, FEATURES
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
 from encoscope.estimator import Estimator
@@ -22,7 +23,7 @@ from encoscope.falcon.description import Description, Descriptions
 from encoscope.falcon.embedding import ImageEmbedder, TextVectors
 from encoscope.falcon.feature_groups import find_groups, make_group_unit
 from encoscope.falcon.pipeline import describe_units
-from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings
+from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings, GroupSettings
 from encoscope.falcon.spaces import Space, build_space
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress
@@ -116,7 +117,7 @@ class Falcon(Estimator):
         holdout: Any = HOLDOUT,
         control: str | Sequence[str] = (),
         random_state: int = FalconSettings.random_state,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress = None,
     ) -> None:
@@ -260,11 +261,11 @@ class Falcon(Estimator):
 
     def find_groups(
         self,
-        layer: str = "features",
+        layer: str = FEATURES,
         *,
         mode: str | None = None,
-        more_than: int = 10,
-        largest: int = 4,
+        more_than: int | None = None,
+        largest: int | None = None,
         embed: bool = True,
     ) -> DescribedGroups:
         """Find the groups of features, channels or classes that are highly activated together.
@@ -286,8 +287,9 @@ class Falcon(Estimator):
         first = parse_units(f"{layer}:all", self.encoder_)[0][0]
         space = self.find_space(first)
         images = space.fit
-        options = {"mode": mode or self.settings_.mode, "more_than": more_than, "largest": largest}
-        groups = find_groups(images.h, space.thresholds.alpha, **options)
+        settings = GroupSettings.from_preset(more_than=more_than, largest=largest)
+        mode = mode or self.settings_.mode
+        groups = find_groups(images.h, space.thresholds.alpha, mode=mode, **settings.as_dict())
         units = [make_group_unit(first, group.members) for group in groups]
         ids = [[images.ids[row] for row in group.images] for group in groups]
         embedder = self.context_.embedder
@@ -311,7 +313,7 @@ class Falcon(Estimator):
         return DescribedGroups(
             tuple(described),
             record_model(self.encoder_, [layer]),
-            self.settings_.as_dict() | options,
+            self.settings_.as_dict() | settings.as_dict() | {"mode": mode},
             self.settings_.random_state,
             tuple(self.skipped_),
         )
@@ -349,7 +351,7 @@ def describe(  # pyright: ignore[reportOverlappingOverload]
     holdout: Any = HOLDOUT,
     control: str | Sequence[str] = (),
     random_state: int = FalconSettings.random_state,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Descriptions: ...
@@ -385,7 +387,7 @@ def describe(
     holdout: Any = HOLDOUT,
     control: str | Sequence[str] = (),
     random_state: int = FalconSettings.random_state,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Description: ...
@@ -421,7 +423,7 @@ def describe(
     holdout: Any = HOLDOUT,
     control: str | Sequence[str] = (),
     random_state: int = FalconSettings.random_state,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Descriptions: ...
@@ -456,7 +458,7 @@ def describe(
     holdout: Any = HOLDOUT,
     control: str | Sequence[str] = (),
     random_state: int = FalconSettings.random_state,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
     **unknown: Any,
@@ -553,7 +555,7 @@ def describe(
 
 def groups(
     encoder: Encoder | nn.Module | str,
-    layer: str = "features",
+    layer: str = FEATURES,
     *,
     probe: Any,
     captions: CaptionStore | str | os.PathLike[str] | None = None,
@@ -564,10 +566,10 @@ def groups(
     alpha: float | None = None,
     mask_threshold: float | None = None,
     clarity_threshold: float | None = None,
-    more_than: int = 10,
-    largest: int = 4,
+    more_than: int | None = None,
+    largest: int | None = None,
     random_state: int = FalconSettings.random_state,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
     **unknown: Any,
@@ -609,6 +611,7 @@ def groups(
     """
     known = ("layer", "preset", "mode", "alpha_stds", "alpha", "mask_threshold", "clarity_threshold")
     refuse_unknown("groups", unknown, [*known, "more_than", "largest", "random_state", *_SHARED])
+    GroupSettings.from_preset(more_than=more_than, largest=largest)  # before the network is loaded
     falcon = Falcon(
         encoder,
         vlm=vlm,

@@ -13,12 +13,13 @@ from torch import nn
 
 from encoscope import plots, results
 from encoscope.classes import find_class
+from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.description import KIND, Description
 from encoscope.falcon.estimator import Falcon
-from encoscope.falcon.settings import HOLDOUT, FalconSettings
+from encoscope.falcon.settings import HOLDOUT, FailureSettings, FalconSettings
 from encoscope.falcon.writing import UnitFiles, write_units
 from encoscope.images import SkippedImage, read_image
 from encoscope.progress import Progress
@@ -30,7 +31,6 @@ from encoscope.vlm import VLM
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-N_FEATURES = 5
 """Features that are shown of each kind."""
 
 
@@ -221,7 +221,7 @@ def explain_failure(
     *,
     probe: Any = None,
     label: str | int | None = None,
-    n_features: int = N_FEATURES,
+    n_features: int | None = None,
     captions: CaptionStore | str | os.PathLike[str] | None = None,
     vlm: VLM | str | None = None,
     preset: str | None = None,
@@ -247,7 +247,7 @@ def explain_failure(
     clarity_threshold: float | None = None,
     holdout: Any = HOLDOUT,
     random_state: int = FalconSettings.random_state,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
     falcon: Falcon | None = None,
@@ -310,6 +310,7 @@ def explain_failure(
     """
     named = ("probe", "label", "n_features", "captions", "vlm", "holdout", "batch_size", "cache_dir", "progress")
     refuse_unknown("explain_failure", unknown, [*FalconSettings.infos(), *named, "falcon"])
+    FailureSettings.from_preset(n_features=n_features)  # before the network is loaded
     encoder = as_encoder(encoder)
     # what is wrong with the image is said before anything is probed
     explanation = find_contributions(encoder, image, label=label, n_features=n_features)
@@ -349,7 +350,7 @@ def explain_failure(
 
 
 def find_contributions(
-    encoder: Encoder, image: Any, *, label: str | int | None = None, n_features: int = N_FEATURES
+    encoder: Encoder, image: Any, *, label: str | int | None = None, n_features: int | None = None
 ) -> FailureExplanation:
     """Find the features that contribute most to what an image is classified as, without words.
 
@@ -368,8 +369,8 @@ def find_contributions(
     head = encoder.head
     if head is None:
         raise UsageError(f"{encoder.source} has no linear head, so features have no contribution to a prediction")
-    if n_features < 1:
-        raise UsageError(f"n_features is a number from 1 on, not {n_features}")
+    settings = FailureSettings.from_preset(n_features=n_features)
+    n_features = settings.n_features
     loaded = read_image(image, channels=encoder.preprocess.channels)
     with torch.no_grad():
         h = encoder.features(loaded)[0].cpu()
@@ -388,7 +389,7 @@ def find_contributions(
         bias=float(offset[predicted]),
         features=_find_largest(h, weight[predicted], n_features),
         against=against,
-        settings={"n_features": n_features},
+        settings=settings.as_dict(),
         model=record_model(encoder, ["features"]),
     )
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
-from encoscope.falcon.settings import MODES
+from encoscope.falcon.settings import MODES, FalconSettings, GroupSettings
 from encoscope.units import Unit
 
 _ROWS = 8192
@@ -56,9 +56,9 @@ def find_groups(
     h: Float[np.ndarray, "images channels"],
     alpha: float,
     *,
-    mode: str = "threshold",
-    more_than: int = 10,
-    largest: int = 4,
+    mode: str = FalconSettings.mode,
+    more_than: int = GroupSettings.more_than,
+    largest: int = GroupSettings.largest,
     closed: bool = True,
 ) -> list[FeatureGroup]:
     """Find the groups of channels that many images share.
@@ -83,8 +83,7 @@ def find_groups(
     """
     if mode not in MODES:
         raise UsageError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
-    if more_than < 0 or largest < 2:
-        raise UsageError(f"more_than is at least 0 and largest at least 2, not {more_than} and {largest}")
+    GroupSettings(more_than=more_than, largest=largest)
     if not h.size:
         return []
     exact = mode == "exact"

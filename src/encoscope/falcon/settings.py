@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.settings import Settings, setting
 
 MODES = ("threshold", "exact")
 SCORES = ("cosine", "softmax")
 RANKS = ("score", "specific")
 FALLBACKS = ("dissect", "none")
+CAPTION_KINDS = ("text", "image")
 CONTROLS = ("permuted", "captions")
 """Controls of a description's AUC: the same words on other units' images, and words of random captions."""
 
@@ -97,4 +99,56 @@ class FalconSettings(Settings):
         "score", "Order of words: their scores; or first those that the whole probe has less of.", choices=RANKS
     )
     clarity_threshold: float = setting(0.8, "Mean cosine of crops above which a unit counts as interpretable.")
-    random_state: int = setting(0, "The seed of everything random.", type=int, on_command_line=False)
+    random_state: int = setting(RANDOM_STATE, "The seed of everything random.", type=int, on_command_line=False)
+
+
+@dataclass(frozen=True)
+class GroupSettings(Settings):
+    """What decides which features form a group, beside FALCON's settings.
+
+    Attributes:
+        more_than: A group is shared by more images than this; 10 is the authors'.
+        largest: The most members of a group in mode "threshold".
+
+    Source: FALCON, section 3.4, and the authors' code.
+    """
+
+    METHOD: ClassVar[str] = "groups"
+    RECORDED_APART: ClassVar[tuple[str, ...]] = ("preset",)
+
+    more_than: int = setting(10, "A group is shared by more images than this.", low=0)
+    largest: int = setting(4, "Members of a group at most (threshold mode).", low=2)
+
+
+@dataclass(frozen=True)
+class FailureSettings(Settings):
+    """What decides which features explain a prediction, beside FALCON's settings.
+
+    Attributes:
+        n_features: The number of features of each kind.
+    """
+
+    METHOD: ClassVar[str] = "explain_failure"
+    RECORDED_APART: ClassVar[tuple[str, ...]] = ("preset",)
+
+    n_features: int = setting(5, "How many features.", low=1, flag="features")
+
+
+@dataclass(frozen=True)
+class CaptionSettings(Settings):
+    """What a caption store is made of.
+
+    Attributes:
+        column: The column with the captions; None takes the one called caption, text or title.
+        kind: Of LAION's shards: vectors of the captions ("text"), or of their images ("image").
+    """
+
+    METHOD: ClassVar[str] = "captions"
+    RECORDED_APART: ClassVar[tuple[str, ...]] = ("preset",)
+
+    column: str | None = setting(
+        None, "Column with the captions. Default: the one called caption, text or title.", type=str
+    )
+    kind: str = setting(
+        "text", "Of LAION's shards: vectors of the captions, or of their images.", choices=CAPTION_KINDS
+    )

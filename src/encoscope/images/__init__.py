@@ -1,5 +1,6 @@
 """Images from anywhere to a network's input, and back to the original pixels."""
 
+from encoscope.defaults import MAX_PIXELS
 from encoscope.images.batch import Batch, make_batch
 from encoscope.images.collect import collect_files, read_images
 from encoscope.images.datasets import is_dataset, open_boxed_dataset, open_dataset
@@ -9,7 +10,7 @@ from encoscope.images.image import LoadedImage, SkippedImage
 from encoscope.images.levels import Color, Window
 from encoscope.images.listing import ImageListing, draw_images, list_images
 from encoscope.images.metadata import read_columns
-from encoscope.images.read import MAX_PIXELS, read_image
+from encoscope.images.read import read_image
 from encoscope.images.resize import resize_image
 from encoscope.images.sampling import count_classes, sample_images, split_images
 from encoscope.images.sets import BoxedImages, LabelledImages

@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from encoscope.defaults import BACKGROUND, MAX_PIXELS
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.images.datasets import is_dataset, open_dataset
 from encoscope.images.folders import find_image_files
 from encoscope.images.image import LoadedImage, SkippedImage
 from encoscope.images.levels import Color, Window
-from encoscope.images.read import MAX_PIXELS, read_image
+from encoscope.images.read import read_image
 
 
 def collect_files(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -55,7 +56,7 @@ def read_images(
     channels: int = 3,
     max_pixels: int = MAX_PIXELS,
     window: Window | None = None,
-    background: Color = "white",
+    background: Color = BACKGROUND,
 ) -> Iterator[LoadedImage | SkippedImage]:
     """Read images one after the other, so that one is in memory at a time.
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from encoscope.defaults import BACKGROUND, MAX_PIXELS
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.file_kind import name_special_kind
 from encoscope.images.decode import decode, decode_pil, silence_decoders
@@ -19,7 +20,6 @@ from encoscope.images.image import LoadedImage, hash_pixels
 from encoscope.images.levels import Color, RawPixels, Window, as_channels, check_size, check_window, to_pixels
 
 _NPY = b"\x93NUMPY"  # how a .npy file begins
-MAX_PIXELS = 100_000_000
 
 
 def read_image(
@@ -28,7 +28,7 @@ def read_image(
     channels: int | None = 3,
     max_pixels: int = MAX_PIXELS,
     window: Window | None = None,
-    background: Color = "white",
+    background: Color = BACKGROUND,
 ) -> LoadedImage:
     """Read one image, upright, at its own size.
 

@@ -29,7 +29,7 @@ from encoscope.nave.joint import FeatureSource, JointState, lloyd_passes
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.sample import PixelSample
 from encoscope.nave.segmentation import Segmentation, model_of
-from encoscope.nave.settings import JointSettings, Layers, NaveSettings, Resolution, Size, Weighting
+from encoscope.nave.settings import BATCH_SIZE, JointSettings, Layers, NaveSettings, Resolution, Size, Weighting
 from encoscope.nave.ward import WardTree
 from encoscope.progress import Progress, track
 from encoscope.results import ResultList
@@ -107,7 +107,7 @@ class Nave(Estimator):
         n_sample: int | None = None,
         feature_cache: str | None = None,
         random_state: int = NaveSettings.random_state,
-        batch_size: int = 8,
+        batch_size: int = BATCH_SIZE,
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress = None,
     ) -> None:

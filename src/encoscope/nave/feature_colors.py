@@ -26,7 +26,7 @@ from encoscope.nave.features import encode_images, split_chunks
 from encoscope.nave.pca import find_components
 from encoscope.nave.sample import PixelSample
 from encoscope.nave.segmentation import model_of
-from encoscope.nave.settings import ColorSettings, Layers, NaveSettings, Resolution, Size, Weighting
+from encoscope.nave.settings import BATCH_SIZE, ColorSettings, Layers, NaveSettings, Resolution, Size, Weighting
 from encoscope.nave.single_image import ImageLike, is_single
 from encoscope.progress import Progress, track
 from encoscope.results import ModelRecord, ResultList
@@ -87,7 +87,7 @@ class FeatureColors(Estimator):
         threshold: float | None = None,
         n_sample: int | None = None,
         random_state: int = NaveSettings.random_state,
-        batch_size: int = 8,
+        batch_size: int = BATCH_SIZE,
         progress: Progress = None,
     ) -> None:
         self.encoder = encoder
@@ -386,7 +386,7 @@ def colors(
     threshold: float | None = None,
     n_sample: int | None = None,
     random_state: int = NaveSettings.random_state,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = None,
     **unknown: Any,
 ) -> ColoredImage | ResultList[ColoredImage]:

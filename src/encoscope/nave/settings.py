@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.settings import Settings, parse_counts, parse_names, parse_numbers, setting, word_or_count
 
@@ -24,6 +25,8 @@ RESOLUTIONS = ("first-layer", "image")
 SIZES = ("model", "native")
 FOREGROUNDS = ("all", "high", "low")
 PRECISIONS = ("fp16", "fp32", "none")
+BATCH_SIZE = 8
+"""Images at a time, whose maps are held. It changes no result."""
 MAX_CLUSTERS = 256
 """What a label of 8 bits, and a palette, can tell apart."""
 
@@ -85,7 +88,7 @@ class NaveSettings(Settings):
         parse=word_or_count(SIZES),
     )
     n_init: int = setting(4, "Starts of k-means; the best is kept.", low=1, flag="starts")
-    random_state: int = setting(0, "The seed of everything random.", type=int, on_command_line=False)
+    random_state: int = setting(RANDOM_STATE, "The seed of everything random.", type=int, on_command_line=False)
 
     @classmethod
     def without_layers(cls, preset: str | None = None, **changes: Any) -> NaveSettings:

@@ -25,7 +25,7 @@ from encoscope.nave.granularity import AUTO, Granularity, compute_inertia, find_
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.pca import pca_labels
 from encoscope.nave.segmentation import Segmentation, model_of, renumber_by_size
-from encoscope.nave.settings import Clusters, Layers, NaveSettings, Resolution, Size, Weighting
+from encoscope.nave.settings import BATCH_SIZE, Clusters, Layers, NaveSettings, Resolution, Size, Weighting
 from encoscope.progress import Progress, track
 from encoscope.results import ResultList
 from encoscope.settings import refuse_unknown
@@ -51,7 +51,7 @@ def segment(
     size: Size | None = None,
     n_init: int | None = None,
     random_state: int = NaveSettings.random_state,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = None,
 ) -> Segmentation: ...
 @overload
@@ -68,7 +68,7 @@ def segment(
     size: Size | None = None,
     n_init: int | None = None,
     random_state: int = NaveSettings.random_state,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = None,
 ) -> ResultList[Segmentation]: ...
 @overload
@@ -85,7 +85,7 @@ def segment(
     size: Size | None = None,
     n_init: int | None = None,
     random_state: int = NaveSettings.random_state,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = None,
 ) -> ResultList[Segmentation]: ...
 def segment(
@@ -101,7 +101,7 @@ def segment(
     size: Size | None = None,
     n_init: int | None = None,
     random_state: int = NaveSettings.random_state,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = None,
     **unknown: Any,
 ) -> Segmentation | ResultList[Segmentation]:
@@ -174,7 +174,7 @@ def segment(
 
 
 def segment_stream(
-    encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], *, batch_size: int = 8, **settings: Any
+    encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], *, batch_size: int = BATCH_SIZE, **settings: Any
 ) -> Iterator[tuple[LoadedImage, Segmentation] | SkippedImage]:
     """Segment a stream of images of any length, in its order, holding one batch at a time.
 
@@ -195,7 +195,11 @@ def segment_stream(
 
 
 def segment_with(
-    encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], settings: NaveSettings, *, batch_size: int = 8
+    encoder: Encoder,
+    items: Iterable[LoadedImage | SkippedImage],
+    settings: NaveSettings,
+    *,
+    batch_size: int = BATCH_SIZE,
 ) -> Iterator[tuple[LoadedImage, Segmentation] | SkippedImage]:
     """Do what `segment_stream` does, with settings that were checked already.
 

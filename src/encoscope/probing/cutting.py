@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.images import Geometry, LoadedImage, make_batch, read_image
@@ -63,7 +64,7 @@ def compute_patch_values(
     *,
     side: int,
     stride: int,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     label: str = "patches",
     progress: Progress = None,
 ) -> Iterator[tuple[list[Patch], Float[np.ndarray, "patches values"]]]:

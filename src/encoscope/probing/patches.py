@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import list_images
@@ -38,7 +39,7 @@ def find_top_patches(
     scoring: Scoring = "stride",
     stride: int | None = None,
     candidates: int = PRESELECTED,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     progress: Progress = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> list[list[Patch]]:

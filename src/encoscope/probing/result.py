@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from encoscope.counting import count_noun
+from encoscope.defaults import FEATURES
 from encoscope.encoder import Encoder, gives_kept_outputs
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import SkippedImage
@@ -71,7 +72,7 @@ class Probe:
         paths: Sequence[str | os.PathLike[str] | None] | None = None,
         labels: Sequence[str | None] | None = None,
         skipped: Iterable[SkippedImage] = (),
-        layer: str = "features",
+        layer: str = FEATURES,
         encoder_digest: str = "",
     ) -> Probe:
         """Make a probe in memory from values that were computed elsewhere.

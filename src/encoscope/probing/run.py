@@ -15,6 +15,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from encoscope._version import __version__
+from encoscope.defaults import BATCH_SIZE, FEATURES
 from encoscope.encoder import Encoder, as_encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.file_kind import require_ordinary_file
@@ -38,10 +39,10 @@ _ROWS = 4096
 def probe(
     encoder: Encoder | nn.Module | str,
     dataset: Any,
-    layer: str = "features",
+    layer: str = FEATURES,
     *,
     features: np.ndarray | str | os.PathLike[str] | None = None,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     fresh: bool = False,
     progress: Progress = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -111,7 +112,7 @@ def from_array(
     encoder: Encoder | nn.Module | str,
     dataset: Any,
     values: np.ndarray | str | os.PathLike[str],
-    layer: str = "features",
+    layer: str = FEATURES,
     *,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.progress import Progress
 from encoscope.reproduce.registry import find_experiment
@@ -20,7 +21,7 @@ def run_experiment(
     datasets: str | Sequence[str] = (),
     limit: int | None = None,
     options: Mapping[str, Any] | None = None,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     load: Mapping[str, Any] | None = None,
     fresh: bool = False,
     progress: Progress = None,

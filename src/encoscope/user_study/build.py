@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,18 @@ from PIL import Image
 from torch import nn
 
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import UsageError
 from encoscope.images import ImageListing, list_images
+from encoscope.progress import Progress
 from encoscope.results import record_model
 from encoscope.units import parse_unit
 from encoscope.user_study.answer_key import AnswerKey, StudyPart
 from encoscope.user_study.export import TITLE, QuestionContent, StudyInfo, check_overwrite, write_study
 from encoscope.user_study.images import (
-    CLASSES_ONLY,
-    check_methods,
     find_saved_images,
     open_images,
     synthesize_images,
 )
 from encoscope.user_study.sampling import (
-    SynthesisOptions,
     crop_patch,
     describe_class,
     draw_channels,
@@ -35,46 +32,13 @@ from encoscope.user_study.sampling import (
     gather_references,
     rank_patches,
 )
+from encoscope.user_study.settings import StudySettings
 from encoscope.vital.references.references import References
 
 Visualizations = Mapping[str, Mapping[str, Image.Image]]
 """By method and unit."""
 SavedFiles = Mapping[str, Mapping[str, Path]]
 """Files of saved visualizations, by method and unit."""
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """What a study asks about. The defaults are the paper's numbers.
-
-    Attributes:
-        methods: Two or more of vital, fourier, maco, deepinversion, plugin; the last two are asked about classes only.
-        classes: The classes of part 1: how many at random, or their names. No word is asked about twice.
-        channels: The channels of part 2: how many at random, or their units.
-        layer: The layer of channels drawn at random; None for the last hidden one.
-        described: The classes of part 3, as for part 1.
-        matched: The number of channels of part 4 (the second study of appendix D); 0 leaves it out.
-        examples: The number of crops of real images beside each question of part 2.
-        visualizations: A folder with METHOD/result.json of each method, to show these; None to make visualizations.
-        participants: The number of codes to hand out.
-        title: The questionnaire's title; None for a plain one.
-    """
-
-    methods: tuple[str, ...] = ("vital", "deepinversion", "maco")
-    classes: int | tuple[str, ...] = 10
-    channels: int | tuple[str, ...] = 10
-    layer: str | None = None
-    described: int | tuple[str, ...] = 9
-    matched: int = 0
-    examples: int = 9
-    visualizations: Path | None = None
-    participants: int = 60
-    title: str | None = None
-
-    @property
-    def channel_methods(self) -> list[str]:
-        """The methods that visualize channels, too."""
-        return [method for method in self.methods if method not in CLASSES_ONLY]
 
 
 @dataclass(frozen=True)
@@ -99,17 +63,48 @@ def build_study(
     encoder: Encoder | nn.Module | str,
     references: Any,
     out: str | os.PathLike[str],
-    settings: StudySettings | None = None,
-    options: SynthesisOptions | None = None,
+    *,
+    methods: Sequence[str] | None = None,
+    classes: int | Sequence[str] | None = None,
+    channels: int | Sequence[str] | None = None,
+    layer: str | None = None,
+    described: int | Sequence[str] | None = None,
+    matched: int | None = None,
+    examples: int | None = None,
+    title: str | None = None,
+    participants: int | None = None,
+    visualizations: str | os.PathLike[str] | None = None,
+    steps: int | None = None,
+    n_references: int | None = None,
+    n_candidates: int | None = None,
+    random_state: int = StudySettings.random_state,
+    fresh: bool = False,
+    progress: Progress = None,
 ) -> AnswerKey:
     """Draw the questions, make the visualizations and write the study, as `write_study` describes it.
+
+    `StudySettings` says what each setting means and what its default is; the defaults are the paper's numbers.
 
     Args:
         encoder: A classifier with class names: an encoder, a module or a source string.
         references: Labelled images, as ``encoscope.images.list_images`` takes them, for references and examples.
         out: The study's folder.
-        settings: What the study asks about; the defaults of `StudySettings` if None.
-        options: How the visualizations are made; the defaults of `SynthesisOptions` if None.
+        methods: Two or more of vital, fourier, maco, deepinversion, plugin; the last two are asked about classes only.
+        classes: The classes of part 1: how many at random, or their names.
+        channels: The channels of part 2: how many at random, or their units.
+        layer: The layer of channels drawn at random.
+        described: The classes of part 3, as for part 1.
+        matched: The number of channels of part 4; 0 leaves it out.
+        examples: The number of crops of real images beside each question of part 2.
+        title: The questionnaire's title.
+        participants: The number of codes to hand out.
+        visualizations: A folder with METHOD/result.json of each method, to show these and make none.
+        steps: Steps of each method.
+        n_references: References of a unit.
+        n_candidates: Images of largest value in which top patches are searched.
+        random_state: The seed of the study and of its visualizations.
+        fresh: Whether visualizations of a stopped run are made again.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The answer key.
@@ -120,18 +115,32 @@ def build_study(
 
     Source: VITAL, section 4.3 and appendix D.
     """
-    settings, options = settings or StudySettings(), options or SynthesisOptions()
-    _check(settings)
+    settings = StudySettings.from_preset(
+        methods=methods,
+        classes=classes,
+        channels=channels,
+        layer=layer,
+        described=described,
+        matched=matched,
+        examples=examples,
+        title=title,
+        participants=participants,
+        visualizations=None if visualizations is None else os.fspath(visualizations),
+        steps=steps,
+        n_references=n_references,
+        n_candidates=n_candidates,
+        random_state=random_state,
+    )
     encoder, out = as_encoder(encoder), Path(out)
-    info = _describe_study(encoder, settings, options)
+    info = _describe_study(encoder, settings)
     check_overwrite(out, settings.methods, info)
     listing = list_images(references)
     folder = settings.visualizations
-    saved = None if folder is None else find_saved_images(encoder, folder, settings.methods)
-    drawn = _draw_units(encoder, listing.labels, settings, options.random_state, saved)
-    gathered = gather_references(encoder, listing, _need_references(drawn, settings), options)
-    shown = _collect_visualizations(encoder, settings, drawn, gathered, saved, options, listing)
-    choices = draw_choices(encoder, drawn.match, gathered, options) if drawn.match else {}
+    saved = None if folder is None else find_saved_images(encoder, Path(folder), settings.methods)
+    drawn = _draw_units(encoder, listing.labels, settings, saved)
+    gathered = gather_references(encoder, listing, _need_references(drawn, settings), settings, progress=progress)
+    shown = _collect_visualizations(encoder, settings, drawn, gathered, saved, listing, fresh, progress)
+    choices = draw_choices(encoder, drawn.match, gathered, settings) if drawn.match else {}
 
     def make_content(part: StudyPart, text: str, methods: Sequence[str], **images: Any) -> QuestionContent:
         unit = parse_unit(text, encoder)
@@ -140,50 +149,27 @@ def build_study(
 
     contents = [make_content("words", unit, settings.methods) for unit in drawn.words]
     for unit in drawn.examples:
-        patches = rank_patches(gathered[unit])[: min(settings.examples, options.n_references)]
+        patches = rank_patches(gathered[unit])[: min(settings.examples, settings.n_references)]
         crops = [crop_patch(patch) for patch in patches]
         contents.append(make_content("examples", unit, settings.channel_methods, examples=crops))
     contents += [make_content("describe", unit, settings.methods) for unit in drawn.describe]
     for unit in drawn.match:
         crops = [crop_patch(patch) for patch in choices[unit]]
         contents.append(make_content("match", unit, settings.channel_methods, choices=crops))
-    notes = _write_notes(drawn, gathered, options, is_saved=saved is not None)
+    notes = _write_notes(drawn, gathered, settings, is_saved=saved is not None)
     return write_study(contents, settings.methods, out, replace(info, notes=notes))
 
 
-def _check(settings: StudySettings) -> None:
-    """UsageError for methods and numbers that make no study."""
-    check_methods(settings.methods)
-    names = ("classes", "channels", "described", "matched", "participants")
-    counts = {name: getattr(settings, name) for name in names}
-    wrong = next((name for name, count in counts.items() if isinstance(count, int) and count < 0), None)
-    if wrong is not None or settings.examples < 1:
-        raise UsageError(f"--{wrong or 'examples'} takes a number, not {counts.get(wrong or '', settings.examples)}")
-    methods = settings.channel_methods
-    if len(methods) < 2 and (settings.channels or settings.matched):
-        raise UsageError(
-            f"of {', '.join(settings.methods)}, {'only ' + methods[0] if methods else 'none'} visualizes channels: "
-            "name another of vital, fourier, maco, or leave channels out with --channels 0"
-        )
-
-
-def _describe_study(encoder: Encoder, settings: StudySettings, options: SynthesisOptions) -> StudyInfo:
-    """What the answer key records of the request. The folder that visualizations came from is not part of it."""
-    recorded = asdict(settings)
-    for name in ("title", "methods", "participants"):
-        del recorded[name]
-    recorded["visualizations"] = "saved" if settings.visualizations else "made"
-    recorded |= {"steps": options.steps, "n_references": options.n_references, "n_candidates": options.n_candidates}
-    layers = [settings.layer] if settings.layer else []
-    model = record_model(encoder, layers).as_dict()
-    return StudyInfo(settings.title or TITLE, settings.participants, options.random_state, model, recorded)
+def _describe_study(encoder: Encoder, settings: StudySettings) -> StudyInfo:
+    """What the answer key records of the request."""
+    model = record_model(encoder, [settings.layer] if settings.layer else []).as_dict()
+    return StudyInfo(settings.title or TITLE, settings.participants, settings.random_state, model, settings.as_dict())
 
 
 def _draw_units(
     encoder: Encoder,
     labels: Sequence[str | None],
     settings: StudySettings,
-    random_state: int,
     saved: SavedFiles | None,
 ) -> _DrawnUnits:
     """The units of each part; where visualizations are saved, of those that every method has."""
@@ -191,6 +177,7 @@ def _draw_units(
     def list_common(methods: Sequence[str]) -> set[str] | None:
         return set.intersection(*(set(saved[method]) for method in methods)) if saved is not None and methods else None
 
+    random_state = settings.random_state
     everywhere, inside = list_common(settings.methods), list_common(settings.channel_methods)
     words = draw_classes(encoder, labels, settings.classes, (), random_state, among=everywhere)
     describe = draw_classes(encoder, labels, settings.described, words, random_state, among=everywhere)
@@ -211,8 +198,9 @@ def _collect_visualizations(
     drawn: _DrawnUnits,
     references: Mapping[str, References],
     saved: SavedFiles | None,
-    options: SynthesisOptions,
     listing: ImageListing,
+    fresh: bool,
+    progress: Progress,
 ) -> Visualizations:
     """Each method's visualizations of the units that it is asked about."""
     collected: dict[str, dict[str, Image.Image]] = {}
@@ -221,12 +209,14 @@ def _collect_visualizations(
         if saved is not None:
             collected[method] = open_images(saved[method], units, method)
         else:
-            collected[method] = synthesize_images(encoder, method, units, references, listing, options)
+            collected[method] = synthesize_images(
+                encoder, method, units, references, listing, settings, fresh=fresh, progress=progress
+            )
     return collected
 
 
 def _write_notes(
-    drawn: _DrawnUnits, references: Mapping[str, References], options: SynthesisOptions, *, is_saved: bool
+    drawn: _DrawnUnits, references: Mapping[str, References], settings: StudySettings, *, is_saved: bool
 ) -> tuple[str, ...]:
     """What a reader of the results has to know of how the study was made."""
     notes = [
@@ -234,7 +224,7 @@ def _write_notes(
     ]
     inactive = [unit for unit in drawn.channels if max(patch.score for patch in rank_patches(references[unit])) <= 0]
     notes += [f"{unit} is activated by no image: its visualizations and images mean nothing" for unit in inactive]
-    few = [unit for unit in drawn.match if len(rank_patches(references[unit])) <= options.n_references]
+    few = [unit for unit in drawn.match if len(rank_patches(references[unit])) <= settings.n_references]
     notes += [f"{unit}: the image to choose is among its references, since there are no more" for unit in few]
     if is_saved:
         notes.append("The visualizations were saved before, with settings of their own")

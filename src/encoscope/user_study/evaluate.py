@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from encoscope import vlm
+from encoscope.defaults import DEVICE, RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.user_study.answer_key import load_key
 from encoscope.user_study.responses import read_answers
 from encoscope.user_study.scoring import StudyScores, compute_scores
+from encoscope.user_study.settings import TEXT_ENCODER
 from encoscope.vlm import VLM
 
 _log = logging.getLogger(__name__)
-
-TEXT_ENCODER = "zoo:clip-caltech101"
 
 
 def score_study(
@@ -24,8 +24,8 @@ def score_study(
     answers: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     *,
     text_encoder: VLM | str = TEXT_ENCODER,
-    device: str = "auto",
-    random_state: int = 0,
+    device: str = DEVICE,
+    random_state: int = RANDOM_STATE,
 ) -> StudyScores:
     """Evaluate participants' answers: scores, similarities of descriptions, differences between methods.
 

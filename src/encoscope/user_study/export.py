@@ -19,6 +19,7 @@ from encoscope import results
 from encoscope.errors import MissingError, UsageError
 from encoscope.user_study.answer_key import FILE, PARTS, AnswerKey, Question, StudyPart, load_key
 from encoscope.user_study.ordering import draw_codes, find_subset, make_latin_square, shuffle
+from encoscope.user_study.settings import StudySettings
 
 FOLDER = "questionnaire"
 CODES = "participants.csv"
@@ -62,8 +63,8 @@ class StudyInfo:
     """
 
     title: str = TITLE
-    participants: int = 60
-    random_state: int = 0
+    participants: int = StudySettings.participants
+    random_state: int = StudySettings.random_state
     model: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

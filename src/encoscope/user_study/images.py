@@ -14,36 +14,20 @@ from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import ImageListing, read_image
 from encoscope.probing import Patch
+from encoscope.progress import Progress
 from encoscope.units import Unit, parse_unit
-from encoscope.user_study.sampling import SynthesisOptions, name_class_unit, rank_patches
+from encoscope.user_study.sampling import name_class_unit, rank_patches
+from encoscope.user_study.settings import StudySettings
 from encoscope.vital import Vital
 from encoscope.vital.baselines.maco import compute_mean_magnitude
 from encoscope.vital.baselines.registry import find_planner
 from encoscope.vital.references.references import References
 from encoscope.vital.run import run_synthesis
-from encoscope.vital.settings import METHOD_NAMES, make_settings
+from encoscope.vital.settings import make_settings
 from encoscope.vital.target import Target
 
-CLASSES_ONLY = ("deepinversion", "plugin")
-"""Methods that visualize classes alone, no units inside a network."""
 _TOGETHER = 10  # visualizations that DeepInversion makes at once
 _SPECTRUM = 500  # images whose mean magnitude MACO takes
-
-
-def check_methods(methods: Sequence[str]) -> None:
-    """Check the methods of a study.
-
-    Args:
-        methods: Their names.
-
-    Raises:
-        UsageError: If a name is unknown or stands twice, or there are fewer than two.
-    """
-    wrong = next((name for name in methods if name not in METHOD_NAMES), None)
-    if wrong is not None:
-        raise UsageError(f"unknown method {wrong!r}: some of {', '.join(METHOD_NAMES)}")
-    if len(set(methods)) < len(methods) or len(methods) < 2:
-        raise UsageError(f"a study compares two methods or more, each once, not {', '.join(methods) or 'none'}")
 
 
 def synthesize_images(
@@ -52,7 +36,10 @@ def synthesize_images(
     units: Sequence[str],
     references: Mapping[str, References],
     source: ImageListing,
-    options: SynthesisOptions,
+    settings: StudySettings,
+    *,
+    fresh: bool = False,
+    progress: Progress = None,
 ) -> dict[str, Image.Image]:
     """Synthesize one method's visualizations. Those that a stopped run has finished are not made again.
 
@@ -62,13 +49,15 @@ def synthesize_images(
         units: The units to visualize.
         references: The references of each unit; only VITAL reads them.
         source: The reference images; MACO takes its spectrum from them.
-        options: Steps, seed and number of references.
+        settings: Steps, seed and number of references.
+        fresh: Whether visualizations of a stopped run are made again.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         The visualization of each unit.
     """
     synthesize = _synthesize_vital if method == "vital" else _synthesize_baseline
-    return dict(synthesize(encoder, method, units, references, source, options))
+    return dict(synthesize(encoder, method, units, references, source, settings, fresh, progress))
 
 
 def find_saved_images(encoder: Encoder, folder: Path, methods: Sequence[str]) -> dict[str, dict[str, Path]]:
@@ -127,18 +116,20 @@ def _synthesize_vital(
     units: Sequence[str],
     references: Mapping[str, References],
     source: ImageListing,
-    options: SynthesisOptions,
+    settings: StudySettings,
+    fresh: bool,
+    progress: Progress,
 ) -> Iterator[tuple[str, Image.Image]]:
     vital = Vital(
         encoder,
         units,
-        steps=options.steps,
-        n_references=options.n_references,
-        random_state=options.random_state,
-        progress=options.progress,
+        steps=settings.steps,
+        n_references=settings.n_references,
+        random_state=settings.random_state,
+        progress=progress,
     )
-    vital.fit({unit: _select_first(references[unit], options.n_references) for unit in units})
-    for visualization in vital.stream(fresh=options.fresh):
+    vital.fit({unit: _select_first(references[unit], settings.n_references) for unit in units})
+    for visualization in vital.stream(fresh=fresh):
         yield visualization.unit, visualization.picture
 
 
@@ -148,22 +139,24 @@ def _synthesize_baseline(
     units: Sequence[str],
     references: Mapping[str, References],
     source: ImageListing,
-    options: SynthesisOptions,
+    settings: StudySettings,
+    fresh: bool,
+    progress: Progress,
 ) -> Iterator[tuple[str, Image.Image]]:
     magnitude = _compute_spectrum(encoder, source) if method == "maco" else None
-    settings = make_settings(method, steps=options.steps, magnitude=magnitude)
+    own = make_settings(method, steps=settings.steps, magnitude=magnitude)
     parsed = [parse_unit(unit, encoder) for unit in units]
     together = _TOGETHER if method == "deepinversion" else 1
     for first in range(0, len(parsed), together):
         batch: list[Unit] = parsed[first : first + together]
-        plan = find_planner(method)(encoder, batch, settings, None)
+        plan = find_planner(method)(encoder, batch, own, None)
         for visualization in run_synthesis(
             encoder,
             plan,
             [Target.of(unit) for unit in batch],
-            random_state=options.random_state,
-            fresh=options.fresh,
-            progress=options.progress,
+            random_state=settings.random_state,
+            fresh=fresh,
+            progress=progress,
         ):
             yield visualization.unit, visualization.picture
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,32 +16,12 @@ from encoscope.images import ImageListing, read_image
 from encoscope.probing import Patch, load_patches
 from encoscope.progress import Progress
 from encoscope.units import measure_units, parse_unit
+from encoscope.user_study.settings import StudySettings
 from encoscope.vital.references.patches import find_patch_references
 from encoscope.vital.references.references import References, find_class_references
 from encoscope.zoo.attributes import load_class_words
 
 HELD_OUT = 5  # patches of a channel, next in rank after its references, that images to choose from come from
-
-
-@dataclass(frozen=True)
-class SynthesisOptions:
-    """How the visualizations of a study are made.
-
-    Attributes:
-        steps: Steps of each method; None for each method's own number.
-        n_references: References of a unit.
-        n_candidates: Images of largest value in which top patches are searched; None for all images.
-        random_state: The seed of the study and of its visualizations.
-        fresh: Whether visualizations of a stopped run are made again.
-        progress: How progress is shown; see ``encoscope.progress.Progress``.
-    """
-
-    steps: int | None = None
-    n_references: int = 50
-    n_candidates: int | None = None
-    random_state: int = 0
-    fresh: bool = False
-    progress: Progress = None
 
 
 def describe_class(name: str) -> str:
@@ -169,7 +148,12 @@ def draw_channels(
 
 
 def gather_references(
-    encoder: Encoder, source: ImageListing, units: Sequence[str], options: SynthesisOptions
+    encoder: Encoder,
+    source: ImageListing,
+    units: Sequence[str],
+    settings: StudySettings,
+    *,
+    progress: Progress = None,
 ) -> dict[str, References]:
     """Gather the references of units.
 
@@ -177,7 +161,8 @@ def gather_references(
         encoder: The encoder.
         source: The reference images.
         units: The texts of classes and channels.
-        options: How many references to take and how patches are searched.
+        settings: How many references to take and how patches are searched.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
         By unit: images of a class; top patches of a channel, ``HELD_OUT`` more than VITAL takes.
@@ -186,7 +171,7 @@ def gather_references(
     channels = [unit for unit in parsed if unit.kind != "class"]
     references = {
         unit.text: find_class_references(
-            source, encoder, unit, count=options.n_references, random_state=options.random_state
+            source, encoder, unit, count=settings.n_references, random_state=settings.random_state
         )
         for unit in parsed
         if unit.kind == "class"
@@ -196,9 +181,9 @@ def gather_references(
             source,
             encoder,
             channels,
-            count=options.n_references + HELD_OUT,
-            n_candidates=options.n_candidates,
-            progress=options.progress,
+            count=settings.n_references + HELD_OUT,
+            n_candidates=settings.n_candidates,
+            progress=progress,
         )
         references |= {each.unit: each for each in patches}
     return references
@@ -232,7 +217,7 @@ def crop_patch(patch: Patch) -> Image.Image:
 
 
 def draw_choices(
-    encoder: Encoder, units: Sequence[str], references: Mapping[str, References], options: SynthesisOptions
+    encoder: Encoder, units: Sequence[str], references: Mapping[str, References], settings: StudySettings
 ) -> dict[str, tuple[Patch, Patch]]:
     """Choose the two real images that a question of part 4 offers.
 
@@ -240,7 +225,7 @@ def draw_choices(
         encoder: The encoder.
         units: The channels of part 4.
         references: The references of each.
-        options: How many patches of each are references; the next in rank is the right image.
+        settings: How many patches of each are references; the next in rank is the right image.
 
     Returns:
         For each channel the right image, and the wrong one: the right image of that other channel of the study which
@@ -254,7 +239,7 @@ def draw_choices(
     held_out: dict[str, Patch] = {}
     for unit in units:
         ranked = rank_patches(references[unit])
-        held_out[unit] = ranked[options.n_references] if len(ranked) > options.n_references else ranked[-1]
+        held_out[unit] = ranked[settings.n_references] if len(ranked) > settings.n_references else ranked[-1]
     parsed = [parse_unit(unit, encoder) for unit in units]
     with torch.no_grad():
         values = measure_units(encoder, load_patches(encoder, list(held_out.values())), parsed)

@@ -21,7 +21,15 @@ from encoscope.vital.estimator import Vital
 from encoscope.vital.references.references import References, Source
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.run import VisualizationPreview, judge_visualization, run_synthesis
-from encoscope.vital.settings import METHOD_SETTINGS, Relevance, Size, VitalSettings, check_request, make_settings
+from encoscope.vital.settings import (
+    DEFAULT_METHOD,
+    METHOD_SETTINGS,
+    Relevance,
+    Size,
+    VitalSettings,
+    check_request,
+    make_settings,
+)
 from encoscope.vital.target import Target
 from encoscope.vital.visualization import Visualization
 
@@ -32,7 +40,7 @@ def visualize(
     units: Unit | str,
     references: Source | Mapping[str, Prototype | References] | None = None,
     *,
-    method: str = "vital",
+    method: str = DEFAULT_METHOD,
     preset: str | None = None,
     steps: int | None = None,
     relevance: Relevance | None = None,
@@ -69,7 +77,7 @@ def visualize(
     units: Unit | str,
     references: Source | Mapping[str, Prototype | References] | None = None,
     *,
-    method: str = "vital",
+    method: str = DEFAULT_METHOD,
     preset: str | None = None,
     steps: int | None = None,
     relevance: Relevance | None = None,
@@ -106,7 +114,7 @@ def visualize(
     units: Sequence[Unit | str],
     references: Source | Mapping[str, Prototype | References] | None = None,
     *,
-    method: str = "vital",
+    method: str = DEFAULT_METHOD,
     preset: str | None = None,
     steps: int | None = None,
     relevance: Relevance | None = None,
@@ -142,7 +150,7 @@ def visualize(
     units: Sequence[Unit | str] | Unit | str,
     references: Source | Mapping[str, Prototype | References] | None = None,
     *,
-    method: str = "vital",
+    method: str = DEFAULT_METHOD,
     preset: str | None = None,
     steps: int | None = None,
     relevance: Relevance | None = None,
@@ -279,7 +287,7 @@ def visualize_stream(
     units: Sequence[Unit | str] | Unit | str,
     references: Source | Mapping[str, Prototype | References] | None = None,
     *,
-    method: str = "vital",
+    method: str = DEFAULT_METHOD,
     preset: str | None = None,
     control: str | None = None,
     preview: VisualizationPreview | None = None,

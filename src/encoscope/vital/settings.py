@@ -22,6 +22,7 @@ MATCHINGS = ("sort", "moments")
 VIEWS = ("wander", "crops")
 OPTIMIZERS = ("adam", "nadam")
 METHOD_NAMES = ("vital", "fourier", "maco", "deepinversion", "plugin")
+DEFAULT_METHOD = "vital"
 
 _SAME_PRESETS: Mapping[str, Mapping[str, Any]] = {"default": {}, "paper": {}}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from encoscope.defaults import DEVICE, RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.vlm.base import VLM
 from encoscope.vlm.openclip import load_open_clip
@@ -18,7 +19,7 @@ FORMS = (
 """The forms of a source string, for messages."""
 
 
-def load(source: str, *, untrained: bool = False, device: str = "auto", random_state: int = 0) -> VLM:
+def load(source: str, *, untrained: bool = False, device: str = DEVICE, random_state: int = RANDOM_STATE) -> VLM:
     """Load an image-text model.
 
     Args:

@@ -50,7 +50,7 @@ def add_values(
         mean: Of the values over the images.
         std: Standard deviation of the values over the images.
     """
-    correlations, control = correlate_units(values, plan.options.random_state)
+    correlations, control = correlate_units(values, plan.settings.random_state)
     sparsity = np.array([_compute_sparsity(row) for row in values])
     median = _round(float(np.median(sparsity)))
     for row, unit in enumerate(units):
@@ -119,7 +119,7 @@ def add_crops(
         std: Standard deviation of the values over the images.
     """
     todo = [index for index, unit in enumerate(units) if _lacks_crops(writer, unit)]
-    count = min(plan.options.crops, values.shape[1])
+    count = min(plan.settings.crops, values.shape[1])
     best = {index: np.argsort(-values[index], kind="stable")[:count] for index in todo}
     units_of: dict[int, list[int]] = defaultdict(list)  # by the image's row
     for index, rows in best.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +13,62 @@ from torch import nn
 
 from encoscope.atlas.build import activations, classes, images, segmentation
 from encoscope.atlas.build.plan import (
-    BuildOptions,
     BuildPlan,
     choose_units,
     collect_values,
     describe_source,
     plan_build,
 )
+from encoscope.atlas.settings import AtlasSettings, Count
 from encoscope.atlas.writer import Writer, clear_site
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress
-from encoscope.results import record_warnings
+from encoscope.results import record_model
 
 
 def build_atlas(
     encoder: Encoder | nn.Module | str,
     images: Any,
     path: str | os.PathLike[str],
-    options: BuildOptions | None = None,
     *,
+    layers: Sequence[str] | None = None,
+    features: Count | Sequence[str] | None = None,
+    classes: Count | None = None,
+    visualize: Count | None = None,
+    describe: bool | None = None,
+    max_images: int | None = None,
+    crops: int | None = None,
+    cells: int | None = None,
+    captions: str | os.PathLike[str] | None = None,
+    vlm: str | None = None,
+    steps: int | None = None,
+    random_state: int = AtlasSettings.random_state,
     title: str | None = None,
     fresh: bool = False,
     progress: Progress = None,
 ) -> Path:
     """Build an atlas of an encoder over a dataset, or resume building it.
 
-    The site is a valid atlas after every stage; what it holds already is not computed again.
+    The site is a valid atlas after every stage; what it holds already is not computed again. `AtlasSettings` says what
+    each setting means and what its default is.
 
     Args:
         encoder: An encoder, a module or a source string.
         images: A dataset string, a folder, or a list of files.
         path: The site's folder.
-        options: What the atlas holds; None takes the defaults.
+        layers: The layers whose channels are features, and over which images are segmented.
+        features: "all" channels of the layers, a number of them (the most telling), or a list of units.
+        classes: "all", "none", or a number of them: those with most images.
+        visualize: "all", "none", or how many features get a visualization.
+        describe: Whether features get descriptions.
+        max_images: At most so many of the dataset's images, evenly drawn.
+        crops: How many of a feature's strongest images are shown.
+        cells: Of the label maps, along the short side.
+        captions: A store of captions, as for ``describe``.
+        vlm: An image-text model, as for ``describe``.
+        steps: Of a visualization's optimization.
+        random_state: The seed of everything random.
         title: What the pages call the atlas; None takes the encoder's source.
         fresh: Start over instead of resuming.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
@@ -60,31 +84,38 @@ def build_atlas(
         ::
 
             encoder = encoscope.load("zoo:resnet-caltech101")
-            build_atlas(encoder, "caltech101:ROOT#train", "SITE", BuildOptions(max_images=500, classes=20))
+            build_atlas(encoder, "caltech101:ROOT#train", "SITE", max_images=500, classes=20)
     """
-    encoder, options = as_encoder(encoder), options or BuildOptions()
-    plan = plan_build(encoder, images, options, progress=progress)
+    settings = AtlasSettings.from_preset(
+        layers=layers,
+        features=features,
+        classes=classes,
+        visualize=visualize,
+        describe=describe,
+        max_images=max_images,
+        crops=crops,
+        cells=cells,
+        captions=None if captions is None else os.fspath(captions),
+        vlm=vlm,
+        steps=steps,
+        random_state=random_state,
+    )
+    encoder = as_encoder(encoder)
+    plan = plan_build(encoder, images, settings, progress=progress)
     if fresh:
         clear_site(path)
     writer = Writer(
         path,
         title=title or encoder.source,
-        model={
-            "source": encoder.source,
-            "digest": encoder.digest,
-            **record_warnings(encoder),
-            "layers": list(plan.layers),
-            **encoder.record,
-            "input": f"{encoder.preprocess.size[0]} x {encoder.preprocess.size[1]} pixels",
-            "preprocess": encoder.record_preprocess(),
-        },
+        model=record_model(encoder, plan.layers).as_dict()
+        | {"input": f"{encoder.preprocess.size[0]} x {encoder.preprocess.size[1]} pixels"},
         data={
             "source": describe_source(images),
             "images": len(plan.ids),
             "digest": hashlib.sha256("\n".join(plan.ids).encode()).hexdigest(),
         },
         settings=plan.describe_settings(),
-        random_state=options.random_state,
+        random_state=settings.random_state,
         key=plan.key,
     )
     with writer:
@@ -109,16 +140,16 @@ def _run_stages(writer: Writer, plan: BuildPlan) -> None:
     writer.publish()
     segmentation.segment_images(writer, plan, segmentation.UnitStatistics.select(plan.encoder, units, mean, std))
     writer.publish()
-    if plan.options.describe:
+    if plan.settings.describe:
         from encoscope.atlas.build.descriptions import add_descriptions
 
         add_descriptions(writer, plan, units, mean.tolist(), std.tolist())
         writer.publish()
-    if plan.options.visualize != "none":
+    if plan.settings.visualize != "none":
         from encoscope.atlas.build.visualizations import add_visualizations
 
         # of a list its first units; of units that were chosen, those that classes rest on
-        add_visualizations(writer, plan, units, () if isinstance(plan.options.features, tuple) else preferred)
+        add_visualizations(writer, plan, units, () if isinstance(plan.settings.features, tuple) else preferred)
 
 
 def _add_controls(writer: Writer, plan: BuildPlan) -> None:

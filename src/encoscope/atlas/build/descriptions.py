@@ -85,14 +85,14 @@ def compute_clarity_control(crops: Sequence[Float[np.ndarray, "_ width"]]) -> fl
 
 
 def _fit_falcon(writer: Writer, plan: BuildPlan) -> Falcon:
-    options = plan.options
+    settings = plan.settings
     falcon = Falcon(
         plan.encoder,
-        vlm=options.vlm,
-        captions=None if options.captions is None else Path(options.captions),
+        vlm=settings.vlm,
+        captions=None if settings.captions is None else Path(settings.captions),
         control="permuted",
         progress=plan.progress,
-        random_state=options.random_state,
+        random_state=settings.random_state,
     ).fit(list(plan.probes.values()))
     writer.set_method(
         "description (FALCON)",

@@ -1,4 +1,4 @@
-"""What an atlas is to hold: options as a user gives them, and what they come to for one encoder and its images."""
+"""What the settings of an atlas come to for one encoder and its images."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.atlas.settings import AtlasSettings
 from encoscope.classes import match_labels
 from encoscope.encoder import Encoder
-from encoscope.errors import MissingError, UsageError
+from encoscope.errors import MissingError
 from encoscope.images import ImageListing, SkippedImage, is_dataset, list_images
 from encoscope.probing import Probe, probe
 from encoscope.progress import Progress
@@ -25,65 +26,17 @@ from encoscope.units import Unit, channel_unit, parse_unit
 
 _log = logging.getLogger("encoscope")
 
-Count: TypeAlias = int | Literal["all", "none"]
-
 STAGES = 3
 """Layers that are taken when none are named: the last stages of a CNN. Of a transformer's blocks, the last alone."""
 
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """What an atlas holds and how it is built.
-
-    Attributes:
-        layers: The layers whose channels are features, and over which images are segmented; None takes the last ones.
-        features: "all" channels of the layers, a number of them (the most telling), or a list of units.
-        classes: "all", "none", or a number of them: those with most images, and where labels do not decide, those
-            that are predicted most.
-        visualize: "all", "none", or how many features get a visualization, those that classes rest on first (of a
-            list: its first). Classes get one unless it is "none".
-        describe: Whether features get descriptions.
-        captions: A store of captions, as for ``describe``; None takes the zoo's.
-        vlm: An image-text model, as for ``describe``; None takes the captions' own.
-        steps: Of a visualization's optimization.
-        max_images: At most so many of the dataset's images, evenly drawn; None takes all.
-        crops: How many of a feature's strongest images are shown.
-        cells: Of the label maps, along the short side.
-        random_state: Of everything that is random.
-
-    Raises:
-        UsageError: A number below 1, or no features.
-    """
-
-    layers: tuple[str, ...] | None = None
-    features: Count | tuple[str, ...] = 64
-    classes: Count = "all"
-    visualize: Count = "all"
-    describe: bool = True
-    captions: str | None = None
-    vlm: str | None = None
-    steps: int = 500
-    max_images: int | None = None
-    crops: int = 8
-    cells: int = 24
-    random_state: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("features", "classes", "visualize", "steps", "max_images", "crops", "cells"):
-            value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise UsageError(f"{name} is a number from 1 on, not {value}")
-        if self.features == "none":
-            raise UsageError('features is "all", a number or a list of units: an atlas without features is empty')
-
-
-@dataclass(frozen=True)
 class BuildPlan:
-    """Options, resolved for one encoder and its images.
+    """Settings, resolved for one encoder and its images.
 
     Attributes:
         encoder: The encoder.
-        options: As they were given.
+        settings: As they were given.
         files: The images.
         layers: The layers whose channels are features, in the network's order.
         probes: By what was probed: each layer, and "features" and "logits" where there is a head.
@@ -97,7 +50,7 @@ class BuildPlan:
     """
 
     encoder: Encoder
-    options: BuildOptions
+    settings: AtlasSettings
     files: ImageListing
     layers: tuple[str, ...]
     probes: dict[str, Probe]
@@ -161,21 +114,20 @@ class BuildPlan:
         return path
 
     def describe_settings(self) -> dict[str, Any]:
-        """What the manifest says of the options."""
-        options = asdict(self.options).items()
-        settings = {name: value for name, value in options if value is not None and name != "random_state"}
-        features = self.options.features
+        """What the manifest says of the settings."""
+        recorded = {name: value for name, value in self.settings.as_dict().items() if value is not None}
+        features = self.settings.features
         text = ",".join(features) if isinstance(features, tuple) else str(features)
-        return settings | {"layers": list(self.layers), "features": text}
+        return recorded | {"layers": list(self.layers), "features": text}
 
 
-def plan_build(encoder: Encoder, source: Any, options: BuildOptions, *, progress: Progress = None) -> BuildPlan:
-    """Resolve options, and probe the images: every layer whose channels are features, and the head's two sides.
+def plan_build(encoder: Encoder, source: Any, settings: AtlasSettings, *, progress: Progress = None) -> BuildPlan:
+    """Resolve settings, and probe the images: every layer whose channels are features, and the head's two sides.
 
     Args:
         encoder: The encoder.
         source: A dataset string, a folder, or a list of files.
-        options: What the atlas holds.
+        settings: What the atlas holds.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
@@ -185,8 +137,8 @@ def plan_build(encoder: Encoder, source: Any, options: BuildOptions, *, progress
         UsageError: Unknown layers, units or numbers.
         MissingError: Images that are not there.
     """
-    files = list_images(source).sample(options.max_images, options.random_state)
-    layers = _choose_layers(encoder, options)
+    files = list_images(source).sample(settings.max_images, settings.random_state)
+    layers = _choose_layers(encoder, settings)
     probes = {layer: probe(encoder, files, layer, progress=progress) for layer in layers}
     if encoder.outputs is not None:
         probes["logits"] = probe(encoder, files, "logits", progress=progress)
@@ -197,7 +149,7 @@ def plan_build(encoder: Encoder, source: Any, options: BuildOptions, *, progress
     first = next(iter(probes.values()))
     plan = BuildPlan(
         encoder=encoder,
-        options=options,
+        settings=settings,
         files=files,
         layers=layers,
         probes=probes,
@@ -212,8 +164,8 @@ def plan_build(encoder: Encoder, source: Any, options: BuildOptions, *, progress
                 "encoder": encoder.digest,
                 "images": hashlib.sha256("\n".join(first.ids).encode()).hexdigest(),
                 "layers": list(layers),
-                "cells": options.cells,
-                "seed": options.random_state,
+                "cells": settings.cells,
+                "seed": settings.random_state,
                 **({} if encoder.class_order is None else {"class_order": encoder.class_order}),
             }
         ),
@@ -234,7 +186,7 @@ def choose_units(plan: BuildPlan, preferred: Sequence[Unit] = ()) -> list[Unit]:
     Returns:
         The units, a list's in its order, others in the network's.
     """
-    choice, encoder = plan.options.features, plan.encoder
+    choice, encoder = plan.settings.features, plan.encoder
     if isinstance(choice, tuple):
         return [parse_unit(text, encoder) for text in expand_units(choice)]
     everything = [
@@ -345,11 +297,11 @@ def _match_labels(encoder: Encoder, labels: Sequence[str | None]) -> tuple[int |
     return tuple(None if label is None else matches[label].index for label in labels)
 
 
-def _choose_layers(encoder: Encoder, options: BuildOptions) -> tuple[str, ...]:
-    if options.layers is not None:
-        chosen = dict.fromkeys(options.layers)
-    elif isinstance(options.features, tuple):
-        units = [parse_unit(text, encoder) for text in expand_units(options.features)]
+def _choose_layers(encoder: Encoder, settings: AtlasSettings) -> tuple[str, ...]:
+    if settings.layers:
+        chosen = dict.fromkeys(settings.layers)
+    elif isinstance(settings.features, tuple):
+        units = [parse_unit(text, encoder) for text in expand_units(settings.features)]
         chosen = dict.fromkeys(unit.layer for unit in units if unit.layer is not None)
     else:
         chosen = {}
@@ -374,7 +326,7 @@ def _find_pooled(layers: Sequence[str], probes: dict[str, Probe]) -> str | None:
 
 
 def _choose_classes(plan: BuildPlan) -> tuple[int, ...]:
-    choice, outputs = plan.options.classes, plan.encoder.outputs
+    choice, outputs = plan.settings.classes, plan.encoder.outputs
     if outputs is None or choice == "none":
         return ()
     if choice == "all":

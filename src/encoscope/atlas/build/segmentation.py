@@ -173,7 +173,7 @@ def segment_images(writer: Writer, plan: BuildPlan, statistics: UnitStatistics) 
     """
     segmenters = _make_segmenters(writer, plan)
     writer.set_method(
-        "segmentation (NAVE)", grouping="ward", weighting="equal", cells=plan.options.cells, leaves=LEAVES
+        "segmentation (NAVE)", grouping="ward", weighting="equal", cells=plan.settings.cells, leaves=LEAVES
     )
     names = {info.id for info, _ in segmenters}
     todo = [image for image in plan.ids if _lacks_segmentations(writer, image, names)]
@@ -288,14 +288,14 @@ def _make_segmenters(writer: Writer, plan: BuildPlan) -> list[tuple[Segmentation
             segmenters.append((info, partial(_segment_jointly, nave, leaves)))
         else:
             segmenters.append((info, partial(_segment_alone, plan, info)))
-        settings = {"method": "nave", "weighting": "equal", "grouping": "ward", "cells": str(plan.options.cells)}
+        settings = {"method": "nave", "weighting": "equal", "grouping": "ward", "cells": str(plan.settings.cells)}
         writer.add_segmentation(replace(info, settings=settings))
     return segmenters
 
 
 def _segment_alone(plan: BuildPlan, info: SegmentationInfo, images: Sequence[LoadedImage]) -> Iterator[Segmented]:
-    options = plan.options
-    for result in segment_alone(plan.encoder, images, info.layers, options.cells, options.random_state):
+    settings = plan.settings
+    for result in segment_alone(plan.encoder, images, info.layers, settings.cells, settings.random_state):
         if not isinstance(result, SkippedImage):
             yield result
 
@@ -320,8 +320,8 @@ def _fit(writer: Writer, plan: BuildPlan, info: SegmentationInfo) -> Nave:
         layers=list(info.layers),
         grouping="ward",
         weighting="equal",
-        resolution=plan.options.cells,
-        random_state=plan.options.random_state,
+        resolution=plan.settings.cells,
+        random_state=plan.settings.random_state,
         progress=plan.progress,
     ).fit([plan.file_of(image) for image in plan.ids])
     nave.save(folder)

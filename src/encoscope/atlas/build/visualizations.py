@@ -31,7 +31,7 @@ def add_visualizations(writer: Writer, plan: BuildPlan, units: Sequence[Unit], p
         preferred: The units that come first where not all get a visualization. They are synthesized in the order of
             ``units`` all the same.
     """
-    choice = plan.options.visualize
+    choice = plan.settings.visualize
     ranked = list(dict.fromkeys([*(unit for unit in preferred if unit in units), *units]))
     first = set(ranked if choice == "all" else [] if choice == "none" else ranked[:choice])
     chosen = [unit for unit in units if unit in first]
@@ -40,8 +40,8 @@ def add_visualizations(writer: Writer, plan: BuildPlan, units: Sequence[Unit], p
     classes = [index for index in indices if _lacks_class_visualization(writer, index)]
     total = len(chosen) + len(indices)
     done = total - len(todo) - len(classes)
-    writer.set_method("visualization (VITAL)", steps=plan.options.steps)
-    settings: dict[str, Any] = {"steps": plan.options.steps, "random_state": plan.options.random_state}
+    writer.set_method("visualization (VITAL)", steps=plan.settings.steps)
+    settings: dict[str, Any] = {"steps": plan.settings.steps, "random_state": plan.settings.random_state}
     inner = nest_progress(plan.progress)
     if todo:
         vital = Vital(plan.encoder, todo, progress=plan.progress, **settings).fit(plan.files).set_params(progress=inner)

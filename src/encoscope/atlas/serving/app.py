@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from encoscope.atlas import layout
 from encoscope.atlas.reader import open_atlas
 from encoscope.atlas.serving.limits import HEADERS, TYPES, Limits, is_host_allowed, list_allowed_hosts
+from encoscope.atlas.settings import HOST, PORT
 from encoscope.errors import EncoscopeError, MissingError
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ _KINDS = {
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
 }
-HOST, PORT = "127.0.0.1", 8765
 _NO_MODEL = "This server has no model to segment images with: start it with --model."
 
 

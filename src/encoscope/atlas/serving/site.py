@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from encoscope.atlas.reader import Atlas, open_atlas
-from encoscope.atlas.serving.app import HOST, PORT, create_app, serve
+from encoscope.atlas.serving.app import create_app, serve
+from encoscope.atlas.settings import HOST, PORT
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import EncoscopeError
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from encoscope.cache import find_keyed_folder
+from encoscope.defaults import DEVICE
 from encoscope.errors import MissingError, UsageError
 from encoscope.falcon.captions.laion import is_laion, link_laion
 from encoscope.falcon.captions.readers import clean_captions, read_captions
 from encoscope.falcon.captions.store import CaptionFolder, CaptionStore, finish_store, open_folder
+from encoscope.falcon.settings import CaptionSettings
 from encoscope.progress import Progress, track_steps
 
 if TYPE_CHECKING:
@@ -33,10 +35,10 @@ def build_captions(
     store: str | os.PathLike[str],
     *,
     column: str | None = None,
-    kind: Literal["text", "image"] = "text",
+    kind: Literal["text", "image"] | None = None,
     index: bool = False,
     fresh: bool = False,
-    device: str = "auto",
+    device: str = DEVICE,
     progress: Progress = None,
 ) -> CaptionStore:
     """Build a folder of captions with their vectors, which ``describe`` takes; or use LAION's shards as they are.
@@ -68,6 +70,7 @@ def build_captions(
         >>> store = encoscope.build_captions("captions.txt", "zoo:clip-caltech101", "store")  # doctest: +SKIP
         >>> encoscope.describe(encoder, "features:31", probe="photos/", captions=store)  # doctest: +SKIP
     """
+    settings = CaptionSettings.from_preset(column=column, kind=kind)
     folder = None
     if isinstance(source, str | os.PathLike):
         if not Path(source).exists():
@@ -75,14 +78,14 @@ def build_captions(
         folder = Path(source) if Path(source).is_dir() else None
     if folder is not None and not is_laion(folder):
         raise MissingError(f"{folder} holds no shards such as text_emb_0.npy: give a file, or a folder of LAION's")
-    if kind == "image" and folder is None:
+    if settings.kind == "image" and folder is None:
         raise UsageError("vectors of images go with a folder of LAION's shards")
     if isinstance(vlm, str):
         from encoscope.vlm import load
 
         vlm = load(vlm, device=device)
     if folder is not None:
-        built = link_laion(folder, vlm, store, kind=kind, column=column, fresh=fresh)
+        built = link_laion(folder, vlm, store, kind=settings.kind, column=column, fresh=fresh)
     else:
         built = embed_captions(source, vlm, store, column=column, fresh=fresh, progress=progress)
     if index:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from encoscope.falcon.captions.store import (
     open_parquet,
     pick_column,
 )
+from encoscope.falcon.settings import CaptionSettings
 from encoscope.file_kind import require_ordinary_file
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def link_laion(
     vlm: VLM,
     path: str | os.PathLike[str],
     *,
-    kind: Literal["text", "image"] = "text",
+    kind: str = CaptionSettings.kind,
     column: str | None = None,
     fresh: bool = False,
 ) -> CaptionStore:

@@ -20,8 +20,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from encoscope._version import __version__
-from encoscope.analysis.associations import PERMUTATIONS
-from encoscope.analysis.joint_clusters import N_CLUSTERS
+from encoscope.analysis.settings import AuditSettings
 from encoscope.analysis.watermarks import SEEN, UNSEEN
 from encoscope.errors import UsageError
 from encoscope.evaluation.measurement_cache import MeasurementCache
@@ -56,8 +55,8 @@ OPTIONS: Mapping[str, Any] = {
     "seeds": 3,
     "cue_rate": 0.5,
     "images": 100,
-    "clusters": N_CLUSTERS,
-    "permutations": PERMUTATIONS,
+    "clusters": AuditSettings.n_clusters,
+    "permutations": AuditSettings.permutations,
 }
 """What can be set. cues: kinds, or image files, at least two. seeds: pairs of networks of each. cue_rate: share of the
 cue's class's images with the cue. images: held-out ones that are audited; the rest as the audit's own."""

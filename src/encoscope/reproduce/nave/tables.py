@@ -27,6 +27,7 @@ from encoscope.evaluation.runner import (
     measure_images,
     shorten_dataset,
 )
+from encoscope.evaluation.settings import SCORES
 from encoscope.images import SkippedImage, open_boxed_dataset
 from encoscope.reproduce.inputs import load_model
 from encoscope.reproduce.nave.published import NONE, SETS, STAND_INS, TABLES, WEIGHTS, NaveLine, NaveTable
@@ -228,8 +229,8 @@ def _column(text: str) -> int:
 
 def _check_settings(request: EvaluationRequest) -> dict[str, Any]:
     settings = request.settings(OPTIONS)
-    if settings["score"] not in localization.SCORE:
-        raise UsageError(f"score is {' or '.join(localization.SCORE)}, not {settings['score']!r}")
+    if settings["score"] not in SCORES:
+        raise UsageError(f"score is {' or '.join(SCORES)}, not {settings['score']!r}")
     for name in ("min_area", "border"):
         if not isinstance(settings[name], int) or settings[name] < 0:
             raise UsageError(f"{name} is a number of pixels, at least 0, not {settings[name]!r}")

@@ -16,7 +16,7 @@ from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
 from encoscope.evaluation import localization
 from encoscope.evaluation import mask_overlap as overlap
-from encoscope.evaluation.baselines import BORDER, CONTROL, MIN_AREA, Baseline
+from encoscope.evaluation.baselines import CONTROL, Baseline
 from encoscope.evaluation.localization import compute_corloc
 from encoscope.evaluation.report import EvaluationRequest, Report
 from encoscope.evaluation.runner import (
@@ -28,6 +28,7 @@ from encoscope.evaluation.runner import (
     drop_duplicates,
     shorten_dataset,
 )
+from encoscope.evaluation.settings import CorlocSettings
 from encoscope.images import SkippedImage, open_boxed_dataset
 from encoscope.recipes.training import find_kept_weights
 from encoscope.reproduce.inputs import load_model, read_spread_images
@@ -45,8 +46,8 @@ OPTIONS: Mapping[str, Any] = {
     "images": 2,
     "size": "model",
     "box_size": ZOO_SIZE,
-    "min_area": MIN_AREA,
-    "border": BORDER,
+    "min_area": CorlocSettings.min_area,
+    "border": CorlocSettings.border,
 }
 """What can be set. checkpoints: folder of a recipe's kept weights. images, runs: those of the figure, and how
 many explanations of each. size: short side of images in the figure and for the overlap; box_size, min_area, border: for

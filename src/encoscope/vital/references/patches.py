@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import list_images
@@ -31,7 +32,7 @@ def find_patch_references(
     patch_size: int | None = None,
     n_candidates: int | None = None,
     whole_images: bool = False,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> list[References]:
