@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ SMALL: dict[str, Any] = {"steps": 1, "size": (32, 32), "progress": False}
 
 @pytest.fixture(scope="module")
 def encoder() -> encoscope.Encoder:
-    return encoscope.load("timm:resnet10t@untrained")
+    return encoscope.load("timm:resnet10t@untrained", input_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +82,25 @@ def test_all_is_kept_in_the_users_folder_with_checksums(
     assert kept == []
 
 
+@pytest.fixture(scope="module")
+def kept(encoder: Any, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a visualization leaves in its cache folder."""
+    folder = tmp_path_factory.mktemp("kept")
+    encoscope.visualize(encoder, "layer4:3", images, patch_size=32, cache_dir=folder, **SMALL)
+    return folder
+
+
 @pytest.mark.parametrize("damage", ["content", "journal", "truncated"])
 @pytest.mark.parametrize("kind", ["ids", "patches", "prototypes"])
 def test_what_is_damaged_is_computed_again(
-    kind: str, damage: str, encoder: Any, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kind: str, damage: str, encoder: Any, images: Path, kept: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def visualize() -> Any:
         return encoscope.visualize(encoder, "layer4:3", images, patch_size=32, cache_dir=tmp_path, **SMALL)
 
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
     first = visualize()
+    assert caplog.text == ""
     (folder,) = (tmp_path / kind).iterdir()
     (file,) = (file for file in folder.iterdir() if file.name != "journal.jsonl")
     if damage == "content":
