@@ -42,7 +42,7 @@ def total_variation(x):
 def visualize(
     network, references, layers, weights, a_tv, a_l2, start, rolls, low, high, *, steps, warmup, relevance=None
 ):
-    """Algorithm 1: the image [C, H, W] after ``steps``, and the mean gradient of the matching loss.
+    """Algorithm 1: the image [C, H, W] after ``steps``, and the mean absolute gradient of the loss.
 
     references: normalised [N, C, H, W]. rolls: a (rows, columns) shift a step. relevance: pixels -> {layer: [B, C, D]}.
     """
@@ -65,9 +65,8 @@ def visualize(
             z = made[name][0]
             matching = matching + weight * ((z - matched(z.detach(), real[name])) ** 2).mean()
         auxiliary = a_tv * total_variation(jittered) + a_l2 * torch.sqrt((jittered * jittered).sum())
-        (attention,) = torch.autograd.grad(matching, x, retain_graph=True)
         (gradient,) = torch.autograd.grad(matching + auxiliary, x)
-        attended += attention
+        attended += gradient.abs()
         rate = (i + 1) / warmup if i < warmup else 0.5 * (1 + math.cos(math.pi * (i - warmup) / (steps - warmup)))
         x = x.detach()
         m = 0.5 * m + 0.5 * gradient

@@ -82,12 +82,18 @@ def test_one_unit_gives_one_result_and_a_list_a_list(encoder, folder) -> None:
     assert [each.unit for each in both] == ["class:1", "class:2"]
 
 
-def test_default_and_paper_are_the_same_run(encoder, folder) -> None:
+def test_the_preset_paper_is_pixels_against_absolute_losses(encoder, folder) -> None:
     settings = {"steps": 1, "size": (32, 32), "progress": False}
-    first = visualize(encoder, "class:1", folder, **settings)
-    second = visualize(encoder, "class:1", folder, preset="paper", **settings)
+    first = visualize(encoder, "class:1", folder, preset="paper", **settings)
+    second = visualize(encoder, "class:1", folder, parametrization="pixels", scale="absolute", **settings)
     np.testing.assert_array_equal(first.image, second.image)
-    assert (first.settings["preset"], second.settings["preset"]) == ("default", "paper")
+    default = visualize(encoder, "class:1", folder, **settings).settings
+    assert (default["parametrization"], default["scale"], default["lr"]) == ("pyramid", "references", 0.1)
+    assert (first.settings["parametrization"], first.settings["scale"], first.settings["lr"]) == (
+        "pixels",
+        "absolute",
+        1,
+    )
 
 
 def test_the_record_holds_all_that_changes_the_result(encoder, folder) -> None:
@@ -142,7 +148,7 @@ def test_other_statistics_of_the_same_references_are_another_run(encoder, tmp_pa
         return Prototype({"layer4": values.sort(1).values}, 2, ("a", "b"), **changes)
 
     def run(statistics: Prototype) -> np.ndarray:
-        settings = {"layers": ["layer4"], "weights": [1.0], "cache_dir": tmp_path, "progress": False}
+        settings = {"preset": "paper", "layers": ["layer4"], "weights": [1.0], "cache_dir": tmp_path, "progress": False}
         return visualize(encoder, "class:1", {"class:1": statistics}, steps=2, size=(32, 32), **settings).image
 
     first, second = prototype(0), prototype(1)

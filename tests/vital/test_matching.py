@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from encoscope.encoder import Activation
 from encoscope.vital.matching import compute_moment_matching, compute_sort_matching, flatten_values, sort_values
-from encoscope.vital.objective import compute_l2_norm, compute_total_variation
+from encoscope.vital.smoothness import compute_l2_norm, compute_total_variation
 from encoscope.vital.transparency import compute_transparency, stretch_colors
 
 

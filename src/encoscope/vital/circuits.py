@@ -236,6 +236,8 @@ class Circuit(Estimator):
         steps: Steps of each visualization's optimization.
         relevance: What activations are multiplied by.
         matching: "sort", or "moments" for comparison.
+        parametrization: "pyramid", "pixels" or "auto".
+        scale: What losses count in: "references", "absolute" or "auto".
         layers: The layers that are matched, in place of the recipe's.
         weights: A weight for each layer, in place of the recipe's.
         tv_weight: Weight of total variation, in place of the recipe's.
@@ -275,6 +277,8 @@ class Circuit(Estimator):
         steps: int | None = None,
         relevance: Relevance | None = None,
         matching: str | None = None,
+        parametrization: str | None = None,
+        scale: str | None = None,
         layers: Sequence[str] | str | None = None,
         weights: Sequence[float] | None = None,
         tv_weight: float | None = None,
@@ -300,6 +304,8 @@ class Circuit(Estimator):
         self.steps = steps
         self.relevance = relevance
         self.matching = matching
+        self.parametrization = parametrization
+        self.scale = scale
         self.layers = layers
         self.weights = weights
         self.tv_weight = tv_weight
@@ -398,6 +404,8 @@ def circuit(
     steps: int | None = None,
     relevance: Relevance | None = None,
     matching: str | None = None,
+    parametrization: str | None = None,
+    scale: str | None = None,
     layers: Sequence[str] | str | None = None,
     weights: Sequence[float] | None = None,
     tv_weight: float | None = None,
@@ -433,6 +441,8 @@ def circuit(
         steps: Steps of each visualization's optimization.
         relevance: What activations are multiplied by.
         matching: "sort", or "moments" for comparison.
+        parametrization: "pyramid", "pixels" or "auto".
+        scale: What losses count in: "references", "absolute" or "auto".
         layers: The layers that are matched, in place of the recipe's.
         weights: A weight for each layer, in place of the recipe's.
         tv_weight: Weight of total variation, in place of the recipe's.
@@ -477,6 +487,8 @@ def circuit(
         steps=steps,
         relevance=relevance,
         matching=matching,
+        parametrization=parametrization,
+        scale=scale,
         layers=layers,
         weights=weights,
         tv_weight=tv_weight,

@@ -25,10 +25,19 @@ from encoscope.vital.references.references import References, Source, find_class
 from encoscope.vital.references.shipped import load_shipped
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.run import VisualizationPreview, run_synthesis
+from encoscope.vital.scaling import (
+    check_statistics,
+    choose_lr,
+    choose_parametrization,
+    choose_scale,
+    require_colors,
+    scale_regularizers,
+)
 from encoscope.vital.settings import Relevance, Size, VitalSettings
-from encoscope.vital.synthesis.loop import Optimizer, Stage
-from encoscope.vital.synthesis.parametrization import start_from_noise
+from encoscope.vital.synthesis.loop import Images, Optimizer, Stage
+from encoscope.vital.synthesis.parametrization import Parametrization, start_from_noise, start_pyramid
 from encoscope.vital.synthesis.plan import SynthesisPlan
+from encoscope.vital.synthesis.random import Generators
 from encoscope.vital.synthesis.transforms import Roll
 from encoscope.vital.target import Target
 from encoscope.vital.visualization import Visualization
@@ -51,6 +60,8 @@ class Vital(Estimator):
         relevance: What activations are multiplied by: "auto", "none", "lrp", "guided-backprop", "gradient-input", or a
             callable (encoder, pixels, unit, layers) -> {layer: maps}.
         matching: "sort", or "moments" for comparison.
+        parametrization: "pyramid", "pixels" or "auto".
+        scale: What losses count in: "references", "absolute" or "auto".
         layers: The layers that are matched, in place of the recipe's.
         weights: A weight for each layer, in place of the recipe's.
         tv_weight: Weight of total variation, in place of the recipe's.
@@ -89,6 +100,8 @@ class Vital(Estimator):
         steps: int | None = None,
         relevance: Relevance | None = None,
         matching: str | None = None,
+        parametrization: str | None = None,
+        scale: str | None = None,
         layers: Sequence[str] | str | None = None,
         weights: Sequence[float] | None = None,
         tv_weight: float | None = None,
@@ -112,6 +125,8 @@ class Vital(Estimator):
         self.steps = steps
         self.relevance = relevance
         self.matching = matching
+        self.parametrization = parametrization
+        self.scale = scale
         self.layers = layers
         self.weights = weights
         self.tv_weight = tv_weight
@@ -175,6 +190,7 @@ class Vital(Estimator):
                 if relevance == "gradient-input" and settings.relevance == "auto":
                     prototype = replace(prototype, notes=(*prototype.notes, _EXTENSION))
                 name = unit.text if references is None else references.unit
+                check_statistics(recipe, settings, prototype)
                 facet = {"number": number, "of": len(facets)} if settings.n_facets else None
                 self.targets_.append(Target(unit, name, recipe, relevance, prototype, references, facet))
         return self
@@ -246,19 +262,26 @@ class Vital(Estimator):
             recipe,
             matching=settings.matching,
             weighted=relevance is not None and settings.authors,
+            relative=choose_scale(recipe, settings) == "references",
         )
-        stage = Stage(
-            start=lambda _, generators: start_from_noise(
-                self.encoder_.preprocess, size, generators, self.encoder_.device
-            ),
-            steps=settings.steps,
-            optimizer=Optimizer(settings.lr),
-            transform=Roll(jitter),
-        )
+        preprocess, device = self.encoder_.preprocess, self.encoder_.device
+        pyramid = choose_parametrization(recipe, settings) == "pyramid"
+
+        def start(_: Images | None, generators: Generators) -> Parametrization:
+            if pyramid:
+                colors = [require_colors(target.prototype) for target in targets]
+                return start_pyramid(preprocess, size, colors, generators, device)
+            return start_from_noise(preprocess, size, generators, device)
+
+        lr = choose_lr(recipe, settings, preprocess)
+        stage = Stage(start=start, steps=settings.steps, optimizer=Optimizer(lr), transform=Roll(jitter))
         record = {
             "method": "vital",
             **settings.as_dict(),
             "recipe": recipe.name,
+            "parametrization": "pyramid" if pyramid else "pixels",
+            "scale": choose_scale(recipe, settings),
+            "lr": lr,
             "layers": list(recipe.layers),
             "weights": list(recipe.weights),
             "tv_weight": recipe.tv_weight,
@@ -291,6 +314,7 @@ class Vital(Estimator):
             recipe = override_recipe(encoder, unit, recipe, settings.layers, settings.weights or None)
         elif settings.weights:
             recipe = override_recipe(encoder, unit, recipe, recipe.layers, settings.weights)
+        recipe = scale_regularizers(recipe, settings)
         if settings.tv_weight is not None:
             recipe = replace(recipe, tv_weight=settings.tv_weight)
         if settings.l2_weight is not None:

@@ -45,6 +45,8 @@ def visualize(
     steps: int | None = None,
     relevance: Relevance | None = None,
     matching: str | None = None,
+    parametrization: str | None = None,
+    scale: str | None = None,
     layers: Sequence[str] | str | None = None,
     weights: Sequence[float] | None = None,
     tv_weight: float | None = None,
@@ -82,6 +84,8 @@ def visualize(
     steps: int | None = None,
     relevance: Relevance | None = None,
     matching: str | None = None,
+    parametrization: str | None = None,
+    scale: str | None = None,
     layers: Sequence[str] | str | None = None,
     weights: Sequence[float] | None = None,
     tv_weight: float | None = None,
@@ -119,6 +123,8 @@ def visualize(
     steps: int | None = None,
     relevance: Relevance | None = None,
     matching: str | None = None,
+    parametrization: str | None = None,
+    scale: str | None = None,
     layers: Sequence[str] | str | None = None,
     weights: Sequence[float] | None = None,
     tv_weight: float | None = None,
@@ -155,6 +161,8 @@ def visualize(
     steps: int | None = None,
     relevance: Relevance | None = None,
     matching: str | None = None,
+    parametrization: str | None = None,
+    scale: str | None = None,
     layers: Sequence[str] | str | None = None,
     weights: Sequence[float] | None = None,
     tv_weight: float | None = None,
@@ -198,6 +206,8 @@ def visualize(
         steps: Steps of the optimization.
         relevance: What activations are multiplied by (vital).
         matching: "sort" or "moments" (vital).
+        parametrization: "pyramid", "pixels" or "auto" (vital).
+        scale: What losses count in: "references", "absolute" or "auto" (vital).
         layers: The layers that are matched, in place of the recipe's (vital).
         weights: A weight for each layer, in place of the recipe's (vital).
         tv_weight: Weight of total variation (vital, deepinversion).
@@ -251,6 +261,8 @@ def visualize(
         steps=steps,
         relevance=relevance,
         matching=matching,
+        parametrization=parametrization,
+        scale=scale,
         layers=layers,
         weights=weights,
         tv_weight=tv_weight,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.errors import UsageError
@@ -14,44 +13,10 @@ from encoscope.vital.features import FeatureReader, LayerFeatures
 from encoscope.vital.matching import Values, compute_matching
 from encoscope.vital.recipes import Recipe
 from encoscope.vital.references.statistics import Prototype
+from encoscope.vital.scaling import require_colors, require_spread
+from encoscope.vital.smoothness import compute_l2_norm, compute_total_variation
 from encoscope.vital.synthesis.loop import Losses
 from encoscope.vital.synthesis.transforms import Images
-
-
-def compute_total_variation(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
-    """Compute the sum of four unsquared l2 norms of differences: horizontal, vertical, and along both diagonals.
-
-    Args:
-        images: The images.
-
-    Returns:
-        The total variation of each image.
-
-    Source: VITAL, equation 4; the four norms are from the authors' code.
-    """
-    differences = (
-        images[:, :, :, :-1] - images[:, :, :, 1:],
-        images[:, :, :-1, :] - images[:, :, 1:, :],
-        images[:, :, 1:, :-1] - images[:, :, :-1, 1:],
-        images[:, :, :-1, :-1] - images[:, :, 1:, 1:],
-    )
-    return sum((_norm(difference) for difference in differences[1:]), start=_norm(differences[0]))
-
-
-def compute_l2_norm(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
-    """Compute ||x||_2 over channels and space, in the network's normalized units.
-
-    Args:
-        images: The images.
-
-    Returns:
-        The norm of each image.
-    """
-    return _norm(images)
-
-
-def _norm(values: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
-    return values.flatten(1).norm(dim=1)
 
 
 class DistributionObjective:
@@ -62,6 +27,10 @@ class DistributionObjective:
     with relevance as a share of that without), so that the published weights of layers and regularizers keep their
     meaning.
 
+    Neither do activations: those of one network, or one layer, are many times those of another. ``relative`` divides
+    each layer's loss by the references' own, so that 1 means as near to the mean as a reference is, and counts the
+    regularizers by how far they are above the references'. This is an extension.
+
     Args:
         reader: How images, and before them the references, are read.
         units: The units of the run.
@@ -69,6 +38,7 @@ class DistributionObjective:
         recipe: Layers and weights.
         matching: "sort" or "moments".
         weighted: Whether the prototypes' channel weights count, as in the authors' code with relevance.
+        relative: Whether losses count in the references' own.
 
     Raises:
         UsageError: For statistics that lack a layer of the recipe.
@@ -85,11 +55,13 @@ class DistributionObjective:
         *,
         matching: str = "sort",
         weighted: bool = False,
+        relative: bool = False,
     ) -> None:
         self._reader, self._units, self._prototypes, self._recipe = reader, tuple(units), tuple(prototypes), recipe
         self._matching = matching
         self._weighted = weighted
-        self._scaled = reader.relevance is not None and not reader.scaled
+        self._relative = relative
+        self._scaled = reader.relevance is not None and not reader.scaled and not relative
         self._targets: dict[tuple[str, tuple[int, ...], int], Tensor] = {}
         for prototype in prototypes:
             for name in recipe.layers:
@@ -122,12 +94,27 @@ class DistributionObjective:
             named[name] = weight * compute_matching(self._matching, values, target, channels)
             if self._scaled:
                 named[name] = named[name] / self._shrinkage(name, indices).to(values)
+            if self._relative:
+                own = torch.tensor([require_spread(self._prototypes[index], name) for index in indices])
+                named[name] = named[name] / own.to(values)
         main = torch.stack(list(named.values())).sum(0)
         if not (recipe.tv_weight or recipe.l2_weight):
             return Losses(main, None, named)
-        named["tv"] = recipe.tv_weight * compute_total_variation(images)
-        named["l2"] = recipe.l2_weight * compute_l2_norm(images)
+        variation, norm = compute_total_variation(images), compute_l2_norm(images)
+        if self._relative:
+            variation, norm = self._exceed_references(variation, norm, indices, images.shape[2] * images.shape[3])
+        named["tv"] = recipe.tv_weight * variation
+        named["l2"] = recipe.l2_weight * norm
         return Losses(main, named["tv"] + named["l2"], named)
+
+    def _exceed_references(
+        self, variation: Tensor, norm: Tensor, indices: Sequence[int], pixels: int
+    ) -> tuple[Tensor, Tensor]:
+        """By what share total variation and l2 norm are above the references' own; 0 below."""
+        colors = [require_colors(self._prototypes[index]) for index in indices]
+        own_variation = torch.tensor([each.variation * pixels**0.5 for each in colors]).to(variation)
+        own_norm = torch.tensor([(each.power * pixels) ** 0.5 for each in colors]).to(norm)
+        return (variation / own_variation - 1).clamp(min=0), (norm / own_norm - 1).clamp(min=0)
 
     def _fill_silent(self, layer: str, features: LayerFeatures, indices: Sequence[int]) -> Values:
         """What is matched of a layer; where a unit is silent, as if all had the layer's usual relevance.

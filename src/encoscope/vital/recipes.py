@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from torch import nn
 
 from encoscope.encoder import Encoder, LayerInfo
 from encoscope.encoder.roles import module_of
@@ -31,6 +32,7 @@ class Recipe:
         weights: The weight w_l of each layer.
         tv_weight: The weight a_TV of total variation.
         l2_weight: The weight a_l2 of the l2 norm.
+        published: Whether it is the paper's, for one of its five networks.
     """
 
     name: str
@@ -38,32 +40,99 @@ class Recipe:
     weights: tuple[float, ...]
     tv_weight: float
     l2_weight: float
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How one library builds a network: the layers that are matched, and what tells the network from its relatives.
+
+    Attributes:
+        layers: The layers' names.
+        shapes: The shapes of some weights.
+        last: Its last block.
+        beyond: The name that one more block would have.
+    """
+
+    layers: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    last: str
+    beyond: str
 
 
 @dataclass(frozen=True)
 class _Named:
-    """A row of the paper's table. layers: torchvision's names, then timm's. regularizer: a_TV = a_l2."""
+    """A row of the paper's table. regularizer: a_TV = a_l2."""
 
-    layers: tuple[tuple[str, ...], tuple[str, ...]]
+    forms: tuple[_Form, ...]
     weights: tuple[float, ...]
     regularizer: float = 0.0
 
 
-_RESNET = ("conv1", "layer1", "layer2", "layer3", "layer4")
-_DENSENET = ("features.conv0", *(f"features.denseblock{number}" for number in (1, 2, 3, 4)))
-_CONVNEXT = ("features.0", "features.2.1", "features.4.1", "features.6.1", "features.7.2")
-_CONVNEXT_TIMM = ("stem", *(f"stages.{stage}.downsample.1" for stage in (1, 2, 3)), "stages.3.blocks.2")
-_VIT = ("conv_proj", *(f"encoder.layers.encoder_layer_{block}" for block in (2, 9, 20, 23)))
-_VIT_TIMM = ("patch_embed", *(f"blocks.{block}" for block in (2, 9, 20, 23)))
+def _make_vit_forms(patch: int) -> tuple[_Form, _Form]:
+    """torchvision's and timm's ViT-L with patches of this side."""
+    shape = (1024, 3, patch, patch)
+    blocks = (2, 9, 20, 23)
+    layer = "encoder.layers.encoder_layer_"
+    return (
+        _Form(
+            ("conv_proj", *(f"{layer}{block}" for block in blocks)),
+            {"conv_proj.weight": shape},
+            f"{layer}23",
+            f"{layer}24",
+        ),
+        _Form(
+            ("patch_embed", *(f"blocks.{block}" for block in blocks)),
+            {"patch_embed.proj.weight": shape},
+            "blocks.23",
+            "blocks.24",
+        ),
+    )
+
 
 _TABLE: Mapping[str, _Named] = {
-    "resnet50": _Named((_RESNET, _RESNET), (1, 1, 1, 1, 1)),
-    "densenet121": _Named((_DENSENET, _DENSENET), (1, 1, 1, 1, 100)),
-    "convnext_base": _Named((_CONVNEXT, _CONVNEXT_TIMM), (10, 1, 1, 1, 1)),
-    "vit_l_16": _Named((_VIT, _VIT_TIMM), (1, 1, 1, 1, 1), 3e-3),
-    "vit_l_32": _Named((_VIT, _VIT_TIMM), (1, 1, 1, 1, 0.1), 3e-4),
+    "resnet50": _Named(
+        (
+            _Form(
+                ("conv1", "layer1", "layer2", "layer3", "layer4"),
+                {"layer1.0.conv2.weight": (64, 64, 3, 3), "layer1.0.conv3.weight": (256, 64, 1, 1)},
+                "layer3.5",
+                "layer3.6",
+            ),
+        ),
+        (1, 1, 1, 1, 1),
+    ),
+    "densenet121": _Named(
+        (
+            _Form(
+                ("features.conv0", *(f"features.denseblock{number}" for number in (1, 2, 3, 4))),
+                {"features.denseblock3.denselayer24.conv2.weight": (32, 128, 3, 3)},
+                "features.denseblock4.denselayer16",
+                "features.denseblock4.denselayer17",
+            ),
+        ),
+        (1, 1, 1, 1, 100),
+    ),
+    "convnext_base": _Named(
+        (
+            _Form(
+                ("features.0", "features.2.1", "features.4.1", "features.6.1", "features.7.2"),
+                {"features.2.1.weight": (256, 128, 2, 2)},
+                "features.5.26",
+                "features.5.27",
+            ),
+            _Form(
+                ("stem", *(f"stages.{stage}.downsample.1" for stage in (1, 2, 3)), "stages.3.blocks.2"),
+                {"stages.1.downsample.1.weight": (256, 128, 2, 2)},
+                "stages.2.blocks.26",
+                "stages.2.blocks.27",
+            ),
+        ),
+        (10, 1, 1, 1, 1),
+    ),
+    "vit_l_16": _Named(_make_vit_forms(16), (1, 1, 1, 1, 1), 3e-3),
+    "vit_l_32": _Named(_make_vit_forms(32), (1, 1, 1, 1, 0.1), 3e-4),
 }
-_ALIASES = {"vit_large_patch16": "vit_l_16", "vit_large_patch32": "vit_l_32"}
 
 
 def choose_recipe(encoder: Encoder, unit: Unit, *, authors: bool = False, relevance: bool = False) -> Recipe:
@@ -86,7 +155,7 @@ def choose_recipe(encoder: Encoder, unit: Unit, *, authors: bool = False, releva
     Raises:
         UsageError: For a unit in a layer that has none of these layers below it.
     """
-    recipe = _named(encoder) or _default(encoder, unit)
+    recipe = find_published_recipe(encoder.module, [info.name for info in encoder.layers]) or _default(encoder, unit)
     if unit.layer is not None:
         recipe = _below(recipe, encoder, unit.layer)
     if relevance:
@@ -96,6 +165,30 @@ def choose_recipe(encoder: Encoder, unit: Unit, *, authors: bool = False, releva
             weight = recipe.tv_weight * (_AUTHORS_SHARE if authors else 1)
         recipe = replace(recipe, tv_weight=weight, l2_weight=weight)
     return recipe
+
+
+def find_published_recipe(module: nn.Module, layers: Iterable[str]) -> Recipe | None:
+    """Find the paper's recipe of a network that is built as one of the paper's five.
+
+    Args:
+        module: The network, with any weights.
+        layers: The names of its layers.
+
+    Returns:
+        The recipe; None for any other network.
+
+    Source: VITAL, appendix B.
+    """
+    known = set(layers)
+    modules = {name for name, _ in module.named_modules()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    for architecture, row in _TABLE.items():
+        for form in row.forms:
+            is_alike = all(shapes.get(name) == shape for name, shape in form.shapes.items())
+            if is_alike and form.last in modules and form.beyond not in modules and known.issuperset(form.layers):
+                weights = tuple(float(weight) for weight in row.weights)
+                return Recipe(architecture, form.layers, weights, row.regularizer, row.regularizer, published=True)
+    return None
 
 
 def override_recipe(
@@ -124,20 +217,6 @@ def override_recipe(
     if unit.layer is not None and order.index(pairs[-1][0]) >= order.index(unit.layer):
         raise UsageError(f"{unit.text} is matched on layers below its own: {pairs[-1][0]} is not below {unit.layer}")
     return replace(base, name="own", layers=tuple(name for name, _ in pairs), weights=tuple(float(w) for _, w in pairs))
-
-
-def _named(encoder: Encoder) -> Recipe | None:
-    """The paper's recipe, if the encoder's source names one of its networks and the layers are there."""
-    architecture = re.split(r"[@.]", encoder.source.rpartition(":")[2])[0]
-    architecture = next((name for start, name in _ALIASES.items() if architecture.startswith(start)), architecture)
-    row = _TABLE.get(architecture)
-    known = {info.name for info in encoder.layers}
-    layers = next((names for names in row.layers if known.issuperset(names)), None) if row else None
-    if row is None or layers is None:
-        return None
-    return Recipe(
-        architecture, layers, tuple(float(weight) for weight in row.weights), row.regularizer, row.regularizer
-    )
 
 
 def _default(encoder: Encoder, unit: Unit) -> Recipe:

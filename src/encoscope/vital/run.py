@@ -23,6 +23,8 @@ from encoscope.vital.target import Target
 from encoscope.vital.transparency import compute_transparency
 from encoscope.vital.visualization import Visualization
 
+_VERSION = 2  # of what is kept of a run
+
 VisualizationPreview: TypeAlias = Callable[[list[Visualization]], None]
 """Receives the unfinished visualizations of the current batch: now and then, and when a run is interrupted."""
 
@@ -200,8 +202,9 @@ def _manifest(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target], 
         for target in targets
     ]
     settings = {**plan.settings, "authors": plan.settings.get("preset") == "authors"}
-    settings.pop("preset", None)  # "default" and "paper" are the same
+    settings.pop("preset", None)  # what it stands for is in the other settings
     return {
+        "version": _VERSION,
         **identify_encoder(encoder),
         "units": units,
         "references": [target.prototype.references for target in targets],

@@ -19,6 +19,8 @@ Size: TypeAlias = Sequence[int]  # (height, width)
 RELEVANCES = ("auto", "none", "lrp", "guided-backprop", "gradient-input")
 RANKINGS = ("lrp", "guided-backprop", "gradient-input")
 MATCHINGS = ("sort", "moments")
+PARAMETRIZATIONS = ("auto", "pyramid", "pixels")
+SCALES = ("auto", "references", "absolute")
 VIEWS = ("wander", "crops")
 OPTIMIZERS = ("adam", "nadam")
 METHOD_NAMES = ("vital", "fourier", "maco", "deepinversion", "plugin")
@@ -45,6 +47,8 @@ def _parse_ranking(text: str) -> str:
     return text
 
 
+_PUBLISHED = {"steps": 2000, "parametrization": "pixels", "scale": "absolute"}
+
 _RELEVANCE_HELP = (
     "Multiplied into activations: lrp, guided-backprop, gradient-input, none, or auto (none for classes, LRP inside, "
     "where it reaches)."
@@ -52,7 +56,7 @@ _RELEVANCE_HELP = (
 
 
 def _steps(default: int) -> Any:
-    return setting(default, "Steps of the optimization. Default: the method's own; VITAL's are 2000.", low=1)
+    return setting(default, "Steps of the optimization. Default: the method's own; VITAL's are 400.", low=1)
 
 
 def _size() -> Any:
@@ -67,15 +71,22 @@ def _seed() -> Any:
 class VitalSettings(Settings):
     """What decides a visualization by VITAL.
 
-    The presets "default" and "paper" are the same today. "authors" scales relevance to [0, 1], weights channels, takes
-    whole images as references of units inside the network, and smaller regularizers there.
+    The preset "default" has no number that belongs to one network: the image is a pyramid in the references' colors,
+    and each layer's loss is a share of the references' own. The paper's five networks keep the paper's numbers in it.
+    "paper" optimizes pixels against absolute losses, as published. "authors" does, too; it scales relevance to [0, 1],
+    weights channels, takes whole images as references of units inside the network, and smaller regularizers there.
 
     Attributes:
-        steps: Steps of the optimization; 2,000 as in the authors' code.
+        steps: Steps of the optimization; 2,000 in the authors' code, and in the presets "paper" and "authors".
         relevance: What activations are multiplied by. "auto" is nothing for classes, and for other units LRP, or
             gradient x input where LRP does not reach; "none", "lrp", "guided-backprop", "gradient-input", or a callable
             (encoder, pixels, unit, layers) -> {layer: maps}.
         matching: "sort" (equation 2) matches sorted values; "moments" mean and standard deviation, for comparison.
+        parametrization: What is optimized: "pyramid" (noise of several resolutions in the references' colors) or
+            "pixels" (as published); "auto" is pixels for the paper's networks, else the pyramid.
+        scale: "references" divides each layer's loss by the references' own, and counts total variation and l2 norm
+            only where they are above the references'; "absolute" (as published) does not; "auto" is absolute for the
+            paper's networks, else references.
         layers: The layers that are matched; empty for the recipe's.
         weights: A weight for each of ``layers``; empty for the recipe's, or 1 each beside ``layers``.
         tv_weight: Weight of total variation; None for the recipe's.
@@ -89,24 +100,37 @@ class VitalSettings(Settings):
             image, at every int(0.8 patch_size) pixels. Both are in the authors' code.
         size: (height, width) of the visualization in pixels; None is the network's own.
         jitter: Largest shift of the image in each step, in pixels; None is 30 for 224, in proportion for other sizes.
-        lr: Adam's learning rate, in the network's normalized units.
+        lr: Adam's learning rate: of a pyramid in units of the references' colors, 0.1 unless said; of pixels in the
+            network's normalized units, 1 unless said, or a tenth of the range from black to white where losses are
+            scaled by the references.
         random_state: The seed of everything random.
     """
 
     METHOD: ClassVar[str] = "vital"
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "paper": _PUBLISHED, "authors": _PUBLISHED}
 
-    steps: int = _steps(2000)
+    steps: int = _steps(400)
     relevance: Relevance = setting("auto", _RELEVANCE_HELP, parse=_parse_relevance)
     matching: str = setting("sort", "How distributions are matched.", choices=MATCHINGS)
+    parametrization: str = setting(
+        "auto",
+        "What is optimized: a pyramid in the references' colors, or pixels as published.",
+        choices=PARAMETRIZATIONS,
+    )
+    scale: str = setting(
+        "auto",
+        "What a layer's loss counts in: the references' own, or absolute as published.",
+        choices=SCALES,
+    )
     layers: tuple[str, ...] = setting(
         (), "Layers that are matched, with commas. Default: the recipe's.", parse=parse_names
     )
     weights: tuple[float, ...] = setting(
-        (), "A weight for each layer, with commas. Default: the recipe's.", parse=parse_numbers
+        (), "A weight for each layer, with commas. Default: the recipe's.", flag="layer-weights", parse=parse_numbers
     )
     tv_weight: float | None = setting(
         None,
-        "Weight of total variation: 0 is vivid and noisy, 1e-3 smooth and pale. Default: the recipe's.",
+        "Weight of total variation. Default: the recipe's.",
         low=0,
         type=float,
     )
@@ -142,7 +166,9 @@ class VitalSettings(Settings):
         low=0,
         type=int,
     )
-    lr: float = setting(1.0, "Learning rate of Adam. Default: the method's own; VITAL's is 1.")
+    lr: float | None = setting(
+        None, "Learning rate of Adam. Default: the method's own; of VITAL's pyramid 0.1.", type=float
+    )
     random_state: int = _seed()
 
     @property

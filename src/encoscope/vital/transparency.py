@@ -12,19 +12,20 @@ _COLOR_QUANTILES = (0.01, 0.99)
 
 
 def compute_transparency(attention: Float[Tensor, "channels height width"]) -> Float[np.ndarray, "height width"]:
-    """Turn the gradient of the matching loss into opacity.
+    """Turn the gradients of the loss into opacity.
 
-    Absolute value, mean over channels, cut at the 98th percentile and divided by the maximum, as the authors do.
+    Mean over channels, cut at the 98th percentile and divided by the maximum, as the authors do. Where the paper is
+    silent it is their code: the absolute gradient of the whole loss in each step.
 
     Args:
-        attention: The gradient at the image, averaged over the steps.
+        attention: The absolute gradient at the image, averaged over the steps.
 
     Returns:
         The opacity of each pixel, 0 to 1.
 
-    Source: VITAL, section 3.4; the percentile is from the authors' code.
+    Source: VITAL, section 3.4, and the authors' code.
     """
-    strength = attention.abs().mean(0)
+    strength = attention.mean(0)
     cut = strength.clamp(max=float(torch.quantile(strength, _CUT_QUANTILE)))
     return (cut / cut.max().clamp(min=1e-30)).numpy()
 

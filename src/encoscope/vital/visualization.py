@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 KIND = "visualization"
 
+_SQUARES = 16  # of the checkerboard along the short side
+_LIGHT, _DARK = 235, 200
+
 
 @concise_repr
 @dataclass(frozen=True, eq=False)
@@ -97,6 +100,15 @@ class Visualization(Result):
         return Image.alpha_composite(Image.new("RGBA", self.transparent.size, "white"), self.transparent).convert("RGB")
 
     @property
+    def over_checkerboard(self) -> Image.Image:
+        """The transparent image on grey squares, so that what is transparent does not pass for white."""
+        height, width = self.transparency.shape
+        side = max(1, min(height, width) // _SQUARES)
+        rows, columns = np.indices((height, width)) // side
+        squares = np.where((rows + columns) % 2, _DARK, _LIGHT).astype(np.uint8)
+        return Image.alpha_composite(Image.fromarray(squares).convert("RGBA"), self.transparent).convert("RGB")
+
+    @property
     def caption(self) -> str:
         """One line: the name, and the class that the network sees, or else the unit's value."""
         if self.predicted is None:
@@ -115,7 +127,7 @@ class Visualization(Result):
         left, middle, right = figure.subplots(1, 3)
         left.imshow(self.picture)
         left.set_title(self.caption)
-        middle.imshow(self.transparent)
+        middle.imshow(self.over_checkerboard)
         middle.set_title("attended to")
         for axes in (left, middle):
             axes.set_axis_off()
@@ -284,11 +296,11 @@ def read_entry(entry: Mapping[str, Any], document: Document, file: Path) -> Visu
 def make_contact_sheet(
     visualizations: Sequence[Visualization], columns: int = 4, *, cell: int = 240, controls: bool = True
 ) -> Image.Image:
-    """Draw visualizations in rows, each with its caption.
+    """Draw visualizations in rows, each with its caption; beside each, on a checkerboard, what it attended to.
 
     Args:
         visualizations: The visualizations.
-        columns: How many stand in a row.
+        columns: How many images stand in a row.
         cell: The side of each in pixels.
         controls: Show the controls of each behind it.
 
@@ -296,8 +308,11 @@ def make_contact_sheet(
         The sheet.
     """
     shown = [each for result in visualizations for each in (result, *(result.controls if controls else ()))]
-    captions = [f"{each.caption} ({each.control})" if each.control else each.caption for each in shown]
-    return Image.fromarray(plots.draw_contact_sheet([each.picture for each in shown], captions, columns, cell=cell))
+    images, captions = [], []
+    for each in shown:
+        images += [each.picture, each.over_checkerboard]
+        captions += [f"{each.caption} ({each.control})" if each.control else each.caption, "attended to"]
+    return Image.fromarray(plots.draw_contact_sheet(images, captions, columns, cell=cell))
 
 
 def make_file_name(unit: str) -> str:

@@ -245,7 +245,7 @@ class Bench:
             The estimator, not fitted.
         """
         texts = [unit.text if isinstance(unit, Unit) else unit for unit in units]
-        usual: dict[str, Any] = {"n_candidates": CANDIDATES, "random_state": self.request.seed}
+        usual: dict[str, Any] = {"preset": "paper", "n_candidates": CANDIDATES, "random_state": self.request.seed}
         usual |= {"progress": self.request.progress, "steps": self.count_steps(texts)}
         return Vital(self.encoder, units, **{**usual, **settings})
 

@@ -271,7 +271,7 @@ def fit_vital(encoder: Encoder, trial: Trial) -> Vital:
         The fitted estimator.
     """
     settings: dict[str, Any] = {"steps": trial.steps, "cache": False, "random_state": trial.seed, "progress": False}
-    settings |= {"n_candidates": CANDIDATES, **trial.settings}
+    settings |= {"preset": "paper", "n_candidates": CANDIDATES, **trial.settings}
     return Vital(encoder, list(trial.units), **settings).fit(trial.references)
 
 

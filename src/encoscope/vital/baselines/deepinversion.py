@@ -21,8 +21,8 @@ from encoscope.vital.baselines.losses import (
     compute_logits,
     require_classes,
 )
-from encoscope.vital.objective import compute_l2_norm, compute_total_variation
 from encoscope.vital.settings import DeepInversionSettings
+from encoscope.vital.smoothness import compute_l2_norm, compute_total_variation
 from encoscope.vital.synthesis.loop import Losses, Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import start_from_noise
 from encoscope.vital.synthesis.plan import SynthesisPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from torch import Tensor
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
 from encoscope.store.tensors import open_tensors, write_tensors
-from encoscope.vital.references.statistics import Prototype
+from encoscope.vital.references.statistics import ColorStatistics, Prototype
 
-FORMAT = "encoscope.prototypes/1"
+FORMAT = "encoscope.prototypes/2"
 _MAX_CURVES = 64  # of a layer
 _SEED = 0
 _ID = 32  # bytes of an image's sha256
@@ -39,6 +39,8 @@ class CompressedPrototypes:
         references: The ids of each unit's references.
         activations: The mean value of each unit on its references; None where it is not known.
         notes: The notes of each unit's statistics.
+        spreads: The references' own loss of each unit, by layer; None where it is not known.
+        colors: The color statistics of each unit's references; None where they are not known.
         curves: For each layer [curves, positions], float16.
         amounts: For each layer [units, channels, curves], how much of each curve, float16.
         error: For each layer, the root mean square of what is lost as a share of that of the values.
@@ -50,6 +52,8 @@ class CompressedPrototypes:
     references: tuple[tuple[str, ...], ...]
     activations: tuple[float | None, ...]
     notes: tuple[tuple[str, ...], ...]
+    spreads: tuple[Mapping[str, float] | None, ...]
+    colors: tuple[ColorStatistics | None, ...]
     curves: Mapping[str, Float[Tensor, "number positions"]]
     amounts: Mapping[str, Float[Tensor, "units channels number"]]
     error: Mapping[str, float]
@@ -76,7 +80,15 @@ class CompressedPrototypes:
         worst = max(self.error.values())
         note = f"statistics read from a compressed file, root mean square error up to {worst:.1%} of the values"
         notes = (*self.notes[index], note)
-        return Prototype(values, self.counts[index], self.references[index], notes, activation=self.activations[index])
+        return Prototype(
+            values=values,
+            count=self.counts[index],
+            references=self.references[index],
+            notes=notes,
+            activation=self.activations[index],
+            spread=self.spreads[index],
+            colors=self.colors[index],
+        )
 
 
 def compress_prototypes(
@@ -130,6 +142,8 @@ def compress_prototypes(
         tuple(each.references for each in values),
         tuple(each.activation for each in values),
         tuple(each.notes for each in values),
+        tuple(each.spread for each in values),
+        tuple(each.colors for each in values),
         curves,
         amounts,
         lost,
@@ -159,6 +173,8 @@ def save_compressed(compressed: CompressedPrototypes, path: str | os.PathLike[st
         "references": [len(names) for names in compressed.references],
         "activations": list(compressed.activations),
         "notes": [list(notes) for notes in compressed.notes],
+        "spreads": [None if spread is None else dict(spread) for spread in compressed.spreads],
+        "colors": [None if colors is None else asdict(colors) for colors in compressed.colors],
         "error": dict(compressed.error),
     }
     return write_tensors(path, about, tensors)
@@ -188,6 +204,8 @@ def load_compressed(path: str | os.PathLike[str]) -> CompressedPrototypes:
             tuple(tuple(row.tobytes().hex() for row in rows[start:end]) for start, end in pairwise(ends)),
             tuple(about["activations"]),
             tuple(tuple(notes) for notes in about["notes"]),
+            tuple(about["spreads"]),
+            tuple(None if each is None else ColorStatistics.from_dict(each) for each in about["colors"]),
             {layer: tensor(f"curves/{layer}") for layer in layers},
             {layer: tensor(f"amounts/{layer}") for layer in layers},
             about["error"],

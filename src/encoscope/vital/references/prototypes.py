@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from encoscope.store.tensors import open_tensors, write_tensors
 from encoscope.units import Unit
 from encoscope.vital.features import FeatureReader
 from encoscope.vital.references.references import Reference, References
-from encoscope.vital.references.statistics import Prototype, PrototypeSums
+from encoscope.vital.references.statistics import ColorStatistics, Prototype, PrototypeSums
 
-FORMAT = "encoscope.prototype/1"
+FORMAT = "encoscope.prototype/2"
 _FILE = "prototype.safetensors"
 _log = logging.getLogger("encoscope")
 
@@ -81,9 +81,10 @@ def compute_prototype(
         items = list(shard.select(references.items))
         stream = track(items, len(items), f"references of {references.unit}", progress)
         for group in _split_readable(stream, reader.encoder, batch_size):
-            features = reader.read_references(torch.cat([pixels for _, pixels in group]), unit)
+            images = torch.cat([pixels for _, pixels in group])
+            features = reader.read_references(images, unit)
             names = [item.name for item, _ in group]
-            yield features.values, features.peaks, features.activation, features.shrinkage, names
+            yield features.values, features.peaks, features.activation, features.shrinkage, names, images
 
     sums = run_pass(read_batches, PrototypeSums())
     if not sums.count:
@@ -119,6 +120,8 @@ def save_prototype(prototype: Prototype, path: str | os.PathLike[str]) -> Path:
         "notes": list(prototype.notes),
         "activation": prototype.activation,
         "shrinkage": None if prototype.shrinkage is None else dict(prototype.shrinkage),
+        "spread": None if prototype.spread is None else dict(prototype.spread),
+        "colors": None if prototype.colors is None else asdict(prototype.colors),
     }
     return write_tensors(path, about, tensors)
 
@@ -139,13 +142,15 @@ def load_prototype(path: str | os.PathLike[str]) -> Prototype:
     with open_tensors(path, FORMAT, "statistics of references") as (about, names, tensor):
         weights = {name: tensor(f"weights/{name}") for name in about["layers"] if f"weights/{name}" in names}
         return Prototype(
-            {name: tensor(f"values/{name}") for name in about["layers"]},
-            about["count"],
-            tuple(about["references"]),
-            tuple(about["notes"]),
-            weights or None,
-            about["activation"],
-            about["shrinkage"],
+            values={name: tensor(f"values/{name}") for name in about["layers"]},
+            count=about["count"],
+            references=tuple(about["references"]),
+            notes=tuple(about["notes"]),
+            channel_weights=weights or None,
+            activation=about["activation"],
+            shrinkage=about["shrinkage"],
+            spread=about["spread"],
+            colors=None if about["colors"] is None else ColorStatistics.from_dict(about["colors"]),
         )
 
 

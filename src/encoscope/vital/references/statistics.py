@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,50 @@ from torch import Tensor
 from encoscope.concise_repr import concise_repr
 from encoscope.errors import UsageError
 from encoscope.vital.matching import Values, sort_values
+from encoscope.vital.smoothness import compute_total_variation
+
+
+@dataclass(frozen=True)
+class ColorStatistics:
+    """The colors of references' pixels, in the network's normalized units.
+
+    Attributes:
+        mean: The mean of each channel.
+        covariance: The covariance of the channels, a row for each.
+        variation: The mean total variation of the references, as ``compute_total_variation`` has it, over the square
+            root of the number of pixels, so that it holds for other sizes.
+    """
+
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    variation: float
+
+    @property
+    def power(self) -> float:
+        """The mean squared length of a pixel's color."""
+        own = sum(row[channel] for channel, row in enumerate(self.covariance))
+        return own + sum(value**2 for value in self.mean)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ColorStatistics:
+        """Make it of plain values, as ``dataclasses.asdict`` gives them.
+
+        Args:
+            values: The attributes; lists stand for tuples.
+
+        Returns:
+            The statistics.
+        """
+        return cls(
+            mean=tuple(values["mean"]),
+            covariance=tuple(tuple(row) for row in values["covariance"]),
+            variation=values["variation"],
+        )
+
+    def root(self) -> Float[Tensor, "channels channels"]:
+        """Give the symmetric square root of the covariance, which turns white noise into these colors."""
+        values, vectors = torch.linalg.eigh(torch.tensor(self.covariance, dtype=torch.float64))
+        return ((vectors * values.clamp(min=0).sqrt()) @ vectors.T).float()
 
 
 @concise_repr
@@ -33,8 +78,11 @@ class Prototype:
         shrinkage: For each layer, the mean square of what is matched as a share of that of the activations alone, that
             is, how much smaller relevance makes the values; 1 where nothing has relevance, since the unit does not
             respond to its references; None without relevance.
+        spread: For each layer, the references' own loss: the mean of mean((sort(v) - S) ** 2) over the references v. An
+            image of this loss is as near to the mean as a reference is. None where it was not measured.
+        colors: The color statistics of the references; None where they were not measured.
 
-    Source: VITAL, section 3.2.1.
+    Source: VITAL, section 3.2.1; spread and colors are an extension.
     """
 
     values: Mapping[str, Float[Tensor, "channels positions"]]
@@ -44,6 +92,8 @@ class Prototype:
     channel_weights: Mapping[str, Float[Tensor, " channels"]] | None = None
     activation: float | None = None
     shrinkage: Mapping[str, float] | None = None
+    spread: Mapping[str, float] | None = None
+    colors: ColorStatistics | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -64,6 +114,8 @@ class Prototype:
                 sha.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
             sha.update(b"\0\0")
         sha.update(repr(None if self.shrinkage is None else sorted(self.shrinkage.items())).encode())
+        sha.update(repr(None if self.spread is None else sorted(self.spread.items())).encode())
+        sha.update(repr(self.colors).encode())
         return sha.hexdigest()
 
     def of(self, layer: str, positions: int) -> Float[Tensor, "channels positions"]:
@@ -93,6 +145,8 @@ class PrototypeSums:
         self._sums: dict[str, Tensor] = {}
         self._peaks: dict[str, Tensor] = {}
         self._squares: dict[str, Tensor] = {}
+        self._powers: dict[str, Tensor] = {}
+        self._colors: dict[str, Tensor] = {}
         self._activation = 0.0
         self._dtype = torch.float32
 
@@ -103,6 +157,7 @@ class PrototypeSums:
         activation: Float[Tensor, " batch"] | None = None,
         shrinkage: Mapping[str, Float[Tensor, "batch 2"]] | None = None,
         names: Iterable[str] = (),
+        images: Float[Tensor, "batch colors height width"] | None = None,
     ) -> PrototypeSums:
         """Add a batch of images.
 
@@ -112,6 +167,7 @@ class PrototypeSums:
             activation: The unit's value on each image.
             shrinkage: For each layer and image, the mean squares of what is matched and of the activations alone.
             names: The names of the references.
+            images: The references as the network takes them, for the color statistics.
 
         Returns:
             Itself.
@@ -120,6 +176,13 @@ class PrototypeSums:
             ordered, _ = sort_values(batch)
             self._dtype = batch.dtype
             self._add(self._sums, name, ordered.double().sum(0).cpu())
+            self._add(self._powers, name, batch.double().square().mean((1, 2)).sum().cpu())
+        if images is not None:
+            pixels = images.flatten(2).double()
+            self._add(self._colors, "mean", pixels.mean(2).sum(0).cpu())
+            self._add(self._colors, "products", (pixels @ pixels.transpose(1, 2) / pixels.shape[2]).sum(0).cpu())
+            variation = compute_total_variation(images).double() / pixels.shape[2] ** 0.5
+            self._add(self._colors, "variation", variation.sum().cpu())
         for name, batch in (peaks or {}).items():
             low, high = batch.amin(1, keepdim=True), batch.amax(1, keepdim=True)
             scaled = (batch - low) / (high - low).clamp(min=torch.finfo(batch.dtype).tiny)
@@ -144,6 +207,8 @@ class PrototypeSums:
             (self._sums, other._sums),
             (self._peaks, other._peaks),
             (self._squares, other._squares),
+            (self._powers, other._powers),
+            (self._colors, other._colors),
         ):
             for name, total in theirs.items():
                 self._add(mine, name, total)
@@ -172,7 +237,32 @@ class PrototypeSums:
         mean = self._activation / self.count
         known = None if isnan(mean) else mean
         shares = {name: float(new / old) if new > 0 else 1.0 for name, (new, old) in self._squares.items()}
-        return Prototype(means, self.count, tuple(references), tuple(notes), weights or None, known, shares or None)
+        return Prototype(
+            values=means,
+            count=self.count,
+            references=tuple(references),
+            notes=tuple(notes),
+            channel_weights=weights or None,
+            activation=known,
+            shrinkage=shares or None,
+            spread=self._measure_spread(),
+            colors=self._measure_colors(),
+        )
+
+    def _measure_spread(self) -> dict[str, float]:
+        """The references' mean square minus that of their mean: exactly their own mean loss."""
+        return {
+            name: max(0.0, float(self._powers[name] / self.count - (total / self.count).square().mean()))
+            for name, total in self._sums.items()
+        }
+
+    def _measure_colors(self) -> ColorStatistics | None:
+        if not self._colors:
+            return None
+        mean, products = (self._colors[name] / self.count for name in ("mean", "products"))
+        covariance = products - torch.outer(mean, mean)
+        rows = tuple(tuple(row) for row in covariance.tolist())
+        return ColorStatistics(tuple(mean.tolist()), rows, float(self._colors["variation"]) / self.count)
 
     def _add(self, sums: dict[str, Tensor], name: str, total: Tensor) -> None:
         if name in sums and sums[name].shape != total.shape:

@@ -33,9 +33,8 @@ class Losses:
     """The losses of a batch.
 
     Attributes:
-        main: The loss of each image; transparency is made of its gradient at the image.
-        auxiliary: A loss of each image that is added but left out of transparency (regularizers). It must not share
-            a graph with ``main`` beyond the images.
+        main: The loss of each image.
+        auxiliary: A further loss of each image that is added (regularizers).
         named: Parts for the record and for messages, such as {"layer1": ...}, detached or not.
     """
 
@@ -120,8 +119,8 @@ class Outcome:
 
     Attributes:
         images: Normalized images, on the CPU.
-        attention: The gradient of the main loss at the image, with its sign, averaged over the steps of the last
-            stage, in the image's own coordinates (transforms undone).
+        attention: The absolute gradient of the loss at the image, averaged over the steps of the last stage, in the
+            image's own coordinates (transforms undone).
         losses: The sum ("loss") and the objective's named parts, [steps so far, batch].
         steps: The steps that are done in all stages.
         total: The steps of the whole run.
@@ -239,15 +238,15 @@ class _Run:
         stage = self._stage
         images = self._image.image()
         try:
-            main, total, parts = self._gradients(images.detach())
+            gradient, parts = self._gradients(images.detach())
         except EncoscopeError as error:
             raise EncoscopeError(f"step {self.done + 1}: {error}") from error
-        self._check(parts, total)
-        self._attention += main
+        self._check(parts, gradient)
+        self._attention += gradient.abs()
         for group in self._optimizer.param_groups:
             group["lr"] = stage.optimizer.lr * stage.schedule(self._step, stage.steps)
         self._optimizer.zero_grad()
-        images.backward(total)
+        images.backward(gradient)
         self._optimizer.step()
         self._image.clamp_()
         for name, values in parts.items():
@@ -258,26 +257,20 @@ class _Run:
             self._enter(self._index + 1, self._image.image().detach().clone())
         return float(parts["loss"].mean())
 
-    def _gradients(self, images: Images) -> tuple[Images, Images, dict[str, Tensor]]:
-        """The gradients of the main and of the whole loss at the images, and the loss with its parts."""
+    def _gradients(self, images: Images) -> tuple[Images, dict[str, Tensor]]:
+        """The gradient of the loss at the images, and the loss with its parts."""
         chunk = self._chunk or (1 if images.device.type == "cpu" else len(images))
-        mains, totals, parts = [], [], []
+        gradients, parts = [], []
         for first in range(0, len(images), chunk):
             rows = slice(first, min(first + chunk, len(images)))
             leaf = images[rows].requires_grad_()
             view = self._stage.transform(leaf, self._generators[rows])
             seen = view.detach().requires_grad_()
             losses = self._objective(seen, rows)
-            gradient = _gradient(losses.main, seen)
-            whole = gradient if losses.auxiliary is None else gradient + _gradient(losses.auxiliary, seen)
-            separate = losses.auxiliary is not None
-            (back,) = torch.autograd.grad(view, leaf, gradient, retain_graph=separate)
-            mains.append(back)
-            totals.append(torch.autograd.grad(view, leaf, whole)[0] if separate else back)
             loss = losses.main if losses.auxiliary is None else losses.main + losses.auxiliary
+            gradients.append(torch.autograd.grad(view, leaf, _gradient(loss, seen))[0])
             parts.append({name: part.detach().float() for name, part in (*losses.named.items(), ("loss", loss))})
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return torch.cat(mains), torch.cat(totals), joined
+        return torch.cat(gradients), {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _check(self, parts: Mapping[str, Tensor], gradient: Images) -> None:
         """Stop at the first number that is not finite, naming where it is."""

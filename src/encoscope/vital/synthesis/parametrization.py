@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from encoscope.images import Preprocess
+from encoscope.vital.references.statistics import ColorStatistics
 from encoscope.vital.synthesis.random import Generators, draw_normal
 
 
@@ -79,6 +81,98 @@ def start_from_noise(
     """
     start = draw_normal(generators, preprocess.channels, *size).to(device)
     return Pixels(start, *pixel_bounds(preprocess))
+
+
+class Pyramid:
+    """Images as a sum of noise at several resolutions, in the colors of their references.
+
+    The image is clamp(mu + M sum_k up(z_k) / sqrt(K)): z_k are free numbers at the full resolution, half of it, a
+    quarter and so on, ``up`` is bilinear, and mu and M are the mean and the square root of the covariance of the
+    references' colors. So a step changes coarse shapes as easily as fine ones, and the colors of photos are the least
+    effort.
+
+    Args:
+        start: The numbers z_k, of the full resolution first: ``[batch, channels, height, width]`` each.
+        mean: The mean color of each image, ``[batch, channels]``.
+        root: The square root of its colors' covariance, ``[batch, channels, channels]``.
+        low: The lower bound of each channel.
+        high: The upper bound of each channel.
+    """
+
+    def __init__(
+        self,
+        start: Sequence[Float[Tensor, "batch channels _ _"]],
+        mean: Float[Tensor, "batch channels"],
+        root: Float[Tensor, "batch channels channels"],
+        low: Float[Tensor, "channels 1 1"],
+        high: Float[Tensor, "channels 1 1"],
+    ) -> None:
+        self._levels = [level.detach().clone().requires_grad_() for level in start]
+        like = self._levels[0]
+        self._mean, self._root, self._low, self._high = (part.to(like) for part in (mean, root, low, high))
+
+    def parameters(self) -> list[Tensor]:
+        """The numbers of each resolution."""
+        return self._levels
+
+    def image(self) -> Float[Tensor, "batch channels height width"]:
+        """The images; a value out of its range passes the gradients that lead back."""
+        size = self._levels[0].shape[2:]
+        whitened = self._levels[0]
+        for level in self._levels[1:]:
+            whitened = whitened + nn.functional.interpolate(level, size, mode="bilinear", align_corners=False)
+        whitened = whitened / len(self._levels) ** 0.5
+        colored = torch.einsum("bij,bjhw->bihw", self._root, whitened) + self._mean[:, :, None, None]
+        return _Clamp.apply(colored, self._low, self._high)  # pyright: ignore[reportReturnType]
+
+    def clamp_(self) -> None:
+        """Leave everything as it is: the image is clamped, not the numbers."""
+
+
+class _Clamp(torch.autograd.Function):
+    """A clamp with a gradient outside of the range where a step against it leads back inside."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        ctx.save_for_backward(values < low, values > high)
+        return torch.minimum(torch.maximum(values, low), high)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None]:
+        below, above = ctx.saved_tensors
+        (gradient,) = outputs
+        return gradient.masked_fill((below & (gradient > 0)) | (above & (gradient < 0)), 0), None, None
+
+
+LEVELS = 6
+START = 0.3
+"""The standard deviation of each level at the start, as a share of the references'."""
+
+
+def start_pyramid(
+    preprocess: Preprocess,
+    size: tuple[int, int],
+    colors: Sequence[ColorStatistics],
+    generators: Generators,
+    device: torch.device,
+) -> Pyramid:
+    """Make a pyramid that begins as faint noise of all resolutions around the references' mean color.
+
+    Args:
+        preprocess: The network's preprocessing.
+        size: (height, width) in pixels.
+        colors: The colors of each image's references.
+        generators: The generator of each image.
+        device: Where the numbers are.
+
+    Returns:
+        The pyramid.
+    """
+    sides = [(-(-size[0] // 2**level), -(-size[1] // 2**level)) for level in range(LEVELS)]
+    start = [START * draw_normal(generators, preprocess.channels, *side).to(device) for side in sides]
+    mean = torch.stack([torch.tensor(each.mean) for each in colors])
+    root = torch.stack([each.root() for each in colors])
+    return Pyramid(start, mean, root, *pixel_bounds(preprocess))
 
 
 def pixel_bounds(preprocess: Preprocess) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
