@@ -49,7 +49,10 @@ def write_tensors(path: str | os.PathLike[str], about: Mapping[str, Any], tensor
 
     values = {name: value.contiguous() for name, value in tensors.items()}
     with atomic_write(path) as temporary:
+        Path(temporary).touch()
+        mode = Path(temporary).stat().st_mode  # as any other file's: safetensors writes for the owner alone
         save_file(values, temporary, metadata={_HEAD: json.dumps(about)})
+        Path(temporary).chmod(mode)
     return Path(path)
 
 
