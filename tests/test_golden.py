@@ -101,8 +101,8 @@ def visualize_all(folder: Path) -> dict[str, Any]:
     """Visualize a class from shipped statistics and a channel from its patches."""
     encoder = encoscope.load(RESNET)
     runs = {
-        "class": encoscope.visualize(encoder, "class:sunflower", steps=4, progress=False),
-        "channel": encoscope.visualize(encoder, "layer3:12", folder, steps=3, progress=False),
+        "class": encoscope.visualize(encoder, "class:sunflower", preset="paper", steps=4, progress=False),
+        "channel": encoscope.visualize(encoder, "layer3:12", folder, preset="paper", steps=3, progress=False),
     }
     return {
         name: {

@@ -111,7 +111,7 @@ def test_regularisers_are_global_norms_of_each_image():
 
 def test_transparency_and_colours():
     attention = torch.zeros(3, 10, 10)
-    attention[:, 2:5, 2:5] = -2.0
+    attention[:, 2:5, 2:5] = 2.0
     attention[:, 0, 0] = 100.0  # an outlier beyond the 98th percentile
     alpha = compute_transparency(attention)
     assert alpha.shape == (10, 10)

@@ -399,7 +399,7 @@ def test_resampled_statistics_keep_the_distribution():
 def test_the_papers_recipes_inside_a_network():
     import timm
 
-    encoder = Encoder(timm.create_model("densenet121", num_classes=4), size=32, classes=("a", "b", "c", "d"))
+    encoder = Encoder(timm.create_model("densenet121", num_classes=4), size=64, classes=("a", "b", "c", "d"))
     result = choose_recipe(encoder, vital_unit(encoder, "class:3"))
     assert result.layers == ("features.conv0", *(f"features.denseblock{number}" for number in (1, 2, 3, 4)))
     assert (result.weights, result.tv_weight, result.l2_weight) == ((1, 1, 1, 1, 100), 0, 0)
