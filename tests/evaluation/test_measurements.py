@@ -197,8 +197,11 @@ def test_the_functions_give_what_the_commands_print(
     assert result.plot("ari").axes[0].get_xlabel() == "ari"
     with pytest.raises(UsageError, match=r"no measure 'airi' .nearest: ari"):
         result.plot("airi")
-    steady = evaluation.stability(MODEL, halves, n_clusters=(2, 3), runs=2, size=32, limit=2, progress=False)
+    options = {"preset": "paper", "n_clusters": [2, 3], "runs": 2, "size": 32, "limit": 2}
+    steady = evaluation.stability(MODEL, halves, **options, progress=False)
     assert [row["clusters"] for row in steady.rows] == [2, 3]
+    assert options == {name: steady.settings[name] for name in options}
+    assert result.settings["preset"] == "default" and result.settings["methods"] == ("nave",)
     with pytest.raises(UsageError, match=r"a method is nave, .*nearest: lost"):
         evaluation.faithfulness(MODEL, halves, methods=["lsot"])
     with pytest.raises(UsageError, match="limit is a number from 1 on"):

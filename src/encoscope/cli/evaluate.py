@@ -25,11 +25,11 @@ app = App(name="evaluate", help="How good segmentations are, beside baselines an
 
 _measure = Group("What is measured", sort_key=1)
 _segments = Group("Segments", sort_key=2)
-_SEGMENTS = ("layers", "grouping", "size", "min_area", "border", "n_segments", "n_points")
+_SEGMENTS = ("preset", "layers", "grouping", "size", "min_area", "border", "n_segments", "n_points")
 
 
 def _make_flags(settings: type[EvaluationSettings]) -> Any:
-    return method_flags(settings, _measure, without=("preset",), groups=dict.fromkeys(_SEGMENTS, _segments))
+    return method_flags(settings, _measure, groups=dict.fromkeys(_SEGMENTS, _segments))
 
 
 if TYPE_CHECKING:

@@ -54,6 +54,7 @@ def corloc(
     encoder: Encoder | nn.Module | str,
     dataset: str | Sequence[str],
     *,
+    preset: str | None = None,
     n_clusters: int | Sequence[int] | None = None,
     methods: Sequence[str] | None = None,
     select: str | None = None,
@@ -80,6 +81,7 @@ def corloc(
     Args:
         encoder: An encoder, a network or a source string.
         dataset: Images with boxes, one or several: voc07:ROOT, voc12:ROOT, coco20k:ROOT, voc:ROOT, coco:IMAGES#JSON.
+        preset: NAVE's preset: "default", "paper" or "authors".
         n_clusters: NAVE's K, one or several.
         methods: nave, slic, felzenszwalb, random, grid, pca, dino-seg, lost, tokencut, maskcut, sam:FOLDER. NAVE and
             random segments are always among them.
@@ -114,6 +116,7 @@ def corloc(
     Source: NAVE, section 4.2; Siméoni et al. 2021, Localizing Objects with Self-Supervised Transformers.
     """
     settings = CorlocSettings.from_preset(
+        preset,
         n_clusters=n_clusters,
         methods=methods,
         select=select,
@@ -422,7 +425,7 @@ def make_nave(
     Returns:
         The baseline.
     """
-    options: dict[str, Any] = {"grouping": settings.grouping}
+    options: dict[str, Any] = {"preset": settings.preset, "grouping": settings.grouping}
     options |= {"layers": list(settings.layers)} if settings.layers else {}
     network, k, seed = as_encoder(encoder), settings.numbers[0], settings.random_state
     return Baseline("nave", network, k, options, settings.size, min_area, border, seed)

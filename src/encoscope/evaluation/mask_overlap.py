@@ -85,6 +85,7 @@ def overlap(
     encoder: Encoder | nn.Module | str,
     dataset: str,
     *,
+    preset: str | None = None,
     n_clusters: int | Sequence[int] | None = None,
     methods: Sequence[str] | None = None,
     joint: bool | None = None,
@@ -107,6 +108,7 @@ def overlap(
     Args:
         encoder: An encoder, a network or a source string.
         dataset: Images with panoptic masks: coco:IMAGES#PANOPTIC.json.
+        preset: NAVE's preset: "default", "paper" or "authors".
         n_clusters: NAVE's K, one or several.
         methods: As for ``corloc``.
         joint: One clustering of all images, whose clusters are named once for all of them; with NAVE alone, by k-means
@@ -129,6 +131,7 @@ def overlap(
         MissingError: files that are absent.
     """
     settings = OverlapSettings.from_preset(
+        preset,
         n_clusters=n_clusters,
         methods=methods,
         joint=joint,

@@ -75,6 +75,7 @@ def faithfulness(
     encoder: Encoder | nn.Module | str,
     dataset: str,
     *,
+    preset: str | None = None,
     n_clusters: int | Sequence[int] | None = None,
     methods: Sequence[str] | None = None,
     fill: str | None = None,
@@ -97,6 +98,7 @@ def faithfulness(
     Args:
         encoder: An encoder, a network or a source string.
         dataset: A folder, a dataset, or coco:IMAGES#PANOPTIC.json, whose masks the probe needs.
+        preset: NAVE's preset: "default", "paper" or "authors".
         n_clusters: NAVE's K, one or several.
         methods: As for ``corloc``.
         fill: What stands in for a segment: "standard" (mean color in deletion, blur in insertion), "mean", "blur".
@@ -120,6 +122,7 @@ def faithfulness(
     Source: Petsiuk et al. 2018, RISE, section 4.
     """
     settings = FaithfulnessSettings.from_preset(
+        preset,
         n_clusters=n_clusters,
         methods=methods,
         fill=fill,

@@ -35,6 +35,7 @@ def stability(
     encoder: Encoder | nn.Module | str,
     dataset: str,
     *,
+    preset: str | None = None,
     n_clusters: int | Sequence[int] | None = None,
     runs: int | None = None,
     limit: int | None = None,
@@ -54,6 +55,7 @@ def stability(
     Args:
         encoder: An encoder, a network or a source string.
         dataset: A folder of images, or a dataset such as caltech101:ROOT#test.
+        preset: NAVE's preset: "default", "paper" or "authors".
         n_clusters: NAVE's K, one or several.
         runs: k-means starts that are compared, at least 2.
         limit: At most so many images, drawn with the seed, from every class in proportion where there are labels.
@@ -73,6 +75,7 @@ def stability(
         MissingError: files that are absent.
     """
     settings = StabilitySettings.from_preset(
+        preset,
         n_clusters=n_clusters,
         runs=runs,
         limit=limit,

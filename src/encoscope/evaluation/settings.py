@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError, suggest_nearest
@@ -15,9 +16,17 @@ SCORES = ("outer", "inner")
 FILLS = ("standard", "mean", "blur")
 
 
+def _presets(*names: str) -> dict[str, dict[str, Any]]:
+    """What NAVE's presets say of its settings of these names; the rest of a preset reaches NAVE by its name."""
+    return {
+        preset: {name: value for name, value in changes.items() if name in names}
+        for preset, changes in NaveSettings.PRESETS.items()
+    }
+
+
 @dataclass(frozen=True)
 class EvaluationSettings(Settings):
-    """What every evaluation of NAVE is decided by.
+    """What every evaluation of NAVE is decided by. The presets are NAVE's.
 
     Attributes:
         n_clusters: NAVE's K, one number or several.
@@ -29,7 +38,8 @@ class EvaluationSettings(Settings):
     """
 
     METHOD: ClassVar[str] = "evaluate"
-    RECORDED_APART: ClassVar[tuple[str, ...]] = ("preset", "layers", "random_state")
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = _presets("layers", "grouping", "size")
+    RECORDED_APART: ClassVar[tuple[str, ...]] = ("layers", "random_state")
 
     n_clusters: int | tuple[int, ...] = setting(
         NaveSettings.n_clusters, "Numbers of clusters, with commas.", flag="clusters", parse=parse_counts
@@ -123,6 +133,7 @@ class CorlocSettings(_ComparingSettings):
     """
 
     METHOD: ClassVar[str] = "corloc"
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = _presets("layers", "grouping")
 
     size: Size = setting(
         "native",
