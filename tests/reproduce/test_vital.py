@@ -16,7 +16,17 @@ from encoscope.images import LabelledImages, datasets
 from encoscope.metrics import Interval, frechet_distance, squared_mmd
 from encoscope.reproduce.inputs import select_network_classes
 from encoscope.reproduce.registry import EXPERIMENTS, find_experiment
-from encoscope.reproduce.vital import ablations, embedding, harness, hidden_units, image_cache, judge, published, tables
+from encoscope.reproduce.vital import (
+    ablations,
+    defaults,
+    embedding,
+    harness,
+    hidden_units,
+    image_cache,
+    judge,
+    published,
+    tables,
+)
 from encoscope.reproduce.vital.harness import Bench, SeededImages
 from support.visualized_network import NAMES, Colors, reader, tiny, write_images
 
@@ -33,8 +43,9 @@ def world(tmp_path, monkeypatch):
     encoders = {"tiny": tiny(1.0), "tiny@untrained": tiny(0.0)}
     monkeypatch.setitem(datasets._READERS, "squares", reader(tmp_path / "data"))
     monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
-    for module in (image_cache, harness):
+    for module in (image_cache, harness, defaults):
         monkeypatch.setattr(module, "load_cached_encoder", lambda model, load_options=(): encoders[model])
+    for module in (image_cache, harness):
         monkeypatch.setattr(module, "CANDIDATES", 5)
     monkeypatch.setattr(judge.vlm, "load", lambda *_, **__: Colors())
     return tmp_path
@@ -223,3 +234,23 @@ def test_seeds_of_a_unit_count_once() -> None:
     made = SeededImages([first, second])
     assert made.all == [*first, *second] and made.of_unit(1) == [first[1], second[1]] and len(made) == 4
     np.testing.assert_allclose(made.average_seeds(np.array([1.0, 0.0, 0.0, 0.0])), [0.5, 0.0])
+
+
+def test_the_defaults_stand_beside_photos_and_the_papers_numbers(world) -> None:
+    report = find_experiment("vital-defaults").load()(make_request(judges="tiny"))
+    well_formed(report, "vital-defaults", world / "out")
+    rows = {row["what"]: row for row in report.rows}
+    assert list(rows) == ["photos", "default", "pixels, relative", "paper", "untrained"]
+    for name in ("variation", "saturation", "high frequencies"):
+        assert rows["photos"][name].value == pytest.approx(1)  # over themselves
+    assert all(row["tiny"] == row["own"] for row in rows.values())  # the judge is the network
+    assert rows["paper"]["high frequencies"].value > 2 * rows["default"]["high frequencies"].value
+
+
+def test_high_frequencies_and_saturation_are_what_they_say() -> None:
+    fine = torch.tensor([[1.0, 0.0] * 8, [0.0, 1.0] * 8] * 8).expand(3, 16, 16)
+    assert defaults.compute_high_frequencies(fine) == pytest.approx(float(fine.var(correction=0)))
+    coarse = (torch.arange(16) // 8).float().expand(3, 16, 16)
+    assert defaults.compute_high_frequencies(coarse) < 0.1 * float(coarse.var(correction=0))
+    assert defaults.compute_saturation(torch.tensor([0.2, 0.9, 0.5]).reshape(3, 1, 1)) == pytest.approx(0.7)
+    assert defaults.compute_saturation(fine) == 0

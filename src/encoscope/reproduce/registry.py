@@ -106,6 +106,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "vital-fig28": _vital("fig", 28, "Concepts of a class: bear", "concepts"),
     "vital-fig29": _vital("fig", 29, "Concepts of a class: tabby cat", "concepts"),
     "vital-fig30": _vital("fig", 30, "Concepts of a class: German shepherd", "concepts"),
+    "vital-defaults": Experiment(
+        "VITAL's defaults beside the paper's numbers, on any classifier",
+        "encoscope.reproduce.vital.defaults",
+        datasets=_NETWORK,
+    ),
     "vital-zoo": Experiment(
         "VITAL beside other methods on 30 classes and channels of the zoo's ResNet, with controls",
         "encoscope.reproduce.vital.zoo",

@@ -57,7 +57,7 @@ def fig8(request: EvaluationRequest) -> Report:
             half = compute_half_share(opacity)
             rows.append({"class": name, "mean opacity": float(opacity.mean()), "half of it lies in": half})
     notes = [
-        "Opacity: the mean over the steps of the gradient of the sort-matching loss (Eq. 2), absolute, clipped at its "
+        "Opacity: the mean over the steps of the loss's absolute gradient, as in the authors' code, clipped at its "
         "98th percentile. half of it lies in: the smallest share of the pixels that holds half of it; 0.5 is even."
     ]
     sheets = {"vital-fig8": draw_sheet([*plain, *attended], len(plain))}
