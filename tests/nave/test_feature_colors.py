@@ -95,8 +95,17 @@ def test_the_foreground_has_colors_of_its_own(encoder: Any, images: list[np.ndar
     np.testing.assert_allclose(
         values[shown & inside], ((everything - mean_inside) @ axes_inside.T)[shown & inside], atol=1e-3
     )
-    white = np.concatenate([(item.rgb == 255).all(2).ravel() for item in colored])
-    assert 0 < white.mean() < 1
+    start = 0
+    for item, pixels in zip(colored, images, strict=True):  # on pixels: the component interpolated, then cut
+        rows_, columns = item.components.shape[:2]
+        small = torch.from_numpy(first[start : start + rows_ * columns].reshape(1, 1, rows_, columns))
+        start += rows_ * columns
+        settings = NaveSettings.of(encoder, size=64)
+        (maps,) = encode_images(encoder, [read_image(pixels)], settings)
+        large = maps.geometries[0].interpolate(small[0, 0, ..., None].numpy(), maps.grid(settings.resolution))[..., 0]
+        expected = large > first.std() * 0.5 if foreground == "high" else large < first.std() * 0.5
+        white = (item.rgb == 255).all(2)
+        assert (white == ~expected).mean() > 0.99 and 0 < white.mean() < 1
 
 
 def test_otsu_maximizes_the_variance_between_both_groups() -> None:
@@ -119,6 +128,27 @@ def test_interpolation_is_bilinear(shape: tuple[int, int], out: tuple[int, int])
         torch.from_numpy(values).permute(2, 0, 1)[None], size=out, mode="bilinear", align_corners=False
     )[0].permute(1, 2, 0)
     np.testing.assert_allclose(geometry.interpolate(values, shape), expected.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"weighting": "equal", "layers": "layer3"}, {"resolution": 20}, {"foreground": "high", "threshold": 0.2}],
+    ids=["default", "equal", "resolution", "foreground"],
+)
+def test_a_segmentation_gives_the_colors_of_its_image_alone(
+    encoder: Any, images: list[np.ndarray], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    of_colors = {name: settings[name] for name in ("foreground", "threshold") if name in settings}
+    shared = {name: value for name, value in settings.items() if name not in of_colors}
+    expected = encoscope.colors(encoder, images[1], size=64, random_state=2, **settings).rgb
+    alone = encoscope.segment(encoder, images[1], n_clusters=3, size=64, random_state=2, **shared)
+    np.testing.assert_array_equal(alone.rgb(**of_colors), expected)
+    np.testing.assert_array_equal(alone.at(2).rgb(**of_colors), expected)
+    options = {"n_clusters": 2, "size": 64, "random_state": 2, "progress": False, "cache_dir": tmp_path}
+    joint = encoscope.Nave(encoder, **options, **shared).fit(images[:2]).predict(images[:2])[1]
+    np.testing.assert_array_equal(joint.rgb(**of_colors), expected)
+    with pytest.raises(EncoscopeError, match=r"encoscope\.colors"):
+        encoscope.Segmentation.load(alone.save(tmp_path / "saved")).rgb()
 
 
 def test_a_result_is_saved_and_loaded(encoder: Any, images: list[np.ndarray], tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
 from encoscope.errors import MissingError, UsageError
@@ -48,9 +49,8 @@ def colors(
     """
     if not images:
         raise UsageError("give at least one image or folder")
-    if batch < 1:
-        raise UsageError(f"--batch is the number of images at a time, at least 1, not {batch}")
     common = common or Common()
+    check_run(common, out=out, batch=batch)
     changes = read_changes(NaveSettings, features) | read_changes(ColorSettings, settings)
 
     # only now what takes seconds to load
@@ -74,17 +74,18 @@ def colors(
     def read() -> Iterator[LoadedImage | SkippedImage]:
         return read_images((file for file, _ in inputs.files), channels=channels)
 
-    coloring = FeatureColors(encoder, **changes, random_state=common.seed, batch_size=batch).fit(read())
+    shared: dict[str, Any] = {"random_state": common.seed, "batch_size": batch, "progress": common.progress}
+    coloring = FeatureColors(encoder, **changes, **shared).fit(read())
     untrained = None
     if control == "untrained":
         other = untrained_copy(encoder, random_state=common.seed + 1)
-        untrained = FeatureColors(other, **changes, random_state=common.seed, batch_size=batch).fit(read())
+        untrained = FeatureColors(other, **changes, **shared).fit(read())
     document, names = out / "result.json", {str(file): name for file, name in inputs.files}
     entries, panels, captions = [], [], []
     skipped = list(inputs.skipped)
     shares = f"{sum(coloring.explained_):.0%} of the variance"
     controls = iter(()) if untrained is None else untrained.transform_stream(read())
-    for result in track(coloring.transform_stream(read()), len(inputs.files), "colors"):
+    for result in track(coloring.transform_stream(read()), len(inputs.files), "colors", common.progress):
         beside = next(controls, None)
         if isinstance(result, SkippedImage):
             note(f"skipped: {result.reason}")

@@ -19,10 +19,11 @@ from encoscope.encoder import Encoder, as_encoder, untrained_copy
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, read_image
 from encoscope.nave.composite import features_from_vectors
+from encoscope.nave.inputs import ImageLike
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.segmentation import Segmentation, renumber_by_size
 from encoscope.nave.settings import NaveSettings
-from encoscope.nave.single_image import ImageLike, segment
+from encoscope.nave.single_image import segment
 
 Control: TypeAlias = Literal["untrained", "color"]
 CONTROLS: tuple[Control, ...] = get_args(Control)

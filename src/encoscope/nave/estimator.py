@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,24 @@ from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.nave.codebook import Codebook
 from encoscope.nave.composite import Composite
 from encoscope.nave.feature_cache import FeatureCache
+from encoscope.nave.feature_colors import color_with
 from encoscope.nave.features import Maps, encode_images, split_chunks
 from encoscope.nave.granularity import AUTO, find_elbow
 from encoscope.nave.joint import FeatureSource, JointState, lloyd_passes
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.sample import PixelSample
 from encoscope.nave.segmentation import Segmentation, model_of
-from encoscope.nave.settings import BATCH_SIZE, JointSettings, Layers, NaveSettings, Resolution, Size, Weighting
+from encoscope.nave.settings import (
+    BATCH_SIZE,
+    JointSettings,
+    Layers,
+    NaveSettings,
+    Resolution,
+    Size,
+    Upsampler,
+    Weighting,
+    record_upsampler,
+)
 from encoscope.nave.ward import WardTree
 from encoscope.progress import Progress, track
 from encoscope.results import ResultList
@@ -62,6 +74,7 @@ class Nave(Estimator):
         weighting: "paper", "equal", or one factor for each layer.
         resolution: "first-layer", "image", or cells along the short side of the grid that is clustered.
         size: "model", "native", or the short side in pixels.
+        upsampler: "py:module:function" or a function: maps and image to maps of a higher resolution.
         n_init: Starts of k-means on the sample.
         max_iter: Passes over all pixels at most; by default 300, and 18 without a feature cache.
         tol: K-means stops when its centers move by less than this share of the features' variance.
@@ -101,6 +114,7 @@ class Nave(Estimator):
         weighting: Weighting | None = None,
         resolution: Resolution | None = None,
         size: Size | None = None,
+        upsampler: Upsampler | None = None,
         n_init: int | None = None,
         max_iter: int | None = None,
         tol: float | None = None,
@@ -119,6 +133,7 @@ class Nave(Estimator):
         self.weighting = weighting
         self.resolution = resolution
         self.size = size
+        self.upsampler = upsampler
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
@@ -316,6 +331,7 @@ class Nave(Estimator):
                 path=image.path,
                 _image=image,
                 _model=model,
+                _color=partial(color_with, self.encoder_, image, settings),
             )
             for index, (image, geometry) in enumerate(zip(group, maps.geometries, strict=True))
         ]
@@ -391,20 +407,28 @@ class Nave(Estimator):
         return folder
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], encoder: Encoder | nn.Module | str) -> Nave:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: Encoder | nn.Module | str,
+        *,
+        upsampler: Upsampler | None = None,
+    ) -> Nave:
         """Read a fit back, for the encoder it was made with.
 
         Args:
             path: The folder that ``save`` wrote.
             encoder: The encoder.
+            upsampler: The fit's upsampler, where it cannot be imported by its name.
 
         Returns:
             The fitted Nave.
 
         Raises:
             MissingError: When there is no fit.
-            EncoscopeError: When the encoder's weights or preprocessing differ from those of the fit, or the files are
-                damaged.
+            UsageError: When the fit's upsampler cannot be imported.
+            EncoscopeError: When the encoder's weights or preprocessing, or its upsampler, differ from those of the fit,
+                or the files are damaged.
         """
         encoder = as_encoder(encoder)
         file = Path(path) / "result.json"
@@ -421,10 +445,18 @@ class Nave(Estimator):
                 f"{path} was fitted on {document['model']['source']}, which gives other outputs than {encoder.source}: "
                 "fit again, or load that encoder"
             )
+        recorded = settings.get("upsampler") or {}
+        upsampler = upsampler or recorded.get("name")
+        if (record_upsampler(upsampler) or {}).get("digest") != recorded.get("digest"):
+            raise EncoscopeError(
+                f"{path} was fitted with {recorded.get('name', 'no upsampler')}, and what was given computes something "
+                "else: fit again, or give that upsampler"
+            )
         names = ("preset", "n_clusters", "grouping", "weighting", "resolution", "size", "n_init")
         nave = cls(
             encoder,
             layers=document["model"]["layers"],
+            upsampler=upsampler,
             random_state=document["seed"],
             **{name: settings[name] for name in names},
         )

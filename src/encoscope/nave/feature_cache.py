@@ -14,7 +14,7 @@ from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_sa
 from encoscope.images import Geometry, LoadedImage
 from encoscope.nave.composite import Composite
 from encoscope.nave.features import Maps, encode_images, split_chunks
-from encoscope.nave.settings import NaveSettings
+from encoscope.nave.settings import NaveSettings, record_upsampler
 from encoscope.store import Store, StoreRow
 from encoscope.store.passes import WHOLE, Shard
 
@@ -53,6 +53,8 @@ class FeatureCache:
             "size": settings.size,
             "stored": precision,
         }
+        if settings.upsampler is not None:
+            manifest["upsampler"] = record_upsampler(settings.upsampler)
         self.store = Store.keyed(
             "nave",
             manifest,

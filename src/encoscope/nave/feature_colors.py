@@ -8,26 +8,34 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import nn
 
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import ImageError, UsageError
 from encoscope.estimator import Estimator
-from encoscope.images import Geometry, LoadedImage, SkippedImage, read_image, read_images
+from encoscope.images import LoadedImage, SkippedImage, read_image, read_images
 from encoscope.nave.colored_image import ColoredImage
 from encoscope.nave.composite import Composite, features_from_vectors
-from encoscope.nave.features import encode_images, split_chunks
+from encoscope.nave.features import EncodedImage, encode_stream
+from encoscope.nave.inputs import ImageLike, is_single
 from encoscope.nave.pca import find_components
 from encoscope.nave.sample import PixelSample
 from encoscope.nave.segmentation import model_of
-from encoscope.nave.settings import BATCH_SIZE, ColorSettings, Layers, NaveSettings, Resolution, Size, Weighting
-from encoscope.nave.single_image import ImageLike, is_single
+from encoscope.nave.settings import (
+    BATCH_SIZE,
+    ColorSettings,
+    Layers,
+    NaveSettings,
+    Resolution,
+    Size,
+    Upsampler,
+    Weighting,
+)
 from encoscope.progress import Progress, track
 from encoscope.results import ModelRecord, ResultList
 from encoscope.settings import refuse_unknown
@@ -51,6 +59,7 @@ class FeatureColors(Estimator):
         weighting: As for ``segment``.
         resolution: As for ``segment``.
         size: As for ``segment``.
+        upsampler: As for ``segment``.
         foreground: "all", "high" or "low"; see `ColorSettings`.
         threshold: The foreground's threshold, in standard deviations of the first component; None is Otsu's.
         n_sample: Pixels that the components are found on.
@@ -83,6 +92,7 @@ class FeatureColors(Estimator):
         weighting: Weighting | None = None,
         resolution: Resolution | None = None,
         size: Size | None = None,
+        upsampler: Upsampler | None = None,
         foreground: str | None = None,
         threshold: float | None = None,
         n_sample: int | None = None,
@@ -96,6 +106,7 @@ class FeatureColors(Estimator):
         self.weighting = weighting
         self.resolution = resolution
         self.size = size
+        self.upsampler = upsampler
         self.foreground = foreground
         self.threshold = threshold
         self.n_sample = n_sample
@@ -217,23 +228,33 @@ class FeatureColors(Estimator):
         mean, axis, threshold = self.split_
         return project(features, mean, axis)[:, 0] > threshold
 
-    def _color(self, item: _Encoded, model: ModelRecord) -> ColoredImage:
+    def _show_foreground(self, item: EncodedImage) -> Bool[np.ndarray, "height width 1"]:
+        """The foreground on the original pixels: the first component is interpolated before its threshold."""
+        if self.split_ is None:
+            return np.ones((*item.geometry.original, 1), dtype=bool)
+        mean, axis, threshold = self.split_
+        first = project(item.features, mean, axis).reshape(*item.features.grid, 1)
+        return item.geometry.interpolate(first, item.grid) > threshold
+
+    def _color(self, item: EncodedImage, model: ModelRecord) -> ColoredImage:
         values = project(item.features, self.mean_, self.components_)
         foreground = self._is_foreground(item.features)
         low, high = self.ranges_.T
         relative = ((values - low) / np.maximum(high - low, np.finfo(float).tiny)).clip(0, 1)
         shape = item.features.grid
         rgb = item.geometry.interpolate(relative.reshape(*shape, N_COMPONENTS), item.grid)
-        inside = item.geometry.to_original(foreground.astype(np.uint8).reshape(shape), item.grid)
         first, second, third = self.explained_
         return ColoredImage(
-            rgb=np.where(inside[..., None] > 0, np.round(rgb * 255), BACKGROUND).astype(np.uint8),
+            rgb=np.where(self._show_foreground(item), np.round(rgb * 255), BACKGROUND).astype(np.uint8),
             components=np.where(foreground[:, None], values, np.nan).reshape(*shape, N_COMPONENTS).astype(np.float32),
             explained=(float(first), float(second), float(third)),
             settings=self.recorded(),
             path=item.image.path,
             _model=model,
         )
+
+    def _encode(self, items: Iterable[LoadedImage | SkippedImage]) -> Iterator[EncodedImage | SkippedImage]:
+        return encode_stream(self.encoder_, items, self._nave_settings(), self.batch_size)
 
     def _nave_settings(self) -> NaveSettings:
         return NaveSettings.of(
@@ -243,13 +264,16 @@ class FeatureColors(Estimator):
             weighting=self.weighting,
             resolution=self.resolution,
             size=self.size,
+            upsampler=self.upsampler,
             random_state=self.random_state,
         )
 
     def recorded(self) -> dict[str, Any]:
         """Give the settings that take part, for result documents."""
         plain = self._nave_settings().as_dict()
-        shared = {name: plain[name] for name in ("preset", "weighting", "resolution", "size") if name in plain}
+        shared = {
+            name: plain[name] for name in ("preset", "weighting", "resolution", "size", "upsampler") if name in plain
+        }
         return shared | self.settings_.as_dict() | {"random_state": self.random_state, "n_images": self.n_images_}
 
     def _read(self, images: Any) -> Iterator[LoadedImage | SkippedImage]:
@@ -257,29 +281,6 @@ class FeatureColors(Estimator):
         if is_single(images):
             return iter([read_image(images, channels=channels)])
         return read_images(images, channels=channels)
-
-    def _encode(self, items: Iterable[LoadedImage | SkippedImage]) -> Iterator[_Encoded | SkippedImage]:
-        """The composite features of each image of a stream, in its order."""
-        settings = self._nave_settings()
-        for chunk in split_chunks(items, self.batch_size):
-            readable = [position for position, item in enumerate(chunk) if isinstance(item, LoadedImage)]
-            group = [item for item in chunk if isinstance(item, LoadedImage)]
-            encoded: dict[int, _Encoded] = {}
-            for maps in encode_images(self.encoder_, group, settings):
-                features, grid = maps.features(settings), maps.grid(settings.resolution)
-                for member, (position, geometry) in enumerate(zip(maps.positions, maps.geometries, strict=True)):
-                    alone = features.select(torch.tensor([member], device=features.device))
-                    encoded[readable[position]] = _Encoded(group[position], alone, geometry, grid)
-            for position, item in enumerate(chunk):
-                yield item if isinstance(item, SkippedImage) else encoded[position]
-
-
-@dataclass(frozen=True, eq=False)
-class _Encoded:
-    image: LoadedImage
-    features: Composite
-    geometry: Geometry
-    grid: tuple[int, int]
 
 
 def project(
@@ -319,6 +320,35 @@ def find_otsu_threshold(values: Float[np.ndarray, " n"]) -> float:
     return float((ordered[cut] + ordered[cut + 1]) / 2)
 
 
+def color_with(
+    encoder: Encoder,
+    image: LoadedImage,
+    settings: NaveSettings,
+    *,
+    foreground: str | None = None,
+    threshold: float | None = None,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Color one image by the features that a segmentation of it was made of.
+
+    Args:
+        encoder: The encoder.
+        image: The image.
+        settings: The settings of the segmentation, from ``NaveSettings.of``.
+        foreground: "all", "high" or "low"; see `ColorSettings`.
+        threshold: The foreground's threshold, in standard deviations of the first component; None is Otsu's.
+
+    Returns:
+        ``[height, width, 3]``, as `colors` gives them for this image alone.
+
+    Raises:
+        UsageError: For settings that cannot be.
+    """
+    names = ("preset", "layers", "weighting", "resolution", "size", "upsampler", "random_state")
+    shared = {name: getattr(settings, name) for name in names}
+    coloring = FeatureColors(encoder, **shared, foreground=foreground, threshold=threshold, progress=False)
+    return coloring.fit_transform(image)[0].rgb
+
+
 @overload
 def colors(
     encoder: Encoder | nn.Module | str,
@@ -329,6 +359,7 @@ def colors(
     weighting: Weighting | None = ...,
     resolution: Resolution | None = ...,
     size: Size | None = ...,
+    upsampler: Upsampler | None = ...,
     foreground: str | None = ...,
     threshold: float | None = ...,
     n_sample: int | None = ...,
@@ -347,6 +378,7 @@ def colors(
     weighting: Weighting | None = ...,
     resolution: Resolution | None = ...,
     size: Size | None = ...,
+    upsampler: Upsampler | None = ...,
     foreground: str | None = ...,
     threshold: float | None = ...,
     n_sample: int | None = ...,
@@ -365,6 +397,7 @@ def colors(
     weighting: Weighting | None = ...,
     resolution: Resolution | None = ...,
     size: Size | None = ...,
+    upsampler: Upsampler | None = ...,
     foreground: str | None = ...,
     threshold: float | None = ...,
     n_sample: int | None = ...,
@@ -382,6 +415,7 @@ def colors(
     weighting: Weighting | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
+    upsampler: Upsampler | None = None,
     foreground: str | None = None,
     threshold: float | None = None,
     n_sample: int | None = None,
@@ -400,6 +434,7 @@ def colors(
         weighting: As for ``segment``.
         resolution: As for ``segment``.
         size: As for ``segment``.
+        upsampler: As for ``segment``.
         foreground: "all", "high" or "low"; see `ColorSettings`.
         threshold: The foreground's threshold, in standard deviations of the first component; None is Otsu's.
         n_sample: Pixels that the components are found on.
@@ -429,6 +464,7 @@ def colors(
         weighting=weighting,
         resolution=resolution,
         size=size,
+        upsampler=upsampler,
         foreground=foreground,
         threshold=threshold,
         n_sample=n_sample,

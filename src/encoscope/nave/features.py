@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.encoder import Encoder
-from encoscope.images import Batch, Geometry, LoadedImage
+from encoscope.images import Batch, Geometry, LoadedImage, SkippedImage
 from encoscope.nave.composite import Composite, compose_features
 from encoscope.nave.settings import NaveSettings, Resolution
+from encoscope.nave.upsampler import upsample_maps
 
 Item = TypeVar("Item")
 
@@ -65,6 +66,23 @@ class Maps:
         return compose_features(maps, grid, valid=self.geometries[0].valid_cells(grid), weighting=settings.weighting)
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """One image with its composite features.
+
+    Attributes:
+        image: The image.
+        features: Its composite features, a batch of one.
+        geometry: How the image came into the network.
+        grid: (rows, columns) of the grid of the features, padding included.
+    """
+
+    image: LoadedImage
+    features: Composite
+    geometry: Geometry
+    grid: tuple[int, int]
+
+
 def encode_images(encoder: Encoder, images: Sequence[LoadedImage], settings: NaveSettings) -> Iterator[Maps]:
     """Run images through the encoder, those of one geometry together.
 
@@ -89,9 +107,37 @@ def encode_images(encoder: Encoder, images: Sequence[LoadedImage], settings: Nav
         pixels = torch.cat([prepared.pixels for _, prepared in members])
         geometries = tuple(prepared.geometries[0] for _, prepared in members)
         activations = encoder.activations(Batch(pixels, geometries), settings.layers)
-        yield Maps(
-            [position for position, _ in members], geometries, [activations[name].maps for name in settings.layers]
-        )
+        layers = [activations[name].maps for name in settings.layers]
+        if settings.upsampler is not None:
+            layers = upsample_maps(settings.upsampler, layers, pixels)
+        yield Maps([position for position, _ in members], geometries, layers)
+
+
+def encode_stream(
+    encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], settings: NaveSettings, batch_size: int
+) -> Iterator[EncodedImage | SkippedImage]:
+    """Compose the features of each image of a stream, in its order, holding one batch at a time.
+
+    Args:
+        encoder: The encoder.
+        items: Images, and images that could not be read.
+        settings: The settings, from ``NaveSettings.of``.
+        batch_size: Images at a time.
+
+    Yields:
+        The images with their features; what could not be read comes back as it is.
+    """
+    for chunk in split_chunks(items, batch_size):
+        readable = [position for position, item in enumerate(chunk) if isinstance(item, LoadedImage)]
+        group = [item for item in chunk if isinstance(item, LoadedImage)]
+        encoded: dict[int, EncodedImage] = {}
+        for maps in encode_images(encoder, group, settings):
+            features, grid = maps.features(settings), maps.grid(settings.resolution)
+            for member, (position, geometry) in enumerate(zip(maps.positions, maps.geometries, strict=True)):
+                alone = features.select(torch.tensor([member], device=features.device))
+                encoded[readable[position]] = EncodedImage(group[position], alone, geometry, grid)
+        for position, item in enumerate(chunk):
+            yield item if isinstance(item, SkippedImage) else encoded[position]
 
 
 def split_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

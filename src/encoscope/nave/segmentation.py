@@ -62,6 +62,7 @@ class Segmentation(Result):
     _image: LoadedImage | None = field(default=None, repr=False)
     _model: ModelRecord | Callable[[], ModelRecord] | None = field(default=None, repr=False)
     _granularity: Granularity | Callable[[], Granularity] | None = field(default=None, repr=False)
+    _color: Callable[..., UInt8[np.ndarray, "height width 3"]] | None = field(default=None, repr=False)
 
     @property
     def height(self) -> int:
@@ -106,7 +107,7 @@ class Segmentation(Result):
         cells = renumber_by_size(tree.cut(n_clusters)).astype(np.uint8).reshape(self.grid_labels.shape)
         changed = {"n_clusters": n_clusters, "grouping": "ward", "micro_clusters": tree.micro_clusters}
         cut = self.relabelled(cells, inertia=tree.inertia(n_clusters), settings=self.settings | changed)
-        return replace(cut, n_clusters=n_clusters, _granularity=tree, _model=self._model)
+        return replace(cut, n_clusters=n_clusters, _granularity=tree, _model=self._model, _color=self._color)
 
     def relabelled(
         self, cells: UInt8[np.ndarray, "rows columns"], *, inertia: float, settings: dict[str, Any]
@@ -129,7 +130,31 @@ class Segmentation(Result):
             settings=settings,
             _model=None,
             _granularity=None,
+            _color=None,
         )
+
+    def rgb(
+        self, *, foreground: str | None = None, threshold: float | None = None
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """Color the image by the first three principal components of the features that were clustered.
+
+        These are the colors that ``encoscope.colors`` gives for this image alone; between images they mean different
+        things. The encoder runs once more.
+
+        Args:
+            foreground: "all", "high" or "low"; see `ColorSettings`.
+            threshold: The foreground's threshold, in standard deviations of the first component; None is Otsu's.
+
+        Returns:
+            ``[height, width, 3]``, on the original pixels.
+
+        Raises:
+            EncoscopeError: For a segmentation that was read from disk, or that no encoder made.
+            UsageError: For settings that cannot be.
+        """
+        if self._color is None:
+            raise EncoscopeError("this segmentation has no encoder at hand: color the image with encoscope.colors")
+        return self._color(foreground=foreground, threshold=threshold)
 
     def regions(self, *, min_area: int = 0, border: int = 0) -> list[Region]:
         """Find the connected components (4-connectivity), with both boxes.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from encoscope.defaults import RANDOM_STATE
@@ -18,6 +19,7 @@ Layers: TypeAlias = str | Sequence[str]
 Weighting: TypeAlias = str | Sequence[float]  # the words are "paper" and "equal"
 Resolution: TypeAlias = int | str  # the words are "first-layer" and "image"
 Size: TypeAlias = int | str  # the words are "model" and "native"
+Upsampler: TypeAlias = str | Callable[..., Any]  # the text is py:module:function
 
 GROUPINGS = ("kmeans", "ward", "pca")
 WEIGHTINGS = ("paper", "equal")
@@ -54,6 +56,9 @@ class NaveSettings(Settings):
         resolution: The grid that is clustered: the first layer's own ("first-layer", the paper's advice), the
             network's input ("image"), or that many cells along the short side.
         size: The short side of the image in pixels: "model" (the network's own), "native" (not resized), or a number.
+        upsampler: A function (maps ``[B, C, h, w]``, image ``[B, channels, H, W]``) that gives maps of a higher
+            resolution, such as AnyUp, JAFAR or FeatUp, or its name, "py:module:function"; None takes the maps as they
+            are. What it adds in detail comes from the image, not from the encoder.
         n_init: Starts of k-means.
         random_state: The seed of everything random.
     """
@@ -86,6 +91,9 @@ class NaveSettings(Settings):
         'Short side the network sees: "model", "native", or pixels.',
         unit="pixels",
         parse=word_or_count(SIZES),
+    )
+    upsampler: Upsampler | None = setting(
+        None, "py:module:function: (maps, image) -> maps of a higher resolution. The detail is the image's."
     )
     n_init: int = setting(4, "Starts of k-means; the best is kept.", low=1, flag="starts")
     random_state: int = setting(RANDOM_STATE, "The seed of everything random.", type=int, on_command_line=False)
@@ -134,6 +142,22 @@ class NaveSettings(Settings):
         layer_weights([encoder.layer(name).channels for name in chosen], settings.weighting)
         return replace(settings, layers=chosen)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Give the settings as plain values, for result documents; an upsampler by its name and what it computes."""
+        return {name: value for name, value in self._plain().items() if name not in self.RECORDED_APART}
+
+    def as_key(self) -> dict[str, Any]:
+        """Give what shapes the results as plain values, for cache keys."""
+        return {name: value for name, value in self._plain().items() if name != "preset"}
+
+    def _plain(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "upsampler": self._upsampler_record}
+
+    @cached_property
+    def _upsampler_record(self) -> dict[str, str] | None:
+        return record_upsampler(self.upsampler)
+
     def check(self) -> None:
         """Check every setting, and what does not go together.
 
@@ -153,6 +177,10 @@ class NaveSettings(Settings):
             raise UsageError(f'resolution is "first-layer", "image" or a number of cells, not {self.resolution!r}')
         if self.size not in SIZES and not _is_count(self.size):
             raise UsageError(f'size is "model", "native" or a number of pixels, not {self.size!r}')
+        if self.upsampler is not None:
+            from encoscope.nave.upsampler import find_upsampler
+
+            find_upsampler(self.upsampler)
         if not _is_count(self.n_init):
             raise UsageError(f"n_init is the number of starts, at least 1, not {self.n_init!r}")
 
@@ -203,6 +231,50 @@ class ColorSettings(Settings):
         None, "Threshold in standard deviations of the first component. Default: Otsu's.", type=float
     )
     n_sample: int = setting(65_536, "Pixels that the components are found on.", low=256)
+
+
+@dataclass(frozen=True)
+class SimilarSettings(Settings):
+    """What decides how places are compared, beside the layers, weighting, resolution and size of `NaveSettings`.
+
+    Attributes:
+        threshold: A cell belongs to a place's region when its score exceeds this and it is connected to the place.
+            None is 0 where there are negative points, and Otsu's threshold of the asked image's scores where not.
+        n_random: Random places, of the asked image and of a sample of the others, that every figure is compared with.
+        n_maps: How many of the other images keep their maps; the ranking lists all.
+    """
+
+    METHOD: ClassVar[str] = "similar"
+
+    threshold: float | None = setting(
+        None,
+        "Score that cells of the region exceed. Default: 0 with --not-at, else Otsu's of the asked image.",
+        type=float,
+        low=-2,
+        high=2,
+    )
+    n_random: int = setting(
+        100, "Random places of the images that figures are compared with.", low=1, high=10_000, flag="random"
+    )
+    n_maps: int = setting(
+        11, "How many other images are shown, the most similar first; all are ranked.", low=0, flag="top"
+    )
+
+
+def record_upsampler(upsampler: Upsampler | None) -> dict[str, str] | None:
+    """Write down an upsampler, for result documents and cache keys.
+
+    Args:
+        upsampler: The upsampler; None for none.
+
+    Returns:
+        Its name, and a digest of what it computes; None for None.
+    """
+    if upsampler is None:
+        return None
+    from encoscope.nave.upsampler import identify_upsampler, name_upsampler
+
+    return {"name": name_upsampler(upsampler), "digest": identify_upsampler(upsampler)}
 
 
 def _is_count(value: object, high: int | None = None) -> bool:

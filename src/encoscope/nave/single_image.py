@@ -7,25 +7,25 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from PIL import Image
 from torch import nn
 
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import ImageError, UsageError
-from encoscope.images import LoadedImage, SkippedImage, is_dataset, read_image, read_images
+from encoscope.images import LoadedImage, SkippedImage, read_image, read_images
 from encoscope.nave.composite import Composite
+from encoscope.nave.feature_colors import color_with
 from encoscope.nave.features import Maps, encode_images, split_chunks
 from encoscope.nave.granularity import AUTO, Granularity, compute_inertia, find_elbow, grow_granularity
+from encoscope.nave.inputs import ImageLike, is_single
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.pca import pca_labels
 from encoscope.nave.segmentation import Segmentation, model_of, renumber_by_size
-from encoscope.nave.settings import BATCH_SIZE, Clusters, Layers, NaveSettings, Resolution, Size, Weighting
+from encoscope.nave.settings import BATCH_SIZE, Clusters, Layers, NaveSettings, Resolution, Size, Upsampler, Weighting
 from encoscope.progress import Progress, track
 from encoscope.results import ResultList
 from encoscope.settings import refuse_unknown
@@ -33,7 +33,6 @@ from encoscope.settings import refuse_unknown
 _log = logging.getLogger("encoscope")
 
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor | LoadedImage
 Cut: TypeAlias = int | Literal["auto"] | None  # one number of clusters
 
 
@@ -49,6 +48,7 @@ def segment(
     weighting: Weighting | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
+    upsampler: Upsampler | None = None,
     n_init: int | None = None,
     random_state: int = NaveSettings.random_state,
     batch_size: int = BATCH_SIZE,
@@ -66,6 +66,7 @@ def segment(
     weighting: Weighting | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
+    upsampler: Upsampler | None = None,
     n_init: int | None = None,
     random_state: int = NaveSettings.random_state,
     batch_size: int = BATCH_SIZE,
@@ -83,6 +84,7 @@ def segment(
     weighting: Weighting | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
+    upsampler: Upsampler | None = None,
     n_init: int | None = None,
     random_state: int = NaveSettings.random_state,
     batch_size: int = BATCH_SIZE,
@@ -99,6 +101,7 @@ def segment(
     weighting: Weighting | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
+    upsampler: Upsampler | None = None,
     n_init: int | None = None,
     random_state: int = NaveSettings.random_state,
     batch_size: int = BATCH_SIZE,
@@ -123,6 +126,7 @@ def segment(
         weighting: "paper", "equal", or one factor for each layer.
         resolution: "first-layer", "image", or cells along the short side of the grid that is clustered.
         size: "model", "native", or the short side in pixels.
+        upsampler: "py:module:function" or a function: maps and image to maps of a higher resolution.
         n_init: Starts of k-means, the best of which is kept.
         random_state: The seed of everything random.
         batch_size: Images at a time; it does not change the result.
@@ -150,6 +154,7 @@ def segment(
         "weighting": weighting,
         "resolution": resolution,
         "size": size,
+        "upsampler": upsampler,
         "n_init": n_init,
         "random_state": random_state,
     }
@@ -220,22 +225,6 @@ def segment_with(
     return _stream(encoder, items, settings, batch_size)
 
 
-def is_single(images: Any) -> bool:
-    """Tell one image from several.
-
-    Args:
-        images: What a user gave as images.
-
-    Returns:
-        Whether this is one image, not a folder, a dataset string or a collection.
-    """
-    if isinstance(images, str | os.PathLike):
-        return not Path(images).is_dir() and not is_dataset(images)
-    if isinstance(images, np.ndarray | torch.Tensor):
-        return images.ndim < 4
-    return isinstance(images, LoadedImage | Image.Image)
-
-
 def _stream(
     encoder: Encoder, items: Iterable[LoadedImage | SkippedImage], settings: NaveSettings, batch_size: int
 ) -> Iterator[tuple[LoadedImage, Segmentation] | SkippedImage]:
@@ -300,6 +289,7 @@ def _segment_maps(
                     _image=image,
                     _model=model,
                     _granularity=grouped.tree or grow,
+                    _color=partial(color_with, encoder, image, settings),
                 )
             )
     return segmentations

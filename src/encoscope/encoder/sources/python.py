@@ -34,29 +34,7 @@ def build_model(request: SourceRequest) -> LoadedModel | Encoder:
             whose weights cannot be reset if it is requested untrained.
         EncoscopeError: If the module or the function fails, or if a checkpoint does not fit.
     """
-    module_name, _, function_name = request.name.partition(":")
-    if not module_name or not function_name:
-        raise UsageError(f"py:{request.name}: write py:module:function, such as py:mymodels.nets:resnet")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # the installed command does not search the current folder
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise EncoscopeError(
-                f"py:{request.name}: {module_name} needs {error.name}, which is not installed"
-            ) from error
-        raise UsageError(
-            f"py:{request.name}: there is no module {module_name!r} in {Path.cwd()}, and none is installed"
-        ) from error
-    except Exception as error:
-        raise EncoscopeError(f"py:{request.name}: importing {module_name} failed: {_shorten(error)}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UsageError(
-            f"py:{request.name}: {module_name} has no function {function_name!r}"
-            f"{suggest_nearest(function_name, vars(module))}"
-        )
+    function = find_function(request.name, "mymodels.nets:resnet")
     with fixed_seed(request.random_state):
         try:
             model = _call_function(function, request)
@@ -81,6 +59,43 @@ def build_model(request: SourceRequest) -> LoadedModel | Encoder:
         return model
     preprocess = Preprocess(channels=count_input_channels(model))
     return LoadedModel(model, preprocess, assumed=None if request.untrained else "the usual settings")
+
+
+def find_function(name: str, example: str) -> Callable[..., Any]:
+    """Import a function of the user.
+
+    Args:
+        name: module:function; modules in the current folder are found, too.
+        example: Another name, for the message where this one is no such name.
+
+    Returns:
+        The function.
+
+    Raises:
+        UsageError: For an unknown module or function.
+        EncoscopeError: If importing the module fails.
+    """
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise UsageError(f"py:{name}: write py:module:function, such as py:{example}")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # the installed command does not search the current folder
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise EncoscopeError(f"py:{name}: {module_name} needs {error.name}, which is not installed") from error
+        raise UsageError(
+            f"py:{name}: there is no module {module_name!r} in {Path.cwd()}, and none is installed"
+        ) from error
+    except Exception as error:
+        raise EncoscopeError(f"py:{name}: importing {module_name} failed: {_shorten(error)}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UsageError(
+            f"py:{name}: {module_name} has no function {function_name!r}{suggest_nearest(function_name, vars(module))}"
+        )
+    return function
 
 
 def _call_function(function: Callable[..., Any], request: SourceRequest) -> Any:
