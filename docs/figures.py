@@ -44,6 +44,7 @@ def main() -> None:
     layers(encoder, images["china"])
     weighting(encoder, untrained, images)
     granularity(encoder, images["astronaut"])
+    similar(images)
     if "ENCOSCOPE_DATA" in os.environ:
         references = f"caltech101:{os.environ['ENCOSCOPE_DATA']}/caltech101#train"
         classes(encoder, encoscope.load(MODEL, untrained=True), references)
@@ -110,6 +111,20 @@ def granularity(encoder: encoscope.Encoder, image: LoadedImage) -> None:
         [f"K = {k}" for k in numbers],
         3,
     )
+
+
+def similar(images: dict[str, LoadedImage]) -> None:
+    """A place's like in its image, trained and not."""
+    encoder = encoscope.load("zoo:tf_efficientnet_lite0")
+    settings = {"layers": "blocks.4.2,blocks.5.3", "weighting": "equal", "size": 448, "control": "untrained"}
+    panels, captions = [], []
+    for name, at in (("chelsea", (170, 110)), ("china", (200, 185))):
+        maps = encoscope.similar(encoder, images[name], at=at, **settings)
+        assert maps.control is not None
+        panels += [images[name], maps.overlays()[0], maps.control.overlays()[0]]
+        typical = f"random places {maps.typical:.2f}"
+        captions += ["image", f"trained, {typical}", f"random weights, random places {maps.control.typical:.2f}"]
+    save("similar.jpg", panels, captions, 3)
 
 
 def classes(encoder: encoscope.Encoder, untrained: encoscope.Encoder, references: str) -> None:

@@ -126,7 +126,13 @@ def make_evaluation(folder: Path, described: dict[str, Any]) -> Result:
     return Evaluation(report, ({"method": "nave", "interval": [0.25, 0.75]},), model, {"n_clusters": [5]})
 
 
+def make_similarity(folder: Path, described: dict[str, Any]) -> Result:
+    options = {"box": (3, 4, 20, 22), "not_at": (40, 5), "n_random": 5, "n_maps": 3, "control": "untrained"}
+    return encoscope.similar(make_encoder(), folder / "dog" / "1.png", folder, at=(7, 9), **options, progress=False)
+
+
 MAKERS = [
+    make_similarity,
     make_comparison,
     make_watermark_audit,
     make_label_audit,
@@ -201,6 +207,7 @@ def test_the_encoder_is_named_in_one_form(
         encoscope.Comparison,
         encoscope.DescribedGroups,
         encoscope.FailureExplanation,
+        encoscope.SimilarityMaps,
         encoscope.VisualizedConcepts,
         Evaluation,
     ],

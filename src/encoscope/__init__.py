@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         explain_failure,
     )
     from encoscope.falcon.estimator import groups
-    from encoscope.nave import ColoredImage, FeatureColors, Nave, Segmentation, colors, segment
+    from encoscope.nave import ColoredImage, FeatureColors, Nave, Segmentation, SimilarityMaps, colors, segment, similar
     from encoscope.nave.controls import compute_controls as controls
     from encoscope.nave.stability import measure_stability as stability
     from encoscope.probing import Probe, probe
@@ -70,6 +70,7 @@ _HOMES = {
     "Nave": "encoscope.nave",
     "Probe": "encoscope.probing",
     "Segmentation": "encoscope.nave",
+    "SimilarityMaps": "encoscope.nave",
     "Unit": "encoscope.units",
     "Visualization": "encoscope.vital",
     "Vital": "encoscope.vital",
@@ -91,6 +92,7 @@ _HOMES = {
     "match_classes": "encoscope.classes",
     "probe": "encoscope.probing",
     "segment": "encoscope.nave",
+    "similar": "encoscope.nave",
     "stability": "encoscope.nave.stability:measure_stability",
     "visualize": "encoscope.vital",
     "visualize_stream": "encoscope.vital",
@@ -116,6 +118,7 @@ __all__ = [
     "Nave",
     "Probe",
     "Segmentation",
+    "SimilarityMaps",
     "Unit",
     "Visualization",
     "VisualizedConcepts",
@@ -138,6 +141,7 @@ __all__ = [
     "match_classes",
     "probe",
     "segment",
+    "similar",
     "stability",
     "visualize",
     "visualize_stream",

@@ -15,6 +15,7 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError
 
 # Okabe and Ito's colors, chosen for all kinds of color vision, without black; all others differ from them
 _FIRST = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442")
+_HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # brighter as they go up
 _CAREFUL = 20  # colors chosen so that red- and green-blind people can distinguish them too
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB: protanopia and deuteranopia
 _BLIND = np.array(
@@ -138,6 +139,69 @@ def draw_overlay(
         drawn[_thicken(edges, 2 * width)] = 0
         drawn[_thicken(edges, width - 1)] = 255
     return drawn
+
+
+def draw_heat(
+    image: Any, values: Float[np.ndarray, "height width"], region: Integer[np.ndarray, "height width"] | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Draw values as heat over an image: dark where they are 0, yellow where they are 1.
+
+    Args:
+        image: A LoadedImage or its pixels.
+        values: A value in [0, 1] for each pixel.
+        region: Not 0 for pixels that are outlined together; None for none.
+
+    Returns:
+        The drawing, sRGB.
+    """
+    grey = np.asarray(Image.fromarray(to_rgb(image)).convert("L"), dtype=np.float32)[:, :, None]
+    stops = np.linspace(0, 1, len(_HEAT))
+    color = np.stack([np.interp(values, stops, [stop[channel] for stop in _HEAT]) for channel in range(3)], axis=2)
+    drawn = (grey * 0.4 + color * 0.6).round().astype(np.uint8)
+    if region is not None:
+        width = max(1, round(min(region.shape) / 300))
+        edges = find_boundaries(region)
+        drawn[_thicken(edges, 2 * width)] = 0
+        drawn[_thicken(edges, width - 1)] = 255
+    return drawn
+
+
+def draw_marks(
+    pixels: UInt8[np.ndarray, "height width 3"],
+    points: Sequence[tuple[float, float]],
+    crosses: Sequence[tuple[float, float]] = (),
+    boxes: Sequence[tuple[float, float, float, float]] = (),
+    *,
+    scale: tuple[float, float] = (1.0, 1.0),
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Draw points as rings, others as crosses, and boxes.
+
+    Args:
+        pixels: What is drawn on.
+        points: (x, y) of the rings.
+        crosses: (x, y) of the crosses.
+        boxes: (x0, y0, x1, y1), both corners inside.
+        scale: What x and y are multiplied with.
+
+    Returns:
+        The drawing.
+    """
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
+    radius = max(4, round(min(image.size) / 40))
+    for line, color in ((max(3, radius // 2 + 2), "black"), (max(1, radius // 4), "white")):
+        for x, y in points:
+            x, y = (x + 0.5) * scale[0], (y + 0.5) * scale[1]
+            around = radius + line / 2
+            draw.ellipse((x - around, y - around, x + around, y + around), outline=color, width=line)
+        for x, y in crosses:
+            x, y = (x + 0.5) * scale[0], (y + 0.5) * scale[1]
+            draw.line((x - radius, y - radius, x + radius, y + radius), fill=color, width=line)
+            draw.line((x - radius, y + radius, x + radius, y - radius), fill=color, width=line)
+        for x0, y0, x1, y1 in boxes:
+            corners = (x0 * scale[0], y0 * scale[1], (x1 + 1) * scale[0] - 1, (y1 + 1) * scale[1] - 1)
+            draw.rectangle(corners, outline=color, width=line)
+    return np.asarray(image)
 
 
 def find_boundaries(labels: Integer[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:

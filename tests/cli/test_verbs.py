@@ -54,6 +54,7 @@ PYTHON = {
     "": {"cache_dir", "cache", "preview", "batch_size", "load"},
     "concepts": {"out"},
     "segment": {"X", "y", "inputs", "channels"},  # IMAGES, and what the network takes
+    "similar": {"image"},  # the first of IMAGES
     "visualize": {"magnitude"},
     "atlas serve": {"announce"},
     "explain-failure": {"falcon"},

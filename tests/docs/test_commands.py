@@ -41,6 +41,7 @@ REPLACED = {
     "features:31": "features:3",
     "caltech101:ROOT#train": "images/",
     "OTHER": "SITE",
+    "120,80": "60,40",
 }
 """Arguments for which a small stand-in is taken: networks that are large or downloaded, units of these, data sets."""
 

@@ -37,6 +37,11 @@ app.command(
     help="Color images by what an encoder computes: alike features get a like color.",
 )
 app.command(
+    "encoscope.cli.similar:similar",
+    name="similar",
+    help="Point at a place in an image: where an encoder sees its like, there and in others.",
+)
+app.command(
     "encoscope.cli.layers:layers",
     name="layers",
     help="List the layers of an encoder that have a spatial output.",

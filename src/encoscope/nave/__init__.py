@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from encoscope.nave.joint import LloydSums
     from encoscope.nave.sample import PixelSample
     from encoscope.nave.segmentation import Segmentation
-    from encoscope.nave.settings import ColorSettings, JointSettings, NaveSettings
+    from encoscope.nave.settings import ColorSettings, JointSettings, NaveSettings, SimilarSettings
+    from encoscope.nave.similarity_maps import Match, SimilarityMap, SimilarityMaps
+    from encoscope.nave.similarity_search import similar
     from encoscope.nave.single_image import segment, segment_stream
 
 __all__ = [
@@ -22,13 +24,18 @@ __all__ = [
     "FeatureColors",
     "JointSettings",
     "LloydSums",
+    "Match",
     "Nave",
     "NaveSettings",
     "PixelSample",
     "Segmentation",
+    "SimilarSettings",
+    "SimilarityMap",
+    "SimilarityMaps",
     "colors",
     "segment",
     "segment_stream",
+    "similar",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -44,7 +51,12 @@ __getattr__, __dir__ = lazy_names(
         "NaveSettings": "encoscope.nave.settings",
         "PixelSample": "encoscope.nave.sample",
         "Segmentation": "encoscope.nave.segmentation",
+        "Match": "encoscope.nave.similarity_maps",
+        "SimilarSettings": "encoscope.nave.settings",
+        "SimilarityMap": "encoscope.nave.similarity_maps",
+        "SimilarityMaps": "encoscope.nave.similarity_maps",
         "segment": "encoscope.nave.single_image",
         "segment_stream": "encoscope.nave.single_image",
+        "similar": "encoscope.nave.similarity_search",
     },
 )
