@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from encoscope import Encoder
+from encoscope import Encoder, similar
 from encoscope.atlas import open as open_atlas
 from encoscope.atlas import trees
 from encoscope.atlas.build import build_atlas
@@ -310,6 +310,84 @@ def test_dropping_an_image_in_the_browser(browser: Any, base: str, site: Path, t
     file.write_bytes(b"x" * 400_000)  # refused where it is, before anything is sent
     page.set_input_files("#file", file)
     page.wait_for_selector("text=This file has 0.4 MB; at most 0.3 are taken.")
+    window.close()
+
+
+def ask_place(base: str, content: Any, **query: Any) -> httpx.Response:
+    return httpx.post(f"{base}/api/similar", params=query, content=content, timeout=60)
+
+
+def test_a_place_is_compared_as_similar_compares_it(base: str, site: Path) -> None:
+    content, atlas = encoded_pixels(5, 96), open_atlas(site)
+    info = atlas.segmentations[-1]
+    answer = ask_place(base, content, x=70, y=20, segmentation=info.id)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    options = {"layers": list(info.layers), "resolution": int(atlas.manifest["settings"]["cells"])}
+    expected = similar(network(), synthetic.pixels(5, 96), at=(70, 20), weighting="equal", **options)
+    values = np.array(said["values"]).reshape(said["rows"], said["columns"])
+    np.testing.assert_allclose(values, expected.query.values, atol=2e-3)
+    assert said["typical"] == pytest.approx(expected.typical, abs=2e-3) and said["layers"] == list(info.layers)
+    assert values.max() == pytest.approx(1, abs=1e-3)
+    first = ask_place(base, content, x=70, y=20, segmentation="no such one").json()
+    assert first["layers"] == list(atlas.segmentations[0].layers)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"x": 64, "y": 3}, "outside of the image, which is 64 x 64"),
+        ({"x": 3, "y": -1}, "outside of the image"),
+        ({"x": "nan", "y": 3}, "a point"),
+        ({"x": "1e400", "y": 3}, "a point"),
+        ({"x": "left", "y": 3}, "two numbers"),
+        ({"x": 3}, "two numbers"),
+        ({}, "two numbers"),
+    ],
+)
+def test_what_is_no_place_is_one_clear_line(base: str, query: dict[str, Any], said: str) -> None:
+    answer = ask_place(base, encoded_pixels(), **query)
+    assert answer.status_code == 422 and said in answer.json()["error"] and "\n" not in answer.json()["error"]
+
+
+def test_places_have_the_limits_of_uploads(base: str, site: Path) -> None:
+    assert ask_place(base, b"x" * (LIMITS.bytes + 1), x=1, y=1).status_code == 413
+    assert "no JPEG" in ask_place(base, b"no image at all", x=1, y=1).json()["error"]
+    headers = {"Origin": "http://evil.example"}
+    assert httpx.post(f"{base}/api/similar?x=1&y=1", content=encoded_pixels(), headers=headers).status_code == 403
+    with served(create_app(site)) as other:
+        assert "--model" in ask_place(other, encoded_pixels(), x=1, y=1).json()["error"]
+
+
+def test_pointing_at_a_place_in_the_browser(browser: Any, base: str, tmp_path: Path) -> None:
+    window = Visit(browser, base)
+    page = window.open("#/live")
+    file = tmp_path / "mine.png"
+    file.write_bytes(encoded_pixels(5, 96))
+    page.set_input_files("#file", file)
+    page.wait_for_selector(".similar-stage")
+    stage = page.locator(".similar-stage")
+    box = stage.bounding_box()
+    assert box is not None
+    stage.click(position={"x": box["width"] * 0.755, "y": box["height"] * 0.255})
+    page.wait_for_selector("text=Cosine with 72, 24 (column, row)")
+    said = ask_place(base, encoded_pixels(5, 96), x=72, y=24).json()
+    # what is drawn is what the server says: the place is the brightest of its cells
+    shown = page.evaluate(
+        """() => {
+            const canvas = document.querySelector(".similar-stage canvas");
+            const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+            return {rows: canvas.height, columns: canvas.width, green: [...data].filter((_, i) => i % 4 === 1)};
+        }"""
+    )
+    assert (shown["rows"], shown["columns"]) == (said["rows"], said["columns"])
+    brightest = int(np.argmax(shown["green"]))
+    assert said["values"][brightest] >= 0.97 * max(said["values"])
+    page.focus(".similar-stage")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Cosine with 70, 24 (column, row)")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and window.problems == []
     window.close()
 
 

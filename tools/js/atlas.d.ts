@@ -380,6 +380,17 @@ interface AtlasSegmentation {
   nameOf(segmentation: ImageSegmentation): string;
 }
 
+/** What the server says of a place: cosines on a grid, row by row. */
+interface SimilarAnswer {
+  rows: number;
+  columns: number;
+  values: number[];
+  /** The median cosine of random places. */
+  typical: number;
+  layers: string[];
+  error?: string;
+}
+
 interface AtlasPages {
   pages: Record<string, Page>;
   manifest: Manifest;
@@ -434,4 +445,6 @@ interface AtlasPages {
     source: ExplorerSource,
     context: ExplorerContext,
   ): HTMLElement;
+  /** A stage on which a place of an image of one's own is pointed at. */
+  similarPlaces(file: File, source: ExplorerSource): HTMLElement;
 }

@@ -125,7 +125,11 @@
         address = URL.createObjectURL(file);
         const source = { src: address, alt: "Your image", width: answer.width, height: answer.height };
         const context = { state: {}, changed: () => {}, features, images: live?.joint ? images : null };
-        result.append(Atlas.explorer(answer, source, context), Atlas.imageLinks(answer, features, classes, images));
+        result.append(
+          Atlas.explorer(answer, source, context),
+          Atlas.similarPlaces(file, source),
+          Atlas.imageLinks(answer, features, classes, images),
+        );
       }
 
       return () => {

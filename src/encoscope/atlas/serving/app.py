@@ -1,4 +1,4 @@
-"""The server: the site's files and nothing else, and one route that takes an image."""
+"""The server: the site's files and nothing else, and two routes that take an image."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def create_app(
             response.headers[name] = value
         return response
 
-    async def segment(request: Request) -> Response:
+    async def take_upload(request: Request, work: Callable[[UploadAnalyzer, bytes], Any]) -> Response:
+        """Answer with what is worked out of an uploaded file, one file at a time."""
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("//")[2] != request.headers.get("host"):
             return answer(403, {"error": "uploads are taken from this server's own pages only"})
@@ -108,8 +109,7 @@ def create_app(
                 return answer(413, {"error": f"at most {bounds.bytes / 1e6:.0f} MB are taken"}, Connection="close")
             async with asyncio.timeout(bounds.seconds):
                 async with turn:
-                    analysis = asyncio.to_thread(analyzer.analyze_upload, content, bounds)
-                    result = await asyncio.shield(asyncio.ensure_future(analysis))
+                    result = await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(work, analyzer, content)))
             return answer(200, result)
         except TimeoutError:
             return answer(503, {"error": "this took too long"}, Connection="close")
@@ -117,6 +117,16 @@ def create_app(
             return answer(422, {"error": " ".join(str(error).split())})
         finally:
             queue["length"] -= 1
+
+    async def segment(request: Request) -> Response:
+        return await take_upload(request, lambda analyzer, content: analyzer.analyze_upload(content, bounds))
+
+    async def similar(request: Request) -> Response:
+        query = request.query_params
+        point, name = (query.get("x", ""), query.get("y", "")), query.get("segmentation", "")
+        return await take_upload(
+            request, lambda analyzer, content: analyzer.find_similar(content, bounds, point, segmentation=name)
+        )
 
     async def read_body(request: Request) -> bytes | None:
         """The body, or None when it is, or says it is, larger than the limit; no more than that is ever held."""
@@ -154,6 +164,7 @@ def create_app(
 
     # plain routes: what comes in is taken as it is, nothing is read out of annotations
     app.add_route("/api/segment", segment, methods=["POST"])
+    app.add_route("/api/similar", similar, methods=["POST"])
     app.add_route("/data/live.js", abilities, methods=["GET"])
     app.add_route("/{name:path}", file, methods=["GET"])
     return app

@@ -22,7 +22,7 @@ from encoscope.atlas.serving.limits import FORMATS, Limits
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, UsageError
 from encoscope.images import LoadedImage, SkippedImage, read_image
-from encoscope.nave import Nave
+from encoscope.nave import Nave, similar
 from encoscope.units import Unit, measure_units, parse_unit
 
 _TOP, _PREDICTIONS = 8, 3
@@ -120,6 +120,54 @@ class UploadAnalyzer:
                 "tops": to_plain(self._find_tops(image)),
                 "predictions": to_plain(self._predict(image)),
             }
+
+    def find_similar(
+        self, content: bytes, limits: Limits, point: tuple[str, str], *, segmentation: str = ""
+    ) -> Mapping[str, Any]:
+        """Where the like of a place in an uploaded image is, by the features that a segmentation clusters.
+
+        Args:
+            content: Of the file.
+            limits: On its size.
+            point: x and y in pixels of the image, as they came in.
+            segmentation: The segmentation's id; where the atlas has no such one, its first.
+
+        Returns:
+            In JSON's own types: the cosines on a grid, its size, what random places typically have, and the layers.
+
+        Raises:
+            ImageError: For anything but an image within the limits.
+            UsageError: For a place that is not in the image, and an atlas without segmentations.
+        """
+        infos = self.atlas.segmentations
+        if not infos:
+            raise UsageError("this atlas has no segmentations, whose layers places are compared by")
+        info = next((info for info in infos if info.id == segmentation), infos[0])
+        try:
+            x, y = (float(text) for text in point)
+        except ValueError:
+            raise UsageError("a place is two numbers, x and y") from None
+        image = decode_upload(content, limits, self.encoder.preprocess.channels)
+        cells, seed = int(self.atlas.manifest["settings"]["cells"]), int(self.atlas.manifest["seed"] or 0)
+        maps = similar(
+            self.encoder,
+            image,
+            at=(x, y),
+            layers=list(info.layers),
+            resolution=cells,
+            weighting="equal",
+            random_state=seed,
+            progress=False,
+        )
+        rows, columns = maps.query.values.shape
+        values = maps.query.values.astype(np.float64).round(3).ravel().tolist()
+        return {
+            "rows": rows,
+            "columns": columns,
+            "values": values,
+            "typical": round(maps.typical, 3),
+            "layers": list(info.layers),
+        }
 
     @cached_property
     def _values(self) -> tuple[list[Unit], np.ndarray, np.ndarray]:
