@@ -190,6 +190,14 @@ def test_lists_become_tuples_and_records_take_their_own_names() -> None:
     assert CompareSettings.from_preset(n_clusters=range(2, 5)).n_clusters == (2, 3, 4)
 
 
+def test_a_text_of_names_stands_for_the_names() -> None:
+    assert CorlocSettings.from_preset(layers="layer3, layer4", methods="nave,slic").layers == ("layer3", "layer4")
+    assert OverlapSettings.from_preset(methods="nave,slic").methods == ("nave", "slic")
+    assert AtlasSettings.from_preset(layers="layer4", vlm="a,b").layers == ("layer4",)
+    assert AtlasSettings.from_preset(vlm="a,b").vlm == "a,b", "which is no list of names"
+    assert StudySettings.from_preset(methods="vital,maco").methods == ("vital", "maco")
+
+
 def test_joint_overlap_goes_with_nave_alone() -> None:
     assert OverlapSettings(joint=True).joint and OverlapSettings(joint=True, methods=("nave", "nave"))
     for wrong in ({"methods": ["nave", "slic"]}, {"grouping": "pca"}):

@@ -114,7 +114,8 @@ class Settings:
         Args:
             preset: "default", "paper" (the paper to the letter) or "authors" (the authors' code where it differs);
                 None is "default".
-            **changes: Settings by name; None leaves the preset's own value, and lists become tuples.
+            **changes: Settings by name; None leaves the preset's own value. Lists become tuples, and a text
+                stands for the names in it where a setting is names.
 
         Returns:
             The settings, checked.
@@ -126,7 +127,8 @@ class Settings:
         if name not in cls.PRESETS:
             raise UsageError(f"preset is one of {', '.join(cls.PRESETS)}, not {name!r}")
         refuse_unknown(cls.METHOD, changes, [name for name in cls.infos() if name != "preset"])
-        changed = {key: _freeze(value) for key, value in changes.items() if value is not None}
+        infos = cls.infos()
+        changed = {key: _freeze(value, infos[key]) for key, value in changes.items() if value is not None}
         return cls(**{**cls.PRESETS[name], **changed}, preset=name)
 
     def as_dict(self) -> dict[str, Any]:
@@ -268,9 +270,11 @@ def word_or_count(words: Sequence[str]) -> Callable[[str], str | int]:
     return parse
 
 
-def _freeze(value: Any) -> Any:
-    """A sequence as a tuple, which cannot change; anything else as it is."""
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+def _freeze(value: Any, info: SettingInfo) -> Any:
+    """A sequence as a tuple, which cannot change, and names in one text as on the command line; else as it is."""
+    if isinstance(value, str):
+        return parse_names(value) if info.parse is parse_names else value
+    return tuple(value) if isinstance(value, Sequence) else value
 
 
 def _is_inside(value: float, info: SettingInfo) -> bool:
