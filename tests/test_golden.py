@@ -61,10 +61,10 @@ def segment_all(folder: Path) -> dict[str, Any]:
     image = folder / "discs" / "01.png"
     values: dict[str, Any] = {}
     for name, (model, options) in SEGMENTATIONS.items():
-        segmentation = encoscope.segment(model, image, **options)
+        segmentation = encoscope.segment(model, image, preset="paper", **options)
         values[name] = {"labels": digest(segmentation.labels), "inertia": segmentation.inertia}
     paths = sorted(folder.rglob("*.png"))[:3]
-    nave = encoscope.Nave(RESNET, n_clusters=4, progress=False)
+    nave = encoscope.Nave(RESNET, preset="paper", n_clusters=4, progress=False)
     values["joint"] = {
         "labels": [digest(segmentation.labels) for segmentation in nave.fit_predict(paths)],
         "inertia": nave.inertia_,

@@ -158,7 +158,7 @@ def test_settings_are_recorded_as_json_holds_them(kind: type[Settings]) -> None:
         (CorlocSettings, "n_clusters", (3, 0), "n_clusters takes whole numbers"),
         (OverlapSettings, "n_clusters", 257, "n_clusters takes whole numbers"),
         (StabilitySettings, "n_clusters", 0, "n_clusters takes whole numbers"),
-        (FaithfulnessSettings, "size", -3, 'size is "native", "model" or a number of pixels, not -3'),
+        (FaithfulnessSettings, "size", -3, 'size is "auto", "native", "model" or a number of pixels, not -3'),
         (FaithfulnessSettings, "size", "large", "size is"),
         (CorlocSettings, "methods", [], "a method is nave, slic, .*, not ''"),
         (CorlocSettings, "methods", ["nave", "lsot"], "not 'lsot' .nearest: lost"),

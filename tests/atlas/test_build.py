@@ -117,6 +117,7 @@ def test_segmentations_are_naves_and_nested(site: Path, image_folder: Path) -> N
             layers=layers[-1],
             grouping="ward",
             weighting="equal",
+            size="model",
             resolution=8,
         )
         ours = trees.cut_tree(part.merges, 20, clusters)[labels]

@@ -31,7 +31,7 @@ def images() -> list[np.ndarray]:
 
 def dense_features(encoder: encoscope.Encoder, images: list[np.ndarray]) -> list[np.ndarray]:
     """The composite vectors of all cells of each image, written out."""
-    settings = NaveSettings.of(encoder, size=64)
+    settings = NaveSettings.of(encoder, "paper", size=64)
     rows = []
     for pixels in images:
         (maps,) = encode_images(encoder, [read_image(pixels)], settings)
@@ -51,7 +51,7 @@ def literal_components(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 def test_colors_are_the_first_three_components_of_all_images(encoder: Any, images: list[np.ndarray]) -> None:
     rows = dense_features(encoder, images)
     mean, axes, shares = literal_components(np.concatenate(rows))
-    estimator = encoscope.FeatureColors(encoder, size=64, progress=False).fit(images)
+    estimator = encoscope.FeatureColors(encoder, preset="paper", size=64, progress=False).fit(images)
     assert estimator.n_images_ == 3
     np.testing.assert_allclose(estimator.explained_, shares, rtol=1e-4)
     np.testing.assert_allclose(np.abs(np.sum(estimator.components_ * axes, axis=1)), 1, atol=1e-4)
@@ -71,8 +71,8 @@ def test_colors_are_the_first_three_components_of_all_images(encoder: Any, image
 
 
 def test_the_batch_and_one_more_pass_change_nothing(encoder: Any, images: list[np.ndarray]) -> None:
-    first = encoscope.colors(encoder, images, size=64, batch_size=1, progress=False)
-    second = encoscope.colors(encoder, images, size=64, batch_size=3, progress=False)
+    first = encoscope.colors(encoder, images, preset="paper", size=64, batch_size=1, progress=False)
+    second = encoscope.colors(encoder, images, preset="paper", size=64, batch_size=3, progress=False)
     for one, other in zip(first, second, strict=True):
         assert (np.abs(one.rgb.astype(int) - other.rgb.astype(int)) <= 1).all()
 
@@ -86,7 +86,7 @@ def test_the_foreground_has_colors_of_its_own(encoder: Any, images: list[np.ndar
     inside = first > first.std() * 0.5 if foreground == "high" else first < first.std() * 0.5
     mean_inside, axes_inside, shares = literal_components(everything[inside])
     colored = encoscope.colors(
-        encoder, images, size=64, foreground=foreground, threshold=0.5, progress=False, random_state=0
+        encoder, images, preset="paper", size=64, foreground=foreground, threshold=0.5, progress=False, random_state=0
     )
     np.testing.assert_allclose(colored[0].explained, shares, rtol=1e-3)
     shown = np.concatenate([np.isfinite(item.components[..., 0]).ravel() for item in colored])
@@ -152,7 +152,7 @@ def test_a_segmentation_gives_the_colors_of_its_image_alone(
 
 
 def test_a_result_is_saved_and_loaded(encoder: Any, images: list[np.ndarray], tmp_path: Path) -> None:
-    colored = encoscope.colors(encoder, images[0], size=64, foreground="high")
+    colored = encoscope.colors(encoder, images[0], preset="paper", size=64, foreground="high")
     loaded = encoscope.ColoredImage.load(colored.save(tmp_path / "one"))
     np.testing.assert_array_equal(loaded.rgb, colored.rgb)
     np.testing.assert_array_equal(loaded.components, colored.components)
@@ -170,7 +170,7 @@ def test_wrong_use_is_said(encoder: Any, images: list[np.ndarray]) -> None:
     with pytest.raises(UsageError, match="not fitted"):
         encoscope.FeatureColors(encoder).transform(images)
     with pytest.raises(UsageError, match="no pixel of the images is foreground"):
-        encoscope.colors(encoder, images, size=64, foreground="high", threshold=1e6)
+        encoscope.colors(encoder, images, preset="paper", size=64, foreground="high", threshold=1e6)
     with pytest.raises(EncoscopeError, match="no image"):
         encoscope.colors(encoder, [])
 

@@ -37,7 +37,7 @@ def paths(image_paths):
 
 def matrix_of(encoder, paths):
     """U of all images, literally, float64."""
-    settings = NaveSettings.of(encoder, size=SIZE)
+    settings = NaveSettings.of(encoder, "paper", size=SIZE)
     rows = []
     for path in paths:
         (maps,) = encode_images(encoder, [read_image(path)], settings)
@@ -50,7 +50,7 @@ def matrix_of(encoder, paths):
 
 def test_joint_kmeans_equals_scikit_learn_on_all_pixels(encoder, paths):
     matrix = matrix_of(encoder, paths)
-    fit = Nave(encoder, n_clusters=4, size=SIZE, feature_cache="fp32", tol=0, n_sample=50).fit(paths)
+    fit = Nave(encoder, preset="paper", n_clusters=4, size=SIZE, feature_cache="fp32", tol=0, n_sample=50).fit(paths)
     assert fit.n_iter_ > 1  # the start came from 50 pixels only
     labels, inertia = oracle.kmeans_from(matrix, fit.centroids_)
     assert fit.inertia_ == pytest.approx(inertia, rel=1e-5)
@@ -62,7 +62,7 @@ def test_joint_kmeans_equals_scikit_learn_on_all_pixels(encoder, paths):
 
 def test_cache_or_not_gives_the_same(encoder, paths):
     fits = {
-        cache: Nave(encoder, n_clusters=3, size=SIZE, feature_cache=cache, n_sample=200).fit(paths)
+        cache: Nave(encoder, preset="paper", n_clusters=3, size=SIZE, feature_cache=cache, n_sample=200).fit(paths)
         for cache in ("fp32", "fp16", "none")
     }
     np.testing.assert_allclose(fits["none"].centroids_, fits["fp32"].centroids_, rtol=1e-5, atol=1e-8)
@@ -71,7 +71,7 @@ def test_cache_or_not_gives_the_same(encoder, paths):
 
 
 def test_workers_add_up_to_one_process(encoder, paths):
-    settings = NaveSettings.of(encoder, size=SIZE)
+    settings = NaveSettings.of(encoder, "paper", size=SIZE)
     parts = []
     for share in (paths[:2], paths[2:]):
         sample = PixelSample(100, random_state=1)
@@ -107,7 +107,7 @@ def test_workers_add_up_to_one_process(encoder, paths):
 
 def test_an_interrupted_fit_goes_on_to_the_same_result(encoder, paths, cache, monkeypatch):
     options = {"n_clusters": 4, "size": SIZE, "n_sample": 60, "tol": 0, "batch_size": 1}
-    whole = Nave(encoder, **options).fit(paths)
+    whole = Nave(encoder, preset="paper", **options).fit(paths)
     assert not list(cache.rglob("*.npy"))  # spilled maps go when the fit is done
 
     def stop_after(images):
@@ -116,7 +116,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_result(encoder, paths, cache, mo
 
     passes = count_passes(encoder)
     with pytest.raises(KeyboardInterrupt):
-        Nave(encoder, **options).fit(stop_after(paths))
+        Nave(encoder, preset="paper", **options).fit(stop_after(paths))
     assert passes() == 3
     original = joint_module.LloydSums.finalize
     calls = []
@@ -129,9 +129,9 @@ def test_an_interrupted_fit_goes_on_to_the_same_result(encoder, paths, cache, mo
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(joint_module.LloydSums, "finalize", finalize)
-        Nave(encoder, **options).fit(paths)
+        Nave(encoder, preset="paper", **options).fit(paths)
     assert passes() == len(paths)
-    again = Nave(encoder, **options).fit(paths)
+    again = Nave(encoder, preset="paper", **options).fit(paths)
     assert passes(done=True) == len(paths)  # no image was encoded twice
     np.testing.assert_allclose(again.centroids_, whole.centroids_, rtol=1e-9, atol=1e-12)
     assert again.n_iter_ == whole.n_iter_
@@ -153,10 +153,12 @@ def count_passes(encoder):
 
 def test_encoder_passes(encoder, paths):
     count = count_passes(encoder)
-    fit = Nave(encoder, n_clusters=3, size=SIZE, n_sample=50).fit(paths)
+    fit = Nave(encoder, preset="paper", n_clusters=3, size=SIZE, n_sample=50).fit(paths)
     fit.predict(paths)
     assert count() == 2 * len(paths)
-    uncached = Nave(encoder, n_clusters=3, size=SIZE, n_sample=50, feature_cache="none", tol=0).fit(paths)
+    uncached = Nave(encoder, preset="paper", n_clusters=3, size=SIZE, n_sample=50, feature_cache="none", tol=0).fit(
+        paths
+    )
     uncached.predict(paths)
     assert count(done=True) <= (2 + 20) * len(paths)
     assert uncached.n_iter_ > 1
@@ -164,7 +166,7 @@ def test_encoder_passes(encoder, paths):
 
 def test_ward_jointly_at_every_granularity(encoder, paths):
     matrix = matrix_of(encoder, paths)
-    fit = Nave(encoder, n_clusters=5, size=SIZE, grouping="ward", feature_cache="fp32").fit(paths)
+    fit = Nave(encoder, preset="paper", n_clusters=5, size=SIZE, grouping="ward", feature_cache="fp32").fit(paths)
     assert fit.counts_.sum() == len(matrix)
     found = np.concatenate([seg.grid_labels.ravel() for seg in fit.predict(paths)])
     literal = oracle.ward(matrix, 5)
@@ -176,12 +178,12 @@ def test_ward_jointly_at_every_granularity(encoder, paths):
         for k in range(5):
             assert len(np.unique(coarse_seg.labels[fine_seg.labels == k])) <= 1
     with pytest.raises(UsageError, match="ward"):
-        Nave(encoder, n_clusters=3, size=SIZE).fit(paths[:1]).at(2)
+        Nave(encoder, preset="paper", n_clusters=3, size=SIZE).fit(paths[:1]).at(2)
 
 
 def test_save_and_load(encoder, paths, tmp_path):
     for grouping in ("kmeans", "ward"):
-        fit = Nave(encoder, n_clusters=4, size=SIZE, grouping=grouping).fit(paths[:3])
+        fit = Nave(encoder, preset="paper", n_clusters=4, size=SIZE, grouping=grouping).fit(paths[:3])
         again = Nave.load(fit.save(tmp_path / grouping), encoder)
         for ours, theirs in zip(fit.predict(paths), again.predict(paths), strict=True):
             np.testing.assert_array_equal(ours.labels, theirs.labels)
@@ -193,26 +195,26 @@ def test_save_and_load(encoder, paths, tmp_path):
 
 
 def test_automatic_number(encoder, paths):
-    fit = Nave(encoder, n_clusters="auto", size=SIZE).fit(paths[:2])
+    fit = Nave(encoder, preset="paper", n_clusters="auto", size=SIZE).fit(paths[:2])
     assert 3 <= fit.codebook_.n_clusters <= 10
 
 
 def test_the_same_image_twice_counts_twice(encoder, paths):
-    once = Nave(encoder, n_clusters=3, size=SIZE).fit(paths[:1])
-    twice = Nave(encoder, n_clusters=3, size=SIZE).fit([paths[0], paths[0]])
+    once = Nave(encoder, preset="paper", n_clusters=3, size=SIZE).fit(paths[:1])
+    twice = Nave(encoder, preset="paper", n_clusters=3, size=SIZE).fit([paths[0], paths[0]])
     assert twice.counts_.sum() == 2 * once.counts_.sum()
     assert twice.n_images_ == 2
 
 
 def test_refusals(encoder, paths, tmp_path, caplog):
     with pytest.raises(UsageError, match="one-shot"):
-        Nave(encoder, feature_cache="none").fit(iter(paths))
+        Nave(encoder, preset="paper", feature_cache="none").fit(iter(paths))
     for wrong in ({"grouping": "pca"}, {"n_clusters": 0}, {"feature_cache": "fp64"}, {"n_clusters": 1000, "size": 32}):
         with pytest.raises(UsageError):
-            Nave(encoder, **({"size": SIZE} | wrong)).fit(paths[:1])
+            Nave(encoder, preset="paper", **({"size": SIZE} | wrong)).fit(paths[:1])
     (tmp_path / "bad.png").write_text("no image")
     with pytest.raises(ImageError, match="nothing to cluster"):
-        Nave(encoder, size=SIZE).fit([tmp_path / "bad.png"])
-    fit = Nave(encoder, n_clusters=2, size=SIZE).fit([tmp_path / "bad.png", paths[0]])
+        Nave(encoder, preset="paper", size=SIZE).fit([tmp_path / "bad.png"])
+    fit = Nave(encoder, preset="paper", n_clusters=2, size=SIZE).fit([tmp_path / "bad.png", paths[0]])
     assert [item.path for item in fit.skipped_] == [str(tmp_path / "bad.png")]
     assert "bad.png" in caplog.text

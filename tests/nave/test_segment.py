@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,10 @@ def vit():
     return encoscope.load("timm:vit_tiny_patch16_224@untrained")
 
 
+segment = partial(encoscope.segment, preset="paper")
+"""Algorithm 1 as written: what is tested here is no matter of the layers and the size that measured best."""
+
+
 class Colors(nn.Module):
     """A network whose maps are the input itself, pooled: what it parts is known."""
 
@@ -58,7 +63,7 @@ def halves(height, width, left=(255, 0, 0), right=(0, 0, 255)):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (300, 451), (451, 300), (100, 64)])
 def test_labels_come_back_on_the_original_pixels(colors, height, width):
-    seg = encoscope.segment(colors, halves(height, width), n_clusters=2, layers="early")
+    seg = segment(colors, halves(height, width), n_clusters=2, layers="early")
     assert seg.labels.shape == (height, width)
     cell = 4 * min(height, width) / 64
     inner = np.abs(np.arange(width) - width / 2) > 2 * cell
@@ -72,7 +77,7 @@ def test_labels_come_back_on_the_original_pixels(colors, height, width):
 
 
 def test_padding_is_no_part_of_the_grid(cnn, image_paths):
-    seg = encoscope.segment(cnn, image_paths["chelsea"], size=72)  # 72 x 108, padded to 96 x 128
+    seg = segment(cnn, image_paths["chelsea"], size=72)  # 72 x 108, padded to 96 x 128
     assert seg.geometry.canvas == (96, 128)
     assert seg.grid == (12, 16)
     assert seg.grid_labels.shape == (9, 13)
@@ -81,15 +86,15 @@ def test_padding_is_no_part_of_the_grid(cnn, image_paths):
 @pytest.mark.parametrize("grouping", ["kmeans", "ward", "pca"])
 def test_groupings_on_cnn_and_vit(cnn, vit, image_paths, grouping):
     for encoder in (cnn, vit):
-        seg = encoscope.segment(encoder, image_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
+        seg = segment(encoder, image_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
         assert seg.labels.dtype == np.uint8
         assert len(np.unique(seg.labels)) == 4
-        again = encoscope.segment(encoder, image_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
+        again = segment(encoder, image_paths["coffee"], n_clusters=4, grouping=grouping, size=96)
         np.testing.assert_array_equal(seg.labels, again.labels)
 
 
 def test_clusters_are_numbered_by_size(cnn, image_paths):
-    seg = encoscope.segment(cnn, image_paths["coffee"], n_clusters=6, size=96)
+    seg = segment(cnn, image_paths["coffee"], n_clusters=6, size=96)
     sizes = np.bincount(seg.grid_labels.ravel(), minlength=6)
     assert (np.diff(sizes) <= 0).all()
 
@@ -97,31 +102,31 @@ def test_clusters_are_numbered_by_size(cnn, image_paths):
 def test_resolution(cnn, image_paths):
     shapes = {}
     for resolution in ("first-layer", "image", 10):
-        seg = encoscope.segment(cnn, image_paths["astronaut"], resolution=resolution, size=64, layers="layer3,layer2")
+        seg = segment(cnn, image_paths["astronaut"], resolution=resolution, size=64, layers="layer3,layer2")
         shapes[resolution] = seg.grid_labels.shape
     assert shapes == {"first-layer": (8, 8), "image": (64, 64), 10: (10, 10)}
 
 
 def test_several_granularities_nest(cnn, image_paths):
-    found = encoscope.segment(cnn, image_paths["china"], n_clusters=[2, 5, 9], size=96)
+    found = segment(cnn, image_paths["china"], n_clusters=[2, 5, 9], size=96)
     assert [seg.n_clusters for seg in found] == [2, 5, 9]
     for coarse, fine in pairwise(found):
         for cluster in range(fine.n_clusters):
             assert len(np.unique(coarse.grid_labels[fine.grid_labels == cluster])) == 1
         assert fine.inertia < coarse.inertia
     np.testing.assert_array_equal(found[0].at(5).labels, found[1].labels)
-    alone = encoscope.segment(cnn, image_paths["china"], n_clusters=5, size=96)
+    alone = segment(cnn, image_paths["china"], n_clusters=5, size=96)
     np.testing.assert_array_equal(alone.at(9).labels, found[2].labels)
-    ward = encoscope.segment(cnn, image_paths["china"], n_clusters=5, grouping="ward", size=96)
+    ward = segment(cnn, image_paths["china"], n_clusters=5, grouping="ward", size=96)
     np.testing.assert_array_equal(ward.at(5).labels, ward.labels)
 
 
 def test_more_pixels_than_a_tree_holds_go_through_micro_clusters(cnn, image_paths):
-    seg = encoscope.segment(cnn, image_paths["china"], n_clusters=5, grouping="ward", resolution=70, size=96)
+    seg = segment(cnn, image_paths["china"], n_clusters=5, grouping="ward", resolution=70, size=96)
     assert seg.grid_labels.size > 4096
     assert 5 < seg.granularity.micro_clusters <= 512
     assert len(np.unique(seg.labels)) == 5
-    kmeans = encoscope.segment(cnn, image_paths["china"], n_clusters=5, resolution=70, size=96)
+    kmeans = segment(cnn, image_paths["china"], n_clusters=5, resolution=70, size=96)
     assert kmeans.inertia < seg.inertia < 1.3 * kmeans.inertia
 
 
@@ -132,15 +137,15 @@ def test_automatic_number_of_clusters():
 
 
 def test_auto_takes_the_elbow(cnn, image_paths):
-    auto = encoscope.segment(cnn, image_paths["coffee"], n_clusters="auto", size=64)
-    curve = {k: encoscope.segment(cnn, image_paths["coffee"], n_clusters=k, size=64).inertia for k in range(3, 11)}
+    auto = segment(cnn, image_paths["coffee"], n_clusters="auto", size=64)
+    curve = {k: segment(cnn, image_paths["coffee"], n_clusters=k, size=64).inertia for k in range(3, 11)}
     assert auto.n_clusters == find_elbow(list(curve), list(curve.values()))
     assert auto.inertia == pytest.approx(curve[auto.n_clusters], rel=1e-5)
 
 
 def test_default_layers(cnn, vit):
-    assert choose_layers(cnn) == ("layer2", "layer3", "layer4")
-    assert choose_layers(vit) == ("blocks.11",)
+    assert choose_layers(cnn, preset="paper") == ("layer2", "layer3", "layer4")
+    assert choose_layers(vit, preset="paper") == ("blocks.11",)
     assert choose_layers(cnn, "layer4, layer2") == ("layer2", "layer4")
 
 
@@ -148,9 +153,9 @@ def test_a_stream_gives_what_single_images_give_whatever_the_batch(cnn, image_pa
     names = ["chelsea", "coffee", "astronaut", "coffee", "china", "flower"]
     photos = [read_image(image_paths[name]) for name in names]
     items = [*photos[:2], SkippedImage("gone.jpg", "gone.jpg is gone"), *photos[2:]]
-    alone = [encoscope.segment(cnn, photo, size=64, batch_size=1) for photo in photos]
+    alone = [segment(cnn, photo, size=64, batch_size=1) for photo in photos]
     for batch in (2, 8):
-        results = list(segment_stream(cnn, items, size=64, batch_size=batch))
+        results = list(segment_stream(cnn, items, preset="paper", size=64, batch_size=batch))
         assert isinstance(results.pop(2), SkippedImage)
         for (photo, seg), name, single in zip(results, names, alone, strict=True):
             assert photo.path == str(image_paths[name])
@@ -162,16 +167,16 @@ def test_kinds_of_input_agree(cnn, image_paths):
     path = image_paths["astronaut"]
     pixels = np.asarray(Image.open(path))
     dataset = torch.utils.data.TensorDataset(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
-    expected = encoscope.segment(cnn, path, size=64).labels
+    expected = segment(cnn, path, size=64).labels
     for image in (str(path), Image.open(path), pixels, torch.from_numpy(pixels.copy()).permute(2, 0, 1)):
-        np.testing.assert_array_equal(encoscope.segment(cnn, image, size=64).labels, expected)
+        np.testing.assert_array_equal(segment(cnn, image, size=64).labels, expected)
     for several in ([path], dataset, pixels[None]):
-        (found,) = encoscope.segment(cnn, several, size=64)
+        (found,) = segment(cnn, several, size=64)
         np.testing.assert_array_equal(found.labels, expected)
 
 
 def test_save_and_load(cnn, image_paths, tmp_path):
-    seg = encoscope.segment(cnn, image_paths["chelsea"], size=64)
+    seg = segment(cnn, image_paths["chelsea"], size=64)
     again = Segmentation.load(seg.save(tmp_path / "result"))
     np.testing.assert_array_equal(again.labels, seg.labels)
     np.testing.assert_array_equal(again.at(3).labels, seg.at(3).labels)
@@ -187,7 +192,7 @@ def test_save_and_load(cnn, image_paths, tmp_path):
 
 
 def test_pictures(cnn, image_paths, tmp_path):
-    seg = encoscope.segment(cnn, image_paths["chelsea"], size=64)
+    seg = segment(cnn, image_paths["chelsea"], size=64)
     assert seg.overlay().size == (451, 300)
     seg.plot().savefig(tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as plot:
@@ -217,22 +222,22 @@ def test_refusals(cnn, image_paths, tmp_path):
         {"clusters": 97, "size": 64},
     ):
         with pytest.raises(UsageError):
-            encoscope.segment(cnn, path, **wrong)
+            segment(cnn, path, **wrong)
     with pytest.raises(UsageError, match=r"nearest: layer"):
-        encoscope.segment(cnn, path, layers="layer9")
+        segment(cnn, path, layers="layer9")
     with pytest.raises(MissingError, match="nowhere"):
-        encoscope.segment(cnn, tmp_path / "nowhere.png")
+        segment(cnn, tmp_path / "nowhere.png")
     with pytest.raises(ImageError, match="bad"):
         (tmp_path / "bad.png").write_text("no image")
-        encoscope.segment(cnn, [path, tmp_path / "bad.png"], size=64)
+        segment(cnn, [path, tmp_path / "bad.png"], size=64)
     with pytest.raises(UsageError, match="1 to 96"):
-        encoscope.segment(cnn, path, size=64).at(97)
+        segment(cnn, path, size=64).at(97)
 
 
 def test_a_folder_with_a_bad_file_goes_on(cnn, image_paths, tmp_path, caplog):
     (tmp_path / "a.png").write_bytes(image_paths["chelsea"].read_bytes())
     (tmp_path / "b.png").write_text("no image")
-    (found,) = encoscope.segment(cnn, tmp_path, size=64)
+    (found,) = segment(cnn, tmp_path, size=64)
     assert found.path == str(tmp_path / "a.png")
     assert "b.png" in caplog.text
 
@@ -252,7 +257,7 @@ class Broken(nn.Module):
 
 def test_nan_activations_name_the_layer():
     with pytest.raises(EncoscopeError, match="body"):
-        encoscope.segment(encoscope.Encoder(Broken(), size=32), halves(40, 40), n_clusters=2)
+        segment(encoscope.Encoder(Broken(), size=32), halves(40, 40), n_clusters=2)
 
 
 @settings(max_examples=25, deadline=None)
@@ -268,7 +273,7 @@ def test_any_image_is_parted_whole(height, width, clusters, layers, dtype, chann
     encoder = encoscope.Encoder(Colors(), size=32)
     values = np.random.default_rng(height * 91 + width).random((height, width, channels))
     most = 1 if dtype == "float32" else np.iinfo(dtype).max
-    seg = encoscope.segment(encoder, (values * most).astype(dtype), n_clusters=clusters, layers=layers, resolution=4)
+    seg = segment(encoder, (values * most).astype(dtype), n_clusters=clusters, layers=layers, resolution=4)
     assert seg.labels.shape == (height, width)
     assert seg.labels.max() < clusters
     assert np.isfinite(seg.inertia)
@@ -306,7 +311,7 @@ def test_agreement_and_mean_color():
 
 def test_controls(cnn, image_paths):
     photo = read_image(image_paths["chelsea"])
-    seg = encoscope.segment(cnn, photo, n_clusters=3, size=64)
+    seg = segment(cnn, photo, n_clusters=3, size=64)
     twin = untrained_copy(cnn, random_state=5)
     assert twin.digest != cnn.digest
     other = untrained_control(twin, photo, seg, size=64)
@@ -314,7 +319,7 @@ def test_controls(cnn, image_paths):
     assert other.n_clusters == 3
     assert compute_agreement(other.labels, seg.labels) < 1
     half = halves(64, 128)
-    parted = encoscope.segment(cnn, half, n_clusters=2, size=64)
+    parted = segment(cnn, half, n_clusters=2, size=64)
     raw = color_control(read_image(half), parted)
     assert len(np.unique(raw.labels[:, :60])) == len(np.unique(raw.labels[:, 68:])) == 1
     assert raw.labels[0, 0] != raw.labels[0, -1]

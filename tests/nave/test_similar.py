@@ -105,7 +105,7 @@ QUERIES: dict[str, dict[str, Any]] = {
 }
 SETTINGS: list[dict[str, Any]] = [
     {},
-    {"weighting": "equal", "resolution": "image"},
+    {"weighting": "equal", "resolution": "image", "size": "model"},
     {"layers": "stage2", "resolution": 9},
 ]
 

@@ -99,7 +99,9 @@ def test_composite_features_stand_on_the_upsampled_maps(
     encoder: Encoder, module: str, halves: Any, name: str, weighting: str
 ) -> None:
     image = read_image(halves[0])
-    settings = NaveSettings.of(encoder, layers="stage1,stage2", upsampler=f"py:{module}:{name}", weighting=weighting)
+    settings = NaveSettings.of(
+        encoder, "paper", layers="stage1,stage2", upsampler=f"py:{module}:{name}", weighting=weighting
+    )
     (maps,) = encode_images(encoder, [image], settings)
     batch = encoder.prepare(image, geometry="whole", size="model")
     plain = encoder.activations(batch, settings.layers)
@@ -120,13 +122,13 @@ def test_composite_features_stand_on_the_upsampled_maps(
 
 def test_edges_come_from_the_image(encoder: Encoder, module: str, halves: Any) -> None:
     pixels, side = halves
-    coarse = encoscope.segment(encoder, pixels, n_clusters=2)
-    fine = encoscope.segment(encoder, pixels, n_clusters=2, upsampler=f"py:{module}:guided")
+    coarse = encoscope.segment(encoder, pixels, preset="paper", n_clusters=2)
+    fine = encoscope.segment(encoder, pixels, preset="paper", n_clusters=2, upsampler=f"py:{module}:guided")
     assert agreement(fine.labels, side) > max(0.97, agreement(coarse.labels, side))
     control = color_control(read_image(pixels), fine)  # on the same fine grid, from colors alone
     assert control.grid_labels.shape == fine.grid_labels.shape == (48, 64)
     assert agreement(control.labels, side) > 0.97
-    same = encoscope.segment(encoder, pixels, n_clusters=2, upsampler=function_of(module, "guided"))
+    same = encoscope.segment(encoder, pixels, preset="paper", n_clusters=2, upsampler=function_of(module, "guided"))
     np.testing.assert_array_equal(same.labels, fine.labels)
     assert same.settings["upsampler"]["digest"] == fine.settings["upsampler"]["digest"]
 
@@ -134,12 +136,16 @@ def test_edges_come_from_the_image(encoder: Encoder, module: str, halves: Any) -
 def test_the_batch_changes_nothing(encoder: Encoder, module: str, halves: Any) -> None:
     images = [halves[0], halves[0][::-1].copy(), halves[0][:, ::-1].copy()]
     options = {"n_clusters": 3, "upsampler": f"py:{module}:guided", "progress": False}
-    alone = encoscope.segment(encoder, images, batch_size=1, **options)
-    together = encoscope.segment(encoder, images, batch_size=3, **options)
+    alone = encoscope.segment(encoder, images, preset="paper", batch_size=1, **options)
+    together = encoscope.segment(encoder, images, preset="paper", batch_size=3, **options)
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.labels, other.labels)
-    first = encoscope.colors(encoder, images, upsampler=options["upsampler"], batch_size=1, progress=False)
-    again = encoscope.colors(encoder, images, upsampler=options["upsampler"], batch_size=3, progress=False)
+    first = encoscope.colors(
+        encoder, images, preset="paper", upsampler=options["upsampler"], batch_size=1, progress=False
+    )
+    again = encoscope.colors(
+        encoder, images, preset="paper", upsampler=options["upsampler"], batch_size=3, progress=False
+    )
     assert all(np.abs(a.rgb.astype(int) - b.rgb).max() <= 1 for a, b in zip(first, again, strict=True))
     assert first[0].components.shape == (48, 64, 3)
     assert first[0].settings["upsampler"]["name"] == options["upsampler"]
@@ -167,7 +173,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_wrong_maps_are_refused_in_one_line(encoder: Encoder, halves: Any, what: str) -> None:
     function, said = WRONG[what]
     with pytest.raises(EncoscopeError, match=said) as raised:
-        encoscope.segment(encoder, halves[0], upsampler=function)
+        encoscope.segment(encoder, halves[0], preset="paper", upsampler=function)
     assert "\n" not in str(raised.value)
 
 
@@ -192,7 +198,9 @@ def test_an_upsampler_is_part_of_cache_keys(encoder: Encoder, module: str, tmp_p
 
 def test_a_joint_fit_keeps_its_upsampler(encoder: Encoder, module: str, halves: Any, tmp_path: Path) -> None:
     options = {"n_clusters": 2, "cache_dir": tmp_path / "cache", "progress": False}
-    nave = encoscope.Nave(encoder, upsampler=f"py:{module}:guided", feature_cache="fp32", **options).fit([halves[0]])
+    nave = encoscope.Nave(
+        encoder, preset="paper", upsampler=f"py:{module}:guided", feature_cache="fp32", **options
+    ).fit([halves[0]])
     (found,) = nave.predict([halves[0]])
     assert found.grid_labels.shape == (48, 64)
     loaded = encoscope.Nave.load(nave.save(tmp_path / "nave"), encoder)
@@ -224,6 +232,6 @@ def test_a_function_gets_copies(encoder: Encoder, halves: Any) -> None:
         image.zero_()
         return maps.zero_() + 1
 
-    before = encoscope.segment(encoder, halves[0], n_clusters=2).labels
-    encoscope.segment(encoder, halves[0], n_clusters=1, upsampler=spoil)
-    np.testing.assert_array_equal(encoscope.segment(encoder, halves[0], n_clusters=2).labels, before)
+    before = encoscope.segment(encoder, halves[0], preset="paper", n_clusters=2).labels
+    encoscope.segment(encoder, halves[0], preset="paper", n_clusters=1, upsampler=spoil)
+    np.testing.assert_array_equal(encoscope.segment(encoder, halves[0], preset="paper", n_clusters=2).labels, before)

@@ -71,7 +71,7 @@ def test_each_state_stands_beside_the_last_and_beside_chance(image_sets: tuple[s
     assert after["mIoU - after"] is None and after["CorLoc - after"] is None
     assert before["photos with masks"] == before["photos with boxes"] == 3
     settings = {"size": "model", "min_area": 0, "border": 0}
-    ours = [Baseline("nave", load(model), 3, **settings) for model in (FIRST, LAST)]
+    ours = [Baseline("nave", load(model), 3, {"preset": "paper"}, **settings) for model in (FIRST, LAST)]
     one, two = localization.measure_baselines(ours, overlap.open_panoptic(image_sets[0]), overlap.TASK, progress=False)
     assert before["mIoU"].value == pytest.approx(one.mean("miou"))
     assert before["mIoU - after"] == compute_difference(one, two, lambda found: found.array("miou"))

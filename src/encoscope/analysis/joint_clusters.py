@@ -21,7 +21,7 @@ _BATCH = 16
 def fit_joint_clusters(
     encoder: Encoder, images: Sequence[Any], n_clusters: int, random_state: int, *, progress: Progress = None
 ) -> Nave:
-    """Fit one set of clusters over images: joint NAVE over the last two stages or blocks.
+    """Fit one set of clusters over images: joint NAVE over the last two stages or blocks, as in its Fig. 6.
 
     Args:
         encoder: The network.
@@ -37,6 +37,7 @@ def fit_joint_clusters(
     loaded = [image if isinstance(image, LoadedImage) else read_image(image, channels=channels) for image in images]
     return Nave(
         encoder,
+        preset="paper",
         n_clusters=n_clusters,
         layers=encoder.depths[-2:],
         feature_cache="none",

@@ -23,9 +23,7 @@ _colors = Group("Colors", sort_key=1)
 if TYPE_CHECKING:
     FeatureFlags = ColorFlags = MethodFlags
 else:
-    FeatureFlags = method_flags(
-        NaveSettings, _features, without=("n_clusters", "grouping", "n_init"), name="FeatureFlags"
-    )
+    FeatureFlags = method_flags(NaveSettings, _features, without=NaveSettings.GROUPING_ALONE, name="FeatureFlags")
     ColorFlags = method_flags(ColorSettings, _colors, without=("preset",))
 
 

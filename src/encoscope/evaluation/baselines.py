@@ -181,7 +181,7 @@ class Baseline:
         if get_base_name(self.method) == "sam":
             return dict(self.options)
         if not self.matched:
-            return {"size": self.size, **self.options}
+            return {"size": "model" if self.size == "auto" else self.size, **self.options}
         if self.method == "felzenszwalb":  # takes a scale; segments that are no candidates would replace others
             return {"min_size": self.min_area + 1, **self.options}
         seed = {"random_state": self.random_state} if self.method == "random" else {}

@@ -20,7 +20,7 @@ from torch import nn
 from encoscope.discovery.methods import get_base_name
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError
-from encoscope.evaluation.baselines import ALONE, CONTROL, MATCHED, Baseline
+from encoscope.evaluation.baselines import ALONE, CONTROL, MATCHED, Baseline, BaselineSegments
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.result import Evaluation
 from encoscope.evaluation.runner import (
@@ -163,9 +163,22 @@ def measure_localization(
     Returns:
         The number of candidates, and the IoU of the chosen box for every "SELECT SCORE", NaN without true boxes.
     """
-    candidates = baseline(image, n_segments).candidates
+    return score_localization(baseline(image, n_segments), annotation)
+
+
+def score_localization(segments: BaselineSegments, boxes: np.ndarray) -> dict[str, Any]:
+    """Measure the segments of one image.
+
+    Args:
+        segments: The segments.
+        boxes: ``[boxes, 4]``, the true boxes.
+
+    Returns:
+        The number of candidates, and the IoU of the chosen box for every "SELECT SCORE", NaN without true boxes.
+    """
+    candidates = segments.candidates
     ious = {
-        f"{select} {score}": localize(candidates, annotation, select=select, score=score).iou
+        f"{select} {score}": localize(candidates, boxes, select=select, score=score).iou
         for select, score in product(SELECTS, SCORES)
     }
     return {"candidates": len(candidates), **ious}

@@ -116,7 +116,7 @@ def overlap(
         limit: At most so many images, drawn with the seed, from every class in proportion where there are labels.
         layers: NAVE's layers; by default the model's.
         grouping: How NAVE groups features: "kmeans", "ward", "pca".
-        size: Short side that the network sees: "native", "model", or pixels.
+        size: Short side that the network sees: "auto" (see ``segment``), "native", "model", or pixels.
         n_points: Of sam: prompts on a side of its grid over the image.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.

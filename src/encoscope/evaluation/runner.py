@@ -163,18 +163,11 @@ def measure_images(
         counts = {}
     rows, paths, skipped = [], [], []
     networks = [network for network in (baseline.encoder, task.judge) if network is not None]
-    cache = MeasurementCache(
-        manifest,
-        fresh=fresh,
-        cache_dir=cache_dir,
-        about={"trials": [record_trial(network) for network in networks]},
-        accepts=lambda beside: _are_same_networks(networks, beside.get("trials")),
-        keep=not any(network.trial().random for network in networks),
-    )
+    cache = open_cache(manifest, networks, fresh=fresh, cache_dir=cache_dir)
     for example in track(images, len(images), label or baseline.method, progress, shorter="--limit N"):
         n_segments = (like if isinstance(like, int) else counts.get(example.path)) if baseline.matched else None
         try:
-            name = _identify(example, n_segments)
+            name = identify_example(example, n_segments)
             values = cache.get(name)
             if values is None:
                 channels = 3 if baseline.encoder is None else baseline.encoder.preprocess.channels
@@ -191,6 +184,34 @@ def measure_images(
         reason = skipped[0].reason if skipped else "the dataset is empty"
         raise ImageError(f"no image could be measured: {reason}")
     return Measurements(tuple(rows), tuple(paths), tuple(skipped))
+
+
+def open_cache(
+    manifest: Mapping[str, Any],
+    networks: Sequence[Encoder],
+    *,
+    fresh: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> MeasurementCache:
+    """Open the cache of values that networks had a part in.
+
+    Args:
+        manifest: All that shapes the values.
+        networks: The networks; the values are kept only where these give the same outputs again.
+        fresh: Start over.
+        cache_dir: The folder for what was measured; None is the user's cache.
+
+    Returns:
+        The cache.
+    """
+    return MeasurementCache(
+        manifest,
+        fresh=fresh,
+        cache_dir=cache_dir,
+        about={"trials": [record_trial(network) for network in networks]},
+        accepts=lambda beside: _are_same_networks(networks, beside.get("trials")),
+        keep=not any(network.trial().random for network in networks),
+    )
 
 
 def compute_interval(values: Float[np.ndarray, " images"], random_state: int = 0) -> Interval | None:
@@ -266,8 +287,20 @@ def _are_same_networks(networks: Sequence[Encoder], kept: Any) -> bool:
     return all(is_same_network(network, trial, (), "values") for network, trial in zip(networks, kept, strict=True))
 
 
-def _identify(example: AnnotatedImage, n_segments: int | None) -> str:
-    """What tells one measured image from another: its bytes, its annotation, the number of segments."""
+def identify_example(example: AnnotatedImage, n_segments: int | None) -> str:
+    """Tell one measured image from another: by its bytes, its annotation and the number of segments.
+
+    Args:
+        example: The image and its annotation.
+        n_segments: The number of segments that a matched baseline makes.
+
+    Returns:
+        What its values are kept under.
+
+    Raises:
+        MissingError: no such file.
+        EncoscopeError: a file that cannot be read.
+    """
     require_ordinary_file(example.path)
     try:
         file = hashlib.sha256(example.path.read_bytes()).hexdigest()

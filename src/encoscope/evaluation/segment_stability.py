@@ -61,7 +61,7 @@ def stability(
         limit: At most so many images, drawn with the seed, from every class in proportion where there are labels.
         layers: NAVE's layers; by default the model's.
         grouping: How NAVE groups features: "kmeans", "ward", "pca".
-        size: Short side that the network sees: "native", "model", or pixels.
+        size: Short side that the network sees: "auto" (see ``segment``), "native", "model", or pixels.
         random_state: The seed.
         fresh: Start over instead of resuming an interrupted run.
         cache_dir: The folder for what was measured; None is the user's cache.

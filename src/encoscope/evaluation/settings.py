@@ -32,8 +32,8 @@ class EvaluationSettings(Settings):
         n_clusters: NAVE's K, one number or several.
         limit: At most so many images; None takes all.
         layers: NAVE's layers; empty takes the model's own.
-        grouping: How NAVE groups features, "kmeans", "ward" or "pca".
-        size: Short side that the network sees: "native", "model", or pixels.
+        grouping: How NAVE groups features, "kmeans", "ward", "pca" or "attn".
+        size: Short side that the network sees: "auto" (see ``segment``), "native", "model", or pixels.
         random_state: The seed of everything random.
     """
 
@@ -54,7 +54,7 @@ class EvaluationSettings(Settings):
     grouping: str = setting(NaveSettings.grouping, "How NAVE groups features.", choices=GROUPINGS)
     size: Size = setting(
         NaveSettings.size,
-        'Short side the network sees: "native", "model", or pixels.',
+        'Short side the network sees: "auto", "native", "model", or pixels.',
         unit="pixels",
         parse=word_or_count(SIZES),
     )
@@ -76,7 +76,7 @@ class EvaluationSettings(Settings):
         if not numbers or not all(type(number) is int and 1 <= number <= MAX_CLUSTERS for number in numbers):
             raise UsageError(f"n_clusters takes whole numbers from 1 to {MAX_CLUSTERS}, not {self.n_clusters!r}")
         if self.size not in SIZES and not (type(self.size) is int and self.size > 0):
-            raise UsageError(f'size is "native", "model" or a number of pixels, not {self.size!r}')
+            raise UsageError(f'size is "auto", "native", "model" or a number of pixels, not {self.size!r}')
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class CorlocSettings(_ComparingSettings):
 
     size: Size = setting(
         "native",
-        'Short side the network sees: "native", "model", or pixels.',
+        'Short side the network sees: "auto", "native", "model", or pixels.',
         unit="pixels",
         parse=word_or_count(SIZES),
     )
@@ -178,7 +178,7 @@ class OverlapSettings(_ComparingSettings):
             UsageError: Naming the setting, what it can be, and the value it has.
         """
         super().check()
-        if self.joint and (set(self.methods) != {"nave"} or self.grouping == "pca"):
+        if self.joint and (set(self.methods) != {"nave"} or self.grouping in ("pca", "attn")):
             raise UsageError("joint goes with the method nave alone, by k-means or ward")
 
 

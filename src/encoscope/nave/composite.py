@@ -27,6 +27,7 @@ EPS = 1e-12
 """Vectors shorter than this stay what they are (ReLU maps have all-zero pixels) instead of becoming NaN."""
 
 _PARTS = 4
+_ALIKE = 1e-6  # vectors whose variance is at most this share of their mean square differ by rounding alone
 _REACH = 3  # two of the four taps of a bicubic kernel are at most this many cells apart
 
 
@@ -35,8 +36,9 @@ def layer_weights(channels: Sequence[int], weighting: str | Sequence[float]) -> 
 
     Args:
         channels: The channels of each layer.
-        weighting: "paper": 1 / (1 + channels). "equal": the same for all, with squares that sum to 1. A sequence: these
-            factors as they are, finite, not negative, and not all zero.
+        weighting: "paper": 1 / (1 + channels). "equal": the same for all, with squares that sum to 1; "variance" starts
+            from these (see `compose_features`). A sequence: these factors as they are, finite, not negative, and not
+            all zero.
 
     Returns:
         One factor for each layer.
@@ -48,10 +50,10 @@ def layer_weights(channels: Sequence[int], weighting: str | Sequence[float]) -> 
     """
     if weighting == "paper":
         return tuple(1 / (1 + c) for c in channels)
-    if weighting == "equal":
+    if weighting in ("equal", "variance"):
         return (len(channels) ** -0.5,) * len(channels)
     if isinstance(weighting, str):
-        raise UsageError(f'weighting is "paper", "equal" or one number a layer, not {weighting!r}')
+        raise UsageError(f'weighting is "paper", "equal", "variance" or one number a layer, not {weighting!r}')
     weights = tuple(float(w) for w in weighting)
     if len(weights) != len(channels):
         raise UsageError(f"{len(weights)} weights for {len(channels)} layers: give one for each")
@@ -360,6 +362,7 @@ def compose_features(
     *,
     valid: tuple[int, int] | None = None,
     weighting: str | Sequence[float] = "paper",
+    normalization: str = "unit",
 ) -> Composite:
     """Compose the features of a batch on an output grid.
 
@@ -367,7 +370,10 @@ def compose_features(
         maps: One ``[B, C_i, h_i, w_i]`` for each layer, all of the same images.
         grid: (H, W), the resolution that all are brought to by bicubic interpolation (``align_corners=False``).
         valid: Only the first (rows, columns) of that grid hold image; the rest is padding and is left out. None: all.
-        weighting: See `layer_weights`.
+        weighting: See `layer_weights`. "variance" then divides each layer's vectors by the square root of their
+            variance over the image, so that every layer has the same say in a clustering.
+        normalization: "unit": each pixel's vector in a layer is divided by its length. "centered": first the image's
+            mean vector is subtracted. "none": the vectors as they are.
 
     Returns:
         The composite features.
@@ -388,10 +394,15 @@ def compose_features(
         else:
             rows = _bicubic(size[0], grid[0])[: valid[0]].to(layer)
             columns = _bicubic(size[1], grid[1])[: valid[1]].to(layer)
+        if normalization == "centered":
+            layer = layer - _mean_vector(layer, rows, columns)
         norms = _squared_norms(layer, rows, columns).sqrt()
-        scale = weight / norms.clamp_min(EPS)
-        factors.append(Factor(layer, rows, columns, scale))
-        squared += (norms * scale).square()
+        scale = torch.full_like(norms, weight) if normalization == "none" else weight / norms.clamp_min(EPS)
+        factor = Factor(layer, rows, columns, scale)
+        if weighting == "variance":
+            factor = replace(factor, scale=scale * _balance(factor, norms, valid))
+        factors.append(factor)
+        squared += (norms * factor.scale).square()
     return Composite(factors, valid, squared)
 
 
@@ -407,6 +418,27 @@ def features_from_vectors(vectors: Float[Tensor, "pixels dim"]) -> Composite:
     maps = vectors.T[None, :, :, None]
     ones = torch.ones(1, len(vectors), dtype=vectors.dtype, device=vectors.device)
     return Composite([Factor(maps, None, None, ones)], (len(vectors), 1), vectors.square().sum(1)[None])
+
+
+def _mean_vector(
+    maps: Float[Tensor, "batch channels height width"],
+    rows: Float[Tensor, "out_height height"] | None,
+    columns: Float[Tensor, "out_width width"] | None,
+) -> Float[Tensor, "batch channels 1 1"]:
+    """The mean of the upsampled vectors. Each upsampled value is a weighted mean, so subtracting this from the maps
+    subtracts it from every upsampled vector."""
+    if rows is None or columns is None:
+        return maps.mean((2, 3), keepdim=True)
+    return torch.einsum("bchw,h,w->bc", maps, rows.mean(0), columns.mean(0))[:, :, None, None]
+
+
+def _balance(factor: Factor, norms: Float[Tensor, "batch pixels"], grid: tuple[int, int]) -> Float[Tensor, "batch 1"]:
+    """One over the square root of the variance of a layer's vectors in each image; 0 where they are all alike."""
+    mean_square = (norms * factor.scale).square().mean(1, keepdim=True)
+    ones = torch.full_like(factor.scales, 1 / norms.shape[1])
+    variance = mean_square - factor.sums(ones, None, grid).square().sum(2)
+    alike = variance <= _ALIKE * mean_square
+    return torch.where(alike, 0.0, variance.masked_fill(alike, 1.0).rsqrt())
 
 
 def _product(

@@ -26,7 +26,8 @@ from encoscope.nave.composite import Composite
 from encoscope.nave.feature_cache import FeatureCache
 from encoscope.nave.feature_colors import color_with
 from encoscope.nave.features import Maps, encode_images, split_chunks
-from encoscope.nave.granularity import AUTO, find_elbow
+from encoscope.nave.fragments import join_fragments
+from encoscope.nave.granularity import AUTO, find_elbow, find_smallest_drop
 from encoscope.nave.joint import FeatureSource, JointState, lloyd_passes
 from encoscope.nave.kmeans import kmeans
 from encoscope.nave.sample import PixelSample
@@ -71,11 +72,15 @@ class Nave(Estimator):
         n_clusters: K, or "auto" (the elbow of the sample's inertia over 3 to 10).
         layers: Names from ``encoder.layers``, as a list or with commas.
         grouping: "kmeans", or "ward" over micro-clusters, which gives every granularity from one fit (see ``at``).
-        weighting: "paper", "equal", or one factor for each layer.
-        resolution: "first-layer", "image", or cells along the short side of the grid that is clustered.
-        size: "model", "native", or the short side in pixels.
+        weighting: "paper", "equal", "variance", or one factor for each layer.
+        normalization: "unit", "centered" or "none".
+        resolution: "first-layer", "double", "image", or cells along the short side of the grid that is clustered.
+        size: "auto", "model", "native", or the short side in pixels.
         upsampler: "py:module:function" or a function: maps and image to maps of a higher resolution.
+        min_region: Connected regions of an image below this share of it join the one beside them that they resemble
+            most, when images are labelled.
         n_init: Starts of k-means on the sample.
+        tolerance: Of single images; a joint fit goes by ``tol``.
         max_iter: Passes over all pixels at most; by default 300, and 18 without a feature cache.
         tol: K-means stops when its centers move by less than this share of the features' variance.
         n_sample: Pixels of the sample.
@@ -112,10 +117,13 @@ class Nave(Estimator):
         layers: Layers | None = None,
         grouping: str | None = None,
         weighting: Weighting | None = None,
+        normalization: str | None = None,
         resolution: Resolution | None = None,
         size: Size | None = None,
         upsampler: Upsampler | None = None,
+        min_region: float | None = None,
         n_init: int | None = None,
+        tolerance: str | None = None,
         max_iter: int | None = None,
         tol: float | None = None,
         n_sample: int | None = None,
@@ -131,10 +139,13 @@ class Nave(Estimator):
         self.layers = layers
         self.grouping = grouping
         self.weighting = weighting
+        self.normalization = normalization
         self.resolution = resolution
         self.size = size
         self.upsampler = upsampler
+        self.min_region = min_region
         self.n_init = n_init
+        self.tolerance = tolerance
         self.max_iter = max_iter
         self.tol = tol
         self.n_sample = n_sample
@@ -247,15 +258,15 @@ class Nave(Estimator):
 
     def _find_start(self, sample: Composite, settings: NaveSettings, tol: float) -> Float[torch.Tensor, "k dim"]:
         """The best k-means of the sample; for "auto", at the elbow of its inertia."""
-        numbers = AUTO if settings.n_clusters == "auto" else [settings.n_clusters]
-        fits = {
-            k: kmeans(
-                sample, k, n_init=settings.n_init, max_iter=_START_ITER, tol=tol, random_state=settings.random_state
-            )
-            for k in numbers
-            if isinstance(k, int) and k <= sample.pixels
-        }
-        return fits[find_elbow(list(fits), [float(fit.inertia[0]) for fit in fits.values()])].centroids[0].cpu()
+        numbers = AUTO if isinstance(settings.n_clusters, str) else [settings.n_clusters]
+        seed = settings.random_state
+        fit_sample = partial(kmeans, sample, n_init=settings.n_init, max_iter=_START_ITER, tol=tol, random_state=seed)
+        fits = {k: fit_sample(k) for k in numbers if isinstance(k, int) and k <= sample.pixels}
+        find = find_smallest_drop if settings.n_clusters == "smallest-drop" else find_elbow
+        k = find(list(fits), [float(fit.inertia[0]) for fit in fits.values()])
+        if k not in fits:
+            fits[k] = fit_sample(k)
+        return fits[k].centroids[0].cpu()
 
     def predict(self, X: Any) -> ResultList[Segmentation]:
         """Label images, seen or new, with the fitted clusters.
@@ -317,6 +328,10 @@ class Nave(Estimator):
             raise UsageError(f"features of {features.dim} channels, but the fit had {book.micro_centroids.shape[1]}")
         labels, inertia = book.assign(features)
         cells = labels.cpu().numpy().astype(np.uint8).reshape(-1, *features.grid)
+        if settings.min_region:
+            alone = [features.select(torch.tensor([index], device=features.device)) for index in range(len(cells))]
+            joined = zip(cells, alone, strict=True)
+            cells = np.stack([join_fragments(labels, each, settings.min_region) for labels, each in joined])
         model = model_of(self.encoder_, settings.layers)
         return [
             Segmentation(
@@ -452,7 +467,7 @@ class Nave(Estimator):
                 f"{path} was fitted with {recorded.get('name', 'no upsampler')}, and what was given computes something "
                 "else: fit again, or give that upsampler"
             )
-        names = ("preset", "n_clusters", "grouping", "weighting", "resolution", "size", "n_init")
+        names = [name for name in NaveSettings.infos() if name in settings and name != "upsampler"]
         nave = cls(
             encoder,
             layers=document["model"]["layers"],
@@ -479,7 +494,7 @@ class Nave(Estimator):
             self.preset,
             **{name: getattr(self, name) for name in NaveSettings.infos() if name != "preset"},
         )
-        if settings.grouping == "pca" or isinstance(settings.n_clusters, tuple):
+        if settings.grouping in ("pca", "attn") or isinstance(settings.n_clusters, tuple):
             raise UsageError('a joint fit takes grouping="kmeans" or "ward" and one number of clusters; see Nave.at')
         return settings
 

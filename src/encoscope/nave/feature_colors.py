@@ -57,6 +57,7 @@ class FeatureColors(Estimator):
         preset: "default", "paper" or "authors".
         layers: As for ``segment``.
         weighting: As for ``segment``.
+        normalization: As for ``segment``.
         resolution: As for ``segment``.
         size: As for ``segment``.
         upsampler: As for ``segment``.
@@ -90,6 +91,7 @@ class FeatureColors(Estimator):
         preset: str | None = None,
         layers: Layers | None = None,
         weighting: Weighting | None = None,
+        normalization: str | None = None,
         resolution: Resolution | None = None,
         size: Size | None = None,
         upsampler: Upsampler | None = None,
@@ -104,6 +106,7 @@ class FeatureColors(Estimator):
         self.preset = preset
         self.layers = layers
         self.weighting = weighting
+        self.normalization = normalization
         self.resolution = resolution
         self.size = size
         self.upsampler = upsampler
@@ -262,6 +265,7 @@ class FeatureColors(Estimator):
             self.preset,
             layers=self.layers,
             weighting=self.weighting,
+            normalization=self.normalization,
             resolution=self.resolution,
             size=self.size,
             upsampler=self.upsampler,
@@ -271,9 +275,7 @@ class FeatureColors(Estimator):
     def recorded(self) -> dict[str, Any]:
         """Give the settings that take part, for result documents."""
         plain = self._nave_settings().as_dict()
-        shared = {
-            name: plain[name] for name in ("preset", "weighting", "resolution", "size", "upsampler") if name in plain
-        }
+        shared = {name: value for name, value in plain.items() if name not in NaveSettings.GROUPING_ALONE}
         return shared | self.settings_.as_dict() | {"random_state": self.random_state, "n_images": self.n_images_}
 
     def _read(self, images: Any) -> Iterator[LoadedImage | SkippedImage]:
@@ -343,7 +345,7 @@ def color_with(
     Raises:
         UsageError: For settings that cannot be.
     """
-    names = ("preset", "layers", "weighting", "resolution", "size", "upsampler", "random_state")
+    names = ("preset", "layers", "weighting", "normalization", "resolution", "size", "upsampler", "random_state")
     shared = {name: getattr(settings, name) for name in names}
     coloring = FeatureColors(encoder, **shared, foreground=foreground, threshold=threshold, progress=False)
     return coloring.fit_transform(image)[0].rgb
@@ -357,6 +359,7 @@ def colors(
     preset: str | None = ...,
     layers: Layers | None = ...,
     weighting: Weighting | None = ...,
+    normalization: str | None = ...,
     resolution: Resolution | None = ...,
     size: Size | None = ...,
     upsampler: Upsampler | None = ...,
@@ -376,6 +379,7 @@ def colors(
     preset: str | None = ...,
     layers: Layers | None = ...,
     weighting: Weighting | None = ...,
+    normalization: str | None = ...,
     resolution: Resolution | None = ...,
     size: Size | None = ...,
     upsampler: Upsampler | None = ...,
@@ -395,6 +399,7 @@ def colors(
     preset: str | None = ...,
     layers: Layers | None = ...,
     weighting: Weighting | None = ...,
+    normalization: str | None = ...,
     resolution: Resolution | None = ...,
     size: Size | None = ...,
     upsampler: Upsampler | None = ...,
@@ -413,6 +418,7 @@ def colors(
     preset: str | None = None,
     layers: Layers | None = None,
     weighting: Weighting | None = None,
+    normalization: str | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
     upsampler: Upsampler | None = None,
@@ -432,6 +438,7 @@ def colors(
         preset: "default", "paper" or "authors"; None is "default".
         layers: As for ``segment``.
         weighting: As for ``segment``.
+        normalization: As for ``segment``.
         resolution: As for ``segment``.
         size: As for ``segment``.
         upsampler: As for ``segment``.
@@ -462,6 +469,7 @@ def colors(
         preset=preset,
         layers=layers,
         weighting=weighting,
+        normalization=normalization,
         resolution=resolution,
         size=size,
         upsampler=upsampler,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from encoscope.encoder import Encoder
 from encoscope.images import Batch, Geometry, LoadedImage, SkippedImage
+from encoscope.nave.attention_heads import read_head_maps
 from encoscope.nave.composite import Composite, compose_features
 from encoscope.nave.settings import NaveSettings, Resolution
 from encoscope.nave.upsampler import upsample_maps
@@ -28,24 +29,28 @@ class Maps:
         positions: The positions of the images in the sequence that was encoded.
         geometries: One for each image; canvas and valid extent agree.
         layers: ``[B, C, h, w]`` for each layer.
+        heads: ``[B, heads, rows, columns]``, the class token's attention, where the grouping goes by it.
     """
 
     positions: list[int]
     geometries: tuple[Geometry, ...]
     layers: list[Float[Tensor, "batch _c _h _w"]]
+    heads: Float[Tensor, "batch _n _h _w"] | None = None
 
     def grid(self, resolution: Resolution) -> tuple[int, int]:
         """Compute the grid to cluster, padding included.
 
         Args:
-            resolution: "first-layer", "image" (the canvas), or cells along the canvas's short side.
+            resolution: "first-layer", "double" (twice that), "image" (the canvas), or cells along the canvas's short
+                side.
 
         Returns:
             (rows, columns).
         """
         canvas = self.geometries[0].canvas
-        if resolution == "first-layer":
-            return int(self.layers[0].shape[2]), int(self.layers[0].shape[3])
+        if resolution in ("first-layer", "double"):
+            times = 2 if resolution == "double" else 1
+            return times * int(self.layers[0].shape[2]), times * int(self.layers[0].shape[3])
         if resolution == "image":
             return canvas
         cells = int(resolution) / min(canvas)
@@ -63,7 +68,26 @@ class Maps:
         """
         grid = self.grid(settings.resolution)
         maps = [layer.to(dtype=dtype) for layer in self.layers]
-        return compose_features(maps, grid, valid=self.geometries[0].valid_cells(grid), weighting=settings.weighting)
+        return compose_features(
+            maps,
+            grid,
+            valid=self.geometries[0].valid_cells(grid),
+            weighting=settings.weighting,
+            normalization=settings.normalization,
+        )
+
+    def select(self, layers: Sequence[str], names: Sequence[str]) -> Maps:
+        """Take some of the layers.
+
+        Args:
+            layers: The names of all layers that these maps are of, in the network's order.
+            names: Those to take.
+
+        Returns:
+            The maps of these layers, in the network's order.
+        """
+        kept = [maps for name, maps in zip(layers, self.layers, strict=True) if name in names]
+        return Maps(self.positions, self.geometries, kept, self.heads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +130,13 @@ def encode_images(encoder: Encoder, images: Sequence[LoadedImage], settings: Nav
     for members in groups.values():
         pixels = torch.cat([prepared.pixels for _, prepared in members])
         geometries = tuple(prepared.geometries[0] for _, prepared in members)
-        activations = encoder.activations(Batch(pixels, geometries), settings.layers)
+        batch = Batch(pixels, geometries)
+        activations = encoder.activations(batch, settings.layers)
         layers = [activations[name].maps for name in settings.layers]
         if settings.upsampler is not None:
             layers = upsample_maps(settings.upsampler, layers, pixels)
-        yield Maps([position for position, _ in members], geometries, layers)
+        heads = read_head_maps(encoder, batch) if settings.grouping == "attn" else None
+        yield Maps([position for position, _ in members], geometries, layers, heads)
 
 
 def encode_stream(

@@ -168,3 +168,25 @@ def find_elbow(clusters: Sequence[int], inertias: Sequence[float]) -> int:
         return int(k[0])
     below = (k[-1] - k) / (k[-1] - k[0]) - (inertia - inertia[-1]) / fall
     return int(k[below.argmax()])
+
+
+def find_smallest_drop(clusters: Sequence[int], inertias: Sequence[float]) -> int:
+    """Find K as the authors' code does for K = -1: before the step at which inertia falls least.
+
+    With consecutive K, of the relative changes ``(I_{K+1} - I_K) / I_K`` the one nearest to zero is at K; the result
+    is K - 1, since that code adds 2 to the position of a list that begins at 3.
+
+    Args:
+        clusters: The numbers of clusters, consecutive and ascending.
+        inertias: The inertia at each.
+
+    Returns:
+        The number of clusters, from the first of ``clusters`` less 1 on.
+
+    Example:
+        >>> find_smallest_drop([3, 4, 5, 6], [10.0, 6.0, 5.9, 3.0])
+        3
+    """
+    inertia = np.asarray(inertias, dtype=np.float64)
+    before = np.maximum(inertia[:-1], np.finfo(np.float64).tiny)
+    return int(clusters[0]) - 1 + int(np.argmax(np.diff(inertia) / before))

@@ -41,6 +41,7 @@ def kmeans(
     n_init: int = 4,
     max_iter: int = 300,
     tol: float = 1e-4,
+    relative: bool = True,
     random_state: int = 0,
 ) -> KMeansResult:
     """Keep the best of several k-means++ starts for each image, by inertia (on a tie, the earlier start).
@@ -51,6 +52,7 @@ def kmeans(
         n_init: Starts.
         max_iter: Iterations at most.
         tol: See `lloyd`.
+        relative: See `lloyd`.
         random_state: The seed of the starts; the same for every image.
 
     Returns:
@@ -59,7 +61,7 @@ def kmeans(
     Source: NAVE, Algorithm 1, line 12.
     """
     start = kmeans_plusplus(features, n_clusters, n_init, random_state)
-    return lloyd(features, start, max_iter=max_iter, tol=tol)
+    return lloyd(features, start, max_iter=max_iter, tol=tol, relative=relative)
 
 
 def kmeans_plusplus(
@@ -132,7 +134,12 @@ class _Runs:
 
 
 def lloyd(
-    features: Composite, start: Float[Tensor, "batch n_init k dim"], *, max_iter: int = 300, tol: float = 1e-4
+    features: Composite,
+    start: Float[Tensor, "batch n_init k dim"],
+    *,
+    max_iter: int = 300,
+    tol: float = 1e-4,
+    relative: bool = True,
 ) -> KMeansResult:
     """Run Lloyd's iterations from given centers, for every image and start; the start of lowest inertia is kept.
 
@@ -142,18 +149,21 @@ def lloyd(
         max_iter: Iterations at most.
         tol: An (image, start) stops when its centers moved by less than ``tol`` times the features' mean variance
             (squared norm of the move); 0 waits until no pixel changes its cluster.
+        relative: Whether ``tol`` is such a share; if not, it is the squared norm itself.
 
     Returns:
         Labels, centroids and inertia of each image.
     """
     with torch.inference_mode():
-        best = _lloyd(features, start, max_iter, tol)
+        best = _lloyd(features, start, max_iter, tol, relative)
     return KMeansResult(best.labels.clone(), best.centroids.clone(), best.inertia.clone())
 
 
-def _lloyd(features: Composite, start: Float[Tensor, "batch n_init k dim"], max_iter: int, tol: float) -> KMeansResult:
+def _lloyd(
+    features: Composite, start: Float[Tensor, "batch n_init k dim"], max_iter: int, tol: float, relative: bool
+) -> KMeansResult:
     batch, n_init = start.shape[:2]
-    threshold = tol * _total_variance(features).unsqueeze(1)
+    threshold = tol * (_total_variance(features) if relative else start.new_ones(batch)).unsqueeze(1)
     centroids = torch.empty_like(start)
     images = torch.arange(batch, device=features.device).unsqueeze(1)
     starts = torch.arange(n_init, device=features.device).expand(batch, -1)

@@ -106,6 +106,7 @@ class Segmentation(Result):
             raise UsageError(f"this image can be cut into 1 to {most} clusters, not {n_clusters}")
         cells = renumber_by_size(tree.cut(n_clusters)).astype(np.uint8).reshape(self.grid_labels.shape)
         changed = {"n_clusters": n_clusters, "grouping": "ward", "micro_clusters": tree.micro_clusters}
+        changed |= {"min_region": 0.0}
         cut = self.relabelled(cells, inertia=tree.inertia(n_clusters), settings=self.settings | changed)
         return replace(cut, n_clusters=n_clusters, _granularity=tree, _model=self._model, _color=self._color)
 

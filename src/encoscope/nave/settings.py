@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -14,17 +14,20 @@ from encoscope.settings import Settings, parse_counts, parse_names, parse_number
 if TYPE_CHECKING:
     from encoscope.encoder import Encoder
 
-Clusters: TypeAlias = int | str | Sequence[int]  # the word is "auto"
+Clusters: TypeAlias = int | str | Sequence[int]  # the words are "auto" and "smallest-drop"
 Layers: TypeAlias = str | Sequence[str]
-Weighting: TypeAlias = str | Sequence[float]  # the words are "paper" and "equal"
-Resolution: TypeAlias = int | str  # the words are "first-layer" and "image"
-Size: TypeAlias = int | str  # the words are "model" and "native"
+Weighting: TypeAlias = str | Sequence[float]  # the words are in WEIGHTINGS
+Resolution: TypeAlias = int | str  # the words are in RESOLUTIONS
+Size: TypeAlias = int | str  # the words are in SIZES
 Upsampler: TypeAlias = str | Callable[..., Any]  # the text is py:module:function
 
-GROUPINGS = ("kmeans", "ward", "pca")
-WEIGHTINGS = ("paper", "equal")
-RESOLUTIONS = ("first-layer", "image")
-SIZES = ("model", "native")
+COUNT_RULES = ("auto", "smallest-drop")
+GROUPINGS = ("kmeans", "ward", "pca", "attn")
+WEIGHTINGS = ("paper", "equal", "variance")
+NORMALIZATIONS = ("unit", "centered", "none")
+RESOLUTIONS = ("first-layer", "double", "image")
+SIZES = ("auto", "model", "native")
+TOLERANCES = ("relative", "absolute")
 FOREGROUNDS = ("all", "high", "low")
 PRECISIONS = ("fp16", "fp32", "none")
 BATCH_SIZE = 8
@@ -34,11 +37,15 @@ MAX_CLUSTERS = 256
 
 
 def _parse_clusters(text: str) -> int | str | tuple[int, ...]:
-    return parse_counts(text) if "," in text else word_or_count(("auto",))(text)
+    return parse_counts(text) if "," in text else word_or_count(COUNT_RULES)(text)
 
 
 def _parse_weighting(text: str) -> str | tuple[float, ...]:
     return text if text in WEIGHTINGS else parse_numbers(text)
+
+
+_PAPER: Mapping[str, Any] = {"weighting": "paper", "size": "model"}
+"""Algorithm 1 as written."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +54,45 @@ class NaveSettings(Settings):
 
     Attributes:
         n_clusters: K, from 1 to 256; several give nested cuts of one Ward tree, a result each; "auto" takes the elbow
-            of the inertia over 3 to 10.
+            of the inertia over 3 to 10; "smallest-drop" is the rule of the authors' code over the same.
         layers: Names from ``encoder.layers``; empty takes the last three stages of a network that has stages (section
-            4.3), and the last block of one that keeps its grid (section 4.2).
-        grouping: "kmeans" (k-means++, the best of ``n_init`` starts), "ward" (deterministic) or "pca" (appendix F).
-        weighting: "paper" divides each layer's unit vectors by 1 + its channels, so that early, narrow layers weigh
-            most (Algorithm 1, line 8); "equal"; or one factor for each layer.
+            4.3), and the last block of one that keeps its grid (section 4.2); see ``choose_layers``.
+        grouping: "kmeans" (k-means++, the best of ``n_init`` starts), "ward" (deterministic), "pca" (appendix F), or
+            "attn": each head of a transformer's last block is a cluster, and a pixel goes to the one whose class token
+            attends there most; K is then the number of heads.
+        weighting: "equal", which measured best; "paper" divides each layer's unit vectors by 1 + its channels, so that
+            early, narrow layers weigh most (Algorithm 1, line 8); "variance" gives each layer the same variance over
+            the image; or one factor for each layer.
+        normalization: "unit" divides each pixel's vector in a layer by its length (Algorithm 1, line 7); "centered"
+            subtracts the image's mean vector first; "none" leaves the vectors as they are.
         resolution: The grid that is clustered: the first layer's own ("first-layer", the paper's advice), the
-            network's input ("image"), or that many cells along the short side.
-        size: The short side of the image in pixels: "model" (the network's own), "native" (not resized), or a number.
+            network's input ("image"), twice the first layer's ("double"), or that many cells along the short side.
+        size: The short side of the image in pixels: "auto" (twice the network's own, which measured best, where it
+            takes any size), "model" (the network's own), "native" (not resized), or a number.
         upsampler: A function (maps ``[B, C, h, w]``, image ``[B, channels, H, W]``) that gives maps of a higher
             resolution, such as AnyUp, JAFAR or FeatUp, or its name, "py:module:function"; None takes the maps as they
             are. What it adds in detail comes from the image, not from the encoder.
+        min_region: Connected regions below this share of the image are joined to the region beside them that they
+            resemble most in the features; 0 joins none.
         n_init: Starts of k-means.
+        tolerance: K-means of one image stops when its centers move by less than 1e-4 of the features' variance
+            ("relative"), or by less than 1e-5 ("absolute", the authors' code).
         random_state: The seed of everything random.
     """
 
     METHOD: ClassVar[str] = "segment"
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {},
+        "paper": _PAPER,
+        "authors": {**_PAPER, "n_init": 1, "tolerance": "absolute"},
+    }
     RECORDED_APART: ClassVar[tuple[str, ...]] = ("layers", "random_state")
+    GROUPING_ALONE: ClassVar[tuple[str, ...]] = ("n_clusters", "grouping", "min_region", "n_init", "tolerance")
+    """Settings that shape the clusters, not the features."""
 
     n_clusters: int | str | tuple[int, ...] = setting(
         5,
-        'K; several (2,5,10) give nested segmentations; "auto" is the elbow of 3 to 10.',
+        'K; several (2,5,10) give nested segmentations; "auto" is the elbow of 3 to 10; "smallest-drop".',
         flag="clusters",
         parse=_parse_clusters,
     )
@@ -77,25 +101,36 @@ class NaveSettings(Settings):
     )
     grouping: str = setting("kmeans", "How features are grouped.", choices=GROUPINGS)
     weighting: str | tuple[float, ...] = setting(
-        "paper",
-        '"paper" favours early, narrow layers; "equal"; or a factor for each layer, with commas.',
+        "equal",
+        '"equal"; "paper" favors early, narrow layers; "variance"; or a factor for each layer, with commas.',
         parse=_parse_weighting,
+    )
+    normalization: str = setting(
+        "unit",
+        'Each pixel\'s vector in a layer: of "unit" length, "centered" on the image\'s mean before that, "none".',
+        choices=NORMALIZATIONS,
     )
     resolution: Resolution = setting(
         "first-layer",
-        'Grid that is clustered: "first-layer", "image", or cells along the short side.',
+        'Grid that is clustered: "first-layer", "double" that, "image", or cells along the short side.',
         parse=word_or_count(RESOLUTIONS),
     )
     size: Size = setting(
-        "model",
-        'Short side the network sees: "model", "native", or pixels.',
+        "auto",
+        'Short side the network sees: "auto" (twice its own), "model" (its own), "native", or pixels.',
         unit="pixels",
         parse=word_or_count(SIZES),
     )
     upsampler: Upsampler | None = setting(
         None, "py:module:function: (maps, image) -> maps of a higher resolution. The detail is the image's."
     )
+    min_region: float = setting(
+        0.0, "Regions below this share of the image join the one beside them that they resemble most.", low=0, high=1
+    )
     n_init: int = setting(4, "Starts of k-means; the best is kept.", low=1, flag="starts")
+    tolerance: str = setting(
+        "relative", "When k-means stops: by the features' variance, or absolute (1e-5).", choices=TOLERANCES
+    )
     random_state: int = setting(RANDOM_STATE, "The seed of everything random.", type=int, on_command_line=False)
 
     @classmethod
@@ -134,13 +169,18 @@ class NaveSettings(Settings):
             UsageError: For settings that cannot be, alone or for this encoder.
         """
         from encoscope.nave.composite import layer_weights
-        from encoscope.nave.layers import choose_layers
+        from encoscope.nave.layers import choose_authors_settings, choose_layers, choose_size
 
         layers = changes.pop("layers", None)
         settings = cls.without_layers(preset, **changes)
-        chosen = choose_layers(encoder, settings.layers or None if layers is None else layers)
+        layers = settings.layers or None if layers is None else layers
+        if settings.preset == "authors" and layers is None:
+            extra = choose_authors_settings(encoder)
+            settings = replace(settings, **{name: extra[name] for name in extra if changes.get(name) is None})
+        chosen = choose_layers(encoder, layers, preset=settings.preset)
         layer_weights([encoder.layer(name).channels for name in chosen], settings.weighting)
-        return replace(settings, layers=chosen)
+        size = choose_size(encoder) if settings.size == "auto" else settings.size
+        return replace(settings, layers=chosen, size=size)
 
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as plain values, for result documents; an upsampler by its name and what it computes."""
@@ -167,16 +207,23 @@ class NaveSettings(Settings):
         super().check()
         clusters = self.n_clusters
         numbers = (clusters,) if isinstance(clusters, int) else clusters
-        if numbers != "auto" and not (numbers and all(_is_count(k, MAX_CLUSTERS) for k in numbers)):
-            raise UsageError(f'n_clusters is "auto", or whole numbers from 1 to {MAX_CLUSTERS}, not {clusters!r}')
-        if clusters == "auto" and self.grouping != "kmeans":
-            raise UsageError('n_clusters="auto" reads the elbow of k-means inertia: use grouping="kmeans" with it')
-        if isinstance(clusters, tuple) and self.grouping == "pca":
-            raise UsageError('several numbers of clusters are cuts of a Ward tree: grouping="pca" takes one number')
+        words = " or ".join(f'"{word}"' for word in COUNT_RULES)
+        if numbers not in COUNT_RULES and not (numbers and all(_is_count(k, MAX_CLUSTERS) for k in numbers)):
+            raise UsageError(f"n_clusters is {words}, or whole numbers from 1 to {MAX_CLUSTERS}, not {clusters!r}")
+        if clusters in COUNT_RULES and self.grouping != "kmeans":
+            raise UsageError(f'n_clusters="{clusters}" reads k-means inertia: use grouping="kmeans" with it')
+        if isinstance(clusters, tuple) and self.grouping in ("pca", "attn"):
+            raise UsageError(
+                f'several numbers of clusters are cuts of a Ward tree: grouping="{self.grouping}" takes one number'
+            )
+        if isinstance(clusters, tuple) and self.min_region:
+            raise UsageError("several numbers of clusters are nested cuts, which min_region would break: give one")
         if self.resolution not in RESOLUTIONS and not _is_count(self.resolution):
-            raise UsageError(f'resolution is "first-layer", "image" or a number of cells, not {self.resolution!r}')
+            raise UsageError(
+                f'resolution is "first-layer", "double", "image" or a number of cells, not {self.resolution!r}'
+            )
         if self.size not in SIZES and not _is_count(self.size):
-            raise UsageError(f'size is "model", "native" or a number of pixels, not {self.size!r}')
+            raise UsageError(f'size is "auto", "model", "native" or a number of pixels, not {self.size!r}')
         if self.upsampler is not None:
             from encoscope.nave.upsampler import find_upsampler
 

@@ -47,8 +47,8 @@ CONTROLS = ("untrained",)
 PREVIEW = 640
 """The long side, in pixels, of the images that a result keeps to draw on."""
 
-_SEGMENTING = ("n_clusters", "grouping", "n_init")
-_FEATURES = ("preset", "weighting", "resolution", "size", "upsampler")
+_SEGMENTING = NaveSettings.GROUPING_ALONE
+_FEATURES = ("preset", "weighting", "normalization", "resolution", "size", "upsampler")
 
 _log = logging.getLogger("encoscope")
 
@@ -68,10 +68,13 @@ def similar(
     layers: Layers | None = None,
     grouping: str | None = None,
     weighting: Weighting | None = None,
+    normalization: str | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
     upsampler: Upsampler | None = None,
+    min_region: float | None = None,
     n_init: int | None = None,
+    tolerance: str | None = None,
     threshold: float | None = None,
     n_random: int | None = None,
     n_maps: int | None = None,
@@ -104,10 +107,13 @@ def similar(
         layers: As for ``segment``.
         grouping: As for ``segment``; goes with ``segment`` without ``labels``.
         weighting: As for ``segment``.
+        normalization: As for ``segment``.
         resolution: As for ``segment``.
         size: As for ``segment``.
         upsampler: As for ``segment``.
+        min_region: As for ``segment``; goes with ``segment`` without ``labels``.
         n_init: As for ``segment``; goes with ``segment`` without ``labels``.
+        tolerance: As for ``segment``; goes with ``segment`` without ``labels``.
         threshold: The score that cells of a region exceed; None is 0 with ``not_at``, else Otsu's of the asked image.
         n_random: Random places that figures are compared with.
         n_maps: How many other images keep their maps; the ranking lists all.
@@ -135,8 +141,11 @@ def similar(
     own = ("encoder", "image", "images", "unknown")
     refuse_unknown("similar", unknown, [name for name in inspect.signature(similar).parameters if name not in own])
     targets = QueryTargets(parse_points("at", at), parse_points("not_at", not_at), parse_box(box), segment)
-    segmenting: dict[str, Any] = dict(zip(_SEGMENTING, (n_clusters, grouping, n_init), strict=True))
-    changes = segmenting | {"weighting": weighting, "resolution": resolution, "size": size, "upsampler": upsampler}
+    segmenting: dict[str, Any] = dict(
+        zip(_SEGMENTING, (n_clusters, grouping, min_region, n_init, tolerance), strict=True)
+    )
+    changes = segmenting | {"weighting": weighting, "normalization": normalization, "resolution": resolution}
+    changes |= {"size": size, "upsampler": upsampler}
     requested = NaveSettings.without_layers(preset, **changes, random_state=random_state)
     options = SimilarSettings.from_preset(preset, threshold=threshold, n_random=n_random, n_maps=n_maps)
     _check(targets, segmenting, labels is not None, requested, control, images, batch_size)

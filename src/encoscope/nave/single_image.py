@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, overload
 
@@ -17,12 +17,21 @@ from torch import nn
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import ImageError, UsageError
 from encoscope.images import LoadedImage, SkippedImage, read_image, read_images
+from encoscope.nave.attention_heads import assign_to_heads
 from encoscope.nave.composite import Composite
 from encoscope.nave.feature_colors import color_with
 from encoscope.nave.features import Maps, encode_images, split_chunks
-from encoscope.nave.granularity import AUTO, Granularity, compute_inertia, find_elbow, grow_granularity
+from encoscope.nave.fragments import join_fragments
+from encoscope.nave.granularity import (
+    AUTO,
+    Granularity,
+    compute_inertia,
+    find_elbow,
+    find_smallest_drop,
+    grow_granularity,
+)
 from encoscope.nave.inputs import ImageLike, is_single
-from encoscope.nave.kmeans import kmeans
+from encoscope.nave.kmeans import KMeansResult, kmeans
 from encoscope.nave.pca import pca_labels
 from encoscope.nave.segmentation import Segmentation, model_of, renumber_by_size
 from encoscope.nave.settings import BATCH_SIZE, Clusters, Layers, NaveSettings, Resolution, Size, Upsampler, Weighting
@@ -30,10 +39,13 @@ from encoscope.progress import Progress, track
 from encoscope.results import ResultList
 from encoscope.settings import refuse_unknown
 
+ABSOLUTE_TOLERANCE = 1e-5
+"""Of the authors' k-means."""
+
 _log = logging.getLogger("encoscope")
 
 
-Cut: TypeAlias = int | Literal["auto"] | None  # one number of clusters
+Cut: TypeAlias = int | Literal["auto", "smallest-drop"] | None  # one number of clusters
 
 
 @overload
@@ -46,10 +58,13 @@ def segment(
     layers: Layers | None = None,
     grouping: str | None = None,
     weighting: Weighting | None = None,
+    normalization: str | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
     upsampler: Upsampler | None = None,
+    min_region: float | None = None,
     n_init: int | None = None,
+    tolerance: str | None = None,
     random_state: int = NaveSettings.random_state,
     batch_size: int = BATCH_SIZE,
     progress: Progress = None,
@@ -64,10 +79,13 @@ def segment(
     layers: Layers | None = None,
     grouping: str | None = None,
     weighting: Weighting | None = None,
+    normalization: str | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
     upsampler: Upsampler | None = None,
+    min_region: float | None = None,
     n_init: int | None = None,
+    tolerance: str | None = None,
     random_state: int = NaveSettings.random_state,
     batch_size: int = BATCH_SIZE,
     progress: Progress = None,
@@ -82,10 +100,13 @@ def segment(
     layers: Layers | None = None,
     grouping: str | None = None,
     weighting: Weighting | None = None,
+    normalization: str | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
     upsampler: Upsampler | None = None,
+    min_region: float | None = None,
     n_init: int | None = None,
+    tolerance: str | None = None,
     random_state: int = NaveSettings.random_state,
     batch_size: int = BATCH_SIZE,
     progress: Progress = None,
@@ -99,10 +120,13 @@ def segment(
     layers: Layers | None = None,
     grouping: str | None = None,
     weighting: Weighting | None = None,
+    normalization: str | None = None,
     resolution: Resolution | None = None,
     size: Size | None = None,
     upsampler: Upsampler | None = None,
+    min_region: float | None = None,
     n_init: int | None = None,
+    tolerance: str | None = None,
     random_state: int = NaveSettings.random_state,
     batch_size: int = BATCH_SIZE,
     progress: Progress = None,
@@ -120,14 +144,17 @@ def segment(
             folder, and a dataset string, stand for the list of their images.
         preset: "default", "paper" or "authors"; None is "default".
         n_clusters: K, from 1 to 256; several give nested cuts of one Ward tree, a result each; "auto" takes the elbow
-            of the inertia over 3 to 10.
+            of the inertia over 3 to 10, "smallest-drop" the rule of the authors' code.
         layers: Names from ``encoder.layers``, as a list or with commas.
-        grouping: "kmeans", "ward" or "pca".
-        weighting: "paper", "equal", or one factor for each layer.
-        resolution: "first-layer", "image", or cells along the short side of the grid that is clustered.
-        size: "model", "native", or the short side in pixels.
+        grouping: "kmeans", "ward", "pca", or "attn": the heads of a transformer's last block.
+        weighting: "paper", "equal", "variance", or one factor for each layer.
+        normalization: "unit", "centered" or "none".
+        resolution: "first-layer", "double", "image", or cells along the short side of the grid that is clustered.
+        size: "auto", "model", "native", or the short side in pixels.
         upsampler: "py:module:function" or a function: maps and image to maps of a higher resolution.
+        min_region: Connected regions below this share of the image join the one beside them that they resemble most.
         n_init: Starts of k-means, the best of which is kept.
+        tolerance: "relative" or "absolute": when k-means stops.
         random_state: The seed of everything random.
         batch_size: Images at a time; it does not change the result.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
@@ -152,10 +179,13 @@ def segment(
         "n_clusters": n_clusters,
         "grouping": grouping,
         "weighting": weighting,
+        "normalization": normalization,
         "resolution": resolution,
         "size": size,
         "upsampler": upsampler,
+        "min_region": min_region,
         "n_init": n_init,
+        "tolerance": tolerance,
         "random_state": random_state,
     }
     NaveSettings.without_layers(preset, **changes)  # wrong values fail before the network is loaded
@@ -240,7 +270,7 @@ def _stream(
         positions, group = list(readable), list(readable.values())
         for maps in encode_images(encoder, group, settings):
             members = [group[member] for member in maps.positions]
-            segmentations = _segment_maps(encoder, members, maps, settings)
+            segmentations = segment_maps(encoder, members, maps, settings)
             results.update(zip((positions[member] for member in maps.positions), segmentations, strict=True))
         for position in range(len(chunk)):
             result = results[position]
@@ -260,20 +290,33 @@ class _Grouped:
     tree: Granularity | None = None
 
 
-def _segment_maps(
+def segment_maps(
     encoder: Encoder, group: Sequence[LoadedImage], maps: Maps, settings: NaveSettings
 ) -> list[list[Segmentation]]:
-    """The segmentations of images that share one geometry: one for each image, or one for each number of clusters."""
+    """Segment images that share one geometry, whose maps are there.
+
+    Args:
+        encoder: The encoder that the maps come from.
+        group: The images.
+        maps: Their maps of ``settings.layers``.
+        settings: The settings, from ``NaveSettings.of``.
+
+    Returns:
+        For each image its segmentation, or one for each number of clusters.
+    """
     needs_tree = settings.grouping == "ward" or isinstance(settings.n_clusters, tuple)
     features = maps.features(settings, dtype=torch.float64 if needs_tree else None)
     grid = maps.grid(settings.resolution)
     _check_clusters(settings.n_clusters, features, group[0])
     model = model_of(encoder, settings.layers)
     segmentations = []
-    for image, geometry, groupings in zip(group, maps.geometries, _group(features, settings), strict=True):
+    groups = _group_by_heads(features, maps, grid) if settings.grouping == "attn" else _group(features, settings)
+    for index, (image, geometry, groupings) in enumerate(zip(group, maps.geometries, groups, strict=True)):
         grow = partial(_grow_tree, encoder, image, settings)
         segmentations.append([])
         for grouped in groupings:
+            if settings.min_region:
+                grouped = _join_fragments(grouped, features.select(torch.tensor([index])), settings.min_region)
             labels = renumber_by_size(grouped.labels).astype(np.uint8).reshape(features.grid)
             segmentations[-1].append(
                 Segmentation(
@@ -316,13 +359,36 @@ def _group(features: Composite, settings: NaveSettings) -> list[list[_Grouped]]:
         labels = pca_labels(features, int(clusters))
         inertia = compute_inertia(features, labels)
         return [[_Grouped(row.cpu().numpy(), int(clusters), float(i))] for row, i in zip(labels, inertia, strict=True)]
-    candidates = AUTO if clusters == "auto" else (int(clusters),)
-    fits = {k: kmeans(features, k, n_init=settings.n_init, random_state=settings.random_state) for k in candidates}
+    candidates = AUTO if isinstance(clusters, str) else (clusters,)
+    find = find_smallest_drop if clusters == "smallest-drop" else find_elbow
+    fits = {k: _fit(features, k, settings) for k in candidates}
     groupings = []
     for image in range(features.batch):
-        k = find_elbow(candidates, [float(fits[k].inertia[image]) for k in candidates])
+        k = find(candidates, [float(fits[k].inertia[image]) for k in candidates])
+        if k not in fits:
+            fits[k] = _fit(features, k, settings)
         groupings.append([_Grouped(fits[k].labels[image].cpu().numpy(), k, float(fits[k].inertia[image]))])
     return groupings
+
+
+def _fit(features: Composite, n_clusters: int, settings: NaveSettings) -> KMeansResult:
+    relative = settings.tolerance == "relative"
+    tol, starts, seed = 1e-4 if relative else ABSOLUTE_TOLERANCE, settings.n_init, settings.random_state
+    return kmeans(features, n_clusters, n_init=starts, tol=tol, relative=relative, random_state=seed)
+
+
+def _group_by_heads(features: Composite, maps: Maps, grid: tuple[int, int]) -> list[list[_Grouped]]:
+    assert maps.heads is not None
+    labels = assign_to_heads(maps.heads, grid, features.grid)
+    inertia = compute_inertia(features, labels)
+    heads = int(maps.heads.shape[1])
+    return [[_Grouped(row.cpu().numpy(), heads, float(i))] for row, i in zip(labels, inertia, strict=True)]
+
+
+def _join_fragments(grouped: _Grouped, features: Composite, min_region: float) -> _Grouped:
+    labels = join_fragments(grouped.labels.reshape(features.grid), features, min_region).ravel()
+    inertia = compute_inertia(features, torch.from_numpy(labels)[None].to(features.device))
+    return replace(grouped, labels=labels, inertia=float(inertia[0]))
 
 
 def _cuts(features: Composite, numbers: Sequence[int], random_state: int) -> list[_Grouped]:

@@ -132,6 +132,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "encoscope.reproduce.nave.training",
         datasets="images with panoptic masks, with boxes, or both: coco:IMAGES#JSON, twice",
     ),
+    "nave-defaults": Experiment(
+        "Which layers, size and settings of NAVE follow things best, over several networks",
+        "encoscope.reproduce.nave.defaults",
+        datasets="images with panoptic masks, and if wanted the same with boxes: coco:IMAGES#JSON, twice",
+    ),
     "audit-calibration": Experiment(
         "Whether the audit tells networks that learned an unseen cue from those that did not",
         "encoscope.reproduce.audit_calibration.run",

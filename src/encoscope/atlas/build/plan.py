@@ -19,15 +19,13 @@ from encoscope.classes import match_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError
 from encoscope.images import ImageListing, SkippedImage, is_dataset, list_images
+from encoscope.nave.layers import choose_layers
 from encoscope.probing import Probe, probe
 from encoscope.progress import Progress
 from encoscope.store import content_key
 from encoscope.units import Unit, channel_unit, parse_unit
 
 _log = logging.getLogger("encoscope")
-
-STAGES = 3
-"""Layers that are taken when none are named: the last stages of a CNN. Of a transformer's blocks, the last alone."""
 
 
 @dataclass(frozen=True)
@@ -306,9 +304,7 @@ def _choose_layers(encoder: Encoder, settings: AtlasSettings) -> tuple[str, ...]
     else:
         chosen = {}
     if not chosen:
-        depths = encoder.depths
-        stages = [name for name in depths if encoder.layer(name).role == "stage"]
-        chosen = dict.fromkeys(stages[-STAGES:] or depths[-1:])
+        return choose_layers(encoder)
     names = [info.name for info in encoder.layers]
     return tuple(sorted({encoder.layer(name).name for name in chosen}, key=names.index))
 

@@ -224,6 +224,7 @@ def segment_alone(
         "resolution": cells,
         "grouping": "ward",
         "weighting": "equal",
+        "size": "model",  # at which the features are measured
         "random_state": random_state,
     }
     for result in segment_stream(encoder, items, n_clusters=2, **settings):
@@ -320,6 +321,7 @@ def _fit(writer: Writer, plan: BuildPlan, info: SegmentationInfo) -> Nave:
         layers=list(info.layers),
         grouping="ward",
         weighting="equal",
+        size="model",
         resolution=plan.settings.cells,
         random_state=plan.settings.random_state,
         progress=plan.progress,

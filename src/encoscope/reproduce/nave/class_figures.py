@@ -76,6 +76,7 @@ def fig3(request: EvaluationRequest) -> Report:
             alone = segment(
                 encoder,
                 image,
+                preset="paper",
                 n_clusters=settings["image_clusters"],
                 grouping="ward",
                 size=settings["size"],
@@ -209,6 +210,7 @@ def _fit_jointly(
 ) -> Nave:
     nave = Nave(
         encoder,
+        preset="paper",
         n_clusters=settings["clusters"],
         grouping="ward",
         size=settings["size"],

@@ -58,9 +58,8 @@ def fig1(request: EvaluationRequest) -> Report:
     if not weights:
         settings = {name: value for name, value in settings.items() if name not in ("sam", "points")}
     encoder = load_encoders(request, STAND_INS[:1], (WEIGHTS["ResNet50 ImageNet"],))[0]
-    nave = Baseline(
-        "nave", encoder, settings["clusters"], size=settings["size"], min_area=0, border=0, random_state=request.seed
-    )
+    paper, size = {"preset": "paper"}, settings["size"]
+    nave = Baseline("nave", encoder, settings["clusters"], paper, size, 0, 0, request.seed)
     names = ("slic", "felzenszwalb", "random")
     others = [Baseline(name, min_area=0, border=0, random_state=request.seed) for name in names]
     if weights:
@@ -246,7 +245,7 @@ def fig9(request: EvaluationRequest) -> Report:
     """
 
     def layers(encoder: Encoder) -> Variants:
-        depths, default = encoder.depths[-4:], choose_layers(encoder)
+        depths, default = encoder.depths[-4:], choose_layers(encoder, preset="paper")
         chosen = {f"default ({', '.join(default)})": list(default)}
         chosen |= {name: [name] for name in depths if (name,) != default}
         cells = min(encoder.layer(default[0]).grid)
@@ -360,7 +359,7 @@ def _load_runs(model: str, request: EvaluationRequest, redrawn: bool) -> Callabl
 def _segment(encoder: Encoder, image: LoadedImage, **options: Any) -> Segmentation:
     if not encoder.resizable:
         options["size"] = "model"
-    return segment(encoder, image, **options)
+    return segment(encoder, image, preset="paper", **options)
 
 
 def _compute_mean_agreement(segmentations: Sequence[Segmentation]) -> float | None:
@@ -371,11 +370,11 @@ def _compute_mean_agreement(segmentations: Sequence[Segmentation]) -> float | No
 
 def _count_registers(encoder: Encoder) -> int:
     """Prefix tokens besides the class token."""
-    return max(0, encoder.layer(choose_layers(encoder)[-1]).prefix - 1)
+    return max(0, encoder.layer(choose_layers(encoder, preset="paper")[-1]).prefix - 1)
 
 
 def _measure_outlier(encoder: Encoder, image: LoadedImage, size: Any) -> float:
-    layer = choose_layers(encoder)[-1]
+    layer = choose_layers(encoder, preset="paper")[-1]
     batch = encoder.prepare(image, geometry="whole", size=size if encoder.resizable else "model")
     maps = encoder.activations(batch, layer)[layer].maps[0]
     rows, columns = batch.geometries[0].valid_cells((maps.shape[1], maps.shape[2]))

@@ -143,7 +143,7 @@ class _Bench:
         """A method at a row's settings."""
         ours = self.models[feature].startswith("zoo:")
         size = self.settings["size"] or (ZOO_SIZE if ours else "native")
-        options = dict(line.options) if method == "nave" else {}
+        options = {"preset": "paper", **line.options} if method == "nave" else {}
         if method == "nave" and self.settings["layers"]:
             options["layers"] = self.settings["layers"]
         return Baseline(

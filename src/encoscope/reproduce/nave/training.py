@@ -158,7 +158,8 @@ def _measure(
         return {}
     measured = {}
     for name, encoder in encoders.items():
-        ours = [Baseline("nave", encoder, k, random_state=request.seed, **settings) for k in clusters]
+        paper = {"preset": "paper"}
+        ours = [Baseline("nave", encoder, k, paper, random_state=request.seed, **settings) for k in clusters]
         random = [Baseline(CONTROL, None, k, random_state=request.seed, **settings) for k in clusters]
         by_method = localization.measure_baselines(
             [*ours, *random], images, task, fresh=request.fresh, progress=request.progress
