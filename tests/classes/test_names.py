@@ -63,3 +63,16 @@ def test_indices_out_of_range_are_one_short_line(text: str) -> None:
         find_class(text, heads(1000))
     assert len(str(error.value)) < 120
     assert find_class("007", heads(1000)) == 7
+
+
+def test_imagenet_has_other_names_for_its_classes() -> None:
+    from encoscope.images.imagenet import name_imagenet_classes
+
+    zoo = heads(1000, list(name_imagenet_classes().values()))  # the first name of each class
+    for text, index in (("saxophone", 776), ("Orca", 148), ("cellphone", 487), ("puma", 286), ("ewer", 725)):
+        assert find_class(text, zoo) == index
+    with pytest.raises(UsageError, match="2 classes are called 'panda': use an index, one of 387, 388"):
+        find_class("panda", zoo)
+    for other in (heads(1000, [f"species {index}" for index in range(1000)]), heads(2, ["sax", "orca"])):
+        with pytest.raises(UsageError, match="no class is called"):
+            find_class("saxophone", other)

@@ -40,7 +40,7 @@ def test_help_loads_neither_torch_nor_numpy(arguments: list[str]) -> None:
     ("arguments", "message"),
     [
         (["segmnt"], 'Did you mean "segment"?'),
-        (["segment", "a.jpg"], "--model"),
+        (["describe", "features:3"], "--probe"),
         (["segment", "--model", "m"], "give at least one image or folder"),
         (["segment", "a.jpg", "--model", "m", "--no-json"], "Unknown option: --no-json"),
         (["segment", "a.jpg", "--model", "m", "--grouping", "wards"], '"wards"'),
@@ -54,7 +54,7 @@ def test_help_loads_neither_torch_nor_numpy(arguments: list[str]) -> None:
         (["segment", "a.jpg", "--model", "m", "--size", "-5"], "--size takes model, native, or a whole number"),
         (["segment", "a.jpg", "--model", "m", "--window", "5,5"], "--window takes LOW,HIGH with LOW below HIGH"),
         (["segment", "a.jpg", "--model", "m", "--seed", "x"], "--seed"),
-        (["layers"], "MODEL"),
+        (["compare", "m"], "SECOND"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(

@@ -242,7 +242,7 @@ def test_right_settings_go_on_to_the_network(
         (f"describe features:3 --model {MODEL}", "--probe"),
         (f"groups --model {MODEL}", "--probe"),
         (f"circuit class:3 --model {MODEL}", "--references"),
-        ("segment DIR", "--model"),
+        (f"concepts class:3 --model {MODEL}", "--references"),
         (f"audit {MODEL}", "--images"),
         (f"atlas build --model {MODEL} --images DIR", "--out"),
     ],

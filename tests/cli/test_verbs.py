@@ -17,7 +17,7 @@ from cyclopts import App
 
 import encoscope
 from encoscope.cli.app import app
-from encoscope.cli.flags import Common, MethodFlags
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags
 from encoscope.cli.segment import segment as segment_command
 from encoscope.defaults import BATCH_SIZE
 
@@ -49,6 +49,9 @@ TERMINAL = {
     },
 }
 """What is of the terminal alone, for all verbs and for one."""
+
+REQUIRED = ("encoder",)
+"""What functions need though the command has a default: a parameter cannot have one before others that have none."""
 
 PYTHON = {
     "": {"cache_dir", "cache", "preview", "batch_size", "load"},
@@ -176,6 +179,19 @@ def as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float | Path) and not isinstance(value, bool) else value
 
 
+def test_no_verb_needs_a_model() -> None:
+    named = {"compare", "reproduce", "atlas serve"}  # two of them; what the experiment needs; what the atlas is of
+    verbs = [verb for verb in VERBS if "model" in flags_of(VERBS[verb]) and verb not in named]
+    assert {"segment", "layers", "audit", "classes", "evaluate corloc", "atlas build", "study build"} <= set(verbs)
+    for verb in verbs:
+        assert flags_of(VERBS[verb])["model"] is DEFAULT_MODEL, verb
+
+
+@pytest.mark.parametrize("function", [encoscope.load, encoscope.layers, encoscope.Nave, encoscope.Falcon])
+def test_functions_of_a_model_alone_have_the_same_default(function: Callable[..., Any]) -> None:
+    assert next(iter(parameters_of(function).values())) is DEFAULT_MODEL
+
+
 def test_all_verbs_are_seen() -> None:
     assert {"segment", "layers", "circuit", "explain-failure", "evaluate corloc", "atlas build", "zoo list"} <= set(
         VERBS
@@ -203,12 +219,15 @@ def test_a_flag_is_a_parameter_of_the_same_default(verb: str) -> None:
     for function in functions_of(verb):
         parameters = {**parameters_of(function), **parameters}
     own = TERMINAL[""] | TERMINAL.get(verb, set())
+    default_model = parameters_of(encoscope.load)["source"]
     takes_model = {field.name for field in dataclasses.fields(Common)} <= set(flags_of(VERBS[verb]))
     for flag, default in flags_of(VERBS[verb]).items():
         everywhere = parameters | (loading if takes_model else {})
         name = match(flag, everywhere)
         if name is None:
             assert flag in own, f"{verb} --{flag} has no parameter in Python"
+        elif flag == "model" and name in REQUIRED and everywhere[name] is inspect.Parameter.empty:
+            assert default == default_model, f"{verb} --model"  # in Python the network stands before the images
         elif flag not in own:
             assert as_text(default) == as_text(everywhere[name]), f"{verb} --{flag} and {name}"
 

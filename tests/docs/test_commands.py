@@ -27,7 +27,7 @@ from support.tiny_classifier import MODEL, settle
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-CLASSES = ("golden retriever", "zebra", "leopards", "sunflower")
+CLASSES = ("golden retriever", "zebra", "leopard", "sunflower")
 
 REPLACED = {
     "MODEL": MODEL,
@@ -45,17 +45,19 @@ REPLACED = {
 }
 """Arguments for which a small stand-in is taken: networks that are large or downloaded, units of these, data sets."""
 
-SMALL = {"describe": {"zoo:resnet-caltech101": MODEL}, "atlas": {"zoo:resnet-caltech101": MODEL}}
+SMALL = {"atlas": {"zoo:resnet-caltech101": MODEL}}
 """Further ones of single verbs, which take long on a network of the zoo."""
 
 CUT = {"--steps": "2", "--runs": "2", "--classes": "2", "--max-images": "12"}
 """Numbers that are made smaller where a command gives them."""
 
 ADDED = {
-    "visualize": ["--steps", "2"],
+    "visualize": ["--steps", "2", "--size", "64"],
     "circuit": ["--steps", "2"],
     "concepts": ["--steps", "2", "--concepts", "2", "--samples", "4"],
     "atlas build": [
+        "--model",
+        MODEL,
         "--steps",
         "2",
         "--features",
@@ -67,7 +69,7 @@ ADDED = {
         "--captions",
         "captions",
     ],
-    "describe": ["--captions", "captions", "--control", "permuted"],
+    "describe": ["--model", MODEL, "--captions", "captions", "--control", "permuted"],
     "explain-failure": ["--captions", "captions"],
     "audit": ["--permutations", "20"],
 }

@@ -12,7 +12,8 @@ from torch import Tensor
 from encoscope.classes import match_labels
 from encoscope.encoder import load
 from encoscope.images import open_dataset
-from encoscope.recipes.efficientnet_lite import convert, list_validation_images, make_package, name_classes
+from encoscope.images.imagenet import name_imagenet_classes
+from encoscope.recipes.efficientnet_lite import convert, list_validation_images, make_package
 from encoscope.zoo import registry
 from encoscope.zoo.packages import find_weights
 
@@ -51,7 +52,7 @@ def test_logits_are_those_of_the_published_implementation(number: int) -> None:
 
 
 def test_classes_have_names_that_no_other_has() -> None:
-    numbers, names = name_classes()
+    numbers, names = tuple(name_imagenet_classes()), tuple(name_imagenet_classes().values())
     assert len({name.casefold() for name in names}) == len(set(numbers)) == 1000
     assert all(re.fullmatch(r"n\d{8}", number) for number in numbers)
     for number, name in (("n02012849", "crane (bird)"), ("n02123045", "tabby"), ("n03452741", "grand piano")):
@@ -75,7 +76,7 @@ def test_the_card_says_what_the_record_says(number: int) -> None:
 
 def test_the_default_network_is_as_accurate_as_its_card_says(data_root: Path) -> None:
     encoder = load(registry.DEFAULT, device="cpu")
-    numbers, _ = name_classes()
+    numbers = tuple(name_imagenet_classes())
     samples = open_dataset(str(data_root / "imagenet-samples"))
     chosen = range(0, len(samples.paths), 8)
     predicted = encoder.logits([samples.paths[index] for index in chosen]).argmax(1).tolist()

@@ -95,6 +95,13 @@ def shipped(name: str) -> registry.ZooEntry:
 LIMITS = {"resnet-caltech101": 12e6, "vit-caltech101": 12e6, "clip-caltech101": 15e6}
 
 
+def test_the_wheel_stays_small():
+    """A wheel's files are those of the package; compressing float16 weights gains little."""
+    package = registry.FOLDER.parents[1]
+    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert 30e6 < sum(path.stat().st_size for path in files) <= 60e6
+
+
 @pytest.mark.parametrize("name", LIMITS)
 def test_what_ships_is_whole_and_small(name):
     entry = shipped(name)

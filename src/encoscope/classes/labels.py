@@ -11,6 +11,7 @@ from typing import NoReturn
 from encoscope.classes.names import WORDNET_NUMBER, match_name
 from encoscope.encoder import CLASS_ORDERS, Encoder
 from encoscope.errors import UsageError
+from encoscope.images.imagenet import name_imagenet_classes
 
 _DIGITS = re.compile(r"[0-9]+")
 _NUMBERED = re.compile(r"(.*?)([0-9]+)")
@@ -45,7 +46,8 @@ def match_labels(encoder: Encoder, labels: Iterable[str], *, class_order: str | 
     """Find the class that each label of a dataset stands for.
 
     In this order: the class of this name (the exact text; else whatever its case, ``_`` standing for a space; else one
-    of the synonyms with commas between them), and WordNet numbers. If no label matches so: the stated order; or
+    of the synonyms with commas between them), and WordNet numbers; for networks whose classes are ImageNet's also
+    ImageNet's other names of them. If no label matches so: the stated order; or
     numbers 0 to K-1 for a network of K classes, which are indices, with leading zeros or without; or, for a network
     without class names and as many labels as classes, the labels in order, if it is the same as text (as torchvision
     sorts folders) and by the numbers in them (as timm does).
@@ -113,16 +115,23 @@ def find_class_images(encoder: Encoder, index: int, labels: Sequence[str | None]
 def _match_names(encoder: Encoder, known: Sequence[str], count: int) -> dict[str, LabelMatch]:
     """The labels that are names or WordNet numbers of classes; two numbers with one class's words are ambiguous."""
     matches = {}
+    names = _number_imagenet_names(known) if encoder.classes is None else {}
     for label in known:
-        match = match_name(label, encoder.classes, count)
+        match = match_name(names.get(label, label), encoder.classes, count)
         if match.indices:
-            how = match.how if len(match.indices) == 1 else "ambiguous"
+            how = "name" if label in names else match.how if len(match.indices) == 1 else "ambiguous"
             matches[label] = LabelMatch(label, match.indices, how)
     numbered = Counter(match.index for match in matches.values() if match.how == "WordNet number")
     for label, match in matches.items():
         if match.how == "WordNet number" and numbered[match.index] > 1:
             matches[label] = LabelMatch(label, (), "ambiguous")
     return matches
+
+
+def _number_imagenet_names(known: Sequence[str]) -> dict[str, str]:
+    """The WordNet numbers of labels that are all names of ImageNet's classes, as ``imagenet:ROOT`` has them."""
+    numbers = {name: number for number, name in name_imagenet_classes().items()}
+    return {label: numbers[label] for label in known} if known and all(label in numbers for label in known) else {}
 
 
 def _match_order(

@@ -12,6 +12,7 @@ from typing import Any
 
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError, suggest_nearest
+from encoscope.images.imagenet import name_imagenet_classes
 
 WORDNET_NUMBER = re.compile(r"n\d{8}")
 """A noun's number in WordNet: the name of a folder of ImageNet."""
@@ -50,21 +51,25 @@ def match_name(name: str, classes: Sequence[str] | None, count: int | None) -> N
 
     Returns:
         The classes of this exact text; else those of this name whatever its case, ``_`` standing for a space; else
-        those with this synonym; else those that the WordNet number stands for.
+        those with this synonym; else those that the WordNet number stands for; else, for a network whose classes are
+        ImageNet's, those that ImageNet has other names for.
     """
     table = None if classes is None else _tabulate(tuple(classes))
-    if table is not None:
-        normalized = normalize_name(name)
-        for indices, how in (
-            (table.exact.get(name), "name"),
-            (table.whole.get(normalized), "name but for its writing"),
-            (table.synonyms.get(normalized), "synonym"),
-        ):
-            if indices:
-                return NameMatch(tuple(indices), how)
+    if table is None:
+        return _match_number(name, None, count) if WORDNET_NUMBER.fullmatch(name) else NameMatch()
+    normalized, own = normalize_name(name), tuple(classes or ())
+    for indices, how in (
+        (table.exact.get(name), "name"),
+        (table.whole.get(normalized), "name but for its writing"),
+        (table.synonyms.get(normalized), "synonym"),
+    ):
+        if indices and how == "synonym" and len(indices) > 1:
+            return _match_imagenet_name(name, own, count) or NameMatch(tuple(indices), how)
+        if indices:
+            return NameMatch(tuple(indices), how)
     if WORDNET_NUMBER.fullmatch(name):
-        return _match_number(name, None if classes is None else tuple(classes), count)
-    return NameMatch()
+        return _match_number(name, own, count)
+    return _match_imagenet_name(name, own, count) or _match_imagenet_synonym(normalized, own, count)
 
 
 def find_class(text: str, encoder: Encoder) -> int:
@@ -193,6 +198,36 @@ def _list_imagenet(count: int | None, classes: tuple[str, ...] | None) -> dict[s
         if 2 * agreeing < len(numbers):  # names differ a little from one list to another, but not most of them
             return None
     return {number: index for index, number in enumerate(numbers)}
+
+
+def _match_imagenet_name(name: str, classes: tuple[str, ...], count: int | None) -> NameMatch | None:
+    """A name of ImageNet that no two of its classes share: "crayfish" is no spiny lobster, of which it is a synonym."""
+    positions = _list_imagenet(count, classes)
+    number = None if positions is None else _number_imagenet_names().get(name)
+    index = None if positions is None or number is None else positions.get(number)
+    return None if index is None else NameMatch((index,), "synonym")
+
+
+def _match_imagenet_synonym(normalized: str, classes: tuple[str, ...], count: int | None) -> NameMatch:
+    """Another word that ImageNet has for a class, where the network has one: "saxophone" for "sax"."""
+    positions = _list_imagenet(count, classes)
+    indices = [] if positions is None else _tabulate_imagenet(tuple(positions)).get(normalized, [])
+    return NameMatch(tuple(indices), "synonym") if indices else NameMatch()
+
+
+@cache
+def _number_imagenet_names() -> dict[str, str]:
+    return {name: number for number, name in name_imagenet_classes().items()}
+
+
+@lru_cache(maxsize=2)
+def _tabulate_imagenet(numbers: tuple[str, ...]) -> dict[str, list[int]]:
+    """The positions of WordNet numbers by each of their words."""
+    synonyms = defaultdict(list)
+    for index, number in enumerate(numbers):
+        for synonym in _split_synonyms(_describe_number(number)):
+            synonyms[synonym].append(index)
+    return dict(synonyms)
 
 
 def _describe_number(number: str) -> str:

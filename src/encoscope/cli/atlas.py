@@ -10,7 +10,7 @@ from cyclopts import App, Group, Parameter
 from encoscope.atlas.settings import HOST, PORT, AtlasSettings
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.counting import count_noun
 from encoscope.defaults import RANDOM_STATE
 
@@ -30,7 +30,7 @@ else:
 @app.command
 def build(
     *,
-    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50" or "hf:facebook/dinov2-small".')] = DEFAULT_MODEL,
     images: Annotated[str, Parameter(help="A dataset (caltech101:ROOT#train) or a folder (its folders are labels).")],
     out: Annotated[Path, Parameter(help="The folder of the pages.")],
     settings: AtlasFlags | None = None,

@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 from encoscope.analysis.settings import AuditSettings
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 
 _audit = Group("Audit", sort_key=0)
 
@@ -21,7 +21,7 @@ else:
 
 
 def audit(
-    model: Annotated[str, Parameter(help="The encoder.")],
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50".')] = DEFAULT_MODEL,
     /,
     *,
     images: Annotated[

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.counting import count_noun
 from encoscope.vital.settings import CircuitSettings, VitalSettings
 
@@ -27,7 +27,7 @@ def circuit(
     unit: Annotated[str, Parameter(help='A class, such as "class:zebra".')],
     /,
     *,
-    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50" or "hf:facebook/dinov2-small".')] = DEFAULT_MODEL,
     references: Annotated[
         str, Parameter(help="Real images, of the class among others: caltech101:ROOT#train, a folder.")
     ],

@@ -7,12 +7,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common
+from encoscope.cli.flags import DEFAULT_MODEL, Common
 from encoscope.counting import count_noun
 
 
 def classes(
-    model: Annotated[str, Parameter(help='A classifier, such as "timm:resnet50" or "py:module:function".')],
+    model: Annotated[
+        str, Parameter(help='A classifier, such as "timm:resnet50" or "py:module:function".')
+    ] = DEFAULT_MODEL,
     /,
     *,
     images: Annotated[str, Parameter(help="A folder with a folder for each class, or a dataset such as stl10:ROOT.")],

@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.errors import MissingError, UsageError
 from encoscope.nave.settings import BATCH_SIZE, ColorSettings, NaveSettings
 
@@ -29,7 +29,9 @@ else:
 
 def colors(
     *images: Annotated[Path, Parameter(help="Image files, folders of them, or a dataset such as voc:ROOT#val.")],
-    model: Annotated[str, Parameter(help='Such as "zoo:tf_efficientnet_lite0" or "timm:vit_small_patch16_224.dino".')],
+    model: Annotated[
+        str, Parameter(help='Such as "timm:resnet50" or "timm:vit_small_patch16_224.dino".')
+    ] = DEFAULT_MODEL,
     features: FeatureFlags | None = None,
     settings: ColorFlags | None = None,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("colors"),

@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 from encoscope.analysis.settings import ConceptsSettings
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.counting import count_noun
 from encoscope.craft.settings import CraftSettings
 from encoscope.defaults import BATCH_SIZE
@@ -29,7 +29,7 @@ def concepts(
     unit: Annotated[str, Parameter(help='A class: "class:golden retriever" or "class:207".')],
     /,
     *,
-    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50" or "hf:facebook/dinov2-small".')] = DEFAULT_MODEL,
     references: Annotated[
         str, Parameter(help="Images of the class: a dataset such as caltech101:ROOT#train, or a folder.")
     ],

@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_run, check_source
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, names, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, names, read_changes
 from encoscope.errors import UsageError
 from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings
 
@@ -96,7 +96,7 @@ def describe(
         str,
         Parameter(help='Such as features:31, class:panda, layer3:5,9, layer4@FILE.npy; "all" features, or LAYER:all.'),
     ],
-    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50" or "hf:facebook/dinov2-small".')] = DEFAULT_MODEL,
     probe: Annotated[
         str, Parameter(help="Images to look at: caltech101:ROOT#train, a folder, or a folder of a probe.")
     ],

@@ -9,7 +9,7 @@ from cyclopts import App, Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.evaluation.settings import (
     CorlocSettings,
     EvaluationSettings,
@@ -40,7 +40,7 @@ else:
     StabilityFlags = _make_flags(StabilitySettings)
     FaithfulnessFlags = _make_flags(FaithfulnessSettings)
 
-Model = Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:vit_small_patch16_224.dino".')]
+Model = Annotated[str, Parameter(help='Such as "timm:resnet50" or "timm:vit_small_patch16_224.dino".')]
 Out = Annotated[Path | None, Parameter(help="Folder for the table as JSON, CSV and Markdown.")]
 Fresh = Annotated[bool, Parameter(help="Start over instead of resuming an interrupted run.")]
 
@@ -48,7 +48,7 @@ Fresh = Annotated[bool, Parameter(help="Start over instead of resuming an interr
 @app.command
 def corloc(
     *,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     dataset: Annotated[
         list[str],
         Parameter(help="Images with boxes: voc07:ROOT, voc12:ROOT, coco20k:ROOT, voc:ROOT, coco:IMAGES#JSON."),
@@ -78,7 +78,7 @@ def corloc(
 @app.command
 def overlap(
     *,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     dataset: Annotated[str, Parameter(help="Images with panoptic masks: coco:IMAGES#PANOPTIC.json.")],
     settings: OverlapFlags | None = None,
     out: Out = None,
@@ -105,7 +105,7 @@ def overlap(
 @app.command
 def stability(
     *,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     dataset: Annotated[str, Parameter(help="A folder of images or a dataset such as caltech101:ROOT#test.")],
     settings: StabilityFlags | None = None,
     out: Out = None,
@@ -131,7 +131,7 @@ def stability(
 @app.command
 def faithfulness(
     *,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     dataset: Annotated[
         str, Parameter(help="A folder, a dataset, or coco:IMAGES#PANOPTIC.json, which the probe (a task) needs.")
     ],

@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 from encoscope.cli.checks import check_source
 from encoscope.cli.console import say
 from encoscope.cli.describe import CaptionFlags, FalconFlags, Holdout, parse_share_or_dataset
-from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.falcon.settings import HOLDOUT, FailureSettings
 
 _features = Group("Features", sort_key=1)
@@ -25,7 +25,7 @@ def explain_failure(
     image: Annotated[Path, Parameter(help="The image that was misclassified.")],
     /,
     *,
-    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101"; it needs a linear head.')],
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50"; it needs a linear head.')] = DEFAULT_MODEL,
     probe: Annotated[
         str,
         Parameter(help="Images to look at: caltech101:ROOT#train, a folder, or a folder of a probe."),

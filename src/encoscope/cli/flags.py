@@ -13,6 +13,7 @@ from encoscope.defaults import DEVICE, PRECISION, RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.settings import SettingInfo, Settings, parse_counts, parse_names, parse_numbers, parse_sides
 from encoscope.settings import word_or_count as one_of_words_or_count
+from encoscope.zoo.registry import DEFAULT_MODEL as DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from encoscope.encoder import Encoder

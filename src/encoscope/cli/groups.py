@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.console import note, say
 from encoscope.cli.describe import CaptionFlags, words_group
-from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.defaults import FEATURES
 from encoscope.falcon.settings import FalconSettings, GroupSettings
 
@@ -30,7 +30,7 @@ else:
 
 def groups(
     *,
-    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50" or "hf:facebook/dinov2-small".')] = DEFAULT_MODEL,
     probe: Annotated[
         str, Parameter(help="Images to look at: caltech101:ROOT#train, a folder, or a folder of a probe.")
     ],

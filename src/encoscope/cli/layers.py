@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common
+from encoscope.cli.flags import DEFAULT_MODEL, Common
 from encoscope.counting import count_noun
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def layers(
-    model: Annotated[str, Parameter(help='Such as "timm:resnet50", "torchvision:vit_b_16", "py:module:function".')],
+    model: Annotated[
+        str, Parameter(help='Such as "timm:resnet50", "torchvision:vit_b_16", "py:module:function".')
+    ] = DEFAULT_MODEL,
     /,
     *,
     all: Annotated[bool, Parameter(help="All layers, not only stem, stages and blocks.", negative=())] = False,

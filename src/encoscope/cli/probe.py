@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common
+from encoscope.cli.flags import DEFAULT_MODEL, Common
 from encoscope.counting import count_noun
 from encoscope.defaults import BATCH_SIZE, FEATURES
 
@@ -18,7 +18,7 @@ def probe(
     *dataset: Annotated[
         str, Parameter(help="A dataset such as caltech101:ROOT#train, a folder (its folders are labels), or files.")
     ],
-    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50" or "hf:facebook/dinov2-small".')] = DEFAULT_MODEL,
     layer: Annotated[
         str,
         Parameter(help='"features" (the pooled ones), "logits", a name from "encoscope layers", or NAME@cls.'),

@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, names, numbers, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, names, numbers, read_changes
 from encoscope.counting import count_noun
 from encoscope.defaults import BACKGROUND, MAX_PIXELS
 from encoscope.errors import MissingError, UsageError
@@ -41,7 +41,9 @@ def segment(
     *images: Annotated[
         Path, Parameter(help="Image files, folders of them, or a dataset such as caltech101:ROOT#test.")
     ],
-    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:vit_small_patch16_224.dino".')],
+    model: Annotated[
+        str, Parameter(help='Such as "timm:resnet50" or "timm:vit_small_patch16_224.dino".')
+    ] = DEFAULT_MODEL,
     settings: NaveFlags | None = None,
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("segments"),
     joint: Annotated[bool, Parameter(group=_joint, help="One set of clusters for all images.")] = False,

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, numbers, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, numbers, read_changes
 from encoscope.counting import count_noun
 from encoscope.errors import MissingError, UsageError
 from encoscope.nave.settings import BATCH_SIZE, NaveSettings, SimilarSettings
@@ -32,7 +32,9 @@ def similar(
     *images: Annotated[
         Path, Parameter(help="The image that is pointed at, then images, folders or datasets to search.")
     ],
-    model: Annotated[str, Parameter(help='Such as "zoo:tf_efficientnet_lite0" or "timm:vit_small_patch16_224.dino".')],
+    model: Annotated[
+        str, Parameter(help='Such as "timm:resnet50" or "timm:vit_small_patch16_224.dino".')
+    ] = DEFAULT_MODEL,
     at: Annotated[
         tuple[str, ...],
         Parameter(group=_targets, allow_leading_hyphen=True, help="X,Y: a pixel, column and row. Can be repeated."),

@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags, read_changes
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.counting import count_noun
 from encoscope.defaults import DEVICE, RANDOM_STATE
 from encoscope.errors import UsageError
@@ -36,7 +36,7 @@ else:
 @app.command
 def build(
     *,
-    model: Annotated[str, Parameter(help='A classifier with class names, such as "zoo:resnet-caltech101".')],
+    model: Annotated[str, Parameter(help='A classifier with class names, such as "timm:resnet50".')] = DEFAULT_MODEL,
     references: Annotated[str, Parameter(help="Real images with labels: caltech101:ROOT#train, or a folder.")],
     out: Annotated[Path, Parameter(help="Folder of the study.")],
     settings: StudyFlags | None = None,

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
-from encoscope.cli.flags import Common, MethodFlags, method_flags
+from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags
 from encoscope.counting import count_noun
 from encoscope.errors import UsageError
 from encoscope.vital.settings import (
@@ -41,12 +41,13 @@ def visualize(
     *units: Annotated[
         str, Parameter(help='Such as "class:golden retriever", layer4:485, layer4:12,97, layer4@FILE.npy, features:31.')
     ],
-    model: Annotated[str, Parameter(help='Such as "zoo:resnet-caltech101" or "timm:resnet50".')],
+    model: Annotated[str, Parameter(help='Such as "timm:resnet50" or "hf:facebook/dinov2-small".')] = DEFAULT_MODEL,
     references: Annotated[
         str | None,
         Parameter(
             group=_run,
-            help="Real images: caltech101:ROOT#train, or a folder. Default: the statistics a zoo model ships with.",
+            help="Real images: caltech101:ROOT#train, or a folder; or a file of statistics. "
+            "Default: the statistics a zoo model ships with.",
         ),
     ] = None,
     method: Annotated[

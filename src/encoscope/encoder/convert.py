@@ -24,10 +24,12 @@ class ModelString(str):
         **loading: Keyword arguments of ``load``.
     """
 
+    source: str
     loading: dict[str, Any]
 
     def __new__(cls, source: str, **loading: Any) -> ModelString:  # noqa: D102 - the class says it
         self = super().__new__(cls, source)
+        self.source = source  # the default model stays what it is
         self.loading = loading
         return self
 
@@ -57,7 +59,7 @@ def as_encoder(model: Encoder | nn.Module | str, **loading: Any) -> Encoder:
         'python'
     """
     if isinstance(model, ModelString):
-        return load(str(model), **{**model.loading, **loading})
+        return load(model.source, **{**model.loading, **loading})
     if isinstance(model, str):
         return load(model, **loading)
     if not isinstance(model, (Encoder, nn.Module)):

@@ -7,13 +7,14 @@ from torch import nn
 from encoscope.encoder.convert import as_encoder
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.types import LayerInfo
+from encoscope.zoo.registry import DEFAULT_MODEL
 
 
-def list_layers(encoder: Encoder | nn.Module | str, *, all: bool = False) -> list[LayerInfo]:
+def list_layers(encoder: Encoder | nn.Module | str = DEFAULT_MODEL, *, all: bool = False) -> list[LayerInfo]:
     """List the layers of an encoder that have a spatial output, in the network's order.
 
     Args:
-        encoder: An encoder, a module, or a source string such as "timm:resnet50".
+        encoder: An encoder, a module, or a source string such as "timm:resnet50"; the default as in ``load``.
         all: All such layers, the inner ones of stages and blocks too.
 
     Returns:

@@ -21,6 +21,7 @@ from encoscope.encoder.types import CLASS_ORDERS, ClassOrder
 from encoscope.errors import UsageError
 from encoscope.images.stated import StatedPreprocess, check_normalization
 from encoscope.images.trial import describe_assumption
+from encoscope.zoo.registry import DEFAULT_MODEL, DefaultModel
 
 _log = logging.getLogger("encoscope")
 
@@ -38,7 +39,7 @@ _FILE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".g
 
 
 def load(
-    source: str,
+    source: str = DEFAULT_MODEL,
     *,
     untrained: bool | UntrainedMaker = False,
     checkpoint: str | Path | None = None,
@@ -61,7 +62,8 @@ def load(
     Args:
         source: "timm:NAME", "torchvision:NAME", "hf:OWNER/NAME", "hf:FOLDER", "openclip:ARCH[/TAG]",
             "hub:OWNER/REPO:ENTRY", "hub:FOLDER:ENTRY", "zoo:NAME" or "py:module:function". It may end in "@untrained"
-            or in "@FILE", a checkpoint.
+            or in "@FILE", a checkpoint. Where it is left out, the zoo's ImageNet network is taken, which a message to
+            the log says.
         untrained: True uses random weights. A function that returns the network with random weights is kept for
             controls: see ``Encoder``.
         checkpoint: A .safetensors or torch file with the weights; None uses the source's own weights. A folder or file
@@ -88,8 +90,8 @@ def load(
         The encoder, in evaluation mode on the device.
 
     Raises:
-        UsageError: For an unknown name or device, for arguments that contradict each other, and for a network whose
-            own preprocessing is not supported and is not stated.
+        UsageError: For an unknown name or device, for a checkpoint where no model is named, for arguments that
+            contradict each other, and for a network whose own preprocessing is not supported and is not stated.
         MissingError: For weights that are not available, and for a library that is not installed.
         EncoscopeError: For weights that are damaged or do not fit the network.
 
@@ -97,6 +99,8 @@ def load(
         >>> load("timm:resnet10t", untrained=True, random_state=1, device="cpu").source
         'timm:resnet10t@untrained'
     """
+    if isinstance(source, DefaultModel):
+        _note_default(source, checkpoint)
     scheme, name, suffix = _parse_source(source)
     make_untrained = None if isinstance(untrained, bool) else untrained
     untrained = untrained is True
@@ -145,6 +149,13 @@ def load(
         encoder.state_token_layout(token_layout)
     encoder.module.eval().to(target)
     return encoder
+
+
+def _note_default(source: str, checkpoint: str | Path | None) -> None:
+    """Say which network is taken where none was named."""
+    if checkpoint is not None:
+        raise UsageError(f"no model was named: which network are the weights {checkpoint} of?")
+    _log.info("no model was named: %s is taken, which was trained on ImageNet-1k", source)
 
 
 def _make_encoder(model: LoadedModel, source: str, stated: StatedPreprocess, precision: str) -> Encoder:

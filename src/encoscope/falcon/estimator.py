@@ -31,6 +31,7 @@ from encoscope.results import record_model
 from encoscope.settings import refuse_unknown
 from encoscope.units import Unit, parse_units
 from encoscope.vlm import VLM
+from encoscope.zoo.registry import DEFAULT_MODEL
 
 _SHARED = ("probe", "captions", "vlm", "holdout", "control", "batch_size", "cache_dir", "progress")
 
@@ -41,7 +42,7 @@ class Falcon(Estimator):
     `FalconSettings` says what each setting means and what its default is; None leaves the preset's own value.
 
     Args:
-        encoder: The frozen network: an encoder, a module or a source string.
+        encoder: The frozen network: an encoder, a module or a source string; the default as in ``load``.
         vlm: An image-text model or its name; None takes the one that the captions were embedded with.
         captions: A caption store or its folder; None takes the vocabulary that ships with the package.
         preset: "default", "paper" or "authors"; None is "default".
@@ -89,7 +90,7 @@ class Falcon(Estimator):
 
     def __init__(
         self,
-        encoder: Encoder | nn.Module | str,
+        encoder: Encoder | nn.Module | str = DEFAULT_MODEL,
         *,
         vlm: VLM | str | None = None,
         captions: CaptionStore | str | os.PathLike[str] | None = None,

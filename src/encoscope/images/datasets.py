@@ -10,6 +10,7 @@ from encoscope.errors import MissingError, UsageError, suggest_nearest
 from encoscope.images.caltech101 import read_caltech101
 from encoscope.images.coco import read_coco, read_coco20k
 from encoscope.images.folders import read_folder
+from encoscope.images.imagenet import read_imagenet
 from encoscope.images.sets import BoxedImages, LabelledImages
 from encoscope.images.stl10 import read_stl10
 from encoscope.images.voc import read_voc, read_voc07, read_voc12
@@ -18,6 +19,7 @@ _READERS: dict[str, Callable[..., LabelledImages]] = {
     "caltech101": read_caltech101,
     "coco": read_coco,
     "coco20k": read_coco20k,
+    "imagenet": read_imagenet,
     "stl10": read_stl10,
     "voc": read_voc,
     "voc07": read_voc07,
@@ -53,6 +55,8 @@ def open_dataset(text: str | os.PathLike[str]) -> LabelledImages:
     - ``voc:ROOT#trainval``: any folder in VOC's layout, with or without lists, as labelling tools write it.
     - ``coco:IMAGES#ANNOTATIONS.json``: COCO and COCO-style JSON.
     - ``coco20k:ROOT#LIST``: the images of COCO's train2014 that the list names (the list in ROOT if left out).
+    - ``imagenet:ROOT``, ``#train``, ``#val``: folders named by WordNet numbers, in ROOT or in the folder of the split;
+      or files with a WordNet number in their names.
     - ``stl10:ROOT#train``, ``#test`` or ``#unlabeled``: the binary files, unpacked into the cache.
 
     Args:

@@ -48,6 +48,7 @@ from encoscope.progress import Progress, track
 from encoscope.results import ResultList
 from encoscope.store import Store, content_key
 from encoscope.store.passes import Shard, run_pass
+from encoscope.zoo.registry import DEFAULT_MODEL
 
 KIND = "nave"
 MAX_ITER = 300
@@ -67,7 +68,7 @@ class Nave(Estimator):
     setting means and what its default is; None leaves the preset's own value.
 
     Args:
-        encoder: The frozen network: an encoder, a module or a source string.
+        encoder: The frozen network: an encoder, a module or a source string; the default as in ``load``.
         preset: "default", "paper" or "authors"; None is "default".
         n_clusters: K, or "auto" (the elbow of the sample's inertia over 3 to 10).
         layers: Names from ``encoder.layers``, as a list or with commas.
@@ -110,7 +111,7 @@ class Nave(Estimator):
 
     def __init__(
         self,
-        encoder: Encoder | nn.Module | str,
+        encoder: Encoder | nn.Module | str = DEFAULT_MODEL,
         *,
         preset: str | None = None,
         n_clusters: int | str | None = None,

@@ -39,6 +39,7 @@ from encoscope.nave.settings import (
 from encoscope.progress import Progress, track
 from encoscope.results import ModelRecord, ResultList
 from encoscope.settings import refuse_unknown
+from encoscope.zoo.registry import DEFAULT_MODEL
 
 BACKGROUND = 255
 """The grey value of pixels that are no foreground."""
@@ -53,7 +54,7 @@ class FeatureColors(Estimator):
     """Colors for the features of a set of images: alike features get a like color, in all of them.
 
     Args:
-        encoder: The encoder.
+        encoder: The encoder; the default as in ``load``.
         preset: "default", "paper" or "authors".
         layers: As for ``segment``.
         weighting: As for ``segment``.
@@ -86,7 +87,7 @@ class FeatureColors(Estimator):
 
     def __init__(
         self,
-        encoder: Encoder | nn.Module | str,
+        encoder: Encoder | nn.Module | str = DEFAULT_MODEL,
         *,
         preset: str | None = None,
         layers: Layers | None = None,

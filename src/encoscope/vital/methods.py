@@ -199,8 +199,9 @@ def visualize(
         encoder: An encoder, a module, or a source string such as "timm:resnet50".
         units: One unit or several: "class:golden retriever", "layer4:485", a group, a direction, "features:31",
             "blocks.7@cls:12".
-        references: A dataset of real images (string, folder, list), or statistics by the unit's text. None takes the
-            statistics of classes that ship with a zoo encoder. Of the other methods only MACO needs images.
+        references: A dataset of real images (string, folder, list), statistics by the unit's text, or a file of them
+            that ``encoscope.recipes.statistics`` made. None takes the statistics of classes that ship with a zoo
+            encoder. Of the other methods only MACO needs images.
         method: "vital", "fourier", "maco", "deepinversion" or "plugin".
         preset: "default", "paper" or "authors" (VITAL's only); None is "default".
         steps: Steps of the optimization.
@@ -316,7 +317,7 @@ def visualize_stream(
     Args:
         encoder: An encoder, a module, or a source string.
         units: One unit or several.
-        references: Real images, or statistics by the unit's text.
+        references: Real images, statistics by the unit's text, or a file of statistics.
         method: The method's name.
         preset: The preset.
         control: "untrained", or None.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeGuard
 
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.settings import Settings, parse_names, parse_numbers, setting
@@ -405,10 +406,25 @@ def check_request(method: str, n_facets: int | None, references: Any, control: s
         raise UsageError(f"control is 'untrained' or None, not {control!r}")
     if control is not None and method != "vital":
         raise UsageError(f"control goes with method vital, not with {method}")
-    if n_facets is not None and method == "vital" and references is None:
-        raise UsageError("facets are groups of a unit's images: give references")
-    if control is not None and references is None:
-        raise UsageError("a control is made from the same images: give references")
+    if method != "vital" and is_statistics_file(references):
+        raise UsageError(f"statistics of references go with method vital, not with {method}: give real images")
+    without_images = references is None or is_statistics_file(references)
+    if n_facets is not None and method == "vital" and without_images:
+        raise UsageError("facets are groups of a unit's images: give references, real images")
+    if control is not None and without_images:
+        raise UsageError("a control is made from the same images: give references, real images")
+
+
+def is_statistics_file(references: Any) -> TypeGuard[str | os.PathLike[str]]:
+    """Tell whether references are named by a file of statistics that ``encoscope.recipes.statistics`` made.
+
+    Args:
+        references: What a user gave.
+
+    Returns:
+        Whether it is the path of a .safetensors file.
+    """
+    return isinstance(references, str | os.PathLike) and os.fspath(references).endswith(".safetensors")
 
 
 def make_settings(method: str, preset: str | None = None, **changes: Any) -> Settings:

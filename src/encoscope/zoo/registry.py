@@ -24,6 +24,13 @@ NAMES = (
     "clip-caltech101",
 )
 DEFAULT = "zoo:tf_efficientnet_lite0"
+
+
+class DefaultModel(str):
+    """The source string of a network that nobody named: whoever loads it says so in a line."""
+
+
+DEFAULT_MODEL = DefaultModel(DEFAULT)
 """The network that every command and ``encoscope.load`` take when none is named."""
 FOLDER = Path(__file__).parent / "weights"
 FORMAT = "encoscope.zoo/1"

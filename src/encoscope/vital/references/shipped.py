@@ -9,6 +9,7 @@ from pathlib import Path
 
 from encoscope.cache import to_plain_json
 from encoscope.computation import hash_weights
+from encoscope.counting import count_noun
 from encoscope.encoder import Encoder, record_trial
 from encoscope.encoder.trial import find_difference
 from encoscope.errors import MissingError, UsageError
@@ -18,6 +19,8 @@ from encoscope.units import Unit
 from encoscope.vital.references.compressed import CompressedPrototypes, load_compressed
 from encoscope.vital.references.statistics import Prototype
 from encoscope.zoo.registry import FOLDER
+
+_SHOWN = 40  # classes that a message names
 
 
 def statistics_path(name: str) -> Path:
@@ -33,7 +36,7 @@ def statistics_path(name: str) -> Path:
 
 
 def load_shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Prototype]:
-    """Load the statistics of some classes of a zoo encoder.
+    """Load the statistics of some classes that ship with a zoo encoder.
 
     Args:
         encoder: The encoder.
@@ -43,28 +46,63 @@ def load_shipped(encoder: Encoder, units: Sequence[Unit]) -> Mapping[str, Protot
         The statistics by the units' texts.
 
     Raises:
-        UsageError: For units that are no classes, for encoders that are not the zoo's, and for other weights.
+        UsageError: For units that are no classes, for encoders that are not the zoo's, for other weights, and for
+            classes that the file does not have.
         MissingError: When this installation lacks the file.
     """
     short = encoder.source.removeprefix("zoo:")
     if not encoder.source.startswith("zoo:") or "@" in short:
         raise UsageError(f"{encoder.source} has no statistics of its own: give references, a dataset of real images")
-    other = next((unit for unit in units if unit.kind != "class"), None)
-    if other is not None:
-        raise UsageError(f"the statistics of {encoder.source} are of classes: for {other.text} give references")
     path = statistics_path(short)
     if not path.is_file():
         raise MissingError(
             f"{encoder.source} has no statistics in this installation ({path} is not there): give references, or make "
-            f"it with python -m encoscope.recipes.statistics {short} CALTECH101_FOLDER"
+            f"it with python -m encoscope.recipes.statistics {short} --data CALTECH101_FOLDER"
         )
-    shipped = _read(path)
-    if shipped.encoder != encoder.digest and not _is_made_for(path, encoder):
+    return load_statistics(encoder, units, path, f"the statistics that {encoder.source} ships with")
+
+
+def load_statistics(
+    encoder: Encoder, units: Sequence[Unit], path: Path, name: str | None = None
+) -> Mapping[str, Prototype]:
+    """Load the statistics of some classes from a file that ``encoscope.recipes.statistics`` has made.
+
+    Args:
+        encoder: The encoder.
+        units: The classes.
+        path: The file.
+        name: What messages call the file.
+
+    Returns:
+        The statistics by the units' texts.
+
+    Raises:
+        UsageError: For units that are no classes, for statistics of other weights, and for classes that the file does
+            not have.
+        MissingError: When there is no file.
+        EncoscopeError: When it is something else, or damaged.
+    """
+    name = name or f"the statistics in {path}"
+    other = next((unit for unit in units if unit.kind != "class"), None)
+    if other is not None:
+        raise UsageError(f"{name} are of classes: for {other.text} give references, a dataset of real images")
+    statistics = _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
+    if statistics.encoder != encoder.digest and not _is_made_for(path, encoder):
         raise UsageError(
-            f"the statistics of {encoder.source} are of other weights ({shipped.encoder[:12]}..., not "
-            f"{encoder.digest[:12]}...): give references"
+            f"{name} are of other weights ({statistics.encoder[:12]}..., not {encoder.digest[:12]}...): give references"
         )
-    return {unit.text: shipped.prototype(class_key(unit)) for unit in units}
+    absent = next((unit for unit in units if class_key(unit) not in statistics.names), None)
+    if absent is not None:
+        known = f"{count_noun(len(statistics.names), 'class', 'classes')} ({_list_classes(statistics, encoder)})"
+        raise UsageError(f"{name} are of {known}, not of {absent.text}: give references, real images of the class")
+    return {unit.text: statistics.prototype(class_key(unit)) for unit in units}
+
+
+def _list_classes(statistics: CompressedPrototypes, encoder: Encoder) -> str:
+    """The names of some of the classes that statistics are of."""
+    indices = [int(name.removeprefix("class:")) for name in statistics.names]
+    names = [encoder.classes[index] if encoder.classes else str(index) for index in indices[:_SHOWN]]
+    return ", ".join(names) + (", ..." if len(indices) > _SHOWN else "")
 
 
 def write_proof(encoder: Encoder, statistics: Path, layers: Sequence[str]) -> Path:
@@ -120,5 +158,5 @@ def class_key(unit: Unit) -> str:
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path) -> CompressedPrototypes:
+def _read(path: Path, modified: int) -> CompressedPrototypes:
     return load_compressed(path)
