@@ -197,6 +197,7 @@ def test_the_encoder_is_named_in_one_form(
     model = (kept.get(make) or make(folder, described)).to_dict()["model"]
     several, single = {"sources", "digests", "preprocessing"}, {"source", "digest", "layers", "preprocess"}
     expected = several if make is make_comparison else single - ({"preprocess"} if make is make_evaluation else set())
+    expected |= {"trial"} if make in (make_concepts, make_bare_concepts) else set()
     assert set(model) == expected
 
 

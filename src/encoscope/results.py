@@ -81,12 +81,14 @@ class ModelRecord:
         return cls(plain["source"], plain["digest"], tuple(plain["layers"]), preprocess, record, warnings)
 
 
-def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
+def record_model(encoder: Any, layers: Sequence[str], *, trial: Sequence[str] | None = None) -> ModelRecord:
     """Write down the encoder of a result. This computes its digest, and tries it, if that was not done yet.
 
     Args:
         encoder: The Encoder (this room lies below encoders and cannot name their class).
         layers: The layers that were read.
+        trial: Layers whose outputs for trial inputs are kept, beside features and logits, so that the result is used
+            again for the same network alone; None keeps nothing.
 
     Returns:
         Its record, for the "model" of a result document.
@@ -96,7 +98,7 @@ def record_model(encoder: Any, layers: Sequence[str]) -> ModelRecord:
         encoder.digest,
         tuple(layers),
         encoder.record_preprocess(),
-        dict(encoder.record),
+        dict(encoder.record) | ({} if trial is None else {"trial": encoder.trial(trial).as_dict()}),
         tuple(getattr(encoder, "warnings", ())),
     )
 

@@ -125,6 +125,8 @@ def parse_unit(text: str | Unit, encoder: Encoder) -> Unit:
     """
     if isinstance(text, Unit):
         return text
+    if not isinstance(text, str):
+        raise UsageError(f"a unit is a text such as layer4:485 or class:207, not {text!r}")
     layer, separator, rest = _split(text)
     if layer == "class" and separator == ":":
         return Unit(text, "class", channels=(find_class(rest, encoder),))
@@ -286,6 +288,8 @@ def parse_units(units: Any, encoder: Encoder) -> tuple[list[Unit], bool]:
         if isinstance(units, str) and (units == "all" or units.endswith(":all")):
             return list_units(units.removesuffix("all").removesuffix(":") or "features", encoder), False
         return [parse_unit(units, encoder)], True
+    if not isinstance(units, Iterable):
+        raise UsageError(f"a unit is a text such as layer4:485 or class:207, not {units!r}")
     parsed = [unit for item in units for unit in parse_units(item, encoder)[0]]
     if not parsed:
         raise UsageError('no units were given: name at least one, such as features:31, or "all"')

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from encoscope.classes import find_class_images, match_labels
+from encoscope.classes import count_matches, find_class_images, match_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from support.heads import heads
@@ -105,10 +105,38 @@ def test_orders_that_do_not_fit_are_refused() -> None:
 def test_the_images_of_a_class() -> None:
     encoder = heads(3, ["Golden_Retriever", "crane", "crane"])
     labels = ["golden retriever", None, "tench", "Golden_Retriever", "crane"]
-    assert find_class_images(encoder, 0, labels) == [0, 3]
+    assert find_class_images(encoder, 0, labels) == ([0, 3], ())
     with pytest.raises(UsageError, match="'crane' is the name of several classes"):
         find_class_images(encoder, 2, labels)
     with pytest.raises(UsageError, match="2 labels for its 3 classes"):
         find_class_images(heads(3), 1, ["a", "b"])
     with pytest.raises(UsageError, match="no classification head"):
         match_labels(Encoder(nn.Conv2d(3, 2, 2), size=8), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "labels", "index", "note"),
+    [
+        (["tench", "crane"], None, ["Tench", "crane"], 0, None),
+        (["tench", "crane"], None, ["0", "1"], 1, "images labelled '1' count as class 1 (index)"),
+        (
+            ["tench, Tinca tinca", "crane"],
+            None,
+            ["tinca_tinca"],
+            0,
+            "labelled 'tinca_tinca' count as class 0 (synonym)",
+        ),
+        (["tench, Tinca tinca", "crane"], None, ["n01440764"], 0, "count as class 0 (WordNet number)"),
+        (None, "numeric", ["2", "10"], 1, "'10' count as class 1 (numeric order, class_order='numeric')"),
+        (None, "text", ["2", "10"], 1, "'2' count as class 1 (text order, class_order='text')"),
+        (None, None, ["a", "b"], 1, "'b' count as class 1 (text order)"),
+    ],
+)
+def test_results_say_how_labels_were_matched(names, order, labels, index, note) -> None:
+    encoder = heads(2, names, order)
+    assert encoder.record == ({} if order is None else {"class_order": order})
+    notes = find_class_images(encoder, index, labels)[1]
+    assert len(notes) == (note is not None) and (note is None or notes[0].endswith(note))
+    counted = count_matches(match_labels(encoder, labels).values())
+    if note and len(labels) > 1 and order is not None:
+        assert counted == f"2 ({order} order)"

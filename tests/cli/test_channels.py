@@ -29,6 +29,7 @@ def make(channels):
     return Encoder(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)), size=32)
 
 def bands1(): return make(1)
+def bands3(): return make(3)
 def bands4(): return make(4)
 def bands13(): return make(13)
 """
@@ -110,6 +111,32 @@ def test_every_verb_takes_it(channels: int, tmp_path: Path, capsys: pytest.Captu
     entry = json.loads(Path("segmented/result.json").read_text())["images"][0]
     with Image.open(Path("segmented") / entry["labels"]) as labels:
         assert labels.size == (SIDE, SIDE)
+
+
+def test_the_command_line_says_which_bands(channels: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if channels != 13:
+        return
+    (file,) = map(str, (tmp_path / "images" / "0").glob("0.*"))
+    line = ["segment", file, "--model", "py:networks_of_channels:bands3", "--clusters", "3", "--out", "out"]
+    assert run([*line, "--bands", "4,3,2"]) == 0, capsys.readouterr().err
+    document = json.loads(Path("out/result.json").read_text())
+    assert document["model"]["preprocess"]["bands"] == [4, 3, 2] and document["model"]["preprocess"]["stated"] == [
+        "bands"
+    ]
+    with Image.open(Path("out") / document["images"][0]["labels"]) as labels:
+        written = np.asarray(labels)
+    encoder = encoscope.load("py:networks_of_channels:bands3")
+    expected = encoscope.segment(encoder, np.load("0.npy")[..., [3, 2, 1]], n_clusters=3).labels
+    np.testing.assert_array_equal(written, expected)
+    for bands, code, message in (
+        (None, 1, "10 of them are neither color nor opacity"),
+        ("14,1,2", 1, "has 13 bands, and band 14 of it is requested"),
+        ("4,3", 2, "2 bands for a network of 3 channels"),
+        ("0,1,2", 2, "--bands takes whole numbers from 1 on"),
+    ):
+        capsys.readouterr()
+        assert run([*line, *(["--bands", bands] if bands else [])]) == code
+        assert message in capsys.readouterr().err
 
 
 def test_other_files_are_refused_in_one_line(channels: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,10 +170,22 @@ VERBS: dict[str, tuple[str, list[str]]] = {
         f"study build --model {MODEL} --references DIR --out study",
         ["--methods vital,words", "--methods vital", "--steps 0", "--participants -1", "--seed -1", "--out FILE"],
     ),
+    "atlas serve": (
+        "atlas serve SITE",
+        ["--port -1", "--port 65536", "--seed -1", "--grid 7", "--prefix 3", "--device gpu"],
+    ),
+    "study score": ("study score STUDY DIR", ["--seed -1", "--out FILE", "--device gpu", "--device cuda:99"]),
     "captions": ("captions FILE --vlm zoo:clip-caltech101 --store words", ["--kind image", "--store FILE"]),
     "reproduce": (f"reproduce nave-fig8 --model {MODEL} --dataset DIR", ["--limit 0", "--set x", "--out FILE"]),
 }
 WRONG = [(verb, wrong) for verb, (_, each) in VERBS.items() for wrong in each]
+DEVICES = ["gpu", "cuda:99", "meta", "xpu", "hpu"]
+"""Names of devices that torch does not know, or cannot use here."""
+WRONG += [
+    (verb, f"--device {DEVICES[index % len(DEVICES)]}")
+    for index, verb in enumerate(VERBS)
+    if verb not in ("atlas serve", "study score", "captions", "reproduce")
+]
 
 
 @pytest.fixture
@@ -183,6 +195,8 @@ def nothing_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     for name in "abcdef":
         PIL.Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / f"{name}.png")
+    for name in ("site", "study"):
+        (tmp_path / name).mkdir()
     (tmp_path / "file.csv").write_text("image,site\na.png,1\n")
 
     def refuse(*arguments: Any, **options: Any) -> None:
@@ -197,7 +211,12 @@ def nothing_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def tokens_of(text: str, folder: Path) -> list[str]:
-    places = (("DIR", folder / "images"), ("FILE", folder / "file.csv"))
+    places = (
+        ("SITE", folder / "site"),
+        ("STUDY", folder / "study"),
+        ("DIR", folder / "images"),
+        ("FILE", folder / "file.csv"),
+    )
     tokens = text.split()
     for name, path in places:
         tokens = [token.replace(name, str(path)) for token in tokens]
@@ -225,7 +244,9 @@ def test_a_wrong_setting_fails_before_anything_is_read(
     assert sorted(nothing_is_read.rglob("*")) == before, "nothing is written either"
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("captions", "reproduce")])
+@pytest.mark.parametrize(
+    "verb", [verb for verb in VERBS if verb not in ("captions", "reproduce", "atlas serve", "study score")]
+)
 def test_right_settings_go_on_to_the_network(
     nothing_is_read: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
@@ -245,6 +266,8 @@ def test_right_settings_go_on_to_the_network(
         (f"concepts class:3 --model {MODEL}", "--references"),
         (f"audit {MODEL}", "--images"),
         (f"atlas build --model {MODEL} --images DIR", "--out"),
+        (f"compare {MODEL} --images DIR", "SECOND"),
+        ("study score", "STUDY"),
     ],
 )
 def test_a_flag_that_is_missing_is_named_with_what_it_takes(
@@ -310,3 +333,36 @@ def test_python_refuses_them_before_the_network_is_loaded(
     values = {key: folder if value == "DIR" else value for key, value in settings.items()}
     with pytest.raises(UsageError):
         getattr(encoscope, name)(MODEL, **values)
+
+
+ESTIMATORS: list[tuple[str, dict[str, Any]]] = [
+    ("Nave", {"n_clusters": 0}),
+    ("Nave", {"grouping": "pca"}),
+    ("Nave", {"batch_size": 0}),
+    ("Nave", {"feature_cache": "fp8"}),
+    ("FeatureColors", {"n_sample": 0}),
+    ("FeatureColors", {"resolution": 0}),
+    ("FeatureColors", {"batch_size": 0}),
+    ("Falcon", {"mode": "words"}),
+    ("Falcon", {"control": "words"}),
+    ("Falcon", {"batch_size": 0}),
+    ("Vital", {"units": "class:1", "steps": 0}),
+    ("Vital", {"units": "class:1", "batch_size": 0}),
+    ("Vital", {"units": []}),
+    ("Circuit", {"unit": "class:1", "n_channels": 0}),
+    ("Circuit", {"unit": "class:1", "steps": 0}),
+    ("Craft", {"unit": "class:1", "n_concepts": 0}),
+    ("Craft", {"unit": "class:1", "batch_size": 0}),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), ESTIMATORS)
+def test_an_estimator_checks_its_settings_before_it_loads(
+    nothing_is_read: Path, name: str, wrong: dict[str, Any]
+) -> None:
+    estimator = getattr(encoscope, name)(MODEL, **wrong)
+    with pytest.raises(UsageError):
+        estimator.fit(str(nothing_is_read / "images"))
+    right = {key: "class:1" for key in ("unit", "units") if key in wrong}
+    with pytest.raises(RuntimeError, match="before its settings were checked"):  # so that was what was wrong
+        getattr(encoscope, name)(MODEL, **right).fit(str(nothing_is_read / "images"))

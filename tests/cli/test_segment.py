@@ -266,7 +266,7 @@ def test_layers_lists_what_segment_takes(capsys: pytest.CaptureFixture[str]) -> 
     assert err == "" and document["format"] == "encoscope.layers/1"
     assert len(document["results"]) > len(rows) - 1
     first = document["results"][0]
-    assert set(first) == {"name", "kind", "channels", "grid", "prefix", "role"}
+    assert set(first) == {"name", "kind", "channels", "grid", "prefix", "role", "followed_by"}
     assert first["grid"] == [32, 32]
 
 

@@ -20,6 +20,7 @@ from encoscope.cli.app import app
 from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags
 from encoscope.cli.segment import segment as segment_command
 from encoscope.defaults import BATCH_SIZE
+from encoscope.errors import UsageError
 
 GROUPS = {"atlas": "encoscope.atlas", "evaluate": "encoscope.evaluation", "study": "encoscope.user_study"}
 """The module of the functions of a verb that has verbs of its own."""
@@ -275,3 +276,27 @@ def test_a_parameter_has_a_flag(verb: str) -> None:
     for function in functions_of(verb):
         missing = set(parameters_of(function)) - matched - own
         assert not missing, f"{verb} has no flags for {', '.join(sorted(missing))}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_call_that_does_not_fit_is_explained(verb: str) -> None:
+    function = functions_of(verb)[0]
+    parameters = inspect.signature(function).parameters
+    required = [
+        name
+        for name, item in parameters.items()
+        if item.default is item.empty and item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)
+    ]
+    open_ended = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+    if required:
+        with pytest.raises(UsageError, match=f"needs .*{required[0]}.*; {required[0]}: "):
+            function()
+    for name in [*required[1:], *required[:1]]:  # each on its own
+        with pytest.raises(UsageError, match=f"needs {name}"):
+            function(**{other: object() for other in required if other != name})
+    if parameters and not open_ended:
+        last = list(parameters)[-1]
+        with pytest.raises(UsageError, match=rf"has no argument '{last}x' \(nearest: .*\b{last}\b"):
+            function(**{f"{last}x": 1})
+        with pytest.raises(UsageError, match=f"without names, and got {len(parameters) + 1} values"):
+            function(*range(len(parameters) + 1))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from encoscope.encoder import load
 from encoscope.encoder.adapters import merge_adapter
-from encoscope.errors import EncoscopeError, MissingError
+from encoscope.errors import EncoscopeError, MissingError, UsageError
 
 State = dict[str, Tensor]
 SOURCE = f"py:{__name__}:network"
@@ -248,5 +248,54 @@ def test_files_that_lack_something_are_refused(base: State, tmp_path: Path) -> N
     refused(base | grouped, "other shapes than its weight", config=True)
     foreign = adapted({"encoder.weight": draw(4, 4)}, {"encoder": 2}, alone=True)
     refused(foreign, "does not fit this network, which has no encoder", config=True)
-    with pytest.raises(MissingError, match="a folder without adapter_model"):
+    with pytest.raises(MissingError, match=r"a folder without model\.safetensors, and without adapter_model"):
         load(SOURCE, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("size", [0.02, 0.3, 1.0])
+def test_weights_that_hold_the_adapters_changes_already_are_refused(size: float, base: State, tmp_path: Path) -> None:
+    """As peft's ``merge_adapter`` leaves them: it adds the changes, and keeps the factors beside."""
+    whole = adapted(base, MODULES, alone=False)
+    folder = write(tmp_path / "adapter", adapted(base, MODULES, alone=True))
+    for name in whole:
+        if ".lora_B" in name:
+            whole[name] = whole[name] * size
+    torch.save(whole, folder / "apart.pth")
+    load(SOURCE, checkpoint=folder / "apart.pth", device="cpu")
+    for module, rank in MODULES.items():
+        a, b = factors(base, module, rank)
+        name = next(name for name in whole if name.endswith(f"{module}.base_layer.weight"))
+        whole[name] = torch.from_numpy(merge(whole[name], a, b * size, 8 / rank)).float()
+    torch.save(whole, folder / "merged.pth")
+    with pytest.raises(EncoscopeError, match=r"merged into already .*merge_and_unload"):
+        load(SOURCE, checkpoint=folder / "merged.pth", device="cpu")
+    without = {name.replace(".base_layer", ""): value for name, value in whole.items() if ".lora_" not in name}
+    torch.save(without, folder / "unloaded.pth")
+    own = load(SOURCE, checkpoint=folder / "unloaded.pth", device="cpu").module.state_dict()
+    assert all(torch.equal(own[f"{module}.weight"], without[f"base_model.model.{module}.weight"]) for module in MODULES)
+
+
+def test_an_adapter_beside_the_weights_of_transformers(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.ViTConfig(**sizes, image_size=32, patch_size=16)
+    network = transformers.ViTForImageClassification(config)
+    network.save_pretrained(tmp_path)
+    state, adapted_name = (
+        network.state_dict(),
+        next(
+            name.removesuffix(".weight")
+            for name, value in network.state_dict().items()
+            if tuple(value.shape) == (16, 8)
+        ),
+    )
+    plain = load(f"hf:{tmp_path}", device="cpu").module.state_dict()[f"{adapted_name}.weight"]
+    write(tmp_path, adapted(state, {adapted_name: 2}, alone=True))
+    with pytest.raises(UsageError, match="has an adapter beside its weights: merge it with --checkpoint"):
+        load(f"hf:{tmp_path}")
+    merged = load(f"hf:{tmp_path}", checkpoint=tmp_path, device="cpu").module.state_dict()[f"{adapted_name}.weight"]
+    expected = merge(plain, *factors(state, adapted_name, 2), 8 / 2)
+    np.testing.assert_allclose(merged.numpy(), expected, rtol=1e-5, atol=1e-5)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UsageError, match="is an adapter alone: name the network that it adapts"):
+        load(f"hf:{tmp_path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -41,6 +42,11 @@ def prefixed(prefix: str, state: State) -> State:
     return {prefix + name: value for name, value in state.items()}
 
 
+def insert(part: str, wrapper: str, state: State) -> State:
+    """A part of the network wrapped."""
+    return {name.replace(f"{part}.", f"{part}.{wrapper}.", 1): value for name, value in state.items()}
+
+
 def other(state: State) -> State:
     """Another network's weights under the same names."""
     return {name: value + 1 for name, value in state.items()}
@@ -73,6 +79,14 @@ WRAPPERS: dict[str, Callable[[State], Any]] = {
     "model_state_dict": lambda state: {"model_state_dict": state},
     "module": lambda state: {"state_dict": prefixed("module.", state)},
     "compiled": lambda state: prefixed("_orig_mod.", state),
+    "compiled, parallel": lambda state: prefixed("module._orig_mod.", state),
+    "compiled part": lambda state: insert("layer2", "_orig_mod", state),
+    "parallel part": lambda state: insert("layer2", "module", state),
+    "sharded": lambda state: prefixed("_fsdp_wrapped_module.", insert("layer2", "_fsdp_wrapped_module", state)),
+    "checkpointed": lambda state: {
+        "model": prefixed("module.", insert("layer3.0", "_checkpoint_wrapped_module", state))
+    },
+    "averaged": lambda state: {"n_averaged": torch.tensor(3), **prefixed("module.", state)},
     "lightning": lambda state: {"state_dict": prefixed("model.", state), "pytorch-lightning_version": "2.0"},
     "lightning-net": lambda state: {"state_dict": prefixed("net.backbone.", state) | {"loss.weight": torch.ones(5)}},
     "ema": lambda state: {"state_dict": other(state), "state_dict_ema": state},
@@ -99,7 +113,46 @@ def test_wrappers_and_prefixes(wrapper: str, state: State, tmp_path: Path, caplo
             encoder.logits(torch.zeros(1, 3, 64, 64))
     else:
         assert torch.equal(loaded["fc.weight"], state["fc.weight"])
-    assert ("not used" in caplog.text) == (lost or wrapper == "lightning-net")
+    assert ("not used" in caplog.text) == (lost or wrapper in ("lightning-net", "averaged"))
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "whole"])
+def test_weights_in_several_files(kind: str, state: State, tmp_path: Path) -> None:
+    """As ``save_pretrained`` of transformers and timm writes them."""
+    names = list(state)
+    parts: list[State] = [{name: state[name] for name in names[::2]}, {name: state[name] for name in names[1::2]}]
+    stem, end = ("pytorch_model", "bin") if kind == "bin" else ("model", "safetensors")
+    files = [f"{stem}-{number:05d}-of-00002.{end}" for number in (1, 2)]
+    index = tmp_path / f"{stem}.{end}.index.json"
+    if kind == "whole":
+        save_file(state, tmp_path / "model.safetensors")
+    else:
+        for file, part in zip(files, parts, strict=True):
+            (torch.save if kind == "bin" else save_file)(part, tmp_path / file)
+        weights = {name: file for file, part in zip(files, parts, strict=True) for name in part}
+        index.write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+    for checkpoint in [tmp_path, *tmp_path.glob("*.index.json")]:
+        loaded = load(NAME, checkpoint=checkpoint).module.state_dict()
+        assert all(torch.equal(loaded[name], value) for name, value in state.items())
+    if kind == "whole":
+        return
+    with pytest.raises(EncoscopeError, match=r"is one of 2 files of weights: name their index"):
+        load(NAME, checkpoint=tmp_path / files[1])
+    (tmp_path / files[1]).unlink()
+    with pytest.raises(MissingError, match=f"no checkpoint file .*{files[1]}"):
+        load(NAME, checkpoint=tmp_path)
+    index.write_text("{}")
+    with pytest.raises(EncoscopeError, match="damaged or no index"):
+        load(NAME, checkpoint=index)
+
+
+def test_folders_without_a_file_of_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"is a folder without model\.safetensors"):
+        load(NAME, checkpoint=tmp_path)
+    (tmp_path / ".metadata").touch()
+    (tmp_path / "__0_0.distcp").touch()
+    with pytest.raises(EncoscopeError, match=r"in shards of torch\.distributed\.checkpoint: .*dcp_to_torch"):
+        load(NAME, checkpoint=tmp_path)
 
 
 def test_safetensors_and_at_in_the_name(state: State, tmp_path: Path) -> None:

@@ -139,13 +139,69 @@ def test_a_detector_is_refused() -> None:
     assert "backbone" in str(caught.value)
 
 
-def test_a_segmentation_network_has_maps_and_no_classes() -> None:
-    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+@pytest.mark.filterwarnings("ignore")  # torchvision uses what torch calls deprecated
+@pytest.mark.parametrize("name", ["fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large"])
+def test_torchvisions_detectors_are_refused_and_what_is_inside_works(name: str) -> None:
+    from torchvision.models import detection
 
-    encoder = Encoder(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5), size=64)
-    assert any(layer.role == "stage" for layer in encoder.layers) and encoder.outputs is None
+    sizes = {"min_size": 64, "max_size": 64, "rpn_pre_nms_top_n_test": 20} if name.startswith("faster") else {}
+    detector = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=5, **sizes)
+    encoder = Encoder(detector, size=64)
+    for question in (lambda: encoder.layers, lambda: encoder.logits(PIXELS), lambda: encoder.features(PIXELS)):
+        with pytest.raises(
+            UsageError, match=r"is a detector: it gives boxes, \w+, \w+ for each image.*module.backbone"
+        ):
+            question()
+    inside = Encoder(detector.backbone, size=64)
+    last = inside.depths[-1]
+    assert inside.activations(PIXELS, last)[last].maps.ndim == 4 and inside.outputs is None
+
+
+class UNet(nn.Module):
+    """Its last convolution gives a map of classes at the image's own resolution."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.down1 = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.down2 = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
+        self.up = nn.Sequential(nn.ConvTranspose2d(16, 8, 4, 4), nn.ReLU())
+        self.head = head
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.head(self.up(self.down2(self.down1(pixels))))
+
+
+def segmentation(name: str, **options: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        from torchvision.models import segmentation
+
+        return getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=5, **options)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("build", "last"),
+    [
+        (segmentation("lraspp_mobilenet_v3_large"), "backbone"),
+        (segmentation("deeplabv3_mobilenet_v3_large", aux_loss=True), "backbone"),
+        (segmentation("fcn_resnet50", aux_loss=True), "backbone.layer4"),
+        (lambda: UNet(nn.Conv2d(8, 5, 1)), "up"),
+        (lambda: UNet(nn.Sequential(nn.Conv2d(8, 5, 3, 1, 1), nn.Conv2d(5, 5, 1))), "up"),
+    ],
+)
+def test_a_segmentation_networks_maps_of_classes_are_no_stage(build: Callable[[], nn.Module], last: str) -> None:
+    encoder = Encoder(build(), size=64)
+    main = [layer for layer in encoder.layers if layer.role in ("stage", "block")]
+    assert encoder.depths[-1].startswith(last) and not any(layer.channels == 5 for layer in main)
+    assert encoder.outputs is None
     with pytest.raises(UsageError, match="no classification head"):
         encoder.logits(torch.zeros(1, 3, 64, 64))
+
+
+def test_a_network_that_gives_maps_keeps_its_last_stage() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()))
+    assert Encoder(net, size=32).depths == ["1"]
 
 
 def wrapped_parts(wrap: Callable[[nn.Module], nn.Module]) -> Net:
@@ -290,6 +346,54 @@ def test_the_number_of_input_channels_is_the_networks(channels: int) -> None:
     encoder = Encoder(Net(lambda e, h, a, m: h, channels), size=32)
     assert encoder.preprocess.channels == channels == len(encoder.preprocess.mean)
     assert encoder.logits(np.zeros((40, 50, channels), np.uint8)).shape == (1, 7)
+
+
+class Rearranged(nn.Module):
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.conv, self.side = nn.Conv2d(channels * side**2, 8, 3, 1, 1), side
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.conv(nn.functional.pixel_unshuffle(pixels, self.side))
+
+
+class OutOfOrder(nn.Module):
+    """Its first convolution is not the one that reads the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Conv2d(16, 8, 1), nn.Conv2d(3, 16, 3, 2, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.last(self.first(pixels))
+
+
+@pytest.mark.parametrize(
+    ("build", "channels"),
+    [
+        (lambda: nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 8, 3)), 3),
+        (lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4, 8, 3)), 1),
+        (lambda: Rearranged(3, 2), 3),
+        (lambda: Rearranged(5, 2), 5),
+        (lambda: nn.Sequential(nn.Conv2d(12, 8, 3)), 12),
+        (OutOfOrder, 3),
+    ],
+)
+def test_channels_that_the_first_convolution_does_not_tell_are_tried(build: Any, channels: int) -> None:
+    encoder = Encoder(build(), size=16)
+    assert encoder.preprocess.channels == channels == len(encoder.preprocess.std)
+    assert encoder.layers and encoder.prepare(np.zeros((20, 20, channels), np.uint8)).pixels.shape[1] == channels
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: nn.Conv3d(3, 8, 3), lambda: nn.Conv1d(3, 8, 3), lambda: nn.Linear(7, 3)], ids=["3d", "1d", "flat"]
+)
+def test_a_network_that_takes_no_images_is_refused_in_one_line(build: Any) -> None:
+    with pytest.raises(
+        EncoscopeError, match=r"failed: .*tried with 3 channels of 16x16 pixels.*--input-size"
+    ) as caught:
+        _ = Encoder(build(), size=16).layers
+    assert "\n" not in str(caught.value)
 
 
 def test_a_later_convolution_of_three_channels_changes_nothing() -> None:

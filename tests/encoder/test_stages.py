@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoscope.cli.flags import Common
+from encoscope.cli.layers import _format_table
 from encoscope.craft.estimator import _choose_layer
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
@@ -140,6 +142,47 @@ class Open(nn.Module):
 )
 def test_concepts_take_the_last_stage_without_negative_values(build: Callable[[], Any], layer: str) -> None:
     assert _choose_layer(make(build)) == layer
+
+
+class Functional(nn.Module):
+    """Its norms and activations are functions, or modules."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor], norm: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.conv = nn.Conv2d(8, 16, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(16) if norm else nn.Identity()
+        self.relu = nn.ReLU()
+        self.between = between
+        self.fc = nn.Linear(16, 7)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.norm(self.conv(self.relu(self.stem(pixels))))
+        return self.fc(self.between(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "function"),
+    [
+        (torchvision("densenet121"), "features.norm5", "relu"),
+        (lambda: Functional(F.relu, norm=True), "norm", "relu"),
+        (lambda: Functional(lambda x: F.silu(x, inplace=True), norm=False), "norm", "silu"),
+        (lambda: Functional(torch.relu_, norm=True), "norm", "relu"),
+        (lambda: Functional(lambda x: F.leaky_relu(x.relu(), 0.2), norm=False), "norm", "relu"),
+        (lambda: Functional(lambda x: F.group_norm(x, 2), norm=False), "norm", "group_norm"),
+        (lambda: Functional(nn.ReLU(), norm=True), "between", ""),  # a module: read after it
+        (lambda: Functional(lambda x: x * 2, norm=True), "norm", ""),
+        (timm("densenet121"), "features.norm5", ""),
+        (timm("resnetv2_18"), "norm", ""),
+        (timm("vit_tiny_patch16_224"), "blocks.11", ""),
+    ],
+)
+def test_a_function_after_a_stage_is_named(build: Callable[[], nn.Module], layer: str, function: str) -> None:
+    encoder = make(build) if layer != "blocks.11" else Encoder(build(), size=224)
+    assert (encoder.depths[-1], encoder.layer(encoder.depths[-1]).followed_by) == (layer, function)
+    assert {info.followed_by for info in encoder.layers if info.role != "inner" and info.name != layer} <= {""}
+    header, *rows = _format_table([info for info in encoder.layers if info.role != "inner"])
+    assert (f"before {function}" in rows[-1], header.endswith("read")) == (bool(function), bool(function))
 
 
 def test_the_command_line_states_where_tokens_stand() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from encoscope.encoder import Encoder, TokenLayout, load, substitute_maps
-from encoscope.encoder.placement import find_order, make_trial
+from encoscope.encoder.placement import TRIALS_IN_ANY_ORDER, find_order, find_order_of_any_kind, make_trial
 from encoscope.errors import UsageError
 from encoscope.nave.layers import choose_layers
 
@@ -218,6 +218,19 @@ def test_patches_in_an_order_of_their_own(kind: str) -> None:
     assert encoder.layer("blocks.1").prefix == extra
     assert find_bright(encoder, "blocks.1", CELLS) == CELLS
     assert not encoder.resizable  # the order holds at the network's own size
+
+
+@pytest.mark.parametrize(("side", "window"), [(28, 7), (48, 8)])
+def test_windows_of_thousands_of_tokens(side: int, window: int) -> None:
+    generator = np.random.default_rng(0)
+    order, count = np.array(windows(side, window)), side * side
+    half = np.array([generator.permutation(count) < count // 2 for _ in range(TRIALS_IN_ANY_ORDER // 2)])
+    codes = np.stack([half, ~half], 1).reshape(-1, count).astype(float)
+    responses = codes[:, order] + 0.6 * generator.random((len(codes), count))
+    placed = find_order_of_any_kind(responses, codes)
+    assert placed is not None and placed.extra == ()
+    np.testing.assert_array_equal(order[list(placed.patches)], np.arange(count))
+    assert find_order_of_any_kind(generator.random((len(codes), count)), codes) is None
 
 
 @pytest.mark.parametrize("queries", [1, 9, 16, 25, 36, 37, 49, 64])

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+import torch
+from PIL import Image, features
+from torch import nn
 
-from encoscope.errors import ImageError, MissingError
+from encoscope.encoder import Encoder
+from encoscope.errors import ImageError, MissingError, UsageError
 from encoscope.images import read_image
 
 WHITES = {"u1": 255, "u2": 65535}
@@ -251,3 +254,71 @@ def test_lzw_needs_no_further_package_for_up_to_four_bands(tmp_path: Path, kind:
     file = tmp_path / "x.tif"
     file.write_bytes(head + data + b"\0" * (len(data) % 2) + table + b"\0" * 4 + after)
     assert_stored(read_image(file, channels=bands).pixels, values, kind)
+
+
+@pytest.mark.parametrize("bands", [(4, 3, 2), (1,), (13, 1, 13, 7), (2, 1, 3)])
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_the_bands_that_are_named(tmp_path: Path, bands: tuple[int, ...], kind: str) -> None:
+    values = draw((19, 23, 13), kind)
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb", planarconfig="contig", extrasamples=[0] * 10)
+    np.save(tmp_path / "rows.npy", values)
+    np.save(tmp_path / "planes.npy", values.transpose(2, 0, 1))
+    np.savez_compressed(tmp_path / "one.npz", image=values)
+    tensor = torch.from_numpy(values.transpose(2, 0, 1).copy())
+    files = [tmp_path / name for name in ("x.tif", "rows.npy", "planes.npy", "one.npz")]
+    for source in [*files, values, tensor]:
+        image = read_image(source, channels=bands)
+        assert_stored(image.pixels, values[..., np.array(bands) - 1], kind)
+        assert read_image(image, channels=bands) is image
+    with pytest.raises(ImageError, match="the image has 13 bands, and band 14 of it is requested"):
+        read_image(files[0], channels=(1, 14, 2))
+
+
+@pytest.mark.parametrize(("mode", "bands"), [("RGB", (3, 2, 1)), ("RGBA", (4, 1)), ("L", (1, 1, 1)), ("LA", (2,))])
+def test_the_named_bands_of_a_png(tmp_path: Path, mode: str, bands: tuple[int, ...]) -> None:
+    values = draw((7, 9, len(mode)), "u1")
+    image = Image.fromarray(values if len(mode) > 1 else values[..., 0], mode)
+    image.save(tmp_path / "x.png")
+    for source in (tmp_path / "x.png", image):
+        np.testing.assert_array_equal(read_image(source, channels=bands).pixels, values[..., np.array(bands) - 1])
+
+
+def test_a_network_reads_its_bands_everywhere(tmp_path: Path) -> None:
+    values = draw((32, 32, 13), "u1")
+    np.save(tmp_path / "x.npy", values)
+    network = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    plain, chosen = Encoder(network, size=32), Encoder(network, size=32, bands=(4, 3, 2))
+    expected = plain.prepare(values[..., [3, 2, 1]]).pixels
+    for source in (tmp_path / "x.npy", values, read_image(values, channels=(4, 3, 2))):
+        assert torch.equal(chosen.prepare(source).pixels, expected)
+    assert chosen.digest != plain.digest
+    assert chosen.record_preprocess()["bands"] == [4, 3, 2] and "bands" not in plain.record_preprocess()
+    with pytest.raises(UsageError, match="2 bands for a network of 3 channels: name a band for each channel"):
+        Encoder(network, size=32, bands=(1, 2))
+    with pytest.raises(UsageError, match="bands are numbers from 1 on"):
+        Encoder(network, size=32, bands=(0, 1, 2))
+
+
+def test_a_npz_that_is_no_image_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", a=np.zeros((4, 4)), b=np.zeros((4, 4)))
+    (tmp_path / "broken.npz").write_bytes(b"PK\3\4 nothing")
+    np.savez(tmp_path / "objects.npz", np.array([{}]))
+    for name, match in (("two", "holds 2 arrays where an image is one"), ("broken", "no .npz"), ("objects", "no .npz")):
+        with pytest.raises(ImageError, match=match):
+            read_image(tmp_path / f"{name}.npz")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+@pytest.mark.parametrize(("flag", "bits"), [(0, None), (0x40, 10), (0x60, 12)])
+def test_avif_of_more_than_8_bits_is_refused(tmp_path: Path, flag: int, bits: int | None) -> None:
+    file = tmp_path / "x.avif"
+    Image.fromarray(draw((16, 16, 3), "u1")).save(file)
+    data = bytearray(file.read_bytes())
+    place = data.index(b"av1C") + 6
+    data[place] = data[place] & 0x9F | flag
+    file.write_bytes(data)
+    if bits is None:
+        assert read_image(file).pixels.shape == (16, 16, 3)
+        return
+    with pytest.raises(ImageError, match=f"AVIF color of {bits} bits is not read at full depth"):
+        read_image(file)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from encoscope.errors import MissingError
-from encoscope.images import LoadedImage, SkippedImage, collect_files, read_image, read_images
+from encoscope.images import LoadedImage, SkippedImage, collect_files, list_images, read_image, read_images
 
 
 @pytest.fixture
@@ -29,6 +29,20 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_is_walked_sorted_and_without_hidden_files(folder: Path) -> None:
     found = [path.relative_to(folder).as_posix() for path in collect_files(folder)]
     assert found == ["a.JPG", "b.png", "sub/broken.jpg", "sub/c.tiff", "sub/deep/a.png"]
+
+
+def test_arrays_are_the_images_of_a_folder_without_others(folder: Path, tmp_path: Path, caplog) -> None:
+    for name in ("labels.npy", "sub/features.npz"):
+        (folder / name).touch()
+    assert not any(path.suffix.startswith(".np") for path in collect_files(folder))
+    assert "2 .npy and .npz files are not read beside the images" in caplog.text
+    arrays = tmp_path / "arrays" / "0"
+    arrays.mkdir(parents=True)
+    np.save(arrays / "b.npy", np.zeros((4, 5, 3), np.uint8))
+    np.savez(arrays / "a.npz", np.ones((4, 5), np.uint8))
+    assert [path.name for path in collect_files(arrays)] == ["a.npz", "b.npy"]
+    assert [image.pixels.max() for image in read_images(arrays) if isinstance(image, LoadedImage)] == [1, 0]
+    assert list_images(arrays.parent).classes == ("0",)
 
 
 def test_the_given_order_is_kept_and_nothing_comes_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from encoscope.analysis.cue_response import CueResponse, draw_watermark_sheet, m
 from encoscope.analysis.settings import AuditSettings
 from encoscope.counting import count_noun
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.images import (
     LoadedImage,
     SkippedImage,
@@ -194,6 +194,7 @@ class Audit(Result):
         return figure
 
 
+@explain_calls
 def audit(
     encoder: Encoder | nn.Module | str,
     images: Any,
@@ -253,7 +254,7 @@ def audit(
     if watermark is not None and channels not in (1, 3):
         raise UsageError(f"a watermark is laid over grey or color, and {encoder.source} takes {channels} channels")
     selection = draw_images(images, settings.limit, random_state)
-    read = list(read_images(selection, channels=3 if channels == 1 else channels))
+    read = list(read_images(selection, channels=3 if channels == 1 else encoder.preprocess.image_channels))
     loaded = [item for item in read if isinstance(item, LoadedImage)]
     response, columns, notes = None, [], []
     if watermark is not None:

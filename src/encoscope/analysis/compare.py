@@ -16,8 +16,8 @@ from encoscope.analysis.comparison import Agreement, Comparison
 from encoscope.analysis.comparison_pass import BATCH, ComparedImage, ComparedNetworks, ComparisonPartial
 from encoscope.analysis.settings import CompareSettings
 from encoscope.encoder import Encoder, as_encoder, untrained_copy
-from encoscope.errors import UsageError
-from encoscope.images import LoadedImage, SkippedImage, count_classes, draw_images, list_images, read_images
+from encoscope.errors import UsageError, explain_calls
+from encoscope.images import Channels, LoadedImage, SkippedImage, count_classes, draw_images, list_images, read_images
 from encoscope.metrics import bootstrap
 from encoscope.metrics.layer_cka import MINIBATCH
 from encoscope.metrics.matching import match_units
@@ -28,6 +28,7 @@ LAYERS = 12
 """At most so many layers of each network are compared, spread evenly over its depth."""
 
 
+@explain_calls
 def compare(
     first: Encoder | nn.Module | str,
     second: Encoder | nn.Module | str,
@@ -159,14 +160,16 @@ def _list_agreements(images: Sequence[ComparedImage], numbers: Sequence[int], ra
         )
 
 
-def _choose_channels(first: Encoder, second: Encoder) -> int:
+def _choose_channels(first: Encoder, second: Encoder) -> Channels:
     """The channels that images are read with: color is made grey for a network of one channel."""
     ours, theirs = first.preprocess.channels, second.preprocess.channels
     if ours != theirs and {ours, theirs} != {1, 3}:
         raise UsageError(
             f"{first.source} takes {ours} channels and {second.source} {theirs}: no image is an input of both"
         )
-    return max(ours, theirs)
+    if first.preprocess.bands != second.preprocess.bands:
+        raise UsageError(f"{first.source} and {second.source} read other bands of the files: state the same for both")
+    return first.preprocess.bands or max(ours, theirs)
 
 
 def _copy_untrained(encoder: Encoder, random_state: int) -> Encoder | None:

@@ -19,6 +19,7 @@ from encoscope.craft.estimator import find_concepts
 from encoscope.craft.settings import CraftSettings
 from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder, as_encoder
+from encoscope.errors import explain_calls
 from encoscope.images import list_images, read_image
 from encoscope.probing import hash_files
 from encoscope.progress import Progress
@@ -125,6 +126,7 @@ class VisualizedConcepts(Result):
         return cls(ConceptBank.load(path), tuple(read_entry(entry, document, file) for entry in entries))
 
 
+@explain_calls
 def concepts(
     encoder: Encoder | nn.Module | str,
     unit: Unit | str,

@@ -33,7 +33,7 @@ def fit_joint_clusters(
     Returns:
         The fit.
     """
-    channels = encoder.preprocess.channels
+    channels = encoder.preprocess.image_channels
     loaded = [image if isinstance(image, LoadedImage) else read_image(image, channels=channels) for image in images]
     return Nave(
         encoder,

@@ -15,7 +15,7 @@ from encoscope.atlas.reader import Atlas, open_atlas
 from encoscope.atlas.records import ComparisonRecord, FeatureRecord, ImageFile, MatchedFeature, MatchedPair, Measure
 from encoscope.atlas.writer import Writer
 from encoscope.defaults import RANDOM_STATE
-from encoscope.errors import EncoscopeError, UsageError
+from encoscope.errors import EncoscopeError, UsageError, explain_calls
 
 MIN_IMAGES = 10
 """Images that both atlases have to hold."""
@@ -23,6 +23,7 @@ MIN_IMAGES = 10
 _CONTROL = "the best of the other atlas's features, images permuted (95th percentile)"
 
 
+@explain_calls
 def compare_atlases(
     site: str | os.PathLike[str],
     other: str | os.PathLike[str],

@@ -23,7 +23,7 @@ from encoscope.atlas.records import (
     Record,
     SegmentationInfo,
 )
-from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
+from encoscope.errors import EncoscopeError, MissingError, UsageError, explain_calls, suggest_nearest
 
 if TYPE_CHECKING:
     import pyarrow
@@ -234,6 +234,7 @@ class Atlas:
         return layout.read_shard(self.path, name)
 
 
+@explain_calls
 def open_atlas(path: str | os.PathLike[str]) -> Atlas:
     """Open a site for reading; also called ``encoscope.atlas.open``.
 

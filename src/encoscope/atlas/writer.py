@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -42,6 +42,7 @@ class Writer:
         settings: What is said of the settings.
         random_state: What is said of the seed.
         key: What must be equal for resuming a site that is there (digests, say).
+        accepts: Tells from the manifest of a site of this key whether it may be resumed; None takes any.
 
     Raises:
         UsageError: The folder holds a site of another key.
@@ -67,13 +68,14 @@ class Writer:
         settings: Mapping[str, Any],
         random_state: int | None = None,
         key: str = "",
+        accepts: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self.path = Path(path)
         for folder in (layout.DATA, layout.IMAGES):
             (self.path / folder).mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.path / ".lock")
         try:
-            before = self._previous_manifest(key)
+            before = self._previous_manifest(key, accepts)
         except BaseException:
             self._lock.release()
             raise
@@ -348,7 +350,9 @@ class Writer:
                     self._positions[kind][record.key] = len(self._rows[kind])
                     self._rows[kind].append(make_row(record))
 
-    def _previous_manifest(self, key: str) -> dict[str, Any]:
+    def _previous_manifest(
+        self, key: str, accepts: Callable[[Mapping[str, Any]], bool] | None = None
+    ) -> dict[str, Any]:
         """The manifest of the site as it is, if there is one with the same key."""
         file = self.path / layout.MANIFEST
         if not file.exists():
@@ -360,6 +364,11 @@ class Writer:
             raise UsageError(
                 f"{self.path} holds an atlas made from another model, other images or other settings: "
                 "give another folder, or start over (--fresh)"
+            )
+        if accepts is not None and not accepts(manifest):
+            raise UsageError(
+                f"{self.path} holds an atlas of a network of the same weights that gives other outputs: give another "
+                "folder, or start over (--fresh)"
             )
         return manifest
 

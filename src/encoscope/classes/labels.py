@@ -83,7 +83,20 @@ def match_labels(encoder: Encoder, labels: Iterable[str], *, class_order: str | 
     return {label: matches.get(label, LabelMatch(label)) for label in known}
 
 
-def find_class_images(encoder: Encoder, index: int, labels: Sequence[str | None]) -> list[int]:
+def count_matches(matches: Iterable[LabelMatch]) -> str:
+    """Say how labels were matched with classes, as results record it.
+
+    Args:
+        matches: A match for each label.
+
+    Returns:
+        The number of labels for each way, such as "97 (name), 3 (no match)".
+    """
+    counts = Counter(match.how for match in matches)
+    return ", ".join(f"{count} ({how})" for how, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def find_class_images(encoder: Encoder, index: int, labels: Sequence[str | None]) -> tuple[list[int], tuple[str, ...]]:
     """Find the images of a class among labelled images.
 
     Args:
@@ -92,7 +105,8 @@ def find_class_images(encoder: Encoder, index: int, labels: Sequence[str | None]
         labels: The label of each image, None for an image without one.
 
     Returns:
-        The positions in ``labels`` of the labels that stand for the class (see ``match_labels``); empty if none does.
+        The positions in ``labels`` of the labels that stand for the class (see ``match_labels``), none if no label
+        does; and notes for results on how these labels were matched, none for labels that are the class's name.
 
     Raises:
         UsageError: Which images are of the class cannot be told.
@@ -109,7 +123,16 @@ def find_class_images(encoder: Encoder, index: int, labels: Sequence[str | None]
             f"{encoder.source} has no class names, and the images have {len(known)} labels for its {encoder.outputs} "
             f"classes: {alone}, or say --class-order"
         )
-    return [position for position, label in enumerate(labels) if label is not None and matches[label].index == index]
+    notes = [
+        f"images labelled {match.label!r} count as class {index} ({match.how}"
+        + (f", class_order={encoder.class_order!r})" if encoder.class_order else ")")
+        for match in matches.values()
+        if match.index == index and not match.how.startswith("name")
+    ]
+    positions = [
+        position for position, label in enumerate(labels) if label is not None and matches[label].index == index
+    ]
+    return positions, tuple(notes)
 
 
 def _match_names(encoder: Encoder, known: Sequence[str], count: int) -> dict[str, LabelMatch]:

@@ -11,7 +11,7 @@ from torch import nn
 from encoscope import results
 from encoscope.classes.labels import LabelMatch, match_labels
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.images import list_images
 
 
@@ -68,6 +68,7 @@ class ClassMatches:
         )
 
 
+@explain_calls
 def match_classes(encoder: Encoder | nn.Module | str, images: Any, *, class_order: str | None = None) -> ClassMatches:
     """Show which class of a network each label (folder) of a dataset stands for.
 

@@ -169,7 +169,7 @@ def _report_error(error: Exception) -> int:
     if isinstance(error, CycloptsError):
         command = " ".join(["encoscope", *(error.command_chain or ())])
         argument = error.argument if isinstance(error, MissingArgumentError) else None
-        if argument is not None and not argument.tokens and argument.name.startswith("-"):
+        if argument is not None and not argument.tokens:
             note(f"error: {argument.name} is missing: {argument.parameter.help} (see: {command} --help)")
             return 2
         note(f"error: {_one_line(error)} (see: {command} --help)")

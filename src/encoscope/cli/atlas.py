@@ -13,6 +13,7 @@ from encoscope.cli.console import note, say
 from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.counting import count_noun
 from encoscope.defaults import RANDOM_STATE
+from encoscope.errors import UsageError
 
 app = App(name="atlas", help="An encoder's features as pages one can browse.", help_format="plaintext")
 
@@ -96,7 +97,11 @@ def serve(
     """
     from encoscope.atlas import serve_atlas
 
-    load = (common or Common()).loading()
+    common = common or Common()
+    check_run(common, sources=[site])
+    if not 0 <= port < 65536:
+        raise UsageError(f"--port takes a number from 0 to 65535, not {port}")
+    load = common.loading()
     serve_atlas(site, model, host=host, port=port, names=name or (), load=load, announce=say)
     return 0
 

@@ -25,7 +25,7 @@ def check_run(
     """Refuse what is wrong whatever the network is: the seed, the output folder, data that are not there, numbers.
 
     Args:
-        common: The flags of every verb.
+        common: The flags of every verb, of which the seed and the device are checked.
         out: The output folder; None where nothing is written.
         sources: Datasets, folders and files that are read; None for those that were not given.
         **counts: Values of flags that are whole numbers from 1 on, by the flag's name.
@@ -36,6 +36,10 @@ def check_run(
     """
     if common is not None and not 0 <= common.seed <= _LARGEST_SEED:
         raise UsageError(f"--seed takes a whole number from 0 to {_LARGEST_SEED}, not {common.seed}")
+    if common is not None and common.device not in ("auto", "cpu"):
+        from encoscope.devices import find_device
+
+        find_device(common.device)
     for name, value in counts.items():
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} takes a number from 1 on, not {value}")

@@ -69,7 +69,7 @@ def colors(
     if inputs.missing == len(images):
         raise MissingError("; ".join(item.reason for item in inputs.skipped))
     encoder = common.load(model)
-    channels = encoder.preprocess.channels
+    channels = encoder.preprocess.image_channels
 
     def read() -> Iterator[LoadedImage | SkippedImage]:
         return read_images((file for file, _ in inputs.files), channels=channels)

@@ -77,6 +77,10 @@ class Common:
         Literal["bicubic", "bilinear", "nearest", "lanczos", "box", "hamming"] | None,
         Parameter(help="How images are resized. Default: the model's own."),
     ] = None
+    bands: Annotated[
+        str | None,
+        Parameter(help="Which bands of an image the model's channels are, numbered from 1, such as 4,3,2."),
+    ] = None
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False
     progress: Annotated[Literal["auto", "bar", "lines", "none"], Parameter(help=PROGRESS_HELP)] = "auto"
 
@@ -106,6 +110,7 @@ class Common:
             "mean": (self.mean, parse_numbers),
             "std": (self.std, parse_numbers),
             "input_size": (self.input_size, parse_sides),
+            "bands": (self.bands, parse_counts),
         }
         stated: dict[str, Any] = {
             name: read_flag(f"--{name.replace('_', '-')}", text, parse)

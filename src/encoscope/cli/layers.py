@@ -61,6 +61,11 @@ def _format_table(rows: list[LayerInfo]) -> list[str]:
     for row in rows:
         grid = f"{row.grid[0]}x{row.grid[1]}"
         cells.append((row.name, str(row.channels), grid, row.kind, str(row.prefix or "-"), row.role))
+    if any(row.followed_by for row in rows):
+        cells = [
+            (*cell, row.followed_by and f"before {row.followed_by}") for cell, row in zip(cells[1:], rows, strict=True)
+        ]
+        cells.insert(0, ("layer", "channels", "grid", "kind", "prefix", "role", "read"))
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     numeric = {1, 4}
     return [

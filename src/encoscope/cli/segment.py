@@ -105,7 +105,7 @@ def segment(
     skipped, entries = list(inputs.skipped), []
     for item in inputs.skipped:
         note(f"skipped: {item.reason}")
-    channels = encoder.preprocess.channels
+    channels = encoder.preprocess.image_channels
 
     def read() -> Iterator[LoadedImage | SkippedImage]:
         files = (file for file, _ in inputs.files)

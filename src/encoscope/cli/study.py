@@ -109,6 +109,7 @@ def score(
     folder = out or study / "scores"
     if folder.resolve() == (study / FOLDER).resolve():
         raise UsageError(f"{folder} is what participants get: give another folder with --out")
+    check_run(Common(seed=seed, device=device), out=folder, sources=[study, *answers])
     scores = score_study(study, answers, text_encoder=text_encoder, device=device, random_state=seed)
     scores.save(folder, "encoscope " + shlex.join(sys.argv[1:]))
     if json:

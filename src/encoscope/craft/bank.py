@@ -14,7 +14,7 @@ from jaxtyping import Float
 from encoscope import results
 from encoscope.concise_repr import concise_repr
 from encoscope.craft.factorization import compute_shares
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, gives_kept_outputs
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.file_kind import require_ordinary_file
 from encoscope.images import SkippedImage
@@ -109,6 +109,12 @@ class ConceptBank:
             raise UsageError(
                 f"these concepts were made with another model ({self.model.source}, digest "
                 f"{self.model.digest[:12]}; {encoder.source} has {encoder.digest[:12]}): make them again"
+            )
+        kept = self.model.record.get("trial")
+        if kept is not None and not gives_kept_outputs(encoder, kept, [self.layer]):
+            raise UsageError(
+                f"these concepts were made with a network of the same weights that gives other outputs than "
+                f"{encoder.source}: make them again"
             )
 
     def entries(self) -> list[dict[str, Any]]:

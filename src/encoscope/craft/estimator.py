@@ -22,7 +22,7 @@ from encoscope.encoder import Encoder, as_encoder
 from encoscope.encoder.capture import draw_random_pixels
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.estimator import Estimator
-from encoscope.images import LoadedImage, SkippedImage, read_images
+from encoscope.images import Channels, LoadedImage, SkippedImage, read_images
 from encoscope.probing import Patch, compute_patch_values
 from encoscope.progress import Progress, track
 from encoscope.results import record_model
@@ -247,7 +247,7 @@ def _find_concepts(
         crops=tuple(_top(patches, shares[:, concept], settings.n_crops) for concept in order),
         error=compute_relative_error(activations, shares, directions),
         images=tuple(kept),
-        model=record_model(encoder, [name]),
+        model=record_model(encoder, [name], trial=[name]),
         settings=_record(settings, side),
         seed=seed,
         notes=notes,
@@ -271,7 +271,7 @@ def _prepare_batches(
 ) -> Iterator[Tensor]:
     """The images of files as the network takes them; what could not be read is added to ``skipped``."""
     waiting: list[Tensor] = []
-    for item in track(_read_once(names, encoder.preprocess.channels), len(names), "importance", progress):
+    for item in track(_read_once(names, encoder.preprocess.image_channels), len(names), "importance", progress):
         if isinstance(item, SkippedImage):
             skipped.append(item)
         else:
@@ -283,7 +283,7 @@ def _prepare_batches(
         yield torch.cat(waiting)
 
 
-def _read_once(names: list[str], channels: int) -> Any:
+def _read_once(names: list[str], channels: Channels) -> Any:
     """The images of files, each content once, and what could not be read."""
     seen: set[str] = set()
     for item in read_images(names, channels=channels):

@@ -50,9 +50,9 @@ def find_class_files(
         members = list(files.paths)
         notes.append(f"the references have no labels: all {len(members)} count as {unit.text}")
     else:
-        members = list(files.select(find_class_images(encoder, unit.index, files.labels)).paths)
-        if encoder.class_order is not None:
-            notes.append(f"labels that are no class names stand for classes by class_order={encoder.class_order!r}")
+        positions, matched = find_class_images(encoder, unit.index, files.labels)
+        members = list(files.select(positions).paths)
+        notes += matched
         if not members:
             requested = encoder.classes[unit.index] if encoder.classes else str(unit.index)
             raise MissingError(

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from encoscope.encoder.state_names import condense_names, format_names
-from encoscope.encoder.weights_file import StateDict, find_state_dicts, read_weights_file
+from encoscope.encoder.weights_file import StateDict, find_state_dicts, find_weights_file, read_weights_file
 from encoscope.errors import EncoscopeError, MissingError
 
-_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+"""The name of an adapter's configuration beside its file."""
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _CURE = "merge it where it was trained (peft: model.merge_and_unload()), and save that state_dict()"
+_MERGED_SHARE, _MERGED_STDS = 0.75, 8.0  # of adapters' changes, and of what chance gives
 # What this module understands of a configuration. Any other entry that is set may change the computation.
 _UNDERSTOOD = {
     "alpha_pattern",
@@ -82,22 +84,26 @@ def locate_adapter(path: Path) -> tuple[Path, Path | None]:
     """Find the files of a checkpoint that may be an adapter.
 
     Args:
-        path: A file of weights, or a folder that peft's ``save_pretrained`` wrote.
+        path: A file of weights, or a folder that ``save_pretrained`` wrote, of peft or of another library.
 
     Returns:
         The file of weights, and the adapter's configuration beside it; None if there is none.
 
     Raises:
-        MissingError: For a folder without an adapter.
+        MissingError: For a folder without weights.
     """
     if path.is_dir():
         file = next((path / name for name in _FILES if (path / name).is_file()), None)
-        if file is None or not (path / _CONFIG).is_file():
+        if file is not None and (path / ADAPTER_CONFIG).is_file():
+            return file, path / ADAPTER_CONFIG
+        file = find_weights_file(path)
+        if file is None:
             raise MissingError(
-                f"checkpoint {path} is a folder without {_FILES[0]} and {_CONFIG}: name the file of weights in it"
+                f"checkpoint {path} is a folder without model.safetensors, and without {_FILES[0]} and "
+                f"{ADAPTER_CONFIG}: name the file of weights in it"
             )
-        return file, path / _CONFIG
-    config = path.parent / _CONFIG
+        return locate_adapter(file)
+    config = path.parent / ADAPTER_CONFIG
     return path, config if config.is_file() else None
 
 
@@ -111,7 +117,7 @@ def read_adapter(path: Path) -> StateDict | None:
         The adapter's tensors; None if the file has no adapter's configuration beside it, or holds a whole network.
 
     Raises:
-        MissingError: For a folder without an adapter, and for a file that does not exist.
+        MissingError: For a folder without weights, and for a file that does not exist.
         EncoscopeError: For a damaged file.
     """
     file, config = locate_adapter(path)
@@ -156,17 +162,23 @@ def merge_adapter(state: StateDict, path: Path) -> StateDict:
         return weights
     if not any(_find_weight(weights, name, adapter) for name, adapter in adapters.items()):
         raise EncoscopeError(
-            f"{where} holds an adapter alone, without the weights that it adapts and without {_CONFIG} beside it: "
-            f"{_CURE}"
+            f"{where} holds an adapter alone, without the weights that it adapts and without {ADAPTER_CONFIG} beside "
+            f"it: {_CURE}"
         )
     config = locate_adapter(path)[1]
     if config is None:
         raise EncoscopeError(
-            f"{where} holds a LoRA adapter whose scale (lora_alpha) is not in the file: put {_CONFIG} beside it, or "
-            f"{_CURE}"
+            f"{where} holds a LoRA adapter whose scale (lora_alpha) is not in the file: put {ADAPTER_CONFIG} beside "
+            f"it, or {_CURE}"
         )
     settings = _read_config(config, where)
-    return weights | _merge_all(adapters, weights, settings, where)
+    merged = _merge_all(adapters, weights, settings, where)
+    if not settings.get("use_dora") and _holds_changes(weights, merged):
+        raise EncoscopeError(
+            f"{where} holds weights that its adapter is merged into already (peft: model.merge_adapter()): save them "
+            "after model.unmerge_adapter(), or the state_dict() of model.merge_and_unload()"
+        )
+    return weights | merged
 
 
 def apply_adapter(module: nn.Module, adapter: StateDict, path: Path) -> bool:
@@ -187,7 +199,7 @@ def apply_adapter(module: nn.Module, adapter: StateDict, path: Path) -> bool:
     where = f"adapter {path}"
     config = locate_adapter(path)[1]
     if config is None:
-        raise EncoscopeError(f"{where} has no {_CONFIG} beside it")
+        raise EncoscopeError(f"{where} has no {ADAPTER_CONFIG} beside it")
     settings = _read_config(config, where)
     start = settings.get("init_lora_weights", True)
     if start not in _PLAIN_STARTS:
@@ -300,7 +312,9 @@ def _merge_all(
         alpha = _match_pattern(settings.get("alpha_pattern"), module, settings["lora_alpha"])
         scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
         if bool(settings.get("use_dora")) != (adapter.magnitude is not None):
-            raise EncoscopeError(f"{where}: the magnitude of {module} and use_dora in {_CONFIG} do not go together")
+            raise EncoscopeError(
+                f"{where}: the magnitude of {module} and use_dora in {ADAPTER_CONFIG} do not go together"
+            )
         value = _merge(weights[name], adapter, scale, transposed=bool(settings.get("fan_in_fan_out")))
         if value is None:
             raise EncoscopeError(f"{where}: the adapter of {module} has other shapes than its weight: {_CURE}")
@@ -311,6 +325,22 @@ def _merge_all(
                 raise EncoscopeError(f"{where}: the adapter of {module} adapts a bias that the layer does not have")
             merged[bias] = (weights[bias].float() + scale * adapter.bias.float()).to(weights[bias].dtype)
     return merged
+
+
+def _holds_changes(weights: Mapping[str, Tensor], merged: Mapping[str, Tensor]) -> bool:
+    """Whether weights contain the changes that adapters make to them, as if these had been added before.
+
+    The part of a weight that lies in the direction of its change is then about as large as the change; else it is as
+    small as chance has it, or a little larger.
+    """
+    part = size = variance = 0.0
+    for name, value in merged.items():
+        own = weights[name].double()
+        change = value.double() - own
+        part += float((own * change).sum())
+        size += float((change**2).sum())
+        variance += float((own**2).sum() * (change**2).sum()) / own.numel()
+    return size > 0 and part > _MERGED_SHARE * size and part > _MERGED_STDS * math.sqrt(variance)
 
 
 def _match_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:

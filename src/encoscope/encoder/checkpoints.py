@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from encoscope.errors import EncoscopeError
 
 _log = logging.getLogger("encoscope")
 
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.")
 # Names in checkpoints of self-supervised training, whose head is a projection and not a classifier.
 _PROJECTIONS = (
     "teacher",
@@ -79,6 +81,11 @@ def load_checkpoint(
     if request.checkpoint is None:
         raise ValueError("the request names no checkpoint")
     path = locate_adapter(request.checkpoint)[0]
+    part = _PART.search(path.name)
+    if part is not None and int(part[1]) > 1:
+        raise EncoscopeError(
+            f"checkpoint {path} is one of {int(part[1])} files of weights: name their index (.index.json) or folder"
+        )
     module = build_network()
     states = dict(find_state_dicts(read_weights_file(path)))
     adapted = [label for label, state in states.items() if has_adapter(state)]

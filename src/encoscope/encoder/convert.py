@@ -43,8 +43,8 @@ def as_encoder(model: Encoder | nn.Module | str, **loading: Any) -> Encoder:
             is said in a warning; or a
             source string such as ``"timm:resnet18"``, which is given to ``load``.
         **loading: keyword arguments of ``load`` (``untrained``, ``checkpoint``, ``device``, ``random_state``,
-            ``trust``, ``precision``, ``mean``, ``std``, ``input_size``, ``interpolation``). They are
-            for source strings only.
+            ``trust``, ``precision``, ``mean``, ``std``, ``input_size``, ``interpolation``, ``bands``). They are for
+            source strings only.
 
     Returns:
         The encoder.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from encoscope.encoder.capture import OutputLocation, capture, draw_random_pixels, evaluation_mode
 from encoscope.encoder.layouts import Layout, Size, TokenLayout, find_map_layout, list_token_grids, read_activation
 from encoscope.encoder.module_trial import BATCH, ModuleTrial, OutputKey, run_module_trial
-from encoscope.encoder.roles import assign_roles, is_block
+from encoscope.encoder.roles import assign_roles, is_block, module_of
 from encoscope.encoder.sequences import Sequence, TrialSubject, settle_layouts
 from encoscope.encoder.types import LayerInfo
 
@@ -83,10 +83,18 @@ def discover_layers(
     layouts, unplaced = settle_layouts(subject, layouts, sequences, token_layout)
     layers = _make_layers({key: layouts[key] for key in trial.shapes if key in layouts}, trial)
     infos = {name: layer.info for name, layer in layers.items()}
-    roles = assign_roles(module, infos, trial.followers, trial.outputs)
-    layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
+    roles = assign_roles(module, infos, trial.followers, trial.outputs, trial.dense)
+    layers = {
+        name: replace(layer, info=replace(layer.info, role=roles[name], followed_by=_find_function(name, trial)))
+        for name, layer in layers.items()
+    }
     blocks = _find_unplaced_blocks(module, layers, unplaced, list(dict.fromkeys(name for name, _ in trial.shapes)))
     return LayerDiscovery(layers, trial.outputs, unplaced, blocks)
+
+
+def _find_function(layer: str, trial: ModuleTrial) -> str:
+    name = module_of(layer)
+    return trial.functions.get(name, "") if name == layer else ""
 
 
 def follows_input_size(

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.computation import describe_computation
+from encoscope.counting import count_noun
 from encoscope.defaults import PRECISION
 from encoscope.encoder import layouts
 from encoscope.encoder.capture import (
@@ -32,7 +33,7 @@ from encoscope.encoder.discovery import LayerDiscovery, discover_layers, follows
 from encoscope.encoder.display import encoder_to_html
 from encoscope.encoder.execution import run_guarded, run_in_halves
 from encoscope.encoder.inner_normalization import find_inner_normalization
-from encoscope.encoder.input_channels import count_input_channels, spread_over_channels
+from encoscope.encoder.input_channels import find_input_channels, spread_over_channels
 from encoscope.encoder.layouts import TokenLayout
 from encoscope.encoder.outputs import OutputChoice, choose_output, pool_output, refuse_detections
 from encoscope.encoder.reset import UntrainedMaker
@@ -43,7 +44,7 @@ from encoscope.encoder.wrappers import check_module, unwrap_module
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
 from encoscope.images import Batch, GeometryKind, LoadedImage, Preprocess, make_batch, read_image
 from encoscope.images.resize import check_interpolation
-from encoscope.images.stated import StatedPreprocess, check_normalization
+from encoscope.images.stated import StatedPreprocess, check_normalization, read_numbers, read_size
 from encoscope.images.trial import describe_assumption
 
 _log = logging.getLogger("encoscope")
@@ -75,11 +76,14 @@ class Encoder:
         module: The network.
         size: The side, or (height, width), of the network's own input in pixels. 224 is the usual size of networks
             trained on ImageNet.
-        mean: The mean of each channel, for values in [0, 1]; None takes ImageNet's.
-        std: The standard deviation of each channel, for values in [0, 1]; None takes ImageNet's.
+        mean: The mean of each channel, or one for all, for values in [0, 1]; None takes ImageNet's.
+        std: The standard deviation of each channel, or one for all, for values in [0, 1]; None takes ImageNet's.
         interpolation: How images are resized: "bicubic", "bilinear", "nearest" or "lanczos".
         crop: The share of the resized image's short side that the centre crop keeps, in (0, 1]; see ``Preprocess``.
-        channels: Number of channels of the input; None takes that of the network's first convolution.
+        channels: Number of channels of the input; None takes that of the network's first convolution, or, where that
+            is not 1 or 3, what a trial shows.
+        bands: Which bands of an image are the network's channels, numbered from 1; None takes images of as many
+            channels, or grey and color.
         classes: The names of the head's outputs, in order; None if they have no names.
         class_order: How labels that are no class names stand for classes: "numeric" or "text", the labels in this order
             are the classes; "index", the numbers in them are the classes' indices; "none", they stand for no class.
@@ -119,11 +123,12 @@ class Encoder:
         module: nn.Module,
         *,
         size: int | tuple[int, int] = 224,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
         interpolation: str = "bicubic",
         crop: float = 1.0,
         channels: int | None = None,
+        bands: Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
         class_order: ClassOrder | None = None,
         source: str = "python",
@@ -137,16 +142,20 @@ class Encoder:
     ) -> None:
         if precision not in ("fp32", *_AUTOCAST):
             raise UsageError(f"precision is fp32, bf16 or fp16, not {precision!r}")
-        if class_order is not None and class_order not in CLASS_ORDERS:
-            raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
+        if not isinstance(module, nn.Module):
+            raise UsageError(
+                f"Encoder takes a torch.nn.Module, not {type(module).__name__}: encoscope.load loads a source string"
+            )
         module = unwrap_module(module)
         check_module(module, source)
-        channels = count_input_channels(module) if channels is None else channels
+        sides, mean, std = read_size(size), read_numbers(mean, "mean"), read_numbers(std, "std")
+        module = module if device is None else module.to(device)
+        channels = find_input_channels(module, sides, forward) if channels is None else channels
         check_normalization(() if mean is None else mean, () if std is None else std)
         check_interpolation(interpolation)
-        self.module = module if device is None else module.to(device)
+        self.module = module
         self.preprocess = Preprocess(
-            size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+            size=sides,
             mean=spread_over_channels(mean, _IMAGENET_MEAN, channels, "mean"),
             std=spread_over_channels(std, _IMAGENET_STD, channels, "std"),
             interpolation=interpolation,
@@ -154,10 +163,10 @@ class Encoder:
             channels=channels,
         )
         self.classes = None if classes is None else tuple(classes)
-        self.class_order = class_order
         self.source = source
         self.precision = precision
         self.record: dict[str, Any] = {}
+        self.class_order = class_order
         self._forward = forward
         self._classifier = classifier
         self._requested_logits = None if logits is None else str(logits)
@@ -169,6 +178,8 @@ class Encoder:
         self._digest: tuple[Any, str] | None = None
         self.preprocess_notes: tuple[str, ...] = ()
         self._stated: tuple[str, ...] = ()
+        if bands is not None:
+            self.state_preprocess(StatedPreprocess(bands=bands))
         if mean is None and std is None:  # a choice of the caller, so recorded without a warning
             self.preprocess_notes = (describe_assumption(source, "the usual settings", self.preprocess),)
         self._trial: tuple[Any, TrialRun] | None = None
@@ -187,6 +198,19 @@ class Encoder:
         """The device that holds the network's weights."""
         first = next(self.module.parameters(), None)
         return torch.device("cpu") if first is None else first.device
+
+    @property
+    def class_order(self) -> ClassOrder | None:
+        """How labels that are no class names stand for classes, as the user states it; results record it."""
+        return self._class_order
+
+    @class_order.setter
+    def class_order(self, order: ClassOrder | None) -> None:
+        if order is not None and order not in CLASS_ORDERS:
+            raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {order!r}")
+        self._class_order: ClassOrder | None = order
+        self.record.pop("class_order", None)
+        self.record |= {} if order is None else {"class_order": order}
 
     @property
     def digest(self) -> str:
@@ -259,6 +283,8 @@ class Encoder:
             self.module,
             self.source,
             lambda: discover_layers(self.module, size, channels, self._call, self.token_layout),
+            hint=f" (tried with {count_noun(channels, 'channel')} of {size[0]}x{size[1]} pixels: if the network takes "
+            "other images, state size and channels of Encoder, on the command line --input-size)",
         )
         self._note_inner_normalization()
         if self.classes is not None and result.outputs not in (None, len(self.classes)):
@@ -715,7 +741,7 @@ class Encoder:
         return pool_output(output)
 
     def _load_image(self, image: Any) -> LoadedImage:
-        return image if isinstance(image, LoadedImage) else read_image(image, channels=self.preprocess.channels)
+        return image if isinstance(image, LoadedImage) else read_image(image, channels=self.preprocess.image_channels)
 
     def _pixels(self, images: Images) -> Tensor:
         ready = isinstance(images, Tensor) and images.ndim == 4

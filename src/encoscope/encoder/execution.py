@@ -18,7 +18,9 @@ _log = logging.getLogger("encoscope")
 Result = TypeVar("Result")
 
 
-def run_guarded(module: nn.Module, source: str, run: Callable[[], Result], *, gradients: bool = False) -> Result:
+def run_guarded(
+    module: nn.Module, source: str, run: Callable[[], Result], *, gradients: bool = False, hint: str = ""
+) -> Result:
     """Call a function with a network in evaluation mode.
 
     Args:
@@ -26,6 +28,7 @@ def run_guarded(module: nn.Module, source: str, run: Callable[[], Result], *, gr
         source: The network's name in messages.
         run: The function.
         gradients: Whether gradients are enabled.
+        hint: The end of the message if it fails.
 
     Returns:
         What the function returns.
@@ -41,7 +44,7 @@ def run_guarded(module: nn.Module, source: str, run: Callable[[], Result], *, gr
         raise
     except Exception as error:
         detail = " ".join(str(error).split())[:500]
-        raise EncoscopeError(f"the forward pass of {source} failed: {type(error).__name__}: {detail}") from error
+        raise EncoscopeError(f"the forward pass of {source} failed: {type(error).__name__}: {detail}{hint}") from error
 
 
 @contextmanager

@@ -7,9 +7,11 @@ from torch import nn
 from encoscope.encoder.convert import as_encoder
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.types import LayerInfo
+from encoscope.errors import explain_calls
 from encoscope.zoo.registry import DEFAULT_MODEL
 
 
+@explain_calls
 def list_layers(encoder: Encoder | nn.Module | str = DEFAULT_MODEL, *, all: bool = False) -> list[LayerInfo]:
     """List the layers of an encoder that have a spatial output, in the network's order.
 

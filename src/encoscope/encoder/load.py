@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from encoscope.defaults import DEVICE, PRECISION, RANDOM_STATE
+from encoscope.devices import find_device
 from encoscope.encoder.adapters import apply_adapter, read_adapter
 from encoscope.encoder.encoder import Encoder
 from encoscope.encoder.input_channels import spread_over_channels
@@ -18,7 +19,7 @@ from encoscope.encoder.layouts import TokenLayout
 from encoscope.encoder.reset import UntrainedMaker
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest
 from encoscope.encoder.types import CLASS_ORDERS, ClassOrder
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.images.stated import StatedPreprocess, check_normalization
 from encoscope.images.trial import describe_assumption
 from encoscope.zoo.registry import DEFAULT_MODEL, DefaultModel
@@ -38,6 +39,7 @@ _SOURCES = {
 _FILE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".dcm", ".npy", ".csv")
 
 
+@explain_calls
 def load(
     source: str = DEFAULT_MODEL,
     *,
@@ -48,10 +50,11 @@ def load(
     trust: bool = False,
     precision: str = PRECISION,
     class_order: ClassOrder | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     input_size: int | tuple[int, int] | None = None,
     interpolation: str | None = None,
+    bands: Sequence[int] | None = None,
     allow_missing: Sequence[str] = (),
     allow_unused: Sequence[str] = (),
     logits: str | int | None = None,
@@ -79,6 +82,8 @@ def load(
         input_size: Side, or (height, width), of the network's input in pixels; None takes the source's own.
         interpolation: How images are resized: "bicubic", "bilinear", "nearest", "lanczos", "box" or "hamming"; None
             takes the source's own.
+        bands: Which bands of an image are the network's channels, numbered from 1, such as (4, 3, 2); None takes images
+            of as many channels, or grey and color.
         allow_missing: Names of tensors or modules, or patterns such as "blocks.*.ls1.*": what the weights may lack and
             what so stays random.
         allow_unused: Likewise what the weights may hold though the network has no place for it.
@@ -114,8 +119,8 @@ def load(
         raise UsageError("untrained and a checkpoint contradict each other: use one of them")
     if class_order is not None and class_order not in CLASS_ORDERS:
         raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
-    target = _parse_device(device)
-    stated = StatedPreprocess(mean, std, input_size, interpolation)
+    target = find_device(device)
+    stated = StatedPreprocess(mean, std, input_size, interpolation, bands)
     file = None if checkpoint is None else Path(checkpoint)
     adapter = None if file is None else read_adapter(file)
     request = SourceRequest(
@@ -126,6 +131,7 @@ def load(
         trust,
         _as_patterns(allow_missing),
         _as_patterns(allow_unused),
+        adapter is not None,
     )
     model = importlib.import_module(f"encoscope.encoder.sources.{_SOURCES[scheme]}").build_model(request)
     full_source = f"{scheme}:{name}" + ("@untrained" if untrained else f"@{checkpoint}" if checkpoint else "")
@@ -192,28 +198,30 @@ def _as_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
     return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
+def _suggest_source(name: str) -> str:
+    """The end of the message about a source string without a source."""
+    import timm
+
+    base = name.partition("@")[0]
+    if timm.is_model(base.partition(".")[0]):
+        return f"; did you mean timm:{name}?"
+    if base == "python" or base.startswith("Encoder("):
+        return "; an encoder made from a module has no source string: pass the encoder itself"
+    return ""
+
+
 def _parse_source(source: str) -> tuple[str, str, str]:
     """("timm", "resnet18", "untrained") for "timm:resnet18@untrained"; the last is "" if there is no suffix."""
+    if not isinstance(source, str):
+        raise UsageError(f"a source is a text such as 'timm:resnet50', not {source!r}")
     scheme, colon, rest = source.partition(":")
     if not colon or scheme not in _SOURCES:
         if not colon and (Path(source).exists() or Path(source).suffix.lower() in _FILE_SUFFIXES):
             raise UsageError(f"{source!r} is a file, not a model: the model comes first, then the images")
         forms = ", ".join(f"{known}:..." for known in _SOURCES)
-        hint = f"; did you mean timm:{source}?" if not colon and source else ""
+        hint = _suggest_source(source) if not colon else ""
         raise UsageError(f"unknown model {source!r}: it needs a source, one of {forms}{hint}")
     name, _, suffix = rest.partition("@")
     if not name:
         raise UsageError(f"{source!r} names no model")
     return scheme, name, suffix
-
-
-def _parse_device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        parsed = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N") from error
-    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"there is no device {device!r}: torch finds {torch.cuda.device_count()} GPUs")
-    return parsed

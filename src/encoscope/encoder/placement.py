@@ -28,7 +28,7 @@ _MANY = 100  # cells: so many tokens in the order of as many cells fit by chance
 _EVEN = 0.58  # of the correlation that a tenth of the tokens exceed, for the mean of all
 _OWN_SHARE = 0.15  # of a token's response that is not common to all
 _MOST_SCORES = 10**7
-_MOST_PAIRS = 2 * 10**6  # to be assigned in any order
+_MOST_PAIRS = 2 * 10**7  # to be assigned in any order, which takes seconds for as many
 
 
 @dataclass(frozen=True)

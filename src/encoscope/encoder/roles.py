@@ -34,6 +34,7 @@ def assign_roles(
     layers: Mapping[str, LayerInfo],
     followers: Mapping[str, Sequence[str]] | None = None,
     outputs: int | None = None,
+    dense: int | None = None,
 ) -> dict[str, LayerRole]:
     """Find the role of every layer.
 
@@ -43,12 +44,16 @@ def assign_roles(
         followers: For each module those that read its output as it is.
         outputs: Number of the network's outputs; maps of so many channels, made by a single convolution, belong to its
             classifier.
+        dense: Number of channels of an output that is a map at the image's own resolution; the last parts of the trunk
+            with as many channels give that map, and are no stages.
 
     Returns:
         The role of each layer by name.
     """
     network = _Network(module, layers, followers or {}, outputs)
     trunk = network.find_trunk()
+    while len(trunk) > 1 and layers[trunk[-1]].channels == dense:
+        trunk.pop()
     stem = network.find_stem(trunk)
     roles: dict[str, LayerRole] = dict.fromkeys(layers, "inner")
     blocks = [name for name in network.find_blocks(trunk) if name != stem]

@@ -34,6 +34,8 @@ class LayerInfo:
             in the sequence they stand; 0 for maps.
         role: "stage" (the last output at a resolution, after its norm and activation), "block" (a repeated block),
             "stem", or "inner" (all others).
+        followed_by: The norm or activation that the network applies to the output before all else, if that is a
+            function and no module ("relu"): the layer is read before it. Empty if there is none.
     """
 
     name: str
@@ -42,6 +44,7 @@ class LayerInfo:
     grid: tuple[int, int]
     prefix: int = 0
     role: LayerRole = "inner"
+    followed_by: str = ""
 
 
 @concise_repr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,23 +18,29 @@ from encoscope.file_kind import require_ordinary_file
 
 StateDict: TypeAlias = dict[str, Tensor]
 
+_INDEX = ".index.json"
+_NAMES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
 
 def read_weights_file(path: Path) -> Any:
     """Read a file of weights without running code.
 
     Args:
-        path: A .safetensors file, or a torch file that holds weights and plain data.
+        path: A .safetensors file, a torch file that holds weights and plain data, or the index (.index.json) of weights
+            in several such files.
 
     Returns:
         Its contents, on the CPU.
 
     Raises:
-        MissingError: If the file does not exist.
+        MissingError: If the file, or one that an index names, does not exist.
         EncoscopeError: If the file is damaged, or if reading it could run code.
     """
     require_ordinary_file(path)
     if not path.is_file():
         raise MissingError(f"there is no checkpoint file {path}")
+    if path.name.endswith(_INDEX):
+        return _read_shards(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -58,6 +65,43 @@ def read_weights_file(path: Path) -> Any:
         raise EncoscopeError(
             f"checkpoint {path} is damaged or not a file of weights: {detail or type(error).__name__}"
         ) from error
+
+
+def find_weights_file(folder: Path) -> Path | None:
+    """Find the weights in a folder that a library's ``save_pretrained`` wrote.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The file of weights, or the index of weights in several files; None if there is none.
+
+    Raises:
+        EncoscopeError: For a folder of ``torch.distributed.checkpoint``.
+    """
+    if (folder / ".metadata").is_file() and any(folder.glob("*.distcp")):
+        raise EncoscopeError(
+            f"checkpoint {folder} is in shards of torch.distributed.checkpoint: make one file of them with "
+            "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
+        )
+    names = [name + end for name in _NAMES for end in ("", _INDEX)]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read_shards(index: Path) -> StateDict:
+    """The tensors of all files that an index names."""
+    try:
+        files: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(files.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EncoscopeError(f"checkpoint {index} is damaged or no index of weights in several files") from error
+    state: StateDict = {}
+    for name in names:
+        state |= read_weights_file(index.parent / Path(name).name)
+    lost = [name for name in files if name not in state]
+    if lost:
+        raise EncoscopeError(f"checkpoint {index}: {lost[0]} is not in {files[lost[0]]}, where the index has it")
+    return state
 
 
 def _plain_data() -> list[Any]:

@@ -19,6 +19,9 @@ MIN_MATCHED_SHARE = 0.5
 # Names of the network that a training scheme evaluates, if the file holds several: the averaged one, or the query's.
 _PREFERRED = ("ema", "teacher", "encoder_q", "online", "query")
 
+# What torch.compile, FSDP, activation checkpointing and DataParallel put into the names of what they wrap.
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
+
 
 @dataclass(frozen=True)
 class StateCandidate:
@@ -66,6 +69,7 @@ def find_best_candidate(
         The candidate with the most of the network's names; of equal ones, that of the network that the training
         scheme evaluates. None if the file holds no tensors.
     """
+    states = [(label, _take_wrappers_off(state, module)) for label, state in states]
     candidates = [candidate for label, state in states for candidate in _make_candidates(label, state, module)]
     best = _choose_best(candidates, module)
     if converter is None:
@@ -75,6 +79,20 @@ def find_best_candidate(
         candidates = [_strip(label, state, prefix) for label, state in states for prefix in _common_prefixes(state)]
     converted = [_convert(candidate, module, converter) for candidate in ([best] if enough and best else candidates)]
     return _choose_best(converted, module)
+
+
+def _take_wrappers_off(state: StateDict, module: nn.Module) -> StateDict:
+    """The names without what wrappers of parts of a network put into them; "module." before all names is a prefix."""
+    own = {part for name in module.state_dict() for part in name.split(".")}
+    wrappers = {name for name in _WRAPPERS if name not in own}
+
+    def strip(name: str) -> str:
+        first, *rest = name.split(".")
+        kept = [part for part in rest if part not in wrappers]
+        return ".".join(kept if first in wrappers and first != "module" else [first, *kept])
+
+    stripped = {strip(name): value for name, value in state.items()}
+    return stripped if len(stripped) == len(state) else state
 
 
 def _choose_best(candidates: Iterable[StateCandidate], module: nn.Module) -> StateCandidate | None:

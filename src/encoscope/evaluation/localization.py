@@ -19,7 +19,7 @@ from torch import nn
 
 from encoscope.discovery.methods import get_base_name
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.evaluation.baselines import ALONE, CONTROL, MATCHED, Baseline, BaselineSegments
 from encoscope.evaluation.report import Report
 from encoscope.evaluation.result import Evaluation
@@ -50,6 +50,7 @@ NOTES = (
 )
 
 
+@explain_calls
 def corloc(
     encoder: Encoder | nn.Module | str,
     dataset: str | Sequence[str],

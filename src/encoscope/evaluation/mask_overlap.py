@@ -20,7 +20,7 @@ from jaxtyping import Int64
 from torch import nn
 
 from encoscope.encoder import Encoder, untrained_copy
-from encoscope.errors import ImageError, MissingError, UsageError
+from encoscope.errors import ImageError, MissingError, UsageError, explain_calls
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import (
     find_counterpart,
@@ -81,6 +81,7 @@ NOTES = (
 UNTRAINED = "nave, untrained"
 
 
+@explain_calls
 def overlap(
     encoder: Encoder | nn.Module | str,
     dataset: str,
@@ -411,7 +412,7 @@ def evaluate_joint_overlap(
                 **(options or {}),
             )
             nave.fit(paths, fresh=fresh)
-            stream = nave.predict_stream(read_images(paths, channels=baseline.network.preprocess.channels))
+            stream = nave.predict_stream(read_images(paths, channels=baseline.network.preprocess.image_channels))
             tables = []
             for example, result in zip(images, stream, strict=True):
                 if isinstance(result, SkippedImage):

@@ -170,7 +170,7 @@ def measure_images(
             name = identify_example(example, n_segments)
             values = cache.get(name)
             if values is None:
-                channels = 3 if baseline.encoder is None else baseline.encoder.preprocess.channels
+                channels = 3 if baseline.encoder is None else baseline.encoder.preprocess.image_channels
                 image = read_image(example.path, channels=channels)
                 cache.put(name, task.measure(baseline, image, example.annotation, n_segments))
                 values = cache.get(name) or {}

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from encoscope.encoder import Encoder, identify_encoder
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import (
     find_counterpart,
@@ -71,6 +71,7 @@ NOTES = (
 AnswerScore: TypeAlias = Callable[[Float[Tensor, "batch channels height width"]], Float[np.ndarray, " batch"]]
 
 
+@explain_calls
 def faithfulness(
     encoder: Encoder | nn.Module | str,
     dataset: str,

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from encoscope.encoder import Encoder
+from encoscope.errors import explain_calls
 from encoscope.evaluation.baselines import Baseline
 from encoscope.evaluation.localization import make_nave, measure_baselines, record_settings
 from encoscope.evaluation.mask_overlap import add_untrained, make_entry, open_images
@@ -31,6 +32,7 @@ NOTES = (
 )
 
 
+@explain_calls
 def stability(
     encoder: Encoder | nn.Module | str,
     dataset: str,

@@ -18,7 +18,7 @@ from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_sa
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
 from encoscope.falcon.crops import Crop, compute_crops, cut_box
 from encoscope.falcon.gradcam import GradCam
-from encoscope.images import Batch, LoadedImage, Preprocess, read_image
+from encoscope.images import Batch, Channels, LoadedImage, Preprocess, read_image
 from encoscope.probing import prefetch
 from encoscope.progress import Progress, track_steps
 from encoscope.store.array_cache import ArrayCache
@@ -167,7 +167,7 @@ class ImageEmbedder:
         return self._crops[space]
 
     def _load(self, request: _Request, paths: Mapping[str, str | None]) -> tuple[_Request, LoadedImage, Batch | None]:
-        image = reread_image(request.image, paths.get(request.image), self.encoder.preprocess.channels)
+        image = reread_image(request.image, paths.get(request.image), self.encoder.preprocess.image_channels)
         return request, image, self.encoder.prepare(image) if request.units else None
 
     def _embed_batch(self, batch: Sequence[tuple[_Request, LoadedImage, Batch | None]]) -> None:
@@ -235,7 +235,7 @@ class TextVectors:
         return weights / weights.sum() @ self(list(concepts))
 
 
-def reread_image(image: str, path: str | None, channels: int | None = 3) -> LoadedImage:
+def reread_image(image: str, path: str | None, channels: Channels | None = 3) -> LoadedImage:
     """Read a probe's image again.
 
     Args:

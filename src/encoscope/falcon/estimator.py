@@ -13,7 +13,7 @@ from torch import nn
 from encoscope import metrics
 from encoscope.defaults import BATCH_SIZE, FEATURES
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.estimator import Estimator
 from encoscope.falcon.captions.build import match_captions
 from encoscope.falcon.captions.store import CaptionStore
@@ -428,6 +428,7 @@ def describe(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Descriptions: ...
+@explain_calls
 def describe(
     encoder: Encoder | nn.Module | str,
     units: str | Unit | Sequence[str | Unit],
@@ -554,6 +555,7 @@ def describe(
     return falcon.fit(probe).describe(units)
 
 
+@explain_calls
 def groups(
     encoder: Encoder | nn.Module | str,
     layer: str = FEATURES,

@@ -15,7 +15,7 @@ from encoscope import plots, results
 from encoscope.classes import find_class
 from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import EncoscopeError, UsageError
+from encoscope.errors import EncoscopeError, UsageError, explain_calls
 from encoscope.falcon.captions.store import CaptionStore
 from encoscope.falcon.description import KIND, Description
 from encoscope.falcon.estimator import Falcon
@@ -183,7 +183,9 @@ class FailureExplanation(Result):
         if "prediction" not in document:
             raise EncoscopeError(f"{file} holds descriptions and no prediction: read it with Descriptions.load")
         prediction, model, settings = document["prediction"], document["model"], dict(document["settings"])
-        plain = document | {"settings": {name: value for name, value in settings.items() if name != "n_features"}}
+        plain = document | {
+            "settings": {name: value for name, value in settings.items() if name not in ("n_features", "label")}
+        }
         items: dict[str, list[Contribution]] = {"for": [], "against": []}
         for entry in document["descriptions"]:
             description = Description.from_dict(entry, plain, file) if "concepts" in entry else None
@@ -215,6 +217,7 @@ class FailureExplanation(Result):
         return {"model": model, "settings": self.settings, "seed": self.seed, "skipped": self.skipped}
 
 
+@explain_calls
 def explain_failure(
     encoder: Encoder | nn.Module | str,
     image: Any,
@@ -371,7 +374,7 @@ def find_contributions(
         raise UsageError(f"{encoder.source} has no linear head, so features have no contribution to a prediction")
     settings = FailureSettings.from_preset(n_features=n_features)
     n_features = settings.n_features
-    loaded = read_image(image, channels=encoder.preprocess.channels)
+    loaded = read_image(image, channels=encoder.preprocess.image_channels)
     with torch.no_grad():
         h = encoder.features(loaded)[0].cpu()
         weight, bias = head.weight.detach().float().cpu(), head.bias
@@ -389,7 +392,7 @@ def find_contributions(
         bias=float(offset[predicted]),
         features=_find_largest(h, weight[predicted], n_features),
         against=against,
-        settings=settings.as_dict(),
+        settings=settings.as_dict() | ({} if label is None else {"label": str(label)}),
         model=record_model(encoder, ["features"]),
     )
 

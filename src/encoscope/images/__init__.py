@@ -7,7 +7,7 @@ from encoscope.images.datasets import is_dataset, open_boxed_dataset, open_datas
 from encoscope.images.folders import SUFFIXES
 from encoscope.images.geometry import Geometry, GeometryKind, Preprocess
 from encoscope.images.image import LoadedImage, SkippedImage
-from encoscope.images.levels import Color, Window
+from encoscope.images.levels import Channels, Color, Window
 from encoscope.images.listing import ImageListing, draw_images, list_images
 from encoscope.images.metadata import read_columns
 from encoscope.images.read import read_image
@@ -21,6 +21,7 @@ __all__ = [
     "SUFFIXES",
     "Batch",
     "BoxedImages",
+    "Channels",
     "Color",
     "Geometry",
     "GeometryKind",

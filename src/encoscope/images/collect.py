@@ -16,7 +16,7 @@ from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.images.datasets import is_dataset, open_dataset
 from encoscope.images.folders import find_image_files
 from encoscope.images.image import LoadedImage, SkippedImage
-from encoscope.images.levels import Color, Window
+from encoscope.images.levels import Channels, Color, Window
 from encoscope.images.read import read_image
 
 
@@ -53,7 +53,7 @@ def collect_files(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[st
 def read_images(
     inputs: Any,
     *,
-    channels: int = 3,
+    channels: Channels = 3,
     max_pixels: int = MAX_PIXELS,
     window: Window | None = None,
     background: Color = BACKGROUND,

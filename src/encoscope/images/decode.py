@@ -92,6 +92,8 @@ def _decode(data: Any, max_pixels: int, window: tuple[float, float] | None, chan
         from encoscope.images.dicom import decode_dicom
 
         return decode_dicom(data, max_pixels, window)
+    if head[4:8] == b"ftyp" and b"avif" in head[8:40]:
+        _check_avif(data)
     try:
         with Image.open(data) as image:
             return decode_pil(image, max_pixels, channels, data)
@@ -120,6 +122,8 @@ def decode_pil(image: Image.Image, max_pixels: int, channels: int = 3, data: Any
     check_size(image.width, image.height, max_pixels)
     tiles = getattr(image, "tile", [])
     data = data or (getattr(image, "fp", None) if tiles and image.tell() == 0 else None)
+    if image.format == "AVIF":
+        _check_avif(data or getattr(image, "fp", None))
     if data is not None and tiles:
         raw = _decode_bands(image, data, str(tiles[0].args), max_pixels, channels)
         if raw is not None:
@@ -174,6 +178,19 @@ def _check_jpeg2000(data: Any) -> None:
     bits = (sizes[38] & 0x7F) + 1 if start and len(sizes) > 38 else 8
     if bits > 8:
         raise ImageError(f"JPEG 2000 color of {bits} bits is not read at full depth: save it as PNG or TIFF")
+
+
+def _check_avif(data: Any) -> None:
+    """Refuse an AVIF of more than 8 bits, of which Pillow keeps 8; nothing is known of one that is loaded already."""
+    if data is None or getattr(data, "closed", False):
+        return
+    start = data.tell()
+    data.seek(0)
+    _, marker, settings = data.read(65536).partition(b"av1C")
+    data.seek(start)
+    if marker and len(settings) > 2 and settings[2] & 0x40:
+        bits = 12 if settings[2] & 0x20 else 10
+        raise ImageError(f"AVIF color of {bits} bits is not read at full depth: save it as PNG or TIFF")
 
 
 def _convert(image: Image.Image) -> RawPixels:

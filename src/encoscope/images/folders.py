@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
+from encoscope.counting import count_noun
 from encoscope.errors import ImageError, MissingError
 from encoscope.images.sets import LabelledImages
 
@@ -12,6 +14,10 @@ SUFFIXES = frozenset(
     {".avif", ".bmp", ".dcm", ".dicom", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
     | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+ARRAYS = frozenset({".npy", ".npz"})
+"""Suffixes of arrays, which are the images of a folder that has no others: else they may be anything."""
+
+_log = logging.getLogger("encoscope")
 
 
 def find_image_files(folder: Path) -> list[Path]:
@@ -21,7 +27,7 @@ def find_image_files(folder: Path) -> list[Path]:
         folder: The folder.
 
     Returns:
-        The files with a known suffix, sorted, without hidden ones.
+        The files with a known suffix, sorted, without hidden ones; files of arrays if there are no others.
 
     Raises:
         MissingError: There are none.
@@ -31,14 +37,22 @@ def find_image_files(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise ImageError(f"cannot list {error.filename}: {error.strerror}") from error
 
-    files = []
+    files, arrays = [], []
     for root, names, leaves in os.walk(folder, onerror=refuse):
         names[:] = [name for name in names if not name.startswith(".")]
-        files += [
-            Path(root, leaf) for leaf in leaves if not leaf.startswith(".") and Path(leaf).suffix.lower() in SUFFIXES
-        ]
+        paths = [Path(root, leaf) for leaf in leaves if not leaf.startswith(".")]
+        files += [path for path in paths if path.suffix.lower() in SUFFIXES]
+        arrays += [path for path in paths if path.suffix.lower() in ARRAYS]
+    if files and arrays:
+        _log.warning(
+            "%s beside the images of %s: arrays are read where a folder has no other images, or by name",
+            count_noun(len(arrays), ".npy or .npz file is not read", ".npy and .npz files are not read"),
+            folder,
+        )
+    files = files or arrays
     if not files:
-        raise MissingError(f"no images below {folder} (known suffixes: {', '.join(sorted(SUFFIXES))})")
+        known = ", ".join(sorted(SUFFIXES | ARRAYS))
+        raise MissingError(f"no images below {folder} (known suffixes: {known})")
     return sorted(files, key=lambda file: file.as_posix())
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float, Integer
 
+from encoscope.images.levels import Channels
+
 GeometryKind: TypeAlias = Literal["model", "whole"]
 Resizing: TypeAlias = Literal["short", "long", "squash", "none"]
 
@@ -41,6 +43,8 @@ class Preprocess:
         std_twice: Whether the result is divided by std once more.
         channel_order: "rgb", or "bgr" for a network whose first channel is blue.
         resize_floats: Whether values are rescaled before the image is resized, so that resizing does not round them.
+        bands: The bands of an image that the network's channels are, numbered from 1; None for images of as many
+            channels as the network has, or of grey or color.
 
     Example:
         >>> Preprocess(size=(32, 32), crop=0.875).as_dict()["crop"]
@@ -64,6 +68,12 @@ class Preprocess:
     std_twice: bool = False
     channel_order: Literal["rgb", "bgr"] = "rgb"
     resize_floats: bool = False
+    bands: tuple[int, ...] | None = None
+
+    @property
+    def image_channels(self) -> Channels:
+        """What ``read_image`` takes as ``channels`` to read an image for the network."""
+        return self.channels if self.bands is None else self.bands
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON and for the digest: the first six, and of the others what is not usual."""

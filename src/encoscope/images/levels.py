@@ -9,10 +9,13 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped, UInt8
 from PIL import Image, ImageColor
 
+from encoscope.counting import count_noun
 from encoscope.errors import ImageError, UsageError
 
 Color: TypeAlias = str | tuple[int, int, int]
 Window: TypeAlias = tuple[float, float]
+Channels: TypeAlias = int | tuple[int, ...]
+"""Number of channels of an image, or the bands of a file that they are, numbered from 1."""
 # a function may change the sides: names that are not bound to its other arguments
 Pixels: TypeAlias = UInt8[np.ndarray, "_height _width _channels"] | Float32[np.ndarray, "_height _width _channels"]
 
@@ -92,6 +95,26 @@ def to_pixels(raw: RawPixels, channels: int, window: Window | None, background: 
     if raw.is_premultiplied:
         return as_channels(_add_background(values, alpha, raw.white, window, background), channels)
     return as_channels(_composite(_scale(values, raw.white, window), alpha, background), channels)
+
+
+def take_bands(raw: RawPixels, bands: tuple[int, ...], window: Window | None) -> Pixels:
+    """Take some of the bands as they are stored.
+
+    Args:
+        raw: Stored values.
+        bands: The bands, numbered from 1, in the order of the result's channels.
+        window: As for ``to_pixels``.
+
+    Returns:
+        The pixels of these bands.
+
+    Raises:
+        ImageError: There is no such band, or the values cannot be used.
+    """
+    stored = raw.values.shape[2]
+    if max(bands) > stored:
+        raise ImageError(f"the image has {count_noun(stored, 'band')}, and band {max(bands)} of it is requested")
+    return _scale(raw.values[..., [band - 1 for band in bands]], raw.white, window)
 
 
 def as_channels(pixels: Pixels, channels: int) -> Pixels:

@@ -16,7 +16,7 @@ from torch import nn
 
 from encoscope import plots
 from encoscope.encoder import Encoder, as_encoder, untrained_copy
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.images import LoadedImage, read_image
 from encoscope.nave.composite import features_from_vectors
 from encoscope.nave.inputs import ImageLike
@@ -29,6 +29,7 @@ Control: TypeAlias = Literal["untrained", "color"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
+@explain_calls
 def compute_controls(
     encoder: Encoder | nn.Module | str,
     image: ImageLike,
@@ -60,7 +61,7 @@ def compute_controls(
     if unknown is not None:
         raise UsageError(f"a control is {' or '.join(CONTROLS)}, not {unknown!r}")
     encoder = as_encoder(encoder)
-    loaded = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.channels)
+    loaded = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.image_channels)
     segmentation = segment(encoder, loaded, random_state=random_state, **settings)
     controls = {}
     for name in names:

@@ -172,8 +172,10 @@ class Nave(Estimator):
             UsageError: For settings that cannot be, and for a one-shot iterator without a feature cache.
             ImageError: When no image can be read.
         """
+        joint = self._joint_settings()
+        self._check_settings()  # wrong ones fail before the network is loaded
         self.encoder_ = as_encoder(self.encoder)
-        settings, joint = self._settings(), self._joint_settings()
+        settings = self._settings()
         seen = _Seen()
         if joint.feature_cache == "none":
             if hasattr(X, "__next__"):
@@ -489,22 +491,24 @@ class Nave(Estimator):
         nave.skipped_ = [SkippedImage(**item) for item in document["skipped"]]
         return nave
 
-    def _settings(self) -> NaveSettings:
-        settings = NaveSettings.of(
-            self.encoder_,
-            self.preset,
-            **{name: getattr(self, name) for name in NaveSettings.infos() if name != "preset"},
-        )
+    def _check_settings(self) -> None:
+        names = [name for name in NaveSettings.infos() if name not in ("preset", "layers")]
+        settings = NaveSettings.without_layers(self.preset, **{name: getattr(self, name) for name in names})
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size is a number from 1 on, not {self.batch_size}")
         if settings.grouping in ("pca", "attn") or isinstance(settings.n_clusters, tuple):
             raise UsageError('a joint fit takes grouping="kmeans" or "ward" and one number of clusters; see Nave.at')
-        return settings
+
+    def _settings(self) -> NaveSettings:
+        names = [name for name in NaveSettings.infos() if name != "preset"]
+        return NaveSettings.of(self.encoder_, self.preset, **{name: getattr(self, name) for name in names})
 
     def _joint_settings(self) -> JointSettings:
         names = [name for name in JointSettings.infos() if name != "preset"]
         return JointSettings.from_preset(self.preset, **{name: getattr(self, name) for name in names})
 
     def _read_images(self, images: Any) -> Iterator[LoadedImage | SkippedImage]:
-        return read_images(images, channels=self.encoder_.preprocess.channels)
+        return read_images(images, channels=self.encoder_.preprocess.image_channels)
 
     def _encode_images(
         self, images: Any, settings: NaveSettings, seen: _Seen, shard: Shard

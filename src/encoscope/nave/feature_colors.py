@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import nn
 
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import ImageError, UsageError
+from encoscope.errors import ImageError, UsageError, explain_calls
 from encoscope.estimator import Estimator
 from encoscope.images import LoadedImage, SkippedImage, read_image, read_images
 from encoscope.nave.colored_image import ColoredImage
@@ -132,10 +132,13 @@ class FeatureColors(Estimator):
             UsageError: For settings that cannot be.
             ImageError: When no image can be read.
         """
-        self.encoder_ = as_encoder(self.encoder)
         self.settings_ = ColorSettings.from_preset(
             self.preset, foreground=self.foreground, threshold=self.threshold, n_sample=self.n_sample
         )
+        NaveSettings.without_layers(self.preset, weighting=self.weighting, resolution=self.resolution, size=self.size)
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size is a number from 1 on, not {self.batch_size}")
+        self.encoder_ = as_encoder(self.encoder)
         sample = PixelSample(self.settings_.n_sample, random_state=self.random_state)
         self.layers_ = self._nave_settings().layers
         self.n_images_ = 0
@@ -280,7 +283,7 @@ class FeatureColors(Estimator):
         return shared | self.settings_.as_dict() | {"random_state": self.random_state, "n_images": self.n_images_}
 
     def _read(self, images: Any) -> Iterator[LoadedImage | SkippedImage]:
-        channels = self.encoder_.preprocess.channels
+        channels = self.encoder_.preprocess.image_channels
         if is_single(images):
             return iter([read_image(images, channels=channels)])
         return read_images(images, channels=channels)
@@ -412,6 +415,7 @@ def colors(
     progress: Progress = ...,
     **unknown: Any,
 ) -> ColoredImage | ResultList[ColoredImage]: ...
+@explain_calls
 def colors(
     encoder: Encoder | nn.Module | str,
     images: Any,

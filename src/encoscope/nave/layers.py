@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from encoscope.encoder import Encoder
@@ -36,6 +36,8 @@ def choose_layers(
     """
     if layers is None:
         return _choose_by_preset(encoder, preset or "default")
+    if not isinstance(layers, Iterable):
+        raise UsageError(f"layers are names, such as 'layer3,layer4', not {layers!r}")
     names = [name.strip() for name in layers.split(",")] if isinstance(layers, str) else list(layers)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

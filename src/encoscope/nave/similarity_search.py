@@ -18,7 +18,7 @@ from torch import nn
 
 from encoscope import plots
 from encoscope.encoder import Encoder, as_encoder, untrained_copy
-from encoscope.errors import ImageError, UsageError
+from encoscope.errors import ImageError, UsageError, explain_calls
 from encoscope.images import LoadedImage, SkippedImage, draw_images, read_image, read_images
 from encoscope.nave.feature_colors import find_otsu_threshold
 from encoscope.nave.features import EncodedImage, encode_stream
@@ -53,6 +53,7 @@ _FEATURES = ("preset", "weighting", "normalization", "resolution", "size", "upsa
 _log = logging.getLogger("encoscope")
 
 
+@explain_calls
 def similar(
     encoder: Encoder | nn.Module | str,
     image: ImageLike,
@@ -152,7 +153,7 @@ def similar(
     known = None if labels is None else read_labels(labels)
     encoder = as_encoder(encoder)
     settings = NaveSettings.of(encoder, preset, layers=layers, **changes, random_state=random_state)
-    loaded = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.channels)
+    loaded = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.image_channels)
     encoder.warn_if_random()
     if segment is not None and known is None:
         known = _segment(encoder, loaded, settings)
@@ -259,7 +260,7 @@ class _Search:
         generator = np.random.default_rng(self.settings.random_state)
         drawn = self._draw()
         counts = [len(part) for part in np.array_split(np.arange(self.options.n_random), 1 + len(drawn))]
-        others = read_images(drawn, channels=encoder.preprocess.channels)
+        others = read_images(drawn, channels=encoder.preprocess.image_channels)
         pool = encode_stream(encoder, chain([self.image], others), self.settings, self.batch_size)
         for item, count in zip(pool, counts, strict=True):
             if count and isinstance(item, EncodedImage):
@@ -310,7 +311,7 @@ class _Search:
     def _read(self, encoder: Encoder) -> Any:
         if self.images is None:
             return []
-        channels = encoder.preprocess.channels
+        channels = encoder.preprocess.image_channels
         if is_single(self.images):
             return [read_image(self.images, channels=channels)]
         total = len(self.images) if hasattr(self.images, "__len__") and not isinstance(self.images, str) else None

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import nn
 
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import ImageError, UsageError
+from encoscope.errors import ImageError, UsageError, explain_calls
 from encoscope.images import LoadedImage, SkippedImage, read_image, read_images
 from encoscope.nave.attention_heads import assign_to_heads
 from encoscope.nave.composite import Composite
@@ -111,6 +111,7 @@ def segment(
     batch_size: int = BATCH_SIZE,
     progress: Progress = None,
 ) -> ResultList[Segmentation]: ...
+@explain_calls
 def segment(
     encoder: Encoder | nn.Module | str,
     images: Any,
@@ -192,7 +193,7 @@ def segment(
     encoder = as_encoder(encoder)
     settings = NaveSettings.of(encoder, preset, layers=layers, **changes)
     single = is_single(images)
-    channels = encoder.preprocess.channels
+    channels = encoder.preprocess.image_channels
     items = [read_image(images, channels=channels)] if single else read_images(images, channels=channels)
     segmentations: ResultList[Segmentation] = ResultList()
     stream = segment_with(encoder, items, settings, batch_size=batch_size)

@@ -14,7 +14,7 @@ from torch import nn
 
 from encoscope import plots
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.images import LoadedImage, read_image
 from encoscope.nave.segmentation import Segmentation
 from encoscope.nave.single_image import segment_stream
@@ -51,6 +51,7 @@ class Stability:
         }
 
 
+@explain_calls
 def measure_stability(
     encoder: Encoder | nn.Module | str, image: Any, *, runs: int = 20, random_state: int = 0, **settings: Any
 ) -> Stability:
@@ -74,7 +75,7 @@ def measure_stability(
     if not isinstance(settings.get("n_clusters") or 1, int):
         raise UsageError(f"agreement is measured for one number of clusters, not {settings['n_clusters']!r}")
     encoder = as_encoder(encoder)
-    image = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.channels)
+    image = image if isinstance(image, LoadedImage) else read_image(image, channels=encoder.preprocess.image_channels)
     segmentations = [_segment(encoder, [image], random_state=random_state + run, **settings)[0] for run in range(runs)]
     whole = segmentations[0].labels
     mirrored, *crops = _segment(

@@ -167,7 +167,7 @@ def check_side(encoder: Encoder, side: int) -> None:
 
 
 def _load(encoder: Encoder, patch: Patch) -> Float[Tensor, "1 channels height width"]:
-    image = read_image(patch.path, channels=encoder.preprocess.channels)
+    image = read_image(patch.path, channels=encoder.preprocess.image_channels)
     if image.id != patch.id:
         raise EncoscopeError(f"{patch.path} has changed since its patches were chosen: choose them again")
     check_side(encoder, patch.side)
@@ -178,7 +178,7 @@ def _load(encoder: Encoder, patch: Patch) -> Float[Tensor, "1 channels height wi
 def _read_cut(encoder: Encoder, side: int, stride: int, path: str) -> _Cut | str:
     """An image ready to be cut, or the reason why it cannot be read."""
     try:
-        image = read_image(Path(path), channels=encoder.preprocess.channels)
+        image = read_image(Path(path), channels=encoder.preprocess.image_channels)
         pixels, geometry = _prepare_whole(encoder, image)
     except (ImageError, MissingError) as error:
         return str(error)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from encoscope._version import __version__
 from encoscope.defaults import BATCH_SIZE, FEATURES
 from encoscope.encoder import Encoder, as_encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
-from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
+from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError, explain_calls
 from encoscope.file_kind import require_ordinary_file
 from encoscope.images import ImageListing, SkippedImage, list_images, read_image
 from encoscope.probing.ids import hash_files, rank_ids
@@ -36,6 +36,7 @@ _SHARD = 256  # files, about: at most so many are computed again after a run was
 _ROWS = 4096
 
 
+@explain_calls
 def probe(
     encoder: Encoder | nn.Module | str,
     dataset: Any,
@@ -290,7 +291,7 @@ def _pass(
 def _read_row(encoder: Encoder, files: ImageListing, ids: Sequence[str], number: int) -> tuple[StoreRow, Tensor | None]:
     path, label = files.paths[number], files.labels[number]
     try:
-        image = read_image(path, channels=encoder.preprocess.channels)
+        image = read_image(path, channels=encoder.preprocess.image_channels)
         pixels = encoder.prepare(image).pixels
     except (ImageError, MissingError) as error:
         return StoreRow(ids[number], str(path), label, str(error)), None

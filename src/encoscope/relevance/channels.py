@@ -102,7 +102,7 @@ def _batches(encoder: Encoder, images: Any, size: int) -> Iterator[Float[Tensor,
 
 
 def _read_valid(encoder: Encoder, images: Any) -> Iterator[LoadedImage]:
-    for item in read_images(images, channels=encoder.preprocess.channels):
+    for item in read_images(images, channels=encoder.preprocess.image_channels):
         if isinstance(item, SkippedImage):
             _log.warning("left out %s: %s", item.path, item.reason)
         else:

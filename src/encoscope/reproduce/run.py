@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from encoscope.defaults import RANDOM_STATE
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.progress import Progress
 from encoscope.reproduce.registry import find_experiment
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from encoscope.evaluation.report import Report
 
 
+@explain_calls
 def run_experiment(
     name: str,
     *,

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from encoscope.encoder import Encoder, as_encoder
+from encoscope.errors import explain_calls
 from encoscope.images import ImageListing, list_images
 from encoscope.progress import Progress
 from encoscope.results import record_model
@@ -59,6 +60,7 @@ class _DrawnUnits:
         return [*self.examples, *self.match]
 
 
+@explain_calls
 def build_study(
     encoder: Encoder | nn.Module | str,
     references: Any,

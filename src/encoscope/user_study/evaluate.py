@@ -9,7 +9,8 @@ from pathlib import Path
 
 from encoscope import vlm
 from encoscope.defaults import DEVICE, RANDOM_STATE
-from encoscope.errors import UsageError
+from encoscope.devices import find_device
+from encoscope.errors import UsageError, explain_calls
 from encoscope.user_study.answer_key import load_key
 from encoscope.user_study.responses import read_answers
 from encoscope.user_study.scoring import StudyScores, compute_scores
@@ -19,6 +20,7 @@ from encoscope.vlm import VLM
 _log = logging.getLogger(__name__)
 
 
+@explain_calls
 def score_study(
     study: str | os.PathLike[str],
     answers: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
@@ -55,6 +57,8 @@ def score_study(
     sources = [answers] if isinstance(answers, str | os.PathLike) else list(answers)
     if not sources:
         raise UsageError("give the files that participants saved, or their folder")
+    if isinstance(text_encoder, str):
+        find_device(device)  # before answers are read
     key = load_key(Path(study))
     participants, skipped = read_answers(key, [Path(source) for source in sources])
     for item in skipped:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from encoscope import plots, results
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, gives_kept_outputs
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import ImageListing, read_image
 from encoscope.probing import Patch
@@ -80,7 +80,9 @@ def find_saved_images(encoder: Encoder, folder: Path, methods: Sequence[str]) ->
     for method in methods:
         path = folder / method / "result.json"
         document = results.read(path, "visualization")
-        if (document["model"] or {}).get("digest") != encoder.digest:
+        model = document["model"] or {}
+        kept = model.get("trial")
+        if model.get("digest") != encoder.digest or (kept is not None and not gives_kept_outputs(encoder, kept)):
             raise UsageError(f"{path} is of another model than {encoder.source}: take visualizations of this one")
         files[method] = {}
         for entry in document["visualizations"]:

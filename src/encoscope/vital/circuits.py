@@ -15,7 +15,7 @@ from torch import nn
 from encoscope import results
 from encoscope.concise_repr import concise_repr
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import EncoscopeError, UsageError
+from encoscope.errors import EncoscopeError, UsageError, explain_calls
 from encoscope.estimator import Estimator
 from encoscope.progress import Progress
 from encoscope.relevance import choose_method, compute_channel_relevance
@@ -392,6 +392,7 @@ class Circuit(Estimator):
         )
 
 
+@explain_calls
 def circuit(
     encoder: Encoder | nn.Module | str,
     unit: Unit | str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -163,13 +163,13 @@ class Vital(Estimator):
             MissingError: Where there are no references.
         """
         settings = self._settings()
-        self.encoder_ = encoder = as_encoder(self.encoder)
-        settings.check_size(encoder)
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch_size is a number from 1 on, not {self.batch_size}")
-        units = [parse_unit(unit, encoder) for unit in _as_list(self.units)]
-        if not units:
+        if not _as_list(self.units):
             raise UsageError("no units given")
+        self.encoder_ = encoder = as_encoder(self.encoder)
+        settings.check_size(encoder)
+        units = [parse_unit(unit, encoder) for unit in _as_list(self.units)]
         methods = [self._choose_method(unit, settings) for unit in units]  # wrong settings fail before the first image
         groups: list[Sequence[References | Prototype]] = []
         if X is None:
@@ -386,7 +386,7 @@ class Vital(Estimator):
 
 
 def _as_list(units: Sequence[Unit | str] | Unit | str) -> Sequence[Unit | str]:
-    return [units] if isinstance(units, str | Unit) else units
+    return [units] if isinstance(units, str | Unit) or not isinstance(units, Iterable) else list(units)
 
 
 def _take(references: Mapping[str, Prototype | References], unit: Unit) -> Prototype | References:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.encoder.untrained_copy import untrained_copy
-from encoscope.errors import UsageError
+from encoscope.errors import UsageError, explain_calls
 from encoscope.progress import Progress
 from encoscope.results import ResultList
 from encoscope.settings import refuse_unknown
@@ -151,6 +151,7 @@ def visualize(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> ResultList[Visualization]: ...
+@explain_calls
 def visualize(
     encoder: Encoder | nn.Module | str,
     units: Sequence[Unit | str] | Unit | str,
@@ -295,6 +296,7 @@ def visualize(
     return visualizations[0] if single else visualizations
 
 
+@explain_calls
 def visualize_stream(
     encoder: Encoder | nn.Module | str,
     units: Sequence[Unit | str] | Unit | str,
@@ -339,7 +341,7 @@ def visualize_stream(
     checked = make_settings(method, preset, **settings)
     check_request(method, settings.get("n_facets"), references, control)
     encoder = as_encoder(encoder)
-    items = [units] if isinstance(units, str | Unit) else list(units)
+    items = [units] if isinstance(units, str | Unit) or not isinstance(units, Iterable) else list(units)
     parsed = [parse_unit(unit, encoder) for unit in items]
     if not parsed:
         raise UsageError("no units given")

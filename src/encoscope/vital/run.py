@@ -113,7 +113,7 @@ def build_visualizations(
     Returns:
         A visualization of each target, in order.
     """
-    model = record_model(encoder, plan.settings.get("layers", ()))
+    model = record_model(encoder, plan.settings.get("layers", ()), trial=())
     settings = {**plan.settings, "precision": encoder.precision}
     if plan.together:  # each image depends on those beside it
         settings["batch"] = [target.name for target in targets]

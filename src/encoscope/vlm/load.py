@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from encoscope.defaults import DEVICE, RANDOM_STATE
+from encoscope.devices import find_device
 from encoscope.errors import UsageError
 from encoscope.vlm.base import VLM
 from encoscope.vlm.openclip import load_open_clip
@@ -42,7 +41,7 @@ def load(source: str, *, untrained: bool = False, device: str = DEVICE, random_s
     name = source
     if name.endswith("@untrained"):
         name, untrained = name.removesuffix("@untrained"), True
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    target = find_device(device)
     options: dict[str, Any] = {
         "source": source,
         "device": target,

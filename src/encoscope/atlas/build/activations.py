@@ -205,7 +205,7 @@ def _crop_for_units(
     """The crops of one image for the units that it is strong in, with the units' indices."""
     image = plan.ids[row]
     try:
-        loaded = read_image(plan.file_of(image), channels=plan.encoder.preprocess.channels)
+        loaded = read_image(plan.file_of(image), channels=plan.encoder.preprocess.image_channels)
     except (ImageError, MissingError):
         return
     batch = plan.encoder.prepare(loaded)

@@ -21,12 +21,14 @@ from encoscope.atlas.build.plan import (
 )
 from encoscope.atlas.settings import AtlasSettings, Count
 from encoscope.atlas.writer import Writer, clear_site
-from encoscope.encoder import Encoder, as_encoder
+from encoscope.encoder import Encoder, as_encoder, gives_kept_outputs
+from encoscope.errors import explain_calls
 from encoscope.images import SkippedImage
 from encoscope.progress import Progress
 from encoscope.results import record_model
 
 
+@explain_calls
 def build_atlas(
     encoder: Encoder | nn.Module | str,
     images: Any,
@@ -107,16 +109,18 @@ def build_atlas(
     writer = Writer(
         path,
         title=title or encoder.source,
-        model=record_model(encoder, plan.layers).as_dict()
+        model=record_model(encoder, plan.layers, trial=()).as_dict()
         | {"input": f"{encoder.preprocess.size[0]} x {encoder.preprocess.size[1]} pixels"},
         data={
             "source": describe_source(images),
             "images": len(plan.ids),
+            **({"labels": plan.matched} if plan.matched else {}),
             "digest": hashlib.sha256("\n".join(plan.ids).encode()).hexdigest(),
         },
         settings=plan.describe_settings(),
         random_state=settings.random_state,
         key=plan.key,
+        accepts=lambda manifest: gives_kept_outputs(encoder, manifest["model"].get("trial")),
     )
     with writer:
         writer.skipped = [_without_folder(item) for item in plan.skipped]

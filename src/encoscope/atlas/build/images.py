@@ -123,7 +123,8 @@ def _predict(plan: BuildPlan, image: str) -> tuple[CircuitLink, ...]:
 
 def _load(plan: BuildPlan, image: str) -> Image.Image | None:
     try:
-        return Image.fromarray(plots.to_rgb(read_image(plan.file_of(image), channels=plan.encoder.preprocess.channels)))
+        loaded = read_image(plan.file_of(image), channels=plan.encoder.preprocess.image_channels)
+        return Image.fromarray(plots.to_rgb(loaded.pixels))
     except (ImageError, MissingError):
         return None
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope.atlas.settings import AtlasSettings
-from encoscope.classes import match_labels
+from encoscope.classes import count_matches, match_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError
 from encoscope.images import ImageListing, SkippedImage, is_dataset, list_images
@@ -41,6 +41,7 @@ class BuildPlan:
         rows: The row of each image in the probes, by the image's id.
         classes: Indices of the classes that get a record.
         label_classes: For each row the index of the class that its label stands for; None where it stands for none.
+        matched: How many labels were matched with classes in which way, as the atlas records it; "" without labels.
         pooled: The layer whose spatial means are what the head takes, if there is one.
         skipped: Images that cannot be read.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
@@ -55,6 +56,7 @@ class BuildPlan:
     rows: dict[str, int]
     classes: tuple[int, ...]
     label_classes: tuple[int | None, ...]
+    matched: str
     pooled: str | None
     skipped: tuple[SkippedImage, ...]
     progress: Progress = None
@@ -145,6 +147,7 @@ def plan_build(encoder: Encoder, source: Any, settings: AtlasSettings, *, progre
         probes["features"] = probe(encoder, files, "features", progress=progress)
         pooled = _find_pooled(layers, probes)
     first = next(iter(probes.values()))
+    label_classes, matched = _match_labels(encoder, first.labels)
     plan = BuildPlan(
         encoder=encoder,
         settings=settings,
@@ -153,7 +156,8 @@ def plan_build(encoder: Encoder, source: Any, settings: AtlasSettings, *, progre
         probes=probes,
         rows={image: row for row, image in enumerate(first.ids)},
         classes=(),
-        label_classes=_match_labels(encoder, first.labels),
+        label_classes=label_classes,
+        matched=matched,
         pooled=pooled,
         skipped=first.skipped,
         progress=progress,
@@ -283,16 +287,20 @@ def describe_source(source: Any) -> str:
     return f"{len(source)} files" if hasattr(source, "__len__") else type(source).__name__
 
 
-def _match_labels(encoder: Encoder, labels: Sequence[str | None]) -> tuple[int | None, ...]:
-    """The class of each image's label; labels that stand for none stay labels, and what is ambiguous is said."""
+def _match_labels(encoder: Encoder, labels: Sequence[str | None]) -> tuple[tuple[int | None, ...], str]:
+    """The class of each image's label, and how labels were matched.
+
+    Labels that stand for no class stay labels, and what is ambiguous is said.
+    """
     known = [label for label in labels if label is not None]
     if encoder.outputs is None or not known:
-        return (None,) * len(labels)
+        return (None,) * len(labels), ""
     matches = match_labels(encoder, known)
     for match in matches.values():
         if match.how == "ambiguous":
             _log.warning("the label %r could be several classes, so its images count for none", match.label)
-    return tuple(None if label is None else matches[label].index for label in labels)
+    indices = tuple(None if label is None else matches[label].index for label in labels)
+    return indices, count_matches(matches.values())
 
 
 def _choose_layers(encoder: Encoder, settings: AtlasSettings) -> tuple[str, ...]:

@@ -335,7 +335,7 @@ def _fit_folder(site: Path, name: str) -> Path:
 
 
 def _read_images(plan: BuildPlan, images: Sequence[str]) -> Iterator[LoadedImage | SkippedImage]:
-    return read_images((plan.file_of(image) for image in images), channels=plan.encoder.preprocess.channels)
+    return read_images((plan.file_of(image) for image in images), channels=plan.encoder.preprocess.image_channels)
 
 
 def _lacks_segmentations(writer: Writer, image: str, names: set[str]) -> bool:

@@ -96,7 +96,7 @@ atlas.read_table()  # features.parquet`;
 
   /** @param {Manifest} manifest */
   function modelSection({ model }) {
-    const { source, digest, ...rest } = model || {};
+    const { source, digest, trial, ...rest } = model || {};
     return Atlas.section(
       "Model",
       null,

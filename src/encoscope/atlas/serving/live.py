@@ -19,16 +19,16 @@ from encoscope.atlas.codec import to_plain
 from encoscope.atlas.reader import Atlas
 from encoscope.atlas.records import CircuitLink, ImageSegmentation, LabelMap, Measure, SegmentationInfo
 from encoscope.atlas.serving.limits import FORMATS, Limits
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, gives_kept_outputs
 from encoscope.errors import EncoscopeError, ImageError, UsageError
-from encoscope.images import LoadedImage, SkippedImage, read_image
+from encoscope.images import Channels, LoadedImage, SkippedImage, read_image
 from encoscope.nave import Nave, similar
 from encoscope.units import Unit, measure_units, parse_unit
 
 _TOP, _PREDICTIONS = 8, 3
 
 
-def decode_upload(content: bytes, limits: Limits, channels: int) -> LoadedImage:
+def decode_upload(content: bytes, limits: Limits, channels: Channels) -> LoadedImage:
     """Decode an uploaded file.
 
     Args:
@@ -86,6 +86,12 @@ class UploadAnalyzer:
                 f"the atlas was made with other weights than {self.encoder.source} has: its model is "
                 f"{model.get('source')} (digest {str(model.get('digest'))[:12]})"
             )
+        kept = model.get("trial")
+        if kept is not None and not gives_kept_outputs(self.encoder, kept):
+            raise UsageError(
+                f"the atlas was made with a network of the same weights that gives other outputs than "
+                f"{self.encoder.source}: build it again"
+            )
 
     def analyze_upload(self, content: bytes, limits: Limits) -> Mapping[str, Any]:
         """Analyze an uploaded file.
@@ -100,7 +106,7 @@ class UploadAnalyzer:
         Raises:
             ImageError: For anything but an image within the limits.
         """
-        return self.analyze_image(decode_upload(content, limits, self.encoder.preprocess.channels))
+        return self.analyze_image(decode_upload(content, limits, self.encoder.preprocess.image_channels))
 
     def analyze_image(self, image: LoadedImage) -> Mapping[str, Any]:
         """What the atlas would say of an image.
@@ -147,7 +153,7 @@ class UploadAnalyzer:
             x, y = (float(text) for text in point)
         except ValueError:
             raise UsageError("a place is two numbers, x and y") from None
-        image = decode_upload(content, limits, self.encoder.preprocess.channels)
+        image = decode_upload(content, limits, self.encoder.preprocess.image_channels)
         cells, seed = int(self.atlas.manifest["settings"]["cells"]), int(self.atlas.manifest["seed"] or 0)
         maps = similar(
             self.encoder,

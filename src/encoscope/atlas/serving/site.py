@@ -13,11 +13,12 @@ from encoscope.atlas.reader import Atlas, open_atlas
 from encoscope.atlas.serving.app import create_app, serve
 from encoscope.atlas.settings import HOST, PORT
 from encoscope.encoder import Encoder, as_encoder
-from encoscope.errors import EncoscopeError
+from encoscope.errors import EncoscopeError, explain_calls
 
 _log = logging.getLogger(__name__)
 
 
+@explain_calls
 def serve_atlas(
     site: str | os.PathLike[str],
     encoder: Encoder | nn.Module | str | None = None,

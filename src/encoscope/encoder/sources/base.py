@@ -27,6 +27,7 @@ class SourceRequest:
         trust: Code from a repository may run.
         allow_missing: Patterns of the tensors that the weights may lack; they stay random.
         allow_unused: Patterns of the tensors that the weights may hold though the network has no place for them.
+        adapter: Whether an adapter will be merged into the source's own weights.
         record: What the source decides while loading, such as the tensors that were missing; results record it.
     """
 
@@ -37,6 +38,7 @@ class SourceRequest:
     trust: bool = False
     allow_missing: tuple[str, ...] = ()
     allow_unused: tuple[str, ...] = ()
+    adapter: bool = False
     record: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error
+from encoscope.encoder.adapters import ADAPTER_CONFIG
 from encoscope.encoder.checkpoints import check_missing, load_checkpoint
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, require_package, try_reading
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
@@ -47,6 +48,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
         import transformers
     with hugging_face_access():
         is_type = _is_type(request.name, transformers)
+        _refuse_adapter(request)
         config = _load_config(request, transformers)
         cls = _choose_class(config, transformers)
         _refuse_patches(config, request.name)
@@ -118,6 +120,21 @@ def _load_config(request: SourceRequest, transformers: Any) -> Any:
             f"hf:{name}: its configuration is not in the cache, and the hub cannot be reached or has no such model: "
             "use a folder that save_pretrained wrote"
         ) from error
+
+
+def _refuse_adapter(request: SourceRequest) -> None:
+    """Refuse a folder with an adapter beside its weights, unless the user says what becomes of it."""
+    folder = Path(request.name)
+    if not request.pretrained or request.adapter or not (folder / ADAPTER_CONFIG).is_file():
+        return
+    if not (folder / "config.json").is_file():
+        raise UsageError(
+            f"hf:{request.name} is an adapter alone: name the network that it adapts, with --checkpoint {request.name}"
+        )
+    raise UsageError(
+        f"hf:{request.name} has an adapter beside its weights: merge it with --checkpoint {request.name}, or move "
+        f"{ADAPTER_CONFIG} away to leave it out"
+    )
 
 
 def _choose_class(config: Any, transformers: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import nn
 
 from encoscope._offline import is_reachable, missing_weights_error, quiet_libraries
 from encoscope.encoder.checkpoints import load_checkpoint
-from encoscope.encoder.input_channels import count_input_channels
+from encoscope.encoder.input_channels import find_input_channels
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images import Preprocess
@@ -58,7 +58,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
     except Exception as error:  # the repository's own code
         detail = " ".join(str(error).split())[:300]
         raise EncoscopeError(f"hub:{request.name} failed: {type(error).__name__}: {detail}") from error
-    preprocess = Preprocess(channels=count_input_channels(module))
+    preprocess = Preprocess(channels=find_input_channels(module, Preprocess().size))
     return LoadedModel(module, preprocess, assumed=None if request.untrained else "the usual settings")
 
 

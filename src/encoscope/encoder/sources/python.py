@@ -13,7 +13,7 @@ from torch import nn
 
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.encoder import Encoder
-from encoscope.encoder.input_channels import count_input_channels
+from encoscope.encoder.input_channels import find_input_channels
 from encoscope.encoder.reset import reset_weights
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
@@ -57,7 +57,7 @@ def build_model(request: SourceRequest) -> LoadedModel | Encoder:
             model = loaded
     if isinstance(model, Encoder):
         return model
-    preprocess = Preprocess(channels=count_input_channels(model))
+    preprocess = Preprocess(channels=find_input_channels(model, Preprocess().size))
     return LoadedModel(model, preprocess, assumed=None if request.untrained else "the usual settings")
 
 

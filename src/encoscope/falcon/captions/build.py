@@ -13,7 +13,7 @@ import numpy as np
 
 from encoscope.cache import find_keyed_folder
 from encoscope.defaults import DEVICE
-from encoscope.errors import MissingError, UsageError
+from encoscope.errors import MissingError, UsageError, explain_calls
 from encoscope.falcon.captions.laion import is_laion, link_laion
 from encoscope.falcon.captions.readers import clean_captions, read_captions
 from encoscope.falcon.captions.store import CaptionFolder, CaptionStore, finish_store, open_folder
@@ -29,6 +29,7 @@ SHARD_SIZE = 16_384
 _GROUP = 4096  # rows of a Parquet file that are read together
 
 
+@explain_calls
 def build_captions(
     source: str | os.PathLike[str] | Sequence[str],
     vlm: VLM | str,

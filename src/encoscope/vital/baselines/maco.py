@@ -141,6 +141,6 @@ def plan(encoder: Encoder, units: Sequence[Unit], settings: MacoSettings, images
 
 def _batches(encoder: Encoder, sources: Any) -> Iterator[Float[Tensor, "batch channels height width"]]:
     """Images one by one, normalized; what cannot be read is left out."""
-    for image in read_images([] if sources is None else sources, channels=encoder.preprocess.channels):
+    for image in read_images([] if sources is None else sources, channels=encoder.preprocess.image_channels):
         if isinstance(image, LoadedImage):
             yield encoder.prepare(image).pixels

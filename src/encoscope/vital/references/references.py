@@ -15,7 +15,7 @@ from torch import Tensor
 from encoscope.classes import find_class_images, normalize_name
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError, suggest_nearest
-from encoscope.images import ImageListing, LoadedImage, list_images, read_images
+from encoscope.images import Channels, ImageListing, LoadedImage, list_images, read_images
 from encoscope.probing import Patch, hash_files, load_patches
 from encoscope.probing.ids import UNREADABLE
 from encoscope.units import Unit
@@ -112,7 +112,7 @@ def find_class_references(
         UsageError: For a unit that is no class, where the images have labels.
         MissingError: When there is no image of the class.
     """
-    files, labels = _list_sources(source, encoder.preprocess.channels)
+    files, labels = _list_sources(source, encoder.preprocess.image_channels)
     notes: list[str] = []
     if not any(label is not None for label in labels):
         indices = list(range(len(files)))
@@ -120,9 +120,8 @@ def find_class_references(
     else:
         if unit.kind != "class":
             raise UsageError(f"{unit.text} is no class: its references are top patches")
-        indices = find_class_images(encoder, unit.index, labels)
-        if encoder.class_order is not None:
-            notes.append(f"labels that are no class names stand for classes by class_order={encoder.class_order!r}")
+        indices, matched = find_class_images(encoder, unit.index, labels)
+        notes += matched
         if not indices:
             name = normalize_name(encoder.classes[unit.index] if encoder.classes else f"class {unit.index}")
             known = sorted({normalize_name(label) for label in labels if label is not None})
@@ -135,7 +134,7 @@ def find_class_references(
 
 
 def take_all_references(
-    source: Source, unit: Unit, *, count: int | None = None, random_state: int = 0, channels: int = 3
+    source: Source, unit: Unit, *, count: int | None = None, random_state: int = 0, channels: Channels = 3
 ) -> References:
     """Take all images of a source as a unit's references, whatever their labels.
 
@@ -188,7 +187,7 @@ def pick_references(
     return References(unit, tuple(sorted(ordered, key=lambda item: item.name)), tuple(notes))
 
 
-def _list_sources(source: Source, channels: int) -> tuple[Sequence[Path | LoadedImage], Sequence[str | None]]:
+def _list_sources(source: Source, channels: Channels) -> tuple[Sequence[Path | LoadedImage], Sequence[str | None]]:
     """The files or images in memory that a source stands for, and a label each."""
     if _in_memory(source):
         images = [image for image in read_images(source, channels=channels) if isinstance(image, LoadedImage)]
