@@ -19,7 +19,7 @@ from encoscope.evaluation.localization import measure_baselines
 from encoscope.evaluation.report import EvaluationRequest
 from encoscope.images.panoptic import VOID
 from encoscope.metrics import image_miou
-from encoscope.nave import segment
+from encoscope.nave import NaveSettings, segment
 from encoscope.reproduce.nave import candidates, default_table, defaults, shared_maps
 
 MODEL = "timm:resnet10t@untrained"
@@ -192,6 +192,19 @@ def test_candidates_say_what_the_network_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert vit["last depth"] == vit["last block"] == ("blocks.11",)
     assert vit["block at three quarters"] == ("blocks.8",)
     assert vit["last block but one, and the last on a finer grid"] == ("blocks.4", "blocks.10")
+
+
+def test_the_default_is_what_the_kept_table_chose() -> None:
+    kept = Path(__file__).parents[2] / "benchmarks" / "results" / "nave-defaults.json"
+    chosen = json.loads(kept.read_text(encoding="utf-8"))["settings"]["chosen"]
+    best = candidates.Candidate("last three depths", 2.0, weighting="equal")
+    assert chosen == {"stages": str(best)}
+    encoder = load(MODEL, input_size=32)
+    options = best.options(encoder)
+    settings = NaveSettings.of(encoder)
+    for name, value in options.items():
+        if name != "preset":
+            assert getattr(settings, name) == (tuple(value) if name == "layers" else value), name
 
 
 def test_wrong_use_is_one_line(datasets: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
