@@ -21,10 +21,14 @@ from encoscope.images import LoadedImage, read_image
 from encoscope.nave import Segmentation
 from encoscope.nave.controls import color_control, untrained_control
 from encoscope.nave.stability import compute_agreement
+from encoscope.recipes.shared_classes import read_shared_classes
 from encoscope.vital import circuit
 
 FOLDER = Path(__file__).parent / "images"
 MODEL = "zoo:resnet-caltech101"
+LEAD = "zoo:tf_efficientnet_lite0"
+"""The network of the README's first pictures, which are made with the default settings."""
+
 STEPS = 500
 SETTINGS = {"n_clusters": 5, "weighting": "equal", "size": 192}
 FILES = {
@@ -40,14 +44,14 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     encoder, untrained = encoscope.load(MODEL), encoscope.load(MODEL, untrained=True, random_state=1)
     images = {name: read_image(path(*where)) for name, where in FILES.items()}
-    overview(encoder, untrained, images)
+    overview(images)
     layers(encoder, images["china"])
     weighting(encoder, untrained, images)
     granularity(encoder, images["astronaut"])
     similar(images)
     if "ENCOSCOPE_DATA" in os.environ:
         references = f"caltech101:{os.environ['ENCOSCOPE_DATA']}/caltech101#train"
-        classes(encoder, encoscope.load(MODEL, untrained=True), references)
+        classes(Path(os.environ["ENCOSCOPE_DATA"], "caltech101"))
         inside(encoder, references)
         concepts(references)
         words(encoder, references)
@@ -65,15 +69,16 @@ def parts(encoder: encoscope.Encoder, image: LoadedImage, **settings: object) ->
     return encoscope.segment(encoder, image, **(SETTINGS | settings))
 
 
-def overview(encoder: encoscope.Encoder, untrained: encoscope.Encoder, images: dict[str, LoadedImage]) -> None:
+def overview(images: dict[str, LoadedImage]) -> None:
     """Photo, result, and both controls."""
+    encoder, untrained = encoscope.load(LEAD), encoscope.load(LEAD, untrained=True, random_state=1)
     panels, captions = [], []
     for image in images.values():
-        seg = parts(encoder, image)
+        seg = encoscope.segment(encoder, image)
         panels += [image, plots.draw_overlay(image, seg.labels)]
         captions += ["image", "trained"]
         for name, other in {
-            "random weights": untrained_control(untrained, image, seg, **SETTINGS),
+            "random weights": untrained_control(untrained, image, seg),
             "color + position": color_control(image, seg),
         }.items():
             panels.append(plots.draw_overlay(image, other.labels))
@@ -127,16 +132,19 @@ def similar(images: dict[str, LoadedImage]) -> None:
     save("similar.jpg", panels, captions, 3)
 
 
-def classes(encoder: encoscope.Encoder, untrained: encoscope.Encoder, references: str) -> None:
-    """Classes as the network sees them, and the same from random weights."""
-    units = [f"class:{name}" for name in ("Faces", "sunflower", "Leopards", "brain", "ceiling_fan", "soccer_ball")]
-    vital = encoscope.Vital(encoder, units, steps=STEPS).fit(references)
-    same = {target.unit.text: target.references for target in vital.targets_ if target.references is not None}
-    control = encoscope.Vital(untrained, units, steps=STEPS).fit(same)
-    visualizations = vital.synthesize()
-    panels = [visualization.picture for visualization in (*visualizations, *control.synthesize())]
-    captions = [each.caption for each in visualizations] + ["random weights, same references"] * len(units)
-    save("classes.jpg", panels, captions, len(units))
+def classes(root: Path) -> None:
+    """Classes as the network sees them, below a photo of each, and the same from random weights."""
+    encoder = encoscope.load(LEAD)
+    names = ("flamingo", "grand_piano", "dalmatian")
+    photos = read_shared_classes(root)
+    units = [f"class:{name.replace('_', ' ')}" for name in names]
+    made = encoscope.visualize(encoder, units, photos, control="untrained")
+    panels = [next(path for path in photos.paths if path.parent.name == name) for name in names]
+    panels = [read_image(photo) for photo in panels]
+    panels += [visualization.picture for visualization in made]
+    panels += [visualization.controls[0].picture for visualization in made]
+    captions = ["a photo"] * len(names) + [each.caption for each in made]
+    save("classes.jpg", panels, captions + ["random weights, same photos"] * len(names), len(names))
 
 
 def inside(encoder: encoscope.Encoder, references: str) -> None:
