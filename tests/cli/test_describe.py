@@ -100,7 +100,7 @@ def test_why_an_image_was_taken_for_something(folder, capsys):
         (["describe", "features:1", "--holdout", "1.5"], 2, "takes a share from 0 to below 1"),
         (["describe", "features:1", "--captions", "nowhere"], 3, "no such file, folder or dataset: nowhere"),
         (["describe", "features:1", "--probe", "nowhere"], 3, "nowhere"),
-        (["groups", "--largest", "1"], 2, "--largest at least 2"),
+        (["groups", "--largest", "1"], 2, "largest is a number from 2 on"),
         (["groups", "--layer", "sea"], 2, "nearest: see"),
         (["explain-failure", "nowhere.png"], 3, "no such file, folder or dataset: nowhere.png"),
         (["explain-failure", "PHOTO", "--label", "reed"], 2, "no class is called 'reed' (nearest: red"),
