@@ -102,8 +102,8 @@
         if (own !== turn) return;
         if (answer) draw(canvas, answer);
         said.textContent = answer
-          ? `Cosine with ${place.x}, ${place.y} (column, row), by ${answer.layers.join(" + ")}: yellow is 1, the place ` +
-            `itself; black is ${formatNumber(answer.typical)}, the median of random places.`
+          ? `Cosine with ${place.x}, ${place.y} (column, row), by ${answer.layers.join(" + ")}: ` +
+            `yellow is 1, the place itself; black is ${formatNumber(answer.typical)}, the median of random places.`
           : problem;
       } catch {
         if (own === turn) said.textContent = "The server does not answer. Is it still running?";
