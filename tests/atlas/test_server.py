@@ -323,7 +323,8 @@ def test_a_place_is_compared_as_similar_compares_it(base: str, site: Path) -> No
     answer = ask_place(base, content, x=70, y=20, segmentation=info.id)
     assert answer.status_code == 200, answer.text
     said = answer.json()
-    options = {"layers": list(info.layers), "resolution": int(atlas.manifest["settings"]["cells"])}
+    options: dict[str, Any] = {"layers": list(info.layers), "resolution": int(atlas.manifest["settings"]["cells"])}
+    options["size"] = "model"  # at which the atlas segments
     expected = similar(network(), synthetic.pixels(5, 96), at=(70, 20), weighting="equal", **options)
     values = np.array(said["values"]).reshape(said["rows"], said["columns"])
     np.testing.assert_allclose(values, expected.query.values, atol=2e-3)

@@ -162,6 +162,7 @@ class UploadAnalyzer:
             layers=list(info.layers),
             resolution=cells,
             weighting="equal",
+            size="model",  # as the segmentations are made
             random_state=seed,
             progress=False,
         )
