@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from PIL import Image
 
 import encoscope
 from encoscope import plots
-from encoscope.cli.concepts import concepts as find_concepts
 from encoscope.images import LoadedImage, read_image
 from encoscope.nave import Segmentation
 from encoscope.nave.controls import color_control, untrained_control
@@ -157,12 +155,8 @@ def inside(encoder: encoscope.Encoder, references: str) -> None:
 
 def concepts(references: str) -> None:
     """What a class is made up of: concepts with their patches, as the command shows them."""
-    with tempfile.TemporaryDirectory() as folder:
-        find_concepts(
-            "class:sunflower", model=MODEL, references=references, steps=STEPS, relevance="none", out=Path(folder)
-        )
-        sheet = Image.open(Path(folder) / "sheet.png").convert("RGB")
-        sheet.save(FOLDER / "concepts.jpg", quality=82, optimize=True)
+    found = encoscope.concepts(MODEL, "class:sunflower", references, steps=STEPS, relevance="none")
+    found.sheet().convert("RGB").save(FOLDER / "concepts.jpg", quality=82, optimize=True)
 
 
 def words(encoder: encoscope.Encoder, references: str) -> None:

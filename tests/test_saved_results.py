@@ -221,3 +221,10 @@ def test_what_is_not_there_or_another_result_is_refused(kind: type[Result], tmp_
         results.write(tmp_path / f"{name}.json", other)
     with pytest.raises(EncoscopeError, match=r"its format is 'encoscope\.segmentation/1'"):
         kind.load(tmp_path)
+
+
+def test_a_preset_of_concepts_is_that_of_their_visualizations(folder: Path) -> None:
+    options = {"n_concepts": 2, "patch_size": 16, "n_samples": 4, "steps": 1, "n_crops": 2, "progress": False}
+    for preset, parametrization in (("paper", "pixels"), ("default", "pyramid")):
+        found = encoscope.concepts(make_encoder(), "class:cat", folder, preset=preset, **options)
+        assert {each.settings["parametrization"] for each in found.visualizations} == {parametrization}

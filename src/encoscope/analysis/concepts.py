@@ -156,7 +156,7 @@ def concepts(
         encoder: An encoder, a module, or a source string.
         unit: The class, ``class:NAME`` or ``class:INDEX``.
         references: Images of the class: a dataset string, a folder or files.
-        preset: "default", "paper" or "authors"; today the three are the same.
+        preset: "default", "paper" or "authors", as for ``visualize``; the concepts themselves are the same in all.
         n_concepts: How many concepts.
         layer: A layer without negative activations; None takes the last stage.
         n_images: Images of the class at most.
@@ -228,6 +228,7 @@ def _visualize(
     vital = Vital(
         encoder,
         units,
+        preset=settings.preset,
         steps=settings.steps,
         relevance=settings.relevance,
         patch_size=bank.settings["patch_size"],

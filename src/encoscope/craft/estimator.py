@@ -40,7 +40,7 @@ class Craft(Estimator):
     Args:
         encoder: The frozen network: an encoder, a module or a source string.
         unit: The class, ``class:NAME`` or ``class:INDEX``.
-        preset: "default", "paper" or "authors"; today the three are the same.
+        preset: "default", "paper" or "authors"; the three are the same.
         n_concepts: How many concepts.
         layer: A layer without negative activations.
         n_images: Images of the class at most.
