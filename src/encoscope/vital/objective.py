@@ -62,6 +62,7 @@ class DistributionObjective:
         self._weighted = weighted
         self._relative = relative
         self._scaled = reader.relevance is not None and not reader.scaled and not relative
+        self._spreads: dict[str, Tensor] = {}
         self._targets: dict[tuple[str, tuple[int, ...], int], Tensor] = {}
         for prototype in prototypes:
             for name in recipe.layers:
@@ -70,6 +71,11 @@ class DistributionObjective:
                         f"these statistics hold {', '.join(prototype.values)}, not {name!r}: compute them for the "
                         f"layers of recipe {recipe.name}, or name their layers"
                     )
+        if relative:
+            self._spreads = {
+                name: torch.tensor([require_spread(prototype, name) for prototype in prototypes])
+                for name in recipe.layers
+            }
 
     def __call__(self, images: Images, rows: slice) -> Losses:
         """Compute the matching loss by layer, and the regularizers.
@@ -95,8 +101,7 @@ class DistributionObjective:
             if self._scaled:
                 named[name] = named[name] / self._shrinkage(name, indices).to(values)
             if self._relative:
-                own = torch.tensor([require_spread(self._prototypes[index], name) for index in indices])
-                named[name] = named[name] / own.to(values)
+                named[name] = named[name] / self._spreads[name][rows].to(values)
         main = torch.stack(list(named.values())).sum(0)
         if not (recipe.tv_weight or recipe.l2_weight):
             return Losses(main, None, named)

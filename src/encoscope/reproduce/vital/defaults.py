@@ -23,7 +23,7 @@ from encoscope.vital.synthesis.parametrization import denormalize
 
 NAME = "vital-defaults"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "default": {"preset": "default", "parametrization": "pyramid", "scale": "references"},
+    "default": {"preset": "default"},
     "pixels, relative": {"preset": "default", "parametrization": "pixels", "scale": "references"},
     "paper": {"preset": "paper"},
 }
