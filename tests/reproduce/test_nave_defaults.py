@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from encoscope.cli.app import run as command
 from encoscope.encoder import Encoder, load
@@ -21,6 +20,7 @@ from encoscope.images.panoptic import VOID
 from encoscope.metrics import image_miou
 from encoscope.nave import NaveSettings, segment
 from encoscope.reproduce.nave import candidates, default_table, defaults, shared_maps
+from support.masked_images import write_masked_images
 
 MODEL = "timm:resnet10t@untrained"
 
@@ -43,33 +43,7 @@ def small_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def datasets(tmp_path: Path) -> tuple[str, str]:
     """Four images of a red thing before blue, with panoptic masks and with boxes."""
-    folder, pngs = tmp_path / "photos", tmp_path / "panoptic"
-    folder.mkdir()
-    pngs.mkdir()
-    rng = np.random.default_rng(0)
-    images, parts, objects = [], [], []
-    for number in range(4):
-        pixels = rng.integers(0, 60, (40, 56, 3), dtype=np.uint8)
-        ids = np.full((40, 56, 3), 9 * np.array([1, 0, 0]), dtype=np.uint8)
-        left = 4 + 7 * number
-        pixels[..., 2] += 150
-        pixels[8:34, left : left + 22] = (220, 30, 30)
-        ids[8:34, left : left + 22, 0] = 5
-        ids[:2, :2] = 0  # not annotated
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        Image.fromarray(ids).save(pngs / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "width": 56, "height": 40})
-        segments = [{"id": 5, "category_id": 1}, {"id": 9, "category_id": 187}]
-        parts.append({"image_id": number, "file_name": f"{number}.png", "segments_info": segments})
-        box = {"id": number, "image_id": number, "category_id": 1, "bbox": [left, 8, 22, 26], "iscrowd": 0}
-        objects.append(box | {"area": 22 * 26})
-    categories = [{"id": 1, "name": "person", "isthing": 1}, {"id": 187, "name": "sky", "isthing": 0}]
-    strings = []
-    for name, known in (("panoptic", parts), ("boxes", objects)):
-        document = {"images": images, "annotations": known, "categories": categories}
-        (tmp_path / f"{name}.json").write_text(json.dumps(document))
-        strings.append(f"coco:{folder}#{tmp_path / f'{name}.json'}")
-    return strings[0], strings[1]
+    return write_masked_images(tmp_path, 4, (40, 56), rows=(8, 34), width=22, step=7, hidden=2)
 
 
 def make_request(datasets: tuple[str, ...], **options: Any) -> EvaluationRequest:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import save_file
 
 from encoscope.cli.app import run as command
@@ -22,6 +20,7 @@ from encoscope.evaluation.runner import compute_difference
 from encoscope.recipes.images import DecodedImages
 from encoscope.recipes.training import find_kept_weights
 from encoscope.reproduce.nave import training
+from support.masked_images import write_masked_images
 
 FIRST, LAST = "zoo:resnet-caltech101@untrained", "zoo:resnet-caltech101"
 
@@ -34,32 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def image_sets(tmp_path: Path) -> tuple[str, str]:
     """Three photos of a red person before a blue sky: with panoptic masks, and with boxes."""
-    folder, pngs = tmp_path / "photos", tmp_path / "panoptic"
-    folder.mkdir()
-    pngs.mkdir()
-    rng = np.random.default_rng(0)
-    images, parts, objects = [], [], []
-    for number in range(3):
-        pixels = rng.integers(0, 60, (96, 128, 3), dtype=np.uint8)
-        ids = np.full((96, 128, 3), 9 * np.array([1, 0, 0]), dtype=np.uint8)
-        left = 8 + 16 * number
-        pixels[..., 2] += 150
-        pixels[20:80, left : left + 56] = (220, 30, 30)
-        ids[20:80, left : left + 56, 0] = 5
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        Image.fromarray(ids).save(pngs / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "width": 128, "height": 96})
-        segments = [{"id": 5, "category_id": 1}, {"id": 9, "category_id": 187}]
-        parts.append({"image_id": number, "file_name": f"{number}.png", "segments_info": segments})
-        box = {"id": number, "image_id": number, "category_id": 1, "bbox": [left, 20, 56, 60], "iscrowd": 0}
-        objects.append(box | {"area": 56 * 60})
-    categories = [{"id": 1, "name": "person", "isthing": 1}, {"id": 187, "name": "sky", "isthing": 0}]
-    strings = []
-    for name, known in (("panoptic", parts), ("boxes", objects)):
-        document = {"images": images, "annotations": known, "categories": categories}
-        (tmp_path / f"{name}.json").write_text(json.dumps(document))
-        strings.append(f"coco:{folder}#{tmp_path / f'{name}.json'}")
-    return strings[0], strings[1]
+    return write_masked_images(tmp_path, 3, (96, 128), rows=(20, 80), width=56, step=16)
 
 
 def test_each_state_stands_beside_the_last_and_beside_chance(image_sets: tuple[str, str]) -> None:
