@@ -72,6 +72,19 @@ def test_other_methods_share_the_command(here, method):
     assert [entry["method"] for entry in document["visualizations"]] == [method, method]
 
 
+@pytest.mark.parametrize("folder", ["photos", "photos/panda"])
+def test_references_without_labels(here, folder, capsys):
+    tokens = ("class:panda", "--references", folder, "--n-references", "2", "--steps", "1", "--out", "out")
+    assert visualize(*tokens, "--select", "top") == 0
+    output = capsys.readouterr()
+    assert "2 references with a mean activation of" in output.out
+    assert "selected by the network itself, not by labels" in output.err
+    (entry,) = json.loads((here / "out" / "result.json").read_text())["visualizations"]
+    assert entry["settings"]["select"] == "top" and entry["n_references"] == 2
+    assert visualize("class:panda", "--select", "top") == 2
+    assert "the top images are selected among real images" in capsys.readouterr().err
+
+
 def test_control_and_facets(here):
     tokens = ("--references", "photos", "--steps", "2", "--n-references", "2")
     assert visualize("2:0", *tokens, "--facets", "2", "--out", "facets") == 0

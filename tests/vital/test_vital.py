@@ -268,6 +268,53 @@ def test_labels_match_class_names_and_results_say_what_was_not_there(resnet, ima
         find_class_references(tmp_path / "x", resnet, vital_unit(resnet, "class:barrel"))
 
 
+@pytest.mark.parametrize("form", ["folder of labels", "files without labels", "in memory"])
+@pytest.mark.parametrize("count", [1, 4, 50])
+def test_top_references_are_those_of_the_highest_logits(resnet, image_folder, form, count):
+    files = sorted(image_folder.rglob("*.png"))
+    twice = [str(file) for file in [*files, files[3]]]
+    source = {"folder of labels": image_folder, "files without labels": twice}.get(
+        form, [read_image(file).pixels for file in files]
+    )
+    logits = np.stack([resnet.module.eval()(resnet.prepare(file).pixels)[0].detach().numpy() for file in files])
+    for index in range(3):
+        unit = vital_unit(resnet, f"class:{index}")
+        result = find_class_references(source, resnet, unit, select="top", count=count)
+        best = np.argsort(-logits[:, index], kind="stable")[:count]
+        shown = [item.input(resnet) for item in result.items]
+        assert len(shown) == min(count, 9)
+        for pixels, row in zip(shown, best, strict=True):
+            assert torch.equal(pixels, resnet.prepare(files[row]).pixels)
+        taken = int((logits[best].argmax(1) == index).sum())
+        note = result.notes[0]
+        assert "selected by the network itself, not by labels" in note
+        assert note.endswith(f"it takes {taken} of them for this class")
+        assert f"{len(best)} of 9 images for class:{index}, logits {logits[best[0], index]:.3g} to" in note
+
+
+def test_top_references_shape_the_result_and_are_recorded(resnet, image_folder):
+    shown = {
+        select: visualize(resnet, "class:1", image_folder, select=select, n_references=3, steps=1)
+        for select in ("labels", "top")
+    }
+    top = shown["top"]
+    assert top.settings["select"] == "top" and shown["labels"].settings["select"] == "labels"
+    values = [float(resnet.logits(resnet.prepare(file).pixels)[0, 1]) for file in image_folder.rglob("*.png")]
+    assert top.reference_activation == pytest.approx(np.mean(sorted(values)[-3:]), rel=1e-4, abs=1e-7)
+    assert top.reference_activation > shown["labels"].reference_activation
+    assert top.n_references == 3
+    assert top.reference_line == (
+        f"3 references with a mean activation of {top.reference_activation:.3g}; this image has {top.activation:.3g}"
+    )
+    assert not visualize(resnet, "class:1", method="fourier", steps=1).reference_line
+    with pytest.raises(UsageError, match="the top images are selected among real images"):
+        visualize(resnet, "class:1", None, select="top")
+    with pytest.raises(UsageError, match="select is one of labels, top"):
+        visualize(resnet, "class:1", image_folder, select="best")
+    with pytest.raises(UsageError, match="select goes with method vital, not with fourier"):
+        visualize(resnet, "class:1", select="top", method="fourier")
+
+
 def test_units_inside_have_top_patches_and_facets(resnet, image_folder):
     units = ["layer3:1", "layer3:1,4", "features:3"]
     vital = Vital(resnet, units, steps=2, n_references=3, patch_size=32, relevance="gradient-input").fit(image_folder)

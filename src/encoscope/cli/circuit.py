@@ -61,6 +61,8 @@ def circuit(
     if common.json:
         say((out / "result.json").read_text(encoding="utf-8"))
         return 0
+    for visualization in result.visualizations:
+        say(f"{visualization.name}: {visualization.reference_line}")
     for channel in result.channels:
         say(f"{channel.unit}: {channel.relevance_share:.1%} of the relevance of {result.layer}")
     say(f"{count_noun(len(result.visualizations), 'visualization')}: {out / 'circuit.png'}")

@@ -76,7 +76,7 @@ def visualize(
     changes: dict[str, Any] = {} if settings is None else settings.changes()
     make_settings(method, **changes)  # wrong values fail before the network is loaded
     check_run(common, out=out, sources=[references], batch=batch)
-    check_request(method, changes.get("n_facets"), references, control)
+    check_request(method, changes.get("n_facets"), references, control, select=changes.get("select"))
 
     # only now what takes seconds to load
     from encoscope import results
@@ -110,6 +110,8 @@ def visualize(
                 note(f"{visualization.name}: {line}")
             if not common.json:
                 say(f"{visualization.caption}: {out / entry['picture']}")
+                if visualization.reference_line:
+                    say(f"  {visualization.reference_line}")
     except KeyboardInterrupt:
         note(f"interrupted: the images so far are in {out}; give the same command to resume")
         raise

@@ -243,6 +243,7 @@ class Circuit(Estimator):
         tv_weight: Weight of total variation, in place of the recipe's.
         l2_weight: Weight of the l2 norm, in place of the recipe's.
         n_references: References of each visualization.
+        select: The class's references: "labels", or "top" for those that the network itself scores highest.
         patch_size: Side of the patches that are references of channels, in pixels.
         n_candidates: Search patches only in so many images of largest value.
         size: (height, width) of the visualizations in pixels; None is the network's own.
@@ -284,6 +285,7 @@ class Circuit(Estimator):
         tv_weight: float | None = None,
         l2_weight: float | None = None,
         n_references: int | None = None,
+        select: str | None = None,
         patch_size: int | None = None,
         n_candidates: int | None = None,
         size: Size | None = None,
@@ -311,6 +313,7 @@ class Circuit(Estimator):
         self.tv_weight = tv_weight
         self.l2_weight = l2_weight
         self.n_references = n_references
+        self.select = select
         self.patch_size = patch_size
         self.n_candidates = n_candidates
         self.size = size
@@ -348,9 +351,11 @@ class Circuit(Estimator):
             X,
             encoder,
             unit,
+            select=vital_settings.select,
             count=vital_settings.n_references,
             random_state=vital_settings.random_state,
             cache_dir=self.cache_dir,
+            progress=self.progress,
         )
         self.layer_, self.ranking_, self.channels_ = rank_channels(
             encoder,
@@ -412,6 +417,7 @@ def circuit(
     tv_weight: float | None = None,
     l2_weight: float | None = None,
     n_references: int | None = None,
+    select: str | None = None,
     patch_size: int | None = None,
     n_candidates: int | None = None,
     size: Size | None = None,
@@ -449,6 +455,7 @@ def circuit(
         tv_weight: Weight of total variation, in place of the recipe's.
         l2_weight: Weight of the l2 norm, in place of the recipe's.
         n_references: References of each visualization.
+        select: The class's references: "labels", or "top" for those that the network itself scores highest.
         patch_size: Side of the patches that are references of channels, in pixels.
         n_candidates: Search patches only in so many images of largest value.
         size: (height, width) of the visualizations in pixels; None is the network's own.
@@ -495,6 +502,7 @@ def circuit(
         tv_weight=tv_weight,
         l2_weight=l2_weight,
         n_references=n_references,
+        select=select,
         patch_size=patch_size,
         n_candidates=n_candidates,
         size=size,

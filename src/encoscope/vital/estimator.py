@@ -34,7 +34,7 @@ from encoscope.vital.scaling import (
     require_colors,
     scale_regularizers,
 )
-from encoscope.vital.settings import Relevance, Size, VitalSettings, is_statistics_file
+from encoscope.vital.settings import Relevance, Size, VitalSettings, check_request, is_statistics_file
 from encoscope.vital.synthesis.loop import Images, Optimizer, Stage
 from encoscope.vital.synthesis.parametrization import Parametrization, start_from_noise, start_pyramid
 from encoscope.vital.synthesis.plan import SynthesisPlan
@@ -68,6 +68,7 @@ class Vital(Estimator):
         tv_weight: Weight of total variation, in place of the recipe's.
         l2_weight: Weight of the l2 norm, in place of the recipe's.
         n_references: References of a unit.
+        select: A class's references: "labels", or "top" for those that the network itself scores highest.
         n_facets: So many visualizations of each unit, one for each cluster of its 1,000 top patches (of all images of a
             class).
         patch_size: Side of the patches that are references of units inside the network, in pixels.
@@ -108,6 +109,7 @@ class Vital(Estimator):
         tv_weight: float | None = None,
         l2_weight: float | None = None,
         n_references: int | None = None,
+        select: str | None = None,
         n_facets: int | None = None,
         patch_size: int | None = None,
         n_candidates: int | None = None,
@@ -133,6 +135,7 @@ class Vital(Estimator):
         self.tv_weight = tv_weight
         self.l2_weight = l2_weight
         self.n_references = n_references
+        self.select = select
         self.n_facets = n_facets
         self.patch_size = patch_size
         self.n_candidates = n_candidates
@@ -172,6 +175,7 @@ class Vital(Estimator):
         units = [parse_unit(unit, encoder) for unit in _as_list(self.units)]
         methods = [self._choose_method(unit, settings) for unit in units]  # wrong settings fail before the first image
         groups: list[Sequence[References | Prototype]] = []
+        check_request("vital", self.n_facets, X, None, select=settings.select)
         if X is None:
             X = load_shipped(encoder, units)
         elif is_statistics_file(X):
@@ -358,13 +362,17 @@ class Vital(Estimator):
         for unit in units:
             if unit.kind == "class":
                 count = n_references if n_facets is None else None
+                if settings.select == "top":
+                    count = n_references if n_facets is None else POOL
                 pool = find_class_references(
                     source,
                     self.encoder_,
                     unit,
+                    select=settings.select,
                     count=count,
                     random_state=settings.random_state,
                     cache_dir=self.cache_dir,
+                    progress=self.progress,
                 )
             else:
                 pool = patches[unit]

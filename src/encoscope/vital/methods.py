@@ -52,6 +52,7 @@ def visualize(
     tv_weight: float | None = None,
     l2_weight: float | None = None,
     n_references: int | None = None,
+    select: str | None = None,
     n_facets: None = None,
     patch_size: int | None = None,
     n_candidates: int | None = None,
@@ -91,6 +92,7 @@ def visualize(
     tv_weight: float | None = None,
     l2_weight: float | None = None,
     n_references: int | None = None,
+    select: str | None = None,
     n_facets: int,
     patch_size: int | None = None,
     n_candidates: int | None = None,
@@ -130,6 +132,7 @@ def visualize(
     tv_weight: float | None = None,
     l2_weight: float | None = None,
     n_references: int | None = None,
+    select: str | None = None,
     n_facets: int | None = None,
     patch_size: int | None = None,
     n_candidates: int | None = None,
@@ -169,6 +172,7 @@ def visualize(
     tv_weight: float | None = None,
     l2_weight: float | None = None,
     n_references: int | None = None,
+    select: str | None = None,
     n_facets: int | None = None,
     patch_size: int | None = None,
     n_candidates: int | None = None,
@@ -215,6 +219,7 @@ def visualize(
         tv_weight: Weight of total variation (vital, deepinversion).
         l2_weight: Weight of the l2 norm (vital, deepinversion).
         n_references: References of a unit (vital).
+        select: A class's references: "labels", or "top" for those that the network itself scores highest (vital).
         n_facets: So many visualizations of each unit, one for each cluster of its images (vital).
         patch_size: Side of patches that are references, in pixels (vital).
         n_candidates: Search patches only in so many images of largest value (vital).
@@ -270,6 +275,7 @@ def visualize(
         tv_weight=tv_weight,
         l2_weight=l2_weight,
         n_references=n_references,
+        select=select,
         n_facets=n_facets,
         patch_size=patch_size,
         n_candidates=n_candidates,
@@ -339,7 +345,7 @@ def visualize_stream(
         UsageError: As for `visualize`.
     """
     checked = make_settings(method, preset, **settings)
-    check_request(method, settings.get("n_facets"), references, control)
+    check_request(method, settings.get("n_facets"), references, control, select=settings.get("select"))
     encoder = as_encoder(encoder)
     items = [units] if isinstance(units, str | Unit) or not isinstance(units, Iterable) else list(units)
     parsed = [parse_unit(unit, encoder) for unit in items]

@@ -140,6 +140,7 @@ def build_visualizations(
                 total=outcome.total,
                 notes=target.prototype.notes,
                 facet=target.facet,
+                n_references=target.prototype.count,
             )
         )
     return visualizations

@@ -24,6 +24,7 @@ PARAMETRIZATIONS = ("auto", "pyramid", "pixels")
 SCALES = ("auto", "references", "absolute")
 VIEWS = ("wander", "crops")
 OPTIMIZERS = ("adam", "nadam")
+SELECTIONS = ("labels", "top")
 METHOD_NAMES = ("vital", "fourier", "maco", "deepinversion", "plugin")
 DEFAULT_METHOD = "vital"
 
@@ -93,6 +94,9 @@ class VitalSettings(Settings):
         tv_weight: Weight of total variation; None for the recipe's.
         l2_weight: Weight of the l2 norm; None for the recipe's.
         n_references: References of a unit; the paper's figures saturate around 50 (Table 5).
+        select: Which images are a class's references: "labels", images with its label, drawn with the seed; "top", the
+            images that the network itself scores highest for the class, whatever their labels. Other units always
+            have their top patches.
         n_facets: So many visualizations of each unit, one for each cluster of the images it answers to; None makes
             one of all.
         patch_size: Side of the patches that are references of units inside the network, in pixels of an image whose
@@ -137,6 +141,11 @@ class VitalSettings(Settings):
     )
     l2_weight: float | None = setting(None, "Weight of the l2 norm. Default: the recipe's.", low=0, type=float)
     n_references: int = setting(50, "References of a unit.", low=1)
+    select: str = setting(
+        "labels",
+        "A class's references: images with its label, or the top images by the network's own score.",
+        choices=SELECTIONS,
+    )
     n_facets: int | None = setting(
         None,
         "So many visualizations of a unit, one for each group of its images.",
@@ -389,7 +398,9 @@ METHOD_SETTINGS: Mapping[str, type[Settings]] = {
 """The settings class of each visualization method."""
 
 
-def check_request(method: str, n_facets: int | None, references: Any, control: str | None) -> None:
+def check_request(
+    method: str, n_facets: int | None, references: Any, control: str | None, *, select: str | None = None
+) -> None:
     """Refuse what does not go together in a request for visualizations.
 
     Args:
@@ -397,10 +408,11 @@ def check_request(method: str, n_facets: int | None, references: Any, control: s
         n_facets: The number of facets; None for none.
         references: The references; None for none.
         control: The control; None for none.
+        select: How a class's references are selected; None for the usual way.
 
     Raises:
-        UsageError: For facets or a control without references, and a control that is unknown or with another method
-            than VITAL.
+        UsageError: For facets, top images or a control without images, and a control that is unknown or with another
+            method than VITAL.
     """
     if control not in (None, "untrained"):
         raise UsageError(f"control is 'untrained' or None, not {control!r}")
@@ -411,6 +423,8 @@ def check_request(method: str, n_facets: int | None, references: Any, control: s
     without_images = references is None or is_statistics_file(references)
     if n_facets is not None and method == "vital" and without_images:
         raise UsageError("facets are groups of a unit's images: give references, real images")
+    if select == "top" and method == "vital" and without_images:
+        raise UsageError("the top images are selected among real images: give references, a folder of them")
     if control is not None and without_images:
         raise UsageError("a control is made from the same images: give references, real images")
 

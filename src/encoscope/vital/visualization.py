@@ -15,6 +15,7 @@ from PIL import Image
 
 from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
+from encoscope.counting import count_noun
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.results import Document, ModelRecord, Result
 from encoscope.vital.transparency import stretch_colors
@@ -54,6 +55,7 @@ class Visualization(Result):
         control: The name of the control this is, such as "untrained"; None for the visualization itself.
         judged: Of a control: what the encoder that is explained makes of it, {"activation", "predicted"}.
         controls: The controls that were made beside this visualization.
+        n_references: The number of references behind the statistics; 0 for methods without references.
     """
 
     unit: str
@@ -76,6 +78,7 @@ class Visualization(Result):
     control: str | None = None
     judged: Mapping[str, Any] | None = None
     controls: tuple[Visualization, ...] = ()
+    n_references: int = 0
 
     @property
     def picture(self) -> Image.Image:
@@ -116,6 +119,16 @@ class Visualization(Result):
         label = self.predicted["class"] or f"class {self.predicted['index']}"
         return f"{self.name}: {label}, {self.predicted['probability']:.0%}"
 
+    @property
+    def reference_line(self) -> str:
+        """One line: how many references there are, and the unit's mean value on them; empty without references."""
+        if not self.n_references:
+            return ""
+        line = count_noun(self.n_references, "reference")
+        if self.reference_activation is not None:
+            line += f" with a mean activation of {self.reference_activation:.3g}; this image has {self.activation:.3g}"
+        return line
+
     def __str__(self) -> str:
         return self.caption
 
@@ -151,6 +164,7 @@ class Visualization(Result):
             "predicted": None if self.predicted is None else dict(self.predicted),
             "losses": ends,
             "references": list(self.references),
+            "n_references": self.n_references,
             "method": self.method,
             "settings": dict(self.settings),
             "steps": [self.steps, self.total],
@@ -290,6 +304,7 @@ def read_entry(entry: Mapping[str, Any], document: Document, file: Path) -> Visu
         control=entry.get("control"),
         judged=entry.get("judged"),
         controls=tuple(read_entry(control, document, file) for control in entry.get("controls", ())),
+        n_references=entry.get("n_references", len(entry["references"])),
     )
 
 

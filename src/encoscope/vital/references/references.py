@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,8 +17,9 @@ from encoscope.classes import find_class_images, normalize_name
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError, suggest_nearest
 from encoscope.images import Channels, ImageListing, LoadedImage, list_images, read_images
-from encoscope.probing import Patch, hash_files, load_patches
+from encoscope.probing import Patch, hash_files, load_patches, probe
 from encoscope.probing.ids import UNREADABLE
+from encoscope.progress import Progress
 from encoscope.units import Unit
 
 Source: TypeAlias = Any
@@ -89,34 +91,45 @@ def find_class_references(
     encoder: Encoder,
     unit: Unit,
     *,
+    select: str = "labels",
     count: int | None = 50,
     random_state: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress = None,
 ) -> References:
-    """Choose images of a class at random, by their contents and the seed alone.
+    """Choose images of a class: those labelled so, at random, or those that the network itself scores highest.
 
-    Which labels are the class is as ``match_labels`` has it. Images without labels all count for the class.
+    Which labels are the class is as ``match_labels`` has it. Images without labels all count for the class. What is
+    drawn depends on the images' contents and the seed alone; the network's highest scores need no seed.
 
     Args:
         source: The images.
         encoder: The encoder whose classes are meant.
         unit: The class.
+        select: "labels", or "top" for the images of the highest logits, whatever their labels.
         count: How many images; None takes all.
         random_state: The seed.
-        cache_dir: The folder for the ids of files; None is the user's cache.
+        cache_dir: The folder for the ids of files and the logits; None is the user's cache.
+        progress: How progress is shown; see ``encoscope.progress.Progress``.
 
     Returns:
-        The references, with notes on images without labels and on fewer images than ``count``.
+        The references, with notes on how they were selected where it is not by labels, and on fewer images than
+        ``count``.
 
     Raises:
         UsageError: For a unit that is no class, where the images have labels.
         MissingError: When there is no image of the class.
     """
+    if select == "top":
+        return _find_top_references(source, encoder, unit, count, cache_dir, progress)
     files, labels = _list_sources(source, encoder.preprocess.image_channels)
     notes: list[str] = []
     if not any(label is not None for label in labels):
         indices = list(range(len(files)))
-        notes.append(f"the references have no labels: all {len(files)} count as {unit.text}")
+        notes.append(
+            f"the references have no labels: all {len(files)} count as {unit.text} (select top takes those that the "
+            "network itself scores highest)"
+        )
     else:
         if unit.kind != "class":
             raise UsageError(f"{unit.text} is no class: its references are top patches")
@@ -185,6 +198,49 @@ def pick_references(
 
     ordered = sorted(distinct, key=hash_name)[:count]
     return References(unit, tuple(sorted(ordered, key=lambda item: item.name)), tuple(notes))
+
+
+def _find_top_references(
+    source: Source,
+    encoder: Encoder,
+    unit: Unit,
+    count: int | None,
+    cache_dir: str | os.PathLike[str] | None,
+    progress: Progress,
+) -> References:
+    """The images of the highest logits for a class, the highest first, ties by id; the same image twice counts once."""
+    if unit.kind != "class":
+        raise UsageError(f"{unit.text} is no class: its references are top patches")
+    items, logits = _compute_logits(source, encoder, cache_dir, progress)
+    values = logits[:, unit.index]
+    ranked: dict[str, int] = {}
+    for row in sorted(range(len(items)), key=lambda row: (-float(values[row]), items[row].id)):
+        ranked.setdefault(items[row].id, row)
+    rows = list(ranked.values())[:count]
+    named = int((logits[rows].argmax(1) == unit.index).sum())
+    best = "the highest-scoring" if len(rows) < len(ranked) else "all"
+    notes = [
+        f"references selected by the network itself, not by labels: {best} {len(rows)} of {len(ranked)} images for "
+        f"{unit.text}, logits {values[rows[0]]:.3g} to {values[rows[-1]]:.3g}; it takes {named} of them for this class"
+    ]
+    if count is not None and len(rows) < count:
+        notes.append(f"{len(rows)} references where {count} were asked for")
+    return References(unit.text, tuple(items[row] for row in rows), tuple(notes))
+
+
+def _compute_logits(
+    source: Source, encoder: Encoder, cache_dir: str | os.PathLike[str] | None, progress: Progress
+) -> tuple[list[Reference], Float[np.ndarray, "images classes"]]:
+    """The images that can be read, and the logits of each; those of files are kept as a probe."""
+    if _in_memory(source):
+        images, _ = _list_sources(source, encoder.preprocess.image_channels)
+        if not images:
+            raise MissingError("there are no reference images")
+        rows = [encoder.logits(encoder.prepare(image).pixels)[0].float().cpu().numpy() for image in images]
+        return _identify(images), np.stack(rows)
+    probed = probe(encoder, source, "logits", cache_dir=cache_dir, progress=progress)
+    pairs = zip(probed.ids, probed.paths, strict=True)
+    return [Reference(id, Path(path or "")) for id, path in pairs], np.asarray(probed.values)
 
 
 def _list_sources(source: Source, channels: Channels) -> tuple[Sequence[Path | LoadedImage], Sequence[str | None]]:
