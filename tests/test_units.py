@@ -70,7 +70,7 @@ def test_parse(resnet: Encoder, text: str, kind: str, layer: str | None, channel
         ("layer4:", "names no unit"),
         (":4", "names no unit"),
         ("layer4:x", "numbers with commas"),
-        ("layer4:-1", "numbers with commas"),
+        ("layer4:1-2", "numbers with commas"),
         ("layer4:512", "512 channels of layer4, 0 to 511"),
         ("layer4:1,1", "twice"),
         ("layr4:1", "nearest: layer4"),

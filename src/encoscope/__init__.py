@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from encoscope.nave.controls import compute_controls as controls
     from encoscope.nave.stability import measure_stability as stability
     from encoscope.probing import Probe, probe
-    from encoscope.units import Unit
+    from encoscope.units import Unit, objective_unit
     from encoscope.vital import (
         Circuit,
         ClassCircuit,
@@ -90,6 +90,7 @@ _HOMES = {
     "layers": "encoscope.encoder:list_layers",
     "load": "encoscope.encoder",
     "match_classes": "encoscope.classes",
+    "objective_unit": "encoscope.units",
     "probe": "encoscope.probing",
     "segment": "encoscope.nave",
     "similar": "encoscope.nave",
@@ -139,6 +140,7 @@ __all__ = [
     "layers",
     "load",
     "match_classes",
+    "objective_unit",
     "probe",
     "segment",
     "similar",

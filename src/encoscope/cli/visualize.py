@@ -39,7 +39,10 @@ else:
 
 def visualize(
     *units: Annotated[
-        str, Parameter(help='Such as "class:golden retriever", layer4:485, layer4:12,97, layer4@FILE.npy, features:31.')
+        str,
+        Parameter(
+            help='Such as "class:golden retriever", layer4:485, layer4:12,-97, "class:tiger - class:lion", features:31.'
+        ),
     ],
     model: Annotated[str, Parameter(help='Such as "timm:resnet50" or "hf:facebook/dinov2-small".')] = DEFAULT_MODEL,
     references: Annotated[

@@ -114,7 +114,7 @@ class Craft(Estimator):
             raise UsageError(f"batch_size is a number from 1 on, not {self.batch_size}")
         encoder = as_encoder(self.encoder)
         unit = parse_unit(self.unit, encoder)
-        if unit.kind != "class":
+        if not unit.is_class:
             raise UsageError(f"concepts are those of a class, such as class:0, not of {unit.text}")
         self.bank_ = _find_concepts(encoder, unit, X, settings, self.batch_size, self.cache_dir, self.progress)
         return self

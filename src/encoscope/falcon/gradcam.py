@@ -117,13 +117,16 @@ class GradCam:
             cams[image][index] = cam.relu().cpu()
 
     def _vector(self, unit: Unit) -> Tensor:
-        """A unit over the channels of its layer; classes are the sum of their rows of the linear head."""
+        """A unit over the channels of its layer; classes are sums of rows of the linear head."""
         if unit.kind != "class":
             return unit_weights(unit, self.encoder)
         head = self.encoder.head
         if head is None:
             raise UsageError(f"{self.encoder.source} has no linear head: {unit.text} is no sum of channels")
-        return head.weight.detach()[list(unit.channels)].float().sum(0)
+        weight = head.weight.detach().float()
+        if unit.direction is not None:
+            return unit_weights(unit, self.encoder).to(weight) @ weight
+        return weight[list(unit.channels)].sum(0)
 
     def _gradient(
         self, pixels: Tensor, layer: str, items: Sequence[tuple[int, int, Unit]], cams: list[list[Tensor]]

@@ -37,7 +37,7 @@ class Lrp(Attributor):
         layers: The layers, in the order of the result.
 
     Raises:
-        UsageError: For units of class tokens, which LRP does not support.
+        UsageError: For units that LRP does not support: of class tokens, at one position, of several layers.
 
     Source: Otsuki et al., ECCV 2024.
     """
@@ -47,6 +47,10 @@ class Lrp(Attributor):
         for unit in targets.distinct:
             if unit.kind == "token":
                 raise UsageError(f"LRP does not support class tokens ({unit.text}): use method='gradient-input'")
+            if not unit.is_spanned:
+                raise UsageError(
+                    f"LRP starts from a whole layer, and {unit.text} does not: use method='gradient-input'"
+                )
         self._positive = PositiveWeights()
         self._tape: Tape | None = None
         self._recorded: dict[UnitLocation, tuple[int, Tensor]] = {}

@@ -144,7 +144,7 @@ def resolve_targets(encoder: Encoder, units: Units, layers: Sequence[str], start
                 )
     if start == "argmax":
         for unit in resolved.distinct:
-            if unit.layer is None or unit.kind == "token":
+            if unit.layer is None or unit.kind == "token" or not unit.is_spanned:
                 raise UsageError(f"start='argmax' is for units of a layer's map, and {unit.text} has no positions")
     return resolved
 

@@ -203,7 +203,7 @@ def rank_channels(
     Source: VITAL, section 4.1.2.
     """
     unit = parse_unit(unit, encoder)
-    if unit.layer is not None:
+    if unit.kind not in ("class", "features"):
         raise UsageError(f"a circuit is of a class or feature, not of {unit.text}")
     if n_channels < 1:
         raise UsageError(f"a circuit has at least one channel, not {n_channels}")

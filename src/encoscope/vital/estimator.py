@@ -316,7 +316,7 @@ class Vital(Estimator):
         encoder = self.encoder_
         relevance = None if settings.relevance == "none" else settings.relevance
         if relevance == "auto":
-            relevance = None if unit.kind == "class" else "lrp"
+            relevance = None if unit.is_class else "lrp"
         recipe = choose_recipe(encoder, unit, authors=settings.authors, relevance=relevance is not None)
         if settings.layers:
             recipe = override_recipe(encoder, unit, recipe, settings.layers, settings.weights or None)
@@ -343,7 +343,7 @@ class Vital(Estimator):
     ) -> list[list[References]]:
         """The references of each unit, several groups of them with facets."""
         n_facets, n_references = settings.n_facets, settings.n_references
-        inside = [unit for unit in dict.fromkeys(units) if unit.kind != "class"]
+        inside = [unit for unit in dict.fromkeys(units) if not unit.is_class]
         patches: dict[Unit, References] = {}
         if inside:
             pools = find_patch_references(
@@ -360,7 +360,7 @@ class Vital(Estimator):
             patches = dict(zip(inside, pools, strict=True))
         groups = []
         for unit in units:
-            if unit.kind == "class":
+            if unit.is_class:
                 count = n_references if n_facets is None else None
                 if settings.select == "top":
                     count = n_references if n_facets is None else POOL

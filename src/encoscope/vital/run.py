@@ -64,7 +64,7 @@ def run_synthesis(
     """
     names = [target.name for target in targets]
     checkpoint = None
-    if cache:
+    if cache and all(target.unit.is_keyed for target in targets):
         layers = _list_layers(encoder, plan, targets)
         checkpoint = Checkpoint.cached(
             _manifest(encoder, plan, targets, random_state),
@@ -198,10 +198,7 @@ def _list_layers(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target
 
 
 def _manifest(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target], random_state: int) -> dict[str, Any]:
-    units = [
-        [target.name, target.unit.kind, target.unit.layer, target.unit.channels, target.unit.direction]
-        for target in targets
-    ]
+    units = [[target.name, *target.unit.as_key()] for target in targets]
     settings = {**plan.settings, "authors": plan.settings.get("preset") == "authors"}
     settings.pop("preset", None)  # what it stands for is in the other settings
     return {

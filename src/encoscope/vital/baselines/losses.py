@@ -130,7 +130,7 @@ def require_classes(units: Sequence[Unit], method: str) -> tuple[int, ...]:
         UsageError: For any other unit.
     """
     for unit in units:
-        if unit.kind != "class":
+        if not unit.is_class:
             raise UsageError(
                 f"{method} visualizes classes only, not {unit.text}: give class:NAME, or use vital, fourier or maco"
             )

@@ -38,7 +38,8 @@ def find_patch_references(
 ) -> list[References]:
     """Find for each unit the patches of highest value in a dataset, at most one an image, in one pass for all units.
 
-    What was found is kept, by the content of the files, and not searched again.
+    What was found is kept, by the content of the files, and not searched again; not for a user's own function, which
+    is not known by its content.
 
     Args:
         source: The images: a dataset string, a folder, or files.
@@ -78,10 +79,12 @@ def find_patch_references(
             restart=True,
             **_guard(encoder, unit),
         )
+        if unit.is_keyed
+        else None
         for unit in units
     ]
     known = {str(path) for path in files.paths}
-    patches = [_load(folder, known) for folder in folders]
+    patches = [None if folder is None else _load(folder, known) for folder in folders]
     missing = [index for index, stored in enumerate(patches) if stored is None]
     if missing:
         searched = find_top_patches(
@@ -96,7 +99,8 @@ def find_patch_references(
         )
         for index, top in zip(missing, searched, strict=True):
             patches[index] = top
-            _save(folders[index], top)
+            if (folder := folders[index]) is not None:
+                _save(folder, top)
     return [_references(unit, top or [], count, whole_images) for unit, top in zip(units, patches, strict=True)]
 
 
@@ -131,7 +135,7 @@ def _guard(encoder: Encoder, unit: Unit) -> dict[str, Any]:
 def _manifest(encoder: Encoder, unit: Unit, search: dict[str, Any], contents: Sequence[str]) -> dict[str, Any]:
     return {
         **identify_encoder(encoder),
-        "unit": [unit.kind, unit.layer, unit.channels, unit.direction],
+        "unit": unit.as_key(),
         "files": content_key({"files": contents}),
         **search,
     }

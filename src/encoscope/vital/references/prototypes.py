@@ -41,8 +41,8 @@ def compute_prototype(
     """Compute the statistics of a unit's references, with one batch of images in memory.
 
     They are kept under what makes them (the encoder's digest, the layers, the references' ids and boxes, the relevance
-    and, with relevance, the unit), so that nothing is computed twice. A relevance that is a callable has no name:
-    its statistics are not kept.
+    and, with relevance, the unit), so that nothing is computed twice. A function of the user, relevance or unit, is not
+    known by its content: its statistics are not kept.
 
     Args:
         reader: How images are read.
@@ -61,7 +61,7 @@ def compute_prototype(
     """
     folder = None
     encoder, layers = reader.encoder, reader.layers
-    cache = cache and not callable(reader.relevance) and not encoder.trial(layers).random
+    cache = cache and unit.is_keyed and not callable(reader.relevance) and not encoder.trial(layers).random
     if cache:
         manifest = _manifest(reader, references, unit)
         what = f"statistics of {unit.text}"
@@ -160,7 +160,7 @@ def _manifest(reader: FeatureReader, references: References, unit: Unit) -> dict
         **identify_encoder(reader.encoder),
         "layers": reader.layers,
         "references": references.names,
-        "unit": [unit.kind, unit.layer, unit.channels, unit.direction],
+        "unit": unit.as_key(),
         "relevance": reader.relevance,
         "scaled": reader.scaled,
     }

@@ -131,7 +131,7 @@ def find_class_references(
             "network itself scores highest)"
         )
     else:
-        if unit.kind != "class":
+        if not unit.is_class:
             raise UsageError(f"{unit.text} is no class: its references are top patches")
         indices, matched = find_class_images(encoder, unit.index, labels)
         notes += matched

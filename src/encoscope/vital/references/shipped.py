@@ -83,7 +83,7 @@ def load_statistics(
         EncoscopeError: When it is something else, or damaged.
     """
     name = name or f"the statistics in {path}"
-    other = next((unit for unit in units if unit.kind != "class"), None)
+    other = next((unit for unit in units if not unit.is_class), None)
     if other is not None:
         raise UsageError(f"{name} are of classes: for {other.text} give references, a dataset of real images")
     statistics = _read(path, path.stat().st_mtime_ns if path.is_file() else 0)
