@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -10,43 +14,26 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.feature_selection import f_classif
-from torch import Tensor, nn
 
+from encoscope.analysis import audit_store
 from encoscope.analysis.associations import compute_eta_squared, rank_associations
 from encoscope.analysis.audit import audit
-from encoscope.analysis.cue_response import compute_consistency, measure_response
+from encoscope.analysis.audit_store import AuditStore, run_blocks
+from encoscope.analysis.cue_response import _observe_block, compute_consistency, measure_response
+from encoscope.analysis.marked_images import MarkedImages
 from encoscope.cli.app import run
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, datasets, read_image
 from encoscope.images.sets import LabelledImages
-
-
-class BlackFinder(nn.Module):
-    """Its first channel fires on black alone, the others see colours; the answer follows the first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stage1 = nn.AvgPool2d(4)
-        self.stage2 = nn.Conv2d(3, 6, 1)
-        self.head = nn.Linear(6, 2)
-        with torch.no_grad():
-            self.stage2.weight.zero_()
-            self.stage2.bias.zero_()
-            self.stage2.weight[0] = -1
-            self.stage2.bias[0] = 0.6
-            self.stage2.weight[3:, :, 0, 0] = torch.eye(3)
-            self.head.weight.copy_(torch.tensor([[50.0, 0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0, 0]]))
-            self.head.bias.copy_(torch.tensor([0.0, 0.01]))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        maps = self.stage2(self.stage1(pixels)).relu()
-        return self.head(maps.mean((2, 3)))
+from encoscope.store import Store
+from encoscope.store.passes import Shard, merge_partials
+from support.black_finder import make_finder
 
 
 @pytest.fixture(scope="module")
 def finder() -> Encoder:
-    return Encoder(BlackFinder(), size=32, mean=[0, 0, 0], std=[1, 1, 1], classes=["marked", "plain"])
+    return make_finder()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +90,7 @@ def test_false_alarms_are_as_rare_as_p_says() -> None:
 
 def test_what_goes_with_the_source_is_ranked_first(finder: Encoder, bright: list[LoadedImage]) -> None:
     dark = [read_image((np.asarray(photo.pixels) // 8).astype(np.uint8)) for photo in bright[:6]]
-    ranked, nave = rank_associations(
+    ranked, nave, _ = rank_associations(
         finder, [*dark, *bright[6:]], ["a"] * 6 + ["b"] * 6, n_clusters=2, permutations=100
     )
     assert ranked[0].p < 0.05 and ranked[0].eta_squared > 0.9
@@ -181,3 +168,87 @@ def test_a_dataset_s_own_labels_are_taken(
     assert {entry["column"] for entry in entries} == {"label"}
     assert {entry["highest"] for entry in entries} <= {"cats", "dogs"}
     assert run(["audit", "zoo:resnet-caltech101", "--images", str(flat)]) == 2
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    sys.path.insert(0, {tests!r})
+    from support.black_finder import make_finder
+    from encoscope import audit
+    from encoscope.analysis import audit_store
+    from encoscope.store import Store
+    audit_store.BLOCK = 3
+    append, count = Store.append, [0]
+    def counted(self, *arguments):
+        count[0] += 1
+        if count[0] > {limit}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return append(self, *arguments)
+    Store.append = counted
+    audit(make_finder(), {folder!r}, n_clusters=3, {options})
+    """
+)
+
+
+@pytest.mark.parametrize(("options", "limit", "left"), [({"watermark": "disc"}, 6, 2), ({"permutations": 20}, 2, 2)])
+def test_killed_and_run_again_it_says_the_same(
+    finder: Encoder,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict,
+    limit: int,
+    left: int,
+) -> None:
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "cache"))
+    words = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    script = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(folder), limit=limit, options=words)
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120)
+    assert done.returncode == -9
+    monkeypatch.setattr(audit_store, "BLOCK", 3)
+    appended: list[int] = []
+    append = Store.append
+    monkeypatch.setattr(Store, "append", lambda self, *given: appended.append(1) or append(self, *given))
+    resumed = audit(finder, folder, n_clusters=3, **options)
+    assert len(appended) == left
+    assert not list((tmp_path / "cache").rglob("journal.jsonl"))  # nothing is left when it is done
+    straight = audit(finder, folder, n_clusters=3, **options)
+    assert resumed.to_dict()["results"] == straight.to_dict()["results"]
+    assert resumed.sheet.tobytes() == straight.sheet.tobytes()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_shards_measure_what_one_process_does(
+    finder: Encoder, bright: list[LoadedImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(audit_store, "BLOCK", 3)
+    marked = MarkedImages(bright, "letter", 0.25, 0)
+
+    def observe(block: range) -> dict[str, np.ndarray]:
+        return _observe_block(finder, marked, block)
+
+    with AuditStore() as kept:
+        whole = kept.measure({}, bright, observe, "features", progress=False)
+        shards = []
+        for index in range(count):
+            blocks = AuditStore(finder, cache_dir=tmp_path).open({}, bright, Shard(index, count))
+            shards.append(run_blocks(blocks, bright, observe, Shard(index, count), label="features", progress=False))
+        with Store.open(tmp_path / "merged", {}) as store:
+            merged = merge_partials(reversed(shards)).finalize(store, len(bright))
+        for name, values in whole.items():
+            both = np.concatenate([merged.read(name, number) for number in merged.shards])
+            np.testing.assert_array_equal(both, values, strict=True)
+
+
+def test_an_audit_works_where_nothing_can_be_cached(
+    finder: Encoder,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path / "file"))
+    result = audit(finder, folder, n_clusters=3, permutations=20)
+    assert result.columns and "cannot be resumed" in caplog.text

@@ -19,9 +19,11 @@ from PIL import Image
 
 from encoscope import Encoder
 from encoscope.errors import EncoscopeError, MissingError, UsageError
-from encoscope.images import SkippedImage
-from encoscope.probing import Moments, Probe, TopK, from_array, hash_files, load, probe
-from encoscope.probing import run as run_module
+from encoscope.images import SkippedImage, list_images
+from encoscope.probing import Moments, Probe, TopK, from_array, hash_files, load, probe, probe_pass, run
+from encoscope.probing.probe_pass import ProbePass, make_reader, run_shard
+from encoscope.store import Store
+from encoscope.store.passes import Shard, merge_partials
 from oracles import probe as oracle
 from support.probed_network import MEAN, STD, make_encoder
 
@@ -56,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "_SHARD", 6)
+    monkeypatch.setattr(probe_pass, "BLOCK", 6)
 
 
 def literal(encoder: Encoder, files: list[str | None], layer: str) -> np.ndarray:
@@ -118,7 +120,7 @@ def test_it_is_found_again_where_the_files_have_moved_and_not_for_other_question
     first = probe(encoder, folder)
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
-    monkeypatch.setattr(run_module, "_pass", None)  # nothing is run again
+    monkeypatch.setattr(ProbePass, "compute_blocks", None)  # nothing is run again
     again = probe(encoder, moved)
     assert again.path == first.path
     assert np.array_equal(again.values, first.values)
@@ -137,9 +139,9 @@ KILLED = textwrap.dedent(
     import os, signal, sys
     sys.path.insert(0, {tests!r})
     from support import probed_network
-    from encoscope.probing import run
+    from encoscope.probing import probe_pass, run
     from encoscope.store import Store
-    run._SHARD = 6
+    probe_pass.BLOCK = 6
     appended = 0
     append, finish = Store.append, Store.finish
     def counted(self, *arguments):
@@ -161,7 +163,7 @@ def test_killed_and_run_again_it_gives_the_same(encoder, folder, cache, tmp_path
     script = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(folder), limit=limit)
     done = subprocess.run([sys.executable, "-c", script], env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120)
     assert done.returncode == -9
-    monkeypatch.setattr(run_module, "_SHARD", 6)
+    monkeypatch.setattr(probe_pass, "BLOCK", 6)
     seen: list[int] = []
     handle = encoder.module.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
     encoder.trial()
@@ -175,10 +177,48 @@ def test_killed_and_run_again_it_gives_the_same(encoder, folder, cache, tmp_path
     assert resumed.mean.tobytes() == straight.mean.tobytes()
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_shards_of_several_processes_give_the_probe_of_one(
+    encoder, folder, tmp_path, monkeypatch, small_shards, count
+) -> None:
+    whole = probe(encoder, folder, batch_size=3)
+    files = list_images(folder)
+    reading = ProbePass(encoder, "features", 3, files, hash_files(files.paths))
+    manifest = run._describe_store(encoder, "features", reading.ids)
+    append, left = Store.append, [1]
+
+    def stopped(self, *arguments):
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return append(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # after the first block of the first shard
+        patch.setattr(Store, "append", stopped)
+        for index in range(2):
+            run_shard(reading, manifest, Shard(index, count), cache_dir=tmp_path / "shards").store.close()
+    shards = [
+        run_shard(reading, manifest, Shard(index, count), cache_dir=tmp_path / "shards") for index in range(count)
+    ]
+    assert sum(len(shard.store) for shard in shards) == 27
+    with Store.keyed("probe", manifest, cache_dir=tmp_path / "merged") as store:
+        first = shards[0].store  # whose first block a killed process had copied
+        store.append(first.blocks[0].rows, {"values": first.read("values", 0)})
+        run._finish(merge_partials(reversed(shards)).finalize(store, len(files)), files)
+    merged = load(store.path)
+    assert store.verify() == [] and whole.path is not None
+    for name in ("values-all-27.npy", "state-moments.npz", "state-top.npz", "index.parquet"):
+        assert (store.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+    assert (merged.ids, merged.paths, merged.labels) == (whole.ids, whole.paths, whole.labels)
+    assert merged.skipped == whole.skipped
+    with pytest.raises(EncoscopeError, match="items from number 6 of 27 on are missing"):
+        shards[0].finalize(Store.load(store.path), 27)
+
+
 def test_a_full_disk_is_said_in_one_line_and_the_pass_goes_on(encoder, folder, tmp_path, monkeypatch) -> None:
     from encoscope.store import Store
 
-    monkeypatch.setattr(run_module, "_SHARD", 6)
+    monkeypatch.setattr(probe_pass, "BLOCK", 6)
     append, count = Store.append, [0]
 
     def full(handle: int) -> None:
@@ -236,19 +276,19 @@ def test_a_transformers_class_token() -> None:
 
     vit = encoscope.load("timm:vit_tiny_patch16_224@untrained")
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    found = run_module._make_reader(vit, "blocks.2@cls")(pixels)
+    found = make_reader(vit, "blocks.2@cls")(pixels)
     prefix = vit.activations(pixels, "blocks.2")["blocks.2"].prefix
     assert prefix is not None
     assert torch.equal(found, prefix[:, 0])
     with pytest.raises(UsageError, match="has no token 'register'"):
-        run_module._make_reader(vit, "blocks.2@register")
+        make_reader(vit, "blocks.2@register")
 
 
 def test_features_that_were_brought_in_are_found_by_their_own_folder(encoder, folder, tmp_path, monkeypatch) -> None:
     values = np.random.default_rng(0).normal(size=(27, 8)).astype(np.float32)
     np.save(tmp_path / "own.npy", values)
     given = from_array(encoder, folder, tmp_path / "own.npy")
-    monkeypatch.setattr(run_module, "_pass", None)
+    monkeypatch.setattr(ProbePass, "compute_blocks", None)
     found = probe(encoder, given.path)
     assert np.array_equal(found.values, values)
     with pytest.raises(TypeError):  # of the same images the network's own values are computed

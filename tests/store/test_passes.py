@@ -9,7 +9,7 @@ import torch
 from encoscope.errors import UsageError
 from encoscope.probing.cutting import Patch
 from encoscope.probing.patches import TopPatches
-from encoscope.probing.run import ChannelSummary
+from encoscope.probing.probe_pass import ChannelSummary
 from encoscope.store.passes import WHOLE, Mean, Shard, merge_partials, run_pass
 from encoscope.vital.references.statistics import PrototypeSums
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
+from encoscope.analysis.audit_store import AuditStore
 from encoscope.analysis.joint_clusters import fit_joint_clusters, observe_images, predict_labels
 from encoscope.analysis.settings import AuditSettings
 from encoscope.encoder import Encoder
@@ -16,7 +20,7 @@ from encoscope.errors import UsageError
 from encoscope.images import LoadedImage
 from encoscope.nave import Nave
 from encoscope.plots import draw_contact_sheet, to_rgb
-from encoscope.progress import Progress, track
+from encoscope.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class Association:
     highest: str
 
 
+class Ranking(NamedTuple):
+    """What goes with labels.
+
+    Attributes:
+        associations: The strongest first.
+        nave: The fitted clusters.
+        shares: ``[images, clusters]``, the share of each image that each cluster covers.
+    """
+
+    associations: list[Association]
+    nave: Nave
+    shares: Float[np.ndarray, "images clusters"]
+
+
 def rank_associations(
     encoder: Encoder,
     images: Sequence[LoadedImage],
@@ -48,7 +66,8 @@ def rank_associations(
     random_state: int = AuditSettings.random_state,
     permutations: int = AuditSettings.permutations,
     progress: Progress = None,
-) -> tuple[list[Association], Nave]:
+    kept: AuditStore | None = None,
+) -> Ranking:
     """Rank joint clusters (by the share of each image that they cover) and pooled features by how they go with labels.
 
     Args:
@@ -59,9 +78,10 @@ def rank_associations(
         random_state: The seed of clusters and permutations.
         permutations: Of the labels, for p-values.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
+        kept: Where values are kept while it runs, so that it can be resumed; by default a temporary folder.
 
     Returns:
-        (associations, the strongest first, and the fitted clusters)
+        The associations, with the clusters and what they cover.
 
     Raises:
         UsageError: fewer than two different labels.
@@ -69,10 +89,14 @@ def rank_associations(
     if len(set(labels)) < 2:
         raise UsageError(f"association needs at least two different labels, not {len(set(labels))}")
     nave = fit_joint_clusters(encoder, images, n_clusters, random_state, progress=progress)
-    stream = track(images, len(images), "clusters", progress)
-    shares = np.stack([np.bincount(predict_labels(nave, image).ravel(), minlength=n_clusters) for image in stream])
-    shares = shares / shares.sum(1, keepdims=True)
-    features = observe_images(encoder, images, progress=progress)[0].double().numpy()
+    with ExitStack() as stack:
+        kept = kept if kept is not None else stack.enter_context(AuditStore())
+        step = {"n_clusters": n_clusters, "seed": random_state}
+        seen = kept.measure(
+            step, images, partial(_observe_block, encoder, nave, images, n_clusters), "images", progress
+        )
+    shares = seen["counts"] / seen["counts"].sum(1, keepdims=True)
+    features = seen["features"].astype(np.float64)
     names = sorted(set(labels))
     codes = np.array([names.index(label) for label in labels])
     associations = []
@@ -83,7 +107,18 @@ def rank_associations(
             Association(kind, index, float(eta[index]), float(p[index]), names[int(means[:, index].argmax())])
             for index in range(values.shape[1])
         ]
-    return sorted(associations, key=lambda item: (item.p, -item.eta_squared, item.kind, item.index)), nave
+    ranked = sorted(associations, key=lambda item: (item.p, -item.eta_squared, item.kind, item.index))
+    return Ranking(ranked, nave, shares)
+
+
+def _observe_block(
+    encoder: Encoder, nave: Nave, images: Sequence[LoadedImage], n_clusters: int, block: range
+) -> dict[str, np.ndarray]:
+    """Of each image the pixels of each cluster, and the pooled features."""
+    group = [images[index] for index in block]
+    counts = [np.bincount(predict_labels(nave, image).ravel(), minlength=n_clusters) for image in group]
+    features, _ = observe_images(encoder, group, progress=False)
+    return {"counts": np.stack(counts), "features": features.numpy()}
 
 
 def compute_eta_squared(
@@ -123,32 +158,24 @@ def compute_eta_squared(
 
 
 def draw_association_sheet(
-    nave: Nave,
-    images: Sequence[LoadedImage],
-    labels: Sequence[str],
-    ranked: Sequence[Association],
-    *,
-    columns: int = 5,
+    ranking: Ranking, images: Sequence[LoadedImage], labels: Sequence[str], *, columns: int = 5
 ) -> Image.Image:
     """Draw the three clusters that go with the labels most, each on the images that it covers most; the rest is dimmed.
 
     Args:
-        nave: The clusters.
+        ranking: What ``rank_associations`` gave.
         images: The images.
         labels: Theirs.
-        ranked: What ``rank_associations`` gave.
         columns: Images for each cluster.
 
     Returns:
         The sheet.
     """
-    segmentations = [predict_labels(nave, image) for image in images]
     cells, captions = [], []
-    for item in [item for item in ranked if item.kind == "cluster"][:3]:
-        covers = [float((segments == item.index).mean()) for segments in segmentations]
-        for index in np.argsort(covers, kind="stable")[::-1][:columns]:
-            pixels = to_rgb(images[index])
-            inside = (segmentations[index] == item.index)[:, :, None]
+    for item in [item for item in ranking.associations if item.kind == "cluster"][:3]:
+        for index in np.argsort(ranking.shares[:, item.index], kind="stable")[::-1][:columns].tolist():
+            image = images[index]
+            pixels, inside = to_rgb(image), (predict_labels(ranking.nave, image) == item.index)[:, :, None]
             cells.append(np.where(inside, pixels, pixels // 4))
             captions.append(f"cluster {item.index}, p = {item.p:.3f}: {labels[index]}")
     return Image.fromarray(draw_contact_sheet(cells, captions, columns=columns))

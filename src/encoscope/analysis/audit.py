@@ -18,20 +18,14 @@ from torch import nn
 
 from encoscope import results
 from encoscope.analysis.associations import Association, draw_association_sheet, rank_associations
+from encoscope.analysis.audit_store import AuditStore
 from encoscope.analysis.cue_response import CueResponse, draw_watermark_sheet, measure_response
 from encoscope.analysis.settings import AuditSettings
 from encoscope.counting import count_noun
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError, explain_calls
-from encoscope.images import (
-    LoadedImage,
-    SkippedImage,
-    count_classes,
-    draw_images,
-    list_images,
-    read_columns,
-    read_images,
-)
+from encoscope.images import SkippedImage, count_classes, draw_images, list_images, read_columns, read_images
+from encoscope.images.sequence import ImageSequence
 from encoscope.nave.layers import choose_layers
 from encoscope.plots import read_sheet
 from encoscope.progress import Progress, nest_progress
@@ -223,7 +217,7 @@ def audit(
         labels: A CSV file with a column of image names and columns of metadata.
         n_clusters: Joint clusters.
         limit: At most so many images, at least 4, drawn with the seed, from every class in proportion where there are
-            labels. They are held in memory.
+            labels.
         permutations: Of the labels, for p-values.
         random_state: The seed.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
@@ -253,25 +247,26 @@ def audit(
     channels = encoder.preprocess.channels
     if watermark is not None and channels not in (1, 3):
         raise UsageError(f"a watermark is laid over grey or color, and {encoder.source} takes {channels} channels")
-    selection = draw_images(images, settings.limit, random_state)
-    read = list(read_images(selection, channels=3 if channels == 1 else encoder.preprocess.image_channels))
-    loaded = [item for item in read if isinstance(item, LoadedImage)]
+    loaded = _read_sequence(encoder, images, settings)
     response, columns, notes = None, [], []
-    if watermark is not None:
-        kind = os.fspath(watermark)
-        response = measure_response(
-            encoder,
-            loaded,
-            kind,
-            share=settings.share,
-            n_clusters=settings.n_clusters,
-            random_state=random_state,
-            progress=progress,
-        )
-        sheet = draw_watermark_sheet(encoder, loaded[:_SHOWN], kind, share=settings.share, random_state=random_state)
-    else:
-        metadata = _read_metadata(images, labels, loaded)
-        columns, sheet, notes = _associate(encoder, loaded, metadata, settings, progress)
+    with AuditStore(encoder, choose_layers(encoder)) as kept:
+        if watermark is not None:
+            kind = os.fspath(watermark)
+            response = measure_response(
+                encoder,
+                loaded,
+                kind,
+                share=settings.share,
+                n_clusters=settings.n_clusters,
+                random_state=random_state,
+                progress=progress,
+                kept=kept,
+            )
+            shown = loaded[:_SHOWN]
+            sheet = draw_watermark_sheet(encoder, shown, kind, share=settings.share, random_state=random_state)
+        else:
+            metadata = _read_metadata(images, labels, loaded.paths)
+            columns, sheet, notes = _associate(encoder, loaded, metadata, settings, kept, progress)
     return Audit(
         response=response,
         columns=tuple(columns),
@@ -280,28 +275,36 @@ def audit(
         settings={
             **settings.as_dict(),
             "images": len(loaded),
-            "classes": _count_classes(images, loaded),
+            "classes": _count_classes(images, loaded.paths),
             "watermark": None if watermark is None else os.fspath(watermark),
             "labels": None if labels is None else os.fspath(labels),
             **({"share": None} if watermark is None else {"permutations": None}),
         },
         random_state=random_state,
-        skipped=tuple(item for item in read if isinstance(item, SkippedImage)),
+        skipped=tuple(loaded.skipped),
         notes=tuple(notes),
     )
 
 
-def _count_classes(images: Any, loaded: Sequence[LoadedImage]) -> dict[str, int]:
+def _read_sequence(encoder: Encoder, images: Any, settings: AuditSettings) -> ImageSequence:
+    """The images that are audited; what does not fit in memory is read again when it is needed."""
+    preprocess = encoder.preprocess
+    channels = 3 if preprocess.channels == 1 else preprocess.image_channels
+    selection = draw_images(images, settings.limit, settings.random_state)
+    return ImageSequence(read_images(selection, channels=channels), channels)
+
+
+def _count_classes(images: Any, files: Sequence[str | None]) -> dict[str, int]:
     """How many images of each class there are; empty for images without labels."""
-    labels = list_images(images).find_labels([Path(image.path or "") for image in loaded])
+    labels = list_images(images).find_labels([Path(file or "") for file in files])
     return count_classes(labels or [])
 
 
 def _read_metadata(
-    images: Any, labels: str | os.PathLike[str] | None, loaded: Sequence[LoadedImage]
+    images: Any, labels: str | os.PathLike[str] | None, files: Sequence[str | None]
 ) -> dict[str, list[str | None]]:
     """What is known of the images: the CSV file's columns, the dataset's labels, or their folders."""
-    paths = [Path(image.path or "") for image in loaded]
+    paths = [Path(file or "") for file in files]
     if labels is not None:
         return dict(read_columns(Path(labels), paths))
     single = isinstance(images, str | os.PathLike)
@@ -326,21 +329,22 @@ def _read_columns(entries: Sequence[Mapping[str, Any]]) -> tuple[AssociatedColum
 
 def _associate(
     encoder: Encoder,
-    loaded: Sequence[LoadedImage],
+    loaded: ImageSequence,
     metadata: Mapping[str, Sequence[str | None]],
     settings: AuditSettings,
+    kept: AuditStore,
     progress: Progress,
 ) -> tuple[list[AssociatedColumn], Image.Image, list[str]]:
     """Columns with what goes with them, the sheet of the first, and notes on columns that were left out."""
     columns, notes, sheet = [], [], None
     for name, values in metadata.items():
-        known = [(image, value) for image, value in zip(loaded, values, strict=True) if value is not None]
+        known = [(index, value) for index, value in enumerate(values) if value is not None]
         distinct = {value for _, value in known}
         if len(distinct) < 2:
             notes.append(f"column {name!r} has fewer than two values for these images: left out")
             continue
-        images, present = [image for image, _ in known], [value for _, value in known]
-        ranked, nave = rank_associations(
+        images, present = loaded.select([index for index, _ in known]), [value for _, value in known]
+        ranking = rank_associations(
             encoder,
             images,
             present,
@@ -348,9 +352,10 @@ def _associate(
             random_state=settings.random_state,
             permutations=settings.permutations,
             progress=nest_progress(progress),
+            kept=kept,
         )
-        columns.append(AssociatedColumn(name, len(images), len(distinct), tuple(ranked)))
-        sheet = sheet or draw_association_sheet(nave, images, present, ranked)
+        columns.append(AssociatedColumn(name, len(images), len(distinct), tuple(ranking.associations)))
+        sheet = sheet or draw_association_sheet(ranking, images, present)
     if sheet is None:
         raise UsageError("no column has two different values for these images")
     return columns, sheet, notes

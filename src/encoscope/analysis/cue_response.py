@@ -6,25 +6,33 @@ The control is a patch of another image, of the same size and opacity at the sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+import torch
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from encoscope.analysis.joint_clusters import fit_joint_clusters, observe_images, predict_labels
+from encoscope.analysis.audit_store import AuditStore
+from encoscope.analysis.joint_clusters import LazySequence, fit_joint_clusters, observe_images, predict_labels
+from encoscope.analysis.marked_images import MarkedImages
 from encoscope.analysis.settings import AuditSettings
-from encoscope.analysis.watermarks import Watermark, choose_position, make_watermark, paste_watermark
+from encoscope.analysis.watermarks import KINDS, make_watermark
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.nave import Nave, segment
-from encoscope.plots import draw_contact_sheet, draw_overlay, to_rgb
+from encoscope.plots import draw_contact_sheet, draw_overlay
 from encoscope.progress import Progress, nest_progress, track_steps
+from encoscope.store.files import hash_file
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,9 @@ def measure_response(
     *,
     share: float = AuditSettings.share,
     n_clusters: int = AuditSettings.n_clusters,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     progress: Progress = None,
+    kept: AuditStore | None = None,
 ) -> CueResponse:
     """Put a watermark at a random position on each image and measure what changes.
 
@@ -95,6 +104,7 @@ def measure_response(
         n_clusters: Joint clusters, which may follow the watermark.
         random_state: The seed of positions and clusters.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
+        kept: Where values are kept while it runs, so that it can be resumed; by default a temporary folder.
 
     Returns:
         The response, beside that to the control.
@@ -107,34 +117,38 @@ def measure_response(
         raise UsageError(f"an audit needs at least 4 images, not {len(images)}")
     if not 0 < share < 1:
         raise UsageError(f"a watermark's share of the short side lies between 0 and 1, not {share}")
-    clean = [to_rgb(image) for image in images]
-    watermarks = [make_watermark(kind, max(2, round(share * min(pixels.shape[:2])))) for pixels in clean]
-    with track_steps(4, "audit", progress, shorter="--limit N") as count:
-        marked, masks = paste_watermarks(clean, watermarks, random_state)
-        patches = [_cut_control(clean, index, watermarks[index], random_state) for index in range(len(clean))]
-        control, _ = paste_watermarks(clean, patches, random_state)
-        inner = nest_progress(progress)
-        features, probabilities = observe_images(encoder, clean, progress=inner)
+    marked, inner = MarkedImages(images, kind, share, random_state), nest_progress(progress)
+    step = {"watermark": describe_watermark(kind), "share": share, "seed": random_state}
+    with ExitStack() as stack:
+        kept = kept if kept is not None else stack.enter_context(AuditStore())
+        count = stack.enter_context(track_steps(3, "audit", progress, shorter="--limit N"))
+        seen = kept.measure(step, images, partial(_observe_block, encoder, marked), "features", inner)
         count(1)
-        observed = [observe_images(encoder, changed, progress=inner) for changed in (marked, control)]
+        mixed = LazySequence(len(images), partial(_mix, marked, len(images)))
+        nave = fit_joint_clusters(encoder, mixed, n_clusters, random_state, progress=inner)
         count(1)
-        changes = [changed - features for changed, _ in observed]
-        cosines = [compute_consistency(change) for change in changes]
-        lengths = [(change.norm(dim=1) / features.norm(dim=1).clamp_min(1e-12)).numpy() for change in changes]
-        answers, toward = [None, None], None
-        with_mark, with_control = (changed for _, changed in observed)
-        if probabilities is not None and with_mark is not None and with_control is not None:
-            before = probabilities.argmax(1)
-            answers = [bootstrap((after.argmax(1) != before).double().numpy()) for after in (with_mark, with_control)]
-            rise = (with_mark - with_control).mean(0)
-            top = int(rise.argmax())
-            toward = (encoder.classes[top] if encoder.classes else str(top), float(rise[top]))
-        nave = fit_joint_clusters(encoder, [*marked[::2], *clean[1::2]], n_clusters, random_state, progress=inner)
+        step = {**step, "n_clusters": n_clusters}
+        under = kept.measure(step, images, partial(_count_labels, nave, marked, n_clusters), "clusters", inner)
         count(1)
-        follows = [measure_following(nave, clean, changed, masks, n_clusters) for changed in (marked, control)]
-        count(1)
+    features, probabilities = (
+        None if name not in seen else torch.from_numpy(seen[name]) for name in ("features", "probabilities")
+    )
+    assert features is not None  # every network has them
+    clean = features[:, 0]
+    changes = [features[:, variant] - clean for variant in (1, 2)]
+    cosines = [compute_consistency(change) for change in changes]
+    lengths = [(change.norm(dim=1) / clean.norm(dim=1).clamp_min(1e-12)).numpy() for change in changes]
+    answers, toward = [None, None], None
+    if probabilities is not None:
+        before, after = probabilities[:, 0].argmax(1), (probabilities[:, 1], probabilities[:, 2])
+        answers = [bootstrap((each.argmax(1) != before).double().numpy()) for each in after]
+        rise = (after[0] - after[1]).mean(0)
+        top = int(rise.argmax())
+        toward = (encoder.classes[top] if encoder.classes else str(top), float(rise[top]))
+    shares = under["shares"]
+    follows = [measure_following(shares[:, variant], shares[:, 0]) for variant in (1, 2)]
     return CueResponse(
-        images=len(clean),
+        images=len(images),
         consistency=bootstrap(cosines[0]),
         consistency_control=bootstrap(cosines[1]),
         consistency_excess=bootstrap_difference(cosines[0], cosines[1]),
@@ -164,39 +178,23 @@ def compute_consistency(changes: Float[Tensor, "images features"]) -> Float[np.n
 
 
 def measure_following(
-    nave: Nave,
-    clean: Sequence[Any],
-    changed: Sequence[Any],
-    masks: Sequence[Bool[np.ndarray, "_height _width"]],
-    n_clusters: int,
+    changed: Float[np.ndarray, "images labels"], clean: Float[np.ndarray, "images labels"]
 ) -> Interval:
-    """Measure how much the labels under the masks say about whether the images were changed there.
+    """Measure how much the labels at a position say about whether the images were changed there.
 
     Args:
-        nave: Joint clusters.
-        clean: The images as they were.
-        changed: The same images, changed.
-        masks: Where each of them was changed.
-        n_clusters: How many clusters there are.
+        changed: The share of each label at the position, of the changed images.
+        clean: The same of the images as they were.
 
     Returns:
         The Jensen-Shannon divergence of the labels (bits, 0 to 1), with its bootstrap interval over images.
     """
-    first, second = (
-        np.stack(
-            [
-                np.bincount(predict_labels(nave, image)[mask], minlength=n_clusters) / max(1, mask.sum())
-                for image, mask in zip(images, masks, strict=True)
-            ]
-        )
-        for images in (changed, clean)
-    )
 
     def statistic(drawn: np.ndarray) -> float:
         rows = drawn.astype(int)
-        return compute_divergence(first[rows].sum(0), second[rows].sum(0))
+        return compute_divergence(changed[rows].sum(0), clean[rows].sum(0))
 
-    return bootstrap(np.arange(len(masks), dtype=np.float64), statistic, resamples=500)
+    return bootstrap(np.arange(len(clean), dtype=np.float64), statistic, resamples=500)
 
 
 def compute_divergence(first: Float[np.ndarray, " labels"], second: Float[np.ndarray, " labels"]) -> float:
@@ -225,7 +223,7 @@ def draw_watermark_sheet(
     *,
     share: float = AuditSettings.share,
     n_clusters: int = 5,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
 ) -> Image.Image:
     """Draw images without and with the watermark, each beside its segmentation.
 
@@ -240,11 +238,10 @@ def draw_watermark_sheet(
     Returns:
         The sheet.
     """
-    clean = [to_rgb(image) for image in images]
-    watermarks = [make_watermark(kind, max(2, round(share * min(pixels.shape[:2])))) for pixels in clean]
-    marked, _ = paste_watermarks(clean, watermarks, random_state)
+    marked = MarkedImages(images, kind, share, random_state)
     cells, captions = [], []
-    for pair in zip(clean, marked, strict=True):
+    for index in range(len(images)):
+        pair = marked.clean(index), marked.add_watermark(index)[0]
         for pixels, caption in zip(pair, ("without", f"with {kind}"), strict=True):
             segmentation = segment(encoder, pixels, n_clusters=n_clusters, random_state=random_state)
             cells += [pixels, draw_overlay(pixels, segmentation.labels)]
@@ -252,36 +249,48 @@ def draw_watermark_sheet(
     return Image.fromarray(draw_contact_sheet(cells, captions, columns=4))
 
 
-def paste_watermarks(
-    images: Sequence[UInt8[np.ndarray, "_height _width 3"]], watermarks: Sequence[Watermark], random_state: int
-) -> tuple[list[UInt8[np.ndarray, "_height _width 3"]], list[Bool[np.ndarray, "_height _width"]]]:
-    """Paste a watermark on each image, at the image's own random position.
+def describe_watermark(kind: str) -> str:
+    """Say what a watermark is, so that two of one name but another content differ.
 
     Args:
-        images: The images.
-        watermarks: One for each of them.
-        random_state: The seed of the positions.
+        kind: Of watermark, or an image file; see ``make_watermark``.
 
     Returns:
-        (changed images, masks of where each was changed)
+        The kind, or the sha256 of the file.
+
+    Raises:
+        MissingError: neither a kind nor a file.
+        EncoscopeError: a file that is no image.
     """
-    changed, masks = [], []
-    for index, (image, watermark) in enumerate(zip(images, watermarks, strict=True)):
-        top, left = choose_position((image.shape[0], image.shape[1]), watermark, (random_state, index))
-        result, mask = paste_watermark(image, watermark, top, left)
-        changed.append(result)
-        masks.append(mask)
-    return changed, masks
+    make_watermark(kind, 8)  # which says what is wrong with it
+    return kind if kind in KINDS else hash_file(Path(kind).expanduser())
 
 
-def _cut_control(
-    images: Sequence[UInt8[np.ndarray, "_height _width 3"]], index: int, watermark: Watermark, random_state: int
-) -> Watermark:
-    """A patch of the next image that is large enough, of the size and opacity of a watermark."""
-    rows, columns = watermark.alpha.shape
-    order = [*range(index + 1, len(images)), *range(index + 1)]
-    image = next(
-        images[other] for other in order if images[other].shape[0] >= rows and images[other].shape[1] >= columns
-    )
-    top, left = choose_position((image.shape[0], image.shape[1]), watermark, (random_state, index, 1))
-    return Watermark("control", image[top : top + rows, left : left + columns].copy(), watermark.alpha)
+def _mix(marked: MarkedImages, total: int, index: int) -> UInt8[np.ndarray, "_height _width 3"]:
+    """The images to cluster: every second one with the watermark, then the others without."""
+    half = (total + 1) // 2
+    return marked.add_watermark(2 * index)[0] if index < half else marked.clean(2 * (index - half) + 1)
+
+
+def _observe_block(encoder: Encoder, marked: MarkedImages, block: range) -> dict[str, np.ndarray]:
+    """Features, and probabilities if there are any, without watermark, with it, and with the control: [images, 3, .]"""
+    variants = (marked.clean, lambda index: marked.add_watermark(index)[0], marked.add_control)
+    seen = [observe_images(encoder, [variant(index) for index in block], progress=False) for variant in variants]
+    arrays = {"features": np.stack([features.numpy() for features, _ in seen], 1)}
+    if encoder.outputs is not None:
+        arrays["probabilities"] = np.stack([each.numpy() for _, each in seen if each is not None], 1)
+    return arrays
+
+
+def _count_labels(nave: Nave, marked: MarkedImages, n_clusters: int, block: range) -> dict[str, np.ndarray]:
+    """Shares of the labels at the watermark's position, without watermark, with it, and with the control."""
+    shares = []
+    for index in block:
+        changed, mask = marked.add_watermark(index)
+        shares.append(
+            [
+                np.bincount(predict_labels(nave, pixels)[mask], minlength=n_clusters) / max(1, mask.sum())
+                for pixels in (marked.clean(index), changed, marked.add_control(index))
+            ]
+        )
+    return {"shares": np.array(shares)}

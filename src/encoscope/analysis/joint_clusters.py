@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,32 @@ from encoscope.progress import Progress, track_steps
 _BATCH = 16
 
 
+class LazySequence(Sequence[Any]):
+    """Items that are made each time they are asked for, so that one is in memory at a time.
+
+    Args:
+        length: How many there are.
+        make: Makes one, by its number.
+
+    Example:
+        >>> list(LazySequence(3, lambda number: number**2))
+        [0, 1, 4]
+    """
+
+    def __init__(self, length: int, make: Callable[[int], Any]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        """Make an item, or several as a list."""
+        if isinstance(index, slice):
+            return [self._make(number) for number in range(*index.indices(self._length))]
+        return self._make(range(self._length)[index])
+
+
 def fit_joint_clusters(
     encoder: Encoder, images: Sequence[Any], n_clusters: int, random_state: int, *, progress: Progress = None
 ) -> Nave:
@@ -25,7 +51,7 @@ def fit_joint_clusters(
 
     Args:
         encoder: The network.
-        images: The images, in memory.
+        images: The images; each pass over them asks for one at a time.
         n_clusters: K.
         random_state: The seed.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
@@ -34,7 +60,11 @@ def fit_joint_clusters(
         The fit.
     """
     channels = encoder.preprocess.image_channels
-    loaded = [image if isinstance(image, LoadedImage) else read_image(image, channels=channels) for image in images]
+
+    def read(index: int) -> LoadedImage:
+        image = images[index]
+        return image if isinstance(image, LoadedImage) else read_image(image, channels=channels)
+
     return Nave(
         encoder,
         preset="paper",
@@ -43,7 +73,7 @@ def fit_joint_clusters(
         feature_cache="none",
         random_state=random_state,
         progress=progress,
-    ).fit(loaded)
+    ).fit(LazySequence(len(images), read))
 
 
 def predict_labels(nave: Nave, image: Any) -> Int[np.ndarray, "height width"]:

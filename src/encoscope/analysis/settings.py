@@ -96,7 +96,7 @@ class AuditSettings(Settings):
     Attributes:
         share: Side of the watermark over the short side of the image.
         n_clusters: Joint clusters.
-        limit: At most so many images, which are held in memory.
+        limit: At most so many images, drawn with the seed.
         permutations: Of the labels, for p-values.
         random_state: The seed of everything random.
     """
@@ -115,7 +115,7 @@ class AuditSettings(Settings):
     n_clusters: int = setting(10, "Joint clusters.", flag="clusters", recorded_as="clusters")
     limit: int = setting(
         200,
-        "At most so many images, drawn with the seed from every class in proportion; they are held in memory.",
+        "At most so many images, drawn with the seed from every class in proportion.",
         low=4,
     )
     permutations: int = setting(1000, "Of the labels, for p-values.", low=1)

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Integer
-from torch import Tensor, nn
+from torch import nn
 
 from encoscope._version import __version__
 from encoscope.defaults import BATCH_SIZE, FEATURES
 from encoscope.encoder import Encoder, as_encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
-from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError, explain_calls
+from encoscope.errors import EncoscopeError, MissingError, UsageError, explain_calls
 from encoscope.file_kind import require_ordinary_file
-from encoscope.images import ImageListing, SkippedImage, list_images, read_image
+from encoscope.images import ImageListing, SkippedImage, list_images
 from encoscope.probing.ids import hash_files, rank_ids
-from encoscope.probing.moments import Moments
-from encoscope.probing.prefetch import prefetch
+from encoscope.probing.probe_pass import KIND, ChannelSummary, ProbePass, count_channels, run_shard
 from encoscope.probing.result import Probe, check_values
-from encoscope.probing.topk import TopK
-from encoscope.progress import Progress, track_steps
+from encoscope.progress import Progress
 from encoscope.store import Store, StoreRow
+from encoscope.store.blocks import StoredBlocks
 from encoscope.store.passes import Shard, run_pass
 
-KIND = "probe"
-TOP = 100
-"""How many images of each channel are kept in order beside the values."""
-_SHARD = 256  # files, about: at most so many are computed again after a run was killed
-_ROWS = 4096
+_ROWS = 4096  # at a time, of values that are there already
 
 
 @explain_calls
@@ -87,9 +80,7 @@ def probe(
     if finished is not None:
         finished.check(encoder, layer)
         return finished
-    if batch_size < 1:
-        raise UsageError(f"batch_size is a number from 1 on, not {batch_size}")
-    compute = _make_reader(encoder, layer)
+    reading = ProbePass(encoder, layer, batch_size)  # what cannot be fails before files are read
     files = list_images(dataset)
     layers, cache_dir = _name_layers(layer), choose_cache_dir(encoder, cache_dir)
     ids = hash_files(files.paths, cache_dir=cache_dir, progress=progress)
@@ -100,12 +91,10 @@ def probe(
     if existing is not None and existing.complete:
         return _make_result(existing, files)
     about = {"trial": record_trial(encoder, layers)}
-    with Store.keyed(KIND, manifest, cache_dir=cache_dir, fresh=fresh, about=about) as store:
-        with track_steps(len(files), "probe", progress, initial=len(store)) as step:
-            for rows, values in _pass(encoder, compute, files, ids, len(store), batch_size):
-                store.append(rows, {} if values is None else {"values": values})
-                step(len(rows))
-        _finish(store, files)
+    options = {"cache_dir": cache_dir, "fresh": fresh, "about": about}
+    blocks = run_shard(replace(reading, files=files, ids=ids), manifest, progress=progress, **options)
+    with blocks.store as store:
+        _finish(blocks.finalize(store, len(files)), files)
     return _make_result(store, files)
 
 
@@ -142,25 +131,28 @@ def from_array(
     files = list_images(dataset)
     array = values if isinstance(values, np.ndarray) else _map_array(values)
     check_values(array)
-    expected = (len(files), _width(encoder, layer))
+    expected = (len(files), count_channels(encoder, layer))
     if array.shape != expected:
         raise UsageError(
             f"values of shape {array.shape} for {expected[0]} images and {expected[1]} channels of {layer!r}"
         )
     ids = hash_files(files.paths, cache_dir=cache_dir)
-    source = "an array" if isinstance(values, np.ndarray) else Path(values).name
+    origin = "an array" if isinstance(values, np.ndarray) else Path(values).name
     content = hashlib.sha256(np.ascontiguousarray(array, np.float32).tobytes()).hexdigest()
     manifest = _describe_store(encoder, layer, ids) | {"imported": content}
     existing = None if fresh else Store.load_keyed(KIND, manifest, cache_dir)
     if existing is not None and existing.complete:
         raise UsageError(f"a probe of these images is there already, in {existing.path}: replace it with --fresh")
-    about = {"imported": f"{source} (sha256 {content[:12]})"}
-    with Store.keyed(KIND, manifest, cache_dir=cache_dir, fresh=True, about=about) as store:
-        for start in range(0, len(files), _ROWS):
-            chunk = range(start, min(start + _ROWS, len(files)))
-            rows = [StoreRow(ids[index], str(files.paths[index]), files.labels[index]) for index in chunk]
-            store.append(rows, {"values": np.asarray(array[chunk.start : chunk.stop], np.float32)})
-        _finish(store, files)
+    about = {"imported": f"{origin} (sha256 {content[:12]})"}
+    blocks = StoredBlocks.keyed(KIND, manifest, size=_ROWS, cache_dir=cache_dir, fresh=True, about=about)
+    with blocks.store as store:
+
+        def source(shard: Shard) -> Iterator[tuple[int, list[StoreRow], dict[str, np.ndarray]]]:
+            for block in blocks.list_blocks(len(files)):
+                rows = [StoreRow(ids[index], str(files.paths[index]), files.labels[index]) for index in block]
+                yield block.start, rows, {"values": np.asarray(array[block.start : block.stop], np.float32)}
+
+        _finish(run_pass(source, blocks).finalize(store, len(files)), files)
     return _make_result(store, files)
 
 
@@ -207,39 +199,6 @@ def _open_finished(dataset: Any) -> Probe | None:
     return None
 
 
-def _make_reader(encoder: Encoder, layer: str) -> Callable[[Tensor], Tensor]:
-    """A function from a normalized batch to [batch, channels]; UsageError for a layer that does not exist."""
-    if layer == "features":
-        return encoder.features
-    if layer == "logits":
-        _width(encoder, layer)
-        return encoder.logits
-    name, separator, token = layer.partition("@")
-    info = encoder.layer(name)
-    if not separator:
-        return lambda pixels: encoder.activations(pixels, info.name)[info.name].maps.mean((2, 3))
-    if token != "cls" or not info.prefix:
-        raise UsageError(f"layer {name!r} has no token {token!r}" + ("" if info.prefix else ": it has no class token"))
-
-    def read_class_token(pixels: Tensor) -> Tensor:
-        prefix = encoder.activations(pixels, info.name)[info.name].prefix
-        if prefix is None:
-            raise UsageError(f"layer {name!r} has no class token")
-        return prefix[:, 0]
-
-    return read_class_token
-
-
-def _width(encoder: Encoder, layer: str) -> int:
-    if layer == "features":
-        return encoder.width
-    if layer == "logits":
-        if encoder.outputs is None:
-            raise UsageError(encoder.explain_missing_logits())
-        return encoder.outputs
-    return encoder.layer(layer.partition("@")[0]).channels
-
-
 def _describe_store(encoder: Encoder, layer: str, ids: Sequence[str]) -> dict[str, Any]:
     """The store's manifest. The encoder's digest covers its preprocessing."""
     return {
@@ -254,59 +213,6 @@ def _describe_store(encoder: Encoder, layer: str, ids: Sequence[str]) -> dict[st
 
 def _name_layers(layer: str) -> tuple[str, ...]:
     return () if layer in ("features", "logits") else (layer.partition("@")[0],)
-
-
-def _pass(
-    encoder: Encoder,
-    compute: Callable[[Tensor], Tensor],
-    files: ImageListing,
-    ids: Sequence[str],
-    start: int,
-    batch_size: int,
-) -> Iterator[tuple[list[StoreRow], np.ndarray | None]]:
-    """Rows and values of one shard after another, from file ``start`` on.
-
-    Batches are cut by file number, so that a resumed run has the same batches.
-    """
-    size = batch_size * max(1, _SHARD // batch_size)
-    rows: list[StoreRow] = []
-    values: list[np.ndarray] = []
-    pixels: list[Tensor] = []
-    numbers = range(start, len(files))
-    for number, (row, image) in zip(
-        numbers, prefetch(partial(_read_row, encoder, files, ids), numbers, 2 * batch_size), strict=True
-    ):
-        rows.append(row)
-        if image is not None:
-            pixels.append(image)
-        last = number + 1 == len(files)
-        if pixels and (last or (number + 1 - start) % batch_size == 0):
-            values.append(_compute_values(compute, pixels, rows))
-            pixels = []
-        if last or len(rows) == size:
-            yield rows, np.concatenate(values) if values else None
-            rows, values = [], []
-
-
-def _read_row(encoder: Encoder, files: ImageListing, ids: Sequence[str], number: int) -> tuple[StoreRow, Tensor | None]:
-    path, label = files.paths[number], files.labels[number]
-    try:
-        image = read_image(path, channels=encoder.preprocess.image_channels)
-        pixels = encoder.prepare(image).pixels
-    except (ImageError, MissingError) as error:
-        return StoreRow(ids[number], str(path), label, str(error)), None
-    if image.id != ids[number]:
-        raise EncoscopeError(f"{path} changed while the dataset was being read: run it again")
-    return StoreRow(image.id, str(path), label), pixels
-
-
-def _compute_values(compute: Callable[[Tensor], Tensor], pixels: list[Tensor], rows: list[StoreRow]) -> np.ndarray:
-    values = compute(torch.cat(pixels)).float().cpu().numpy()
-    finite = np.isfinite(values).all(1)
-    if not finite.all():
-        row = [row for row in rows if row.done][-len(values) :][int(finite.argmin())]
-        raise EncoscopeError(f"{row.path} gives NaN or infinite values: check the weights, or use precision fp32")
-    return values
 
 
 def _finish(store: Store, files: ImageListing) -> None:
@@ -330,53 +236,6 @@ def _finish(store: Store, files: ImageListing) -> None:
     store.save_state("moments", {"mean": mean, "std": std})
     store.save_state("top", {"rows": np.argsort(ranks)[top]})
     store.finish()
-
-
-class ChannelSummary:
-    """What a probe keeps of each channel beside its values: moments, and the images at which it is largest.
-
-    Args:
-        channels: How many channels.
-    """
-
-    def __init__(self, channels: int) -> None:
-        self.moments = Moments(channels)
-        self.top = TopK(TOP, channels)
-
-    def partial_fit(
-        self, values: Float[np.ndarray, "images channels"], ranks: Integer[np.ndarray, " images"]
-    ) -> ChannelSummary:
-        """Add some images.
-
-        Args:
-            values: Of each channel on each image.
-            ranks: Each image's number among all ids, sorted.
-
-        Returns:
-            Itself.
-        """
-        self.moments.partial_fit(values)
-        self.top.partial_fit(values, ranks)
-        return self
-
-    def merge(self, other: ChannelSummary) -> ChannelSummary:
-        """Add another shard's images.
-
-        Args:
-            other: Its summary.
-
-        Returns:
-            Itself.
-        """
-        self.moments.merge(other.moments)
-        self.top.merge(other.top)
-        return self
-
-    def finalize(
-        self,
-    ) -> tuple[Float[np.ndarray, " channels"], Float[np.ndarray, " channels"], Integer[np.ndarray, "top channels"]]:
-        """Give mean, standard deviation, and the ranks of the images with the largest values, largest first."""
-        return *self.moments.finalize(), self.top.finalize()[1]
 
 
 def _make_result(store: Store, files: ImageListing) -> Probe:

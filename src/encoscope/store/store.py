@@ -127,6 +127,11 @@ class Store(StoreFolder):
         """The names of the arrays, in the order of their first shard."""
         return list(dict.fromkeys(name for shard in self._shards for name in shard.files))
 
+    @property
+    def blocks(self) -> list[StoredShard]:
+        """What each ``append`` wrote, in order; the rows without arrays are in it, too."""
+        return list(self._shards)
+
     def shard_rows(self, shard: int) -> list[StoreRow]:
         """List the rows that a shard's arrays hold.
 

@@ -136,7 +136,7 @@ def measure_network(
     labels = [samples.images.classes[samples.images.labels[index]] for index in audit.indices]
     options = {"n_clusters": settings["clusters"], "random_state": random_state}
     response = measure_response(encoder, audit.clean, pair.cue, share=setting.share, progress=False, **options)
-    ranked, nave = rank_associations(
+    ranked, nave, _ = rank_associations(
         encoder, audit.as_trained, labels, permutations=settings["permutations"], **options
     )
     flagged = next(item for item in ranked if item.kind == "cluster")
