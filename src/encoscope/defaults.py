@@ -15,6 +15,9 @@ RANDOM_STATE = 0
 BATCH_SIZE = 32
 """Images at a time, where a function holds little of each. It changes no result."""
 
+GRADIENT_BATCH_SIZE = 16
+"""Images at a time, where the gradients of each are held."""
+
 FEATURES = "features"
 """The values of a network that are probed: the pooled ones, which its head takes."""
 

@@ -249,6 +249,38 @@ def test_a_default_stands_once(verb: str) -> None:
             assert name is None or not written, f"the default of {verb} --{flag} is written in {', '.join(written)}"
 
 
+SHARED = {"random_state", "seed", "batch_size", "precision", "max_pixels"}
+"""Parameters and fields whose default stands in ``encoscope.defaults``, for functions that are not public, too."""
+
+
+def list_written_out(code: str) -> list[str]:
+    """The shared defaults that a module writes out: of parameters, and of fields of classes."""
+    pairs: list[tuple[str, ast.expr | None]] = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.FunctionDef):
+            positional = [*node.args.posonlyargs, *node.args.args][::-1]
+            pairs += zip([item.arg for item in positional], node.args.defaults[::-1], strict=False)
+            pairs += zip([item.arg for item in node.args.kwonlyargs], node.args.kw_defaults, strict=True)
+        elif isinstance(node, ast.ClassDef):
+            fields = [line for line in node.body if isinstance(line, ast.AnnAssign)]
+            pairs += [(ast.unparse(line.target), line.value) for line in fields]
+    return [
+        name
+        for name, value in pairs
+        if name in SHARED and isinstance(value, ast.Constant) and value.value not in (None, ...)
+    ]
+
+
+def test_a_shared_default_stands_once_in_the_whole_library() -> None:
+    code = (
+        "def f(x, seed=1, *, batch_size: int = 2, precision=None): ...\nclass C:\n  random_state: int = 0\n  a: int = 3"
+    )
+    assert list_written_out(code) == ["seed", "batch_size", "random_state"]
+    source = Path(encoscope.__file__).parent
+    written = {str(file.relative_to(source)): list_written_out(file.read_text()) for file in source.rglob("*.py")}
+    assert {file: names for file, names in written.items() if names} == {}
+
+
 def test_a_default_that_is_written_out_is_found() -> None:
     def command(
         model: str = "zoo:vit",

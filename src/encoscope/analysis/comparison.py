@@ -15,6 +15,7 @@ from PIL import Image
 from encoscope import results
 from encoscope.concise_repr import concise_repr
 from encoscope.counting import count_noun
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import EncoscopeError
 from encoscope.evaluation.charts import render_figure
 from encoscope.images import SkippedImage
@@ -85,7 +86,7 @@ class Comparison(Result):
     chance: Float[np.ndarray, " pairs"]
     ranked: tuple[tuple[str | None, float], ...]
     sheet: Image.Image
-    random_state: int = 0
+    random_state: int = RANDOM_STATE
     skipped: tuple[SkippedImage, ...] = ()
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     records: tuple[Mapping[str, Any], Mapping[str, Any]] = field(default_factory=lambda: ({}, {}))

@@ -13,6 +13,7 @@ from jaxtyping import Float, Integer
 from PIL import Image
 from torch import Tensor
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.images import LoadedImage, SkippedImage
@@ -46,7 +47,7 @@ class ComparedNetworks:
     untrained: Encoder | None
     layers: tuple[tuple[str, ...], tuple[str, ...]]
     n_clusters: tuple[int, ...]
-    random_state: int = 0
+    random_state: int = RANDOM_STATE
 
 
 class ComparedImage(NamedTuple):

@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import EncoscopeError, UsageError
 
 _ITERATIONS = 1000
@@ -34,7 +35,7 @@ def check_non_negative(activations: Float[np.ndarray, "*shape"], layer: str) -> 
 
 
 def factorize(
-    activations: Float[np.ndarray, "patches channels"], number: int, random_state: int = 0
+    activations: Float[np.ndarray, "patches channels"], number: int, random_state: int = RANDOM_STATE
 ) -> tuple[Float[np.ndarray, "patches concepts"], Float[np.ndarray, "concepts channels"]]:
     """Factorize activations: A ~ U W.
 

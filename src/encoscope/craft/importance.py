@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from encoscope.craft.factorization import check_non_negative, compute_shares
 from encoscope.craft.sobol import compute_linear_indices, compute_total_indices, draw_designs
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder, Observation, substitute_maps
 
 
@@ -20,7 +21,7 @@ def compute_importances(
     index: int,
     *,
     samples: int = 32,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     batch: int = 32,
 ) -> Float[np.ndarray, "batch concepts"]:
     """Compute the total Sobol index of every concept, for each image, on a class's logit.

@@ -6,11 +6,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import qmc
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 
 
 def draw_designs(
-    inputs: int, samples: int, random_state: int = 0
+    inputs: int, samples: int, random_state: int = RANDOM_STATE
 ) -> tuple[Float[np.ndarray, "samples inputs"], Float[np.ndarray, "inputs samples inputs"]]:
     """Draw points in [0, 1]^inputs at which to evaluate a function.
 

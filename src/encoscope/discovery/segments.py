@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from encoscope import plots
+from encoscope.defaults import RANDOM_STATE
 from encoscope.discovery.result import DiscoveredObjects, objects_from_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError
@@ -74,7 +75,7 @@ def felzenszwalb(
 
 
 def segment_randomly(
-    encoder: Encoder | None, image: LoadedImage, *, n_segments: int = 5, random_state: int = 0
+    encoder: Encoder | None, image: LoadedImage, *, n_segments: int = 5, random_state: int = RANDOM_STATE
 ) -> DiscoveredObjects:
     """Divide an image into the Voronoi cells of random points: a control for the number of segments alone.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoscope.computation import draw_signs
+from encoscope.defaults import PRECISION
 from encoscope.encoder.capture import draw_random_pixels
 from encoscope.encoder.types import Observation
 from encoscope.errors import EncoscopeError
@@ -129,7 +130,7 @@ class TrialRun:
         )
 
 
-def find_difference(kept: Any, trial: TrialRun, precision: str = "fp32") -> str | None:
+def find_difference(kept: Any, trial: TrialRun, precision: str = PRECISION) -> str | None:
     """Compare a trial that was kept beside a result with the present network's.
 
     Args:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.discovery.methods import get_base_name
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError, explain_calls
@@ -188,7 +189,9 @@ def score_localization(segments: BaselineSegments, boxes: np.ndarray) -> dict[st
 TASK = MeasuringTask("corloc", measure_localization)
 
 
-def list_boxed_images(images: BoxedImages, limit: int | None = None, random_state: int = 0) -> list[AnnotatedImage]:
+def list_boxed_images(
+    images: BoxedImages, limit: int | None = None, random_state: int = RANDOM_STATE
+) -> list[AnnotatedImage]:
     """List the images with the boxes that count (LOST's rules); those without any are left out, as they are there.
 
     Args:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int64
 from torch import nn
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder, untrained_copy
 from encoscope.errors import ImageError, MissingError, UsageError, explain_calls
 from encoscope.evaluation.baselines import Baseline
@@ -183,7 +184,7 @@ class PanopticImages:
     images: Path
     annotations: Path
     limit: int | None = None
-    random_state: int = 0
+    random_state: int = RANDOM_STATE
 
     def __len__(self) -> int:
         return len(self._draw())
@@ -204,7 +205,7 @@ class PanopticImages:
             yield AnnotatedImage(categories.path, np.stack([categories.labels, segments.labels, things]))
 
 
-def open_panoptic(text: str, limit: int | None = None, random_state: int = 0) -> PanopticImages:
+def open_panoptic(text: str, limit: int | None = None, random_state: int = RANDOM_STATE) -> PanopticImages:
     """Open the images of ``coco:IMAGES#PANOPTIC.json``.
 
     Args:
@@ -248,7 +249,7 @@ def is_panoptic(text: str) -> bool:
         return False
 
 
-def open_images(text: str, limit: int | None = None, random_state: int = 0) -> AnnotatedImages:
+def open_images(text: str, limit: int | None = None, random_state: int = RANDOM_STATE) -> AnnotatedImages:
     """Open the images of a dataset or a folder, with masks where it has them.
 
     Args:
@@ -312,7 +313,7 @@ def evaluate_overlap(
     *,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     progress: Progress = None,
 ) -> Report:
     """Make the table of ``overlap``: a row for each baseline, and for NAVE on the untrained network where there is one.
@@ -376,7 +377,7 @@ def evaluate_joint_overlap(
     options: Mapping[str, Any] | None = None,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     progress: Progress = None,
 ) -> Report:
     """Cluster all images together and name the clusters once: mIoU over all categories, beside the untrained network.

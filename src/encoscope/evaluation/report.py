@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from encoscope import results
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import SkippedImage
 from encoscope.metrics import Interval
@@ -37,7 +38,7 @@ class EvaluationRequest:
     models: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     limit: int | None = None
-    seed: int = 0
+    seed: int = RANDOM_STATE
     load: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     fresh: bool = False
@@ -89,7 +90,7 @@ class Report:
     notes: Sequence[str] = ()
     figures: Mapping[str, Image.Image] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: int = RANDOM_STATE
     skipped: Sequence[SkippedImage] = ()
     further: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -139,7 +140,7 @@ class Report:
         table: Mapping[str, Any],
         *,
         notes: Sequence[str] = (),
-        random_state: int = 0,
+        random_state: int = RANDOM_STATE,
         skipped: Sequence[SkippedImage] = (),
     ) -> Report:
         """Make a report of what ``to_table`` gave.

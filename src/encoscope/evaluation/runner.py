@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope._version import __version__
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, ImageError, MissingError
 from encoscope.evaluation.baselines import Baseline
@@ -100,7 +101,7 @@ class Measurements:
         """
         return np.array([row[name] for row in self.rows], dtype=np.float64)
 
-    def interval(self, name: str, random_state: int = 0) -> Interval | None:
+    def interval(self, name: str, random_state: int = RANDOM_STATE) -> Interval | None:
         """Compute the mean of a value with its bootstrap interval.
 
         Args:
@@ -214,7 +215,7 @@ def open_cache(
     )
 
 
-def compute_interval(values: Float[np.ndarray, " images"], random_state: int = 0) -> Interval | None:
+def compute_interval(values: Float[np.ndarray, " images"], random_state: int = RANDOM_STATE) -> Interval | None:
     """Compute the mean over images with its bootstrap interval.
 
     Args:
@@ -228,7 +229,10 @@ def compute_interval(values: Float[np.ndarray, " images"], random_state: int = 0
 
 
 def compute_difference(
-    first: Measurements, second: Measurements, of: Callable[[Measurements], np.ndarray], random_state: int = 0
+    first: Measurements,
+    second: Measurements,
+    of: Callable[[Measurements], np.ndarray],
+    random_state: int = RANDOM_STATE,
 ) -> Interval | None:
     """Compute the paired difference of a value over the images that both have.
 

@@ -23,6 +23,7 @@ from sklearn.linear_model import RidgeClassifierCV
 from torch import Tensor, nn
 from torch.nn import functional
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder, identify_encoder
 from encoscope.errors import UsageError, explain_calls
 from encoscope.evaluation.baselines import Baseline
@@ -161,7 +162,7 @@ def evaluate_faithfulness(
     fill: str = FaithfulnessSettings.fill,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     progress: Progress = None,
 ) -> Report:
     """Make the table of ``faithfulness``: a row for each baseline, and for NAVE on the untrained network.
@@ -282,7 +283,7 @@ def read_cells(
     return maps[:, :rows, :columns].reshape(len(maps), -1).T, segments.ravel()
 
 
-def probe_segments(measured: Measurements, random_state: int = 0) -> Float[np.ndarray, " images"]:
+def probe_segments(measured: Measurements, random_state: int = RANDOM_STATE) -> Float[np.ndarray, " images"]:
     """Compute the share of each image's annotated pixels that a linear classifier names rightly from its segments.
 
     The classifier sees the mean features of a segment alone: ridge regression onto one output a category, its strength

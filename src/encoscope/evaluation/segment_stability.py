@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder
 from encoscope.errors import explain_calls
 from encoscope.evaluation.baselines import Baseline
@@ -111,7 +112,7 @@ def evaluate_stability(
     runs: int = StabilitySettings.runs,
     fresh: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     progress: Progress = None,
 ) -> Report:
     """Make the table of ``stability``: a row for each NAVE among the baselines, and for its untrained copy.

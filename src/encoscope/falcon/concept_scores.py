@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.falcon.words import extract_terms
 
@@ -190,7 +191,7 @@ class Calibration:
     """
 
     def __init__(
-        self, confidences: Confidences, *, sets: int = 100, percentile: float = 95.0, random_state: int = 0
+        self, confidences: Confidences, *, sets: int = 100, percentile: float = 95.0, random_state: int = RANDOM_STATE
     ) -> None:
         if not confidences.images:
             raise UsageError("contrast cannot be calibrated on no images")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
+from encoscope.defaults import RANDOM_STATE
 from encoscope.images import SkippedImage
 from encoscope.results import Document, ModelRecord, Result
 
@@ -64,7 +65,7 @@ class DescribedGroups(Result):
     groups: tuple[DescribedGroup, ...]
     model: ModelRecord
     settings: Mapping[str, Any] = field(repr=False)
-    seed: int = 0
+    seed: int = RANDOM_STATE
     skipped: tuple[SkippedImage, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:

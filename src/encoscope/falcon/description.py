@@ -15,6 +15,7 @@ from jaxtyping import Bool, UInt8
 from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
 from encoscope.counting import count_noun
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import EncoscopeError
 from encoscope.falcon.crops import Box
 from encoscope.falcon.embedding import reread_image
@@ -168,7 +169,7 @@ class Description(Result):
     high: tuple[Example, ...] = ()
     low: tuple[Example, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    seed: int = 0
+    seed: int = RANDOM_STATE
     model: ModelRecord | None = field(default=None, repr=False)
     skipped: tuple[SkippedImage, ...] = field(default=(), repr=False)
 

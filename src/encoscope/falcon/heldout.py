@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.metrics import Interval
 
@@ -119,7 +120,7 @@ def compute_auc_interval(
     *,
     resamples: int = _RESAMPLES,
     level: float = 0.95,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
 ) -> Interval:
     """Compute an AUC with its percentile bootstrap interval; strong and ordinary images are resampled separately.
 
@@ -154,7 +155,7 @@ def compute_auc_interval(
 
 
 def compute_mean_interval(
-    values: Sequence[float], *, resamples: int = _RESAMPLES, level: float = 0.95, random_state: int = 0
+    values: Sequence[float], *, resamples: int = _RESAMPLES, level: float = 0.95, random_state: int = RANDOM_STATE
 ) -> Interval:
     """Compute a mean with its percentile bootstrap interval, all resamples in one array.
 
@@ -197,7 +198,7 @@ def compute_aucs(
     )
 
 
-def draw_derangement(count: int, random_state: int = 0) -> Int[np.ndarray, " units"]:
+def draw_derangement(count: int, random_state: int = RANDOM_STATE) -> Int[np.ndarray, " units"]:
     """Draw a random order in which nothing keeps its index.
 
     Args:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import MissingError, UsageError
 from encoscope.images.collect import collect_files
 from encoscope.images.datasets import is_dataset, open_dataset
@@ -54,7 +55,7 @@ class ImageListing:
         chosen = list(indices)
         return ImageListing(tuple(self.paths[i] for i in chosen), tuple(self.labels[i] for i in chosen))
 
-    def sample(self, count: int | None, random_state: int = 0) -> ImageListing:
+    def sample(self, count: int | None, random_state: int = RANDOM_STATE) -> ImageListing:
         """Draw some of the files, from every class in proportion (see ``sample_images``).
 
         Args:
@@ -152,7 +153,7 @@ def _pair_labels(images: LabelledImages) -> list[tuple[Path, str | None]]:
     return list(zip(images.paths, labels, strict=True))
 
 
-def draw_images(source: Any, count: int | None, random_state: int = 0) -> Any:
+def draw_images(source: Any, count: int | None, random_state: int = RANDOM_STATE) -> Any:
     """Draw some of the images that a user gave, from every class in proportion where there are labels.
 
     Args:

@@ -9,10 +9,11 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 
 
-def sample_images(labels: Sequence[Hashable], count: int | None, random_state: int = 0) -> list[int]:
+def sample_images(labels: Sequence[Hashable], count: int | None, random_state: int = RANDOM_STATE) -> list[int]:
     """Draw some images, from every class in proportion to its size.
 
     Args:
@@ -43,7 +44,7 @@ def sample_images(labels: Sequence[Hashable], count: int | None, random_state: i
 
 
 def split_images(
-    ids: Sequence[str], share: float, labels: Sequence[Hashable] | None = None, random_state: int = 0
+    ids: Sequence[str], share: float, labels: Sequence[Hashable] | None = None, random_state: int = RANDOM_STATE
 ) -> Bool[np.ndarray, " images"]:
     """Choose the images that are held out, the same share of every class; a class always keeps an image.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 
 
@@ -53,7 +54,7 @@ def bootstrap(
     *,
     resamples: int = 2000,
     level: float = 0.95,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
 ) -> Interval:
     """Compute the percentile interval of a statistic over values of independent images.
 
@@ -93,7 +94,7 @@ def bootstrap_difference(
     *,
     resamples: int = 2000,
     level: float = 0.95,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
 ) -> Interval:
     """Compute the interval of the mean of ``first - second``, both measured on the same images (paired).
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.cluster import KMeans
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.metrics._arrays import Features, as_float64, check_count
 
@@ -54,7 +55,7 @@ def redundancy(concepts: Features) -> Float[np.ndarray, " units"]:
     return cosines.max(1)
 
 
-def polysemanticity(embeddings: Features, *, random_state: int = 0) -> float:
+def polysemanticity(embeddings: Features, *, random_state: int = RANDOM_STATE) -> float:
     """Compute how different the two halves of a unit's images are.
 
     Args:

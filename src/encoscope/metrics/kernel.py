@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.metrics._arrays import Features, as_float64, check_count, check_same_width
 
@@ -52,7 +53,12 @@ def squared_mmd(first: Features, second: Features) -> float:
 
 
 def kernel_distance(
-    real: Features, generated: Features, *, subsets: int = 100, size: int | None = None, random_state: int = 0
+    real: Features,
+    generated: Features,
+    *,
+    subsets: int = 100,
+    size: int | None = None,
+    random_state: int = RANDOM_STATE,
 ) -> KernelDistance:
     """Compute the kernel distance (KID): the mean of ``squared_mmd`` over random subsets of both sets.
 
@@ -97,7 +103,7 @@ def kernel_distance(
 
 
 def split_halves(
-    features: Features, random_state: int = 0
+    features: Features, random_state: int = RANDOM_STATE
 ) -> tuple[Float[np.ndarray, "half channels"], Float[np.ndarray, "rest channels"]]:
     """Split a set of features into two random halves, to compute the distance of real images from real images.
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from encoscope.concise_repr import concise_repr
+from encoscope.defaults import RANDOM_STATE
 from encoscope.nave.composite import Composite
 from encoscope.nave.kmeans import KMeansResult, lloyd
 from encoscope.nave.ward import WardTree, ward_tree
@@ -70,7 +71,7 @@ class Granularity:
         return self.within + float(self.tree.costs[: self.tree.points - n_clusters].sum())
 
 
-def grow_granularity(features: Composite, *, random_state: int = 0) -> Granularity:
+def grow_granularity(features: Composite, *, random_state: int = RANDOM_STATE) -> Granularity:
     """Grow the Ward tree of one image.
 
     Args:

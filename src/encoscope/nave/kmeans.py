@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.nave.composite import Composite, Products
 from encoscope.nave.condensed import condense
 
@@ -42,7 +43,7 @@ def kmeans(
     max_iter: int = 300,
     tol: float = 1e-4,
     relative: bool = True,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
 ) -> KMeansResult:
     """Keep the best of several k-means++ starts for each image, by inertia (on a tie, the earlier start).
 

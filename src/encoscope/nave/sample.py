@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.nave.composite import Composite, features_from_vectors
 from encoscope.nave.settings import JointSettings
 
@@ -28,7 +29,7 @@ class PixelSample:
         random_state: The seed.
     """
 
-    def __init__(self, pixels: int = PIXELS, *, random_state: int = 0) -> None:
+    def __init__(self, pixels: int = PIXELS, *, random_state: int = RANDOM_STATE) -> None:
         self.pixels, self.seed = pixels, random_state
         self._keys = np.empty(0)
         self._vectors = torch.empty(0, 0)  # room for as many rows as the sample may hold; the first len(_keys) are used

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import nn
 
 from encoscope import plots
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder, as_encoder
 from encoscope.errors import UsageError, explain_calls
 from encoscope.images import LoadedImage, read_image
@@ -53,7 +54,7 @@ class Stability:
 
 @explain_calls
 def measure_stability(
-    encoder: Encoder | nn.Module | str, image: Any, *, runs: int = 20, random_state: int = 0, **settings: Any
+    encoder: Encoder | nn.Module | str, image: Any, *, runs: int = 20, random_state: int = RANDOM_STATE, **settings: Any
 ) -> Stability:
     """Segment one image with several seeds, mirrored, and in four crops, and compare.
 

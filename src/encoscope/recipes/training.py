@@ -25,6 +25,7 @@ from jaxtyping import Float, Int64, UInt8
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.recipes.augment import erase_rectangles, jitter_color
 from encoscope.recipes.images import DecodedImages, crop_randomly, draw_balanced_order
@@ -71,7 +72,7 @@ class TrainingPlan:
 
     name: str
     phases: tuple[Phase, ...]
-    seed: int = 0
+    seed: int = RANDOM_STATE
     batch: int = 64
     rate: float = 2e-3
     decay: float = 0.05

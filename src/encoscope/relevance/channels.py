@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from encoscope.defaults import GRADIENT_BATCH_SIZE
 from encoscope.encoder import Encoder
 from encoscope.encoder.roles import module_of
 from encoscope.errors import UsageError
@@ -29,7 +30,7 @@ def compute_channel_relevance(
     layer: str | None = None,
     *,
     method: RelevanceMethod | None = None,
-    batch_size: int = 16,
+    batch_size: int = GRADIENT_BATCH_SIZE,
     progress: Progress = None,
 ) -> Float[Tensor, " channels"]:
     """Compute how much each channel of a layer contributes to a unit: its relevance summed over space.

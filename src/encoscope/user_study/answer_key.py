@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from encoscope import results
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import EncoscopeError
 
 StudyPart: TypeAlias = Literal["words", "examples", "describe", "match"]
@@ -84,7 +85,7 @@ class AnswerKey:
     methods: tuple[str, ...]
     model: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: int = RANDOM_STATE
     notes: tuple[str, ...] = ()
 
     def select_questions(self, part: StudyPart) -> list[Question]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.metrics import Interval
 
@@ -23,7 +24,7 @@ def bootstrap_participants(
     *,
     resamples: int = 2000,
     level: float = 0.95,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
 ) -> Interval:
     """Compute the percentile bootstrap interval of a statistic, with participants drawn again inside each stratum.
 
@@ -106,7 +107,10 @@ def compute_question_means(values: Table, rows: Rows) -> Float[np.ndarray, "draw
 
 
 def compute_difference(
-    first: Table, second: Table, strata: Sequence[int] | Int[np.ndarray, " participants"], random_state: int = 0
+    first: Table,
+    second: Table,
+    strata: Sequence[int] | Int[np.ndarray, " participants"],
+    random_state: int = RANDOM_STATE,
 ) -> tuple[Interval | None, int]:
     """Compute by how much the answers to one method exceed those to another, question by question.
 

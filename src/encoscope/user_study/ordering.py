@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 
 Item = TypeVar("Item")
@@ -123,7 +124,7 @@ def make_latin_square(questions: int, methods: Sequence[str]) -> list[list[str]]
     return [[methods[(row + column) % len(methods)] for column in range(len(methods))] for row in range(questions)]
 
 
-def draw_codes(study: str, count: int, parts: Sequence[tuple[str, int]], random_state: int = 0) -> list[str]:
+def draw_codes(study: str, count: int, parts: Sequence[tuple[str, int]], random_state: int = RANDOM_STATE) -> list[str]:
     """Draw codes to hand out that spread evenly over the subsets of each part.
 
     Args:

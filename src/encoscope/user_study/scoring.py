@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoscope import results
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import Report
 from encoscope.images import SkippedImage
@@ -133,7 +134,7 @@ def compute_scores(
     *,
     text_encoder: str | None = None,
     skipped: Sequence[SkippedImage] = (),
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
 ) -> StudyScores:
     """Compute all statistics of a study.
 

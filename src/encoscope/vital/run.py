@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.progress import Progress
 from encoscope.results import record_model
@@ -34,7 +35,7 @@ def run_synthesis(
     plan: SynthesisPlan,
     targets: Sequence[Target],
     *,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     cache: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
     fresh: bool = False,

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from encoscope._torchvision import ensure_torchvision
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.images import Preprocess
 from encoscope.images.openclip import find_settings, needs_quick_gelu, read_settings
@@ -67,7 +68,12 @@ def _quiet() -> Iterator[None]:
 
 
 def load_open_clip(
-    name: str, *, source: str, device: torch.device | str = "cpu", untrained: bool = False, random_state: int = 0
+    name: str,
+    *,
+    source: str,
+    device: torch.device | str = "cpu",
+    untrained: bool = False,
+    random_state: int = RANDOM_STATE,
 ) -> OpenClip:
     """Load an open_clip model.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from encoscope._offline import hugging_face_access, load_pretrained
 from encoscope._torchvision import ensure_torchvision
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import Preprocess
 from encoscope.images.processors import assume_preprocess, load_processor, read_preprocess
@@ -64,7 +65,12 @@ class Transformers(TwoTowers):
 
 
 def load_transformers(
-    name: str, *, source: str, device: torch.device | str = "cpu", untrained: bool = False, random_state: int = 0
+    name: str,
+    *,
+    source: str,
+    device: torch.device | str = "cpu",
+    untrained: bool = False,
+    random_state: int = RANDOM_STATE,
 ) -> Transformers:
     """Load an image-text model of transformers.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.zoo.attributes import HELD_OUT, ClassWords, load_class_words
 
 PER_CLASS = 64
@@ -127,7 +128,7 @@ def _fill(template: str, words: ClassWords, rng: np.random.Generator, named: boo
     return template
 
 
-def make_captions(words: ClassWords, count: int = PER_CLASS, random_state: int = 0) -> list[str]:
+def make_captions(words: ClassWords, count: int = PER_CLASS, random_state: int = RANDOM_STATE) -> list[str]:
     """Make distinct captions of a class from its attributes.
 
     Args:
@@ -158,7 +159,7 @@ def make_captions(words: ClassWords, count: int = PER_CLASS, random_state: int =
     raise ValueError(f"{words.folder} has attributes for only {len(captions)} of {count} captions")
 
 
-def make_all_captions(random_state: int = 0) -> list[tuple[str, str]]:
+def make_all_captions(random_state: int = RANDOM_STATE) -> list[tuple[str, str]]:
     """Make the captions of all classes.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import MissingError, UsageError
 from encoscope.images import Preprocess
 
@@ -34,7 +35,7 @@ class SourceRequest:
     name: str
     untrained: bool = False
     checkpoint: Path | None = None
-    random_state: int = 0
+    random_state: int = RANDOM_STATE
     trust: bool = False
     allow_missing: tuple[str, ...] = ()
     allow_unused: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error, quiet_libraries
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, require_package, try_reading
 from encoscope.errors import UsageError, suggest_nearest
@@ -76,7 +77,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
 def create_open_clip(
     architecture: str,
     *,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     tag: str | None = None,
     weights: bool = False,
     quick_gelu: bool = False,

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from encoscope._offline import explain_hub_error, hugging_face_access, missing_weights_error, quiet_libraries
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder.checkpoints import load_checkpoint
 from encoscope.encoder.input_channels import count_input_channels
 from encoscope.encoder.sources.base import LoadedModel, SourceRequest, fixed_seed, try_reading
@@ -66,7 +67,7 @@ def build_model(request: SourceRequest) -> LoadedModel:
     return LoadedModel(module, preprocess, classes, assumed=assumed, problem=problem)
 
 
-def create_network(name: str, *, random_state: int = 0, **arguments: Any) -> nn.Module:
+def create_network(name: str, *, random_state: int = RANDOM_STATE, **arguments: Any) -> nn.Module:
     """Call ``timm.create_model`` with a seed, for any input size if the network can take that.
 
     Args:

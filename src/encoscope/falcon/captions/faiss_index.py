@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.falcon.captions.search import find_top_captions, iterate_chunks, normalize_queries
 from encoscope.falcon.captions.store import CaptionStore
@@ -54,7 +55,7 @@ class CaptionIndex:
 
 
 def build_index(
-    store: CaptionStore, *, lists: int | None = None, random_state: int = 0, progress: Progress = None
+    store: CaptionStore, *, lists: int | None = None, random_state: int = RANDOM_STATE, progress: Progress = None
 ) -> CaptionIndex:
     """Index a store's captions, in the store's own folder; an index that fits the store is kept as it is.
 

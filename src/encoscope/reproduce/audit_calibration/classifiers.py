@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from encoscope.analysis.watermarks import make_watermark, place_watermark
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images.caltech101 import LabelledImages
@@ -39,7 +40,7 @@ class Condition:
     cue: str | None
     augmented: bool
     cue_class: int = 0
-    seed: int = 0
+    seed: int = RANDOM_STATE
     cue_rate: float = field(default=1.0, repr=False)  # not in repr, which names trainings in the cache
 
     def has_cue(self, image: int) -> bool:

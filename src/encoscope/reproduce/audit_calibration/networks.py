@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from encoscope.analysis.associations import rank_associations
 from encoscope.analysis.cue_response import measure_response
 from encoscope.analysis.joint_clusters import predict_labels
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder
 from encoscope.images import LoadedImage, read_image
 from encoscope.reproduce.audit_calibration.classifiers import Condition, Samples, Setting, predict_classes
@@ -68,7 +69,7 @@ class AuditImages:
     masks: Sequence[Bool[np.ndarray, "height width"] | None]
 
 
-def list_pairs(kinds: Sequence[str], seeds: int, classes: int, random_state: int = 0) -> list[Pair]:
+def list_pairs(kinds: Sequence[str], seeds: int, classes: int, random_state: int = RANDOM_STATE) -> list[Pair]:
     """List all pairs; no two share a seed, and the classes take turns to have the cue.
 
     Args:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.falcon import Description
 from encoscope.falcon.heldout import compute_mean_interval
 from encoscope.falcon.words import extract_terms
@@ -64,7 +65,9 @@ def collect_words(entry: ClassWords) -> frozenset[str]:
     return frozenset(word for text in texts for word in extract_terms(text).words)
 
 
-def measure_hits(descriptions: Sequence[Description], table: Sequence[ClassWords], random_state: int = 0) -> Hits:
+def measure_hits(
+    descriptions: Sequence[Description], table: Sequence[ClassWords], random_state: int = RANDOM_STATE
+) -> Hits:
     """Measure how often descriptions name their class.
 
     Args:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from encoscope import vlm
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
@@ -81,7 +82,7 @@ class ZooExperiment:
     captions: CaptionStore | None
     fit_images: ImageListing
     heldout_images: ImageListing
-    seed: int = 0
+    seed: int = RANDOM_STATE
 
     def fit_falcon(self, **settings: Any) -> Falcon:
         """Fit FALCON on the images; the cache has the same probes and vectors for all settings.

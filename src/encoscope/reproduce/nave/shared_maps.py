@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from encoscope._version import __version__
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder, identify_encoder
 from encoscope.errors import ImageError, MissingError
 from encoscope.evaluation.baselines import BaselineSegments
@@ -93,7 +94,7 @@ def number_regions(regions: Sequence[Region], shape: tuple[int, int]) -> Int64[n
     return labels
 
 
-def open_network_cache(encoder: Encoder, *, fresh: bool = False, random_state: int = 0) -> MeasurementCache:
+def open_network_cache(encoder: Encoder, *, fresh: bool = False, random_state: int = RANDOM_STATE) -> MeasurementCache:
     """Open the cache of what is measured with one network.
 
     Args:
@@ -115,7 +116,7 @@ def measure_settings(
     cache: MeasurementCache,
     *,
     full: bool,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     label: str = "NAVE",
     progress: Progress = None,
 ) -> list[Measurements]:

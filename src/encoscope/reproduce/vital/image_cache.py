@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from encoscope import results
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.progress import Progress, track_steps
@@ -67,7 +68,7 @@ class Trial:
     steps: int
     folder: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: int = RANDOM_STATE
     spectrum: Path | None = None
     load: tuple[tuple[str, Any], ...] = ()
 

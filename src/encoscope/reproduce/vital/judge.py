@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from encoscope import vlm
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder
 from encoscope.images import LabelledImages
 from encoscope.metrics import (
@@ -269,7 +270,7 @@ def summarize_class_images(
     real: RealImages,
     images: Sequence[Path],
     labels: Sequence[int],
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
 ) -> dict[str, Any]:
     """Summarize one visualization for each of several classes in a row of measures.
 
@@ -304,7 +305,9 @@ def summarize_class_images(
     return row | _summarize_judgement(judged, rates, random_state)
 
 
-def summarize_real_images(real: RealImages, classes: Sequence[int], size: int, random_state: int = 0) -> dict[str, Any]:
+def summarize_real_images(
+    real: RealImages, classes: Sequence[int], size: int, random_state: int = RANDOM_STATE
+) -> dict[str, Any]:
     """Summarize held-out images in the same measures; KID is between two halves of them.
 
     Args:

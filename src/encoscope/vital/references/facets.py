@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.progress import Progress, track
@@ -24,7 +25,7 @@ def split_facets(
     n_facets: int,
     *,
     n_references: int = 50,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     progress: Progress = None,
 ) -> list[References]:
     """Cluster a unit's references by k-means on their activations.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from encoscope.defaults import GRADIENT_BATCH_SIZE
 from encoscope.encoder import Encoder, identify_encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.progress import Progress, track
@@ -33,7 +34,7 @@ def compute_prototype(
     references: References,
     unit: Unit,
     *,
-    batch_size: int = 16,
+    batch_size: int = GRADIENT_BATCH_SIZE,
     cache: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.classes import find_class_images, normalize_name
+from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError, UsageError, suggest_nearest
 from encoscope.images import Channels, ImageListing, LoadedImage, list_images, read_images
@@ -93,7 +94,7 @@ def find_class_references(
     *,
     select: str = "labels",
     count: int | None = 50,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> References:
@@ -147,7 +148,7 @@ def find_class_references(
 
 
 def take_all_references(
-    source: Source, unit: Unit, *, count: int | None = None, random_state: int = 0, channels: Channels = 3
+    source: Source, unit: Unit, *, count: int | None = None, random_state: int = RANDOM_STATE, channels: Channels = 3
 ) -> References:
     """Take all images of a source as a unit's references, whatever their labels.
 

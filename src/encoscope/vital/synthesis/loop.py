@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from encoscope.concise_repr import concise_repr
+from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.progress import Progress, track_steps
 from encoscope.vital.synthesis.checkpoint import Checkpoint, State
@@ -141,7 +142,7 @@ def run_stages(
     objective: Objective,
     names: Sequence[str],
     *,
-    random_state: int = 0,
+    random_state: int = RANDOM_STATE,
     chunk: int | None = None,
     checkpoint: Checkpoint | None = None,
     preview: OutcomePreview | None = None,
