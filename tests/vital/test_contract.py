@@ -15,7 +15,7 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.results import ResultList
 from encoscope.vital import Circuit, ClassCircuit, Visualization, Vital, VitalSettings, circuit, visualize
 from encoscope.vital.references.statistics import Prototype
-from encoscope.vital.settings import METHOD_SETTINGS, CircuitSettings
+from encoscope.vital.settings import METHOD_SETTINGS, NOT_OF_CIRCUITS, CircuitSettings
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_every_setting_is_an_explicit_argument() -> None:
     assert named <= set(inspect.signature(Vital).parameters)
     every = {name for kind in METHOD_SETTINGS.values() for name in kind.infos()}
     assert every <= set(inspect.signature(visualize).parameters)
-    own = {*CircuitSettings.infos(), *named} - {"n_facets"}
+    own = {*CircuitSettings.infos(), *named} - {*NOT_OF_CIRCUITS}
     assert own <= set(inspect.signature(circuit).parameters) and own <= set(inspect.signature(Circuit).parameters)
 
 

@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(network, tmp_path, stop):
     settings = {"optimizer": Optimizer(lr=0.1, kind="nadam"), "transform": Chain((Roll(2), Roll(1)))}
     stages = [stage(), Stage(grow, 6, **settings)]
     names = ["a", "b"]
-    whole = run_stages(stages, objective(network), names)
+    whole = run_stages(stages, objective(network), names, frames=5)
 
     kept = Checkpoint(tmp_path / "run", {"unit": names})
     seen = []
@@ -105,9 +105,13 @@ def test_a_stopped_run_goes_on_to_the_same_result(network, tmp_path, stop):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_stages(stages, objective(network), names, checkpoint=kept, preview=seen.append, progress=interrupt)
+        run_stages(
+            stages, objective(network), names, checkpoint=kept, preview=seen.append, frames=5, progress=interrupt
+        )
     assert seen[-1].steps == stop  # the picture so far
-    again = run_stages(stages, objective(network), names, checkpoint=kept)
+    again = run_stages(stages, objective(network), names, checkpoint=kept, frames=5)
+    assert len(whole.frames) == len(again.frames) == 5
+    assert all(torch.equal(first, second) for first, second in zip(whole.frames, again.frames, strict=True))
     assert torch.equal(whole.images, again.images)
     assert torch.equal(whole.attention, again.attention)
     np.testing.assert_array_equal(whole.losses["loss"], again.losses["loss"])

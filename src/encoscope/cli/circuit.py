@@ -11,7 +11,7 @@ from encoscope.cli.checks import check_run
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, read_changes
 from encoscope.counting import count_noun
-from encoscope.vital.settings import CircuitSettings, VitalSettings
+from encoscope.vital.settings import NOT_OF_CIRCUITS, CircuitSettings, VitalSettings
 
 _channels = Group("Channels", sort_key=0)
 _visualization = Group("Visualizations", sort_key=1)
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     CircuitFlags = VitalFlags = MethodFlags
 else:
     CircuitFlags = method_flags(CircuitSettings, _channels, without=("preset",))
-    VitalFlags = method_flags(VitalSettings, _visualization, without=("n_facets",), name="CircuitVitalFlags")
+    VitalFlags = method_flags(VitalSettings, _visualization, without=NOT_OF_CIRCUITS, name="CircuitVitalFlags")
 
 
 def circuit(

@@ -41,7 +41,7 @@ def visualize(
     *units: Annotated[
         str,
         Parameter(
-            help='Such as "class:golden retriever", layer4:485, layer4:12,-97, "class:tiger - class:lion", features:31.'
+            help='Such as "class:golden retriever", layer4:485, layer4:12,-97, "class:tiger - class:lion", layer4:all.'
         ),
     ],
     model: Annotated[str, Parameter(help='Such as "timm:resnet50" or "hf:facebook/dinov2-small".')] = DEFAULT_MODEL,
@@ -61,6 +61,18 @@ def visualize(
         int | None, Parameter(group=_run, help="Visualizations made together. Default: 1; 8 on a GPU.")
     ] = None,
     fresh: Annotated[bool, Parameter(group=_run, help="Do not resume an interrupted run.")] = False,
+    frames: Annotated[
+        int, Parameter(group=_run, help="Also write NAME.webp, an animation of so many images on the way.")
+    ] = 0,
+    sprite_map: Annotated[
+        bool,
+        Parameter(
+            name="--map",
+            negative="",
+            group=_run,
+            help="Also write map.png, with units of alike references near.",
+        ),
+    ] = False,
     control: Annotated[
         Literal["untrained"] | None, Parameter(group=_run, help="Show beside it: the same with untrained weights.")
     ] = None,
@@ -70,8 +82,8 @@ def visualize(
     """Visualize units of an encoder by VITAL, or by a method it is compared with.
 
     For each unit NAME.png and NAME.transparent.png go into the output folder, and result.json, which lists all of them
-    with the ids of their references; several units also give sheet.png. During the optimization NAME.preview.png shows
-    the image so far. An interrupted run is resumed when the same command is given again.
+    with the ids of their references; several pictures also give sheet.png. During the optimization NAME.preview.png
+    shows the image so far. An interrupted run is resumed when the same command is given again.
     """
     if not units:
         raise UsageError("give at least one unit, such as class:NAME or LAYER:CHANNEL")
@@ -83,19 +95,21 @@ def visualize(
 
     # only now what takes seconds to load
     from encoscope import results
-    from encoscope.vital import make_contact_sheet, visualize_stream
+    from encoscope.units import parse_units
+    from encoscope.vital import make_contact_sheet, make_sprite_map, visualize_stream
 
     encoder = common.load(model)
     document = out / "result.json"
     files = _Files(out)
     stream = visualize_stream(
         encoder,
-        units,
+        parse_units(units, encoder)[0],
         references,
         method=method,
         control=control,
         preview=_write_previews(files),
         fresh=fresh,
+        frames=frames,
         random_state=common.seed,
         batch_size=batch,
         progress=common.progress,
@@ -121,6 +135,9 @@ def visualize(
     if len(visualizations) > 1 or visualizations[0].controls:
         with results.atomic_write(out / "sheet.png") as temporary:
             make_contact_sheet(visualizations).save(temporary)
+    if sprite_map:
+        with results.atomic_write(out / "map.png") as temporary:
+            make_sprite_map(visualizations).save(temporary)
     envelope = visualizations[0].make_document(entries)
     results.write(document, envelope)
     say(results.dumps(envelope) if common.json else f"{count_noun(len(entries), 'result')}: {document}")

@@ -1,6 +1,6 @@
 """Units, the things that are explained: what they are, what their texts mean, and their values on images."""
 
-from encoscope.units.text import list_units, parse_unit, parse_units
+from encoscope.units.text import is_all, list_units, parse_unit, parse_units
 from encoscope.units.unit import Unit, UnitKind, UnitObjective, channel_unit, direction_unit, objective_unit
 from encoscope.units.values import compute_values, measure_units, required_outputs, unit_weights
 
@@ -11,6 +11,7 @@ __all__ = [
     "channel_unit",
     "compute_values",
     "direction_unit",
+    "is_all",
     "list_units",
     "measure_units",
     "objective_unit",

@@ -145,8 +145,8 @@ def parse_units(units: Any, encoder: Encoder) -> tuple[list[Unit], bool]:
         UsageError: For no units, and for what names none.
     """
     if isinstance(units, str | Unit):
-        if isinstance(units, str) and (units == "all" or units.endswith(":all")):
-            return list_units(units.removesuffix("all").removesuffix(":") or "features", encoder), False
+        if is_all(units):
+            return list_units(str(units).removesuffix("all").removesuffix(":") or "features", encoder), False
         return [parse_unit(units, encoder)], True
     if not isinstance(units, Iterable):
         raise UsageError(f"a unit is a text such as layer4:485 or class:207, not {units!r}")
@@ -154,6 +154,18 @@ def parse_units(units: Any, encoder: Encoder) -> tuple[list[Unit], bool]:
     if not parsed:
         raise UsageError('no units were given: name at least one, such as features:31, or "all"')
     return list(dict.fromkeys(parsed)), False
+
+
+def is_all(unit: Unit | str) -> bool:
+    """Tell whether a unit's text stands for all units of a layer.
+
+    Args:
+        unit: A unit or its text.
+
+    Returns:
+        Whether it is "all" or ends in ":all".
+    """
+    return isinstance(unit, str) and (unit == "all" or unit.endswith(":all"))
 
 
 def list_units(layer: str, encoder: Encoder) -> list[Unit]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from encoscope.vital.estimator import Vital
     from encoscope.vital.methods import visualize, visualize_stream
     from encoscope.vital.settings import CircuitSettings, VitalSettings
+    from encoscope.vital.sprite_map import make_sprite_map
     from encoscope.vital.visualization import Visualization, make_contact_sheet
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "VitalSettings",
     "circuit",
     "make_contact_sheet",
+    "make_sprite_map",
     "visualize",
     "visualize_stream",
 ]
@@ -37,6 +39,7 @@ __getattr__, __dir__ = lazy_names(
         "VitalSettings": "encoscope.vital.settings",
         "circuit": "encoscope.vital.circuits",
         "make_contact_sheet": "encoscope.vital.visualization",
+        "make_sprite_map": "encoscope.vital.sprite_map",
         "visualize": "encoscope.vital.methods",
         "visualize_stream": "encoscope.vital.methods",
     },

@@ -25,7 +25,7 @@ from encoscope.units import Unit, channel_unit, parse_unit
 from encoscope.vital.estimator import Vital
 from encoscope.vital.references.references import References, Source, find_class_references
 from encoscope.vital.run import VisualizationPreview
-from encoscope.vital.settings import CircuitSettings, Relevance, Size, VitalSettings
+from encoscope.vital.settings import NOT_OF_CIRCUITS, CircuitSettings, Relevance, Size, VitalSettings
 from encoscope.vital.visualization import KIND, Visualization, make_file_name, read_entry
 
 if TYPE_CHECKING:
@@ -247,6 +247,7 @@ class Circuit(Estimator):
         patch_size: Side of the patches that are references of channels, in pixels.
         n_candidates: Search patches only in so many images of largest value.
         size: (height, width) of the visualizations in pixels; None is the network's own.
+        view: What of them the network sees in a step: "whole", "crops" or "auto", crops above its own size.
         jitter: Largest shift of the image in a step, in pixels.
         lr: Adam's learning rate.
         random_state: The seed of everything random.
@@ -289,6 +290,7 @@ class Circuit(Estimator):
         patch_size: int | None = None,
         n_candidates: int | None = None,
         size: Size | None = None,
+        view: str | None = None,
         jitter: int | None = None,
         lr: float | None = None,
         random_state: int = VitalSettings.random_state,
@@ -317,6 +319,7 @@ class Circuit(Estimator):
         self.patch_size = patch_size
         self.n_candidates = n_candidates
         self.size = size
+        self.view = view
         self.jitter = jitter
         self.lr = lr
         self.random_state = random_state
@@ -343,7 +346,7 @@ class Circuit(Estimator):
         settings = CircuitSettings.from_preset(
             self.preset, n_channels=self.n_channels, layer=self.layer, ranking=self.ranking
         )
-        values = {name: getattr(self, name) for name in VitalSettings.infos() if name != "n_facets"}
+        values = {name: getattr(self, name) for name in VitalSettings.infos() if name not in NOT_OF_CIRCUITS}
         vital_settings = VitalSettings.from_preset(**values)
         self.encoder_ = encoder = as_encoder(self.encoder)
         unit = parse_unit(self.unit, encoder)
@@ -421,6 +424,7 @@ def circuit(
     patch_size: int | None = None,
     n_candidates: int | None = None,
     size: Size | None = None,
+    view: str | None = None,
     jitter: int | None = None,
     lr: float | None = None,
     random_state: int = VitalSettings.random_state,
@@ -459,6 +463,7 @@ def circuit(
         patch_size: Side of the patches that are references of channels, in pixels.
         n_candidates: Search patches only in so many images of largest value.
         size: (height, width) of the visualizations in pixels; None is the network's own.
+        view: What of them the network sees in a step: "whole", "crops" or "auto", crops above its own size.
         jitter: Largest shift of the image in a step, in pixels.
         lr: Adam's learning rate.
         random_state: The seed of everything random.
@@ -483,7 +488,7 @@ def circuit(
 
     Source: VITAL, section 4.1.2 and figure 4.
     """
-    settings = [*CircuitSettings.infos(), *(name for name in VitalSettings.infos() if name != "n_facets")]
+    settings = [*CircuitSettings.infos(), *(name for name in VitalSettings.infos() if name not in NOT_OF_CIRCUITS)]
     refuse_unknown("circuit", unknown, [*settings, "preview", "fresh", "batch_size", "cache", "cache_dir", "progress"])
     estimator = Circuit(
         encoder,
@@ -506,6 +511,7 @@ def circuit(
         patch_size=patch_size,
         n_candidates=n_candidates,
         size=size,
+        view=view,
         jitter=jitter,
         lr=lr,
         random_state=random_state,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,35 +16,23 @@ from encoscope.errors import UsageError
 from encoscope.estimator import Estimator
 from encoscope.progress import Progress
 from encoscope.results import ResultList
-from encoscope.units import Unit, parse_unit
+from encoscope.units import Unit, parse_units
 from encoscope.vital.features import FeatureReader, relevance_reaches
-from encoscope.vital.objective import DistributionObjective
+from encoscope.vital.planning import multiply_target, plan_synthesis, prepare_photo
 from encoscope.vital.recipes import Recipe, choose_recipe, override_recipe
 from encoscope.vital.references.facets import POOL, split_facets
-from encoscope.vital.references.patches import choose_patch_size, find_patch_references
+from encoscope.vital.references.patches import find_patch_references
 from encoscope.vital.references.prototypes import compute_prototype
 from encoscope.vital.references.references import References, Source, find_class_references
 from encoscope.vital.references.shipped import load_shipped, load_statistics
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.run import VisualizationPreview, run_synthesis
-from encoscope.vital.scaling import (
-    check_statistics,
-    choose_lr,
-    choose_parametrization,
-    choose_scale,
-    require_colors,
-    scale_regularizers,
-)
+from encoscope.vital.scaling import check_statistics, scale_regularizers
 from encoscope.vital.settings import Relevance, Size, VitalSettings, check_request, is_statistics_file
-from encoscope.vital.synthesis.loop import Images, Optimizer, Stage
-from encoscope.vital.synthesis.parametrization import Parametrization, start_from_noise, start_pyramid
 from encoscope.vital.synthesis.plan import SynthesisPlan
-from encoscope.vital.synthesis.random import Generators
-from encoscope.vital.synthesis.transforms import Roll
 from encoscope.vital.target import Target
 from encoscope.vital.visualization import Visualization
 
-_JITTER = 30 / 224  # of the image's side
 _EXTENSION = "relevance is gradient x input, this library's extension: the paper's LRP does not reach here"
 
 
@@ -71,9 +60,14 @@ class Vital(Estimator):
         select: A class's references: "labels", or "top" for those that the network itself scores highest.
         n_facets: So many visualizations of each unit, one for each cluster of its 1,000 top patches (of all images of a
             class).
+        n_variants: So many pictures of each unit, which begin differently.
+        diversity: Weight of the variants' likeness to each other.
+        start: An image to begin with, in place of noise.
+        strengths: How much the references count beside ``start``, a visualization for each.
         patch_size: Side of the patches that are references of units inside the network, in pixels.
         n_candidates: Search patches only in so many images of largest value.
         size: (height, width) of the visualizations in pixels; None is the network's own.
+        view: What of it the network sees in a step: "whole", "crops" or "auto", crops above the network's own size.
         jitter: Largest shift of the image in a step, in pixels; None is 30 for 224, in proportion for other sizes.
         lr: Adam's learning rate.
         random_state: The seed of everything random.
@@ -111,9 +105,14 @@ class Vital(Estimator):
         n_references: int | None = None,
         select: str | None = None,
         n_facets: int | None = None,
+        n_variants: int | None = None,
+        diversity: float | None = None,
+        start: Any = None,
+        strengths: Sequence[float] | None = None,
         patch_size: int | None = None,
         n_candidates: int | None = None,
         size: Size | None = None,
+        view: str | None = None,
         jitter: int | None = None,
         lr: float | None = None,
         random_state: int = VitalSettings.random_state,
@@ -137,9 +136,14 @@ class Vital(Estimator):
         self.n_references = n_references
         self.select = select
         self.n_facets = n_facets
+        self.n_variants = n_variants
+        self.diversity = diversity
+        self.start = start
+        self.strengths = strengths
         self.patch_size = patch_size
         self.n_candidates = n_candidates
         self.size = size
+        self.view = view
         self.jitter = jitter
         self.lr = lr
         self.random_state = random_state
@@ -168,11 +172,10 @@ class Vital(Estimator):
         settings = self._settings()
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch_size is a number from 1 on, not {self.batch_size}")
-        if not _as_list(self.units):
-            raise UsageError("no units given")
         self.encoder_ = encoder = as_encoder(self.encoder)
-        settings.check_size(encoder)
-        units = [parse_unit(unit, encoder) for unit in _as_list(self.units)]
+        settings.choose_view(encoder)
+        self._photo = prepare_photo(encoder, settings)
+        units, _ = parse_units(self.units, encoder)
         methods = [self._choose_method(unit, settings) for unit in units]  # wrong settings fail before the first image
         groups: list[Sequence[References | Prototype]] = []
         check_request("vital", self.n_facets, X, None, select=settings.select)
@@ -200,16 +203,18 @@ class Vital(Estimator):
                 name = unit.text if references is None else references.unit
                 check_statistics(recipe, settings, prototype)
                 facet = {"number": number, "of": len(facets)} if settings.n_facets else None
-                self.targets_.append(Target(unit, name, recipe, relevance, prototype, references, facet))
+                target = Target(unit, name, recipe, relevance, prototype, references, facet)
+                self.targets_ += multiply_target(target, settings)
         return self
 
     def synthesize(
-        self, *, preview: VisualizationPreview | None = None, fresh: bool = False
+        self, *, preview: VisualizationPreview | None = None, frames: int = 0, fresh: bool = False
     ) -> ResultList[Visualization]:
         """Make the visualizations of the fitted units.
 
         Args:
             preview: Receives the unfinished visualizations of the current batch now and then.
+            frames: So many images on the way are kept, for ``Visualization.save_animation``.
             fresh: Neither resume a run that was stopped nor take a finished one.
 
         Returns:
@@ -218,14 +223,17 @@ class Vital(Estimator):
         Raises:
             UsageError: When nothing was fitted.
         """
-        return ResultList(self.stream(preview=preview, fresh=fresh))
+        return ResultList(self.stream(preview=preview, frames=frames, fresh=fresh))
 
-    def stream(self, *, preview: VisualizationPreview | None = None, fresh: bool = False) -> Iterator[Visualization]:
+    def stream(
+        self, *, preview: VisualizationPreview | None = None, frames: int = 0, fresh: bool = False
+    ) -> Iterator[Visualization]:
         """Make the visualizations of the fitted units, batch by batch, and give each as soon as it is done.
 
         Args:
             preview: Receives the unfinished visualizations of the current batch now and then, and when the run is
                 interrupted.
+            frames: So many images on the way are kept, for ``Visualization.save_animation``.
             fresh: Neither resume a run that was stopped nor take a finished one.
 
         Yields:
@@ -246,6 +254,7 @@ class Vital(Estimator):
                 cache_dir=self.cache_dir,
                 fresh=fresh,
                 preview=preview,
+                frames=frames,
                 progress=self.progress,
                 runs_left=0 if index else len(batches),
             )
@@ -260,49 +269,15 @@ class Vital(Estimator):
             The plan, with all settings that decide the result.
         """
         settings = self._settings()
-        recipe, relevance = targets[0].recipe, targets[0].relevance
-        size = settings.size or self.encoder_.preprocess.size
-        jitter = round(_JITTER * min(size)) if settings.jitter is None else settings.jitter
-        objective = DistributionObjective(
-            self._reader(recipe, relevance, settings),
-            [target.unit for target in targets],
-            [target.prototype for target in targets],
-            recipe,
-            matching=settings.matching,
-            weighted=relevance is not None and settings.authors,
-            relative=choose_scale(recipe, settings) == "references",
-        )
-        preprocess, device = self.encoder_.preprocess, self.encoder_.device
-        pyramid = choose_parametrization(recipe, settings) == "pyramid"
-
-        def start(_: Images | None, generators: Generators) -> Parametrization:
-            if pyramid:
-                colors = [require_colors(target.prototype) for target in targets]
-                return start_pyramid(preprocess, size, colors, generators, device)
-            return start_from_noise(preprocess, size, generators, device)
-
-        lr = choose_lr(recipe, settings, preprocess)
-        stage = Stage(start=start, steps=settings.steps, optimizer=Optimizer(lr), transform=Roll(jitter))
-        record = {
-            "method": "vital",
-            **settings.as_dict(),
-            "recipe": recipe.name,
-            "parametrization": "pyramid" if pyramid else "pixels",
-            "scale": choose_scale(recipe, settings),
-            "lr": lr,
-            "layers": list(recipe.layers),
-            "weights": list(recipe.weights),
-            "tv_weight": recipe.tv_weight,
-            "l2_weight": recipe.l2_weight,
-            "relevance": "none" if relevance is None else relevance if isinstance(relevance, str) else "own",
-            "size": list(size),
-            "jitter": jitter,
-            "patch_size": choose_patch_size(self.encoder_, settings.patch_size),
-        }
-        return SynthesisPlan((stage,), objective, record)
+        reader = self._reader(targets[0].recipe, targets[0].relevance, settings)
+        return plan_synthesis(self.encoder_, targets, settings, reader, self._photo)
 
     def _make_batches(self) -> list[list[Target]]:
         """The targets that are made together."""
+        settings = self._settings()
+        if settings.diversity and settings.n_variants:  # the variants of a unit look at each other
+            size = settings.n_variants
+            return [list(self.targets_[first : first + size]) for first in range(0, len(self.targets_), size)]
         size = self.batch_size or (1 if self.encoder_.device.type == "cpu" else 8)
         groups = [list(group) for _, group in groupby(self.targets_, _batch_key)]
         return [group[first : first + size] for group in groups for first in range(0, len(group), size)]
@@ -391,10 +366,6 @@ class Vital(Estimator):
                 )
             )
         return groups
-
-
-def _as_list(units: Sequence[Unit | str] | Unit | str) -> Sequence[Unit | str]:
-    return [units] if isinstance(units, str | Unit) or not isinstance(units, Iterable) else list(units)
 
 
 def _take(references: Mapping[str, Prototype | References], unit: Unit) -> Prototype | References:

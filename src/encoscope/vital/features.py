@@ -31,7 +31,7 @@ class LayerFeatures:
             references only.
         silent: Images on which nothing has relevance, since the unit does not respond to them; None where there are
             none, and for references.
-        plain: The values without relevance; only where there are silent images.
+        plain: The values without relevance, where ``values`` are with it; None for references.
     """
 
     values: Mapping[str, Values]
@@ -107,10 +107,8 @@ class FeatureReader:
         if not references:
             values = {name: maps.flatten(2) for name, maps in weighted.items()}
             silent = torch.stack([maps.flatten(1).any(1).logical_not() for maps in relevance.values()]).all(0)
-            if not silent.any():
-                return LayerFeatures(values, peaks)
             flat = {name: maps.flatten(2) for name, maps in plain.items()}
-            return LayerFeatures(values, peaks, silent=silent, plain=flat)
+            return LayerFeatures(values, peaks, silent=silent if silent.any() else None, plain=flat)
         squares = {
             name: torch.stack([each.detach().square().mean((1, 2, 3)) for each in (maps, plain[name])], 1)
             for name, maps in weighted.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -15,7 +15,7 @@ from encoscope.errors import UsageError, explain_calls
 from encoscope.progress import Progress
 from encoscope.results import ResultList
 from encoscope.settings import refuse_unknown
-from encoscope.units import Unit, parse_unit
+from encoscope.units import Unit, is_all, parse_units
 from encoscope.vital.baselines.registry import find_planner
 from encoscope.vital.estimator import Vital
 from encoscope.vital.references.references import References, Source
@@ -54,9 +54,14 @@ def visualize(
     n_references: int | None = None,
     select: str | None = None,
     n_facets: None = None,
+    n_variants: None = None,
+    diversity: float | None = None,
+    start: Any = None,
+    strengths: None = None,
     patch_size: int | None = None,
     n_candidates: int | None = None,
     size: Size | None = None,
+    view: str | None = None,
     jitter: int | None = None,
     lr: float | None = None,
     views: str | None = None,
@@ -67,6 +72,7 @@ def visualize(
     statistics_weight: float | None = None,
     control: str | None = None,
     preview: VisualizationPreview | None = None,
+    frames: int = 0,
     fresh: bool = False,
     random_state: int = VitalSettings.random_state,
     batch_size: int | None = None,
@@ -80,39 +86,26 @@ def visualize(
     units: Unit | str,
     references: Source | Mapping[str, Prototype | References] | None = None,
     *,
-    method: str = DEFAULT_METHOD,
-    preset: str | None = None,
-    steps: int | None = None,
-    relevance: Relevance | None = None,
-    matching: str | None = None,
-    parametrization: str | None = None,
-    scale: str | None = None,
-    layers: Sequence[str] | str | None = None,
-    weights: Sequence[float] | None = None,
-    tv_weight: float | None = None,
-    l2_weight: float | None = None,
-    n_references: int | None = None,
-    select: str | None = None,
     n_facets: int,
-    patch_size: int | None = None,
-    n_candidates: int | None = None,
-    size: Size | None = None,
-    jitter: int | None = None,
-    lr: float | None = None,
-    views: str | None = None,
-    n_views: int | None = None,
-    crop_side: float | None = None,
-    optimizer: str | None = None,
-    magnitude: Any = None,
-    statistics_weight: float | None = None,
-    control: str | None = None,
-    preview: VisualizationPreview | None = None,
-    fresh: bool = False,
-    random_state: int = VitalSettings.random_state,
-    batch_size: int | None = None,
-    cache: bool = True,
-    cache_dir: str | os.PathLike[str] | None = None,
-    progress: Progress = None,
+    **settings: Any,
+) -> ResultList[Visualization]: ...
+@overload
+def visualize(
+    encoder: Encoder | nn.Module | str,
+    units: Unit | str,
+    references: Source | Mapping[str, Prototype | References] | None = None,
+    *,
+    n_variants: int,
+    **settings: Any,
+) -> ResultList[Visualization]: ...
+@overload
+def visualize(
+    encoder: Encoder | nn.Module | str,
+    units: Unit | str,
+    references: Source | Mapping[str, Prototype | References] | None = None,
+    *,
+    strengths: Sequence[float],
+    **settings: Any,
 ) -> ResultList[Visualization]: ...
 @overload
 def visualize(
@@ -134,9 +127,14 @@ def visualize(
     n_references: int | None = None,
     select: str | None = None,
     n_facets: int | None = None,
+    n_variants: int | None = None,
+    diversity: float | None = None,
+    start: Any = None,
+    strengths: Sequence[float] | None = None,
     patch_size: int | None = None,
     n_candidates: int | None = None,
     size: Size | None = None,
+    view: str | None = None,
     jitter: int | None = None,
     lr: float | None = None,
     views: str | None = None,
@@ -147,6 +145,7 @@ def visualize(
     statistics_weight: float | None = None,
     control: str | None = None,
     preview: VisualizationPreview | None = None,
+    frames: int = 0,
     fresh: bool = False,
     random_state: int = VitalSettings.random_state,
     batch_size: int | None = None,
@@ -174,9 +173,14 @@ def visualize(
     n_references: int | None = None,
     select: str | None = None,
     n_facets: int | None = None,
+    n_variants: int | None = None,
+    diversity: float | None = None,
+    start: Any = None,
+    strengths: Sequence[float] | None = None,
     patch_size: int | None = None,
     n_candidates: int | None = None,
     size: Size | None = None,
+    view: str | None = None,
     jitter: int | None = None,
     lr: float | None = None,
     views: str | None = None,
@@ -187,6 +191,7 @@ def visualize(
     statistics_weight: float | None = None,
     control: str | None = None,
     preview: VisualizationPreview | None = None,
+    frames: int = 0,
     fresh: bool = False,
     random_state: int = VitalSettings.random_state,
     batch_size: int | None = None,
@@ -221,9 +226,14 @@ def visualize(
         n_references: References of a unit (vital).
         select: A class's references: "labels", or "top" for those that the network itself scores highest (vital).
         n_facets: So many visualizations of each unit, one for each cluster of its images (vital).
+        n_variants: So many pictures of each unit, which begin differently (vital).
+        diversity: Weight of the variants' likeness to each other (vital).
+        start: An image to begin with: what of the unit is in it is drawn out (vital).
+        strengths: How much the references count beside ``start``, a visualization for each (vital).
         patch_size: Side of patches that are references, in pixels (vital).
         n_candidates: Search patches only in so many images of largest value (vital).
         size: (height, width) in pixels; None is the network's own.
+        view: What of it the network sees in a step: "whole", "crops" or "auto", crops above its own size (vital).
         jitter: Largest shift of the image in a step, in pixels (vital).
         lr: Adam's learning rate (all but maco).
         views: "wander" or "crops" (fourier).
@@ -235,6 +245,7 @@ def visualize(
         control: "untrained" also makes each visualization with random weights, from the same references (vital); see
             ``Visualization.controls``.
         preview: Receives the unfinished visualizations of the current batch now and then.
+        frames: So many images on the way are kept, for ``Visualization.save_animation``.
         fresh: Neither resume a run that was stopped nor take a finished one.
         random_state: The seed of everything random.
         batch_size: Visualizations made together; None is one on the CPU and eight on a GPU, and all for deepinversion,
@@ -245,7 +256,7 @@ def visualize(
         **unknown: Refused, with the nearest setting's name.
 
     Returns:
-        A Visualization for one unit; a list for several units or facets.
+        A Visualization for one unit; a list for several units, facets, variants or strengths.
 
     Raises:
         UsageError: For unknown units and settings, for settings that do not belong to the method, and for values that
@@ -277,9 +288,14 @@ def visualize(
         n_references=n_references,
         select=select,
         n_facets=n_facets,
+        n_variants=n_variants,
+        diversity=diversity,
+        start=start,
+        strengths=strengths,
         patch_size=patch_size,
         n_candidates=n_candidates,
         size=size,
+        view=view,
         jitter=jitter,
         lr=lr,
         views=views,
@@ -290,6 +306,7 @@ def visualize(
         statistics_weight=statistics_weight,
         control=control,
         preview=preview,
+        frames=frames,
         fresh=fresh,
         random_state=random_state,
         batch_size=batch_size,
@@ -298,7 +315,8 @@ def visualize(
         progress=progress,
     )
     visualizations = ResultList(stream)
-    single = isinstance(units, str | Unit) and n_facets is None
+    single = isinstance(units, str | Unit) and not is_all(units)
+    single = single and n_facets is None and n_variants is None and strengths is None
     return visualizations[0] if single else visualizations
 
 
@@ -312,6 +330,7 @@ def visualize_stream(
     preset: str | None = None,
     control: str | None = None,
     preview: VisualizationPreview | None = None,
+    frames: int = 0,
     fresh: bool = False,
     random_state: int = VitalSettings.random_state,
     batch_size: int | None = None,
@@ -330,6 +349,7 @@ def visualize_stream(
         preset: The preset.
         control: "untrained", or None.
         preview: Receives the unfinished visualizations of the current batch.
+        frames: So many images on the way are kept.
         fresh: Neither resume a run that was stopped nor take a finished one.
         random_state: The seed of everything random.
         batch_size: Visualizations made together.
@@ -347,23 +367,21 @@ def visualize_stream(
     checked = make_settings(method, preset, **settings)
     check_request(method, settings.get("n_facets"), references, control, select=settings.get("select"))
     encoder = as_encoder(encoder)
-    items = [units] if isinstance(units, str | Unit) or not isinstance(units, Iterable) else list(units)
-    parsed = [parse_unit(unit, encoder) for unit in items]
-    if not parsed:
-        raise UsageError("no units given")
+    parsed = parse_units(units, encoder)[0]
     run: dict[str, Any] = {"cache": cache, "cache_dir": cache_dir, "progress": progress, "random_state": random_state}
+    if frames < 0:
+        raise UsageError(f"frames is a number from 0 on, not {frames}")
+    shown = {"preview": preview, "fresh": fresh}
     if method == "vital":
         own = {name: value for name, value in settings.items() if name in VitalSettings.infos()}
         chosen = {"preset": preset, **own, "batch_size": batch_size, **run}
-        return _stream_vital(encoder, parsed, references, control, preview, fresh, chosen)
-    return _stream_baseline(
-        encoder, parsed, references, checked, batch_size, {**run, "preview": preview, "fresh": fresh}
-    )
+        return _stream_vital(encoder, parsed, references, control, {**shown, "frames": frames}, chosen)
+    return _stream_baseline(encoder, parsed, references, checked, batch_size, {**run, **shown, "frames": frames})
 
 
 _KNOWN = [
     *dict.fromkeys(name for kind in METHOD_SETTINGS.values() for name in kind.infos()),
-    *("method", "control", "preview", "fresh", "batch_size", "cache", "cache_dir", "progress"),
+    *("method", "control", "preview", "frames", "fresh", "batch_size", "cache", "cache_dir", "progress"),
 ]
 
 
@@ -372,18 +390,17 @@ def _stream_vital(
     units: Sequence[Unit],
     references: Any,
     control: str | None,
-    preview: VisualizationPreview | None,
-    fresh: bool,
+    shown: dict[str, Any],
     settings: dict[str, Any],
 ) -> Iterator[Visualization]:
     vital = Vital(encoder, units, **settings).fit(references)
     copy = None if control is None else untrained_copy(encoder, random_state=settings["random_state"] + 1)
-    for target, visualization in zip(vital.targets_, vital.stream(preview=preview, fresh=fresh), strict=True):
+    for target, visualization in zip(vital.targets_, vital.stream(**shown), strict=True):
         if copy is None or target.references is None:
             yield visualization
             continue
         other = Vital(copy, target.unit, **{**settings, "n_facets": None}).fit({target.unit.text: target.references})
-        (made_by_copy,) = other.synthesize(fresh=fresh)
+        (made_by_copy,) = other.synthesize(fresh=shown["fresh"])
         judged = judge_visualization(encoder, made_by_copy, target.unit)
         yield replace(visualization, controls=(replace(made_by_copy, control=control, judged=judged),))
 

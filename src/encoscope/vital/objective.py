@@ -17,6 +17,7 @@ from encoscope.vital.scaling import require_colors, require_spread
 from encoscope.vital.smoothness import compute_l2_norm, compute_total_variation
 from encoscope.vital.synthesis.loop import Losses
 from encoscope.vital.synthesis.transforms import Images
+from encoscope.vital.terms import Term
 
 
 class DistributionObjective:
@@ -39,6 +40,8 @@ class DistributionObjective:
         matching: "sort" or "moments".
         weighted: Whether the prototypes' channel weights count, as in the authors' code with relevance.
         relative: Whether losses count in the references' own.
+        terms: What is added to the loss.
+        beside: Whether the view of each image is followed by that of a photo, which the terms compare it with.
 
     Raises:
         UsageError: For statistics that lack a layer of the recipe.
@@ -56,11 +59,14 @@ class DistributionObjective:
         matching: str = "sort",
         weighted: bool = False,
         relative: bool = False,
+        terms: Sequence[Term] = (),
+        beside: bool = False,
     ) -> None:
         self._reader, self._units, self._prototypes, self._recipe = reader, tuple(units), tuple(prototypes), recipe
         self._matching = matching
         self._weighted = weighted
         self._relative = relative
+        self._terms, self._beside = tuple(terms), beside
         self._scaled = reader.relevance is not None and not reader.scaled and not relative
         self._spreads: dict[str, Tensor] = {}
         self._targets: dict[tuple[str, tuple[int, ...], int], Tensor] = {}
@@ -81,13 +87,16 @@ class DistributionObjective:
         """Compute the matching loss by layer, and the regularizers.
 
         Args:
-            images: Normalized images.
+            images: Normalized images; with ``beside`` each followed by its photo.
             rows: Which units of the run they belong to.
 
         Returns:
             The losses of each image.
         """
         recipe = self._recipe
+        compared = images
+        if self._beside:
+            images, compared = images[::2], images[1::2]
         features = self._reader(images, self._units[rows])
         indices = range(*rows.indices(len(self._units)))
         named: dict[str, Tensor] = {}
@@ -102,6 +111,9 @@ class DistributionObjective:
                 named[name] = named[name] / self._shrinkage(name, indices).to(values)
             if self._relative:
                 named[name] = named[name] / self._spreads[name][rows].to(values)
+        plain = features.values if features.plain is None else features.plain
+        for term in self._terms:
+            named[term.name] = term(plain, compared, indices)
         main = torch.stack(list(named.values())).sum(0)
         if not (recipe.tv_weight or recipe.l2_weight):
             return Losses(main, None, named)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from encoscope.defaults import RANDOM_STATE
 from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
+from encoscope.plots import to_rgb
 from encoscope.progress import Progress
 from encoscope.results import record_model
 from encoscope.units import Unit, compute_values, required_outputs
@@ -41,6 +42,7 @@ def run_synthesis(
     fresh: bool = False,
     preview: VisualizationPreview | None = None,
     preview_every: int = 100,
+    frames: int = 0,
     progress: Progress = None,
     runs_left: int = 1,
 ) -> list[Visualization]:
@@ -56,6 +58,7 @@ def run_synthesis(
         fresh: Start over all the same.
         preview: Receives the visualizations so far.
         preview_every: Steps between two previews.
+        frames: So many images on the way are kept, from the first to the last.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
         runs_left: How many runs like this one follow, this one included, for the estimate of how long all take; 0
             where that was said before.
@@ -68,7 +71,7 @@ def run_synthesis(
     if cache and all(target.unit.is_keyed for target in targets):
         layers = _list_layers(encoder, plan, targets)
         checkpoint = Checkpoint.cached(
-            _manifest(encoder, plan, targets, random_state),
+            _manifest(encoder, plan, targets, random_state) | ({"frames": frames} if frames else {}),
             choose_cache_dir(encoder, cache_dir),
             trial=record_trial(encoder, layers),
             accepts=lambda kept: is_same_network(encoder, kept, layers, "visualizations"),
@@ -92,6 +95,7 @@ def run_synthesis(
         checkpoint=checkpoint,
         preview=None if preview is None else show,
         preview_every=preview_every,
+        frames=frames,
         progress=progress,
         runs_left=runs_left,
         label=names[0] if len(names) == 1 else f"{len(names)} units",
@@ -121,7 +125,8 @@ def build_visualizations(
     images = denormalize(outcome.images, encoder.preprocess)
     visualizations = []
     for row, target in enumerate(targets):
-        activation, predicted = measure_image(encoder, outcome.images[row : row + 1], target.unit)
+        seen = resize_to_network(outcome.images[row : row + 1], encoder, plan.settings)
+        activation, predicted = measure_image(encoder, seen, target.unit)
         visualizations.append(
             Visualization(
                 unit=target.unit.text,
@@ -141,6 +146,10 @@ def build_visualizations(
                 total=outcome.total,
                 notes=target.prototype.notes,
                 facet=target.facet,
+                variant=target.variant,
+                strength=target.strength,
+                profile=_compute_profile(plan, target),
+                frames=_show_frames(encoder, outcome.frames, row),
                 n_references=target.prototype.count,
             )
         )
@@ -168,6 +177,25 @@ def measure_image(
     return activation, None if logits is None else _predict(encoder, logits[0].cpu().numpy())
 
 
+def resize_to_network(
+    images: Float[Tensor, "batch channels height width"], encoder: Encoder, settings: Mapping[str, Any]
+) -> Float[Tensor, "batch channels _ _"]:
+    """Bring images to the size at which the network saw the whole of them while they were made.
+
+    Args:
+        images: Normalized images.
+        encoder: The encoder.
+        settings: The settings that they were made with.
+
+    Returns:
+        The images; those that were shown in crops at the network's own size.
+    """
+    if settings.get("view") != "crops":
+        return images
+    own = encoder.preprocess.size
+    return torch.nn.functional.interpolate(images, own, mode="bilinear", antialias=True, align_corners=False)
+
+
 def judge_visualization(encoder: Encoder, visualization: Visualization, unit: Unit) -> dict[str, Any]:
     """Measure a visualization that was made with another encoder: a control's, for instance.
 
@@ -180,6 +208,7 @@ def judge_visualization(encoder: Encoder, visualization: Visualization, unit: Un
         {"activation", "predicted"}: the unit's value, and the encoder's class of the image.
     """
     pixels = normalize(torch.from_numpy(visualization.image).permute(2, 0, 1)[None], encoder.preprocess)
+    pixels = resize_to_network(pixels, encoder, visualization.settings)
     activation, predicted = measure_image(encoder, pixels, unit)
     return {"activation": activation, "predicted": predicted}
 
@@ -189,6 +218,24 @@ def _predict(encoder: Encoder, logits: Float[np.ndarray, " classes"]) -> dict[st
     weights = np.exp(logits.astype(np.float64) - logits.max())
     name = None if encoder.classes is None else encoder.classes[index]
     return {"index": index, "class": name, "probability": float(weights[index] / weights.sum())}
+
+
+def _compute_profile(plan: SynthesisPlan, target: Target) -> Float[np.ndarray, " channels"] | None:
+    """Each channel's mean over the references, in the last layer that is matched."""
+    layers = [name for name in plan.settings.get("layers", ()) if name in target.prototype.values]
+    if not layers:
+        return None
+    return target.prototype.values[layers[-1]].float().mean(-1).flatten().numpy()
+
+
+def _show_frames(
+    encoder: Encoder, frames: Sequence[Float[Tensor, "batch channels height width"]], row: int
+) -> UInt8[np.ndarray, "frames height width 3"] | None:
+    """An image's frames as pictures."""
+    if not frames:
+        return None
+    pictures = [denormalize(images[row : row + 1].float(), encoder.preprocess)[0] for images in frames]
+    return np.stack([to_rgb(picture.permute(1, 2, 0).numpy()) for picture in pictures])
 
 
 def _list_layers(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target]) -> list[str]:

@@ -23,6 +23,9 @@ MATCHINGS = ("sort", "moments")
 PARAMETRIZATIONS = ("auto", "pyramid", "pixels")
 SCALES = ("auto", "references", "absolute")
 VIEWS = ("wander", "crops")
+VIEW_KINDS = ("auto", "whole", "crops")
+NOT_OF_CIRCUITS = ("n_facets", "n_variants", "diversity", "start", "strengths")
+"""Settings of VITAL that make several pictures of a unit, or one that belongs to a photo: a circuit has one of each."""
 OPTIMIZERS = ("adam", "nadam")
 SELECTIONS = ("labels", "top")
 METHOD_NAMES = ("vital", "fourier", "maco", "deepinversion", "plugin")
@@ -49,7 +52,7 @@ def _parse_ranking(text: str) -> str:
     return text
 
 
-_PUBLISHED = {"steps": 2000, "parametrization": "pixels", "scale": "absolute"}
+_PUBLISHED = {"steps": 2000, "parametrization": "pixels", "scale": "absolute", "view": "whole"}
 
 _RELEVANCE_HELP = (
     "Multiplied into activations: lrp, guided-backprop, gradient-input, none, or auto (none for classes, LRP inside, "
@@ -99,11 +102,20 @@ class VitalSettings(Settings):
             have their top patches.
         n_facets: So many visualizations of each unit, one for each cluster of the images it answers to; None makes
             one of all.
+        n_variants: So many pictures of each unit, which begin differently; None makes one.
+        diversity: Weight of the mean cosine similarity of each variant's Gram matrix, in the last layer, with those of
+            the others (Olah, Mordvintsev and Schubert 2017); 0 leaves the variants to chance.
+        start: An image to begin with, in place of noise: the visualization changes it towards the unit's references and
+            keeps its features in the first half of the layers (after feature accentuation, Hamblin et al. 2024). None
+            begins with noise.
+        strengths: How much the references count beside ``start``, one visualization for each.
         patch_size: Side of the patches that are references of units inside the network, in pixels of an image whose
             short side is the network's; None is 64, or half of a smaller network's input.
         n_candidates: Search patches only in so many images of largest value, at every 32 pixels; None searches every
             image, at every int(0.8 patch_size) pixels. Both are in the authors' code.
         size: (height, width) of the visualization in pixels; None is the network's own.
+        view: What of it the network sees in each step: "whole", or "crops": in turn the whole of it and a random part,
+            both at the network's own size; "auto" is crops for a size above the network's own.
         jitter: Largest shift of the image in each step, in pixels; None is 30 for 224, in proportion for other sizes.
         lr: Adam's learning rate: of a pyramid in units of the references' colors, 0.1 unless said; of pixels in the
             network's normalized units, 1 unless said, or a tenth of the range from black to white where losses are
@@ -153,6 +165,14 @@ class VitalSettings(Settings):
         low=2,
         type=int,
     )
+    n_variants: int | None = setting(
+        None, "So many pictures of a unit, which begin differently.", flag="variants", low=2, type=int
+    )
+    diversity: float = setting(0.0, "Weight of the variants' likeness to each other.", low=0)
+    start: Any = setting(None, "An image to begin with: what of the unit is in it is drawn out.")
+    strengths: tuple[float, ...] = setting(
+        (1.0,), "How much the references count beside --start, with commas: a picture for each.", parse=parse_numbers
+    )
     patch_size: int | None = setting(
         None,
         "Side of the patches. Default: 64, or half of a smaller network's input.",
@@ -169,6 +189,9 @@ class VitalSettings(Settings):
         type=int,
     )
     size: tuple[int, int] | None = _size()
+    view: str = setting(
+        "auto", "What the network sees in a step; auto is crops for a size above its own.", choices=VIEW_KINDS
+    )
     jitter: int | None = setting(
         None,
         "Largest shift of the image in a step. Default: 30 for 224 pixels, in proportion.",
@@ -202,7 +225,7 @@ class VitalSettings(Settings):
         """
         if isinstance(changes.get("layers"), str):
             changes["layers"] = parse_names(changes["layers"])
-        return super().from_preset(preset, **_tuples(changes, "layers", "weights", "size"))
+        return super().from_preset(preset, **_tuples(changes, "layers", "weights", "size", "strengths"))
 
     def check(self) -> None:
         """Check every setting, and what does not go together.
@@ -214,19 +237,38 @@ class VitalSettings(Settings):
         _check_relevance(self.relevance)
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise UsageError(f"size is (height, width) in pixels, not {self.size!r}")
+        if not self.strengths or not all(0 < strength < float("inf") for strength in self.strengths):
+            raise UsageError(f"strengths are numbers above 0, not {self.strengths!r}")
+        if len(set(self.strengths)) < len(self.strengths):
+            raise UsageError(f"strengths name a number twice: {self.strengths!r}")
+        if self.start is None and self.strengths != (1.0,):
+            raise UsageError("strengths go with start, an image to begin with")
+        if self.start is not None and self.n_variants is not None:
+            raise UsageError("variants begin with noise: leave start out, or ask for several strengths of it")
+        if self.diversity and self.n_variants is None:
+            raise UsageError("diversity goes with variants, several pictures of a unit")
 
-    def check_size(self, encoder: Encoder) -> None:
-        """Refuse a size that a network cannot take.
+    def choose_view(self, encoder: Encoder) -> str:
+        """Choose what the network sees of a visualization in each step.
 
         Args:
             encoder: The encoder.
 
+        Returns:
+            "whole" or "crops".
+
         Raises:
-            UsageError: For a network of one input size, and another ``size``.
+            UsageError: For a size that the network cannot take, and crops of an image that is not above its size.
         """
-        if self.size not in (None, encoder.preprocess.size) and not encoder.resizable:
-            height, width = encoder.preprocess.size
-            raise UsageError(f"{encoder.source} takes {height} x {width} pixels only: leave size out")
+        own, size = encoder.preprocess.size, self.size or encoder.preprocess.size
+        above = size != own and size[0] >= own[0] and size[1] >= own[1]
+        if self.view == "crops" and not above:
+            raise UsageError(f"crops are shown of a size above the network's own, {own[0]} x {own[1]} pixels")
+        if self.view == "crops" or (self.view == "auto" and above):
+            return "crops"
+        if size != own and not encoder.resizable:
+            raise UsageError(f"{encoder.source} takes {own[0]} x {own[1]} pixels: leave size out, or ask for more")
+        return "whole"
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values for a result document; the seed has its own place in it."""
@@ -488,4 +530,16 @@ def _tuples(changes: Mapping[str, Any], *names: str) -> dict[str, Any]:
 def _plain(settings: Settings) -> dict[str, Any]:
     """All settings but the seed, as JSON can hold them; a callable is "own"."""
     values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "random_state"}
-    return {name: "own" if callable(value) else value for name, value in values.items()}
+    return {name: _describe_value(value) for name, value in values.items()}
+
+
+def _describe_value(value: Any) -> Any:
+    """A setting's value as JSON can hold it; an image by its path, or its type."""
+    if callable(value):
+        return "own"
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, tuple):
+        return list(value)
+    plain = value is None or isinstance(value, str | int | float | list | dict)
+    return value if plain else type(value).__name__

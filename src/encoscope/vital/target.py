@@ -29,6 +29,8 @@ class Target:
         prototype: The statistics that are matched.
         references: The images behind the statistics; None where the statistics were supplied.
         facet: {"number", "of"} for a unit with several facets, else None.
+        variant: {"number", "of"} for a unit with several variants, else None.
+        strength: How much the unit counts beside the photo that the image begins as; None where it begins as noise.
     """
 
     unit: Unit
@@ -38,6 +40,8 @@ class Target:
     prototype: Prototype = _NO_STATISTICS
     references: References | None = None
     facet: Mapping[str, Any] | None = None
+    variant: Mapping[str, Any] | None = None
+    strength: float | None = None
 
     @classmethod
     def of(cls, unit: Unit) -> Target:

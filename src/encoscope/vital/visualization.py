@@ -16,7 +16,7 @@ from PIL import Image
 from encoscope import plots, results
 from encoscope.concise_repr import concise_repr
 from encoscope.counting import count_noun
-from encoscope.errors import EncoscopeError, MissingError
+from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.results import Document, ModelRecord, Result
 from encoscope.vital.transparency import stretch_colors
 
@@ -52,6 +52,10 @@ class Visualization(Result):
         total: The steps of the whole run; more than ``steps`` where it was interrupted.
         notes: What a reader of the result has to know, a sentence each.
         facet: {"number", "of"} for a unit with several visualizations, else None.
+        variant: {"number", "of"} for one of several pictures of a unit, else None.
+        strength: How much the unit counted beside the photo that the image began as; None where it began as noise.
+        profile: Each channel's mean over the references, in the last layer that was matched; None without references.
+        frames: ``[frames, height, width, 3]``, the image on the way, 8 bits a channel; None where it was not kept.
         control: The name of the control this is, such as "untrained"; None for the visualization itself.
         judged: Of a control: what the encoder that is explained makes of it, {"activation", "predicted"}.
         controls: The controls that were made beside this visualization.
@@ -75,6 +79,10 @@ class Visualization(Result):
     total: int
     notes: tuple[str, ...] = ()
     facet: Mapping[str, Any] | None = None
+    variant: Mapping[str, Any] | None = None
+    strength: float | None = None
+    profile: Float[np.ndarray, " _channels"] | None = None
+    frames: UInt8[np.ndarray, "frames height width 3"] | None = None
     control: str | None = None
     judged: Mapping[str, Any] | None = None
     controls: tuple[Visualization, ...] = ()
@@ -170,8 +178,11 @@ class Visualization(Result):
             "steps": [self.steps, self.total],
             "notes": list(self.notes),
         }
-        if self.facet is not None:
-            entry["facet"] = dict(self.facet)
+        for name in ("facet", "variant"):
+            if getattr(self, name) is not None:
+                entry[name] = dict(getattr(self, name))
+        if self.strength is not None:
+            entry["strength"] = self.strength
         if self.control is not None:
             entry |= {"control": self.control, "judged": self.judged, "model": self.model.as_dict()}
         if self.controls:
@@ -205,14 +216,52 @@ class Visualization(Result):
             entry[kind] = results.relative(path, document)
         entry["every_loss"] = _write_arrays(base.with_name(f"{base.name}.losses.npz"), self.losses, document)
         if arrays:
+            optional = {"profile": self.profile, "frames": self.frames}
             values = {"image": self.image, "transparency": self.transparency}
+            values |= {name: array for name, array in optional.items() if array is not None}
             entry["arrays"] = _write_arrays(base.with_name(f"{base.name}.arrays.npz"), values, document)
+        if self.frames is not None:
+            path = self.save_animation(base.with_name(f"{base.name}.webp"))
+            entry["animation"] = results.relative(path, document)
         if self.controls:
             entry["controls"] = [
                 control.write(base.with_name(f"{base.name}.{control.control}"), document, arrays=arrays)
                 for control in self.controls
             ]
         return entry
+
+    def save_animation(self, path: str | os.PathLike[str], *, milliseconds: int = 80) -> Path:
+        """Write the image on its way from the first step to the last.
+
+        Args:
+            path: A file that ends in .webp or .gif.
+            milliseconds: How long each frame is shown; the last one is shown for a second.
+
+        Returns:
+            The file.
+
+        Raises:
+            UsageError: Where no frames were kept, and for another ending.
+        """
+        file = Path(path)
+        if self.frames is None or not len(self.frames):
+            raise UsageError("no frames were kept: visualize with frames=40 (on the command line --frames 40)")
+        if file.suffix.lower() not in (".webp", ".gif"):
+            raise UsageError(f"an animation is a .webp or .gif file, not {file.name}")
+        pictures = [Image.fromarray(frame) for frame in self.frames]
+        durations = [milliseconds] * (len(pictures) - 1) + [1000]
+        kind: dict[str, Any] = {"quality": 85} if file.suffix.lower() == ".webp" else {}
+        with results.atomic_write(file) as temporary:
+            pictures[0].save(
+                temporary,
+                format=file.suffix[1:].upper(),
+                save_all=True,
+                append_images=pictures[1:],
+                duration=durations,
+                loop=0,
+                **kind,
+            )
+        return file
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the image, the image with transparency, losses, arrays and ``result.json`` into a folder.
@@ -301,6 +350,10 @@ def read_entry(entry: Mapping[str, Any], document: Document, file: Path) -> Visu
         total=entry["steps"][1],
         notes=tuple(entry["notes"]),
         facet=entry.get("facet"),
+        variant=entry.get("variant"),
+        strength=entry.get("strength"),
+        profile=arrays.get("profile"),
+        frames=arrays.get("frames"),
         control=entry.get("control"),
         judged=entry.get("judged"),
         controls=tuple(read_entry(control, document, file) for control in entry.get("controls", ())),

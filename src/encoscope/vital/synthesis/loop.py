@@ -125,6 +125,7 @@ class Outcome:
         losses: The sum ("loss") and the objective's named parts, [steps so far, batch].
         steps: The steps that are done in all stages.
         total: The steps of the whole run.
+        frames: Images on the way, half precision, where some were requested.
     """
 
     images: Float[Tensor, "batch channels height width"]
@@ -132,6 +133,7 @@ class Outcome:
     losses: Mapping[str, Float[np.ndarray, "steps batch"]]
     steps: int
     total: int
+    frames: Sequence[Float[Tensor, "batch channels _ _"]] = ()
 
 
 OutcomePreview: TypeAlias = Callable[[Outcome], None]
@@ -147,6 +149,7 @@ def run_stages(
     checkpoint: Checkpoint | None = None,
     preview: OutcomePreview | None = None,
     preview_every: int = 100,
+    frames: int = 0,
     progress: Progress = None,
     runs_left: int = 1,
     label: str = "visualize",
@@ -166,6 +169,7 @@ def run_stages(
         checkpoint: Where the state is kept; a run that was stopped is resumed, to the same result.
         preview: Called with the outcome so far every ``preview_every`` steps, and when the run is interrupted.
         preview_every: Steps between two previews.
+        frames: So many images on the way are kept, at even distances, from before the first step to after the last.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
         runs_left: How many runs like this one follow, this one included, for the estimate of how long all take; 0
             where that was said before.
@@ -181,7 +185,7 @@ def run_stages(
     """
     if not names or not stages:
         raise UsageError("nothing to synthesize: no units or no stages were given")
-    run = _Run(stages, objective, names, random_state, chunk)
+    run = _Run(stages, objective, names, random_state, chunk, frames)
     if checkpoint is not None:
         run.resume(checkpoint)
     saved = time.monotonic()
@@ -214,7 +218,13 @@ class _Run:
     """The state of a run between steps."""
 
     def __init__(
-        self, stages: Sequence[Stage], objective: Objective, names: Sequence[str], random_state: int, chunk: int | None
+        self,
+        stages: Sequence[Stage],
+        objective: Objective,
+        names: Sequence[str],
+        random_state: int,
+        chunk: int | None,
+        frames: int,
     ) -> None:
         self._stages, self._objective, self._names = stages, objective, tuple(names)
         self._chunk = chunk
@@ -222,7 +232,10 @@ class _Run:
         self._history: dict[str, list[Tensor]] = {}
         self.total = sum(stage.steps for stage in stages)
         self.done = 0
+        self._frame_steps = set(np.linspace(0, self.total, frames).round().astype(int).tolist())
+        self._frames: list[Tensor] = []
         self._enter(0, None)
+        self._keep_frame()
 
     def _enter(self, index: int, previous: Images | None) -> None:
         """Begin a stage."""
@@ -254,6 +267,7 @@ class _Run:
             self._history.setdefault(name, []).append(values)
         self.done += 1
         self._step += 1
+        self._keep_frame()
         if self._step == stage.steps and self._index + 1 < len(self._stages):
             self._enter(self._index + 1, self._image.image().detach().clone())
         return float(parts["loss"].mean())
@@ -286,6 +300,12 @@ class _Run:
                     f"{float(values[bad[0]])}: use precision fp32, a smaller learning rate, or other layers"
                 )
 
+    @torch.no_grad()
+    def _keep_frame(self) -> None:
+        """Keep the image as it is now, if this step is one of the frames."""
+        if self.done in self._frame_steps:
+            self._frames.append(self._image.image().detach().half().cpu())
+
     def outcome(self) -> Outcome:
         """The images as they are now."""
         with torch.no_grad():
@@ -296,6 +316,7 @@ class _Run:
             losses={name: torch.stack(rows).cpu().numpy() for name, rows in self._history.items()},
             steps=self.done,
             total=self.total,
+            frames=tuple(self._frames),
         )
 
     def state(self) -> State:
@@ -312,6 +333,7 @@ class _Run:
             "optimizer": {} if over else self._optimizer.state_dict(),
             "attention": self._attention,
             "history": {name: torch.stack(rows) for name, rows in self._history.items()},
+            "frames": self._frames,
         }
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -333,6 +355,7 @@ class _Run:
             generator.set_state(saved)
         self._attention = state["attention"].to(device)
         self._history = {name: list(rows.to(device)) for name, rows in state["history"].items()}
+        self._frames = list(state.get("frames", ()))
         self.done, self._step = state["done"], state["step"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log2
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -93,7 +94,7 @@ class Pyramid:
 
     Args:
         start: The numbers z_k, of the full resolution first: ``[batch, channels, height, width]`` each.
-        mean: The mean color of each image, ``[batch, channels]``.
+        mean: The mean color of each image, ``[batch, channels, 1, 1]``; or a photo that the sum is added to.
         root: The square root of its colors' covariance, ``[batch, channels, channels]``.
         low: The lower bound of each channel.
         high: The upper bound of each channel.
@@ -102,7 +103,7 @@ class Pyramid:
     def __init__(
         self,
         start: Sequence[Float[Tensor, "batch channels _ _"]],
-        mean: Float[Tensor, "batch channels"],
+        mean: Float[Tensor, "batch channels _ _"],
         root: Float[Tensor, "batch channels channels"],
         low: Float[Tensor, "channels 1 1"],
         high: Float[Tensor, "channels 1 1"],
@@ -122,7 +123,7 @@ class Pyramid:
         for level in self._levels[1:]:
             whitened = whitened + nn.functional.interpolate(level, size, mode="bilinear", align_corners=False)
         whitened = whitened / len(self._levels) ** 0.5
-        colored = torch.einsum("bij,bjhw->bihw", self._root, whitened) + self._mean[:, :, None, None]
+        colored = torch.einsum("bij,bjhw->bihw", self._root, whitened) + self._mean
         return _Clamp.apply(colored, self._low, self._high)  # pyright: ignore[reportReturnType]
 
     def clamp_(self) -> None:
@@ -145,6 +146,7 @@ class _Clamp(torch.autograd.Function):
 
 
 LEVELS = 6
+"""Resolutions for an image of the network's own size; one more for each doubling of it."""
 START = 0.3
 """The standard deviation of each level at the start, as a share of the references'."""
 
@@ -155,8 +157,9 @@ def start_pyramid(
     colors: Sequence[ColorStatistics],
     generators: Generators,
     device: torch.device,
+    photo: Float[Tensor, "1 channels height width"] | None = None,
 ) -> Pyramid:
-    """Make a pyramid that begins as faint noise of all resolutions around the references' mean color.
+    """Make a pyramid that begins as faint noise of all resolutions around the references' mean color, or as a photo.
 
     Args:
         preprocess: The network's preprocessing.
@@ -164,13 +167,18 @@ def start_pyramid(
         colors: The colors of each image's references.
         generators: The generator of each image.
         device: Where the numbers are.
+        photo: A normalized image to begin with; None begins with noise.
 
     Returns:
         The pyramid.
     """
-    sides = [(-(-size[0] // 2**level), -(-size[1] // 2**level)) for level in range(LEVELS)]
-    start = [START * draw_normal(generators, preprocess.channels, *side).to(device) for side in sides]
-    mean = torch.stack([torch.tensor(each.mean) for each in colors])
+    doublings = max(0, round(log2(min(size) / min(preprocess.size))))
+    sides = [(-(-size[0] // 2**level), -(-size[1] // 2**level)) for level in range(LEVELS + doublings)]
+    spread = START if photo is None else 0.0
+    start = [spread * draw_normal(generators, preprocess.channels, *side).to(device) for side in sides]
+    mean = torch.stack([torch.tensor(each.mean) for each in colors])[:, :, None, None]
+    if photo is not None:
+        mean = photo.expand(len(colors), *photo.shape[1:])
     root = torch.stack([each.root() for each in colors])
     return Pyramid(start, mean, root, *pixel_bounds(preprocess))
 
