@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 
 from encoscope.analysis.watermarks import KINDS, SEEN, UNSEEN
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
+from encoscope.images import open_dataset
 from encoscope.reproduce.audit_calibration import run
-from encoscope.reproduce.audit_calibration.classifiers import Condition
+from encoscope.reproduce.audit_calibration.classifiers import Condition, Setting, decode_samples, train_classifier
 from encoscope.reproduce.audit_calibration.metrics import FIGURES, leave_out
 from encoscope.reproduce.audit_calibration.networks import list_pairs, pack_region, unpack_region
 
@@ -115,6 +117,31 @@ def test_the_calibration_whole(plates: Path, tmp_path: Path, caplog: pytest.LogC
     again = calibrated(plates)
     assert again.rows == report.rows and again.further == report.further and "to train" not in caplog.text
     assert "box is no unseen cue" in calibrated(plates, cues="arrow,date,box").notes[0]
+
+
+def test_networks_of_another_version_of_the_library_are_trained_again(
+    plates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = decode_samples(open_dataset(str(plates)), Setting("test_resnet", 32, 1))
+    monkeypatch.setenv("ENCOSCOPE_CACHE", str(tmp_path))
+
+    def train() -> list[str]:
+        lines: list[str] = []
+        train_classifier(
+            samples, Condition(None, False), Setting("test_resnet", 32, 1), origin="plates", report=lines.append
+        )
+        return [line for line in lines if line.startswith("resumed")]
+
+    assert train() == [] and len(train()) == 1
+    original = timm.create_model
+
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        model: Any = original(*args, **kwargs)
+        model.fc.register_forward_hook(lambda _module, _args, output: -output)
+        return model
+
+    monkeypatch.setattr(timm, "create_model", changed)
+    assert train() == [] and len(train()) == 1
 
 
 def test_wrong_settings_are_said(plates: Path) -> None:

@@ -70,6 +70,7 @@ def well_formed(report: Report, name: str, folder) -> None:
     page = report.save(folder, "encoscope reproduce")
     assert {file.suffix for file in folder.glob(f"{name}*")} >= {".json", ".csv", ".md"}
     assert report.title in page.read_text() and report.notes[0] in page.read_text()
+    assert any("matched with classes of" in note and "(name)" in note for note in report.notes)
     assert json.loads((folder / f"{name}.json").read_text())["settings"]["experiment"] == name
 
 
@@ -180,6 +181,23 @@ def test_pictures_are_kept_and_made_anew_when_asked(world, monkeypatch) -> None:
     monkeypatch.setattr(image_cache, "make_images", lambda part: (made.append(part.units), original(part)))
     tables.table5(EvaluationRequest(request.models, request.datasets, 1, 0, {}, {"steps": 2}, True, False))
     assert len(made) == 5  # a picture for each number of references
+
+
+def test_pictures_of_a_network_that_gives_other_outputs_are_made_again(world, monkeypatch) -> None:
+    request = make_request(limit=1)
+    made = []
+    monkeypatch.setattr(image_cache, "make_images", lambda part: (made.append(part.units), original(part)))
+    tables.table5(request)
+    count = len(made)
+    tables.table5(request)
+    assert len(made) == count > 0
+    other = tiny(1.0)  # the same weights compute another network
+    other.module.register_forward_hook(lambda _module, _args, output: -output)
+    for module in (image_cache, harness):
+        monkeypatch.setattr(module, "load_cached_encoder", lambda model, load_options=(): other)
+    for _ in range(2):
+        tables.table5(request)
+        assert len(made) == 2 * count
 
 
 original = image_cache.make_images

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-ModuleOutput = Any  # whatever a module's forward returns
+from encoscope.encoder.containers import ModuleOutput, find_first_tensor, list_tensors, replace_tensor
+from encoscope.encoder.functions import following_functions
 
 
 class _Stop(BaseException):
@@ -54,55 +55,6 @@ def removing_hooks(handles: list[Any]) -> Iterator[list[Any]]:
             handle.remove()
 
 
-def list_items(output: ModuleOutput) -> list[Any]:
-    """List what a container holds.
-
-    Args:
-        output: What a module returned.
-
-    Returns:
-        The values of a mapping, the items of a tuple or list, the fields of a dataclass; nothing of anything else.
-    """
-    if isinstance(output, Mapping):
-        return list(output.values())
-    if isinstance(output, (tuple, list)):
-        return list(output)
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        return [getattr(output, field.name) for field in dataclasses.fields(output)]
-    return []
-
-
-def list_tensors(output: ModuleOutput) -> list[Tensor]:
-    """List the tensors in a module's output.
-
-    Args:
-        output: What the module returned: a tensor, or tuples, lists, mappings and dataclasses of tensors.
-
-    Returns:
-        The tensors in order, those of containers within containers too.
-    """
-    if isinstance(output, Tensor):
-        return [output]
-    return [tensor for item in list_items(output) for tensor in list_tensors(item)]
-
-
-def find_first_tensor(output: ModuleOutput) -> Tensor | None:
-    """Find the tensor that carries a module's output.
-
-    Args:
-        output: What the module returned: a tensor, or tuples, lists, mappings and dataclasses of tensors.
-
-    Returns:
-        The output itself if it is a tensor, else its ``last_hidden_state``, else the first tensor of real numbers in
-        it, else its first tensor; None if it holds no tensor.
-    """
-    preferred = output.get("last_hidden_state") if isinstance(output, Mapping) else None
-    if isinstance(preferred, Tensor):
-        return preferred
-    tensors = list_tensors(output)
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
-
-
 @dataclasses.dataclass(frozen=True)
 class OutputLocation:
     """Where in a forward pass a layer's tensor is found.
@@ -111,14 +63,16 @@ class OutputLocation:
         module: The module's name.
         calls: How often one forward pass calls the module. The output of this call is the layer's.
         index: Which of the tensors in the output; None takes the one that ``find_first_tensor`` finds.
+        functions: The functions that the network applies to this tensor, the last of which gives the layer's tensor.
     """
 
     module: str
     calls: int = 1
     index: int | None = None
+    functions: tuple[str, ...] = ()
 
     def find_tensor(self, output: ModuleOutput) -> Tensor | None:
-        """Find the layer's tensor.
+        """Find the layer's tensor, before any functions.
 
         Args:
             output: What the module returned.
@@ -148,6 +102,50 @@ class RecordedOutput:
 
 
 @contextmanager
+def watching_outputs(
+    module: nn.Module,
+    locations: Mapping[str, OutputLocation],
+    watch: Callable[[str, int, Tensor], Tensor | None],
+) -> Iterator[None]:
+    """Call a function with the tensors of layers during the forward passes that are run in the block.
+
+    Args:
+        module: The network.
+        locations: The layers by name.
+        watch: Called with a layer's name, the number of the call in this block from 1, and the layer's tensor itself.
+            What it returns takes the tensor's place in the network; None leaves it.
+
+    Yields:
+        Nothing.
+    """
+    counts = dict.fromkeys(locations, 0)
+
+    def tell(name: str, tensor: Tensor) -> Tensor | None:
+        counts[name] += 1
+        return watch(name, counts[name], tensor)
+
+    follows = any(location.functions for location in locations.values())
+    with removing_hooks([]) as handles, following_functions(module) if follows else nullcontext() as follower:
+
+        def make_hook(name: str, location: OutputLocation) -> Callable[..., ModuleOutput]:
+            def hook(_module: nn.Module, _args: Any, output: ModuleOutput) -> ModuleOutput:
+                tensor = location.find_tensor(output)
+                if tensor is None:
+                    return None
+                if follower is not None and location.functions:
+                    follower.follow(tensor, location.functions, lambda result: tell(name, result))
+                    return None
+                other = tell(name, tensor)
+                return None if other is None else replace_tensor(output, tensor, other)
+
+            return hook
+
+        for name, location in locations.items():
+            handles.append(module.get_submodule(location.module).register_forward_hook(make_hook(name, location)))
+        yield
+
+
+@contextmanager
 def recording_outputs(
     module: nn.Module, locations: Mapping[str, OutputLocation], *, stop: bool = False
 ) -> Iterator[dict[str, RecordedOutput]]:
@@ -164,26 +162,18 @@ def recording_outputs(
         The recorded outputs by name; it fills during the pass.
     """
     recorded: dict[str, RecordedOutput] = {}
-    counts = dict.fromkeys(locations, 0)
+    missing = {name: location.calls for name, location in locations.items()}
 
-    def record(name: str, location: OutputLocation) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: ModuleOutput) -> None:
-            tensor = location.find_tensor(output)
-            if tensor is None:
-                return
-            counts[name] += 1
-            if counts[name] <= location.calls:
-                edge = get_gradient_edge(tensor) if torch.is_grad_enabled() and tensor.requires_grad else None
-                recorded[name] = RecordedOutput(tensor.clone(), edge)
-            if stop and all(counts[other] >= locations[other].calls for other in locations):
-                raise _Stop
+    def record(name: str, call: int, tensor: Tensor) -> None:
+        if call <= locations[name].calls:
+            edge = get_gradient_edge(tensor) if torch.is_grad_enabled() and tensor.requires_grad else None
+            recorded[name] = RecordedOutput(tensor.clone(), edge)
+        if call >= locations[name].calls:
+            missing.pop(name, None)
+        if stop and not missing:
+            raise _Stop
 
-        return hook
-
-    with removing_hooks([]) as handles:
-        for name, location in locations.items():
-            child = module.get_submodule(location.module)
-            handles.append(child.register_forward_hook(record(name, location)))
+    with watching_outputs(module, locations, record):
         yield recorded
 
 

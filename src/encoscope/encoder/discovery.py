@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from encoscope.encoder.capture import OutputLocation, capture, draw_random_pixels, evaluation_mode
 from encoscope.encoder.layouts import Layout, Size, TokenLayout, find_map_layout, list_token_grids, read_activation
 from encoscope.encoder.module_trial import BATCH, ModuleTrial, OutputKey, run_module_trial
-from encoscope.encoder.roles import assign_roles, is_block, module_of
+from encoscope.encoder.roles import assign_roles, is_block
 from encoscope.encoder.sequences import Sequence, TrialSubject, settle_layouts
 from encoscope.encoder.types import LayerInfo
 
@@ -84,17 +84,23 @@ def discover_layers(
     layers = _make_layers({key: layouts[key] for key in trial.shapes if key in layouts}, trial)
     infos = {name: layer.info for name, layer in layers.items()}
     roles = assign_roles(module, infos, trial.followers, trial.outputs, trial.dense)
-    layers = {
-        name: replace(layer, info=replace(layer.info, role=roles[name], followed_by=_find_function(name, trial)))
-        for name, layer in layers.items()
-    }
+    layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
+    layers = dict(_add_functions(layers, trial))
     blocks = _find_unplaced_blocks(module, layers, unplaced, list(dict.fromkeys(name for name, _ in trial.shapes)))
     return LayerDiscovery(layers, trial.outputs, unplaced, blocks)
 
 
-def _find_function(layer: str, trial: ModuleTrial) -> str:
-    name = module_of(layer)
-    return trial.functions.get(name, "") if name == layer else ""
+def _add_functions(layers: Mapping[str, SpatialLayer], trial: ModuleTrial) -> Iterator[tuple[str, SpatialLayer]]:
+    """The layers, and after each that the network reads after functions the layer that these give, in its role."""
+    for name, layer in layers.items():
+        functions = trial.functions.get(name, ())
+        if functions:
+            after = f"{name}#{functions[-1]}"
+            yield name, replace(layer, info=replace(layer.info, role="inner", followed_by=functions[-1]))
+            location = replace(layer.location, functions=functions)
+            yield after, replace(layer, info=replace(layer.info, name=after), location=location)
+        else:
+            yield name, layer
 
 
 def follows_input_size(

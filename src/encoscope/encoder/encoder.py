@@ -20,14 +20,8 @@ from encoscope.computation import describe_computation
 from encoscope.counting import count_noun
 from encoscope.defaults import PRECISION
 from encoscope.encoder import layouts
-from encoscope.encoder.capture import (
-    ModuleOutput,
-    OutputLocation,
-    capture,
-    draw_random_pixels,
-    find_first_tensor,
-    removing_hooks,
-)
+from encoscope.encoder.capture import OutputLocation, capture, draw_random_pixels, removing_hooks
+from encoscope.encoder.containers import ModuleOutput, find_first_tensor
 from encoscope.encoder.digest import compute_digest, fingerprint_parameters
 from encoscope.encoder.discovery import LayerDiscovery, discover_layers, follows_input_size
 from encoscope.encoder.display import encoder_to_html

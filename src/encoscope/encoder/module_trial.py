@@ -9,16 +9,10 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from encoscope.encoder.capture import (
-    OutputLocation,
-    draw_random_pixels,
-    evaluation_mode,
-    find_first_tensor,
-    list_tensors,
-    removing_hooks,
-)
+from encoscope.encoder.capture import OutputLocation, draw_random_pixels, evaluation_mode, removing_hooks
+from encoscope.encoder.containers import find_first_tensor, list_tensors
+from encoscope.encoder.functions import FunctionRecorder
 from encoscope.encoder.outputs import find_output_tensor
 
 BATCH = 2
@@ -26,9 +20,6 @@ BATCH = 2
 
 OutputKey: TypeAlias = tuple[str, int | None]
 """A module's name, and which of the tensors in its output; None for a module that returns one tensor."""
-
-_NORMS = {"batchnorm", "groupnorm", "instancenorm"}
-_ACTIVATIONS = {name.lower() for name in nn.modules.activation.__all__ if "max" not in name.lower()}
 
 
 @dataclass(frozen=True)
@@ -38,9 +29,10 @@ class ModuleTrial:
     Attributes:
         shapes: The shapes of each module's last output, in the order in which those calls ended.
         calls: How often each module was called.
-        followers: For each module the modules that read its output as it is, in the order of their last calls.
-        functions: For modules whose output goes to a norm or activation that is a function, called outside of all
-            modules but those that contain both: the function's name.
+        followers: For each module the modules that read its output as it is, in the order of their last calls, and
+            those that read it after its functions.
+        functions: For modules whose output the network uses after norms or activations that are functions: all
+            functions up to there.
         outputs: The width K of the network's output if that is ``[batch, K]``, else None.
         dense: The number of channels K of the network's output if that is ``[batch, K, height, width]`` at the image's
             own resolution, as that of a segmentation network; else None.
@@ -49,7 +41,7 @@ class ModuleTrial:
     shapes: Mapping[OutputKey, tuple[int, ...]]
     calls: Mapping[str, int]
     followers: Mapping[str, list[str]]
-    functions: Mapping[str, str]
+    functions: Mapping[str, tuple[str, ...]]
     outputs: int | None
     dense: int | None = None
 
@@ -78,25 +70,17 @@ def run_module_trial(
     names = {child: name for name, child in module.named_modules() if name}
     producers = _Producers()
     sources: dict[str, list[str]] = {}
-    running: list[str] = []
-    functions: dict[str, str] = {}
+    pixels = draw_random_pixels(BATCH, channels, size, next(module.parameters(), None))
+    recorder = FunctionRecorder(pixels)
 
-    def enter(child: nn.Module, _args: Any) -> None:
-        running.append(names[child])
-
-    def call_function(name: str, tensor: Tensor) -> None:
-        for producer in producers.list_names(tensor):
-            if all(producer.startswith(f"{other}.") for other in running):
-                functions[producer] = name
+    def enter(child: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        recorder.enter(names[child], list_tensors([*args, *kwargs.values()]))
 
     def note(child: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        name = names[child]
-        while running and running.pop() != name:  # those whose forward was left without an output
-            pass
-        tensor = find_first_tensor(output)
+        name, tensor = names[child], find_first_tensor(output)
+        recorder.leave(name, tensor, list_tensors(output))
         if tensor is None:
             return
-        functions.pop(name, None)
         calls[name] = calls.get(name, 0) + 1
         sources.pop(name, None)
         sources[name] = producers.list_names(next(iter(list_tensors([*args, *kwargs.values()])), None))
@@ -105,41 +89,24 @@ def run_module_trial(
         for each in list_tensors(output):
             producers.add(each, name)
 
-    pixels = draw_random_pixels(BATCH, channels, size, next(module.parameters(), None))
-    with evaluation_mode(module), torch.no_grad(), removing_hooks([]) as handles, _Functions(call_function):
-        handles.extend(child.register_forward_pre_hook(enter) for child in names)
+    with evaluation_mode(module), torch.no_grad(), removing_hooks([]) as handles, recorder:
+        handles.extend(child.register_forward_pre_hook(enter, with_kwargs=True) for child in names)
         handles.extend(child.register_forward_hook(note, with_kwargs=True) for child in names)
-        output = find_output_tensor((forward or module)(pixels))
+        returned = (forward or module)(pixels)
+    recorder.finish(list_tensors(returned))
+    output, functions = find_output_tensor(returned), recorder.find_functions()
 
     wide = output is not None and output.ndim == 2 and output.shape[0] == BATCH
     followers: dict[str, list[str]] = {}
     for name, producing in sources.items():
         for source in producing:
             followers.setdefault(source, []).append(name)
+    for name in functions:
+        followers[name] = [*followers.get(name, []), *recorder.list_readers(name)]
     flat = {key: shape for outputs in shapes.values() for key, shape in outputs.items()}
     dense = output is not None and output.ndim == 4 and tuple(output.shape[2:]) == size
     width = None if output is None else output.shape[1] if wide or dense else None
     return ModuleTrial(flat, calls, followers, functions, width if wide else None, width if dense else None)
-
-
-class _Functions(TorchFunctionMode):
-    """Tells of norms and activations that are called as functions, before they are."""
-
-    def __init__(self, tell: Callable[[str, Tensor], None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Call the function."""
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "").strip("_")
-        if name.replace("_", "") in _ACTIVATIONS | _NORMS:
-            tensor = next(iter(list_tensors([*args, *kwargs.values()])), None)
-            if tensor is not None:
-                self._tell(name, tensor)
-        return func(*args, **kwargs)
 
 
 class _Producers:

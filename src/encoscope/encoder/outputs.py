@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from encoscope.encoder.capture import draw_random_pixels, evaluation_mode, find_first_tensor, removing_hooks
+from encoscope.encoder.capture import draw_random_pixels, evaluation_mode, removing_hooks
+from encoscope.encoder.containers import find_first_tensor
 from encoscope.errors import EncoscopeError, UsageError
 
 _BATCH = 2  # images in the trial run

@@ -21,7 +21,8 @@ def module_of(layer: str) -> str:
     """Give the name of the module that a layer is an output of.
 
     Args:
-        layer: The layer's name: the module's, or ``NAME#i`` for one of several outputs.
+        layer: The layer's name: the module's, ``NAME#i`` for one of several outputs, or ``NAME#relu`` for what a
+            function gives that the network applies to the module's output.
 
     Returns:
         The module's name.

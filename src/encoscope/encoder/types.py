@@ -26,7 +26,7 @@ class LayerInfo:
 
     Attributes:
         name: Its name in ``module.named_modules()``; ``NAME#i`` for the map in the i-th tensor that a module gives, if
-            it gives several maps.
+            it gives several maps; ``NAME#relu`` for what the function ``relu`` gives, which the network applies to it.
         kind: "map" (convolutional layout, NCHW or NHWC) or "tokens" (a sequence with a patch grid).
         channels: Number of channels of its activation.
         grid: (rows, columns) of its map at the network's own input size.
@@ -34,8 +34,8 @@ class LayerInfo:
             in the sequence they stand; 0 for maps.
         role: "stage" (the last output at a resolution, after its norm and activation), "block" (a repeated block),
             "stem", or "inner" (all others).
-        followed_by: The norm or activation that the network applies to the output before all else, if that is a
-            function and no module ("relu"): the layer is read before it. Empty if there is none.
+        followed_by: The function after which alone the network uses this output, if that is a norm or an activation
+            that is a function and no module ("relu"): the layer ``NAME#relu`` is read after it. Empty if there is none.
     """
 
     name: str

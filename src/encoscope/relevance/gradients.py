@@ -54,7 +54,7 @@ def _compute_gradients(attributor: Attributor, pixels: Tensor, mode: Any = None)
     encoder = attributor.encoder
     locations = {name: encoder.locate(name) for name in attributor.layers}
     images = pixels.detach().requires_grad_()
-    with recording_outputs(encoder.module, locations) as recorded, mode or nullcontext():
+    with mode or nullcontext(), recording_outputs(encoder.module, locations) as recorded:
         observation = encoder.observe(images, **attributor.targets.needs, gradients=True)
     edges = {name: output.edge for name, output in recorded.items() if output.edge is not None}
     with torch.enable_grad():

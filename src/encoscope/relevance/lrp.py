@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoscope.encoder import Encoder
-from encoscope.encoder.capture import draw_random_pixels, find_first_tensor, removing_hooks
+from encoscope.encoder.capture import draw_random_pixels, removing_hooks, watching_outputs
+from encoscope.encoder.containers import find_first_tensor
 from encoscope.errors import UsageError
 from encoscope.relevance.attributor import Attributor
 from encoscope.relevance.rules import PositiveWeights, propagate_through
@@ -88,15 +89,23 @@ class Lrp(Attributor):
         """
         self._recorded = {}
         tape = Tape(self._positive)
+        names = dict.fromkeys([*self.layers, *self.targets.locations])
+        layers = {name: self.encoder.locate(name) for name in names if name not in (FEATURES, LOGITS)}
+
+        def watch(name: str, _call: int, tensor: Tensor) -> None:
+            self._recorded[name] = (tape.get_number(tensor), tensor.detach().clone())
+
         # These hooks run before those of the pass itself, and so get each layer's own output.
         with super().recording(), removing_hooks([]) as handles, tape:
-            for name in dict.fromkeys([*self.layers, *self.targets.locations]):
-                handles.append(self._register_hook(name, tape))
-            yield
+            for name in names:
+                if name in (FEATURES, LOGITS):
+                    handles.append(self._register_hook(name, tape))
+            with watching_outputs(self.encoder.module, layers, watch):
+                yield
         self._tape = tape
 
     def _register_hook(self, name: UnitLocation, tape: Tape) -> Any:
-        """Register a hook that records the value of a layer, the features or the logits; the last call counts."""
+        """Register a hook that records the value of the features or the logits; the last call counts."""
         module, choice = self.encoder.module, self.encoder._choice
 
         def record(tensor: Tensor | None) -> None:
@@ -112,10 +121,7 @@ class Lrp(Attributor):
             return module.get_submodule(choice.head).register_forward_hook(after(find_first_tensor))
         if name == LOGITS:
             return module.register_forward_hook(after(choice.read))
-        if name == FEATURES:
-            return module.register_forward_hook(after(find_first_tensor))
-        location = self.encoder.locate(name)
-        return module.get_submodule(location.module).register_forward_hook(after(location.find_tensor))
+        return module.register_forward_hook(after(find_first_tensor))
 
     @torch.no_grad()
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:

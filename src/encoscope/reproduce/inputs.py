@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from encoscope.classes import match_labels
+from encoscope.classes import count_matches, match_labels
 from encoscope.encoder import Encoder, load
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest
@@ -97,6 +97,21 @@ def select_network_classes(encoder: Encoder, images: str | LabelledImages, datas
         )
     names = encoder.classes or tuple(map(str, range(encoder.outputs)))
     return LabelledImages(tuple(path for path, _ in selection), tuple(label for _, label in selection), names)
+
+
+def describe_matching(encoder: Encoder, images: str | LabelledImages, dataset: str) -> str:
+    """Say how the labels of images were matched with a network's classes, as ``select_network_classes`` does.
+
+    Args:
+        encoder: a classifier.
+        images: images with labels, or the dataset that they are in.
+        dataset: what the images are called.
+
+    Returns:
+        A line for the notes of a report.
+    """
+    counted = count_matches(match_labels(encoder, list_images(images).classes).values())
+    return f"Labels of {dataset} matched with classes of {encoder.source}: {counted}."
 
 
 def select_first_images(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from torch import Tensor
 
 from encoscope.analysis.watermarks import make_watermark, place_watermark
 from encoscope.defaults import RANDOM_STATE
-from encoscope.encoder import Encoder
+from encoscope.encoder import Encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.images.caltech101 import LabelledImages
 from encoscope.recipes.augment import MEAN, STD
 from encoscope.recipes.classify import make_cross_entropy
 from encoscope.recipes.images import DecodedImages, decode_images
 from encoscope.recipes.training import Phase, TrainingPlan, train
+from encoscope.results import atomic_write, write
 from encoscope.store import content_key, get_cache_dir
 
 
@@ -203,12 +205,16 @@ def train_classifier(
     if condition.cue is not None and condition.cue_rate < 1:
         settings["cue_rate"] = condition.cue_rate
     folder = get_cache_dir("studies", f"{plan.name}-{content_key(settings)}")
-    if fresh:
+    untrained = create_untrained(setting, samples.images.classes, condition.seed)
+    beside = folder / "untrained.json"  # another version of the network's library may compute another network
+    kept = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+    if fresh or (folder.exists() and not is_same_network(untrained, kept, what="trained weights")):
         shutil.rmtree(folder, ignore_errors=True)
-    model = create_untrained(setting, samples.images.classes, condition.seed).module
+    with atomic_write(beside) as temporary:
+        write(temporary, record_trial(untrained))
     trained, _ = train(
         plan,
-        model,
+        untrained.module,
         _collect_training_images(samples, condition, setting),
         make_cross_entropy(len(samples.images.classes), smoothing=0.0),
         folder=folder,

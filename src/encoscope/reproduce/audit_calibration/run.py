@@ -23,9 +23,8 @@ from encoscope._version import __version__
 from encoscope.analysis.settings import AuditSettings
 from encoscope.analysis.watermarks import SEEN, UNSEEN
 from encoscope.errors import UsageError
-from encoscope.evaluation.measurement_cache import MeasurementCache
 from encoscope.evaluation.report import EvaluationRequest, Report
-from encoscope.evaluation.runner import shorten_dataset
+from encoscope.evaluation.runner import open_cache, shorten_dataset
 from encoscope.images import open_dataset
 from encoscope.metrics import bootstrap, bootstrap_difference
 from encoscope.progress import track_steps
@@ -93,7 +92,7 @@ def run(request: EvaluationRequest) -> Report:
     manifest_settings = {name: value for name, value in settings.items() if name not in ("cues", "seeds")}
     manifest = {"task": NAME, "version": __version__, "origin": origin, "seed": request.seed, **manifest_settings}
     todo = [(pair, with_cue) for pair in all_pairs for with_cue in (True, False)]
-    measurements = MeasurementCache(manifest, fresh=request.fresh)
+    measurements = open_cache(manifest, [create_untrained(setting, samples.images.classes, 0)], fresh=request.fresh)
     with track_steps(len(todo), "networks", request.progress) as count:
         left = sum(measurements.get(_identity(*item)) is None for item in todo)
         if left:

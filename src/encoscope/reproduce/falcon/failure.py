@@ -13,10 +13,11 @@ from PIL import Image
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
 from encoscope.evaluation.report import EvaluationRequest, Report
+from encoscope.evaluation.runner import shorten_dataset
 from encoscope.falcon import FailureExplanation, explain_failure
 from encoscope.progress import track, track_steps
 from encoscope.reproduce.falcon.harness import DEFAULTS, STAND_IN, build_report, fit_falcon, join_words
-from encoscope.reproduce.inputs import choose_heldout_dataset, load_encoders, select_network_classes
+from encoscope.reproduce.inputs import choose_heldout_dataset, describe_matching, load_encoders, select_network_classes
 from encoscope.reproduce.sheets import Cell, blank_cell, draw_sheet
 
 _RANDOM = 100  # draws of other features, the control of a failure's explanation
@@ -52,6 +53,7 @@ def run(request: EvaluationRequest) -> Report:
         "answer without: the class when these features are 0; share of random: how often the answer changes when as "
         f"many other active features are ({_RANDOM} draws).",
         "concepts in brackets are soft-WPMI's, where FALCON has none.",
+        describe_matching(encoder, heldout, shorten_dataset(heldout)),
     ]
     return build_report(
         "falcon-failure",

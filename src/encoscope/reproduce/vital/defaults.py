@@ -18,6 +18,7 @@ from encoscope.metrics import Interval, bootstrap
 from encoscope.reproduce.sheets import draw_sheet
 from encoscope.reproduce.vital.harness import DEFAULTS, Bench
 from encoscope.reproduce.vital.image_cache import load_cached_encoder
+from encoscope.reproduce.vital.report import list_matchings
 from encoscope.vital.smoothness import compute_total_variation
 from encoscope.vital.synthesis.parametrization import denormalize
 
@@ -69,7 +70,9 @@ def run(request: EvaluationRequest) -> Report:
         "own, and each judge: how often the network, or another one, names the class, the mean over classes. "
         "variation, saturation, high frequencies: total variation, the range of a pixel's channels, and the power "
         "above a quarter cycle a pixel, over those of photos of the class at the same size (1 is as in photos). 95 % "
-        f"bootstrap intervals over classes; at most {_MAX_REAL} photos of each. untrained: the default, random weights."
+        f"bootstrap intervals over classes; at most {_MAX_REAL} photos of each. untrained: the default, random "
+        "weights.",
+        *list_matchings(benches),
     ]
     title = "VITAL's defaults beside the paper's numbers"
     recorded = {"experiment": NAME, "datasets": list(request.datasets), **bench.settings}

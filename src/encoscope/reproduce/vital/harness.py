@@ -112,6 +112,13 @@ class Bench:
         other = choose_heldout_dataset(self.request.datasets)
         return self.images if other is None else select_network_classes(self.encoder, other, other)
 
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """The datasets whose labels were matched with the network's classes so far."""
+        other = choose_heldout_dataset(self.request.datasets)
+        compared = (other,) if other is not None and "real_images" in vars(self) else ()
+        return ((self.references,) if "images" in vars(self) else ()) + compared
+
     @cached_property
     def folder(self) -> Path:
         """The folder that keeps visualizations from these images."""

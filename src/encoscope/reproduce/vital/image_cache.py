@@ -17,7 +17,7 @@ import numpy as np
 
 from encoscope import results
 from encoscope.defaults import RANDOM_STATE
-from encoscope.encoder import Encoder, load
+from encoscope.encoder import Encoder, is_same_network, load, record_trial
 from encoscope.errors import UsageError
 from encoscope.progress import Progress, track_steps
 from encoscope.store import JournaledFolder, content_key
@@ -114,10 +114,18 @@ class Trial:
             The whole trial where its units are made together, else a trial for each missing unit; none if all is
             finished.
         """
-        missing = tuple(unit for unit in self.units if not self.image_path(unit).with_suffix(".json").is_file())
+        missing = tuple(unit for unit in self.units if not self._is_finished(unit))
         if self.together:
             return [self] if missing else []
         return [replace(self, units=(unit,)) for unit in missing]
+
+    def _is_finished(self, unit: str) -> bool:
+        """Whether a unit's image is there, of a network that gives the same outputs."""
+        path = self.image_path(unit).with_suffix(".json")
+        if not path.is_file():
+            return False
+        kept = json.dumps(json.loads(path.read_text(encoding="utf-8")).get("trial"))
+        return _is_same_network(self.encoder, kept)
 
     def median_seconds(self) -> float:
         """Read the median processor time of an image, in seconds.
@@ -182,6 +190,7 @@ def make_images(trial: Trial) -> None:
             "steps": visualization.steps,
             "activation": visualization.activation,
             "settings": visualization.settings,
+            "trial": record_trial(encoder),
         }
         with folder.write(path.with_suffix(".json").name) as temporary:
             results.write(temporary, record)
@@ -227,6 +236,12 @@ def _single_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@cache
+def _is_same_network(encoder: Encoder, kept: str) -> bool:
+    """Whether a network gives the outputs that were kept, once for each: a difference is said once."""
+    return is_same_network(encoder, json.loads(kept), what="visualizations")
 
 
 @cache

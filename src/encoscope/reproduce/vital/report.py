@@ -12,7 +12,7 @@ from encoscope.evaluation.runner import shorten_dataset
 from encoscope.images import LoadedImage
 from encoscope.plots import to_rgb
 from encoscope.probing import Patch
-from encoscope.reproduce.inputs import choose_heldout_dataset
+from encoscope.reproduce.inputs import choose_heldout_dataset, describe_matching
 from encoscope.reproduce.vital.harness import Bench
 from encoscope.reproduce.vital.published import WEIGHTS
 from encoscope.vital.references.references import Reference
@@ -94,4 +94,21 @@ def _provenance(benches: Mapping[str, Bench]) -> list[str]:
     other = choose_heldout_dataset(bench.request.datasets)
     against = f"compared with images of {shorten_dataset(other)}" if other else "compared with the same images"
     notes.append(f"Visualizations from images of {shorten_dataset(bench.references)}, {against}.")
-    return notes
+    return [*notes, *list_matchings(benches)]
+
+
+def list_matchings(benches: Mapping[str, Bench]) -> list[str]:
+    """Say how labels were matched with each network's classes.
+
+    Args:
+        benches: the networks' benches.
+
+    Returns:
+        A line for each network and dataset whose labels were used.
+    """
+    networks = {bench.model: bench for bench in benches.values()}.values()
+    return [
+        describe_matching(bench.encoder, dataset, shorten_dataset(dataset))
+        for bench in networks
+        for dataset in bench.labelled
+    ]
