@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import removing_hooks
+from encoscope.encoder.lock import hold_module
 from encoscope.encoder.roles import module_of
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.images import Batch
@@ -63,7 +64,7 @@ def read_attention_keys(encoder: Encoder, batch: Batch | Tensor, layer: str | No
     name, module = _find_attention(encoder, layer)
     _ = encoder.layers, encoder.outputs  # the trial runs that find them must not be recorded
     recorded: list[_AttentionCall] = []
-    with removing_hooks([]) as handles:
+    with hold_module(encoder.module), removing_hooks([]) as handles:
         handles.append(module.register_forward_pre_hook(_record_call(module, recorded), with_kwargs=True))
         if not isinstance(module, nn.MultiheadAttention):
             for role, child in _projections(module):

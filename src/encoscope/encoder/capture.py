@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from encoscope.encoder.containers import ModuleOutput, find_first_tensor, list_tensors, replace_tensor
 from encoscope.encoder.functions import following_functions
+from encoscope.encoder.lock import hold_module
 
 
 class _Stop(BaseException):
@@ -23,19 +24,22 @@ class _Stop(BaseException):
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Set a network to evaluation mode for the block, and restore every submodule's training flag afterwards.
 
+    Other threads wait until the block ends.
+
     Args:
         module: The network.
 
     Yields:
         Nothing.
     """
-    flags = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in flags:
-            child.training = training
+    with hold_module(module):
+        flags = [(child, child.training) for child in module.modules()]
+        module.eval()
+        try:
+            yield
+        finally:
+            for child, training in flags:
+                child.training = training
 
 
 @contextmanager
@@ -125,7 +129,8 @@ def watching_outputs(
         return watch(name, counts[name], tensor)
 
     follows = any(location.functions for location in locations.values())
-    with removing_hooks([]) as handles, following_functions(module) if follows else nullcontext() as follower:
+    watch_functions = following_functions(module) if follows else nullcontext()
+    with hold_module(module), removing_hooks([]) as handles, watch_functions as follower:
 
         def make_hook(name: str, location: OutputLocation) -> Callable[..., ModuleOutput]:
             def hook(_module: nn.Module, _args: Any, output: ModuleOutput) -> ModuleOutput:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import cached_property
 from math import ceil, log2
 from typing import Any, Literal, TypeAlias
 
@@ -29,6 +28,7 @@ from encoscope.encoder.execution import run_guarded, run_in_halves
 from encoscope.encoder.inner_normalization import find_inner_normalization
 from encoscope.encoder.input_channels import find_input_channels, spread_over_channels
 from encoscope.encoder.layouts import TokenLayout
+from encoscope.encoder.lock import held_property, hold_module
 from encoscope.encoder.outputs import OutputChoice, choose_output, pool_output, refuse_detections
 from encoscope.encoder.reset import UntrainedMaker
 from encoscope.encoder.roles import module_of
@@ -60,7 +60,8 @@ class Encoder:
     """A network that maps a batch of images to features, with its preprocessing, its layers and its head.
 
     The network is not run before a result is needed. Its layers are found by one trial run on random pixels. Its
-    training flags, gradient flags and hooks are the same after every call as before it.
+    training flags, gradient flags and hooks are the same after every call as before it. Several threads may use one
+    encoder: they take turns in the network, and each gets what it would get alone.
 
     Attributes:
         record: What was decided about the network beside its source and digest, of plain values: under "weights" what
@@ -252,7 +253,8 @@ class Encoder:
         known = None if self._trial is None or self._trial[0] != state else self._trial[1]
         if known is None or not set(layers) <= known.outputs.keys():
             before = [name for name in known.outputs if name in self._discovery.layers] if known else self.depths
-            trial = run_trial(self, list(dict.fromkeys([*before, *layers])))
+            with hold_module(self.module):
+                trial = run_trial(self, list(dict.fromkeys([*before, *layers])))
             if trial.random and not self._warned:
                 self._warned = True
                 _log.warning("%s", _RANDOM.format(self.source))
@@ -270,7 +272,7 @@ class Encoder:
         """What every result of this network should say of it, one line each; usually nothing."""
         return (_RANDOM.format(self.source),) if self.trial().random else ()
 
-    @cached_property
+    @held_property
     def _discovery(self) -> LayerDiscovery:
         size, channels = self.preprocess.size, self.preprocess.channels
         result = run_guarded(
@@ -285,7 +287,7 @@ class Encoder:
             _ = self._choice  # where it gives several outputs, another one may have as many values as there are classes
         return result
 
-    @cached_property
+    @held_property
     def _choice(self) -> OutputChoice:
         """Which of the outputs are the logits."""
         stated = getattr(self.module, "num_classes", None)
@@ -495,7 +497,7 @@ class Encoder:
         """Number of classes of the classification head; None for a network without one."""
         return self._choice.width if self._classifies else None
 
-    @cached_property
+    @held_property
     def width(self) -> int:
         """Number of pooled features: the second axis of what ``features`` returns."""
         if self.head is not None:
@@ -505,7 +507,7 @@ class Encoder:
         )
         return self.features(noise).shape[1]
 
-    @cached_property
+    @held_property
     def stride(self) -> int:
         """The patch size, or the coarsest stage's stride; sides of inputs of free size should be multiples of it."""
         main = [layer for layer in self.layers if layer.role in ("stage", "block")] or self.layers
@@ -513,7 +515,7 @@ class Encoder:
         coarsest = max(strides, default=1.0)
         return int(coarsest) if coarsest.is_integer() else 2 ** ceil(log2(coarsest))
 
-    @cached_property
+    @held_property
     def resizable(self) -> bool:
         """Whether the network takes inputs of other sizes than its own; one trial run on an oblong input tells."""
         if not self.layers:

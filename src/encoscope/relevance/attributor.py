@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import removing_hooks
+from encoscope.encoder.lock import hold_module
 from encoscope.errors import EncoscopeError, UsageError
 from encoscope.relevance.targets import Targets
 
@@ -108,7 +109,7 @@ def _record_pixels(encoder: Encoder) -> Iterator[list[Tensor]]:
                 item.detach() for item in (*args, *kwargs.values()) if isinstance(item, Tensor) and item.ndim == 4
             )
 
-    with removing_hooks([]) as handles:
+    with hold_module(encoder.module), removing_hooks([]) as handles:
         # All modules: an encoder may call only a submodule (the image tower of an image-text model).
         for module in encoder.module.modules():
             handles.append(module.register_forward_pre_hook(note, with_kwargs=True))

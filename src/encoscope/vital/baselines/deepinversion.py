@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from encoscope.encoder import Encoder
 from encoscope.encoder.capture import removing_hooks
+from encoscope.encoder.lock import hold_module
 from encoscope.errors import UsageError
 from encoscope.units import Unit
 from encoscope.vital.baselines.losses import (
@@ -80,7 +81,7 @@ class BatchStatistics:
             The losses of each image.
         """
         statistics_weight, tv_weight, l2_weight = self._weights
-        with recording_distances(self._layers) as distances:
+        with hold_module(self._encoder.module), recording_distances(self._layers) as distances:
             scores = compute_logits(self._encoder, images)
         classified = compute_cross_entropy(scores, self._targets[rows])
         factors = [_FIRST_FACTOR, *[1.0] * (len(distances) - 1)]
