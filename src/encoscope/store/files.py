@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +79,10 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+_ATTEMPTS = 5  # to lock a file that is removed meanwhile
+_holders: dict[tuple[int, int], threading.Thread] = {}  # of locked files, by device and number: who locked them
+
+
 class FolderLockedError(EncoscopeError):
     """Another process writes to the folder."""
 
@@ -84,36 +90,64 @@ class FolderLockedError(EncoscopeError):
 class Lock:
     """An exclusive lock on a file, held from construction until ``release``.
 
+    Threads of one process wait for each other; of two processes the second is refused.
+
     Args:
-        path: The file; it is made if it is absent.
+        path: The file; it is made if it is absent, with its folder.
 
     Raises:
-        FolderLockedError: another process, which the message names, holds the lock.
+        FolderLockedError: another process, which the message names, holds the lock, or this thread itself does.
         OSError: the file cannot be opened or locked.
     """
 
     def __init__(self, path: Path) -> None:
-        self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._handle: int | None = None
+        self._file: tuple[int, int] | None = None
+        for _ in range(_ATTEMPTS):
+            while not self._try(path):
+                time.sleep(0.02)
+            if self._handle is not None:
+                os.ftruncate(self._handle, 0)
+                os.write(self._handle, f"{os.getpid()}\n".encode())
+                return
+        raise EncoscopeError(f"{path.parent} was removed by another process this very moment: run it again")
+
+    def _try(self, path: Path) -> bool:
+        """Lock the file, if it stays; False while another thread of this process holds it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # the folder was removed meanwhile
+            return True
+        status = os.fstat(self._handle)
+        file = (status.st_dev, status.st_ino)
         try:
             if fcntl is not None:
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(self._handle, 32).decode(errors="replace").strip() or "unknown"
             self.release()
+            holder = _holders.get(file)
+            if holder is not None and holder is not threading.current_thread() and holder.is_alive():
+                return False
             raise FolderLockedError(
                 f"{path.parent} is being written by another process (pid {owner}): wait for it, or stop it"
             ) from None
         except OSError:
             self.release()
             raise
-        if not path.exists() or not os.path.samestat(os.fstat(self._handle), path.stat()):
+        if path.exists() and os.path.samestat(os.fstat(self._handle), path.stat()):
+            self._file = file
+            _holders[file] = threading.current_thread()
+        else:  # removed meanwhile
             self.release()
-            raise EncoscopeError(f"{path.parent} was removed by another process this very moment: run it again")
-        os.ftruncate(self._handle, 0)
-        os.write(self._handle, f"{os.getpid()}\n".encode())
+        return True
 
     def release(self) -> None:
         """Release the lock. The file stays: without it, two processes could lock two files of one name."""
+        if self._file is not None:
+            _holders.pop(self._file, None)
+            self._file = None
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
