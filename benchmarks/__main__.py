@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.measure import machine
 
-NAMES = ("grouping", "forward", "joint", "probing", "scan", "describe", "visualize", "atlas", "start")
+NAMES = ("grouping", "forward", "joint", "probing", "scan", "describe", "visualize", "references", "atlas", "start")
 RESULTS = Path(__file__).parent / "results"
 
 

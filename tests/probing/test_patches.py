@@ -14,7 +14,6 @@ from encoscope.errors import EncoscopeError, ImageError, UsageError
 from encoscope.probing import find_top_patches, load_patches, probe
 from encoscope.units import channel_unit, measure_units
 from oracles import patches as oracle
-from oracles import probe as probe_oracle
 from support.probed_network import MEAN, STD, make_encoder
 
 
@@ -58,11 +57,11 @@ def test_preselection_looks_into_the_strongest_images_only(encoder, files, tmp_p
     found = find_top_patches(encoder, [broken, *files], units, 9, patch=10, scoring="preselect", candidates=3)
     for unit, patches in zip(units, found, strict=True):
         channel = unit.index
-        means = {
-            file: oracle.value(encoder.module, "0.3", channel, probe_oracle.pixels(file, 32, MEAN, STD))
+        peaks = {
+            file: oracle.maps(encoder.module, "0.3", oracle.whole_padded(file, 32, MEAN, STD, 4))[channel].max()
             for file in files
         }
-        strongest = sorted(files, key=lambda file: -means[file])[:3]
+        strongest = sorted(files, key=lambda file: -peaks[file])[:3]
         # the patches of 32 // 32 + 1 columns: preselection strides by 32
         expected = oracle.top(encoder.module, "0.3", channel, strongest, 32, 10, 32, 9, MEAN, STD)
         assert [(patch.id, *patch.corner) for patch in patches] == [item[:3] for item in expected]

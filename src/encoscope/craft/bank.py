@@ -230,4 +230,6 @@ class ConceptBank:
 def _patch(entry: Mapping[str, Any], document: Path) -> Patch:
     (x0, y0, x1, y1), (top, left) = entry["box"], entry["corner"]
     path = results.resolve_path(entry["path"], document)
-    return Patch(entry["id"], path, (x0, y0, x1, y1), entry["score"], (top, left), entry["side"])
+    return Patch(
+        entry["id"], path, (x0, y0, x1, y1), entry["score"], (top, left), entry["side"], entry.get("geometry", "whole")
+    )

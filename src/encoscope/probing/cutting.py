@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, ImageError, MissingError, UsageError
-from encoscope.images import Geometry, LoadedImage, make_batch, read_image
+from encoscope.images import Geometry, GeometryKind, LoadedImage, make_batch, read_image
 from encoscope.probing.prefetch import prefetch
 from encoscope.progress import Progress, track
 
@@ -33,8 +33,10 @@ class Patch:
         path: The image's file.
         box: ``[x0, y0, x1, y1]`` in pixels of the original image, extremes inclusive, rounded to whole pixels.
         score: The unit's value on the patch, resized to the network's input.
-        corner: (top, left) of the patch, in pixels of the resized image, whose short side is the network's.
+        corner: (top, left) of the patch, in pixels of the resized image, whose short side is the network's; of
+            "model", in those of the network's input.
         side: Side of the patch, in the same pixels.
+        geometry: What it is cut from: "whole" is the whole image, "model" the network's own resize and crop.
     """
 
     id: str
@@ -43,16 +45,48 @@ class Patch:
     score: float
     corner: tuple[int, int]
     side: int
+    geometry: GeometryKind = "whole"
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image, laid out so that patches can be cut from it.
+
+    Attributes:
+        id: sha256 of the image's file.
+        path: The image's file.
+        image: The image as it was read.
+        pixels: It, resized and normalized.
+        mapping: How ``pixels`` lie on the image.
+        geometry: "whole" or "model".
+    """
+
+    id: str
+    path: str
+    image: LoadedImage
+    pixels: Float[Tensor, "channels height width"]
+    mapping: Geometry
+    geometry: GeometryKind
+
+    def make_patch(self, corner: tuple[int, int], side: int, score: float = 0.0) -> Patch:
+        """Describe a patch of it.
+
+        Args:
+            corner: (top, left) in ``pixels``.
+            side: The patch's side.
+            score: The unit's value on it.
+
+        Returns:
+            The patch.
+        """
+        return Patch(self.id, self.path, _box(self.mapping, corner, side), score, corner, side, self.geometry)
 
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """One normalized image, with the corners of its patches row by row, and the values computed so far."""
+    """A frame, with the corners of its patches row by row, and the values computed so far."""
 
-    id: str
-    path: str
-    pixels: Tensor
-    geometry: Geometry
+    frame: Frame
     corners: list[tuple[int, int]]
     values: list[Tensor] = field(default_factory=list)
 
@@ -64,14 +98,15 @@ def compute_patch_values(
     *,
     side: int,
     stride: int,
+    geometry: GeometryKind = "whole",
     batch_size: int = BATCH_SIZE,
     label: str = "patches",
     progress: Progress = None,
 ) -> Iterator[tuple[list[Patch], Float[np.ndarray, "patches values"]]]:
     """Compute values on all patches of images.
 
-    Every image is resized so that its short side is the network's; nothing is cropped. Patches begin at the top left
-    corner, and each is resized (bilinear) to the network's input.
+    Every image is resized so that its short side is the network's, and nothing is cropped, or as the network's own
+    preprocessing does it. Patches begin at the top left corner, and each is resized (bilinear) to the network's input.
 
     Args:
         encoder: The network that the patches are prepared for.
@@ -80,6 +115,7 @@ def compute_patch_values(
         compute: Turns a normalized batch into ``[batch, values]``; patches of several images share a batch.
         side: Side of a patch, pixels of the resized image; at most the network's input.
         stride: Distance between patches, pixels of the resized image.
+        geometry: "whole" crops nothing; "model" is the network's own resize and crop.
         batch_size: Patches in a batch.
         label: The name of the progress bar.
         progress: How progress is shown; see ``encoscope.progress.Progress``.
@@ -92,7 +128,7 @@ def compute_patch_values(
         EncoscopeError: No image can be read.
     """
     check_side(encoder, side)
-    stream = track(prefetch(partial(_read_cut, encoder, side, stride), files, 2), len(files), label, progress)
+    stream = track(prefetch(partial(_read_cut, encoder, side, stride, geometry), files, 2), len(files), label, progress)
     waiting: list[_Cut] = []
     windows: list[Tensor] = []
     owners: list[_Cut] = []
@@ -100,7 +136,7 @@ def compute_patch_values(
     reason = ""
 
     def run() -> None:
-        values = compute(_resize(encoder, torch.stack(windows))).cpu()
+        values = compute(resize_windows(encoder, torch.stack(windows))).cpu()
         for owner, value in zip(owners, values, strict=True):
             owner.values.append(value)
         windows.clear()
@@ -111,12 +147,12 @@ def compute_patch_values(
             reason = reason or cut
             _log.warning("skipped: %s", cut)
             continue
-        if cut.id in seen:
+        if cut.frame.id in seen:
             continue
-        seen.add(cut.id)
+        seen.add(cut.frame.id)
         waiting.append(cut)
         for corner in cut.corners:
-            windows.append(_window(cut.pixels, corner, side))
+            windows.append(cut_window(cut.frame, corner, side))
             owners.append(cut)
             if len(windows) == batch_size:
                 run()
@@ -171,45 +207,92 @@ def _load(encoder: Encoder, patch: Patch) -> Float[Tensor, "1 channels height wi
     if image.id != patch.id:
         raise EncoscopeError(f"{patch.path} has changed since its patches were chosen: choose them again")
     check_side(encoder, patch.side)
-    pixels, _ = _prepare_whole(encoder, image)
-    return _resize(encoder, _window(pixels, patch.corner, patch.side)[None])
+    frame = lay_out(encoder, image, patch.path, patch.geometry)
+    return resize_windows(encoder, cut_window(frame, patch.corner, patch.side)[None])
 
 
-def _read_cut(encoder: Encoder, side: int, stride: int, path: str) -> _Cut | str:
-    """An image ready to be cut, or the reason why it cannot be read."""
+def read_frame(encoder: Encoder, path: Path, geometry: GeometryKind) -> Frame | str:
+    """Read an image so that patches can be cut from it.
+
+    Args:
+        encoder: The network.
+        path: The image's file.
+        geometry: "whole" or "model".
+
+    Returns:
+        The image laid out; the reason, where it cannot be read.
+    """
     try:
-        image = read_image(Path(path), channels=encoder.preprocess.image_channels)
-        pixels, geometry = _prepare_whole(encoder, image)
+        image = read_image(path, channels=encoder.preprocess.image_channels)
+        return lay_out(encoder, image, str(path), geometry)
     except (ImageError, MissingError) as error:
         return str(error)
-    _, height, width = pixels.shape
-    corners = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
-    return _Cut(image.id, path, pixels, geometry, corners)
 
 
-def _prepare_whole(encoder: Encoder, image: LoadedImage) -> tuple[Float[Tensor, "channels height width"], Geometry]:
-    """A normalized image whose short side is the network's, nothing cropped or padded."""
-    whole = make_batch([image], encoder.preprocess, geometry="whole")
-    return whole.pixels[0], whole.geometries[0]
+def lay_out(encoder: Encoder, image: LoadedImage, path: str, geometry: GeometryKind) -> Frame:
+    """Resize and normalize an image as patches are cut from it; nothing is padded.
+
+    Args:
+        encoder: The network.
+        image: The image.
+        path: Its file.
+        geometry: "whole": the short side becomes the network's, nothing is cropped; "model": the network's own resize
+            and crop.
+
+    Returns:
+        The image laid out.
+    """
+    batch = make_batch([image], encoder.preprocess, geometry=geometry)
+    return Frame(image.id, path, image, batch.pixels[0], batch.geometries[0], geometry)
 
 
-def _window(pixels: Tensor, corner: tuple[int, int], side: int) -> Float[Tensor, "channels side side"]:
-    return pixels[:, corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+def cut_window(frame: Frame, corner: tuple[int, int], side: int) -> Float[Tensor, "channels side side"]:
+    """Cut a patch.
+
+    Args:
+        frame: The image.
+        corner: (top, left) of the patch.
+        side: Its side.
+
+    Returns:
+        Its pixels.
+    """
+    return frame.pixels[:, corner[0] : corner[0] + side, corner[1] : corner[1] + side]
 
 
-def _resize(
+def resize_windows(
     encoder: Encoder, patches: Float[Tensor, "patches channels side side"]
 ) -> Float[Tensor, "patches channels height width"]:
+    """Resize patches to the network's input (bilinear).
+
+    Args:
+        encoder: The network.
+        patches: Their pixels.
+
+    Returns:
+        What the network takes.
+    """
     return F.interpolate(patches, size=encoder.preprocess.size, mode="bilinear", align_corners=False)
 
 
+def _read_cut(encoder: Encoder, side: int, stride: int, geometry: GeometryKind, path: str) -> _Cut | str:
+    """An image ready to be cut, or the reason why it cannot be read."""
+    frame = read_frame(encoder, Path(path), geometry)
+    if isinstance(frame, str):
+        return frame
+    _, height, width = frame.pixels.shape
+    corners = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
+    return _Cut(frame, corners)
+
+
 def _finish_cut(cut: _Cut, side: int) -> tuple[list[Patch], Float[np.ndarray, "patches values"]]:
-    patches = [Patch(cut.id, cut.path, _box(cut.geometry, corner, side), 0.0, corner, side) for corner in cut.corners]
+    patches = [cut.frame.make_patch(corner, side) for corner in cut.corners]
     return patches, torch.stack(cut.values).float().numpy()
 
 
 def _box(geometry: Geometry, corner: tuple[int, int], side: int) -> tuple[int, int, int, int]:
     (height, width), (rows, columns) = geometry.original, geometry.resized
-    x0, x1 = round(corner[1] * width / columns), round((corner[1] + side) * width / columns)
-    y0, y1 = round(corner[0] * height / rows), round((corner[0] + side) * height / rows)
+    top, left = corner[0] + geometry.offset[0], corner[1] + geometry.offset[1]
+    x0, x1 = (min(max(0, round(edge * width / columns)), width) for edge in (left, left + side))
+    y0, y1 = (min(max(0, round(edge * height / rows)), height) for edge in (top, top + side))
     return x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)

@@ -32,25 +32,30 @@ class TopK:
         self._values = np.empty((0, channels), np.float32)
         self._images = np.empty((0, channels), np.int64)
 
-    def partial_fit(self, values: Float[np.ndarray, "images channels"], images: Integer[np.ndarray, " images"]) -> TopK:
+    def partial_fit(
+        self,
+        values: Float[np.ndarray, "images channels"],
+        images: Integer[np.ndarray, " images"] | Integer[np.ndarray, "images channels"],
+    ) -> TopK:
         """Add images.
 
         Args:
             values: The value of each channel on each image.
-            images: The images' numbers; none may be added twice.
+            images: The images' numbers, or a number for each value; none may be added twice.
 
         Returns:
             This object.
         """
         values = values.astype(np.float32, copy=False)
+        numbers = np.broadcast_to(images[:, None] if images.ndim == 1 else images, values.shape)
         if len(self._values) == self.k:  # most values are below the k-th already
             need = int((values >= self._values[-1]).sum(0).max(initial=0))
             if need == 0:
                 return self
             if need < len(values):
                 indices = np.argpartition(-values, need - 1, axis=0)[:need]
-                return self._keep(np.take_along_axis(values, indices, 0), images[indices])
-        return self._keep(values, np.broadcast_to(images[:, None], values.shape))
+                return self._keep(np.take_along_axis(values, indices, 0), np.take_along_axis(numbers, indices, 0))
+        return self._keep(values, numbers)
 
     def merge(self, other: TopK) -> TopK:
         """Add the images of another worker.
@@ -71,6 +76,18 @@ class TopK:
     def finalize(self) -> tuple[Float[np.ndarray, "k channels"], Integer[np.ndarray, "k channels"]]:
         """Return (values, image numbers) for each channel, the largest value first."""
         return self._values, self._images
+
+    def restore(self, values: Float[np.ndarray, "k channels"], images: Integer[np.ndarray, "k channels"]) -> TopK:
+        """Add what ``finalize`` gave before.
+
+        Args:
+            values: The largest values of other images.
+            images: These images' numbers.
+
+        Returns:
+            This object.
+        """
+        return self._keep(values, images)
 
     def _keep(self, values: np.ndarray, images: np.ndarray) -> TopK:
         values = np.concatenate([self._values, values])

@@ -245,7 +245,8 @@ class Circuit(Estimator):
         n_references: References of each visualization.
         select: The class's references: "labels", or "top" for those that the network itself scores highest.
         patch_size: Side of the patches that are references of channels, in pixels.
-        n_candidates: Search patches only in so many images of largest value.
+        search: "maps" or "patches": how top patches are found.
+        n_candidates: Score patches only in so many images of a unit.
         size: (height, width) of the visualizations in pixels; None is the network's own.
         view: What of them the network sees in a step: "whole", "crops" or "auto", crops above its own size.
         jitter: Largest shift of the image in a step, in pixels.
@@ -288,6 +289,7 @@ class Circuit(Estimator):
         n_references: int | None = None,
         select: str | None = None,
         patch_size: int | None = None,
+        search: str | None = None,
         n_candidates: int | None = None,
         size: Size | None = None,
         view: str | None = None,
@@ -317,6 +319,7 @@ class Circuit(Estimator):
         self.n_references = n_references
         self.select = select
         self.patch_size = patch_size
+        self.search = search
         self.n_candidates = n_candidates
         self.size = size
         self.view = view
@@ -422,6 +425,7 @@ def circuit(
     n_references: int | None = None,
     select: str | None = None,
     patch_size: int | None = None,
+    search: str | None = None,
     n_candidates: int | None = None,
     size: Size | None = None,
     view: str | None = None,
@@ -461,7 +465,8 @@ def circuit(
         n_references: References of each visualization.
         select: The class's references: "labels", or "top" for those that the network itself scores highest.
         patch_size: Side of the patches that are references of channels, in pixels.
-        n_candidates: Search patches only in so many images of largest value.
+        search: "maps" or "patches": how top patches are found.
+        n_candidates: Score patches only in so many images of a unit.
         size: (height, width) of the visualizations in pixels; None is the network's own.
         view: What of them the network sees in a step: "whole", "crops" or "auto", crops above its own size.
         jitter: Largest shift of the image in a step, in pixels.
@@ -509,6 +514,7 @@ def circuit(
         n_references=n_references,
         select=select,
         patch_size=patch_size,
+        search=search,
         n_candidates=n_candidates,
         size=size,
         view=view,

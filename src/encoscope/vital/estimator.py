@@ -65,7 +65,8 @@ class Vital(Estimator):
         start: An image to begin with, in place of noise.
         strengths: How much the references count beside ``start``, a visualization for each.
         patch_size: Side of the patches that are references of units inside the network, in pixels.
-        n_candidates: Search patches only in so many images of largest value.
+        search: "maps" or "patches": how top patches are found.
+        n_candidates: Score patches only in so many images of a unit.
         size: (height, width) of the visualizations in pixels; None is the network's own.
         view: What of it the network sees in a step: "whole", "crops" or "auto", crops above the network's own size.
         jitter: Largest shift of the image in a step, in pixels; None is 30 for 224, in proportion for other sizes.
@@ -110,6 +111,7 @@ class Vital(Estimator):
         start: Any = None,
         strengths: Sequence[float] | None = None,
         patch_size: int | None = None,
+        search: str | None = None,
         n_candidates: int | None = None,
         size: Size | None = None,
         view: str | None = None,
@@ -141,6 +143,7 @@ class Vital(Estimator):
         self.start = start
         self.strengths = strengths
         self.patch_size = patch_size
+        self.search = search
         self.n_candidates = n_candidates
         self.size = size
         self.view = view
@@ -327,7 +330,9 @@ class Vital(Estimator):
                 inside,
                 count=n_references if n_facets is None else POOL,
                 patch_size=settings.patch_size,
+                search=settings.search,
                 n_candidates=settings.n_candidates,
+                geometry=settings.patch_geometry,
                 whole_images=settings.authors,
                 cache_dir=self.cache_dir,
                 progress=self.progress,

@@ -59,6 +59,7 @@ def visualize(
     start: Any = None,
     strengths: None = None,
     patch_size: int | None = None,
+    search: str | None = None,
     n_candidates: int | None = None,
     size: Size | None = None,
     view: str | None = None,
@@ -132,6 +133,7 @@ def visualize(
     start: Any = None,
     strengths: Sequence[float] | None = None,
     patch_size: int | None = None,
+    search: str | None = None,
     n_candidates: int | None = None,
     size: Size | None = None,
     view: str | None = None,
@@ -178,6 +180,7 @@ def visualize(
     start: Any = None,
     strengths: Sequence[float] | None = None,
     patch_size: int | None = None,
+    search: str | None = None,
     n_candidates: int | None = None,
     size: Size | None = None,
     view: str | None = None,
@@ -231,7 +234,8 @@ def visualize(
         start: An image to begin with: what of the unit is in it is drawn out (vital).
         strengths: How much the references count beside ``start``, a visualization for each (vital).
         patch_size: Side of patches that are references, in pixels (vital).
-        n_candidates: Search patches only in so many images of largest value (vital).
+        search: "maps" or "patches": how top patches are found (vital).
+        n_candidates: Score patches only in so many images of a unit (vital).
         size: (height, width) in pixels; None is the network's own.
         view: What of it the network sees in a step: "whole", "crops" or "auto", crops above its own size (vital).
         jitter: Largest shift of the image in a step, in pixels (vital).
@@ -293,6 +297,7 @@ def visualize(
         start=start,
         strengths=strengths,
         patch_size=patch_size,
+        search=search,
         n_candidates=n_candidates,
         size=size,
         view=view,

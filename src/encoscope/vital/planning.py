@@ -106,6 +106,7 @@ def plan_synthesis(
         "view": view,
         "jitter": jitter,
         "patch_size": choose_patch_size(encoder, settings.patch_size),
+        "patch_geometry": settings.patch_geometry,
     }
     if photo is not None:
         digest = hashlib.sha256(photo.contiguous().numpy().tobytes()).hexdigest()

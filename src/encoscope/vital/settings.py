@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeGuard
 
 from encoscope.errors import UsageError, suggest_nearest
 from encoscope.settings import Settings, parse_names, parse_numbers, setting
@@ -28,6 +28,7 @@ NOT_OF_CIRCUITS = ("n_facets", "n_variants", "diversity", "start", "strengths")
 """Settings of VITAL that make several pictures of a unit, or one that belongs to a photo: a circuit has one of each."""
 OPTIMIZERS = ("adam", "nadam")
 SELECTIONS = ("labels", "top")
+SEARCHES = ("maps", "patches")
 METHOD_NAMES = ("vital", "fourier", "maco", "deepinversion", "plugin")
 DEFAULT_METHOD = "vital"
 
@@ -52,7 +53,13 @@ def _parse_ranking(text: str) -> str:
     return text
 
 
-_PUBLISHED = {"steps": 2000, "parametrization": "pixels", "scale": "absolute", "view": "whole"}
+_PUBLISHED = {
+    "steps": 2000,
+    "parametrization": "pixels",
+    "scale": "absolute",
+    "view": "whole",
+    "search": "patches",
+}
 
 _RELEVANCE_HELP = (
     "Multiplied into activations: lrp, guided-backprop, gradient-input, none, or auto (none for classes, LRP inside, "
@@ -111,8 +118,12 @@ class VitalSettings(Settings):
         strengths: How much the references count beside ``start``, one visualization for each.
         patch_size: Side of the patches that are references of units inside the network, in pixels of an image whose
             short side is the network's; None is 64, or half of a smaller network's input.
-        n_candidates: Search patches only in so many images of largest value, at every 32 pixels; None searches every
-            image, at every int(0.8 patch_size) pixels. Both are in the authors' code.
+        search: How top patches are found: "maps" reads from one forward pass of each whole image where each unit is
+            largest, and scores one patch there in each of the best images; "patches" scores all patches of an image, as
+            published. The presets "paper" and "authors" have "patches", cut from the network's own resize and crop.
+        n_candidates: In how many images patches are scored for a unit, those in which its map has the largest mean over
+            a patch (with "patches" the largest cell, as in the authors' code). None is twice ``n_references``, or with
+            "patches" every image. Patches are scored at every 32 pixels, in every image at every int(0.8 patch_size).
         size: (height, width) of the visualization in pixels; None is the network's own.
         view: What of it the network sees in each step: "whole", or "crops": in turn the whole of it and a random part,
             both at the network's own size; "auto" is crops for a size above the network's own.
@@ -181,9 +192,14 @@ class VitalSettings(Settings):
         low=1,
         type=int,
     )
+    search: str = setting(
+        "maps",
+        "How top patches are found: by the maps of whole images, or by scoring all patches.",
+        choices=SEARCHES,
+    )
     n_candidates: int | None = setting(
         None,
-        "Search top patches only in so many images of largest value. Default: in every image.",
+        "Score patches only in so many images of a unit. Default: twice the references; with patches every image.",
         flag="candidates",
         low=1,
         type=int,
@@ -203,6 +219,11 @@ class VitalSettings(Settings):
         None, "Learning rate of Adam. Default: the method's own; of VITAL's pyramid 0.1.", type=float
     )
     random_state: int = _seed()
+
+    @property
+    def patch_geometry(self) -> Literal["model", "whole"]:
+        """What patches are cut from: the whole image, or as published the network's own resize and crop."""
+        return "whole" if self.preset == "default" else "model"
 
     @property
     def authors(self) -> bool:

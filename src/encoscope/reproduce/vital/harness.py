@@ -238,7 +238,13 @@ class Bench:
         """
         parsed = [parse_unit(unit, self.encoder) for unit in units]
         return find_patch_references(
-            self.references, self.encoder, parsed, n_candidates=CANDIDATES, progress=self.request.progress
+            self.references,
+            self.encoder,
+            parsed,
+            search="patches",
+            geometry="model",
+            n_candidates=CANDIDATES,
+            progress=self.request.progress,
         )
 
     def create_estimator(self, units: Sequence[Unit | str], **settings: Any) -> Vital:

@@ -162,7 +162,15 @@ def compare_channels(comparison: MethodComparison) -> None:
     values = probe(encoder, comparison.references, layer, progress=request.progress).values
     control = {unit.text: np.sort(values[:, unit.index])[-_CONTROL:] for unit in units}
     # one pass for all channels; the patches stay in the cache, where each visualization finds its own
-    find_patch_references(comparison.references, encoder, units, n_candidates=CANDIDATES, progress=request.progress)
+    find_patch_references(
+        comparison.references,
+        encoder,
+        units,
+        search="patches",
+        geometry="model",
+        n_candidates=CANDIDATES,
+        progress=request.progress,
+    )
     steps = settings["channel_steps"]
     cost = comparison.measure_cost(units[0].text, steps)
     comparison.notes.append(

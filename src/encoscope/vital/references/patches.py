@@ -13,8 +13,9 @@ from typing import Any
 from encoscope.defaults import BATCH_SIZE
 from encoscope.encoder import Encoder, choose_cache_dir, identify_encoder, is_same_network, record_trial
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.images import list_images
+from encoscope.images import GeometryKind, list_images
 from encoscope.probing import Patch, find_top_patches, hash_files
+from encoscope.probing.patches import RESCORED, find_mapped_units
 from encoscope.progress import Progress
 from encoscope.store import JournaledFolder, content_key
 from encoscope.units import Unit
@@ -30,7 +31,9 @@ def find_patch_references(
     *,
     count: int = 50,
     patch_size: int | None = None,
+    search: str = "maps",
     n_candidates: int | None = None,
+    geometry: GeometryKind = "whole",
     whole_images: bool = False,
     batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -48,8 +51,12 @@ def find_patch_references(
         count: How many patches of each unit.
         patch_size: Side in pixels on an image whose short side is the network's; None is 64, or half of a smaller
             network's input.
-        n_candidates: Search only so many images of largest value, at every 32 pixels; None searches every image, at
-            every int(0.8 patch_size) pixels.
+        search: "maps" reads from the maps of whole images where each unit is largest, and scores one patch there in
+            each of the best images; "patches" scores all patches of an image.
+        n_candidates: In how many images of each unit patches are scored, those in which its map is largest; None is
+            twice ``count`` for "maps", and for "patches" every image (at every int(0.8 patch_size) pixels; with a
+            number at every 32).
+        geometry: What patches are cut from: "whole" crops nothing; "model" is the network's own resize and crop.
         whole_images: Take the images that the patches are from instead of the patches, as the authors' code does.
         batch_size: Patches at a time; it does not change the result.
         cache_dir: The folder for what was found; None is the user's cache.
@@ -67,14 +74,13 @@ def find_patch_references(
         raise UsageError(f"{units[0].text} needs files to search for its top patches: {error}") from error
     cache_dir = choose_cache_dir(encoder, cache_dir)
     side = choose_patch_size(encoder, patch_size)
-    search: dict[str, Any] = {"scoring": "stride" if n_candidates is None else "preselect"}
-    search |= {} if n_candidates is None else {"candidates": n_candidates}
-    search["patch"] = side
+    options: dict[str, Any] = {"patch": side, "geometry": geometry, "candidates": n_candidates}
+    options["scoring"] = "maps" if search == "maps" else "stride" if n_candidates is None else "preselect"
     contents = sorted(hash_files(files.paths, cache_dir=cache_dir, progress=progress))
     folders = [
         JournaledFolder.keyed(
             "patches",
-            _manifest(encoder, unit, {"count": count, **search}, contents),
+            _manifest(encoder, unit, {"count": count, **options}, contents),
             cache_dir=cache_dir,
             restart=True,
             **_guard(encoder, unit),
@@ -95,13 +101,20 @@ def find_patch_references(
             batch_size=batch_size,
             cache_dir=cache_dir,
             progress=progress,
-            **search,
+            **options,
         )
         for index, top in zip(missing, searched, strict=True):
             patches[index] = top
             if (folder := folders[index]) is not None:
                 _save(folder, top)
-    return [_references(unit, top or [], count, whole_images) for unit, top in zip(units, patches, strict=True)]
+    notes: list[str] = []
+    scored = RESCORED * count if n_candidates is None else n_candidates
+    if scored < len(contents) and (search == "maps" or n_candidates is not None):
+        notes.append(f"top patches of the {scored} of {len(contents)} images in which the unit's map is largest")
+    return [
+        _references(unit, top or [], count, whole_images, notes if find_mapped_units(encoder, [unit])[0] else [])
+        for unit, top in zip(units, patches, strict=True)
+    ]
 
 
 def choose_patch_size(encoder: Encoder, patch_size: int | None = None) -> int:
@@ -117,10 +130,12 @@ def choose_patch_size(encoder: Encoder, patch_size: int | None = None) -> int:
     return min(64, min(encoder.preprocess.size) // 2) if patch_size is None else patch_size
 
 
-def _references(unit: Unit, patches: Sequence[Patch], count: int, whole_images: bool) -> References:
+def _references(
+    unit: Unit, patches: Sequence[Patch], count: int, whole_images: bool, notes: Sequence[str]
+) -> References:
     items = [Reference(patch.id, Path(patch.path) if whole_images else patch) for patch in patches]
-    notes = () if len(items) >= count else (f"{len(items)} references where {count} were asked for",)
-    return References(unit.text, tuple(items), notes)
+    fewer = [] if len(items) >= count else [f"{len(items)} references where {count} were asked for"]
+    return References(unit.text, tuple(items), (*notes, *fewer))
 
 
 def _guard(encoder: Encoder, unit: Unit) -> dict[str, Any]:
@@ -132,12 +147,12 @@ def _guard(encoder: Encoder, unit: Unit) -> dict[str, Any]:
     }
 
 
-def _manifest(encoder: Encoder, unit: Unit, search: dict[str, Any], contents: Sequence[str]) -> dict[str, Any]:
+def _manifest(encoder: Encoder, unit: Unit, options: dict[str, Any], contents: Sequence[str]) -> dict[str, Any]:
     return {
         **identify_encoder(encoder),
         "unit": unit.as_key(),
         "files": content_key({"files": contents}),
-        **search,
+        **options,
     }
 
 
@@ -152,7 +167,7 @@ def _load(folder: JournaledFolder, known: set[str]) -> list[Patch] | None:
 
 def _patch(row: dict[str, Any]) -> Patch:
     (x0, y0, x1, y1), (top, left) = row["box"], row["corner"]
-    return Patch(row["id"], row["path"], (x0, y0, x1, y1), row["score"], (top, left), row["side"])
+    return Patch(row["id"], row["path"], (x0, y0, x1, y1), row["score"], (top, left), row["side"], row["geometry"])
 
 
 def _save(folder: JournaledFolder, patches: Sequence[Patch]) -> None:
