@@ -37,6 +37,7 @@ REPLACED = {
     "torchvision:resnet18@own.pth": f"{MODEL}@pretrained.pth",
     "timm:vit_small_patch16_224.dino": "zoo:vit-caltech101",
     "layer4:485": "2:5",
+    "layer4:all": "class:all",
     "layer3:12": "1:3",
     "features:31": "features:3",
     "caltech101:ROOT#train": "images/",
