@@ -33,11 +33,8 @@ IMAGES = {
     "china": ("sklearn", "datasets", "images", "china.jpg"),
     "flower": ("sklearn", "datasets", "images", "flower.jpg"),
 }
-LAYERS = ("blocks.4.2", "blocks.5.3")
-SETTINGS: Mapping[str, Any] = {"layers": LAYERS, "size": 448}
-FLAGS = f"--layers {','.join(LAYERS)} --size 448"
 CLUSTERS = 5
-UNIT, STEPS = "class:grand piano", 100
+UNIT, STEPS = "class:grand piano", 300
 ATLAS_MODEL = "zoo:resnet-caltech101"
 ATLAS: Mapping[str, Any] = {"features": 4, "classes": 2, "layers": ("layer4",), "steps": 100, "cells": 16}
 
@@ -62,8 +59,8 @@ named. Beside each picture stands its control, the same network with random weig
 segmentations: 1 for the same segments, about 0 for chance.</p>
 <p>Segments mark cells that the network represents alike, in each photo by itself. Colors are the first three principal
 components of the features, the same for all five photos: like colors, like features.</p>
-<p><code>encoscope segment photo.jpg {flags} --clusters {clusters} --control untrained</code><br>
-<code>encoscope colors photos/ {flags} --control untrained</code></p>
+<p><code>encoscope segment photo.jpg --control untrained</code><br>
+<code>encoscope colors photos/ --control untrained</code></p>
 {rows}
 <h2>What a class looks like</h2>
 <p>VITAL makes an image whose activations are distributed as in real photos. {about}
@@ -90,7 +87,6 @@ def main() -> int:
     visualization = encoscope.visualize(encoder, UNIT, steps=STEPS)
     page = PAGE.format(
         source=html.escape(encoder.source),
-        flags=FLAGS,
         clusters=CLUSTERS,
         rows="\n".join(rows),
         unit=UNIT,
@@ -131,12 +127,10 @@ def make_rows(
 ) -> list[str]:
     """The HTML of a row for each photo: the photo, its segments and its colors, each beside the control."""
     models = {"trained": encoder, "untrained": untrained}
-    colors = {kind: encoscope.colors(model, list(images.values()), **SETTINGS) for kind, model in models.items()}
+    colors = {kind: encoscope.colors(model, list(images.values())) for kind, model in models.items()}
     rows = []
     for index, (name, image) in enumerate(images.items()):
-        segments = {
-            kind: encoscope.segment(model, image, n_clusters=CLUSTERS, **SETTINGS) for kind, model in models.items()
-        }
+        segments = {kind: encoscope.segment(model, image, n_clusters=CLUSTERS) for kind, model in models.items()}
         agreement = compute_agreement(segments["trained"].labels, segments["untrained"].labels)
         captions = {
             "trained": f"segments, K = {CLUSTERS}",

@@ -117,9 +117,8 @@ def test_segmentations_are_naves_and_nested(site: Path, image_folder: Path) -> N
             layers=layers[-1],
             grouping="ward",
             weighting="equal",
-            size="model",
             resolution=8,
-        )
+        )  # at the size of segment's default, so that both show the same of the same image
         ours = trees.cut_tree(part.merges, 20, clusters)[labels]
         assert len({*zip(ours.ravel().tolist(), theirs.grid_labels.ravel().tolist(), strict=True)}) == clusters  # pyright: ignore
     joint = found.segmentations[-1]
@@ -152,7 +151,7 @@ def test_features_of_a_region_are_those_that_stand_out_in_it(site: Path, image_f
             record, channel = found.feature(link.target), int(link.target.split(":")[1])
             assert record.histogram is not None
             score = (float(large[channel][inside].mean()) - record.histogram.mean) / record.histogram.std
-            assert link.measure.value == pytest.approx(score, rel=0.02)
+            assert link.measure.value == pytest.approx(score, rel=0.02, abs=0.005)  # mean and std are rounded
 
 
 def test_classes_circuits_and_failures(site: Path, image_folder: Path) -> None:

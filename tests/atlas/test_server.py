@@ -324,7 +324,7 @@ def test_a_place_is_compared_as_similar_compares_it(base: str, site: Path) -> No
     assert answer.status_code == 200, answer.text
     said = answer.json()
     options: dict[str, Any] = {"layers": list(info.layers), "resolution": int(atlas.manifest["settings"]["cells"])}
-    options["size"] = "model"  # at which the atlas segments
+    assert int(info.settings["size"]) == 2 * 48  # as similar's default
     expected = similar(network(), synthetic.pixels(5, 96), at=(70, 20), weighting="equal", **options)
     values = np.array(said["values"]).reshape(said["rows"], said["columns"])
     np.testing.assert_allclose(values, expected.query.values, atol=2e-3)

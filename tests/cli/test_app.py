@@ -52,7 +52,7 @@ def test_help_loads_neither_torch_nor_numpy(arguments: list[str]) -> None:
         (["segment", "a.jpg", "--model", "m", "--weighting", "papre"], "--weighting takes numbers with commas"),
         (
             ["segment", "a.jpg", "--model", "m", "--resolution", "0"],
-            "--resolution takes first-layer, double, image, or a whole",
+            "--resolution takes auto, first-layer, double, image, or a whole",
         ),
         (["segment", "a.jpg", "--model", "m", "--size", "-5"], "--size takes auto, model, native, or a whole number"),
         (["segment", "a.jpg", "--model", "m", "--window", "5,5"], "--window takes LOW,HIGH with LOW below HIGH"),

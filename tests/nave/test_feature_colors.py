@@ -14,6 +14,7 @@ from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.images import Geometry, read_image
 from encoscope.nave.feature_colors import RANGE, find_otsu_threshold
 from encoscope.nave.features import encode_images
+from encoscope.nave.layers import choose_layers
 from encoscope.nave.settings import NaveSettings
 
 
@@ -138,6 +139,8 @@ def test_interpolation_is_bilinear(shape: tuple[int, int], out: tuple[int, int])
 def test_a_segmentation_gives_the_colors_of_its_image_alone(
     encoder: Any, images: list[np.ndarray], settings: dict[str, Any], tmp_path: Path
 ) -> None:
+    """Of the features it was clustered by, which by default are not those that are colored for a set."""
+    settings = {"layers": choose_layers(encoder), **settings}
     of_colors = {name: settings[name] for name in ("foreground", "threshold") if name in settings}
     shared = {name: value for name, value in settings.items() if name not in of_colors}
     expected = encoscope.colors(encoder, images[1], size=64, random_state=2, **settings).rgb

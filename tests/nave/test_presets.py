@@ -16,7 +16,7 @@ from encoscope.nave import NaveSettings
 from encoscope.nave.composite import compose_features
 from encoscope.nave.granularity import find_smallest_drop
 from encoscope.nave.kmeans import lloyd
-from encoscope.nave.layers import choose_layers, choose_size
+from encoscope.nave.layers import choose_color_layers, choose_layers, choose_size
 from oracles import nave as oracle
 
 
@@ -54,7 +54,7 @@ def test_layers_by_preset(cnn, vit, dinov2) -> None:
 def test_the_authors_upsample_dinov2s_tokens_twofold(dinov2, vit) -> None:
     assert NaveSettings.of(dinov2, "authors").resolution == "double"
     assert NaveSettings.of(dinov2, "authors", resolution="first-layer").resolution == "first-layer"
-    assert NaveSettings.of(vit, "authors").resolution == NaveSettings.of(dinov2).resolution == "first-layer"
+    assert NaveSettings.of(vit, "authors").resolution == "first-layer"
     pixels = np.random.default_rng(0).integers(0, 255, (56, 84, 3), dtype=np.uint8)
     segmentation = encoscope.segment(dinov2, pixels, preset="authors", n_clusters=3)
     assert segmentation.grid_labels.shape == (8, 8)  # twice 4 x 4 patches
@@ -67,6 +67,48 @@ def test_the_size_is_twice_the_network_s_own(cnn, vit) -> None:
     assert choose_size(vit) == NaveSettings.of(vit).size == "model"  # it takes no other
     wide = encoscope.load("timm:resnet10t@untrained", input_size=(64, 96))
     assert choose_size(wide) == 128
+
+
+def make_vit(side: int, patch: int, dynamic: bool = True) -> encoscope.Encoder:
+    from timm.models.vision_transformer import VisionTransformer
+
+    shape: dict[str, Any] = {"patch_size": patch, "img_size": side, "embed_dim": 24, "depth": 3, "num_heads": 2}
+    return encoscope.Encoder(VisionTransformer(**shape, num_classes=0, dynamic_img_size=dynamic), size=side)
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "dynamic", "size", "resolution"),
+    [
+        (128, 16, True, 384, 56),  # 8 cells: three times
+        (160, 16, True, 480, 56),  # 10 cells
+        (192, 16, True, 384, 56),  # 12 cells: twice are 24
+        (224, 16, False, "model", 56),  # one size alone
+        (256, 8, True, 512, "first-layer"),  # 64 cells at that size
+        (32, 16, True, 96, 24),  # no more than three times, no cells below 4 pixels
+    ],
+)
+def test_a_network_of_one_coarse_grid_is_shown_more(
+    side: int, patch: int, dynamic: bool, size: int | str, resolution: int | str
+) -> None:
+    settings = NaveSettings.of(make_vit(side, patch, dynamic))
+    assert (settings.size, settings.resolution) == (size, resolution)
+
+
+def test_the_grid_follows_the_size_and_is_the_first_layers_elsewhere(cnn) -> None:
+    vit = make_vit(128, 16)
+    assert NaveSettings.of(vit, size=1024).resolution == NaveSettings.of(vit, size="native").resolution == "first-layer"
+    assert NaveSettings.of(vit, "paper").resolution == NaveSettings.of(cnn).resolution == "first-layer"
+    assert (
+        NaveSettings.of(vit, "paper").size == "model" and NaveSettings.of(vit, resolution="image").resolution == "image"
+    )
+
+
+def test_colors_are_those_of_late_blocks_on_two_grids(cnn, vit) -> None:
+    lite = encoscope.load()
+    assert encoscope.FeatureColors(lite).fit(np.zeros((32, 32, 3), np.uint8)).layers_ == ("blocks.4", "blocks.5.3")
+    assert choose_color_layers(cnn, None, None) == ("layer2", "layer3")
+    assert choose_color_layers(vit, None, "default") == ("blocks.0", "blocks.1")
+    assert choose_color_layers(vit, None, "paper") == choose_color_layers(vit, "blocks.2", None) == ("blocks.2",)
 
 
 def test_presets_differ_where_the_paper_and_its_authors_do() -> None:

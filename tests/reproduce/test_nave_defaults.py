@@ -77,6 +77,18 @@ def test_choosing_on_one_half_and_measuring_on_the_other(datasets: tuple[str, st
     chosen = next(row for row in report.rows if (row["what"], row["K"]) == ("chosen", 3))
     assert row["mIoU: chosen - this"].value == pytest.approx(chosen["mIoU"].value - row["mIoU"].value)
     assert row["CorLoc"] is not None
+    assert "joined" not in report.further
+
+
+def test_small_regions_joined_stand_beside_as_many_regions(datasets: tuple[str, str]) -> None:
+    report = defaults.run(make_request(datasets, clusters="3", joined=MODEL))
+    (joined, felzenszwalb, random) = report.further["joined"]
+    assert (joined["what"], felzenszwalb["what"]) == ("joined", "felzenszwalb, as many regions")
+    chosen = next(row for row in report.rows if row["what"] == "chosen")
+    assert joined["regions"] <= chosen["regions"]
+    assert random["regions"] == joined["regions"]
+    difference = joined["region mIoU"].value - felzenszwalb["region mIoU"].value
+    assert felzenszwalb["region mIoU: joined - this"].value == pytest.approx(difference)
 
 
 def test_an_interrupted_run_resumes_and_encodes_each_image_once(
@@ -168,17 +180,22 @@ def test_candidates_say_what_the_network_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert vit["last block but one, and the last on a finer grid"] == ("blocks.4", "blocks.10")
 
 
-def test_the_default_is_what_the_kept_table_chose() -> None:
+def test_the_default_is_what_the_kept_table_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     kept = Path(__file__).parents[2] / "benchmarks" / "results" / "nave-defaults.json"
     chosen = json.loads(kept.read_text(encoding="utf-8"))["settings"]["chosen"]
-    best = candidates.Candidate("last three depths", 2.0, weighting="equal")
-    assert chosen == {"stages": str(best)}
-    encoder = load(MODEL, input_size=32)
-    options = best.options(encoder)
-    settings = NaveSettings.of(encoder)
-    for name, value in options.items():
-        if name != "preset":
-            assert getattr(settings, name) == (tuple(value) if name == "layers" else value), name
+    best = {
+        "stages": candidates.Candidate("last three depths", 2.0, weighting="equal"),
+        "one grid": candidates.Candidate("last depth", 3.0, resolution=56, min_region=0.005),
+    }
+    assert chosen == {family: str(candidate) for family, candidate in best.items()}
+    left_out = {"preset", "min_region"}  # nested segmentations could not be joined, so the default joins none
+    for family, model, size in (("stages", MODEL, 32), ("one grid", "zoo:vit-caltech101", None)):
+        encoder = load(model, input_size=size)
+        settings = NaveSettings.of(encoder)
+        for name, value in best[family].options(encoder).items():
+            if name not in left_out and not (family == "one grid" and name == "weighting"):  # of one layer
+                assert getattr(settings, name) == (tuple(value) if name == "layers" else value), name
 
 
 def test_wrong_use_is_one_line(datasets: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,10 +41,11 @@ def make_request(image_folder: Path, *models: str, **options: object) -> Evaluat
 
 def test_regions_match_naves(image_folder: Path) -> None:
     pytest.importorskip("skimage")
-    report = figures.fig1(make_request(image_folder, CNN))
-    rows = {(row["photo"], row["method"]): row["regions"] for row in report.rows}
-    assert len(report.rows) == 8 and report.figures["nave-fig1"].width > 1000
-    assert all(rows[image, "random"] == rows[image, "nave"] for image, _ in rows)
+    report = figures.fig1(make_request(image_folder, CNN, VIT))
+    rows = {(row["photo"], row["model"], row["method"]): row["regions"] for row in report.rows}
+    assert len(report.rows) == 16 and {model for _, model, _ in rows} == {CNN, VIT}
+    assert report.figures["nave-fig1"].width > 1000
+    assert all(rows[image, model, "random"] == rows[image, model, "nave"] for image, model, _ in rows)
     assert "Segment Anything is not drawn" in report.notes[0]
 
 

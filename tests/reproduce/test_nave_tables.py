@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from encoscope.cli.app import run as command
+from encoscope.evaluation.report import EvaluationRequest
+from encoscope.reproduce.nave import tables
 from encoscope.reproduce.nave.published import STAND_INS, TABLES, WEIGHTS
 from encoscope.reproduce.nave.tables import assign_models
 
@@ -34,7 +36,16 @@ def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_models_find_their_rows() -> None:
     one = TABLES[1]
     assert one.features == ("DINO-ViTS/16", "DINOv2-ViTS/14")
-    assert assign_models(one, ()) == ({name: STAND_INS[name] for name in one.features}, [])
+    models, extra = assign_models(one, ())
+    assert {name: models[name] for name in one.features} == {name: STAND_INS[name] for name in one.features}
+    own = [name for name in models if name not in one.features]
+    assert own[:2] == ["EfficientNet-Lite0", "EfficientNet-Lite0 Random Init."]
+    assert [line.label for line in extra if line.feature == own[0]] == [
+        "nave (outer)",
+        "nave (inner)",
+        "nave (outer, default)",
+        "nave (inner, default)",
+    ]
     assert assign_models(one, ("paper",)) == ({name: WEIGHTS[name] for name in one.features}, [])
     assert assign_models(one, ("mine",)) == ({"DINO-ViTS/16": "mine"}, [])
     dino2 = WEIGHTS["DINOv2-ViTS/14"]
@@ -61,6 +72,20 @@ def test_tables_agree_where_the_paper_does() -> None:
     assert len(rows) == 4 + 5 + 10 + 10 + 18 + 27 + 12
     for line in rows:
         assert all(figure is None or 39 < figure < 77 for figure in line.paper)
+
+
+def test_the_zoos_networks_run_at_twice_their_own_size_and_a_row_can_take_the_default(squares: str) -> None:
+    """Networks trained on small photos would see large ones at a scale that they do not know."""
+    request = EvaluationRequest(datasets=(squares,), progress=False)
+    models, extra = assign_models(TABLES[1], ())
+    bench = tables._Bench(models, tables._check_settings(request), request)
+    (outer, _, default, _) = [line for line in extra if line.feature == "EfficientNet-Lite0"]
+    for line, size, weighting in ((outer, 448, "paper"), (default, 448, "equal")):
+        settings = bench.create_baseline(line, "EfficientNet-Lite0", "nave")._settings()
+        assert (settings.size, settings.weighting) == (size, weighting)
+    assert bench.create_baseline(TABLES[1].lines[-2], "DINOv2-ViTS/14", "nave").size == 256
+    bench.models["DINOv2-ViTS/14"] = TINY
+    assert bench.create_baseline(TABLES[1].lines[-2], "DINOv2-ViTS/14", "nave").size == "native"
 
 
 def test_a_table_whole(squares: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from encoscope.nave.colored_image import ColoredImage
 from encoscope.nave.composite import Composite, features_from_vectors
 from encoscope.nave.features import EncodedImage, encode_stream
 from encoscope.nave.inputs import ImageLike, is_single
+from encoscope.nave.layers import choose_color_layers
 from encoscope.nave.pca import find_components
 from encoscope.nave.sample import PixelSample
 from encoscope.nave.segmentation import model_of
@@ -56,7 +57,7 @@ class FeatureColors(Estimator):
     Args:
         encoder: The encoder; the default as in ``load``.
         preset: "default", "paper" or "authors".
-        layers: As for ``segment``.
+        layers: As for ``segment``; by default two late blocks, on two grids.
         weighting: As for ``segment``.
         normalization: As for ``segment``.
         resolution: As for ``segment``.
@@ -267,7 +268,7 @@ class FeatureColors(Estimator):
         return NaveSettings.of(
             self.encoder_,
             self.preset,
-            layers=self.layers,
+            layers=choose_color_layers(self.encoder_, self.layers, self.preset),
             weighting=self.weighting,
             normalization=self.normalization,
             resolution=self.resolution,
@@ -441,7 +442,7 @@ def colors(
         encoder: An encoder, a module, or a source string such as "timm:resnet50".
         images: One image, or several: a list, a torch Dataset, a folder, a dataset string.
         preset: "default", "paper" or "authors"; None is "default".
-        layers: As for ``segment``.
+        layers: As for ``segment``; by default two late blocks, on two grids.
         weighting: As for ``segment``.
         normalization: As for ``segment``.
         resolution: As for ``segment``.

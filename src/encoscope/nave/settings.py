@@ -25,7 +25,7 @@ COUNT_RULES = ("auto", "smallest-drop")
 GROUPINGS = ("kmeans", "ward", "pca", "attn")
 WEIGHTINGS = ("paper", "equal", "variance")
 NORMALIZATIONS = ("unit", "centered", "none")
-RESOLUTIONS = ("first-layer", "double", "image")
+RESOLUTIONS = ("auto", "first-layer", "double", "image")
 SIZES = ("auto", "model", "native")
 TOLERANCES = ("relative", "absolute")
 FOREGROUNDS = ("all", "high", "low")
@@ -44,7 +44,7 @@ def _parse_weighting(text: str) -> str | tuple[float, ...]:
     return text if text in WEIGHTINGS else parse_numbers(text)
 
 
-_PAPER: Mapping[str, Any] = {"weighting": "paper", "size": "model"}
+_PAPER: Mapping[str, Any] = {"weighting": "paper", "size": "model", "resolution": "first-layer"}
 """Algorithm 1 as written."""
 
 
@@ -67,8 +67,10 @@ class NaveSettings(Settings):
             subtracts the image's mean vector first; "none" leaves the vectors as they are.
         resolution: The grid that is clustered: the first layer's own ("first-layer", the paper's advice), the
             network's input ("image"), twice the first layer's ("double"), or that many cells along the short side.
+            "auto" is the first layer's, but 56 cells where a network keeps one coarser grid (ViT).
         size: The short side of the image in pixels: "auto" (twice the network's own, which measured best, where it
-            takes any size), "model" (the network's own), "native" (not resized), or a number.
+            takes any size; three times where it keeps one coarse grid), "model" (the network's own), "native" (not
+            resized), or a number.
         upsampler: A function (maps ``[B, C, h, w]``, image ``[B, channels, H, W]``) that gives maps of a higher
             resolution, such as AnyUp, JAFAR or FeatUp, or its name, "py:module:function"; None takes the maps as they
             are. What it adds in detail comes from the image, not from the encoder.
@@ -97,7 +99,9 @@ class NaveSettings(Settings):
         parse=_parse_clusters,
     )
     layers: tuple[str, ...] = setting(
-        (), "Names from 'encoscope layers', with commas. Default: last 3 stages, or last block.", parse=parse_names
+        (),
+        "Names from 'encoscope layers', with commas. Default: last 3 stages, or last block (colors: two late blocks).",
+        parse=parse_names,
     )
     grouping: str = setting("kmeans", "How features are grouped.", choices=GROUPINGS)
     weighting: str | tuple[float, ...] = setting(
@@ -111,8 +115,8 @@ class NaveSettings(Settings):
         choices=NORMALIZATIONS,
     )
     resolution: Resolution = setting(
-        "first-layer",
-        'Grid that is clustered: "first-layer", "double" that, "image", or cells along the short side.',
+        "auto",
+        'Grid that is clustered: "first-layer", "double" that, "image", or cells along the short side; "auto".',
         parse=word_or_count(RESOLUTIONS),
     )
     size: Size = setting(
@@ -169,7 +173,7 @@ class NaveSettings(Settings):
             UsageError: For settings that cannot be, alone or for this encoder.
         """
         from encoscope.nave.composite import layer_weights
-        from encoscope.nave.layers import choose_authors_settings, choose_layers, choose_size
+        from encoscope.nave.layers import choose_authors_settings, choose_layers, choose_resolution, choose_size
 
         layers = changes.pop("layers", None)
         settings = cls.without_layers(preset, **changes)
@@ -180,7 +184,8 @@ class NaveSettings(Settings):
         chosen = choose_layers(encoder, layers, preset=settings.preset)
         layer_weights([encoder.layer(name).channels for name in chosen], settings.weighting)
         size = choose_size(encoder) if settings.size == "auto" else settings.size
-        return replace(settings, layers=chosen, size=size)
+        resolution = choose_resolution(encoder, size) if settings.resolution == "auto" else settings.resolution
+        return replace(settings, layers=chosen, size=size, resolution=resolution)
 
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as plain values, for result documents; an upsampler by its name and what it computes."""
@@ -220,7 +225,7 @@ class NaveSettings(Settings):
             raise UsageError("several numbers of clusters are nested cuts, which min_region would break: give one")
         if self.resolution not in RESOLUTIONS and not _is_count(self.resolution):
             raise UsageError(
-                f'resolution is "first-layer", "double", "image" or a number of cells, not {self.resolution!r}'
+                f'resolution is "auto", "first-layer", "double", "image" or a number of cells, not {self.resolution!r}'
             )
         if self.size not in SIZES and not _is_count(self.size):
             raise UsageError(f'size is "auto", "model", "native" or a number of pixels, not {self.size!r}')

@@ -19,7 +19,7 @@ from encoscope.classes import count_matches, match_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import MissingError
 from encoscope.images import ImageListing, SkippedImage, is_dataset, list_images
-from encoscope.nave.layers import choose_layers
+from encoscope.nave.layers import choose_layers, choose_size
 from encoscope.probing import Probe, probe
 from encoscope.progress import Progress
 from encoscope.store import content_key
@@ -167,6 +167,7 @@ def plan_build(encoder: Encoder, source: Any, settings: AtlasSettings, *, progre
                 "images": hashlib.sha256("\n".join(first.ids).encode()).hexdigest(),
                 "layers": list(layers),
                 "cells": settings.cells,
+                "size": choose_size(encoder),  # at which images are segmented
                 "seed": settings.random_state,
                 **({} if encoder.class_order is None else {"class_order": encoder.class_order}),
             }

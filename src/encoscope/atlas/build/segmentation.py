@@ -29,10 +29,14 @@ from encoscope.encoder import Encoder
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.images import LoadedImage, SkippedImage, read_images
 from encoscope.nave import Nave, segment_stream
+from encoscope.nave.layers import choose_size
+from encoscope.nave.settings import Size
 from encoscope.progress import track_steps
 from encoscope.units import Unit, unit_weights
 
 LEAVES = 20
+SIZE = "auto"
+"""As by ``segment``; the features of regions are measured at the network's own size, as all others."""
 Segmented: TypeAlias = tuple[LoadedImage, np.ndarray, trees.Merges]
 """An image, its leaves on the grid, and the merges of its own tree; no merges where all images share one tree."""
 
@@ -173,7 +177,12 @@ def segment_images(writer: Writer, plan: BuildPlan, statistics: UnitStatistics) 
     """
     segmenters = _make_segmenters(writer, plan)
     writer.set_method(
-        "segmentation (NAVE)", grouping="ward", weighting="equal", cells=plan.settings.cells, leaves=LEAVES
+        "segmentation (NAVE)",
+        grouping="ward",
+        weighting="equal",
+        size=choose_size(plan.encoder),
+        cells=plan.settings.cells,
+        leaves=LEAVES,
     )
     names = {info.id for info, _ in segmenters}
     todo = [image for image in plan.ids if _lacks_segmentations(writer, image, names)]
@@ -206,6 +215,7 @@ def segment_alone(
     layers: Sequence[str],
     cells: int,
     random_state: int,
+    size: Size = SIZE,
 ) -> Iterator[Segmented | SkippedImage]:
     """Segment images one by one.
 
@@ -215,6 +225,7 @@ def segment_alone(
         layers: The layers whose activations are clustered, as one feature.
         cells: Of the grid, along the short side.
         random_state: Of the clustering.
+        size: Of the image as the network sees it; see ``NaveSettings``.
 
     Yields:
         Every image with its leaves on the grid, numbered by size, and the merges of its own tree.
@@ -224,7 +235,7 @@ def segment_alone(
         "resolution": cells,
         "grouping": "ward",
         "weighting": "equal",
-        "size": "model",  # at which the features are measured
+        "size": size,
         "random_state": random_state,
     }
     for result in segment_stream(encoder, items, n_clusters=2, **settings):
@@ -290,6 +301,7 @@ def _make_segmenters(writer: Writer, plan: BuildPlan) -> list[tuple[Segmentation
         else:
             segmenters.append((info, partial(_segment_alone, plan, info)))
         settings = {"method": "nave", "weighting": "equal", "grouping": "ward", "cells": str(plan.settings.cells)}
+        settings["size"] = str(choose_size(plan.encoder))
         writer.add_segmentation(replace(info, settings=settings))
     return segmenters
 
@@ -321,7 +333,7 @@ def _fit(writer: Writer, plan: BuildPlan, info: SegmentationInfo) -> Nave:
         layers=list(info.layers),
         grouping="ward",
         weighting="equal",
-        size="model",
+        size=SIZE,
         resolution=plan.settings.cells,
         random_state=plan.settings.random_state,
         progress=plan.progress,

@@ -162,7 +162,7 @@ class UploadAnalyzer:
             layers=list(info.layers),
             resolution=cells,
             weighting="equal",
-            size="model",  # as the segmentations are made
+            size=_read_size(info),
             random_state=seed,
             progress=False,
         )
@@ -214,7 +214,8 @@ class UploadAnalyzer:
 
     def _segment_alone(self, image: LoadedImage, info: SegmentationInfo) -> segmentation.Segmented:
         cells, seed = int(self.atlas.manifest["settings"]["cells"]), int(self.atlas.manifest["seed"] or 0)
-        (result,) = segmentation.segment_alone(self.encoder, [image], info.layers, cells, seed)
+        size = _read_size(info)
+        (result,) = segmentation.segment_alone(self.encoder, [image], info.layers, cells, seed, size)
         if isinstance(result, SkippedImage):
             raise ImageError(result.reason)
         return result
@@ -240,3 +241,9 @@ class UploadAnalyzer:
             )
             for index in np.argsort(-shares, kind="stable")[:_PREDICTIONS].tolist()
         )
+
+
+def _read_size(info: SegmentationInfo) -> int | str:
+    """How large the network saw the images for a segmentation: its own size where the atlas does not say."""
+    text = info.settings.get("size", "model")
+    return int(text) if text.isdigit() else text

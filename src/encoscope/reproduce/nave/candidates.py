@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from encoscope.encoder import Encoder, LayerInfo
+from encoscope.encoder import Encoder
+from encoscope.nave.layers import choose_blocks_of_two_grids, list_blocks
 
 FACTORS = ("layers and size", "resolution", "weighting", "grouping", "normalization", "smallest region")
 """The order in which the search goes through them."""
@@ -18,30 +19,6 @@ WEIGHTINGS = ("paper", "equal", "variance")
 GROUPINGS = ("kmeans", "ward", "pca")
 NORMALIZATIONS = ("unit", "centered", "none")
 MIN_REGIONS = (0.0, 0.005, 0.01, 0.02)
-
-
-def list_blocks(encoder: Encoder) -> list[LayerInfo]:
-    """List the blocks of a network, or its depths if it has no blocks.
-
-    Args:
-        encoder: The encoder.
-
-    Returns:
-        The layers, in the network's order. The last block of a stage is given by the stage's own name, which includes
-        a norm and an activation that follow it.
-
-    Raises:
-        UsageError: As ``Encoder.depths``.
-    """
-    depths = encoder.depths
-    blocks = [info for info in encoder.layers if info.role == "block"]
-    if len(blocks) < 2:
-        return [encoder.layer(name) for name in depths]
-    for name in depths:
-        inside = [index for index, block in enumerate(blocks) if block.name.startswith(f"{name}.")]
-        if inside:
-            blocks[inside[-1]] = encoder.layer(name)
-    return blocks
 
 
 def _last_blocks(count: int, skipped: int = 0) -> Callable[[Encoder], tuple[str, ...]]:
@@ -69,15 +46,6 @@ def _block_at(share: float) -> Callable[[Encoder], tuple[str, ...]]:
     return choose
 
 
-def _with_finer(encoder: Encoder) -> tuple[str, ...]:
-    """The last block but one, and the last block on a finer grid; without one, the block half as deep."""
-    blocks = list_blocks(encoder)
-    chosen = blocks[max(0, len(blocks) - 2)]
-    before = blocks[: max(1, len(blocks) - 2)]
-    finer = [info for info in before if info.grid > chosen.grid] or before[: max(1, len(before) // 2)]
-    return (finer[-1].name, chosen.name)
-
-
 LAYERS: Mapping[str, Callable[[Encoder], tuple[str, ...]]] = {
     "last three depths": _last_depths(3),
     "last two depths": _last_depths(2),
@@ -86,7 +54,7 @@ LAYERS: Mapping[str, Callable[[Encoder], tuple[str, ...]]] = {
     "last block": _last_blocks(1),
     "last block but one": _last_blocks(1, 1),
     "last two blocks": _last_blocks(2),
-    "last block but one, and the last on a finer grid": _with_finer,
+    "last block but one, and the last on a finer grid": choose_blocks_of_two_grids,
     "block at three quarters": _block_at(0.75),
 }
 """What layers could be chosen by. Depths are the stages of a network that has any, or its blocks (``Encoder.depths``).

@@ -26,9 +26,9 @@ from encoscope.nave.stability import compute_agreement
 from encoscope.plots import draw_overlay, to_rgb
 from encoscope.progress import track_steps
 from encoscope.reproduce.inputs import load_encoders
-from encoscope.reproduce.nave.figures import STAND_INS
 from encoscope.reproduce.sheets import Cell, draw_sheet
 
+STAND_IN = "zoo:resnet-caltech101"
 CLASSES = ("bird", "ibis")
 DEFAULTS = {"class": "", "cluster": -1, "clusters": 10, "image_clusters": 5, "size": "model"}
 SHOWN = {"nave-fig3": 6, "nave-fig11": 50, "nave-fig12": 50}
@@ -177,7 +177,7 @@ def fit_class_clusters(request: EvaluationRequest, settings: dict[str, Any]) -> 
         )
     listing = list_images(request.datasets[0])
     name = _choose_class(listing, settings["class"], request.datasets[0])
-    encoder = load_encoders(request, STAND_INS[:1], STAND_INS[:1])[0]
+    encoder = load_encoders(request, (STAND_IN,), (STAND_IN,))[0]
     images = _read_class(request.datasets[0], name)[: request.limit]
     nave = _fit_jointly(encoder, images, settings, request)
     segmentations = nave.predict(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from encoscope.images import LoadedImage, SkippedImage
 from encoscope.reproduce.nave.candidates import PAPER, PAPER_ONE_GRID, Candidate, list_options
 from encoscope.reproduce.nave.shared_maps import MaskedImage, measure_segments, measure_settings, open_network_cache
 
+JOINED = 0.01
+"""Regions below this share of the image are joined, in a further table."""
 OTHERS = ("felzenszwalb", "slic", CONTROL)
 MEASURES: Mapping[str, Callable[[Measurements], np.ndarray]] = {
     "mIoU": lambda measured: measured.array("miou"),
@@ -99,6 +102,29 @@ class NetworkTable:
         self.skipped = [item for values in measured.values() for item in values.skipped]
         return [self.make_row(what, k, measured) for k in self.clusters for what, other in measured if other == k]
 
+    def make_joined_rows(self, chosen: Candidate) -> list[dict[str, Any]]:
+        """Measure the chosen settings with small regions joined, beside other methods at as many regions as remain.
+
+        Args:
+            chosen: The chosen settings.
+
+        Returns:
+            The rows, for each number of clusters.
+        """
+        joined = replace(chosen, min_region=JOINED)
+        options = list_options(self.encoder, joined, self.clusters)
+        settings: dict[str, Any] = {"random_state": self.request.seed, "progress": self.request.progress}
+        label = f"{self.name}, regions from {JOINED:g}"
+        several = measure_settings(self.encoder, options, self.images, self.cache, full=True, label=label, **settings)
+        rows = []
+        for k, values in zip(self.clusters, several, strict=True):
+            measured = {("joined", k): values}
+            for method in OTHERS:
+                measured[f"{method}, as many regions", k] = self.measure_other(method, "regions", values)
+            rows += [self.make_row(what, k, measured, "joined") for what, _ in measured]
+            self.skipped += [item for each in measured.values() for item in each.skipped]
+        return rows
+
     def measure_other(self, method: str, count: str, like: Measurements) -> Measurements:
         """Measure a method that knows no network, at as many segments as the chosen settings give.
 
@@ -131,13 +157,16 @@ class NetworkTable:
             progress=self.request.progress,
         )
 
-    def make_row(self, what: str, k: int, measured: Mapping[tuple[str, int], Measurements]) -> dict[str, Any]:
-        """Make a row: every measure with its interval, and the paired difference of the chosen settings to it.
+    def make_row(
+        self, what: str, k: int, measured: Mapping[tuple[str, int], Measurements], first: str = "chosen"
+    ) -> dict[str, Any]:
+        """Make a row: every measure with its interval, and the paired difference of the first row to it.
 
         Args:
             what: The row's name.
             k: The number of clusters.
             measured: All values.
+            first: The row that is compared with all others.
 
         Returns:
             The row.
@@ -147,7 +176,7 @@ class NetworkTable:
         row |= {name: compute_interval(of(values), seed) for name, of in MEASURES.items()}
         row["regions"] = values.mean("regions")
         for name in ("mIoU", "region mIoU"):
-            chosen = measured["chosen", k]
-            difference = None if what == "chosen" else compute_difference(chosen, values, MEASURES[name], seed)
-            row[f"{name}: chosen - this"] = difference
+            of = MEASURES[name]
+            difference = None if what == first else compute_difference(measured[first, k], values, of, seed)
+            row[f"{name}: {first} - this"] = difference
         return row

@@ -43,10 +43,12 @@ OPTIONS: Mapping[str, Any] = {
     "rounds": 1,
     "heldout": "zoo:tf_efficientnet_lite1,zoo:tf_efficientnet_lite2",
     "reported": "",
+    "joined": "zoo:tf_efficientnet_lite0",
 }
 """What can be set. clusters: the numbers of clusters that count alike. rounds: how often the search goes through all
 factors, at most; it ends when a round changes nothing. heldout: networks that are measured but not chosen on, to show
-whether the choice holds for others. reported: networks that the table shows; empty for all."""
+whether the choice holds for others. reported: networks that the table shows; empty for all. joined: networks that a
+further table shows with small regions joined."""
 
 
 def run(request: EvaluationRequest) -> Report:
@@ -71,7 +73,7 @@ def run(request: EvaluationRequest) -> Report:
     encoders = load_networks(request)
     steps: list[dict[str, Any]] = []
     chosen: dict[str, Candidate] = {}
-    heldout, reported = (parse_names(str(settings[name])) for name in ("heldout", "reported"))
+    heldout, reported, joined = (parse_names(str(settings[name])) for name in ("heldout", "reported", "joined"))
     caches = {
         name: open_network_cache(encoder, fresh=request.fresh, random_state=request.seed)
         for name, encoder in encoders.items()
@@ -85,6 +87,7 @@ def run(request: EvaluationRequest) -> Report:
         chosen[family] = search.run(int(settings["rounds"]))
         steps += search.steps
     rows: list[dict[str, Any]] = []
+    rows_joined: list[dict[str, Any]] = []
     skipped = []
     for family, members in group_by_family(encoders).items():
         for name, encoder in members.items():
@@ -92,6 +95,7 @@ def run(request: EvaluationRequest) -> Report:
                 continue
             table = NetworkTable(name, encoder, clusters, reporting, request, caches[name])
             rows += table.make_rows(family, chosen[family])
+            rows_joined += table.make_joined_rows(chosen[family]) if name in joined else []
             skipped += table.skipped
     return Report(
         NAME,
@@ -103,7 +107,7 @@ def run(request: EvaluationRequest) -> Report:
         | {"chosen": {family: str(candidate) for family, candidate in chosen.items()}},
         request.seed,
         drop_duplicates(skipped),
-        {"search": steps},
+        {**({"joined": rows_joined} if rows_joined else {}), "search": steps},
     )
 
 
@@ -227,7 +231,8 @@ def _notes(
         "equal numbers of regions. CorLoc: the region chosen with the true boxes known (an oracle); border: without "
         "them. [95 % bootstrap interval over images]; differences are paired, on the same images.",
         "felzenszwalb, slic, random: as many segments as the chosen settings have clusters, or as they have connected "
-        "regions, image by image.",
+        "regions, image by image. joined: the chosen settings, where a region below 1 % of the image joins the one "
+        "beside it that it resembles most.",
         "Foreground ARI looks at the pixels of things alone. Each random segment is large and connected, so most of a "
         "thing falls into one or two of them, which the index rewards; that the segment reaches far beyond the thing "
         "costs nothing. It says little about segmentations of a whole image, where NAVE also tells parts of a thing "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,7 +35,7 @@ Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 RUNS = 20  # explanations that Fig. 4 averages
 PAPER_PAIR = (WEIGHTS["ResNet50 ImageNet"], WEIGHTS["ViTB/16 ImageNet"])
-STAND_INS = ("zoo:resnet-caltech101", "zoo:vit-caltech101")
+CNNS, VITS = ("zoo:tf_efficientnet_lite0", "zoo:resnet-caltech101"), ("zoo:vit-caltech101",)  # the zoo's stand-ins
 REGISTERS = tuple(name for name in WEIGHTS if name.startswith("DINOv2"))
 
 
@@ -57,29 +57,30 @@ def fig1(request: EvaluationRequest) -> Report:
     weights, points = str(settings["sam"]), settings["points"]
     if not weights:
         settings = {name: value for name, value in settings.items() if name not in ("sam", "points")}
-    encoder = load_encoders(request, STAND_INS[:1], (WEIGHTS["ResNet50 ImageNet"],))[0]
+    encoders = load_encoders(request, CNNS, (WEIGHTS["ResNet50 ImageNet"],))
     paper, size = {"preset": "paper"}, settings["size"]
-    nave = Baseline("nave", encoder, settings["clusters"], paper, size, 0, 0, request.seed)
+    ours = [Baseline("nave", encoder, settings["clusters"], paper, size, 0, 0, request.seed) for encoder in encoders]
     names = ("slic", "felzenszwalb", "random")
     others = [Baseline(name, min_area=0, border=0, random_state=request.seed) for name in names]
     if weights:
-        options = {"points": points, "device": str(encoder.device)}
+        options = {"points": points, "device": str(encoders[0].device)}
         others.append(Baseline(f"sam:{weights}", n_clusters=None, options=options))
     rows, cells = [], []
     images = choose_images(request, 3)
-    with track_steps(len(images), "images", request.progress) as count:
-        for image in images:
-            ours = nave(image)
-            large = [region for region in ours.regions if region.area > 0.001 * ours.labels.size]
-            labels_by_method = {"nave": ours.labels}
+    with track_steps(len(images) * len(ours), "images", request.progress) as count:
+        for image, nave in product(images, ours):
+            segments = nave(image)
+            large = [region for region in segments.regions if region.area > 0.001 * segments.labels.size]
+            labels_by_method = {"nave": segments.labels}
             labels_by_method |= {get_base_name(item.method): item(image, len(large)).labels for item in others}
             cells += [
-                (to_rgb(image), ""),
+                (to_rgb(image), nave.network.source),
                 *((draw_overlay(image, labels % 256), name) for name, labels in labels_by_method.items()),
             ]
             rows += [
                 {
                     "photo": get_file_name(image),
+                    "model": nave.network.source,
                     "method": name,
                     "regions": len(np.unique(labels)) if name != "nave" else len(large),
                 }
@@ -95,8 +96,9 @@ def fig1(request: EvaluationRequest) -> Report:
         request=request,
         settings=settings,
         notes=[
-            f"NAVE on {encoder.source}; its regions are connected components of more than 0.1 % of the image, and "
-            f"the others are asked for as many; random is a control. {_describe_sam(others[-1])}",
+            f"NAVE on {', '.join(encoder.source for encoder in encoders)}; its regions are connected components of "
+            "more than 0.1 % of the image, and the others are asked for as many; random is a control. "
+            f"{_describe_sam(others[-1])}",
         ],
     )
 
@@ -126,7 +128,7 @@ def fig4(request: EvaluationRequest) -> Report:
     Source: NAVE, Fig. 4.
     """
     settings = request.settings({"runs": RUNS, "redrawn": 0, "size": "model"})
-    models = request.models or (f"{STAND_INS[0]}@untrained", STAND_INS[0])
+    models = request.models or tuple(text for name in CNNS for text in (f"{name}@untrained", name))
     rows, cells = draw_mean_colors({model: model for model in models}, choose_images(request, 1), settings, request)
     return _build_report(
         "nave-fig4",
@@ -185,7 +187,7 @@ def fig5(request: EvaluationRequest) -> Report:
     Source: NAVE, Fig. 5.
     """
     settings = request.settings({"clusters": 5, "size": "model"})
-    networks = load_encoders(request, STAND_INS[1:], tuple(WEIGHTS[name] for name in REGISTERS))
+    networks = load_encoders(request, VITS, tuple(WEIGHTS[name] for name in REGISTERS))
     rows, cells = [], []
     images = choose_images(request, 4)
     with track_steps(len(images), "images", request.progress) as count:
@@ -281,7 +283,7 @@ def _ablation(name: str, title: str, request: EvaluationRequest, variants: Calla
     settings = request.settings({"size": "model"})
     rows, cells, columns = [], [], 1
     images = choose_images(request, 3)
-    networks = load_encoders(request, STAND_INS, PAPER_PAIR)
+    networks = load_encoders(request, CNNS + VITS, PAPER_PAIR)
     with track_steps(len(images) * len(networks), title, request.progress) as count:
         for encoder in networks:
             settings_by_caption = variants(encoder)

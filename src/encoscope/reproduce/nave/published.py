@@ -93,6 +93,13 @@ STAND_INS: Mapping[str, str] = {
 }
 """What runs where no model is named: the zoo's, trained on Caltech-101 with labels, whatever the paper's training."""
 
+IMAGENET: Mapping[str, str] = {
+    "EfficientNet-Lite0": "zoo:tf_efficientnet_lite0",
+    "EfficientNet-Lite0 Random Init.": "zoo:tf_efficientnet_lite0@untrained",
+    "EfficientNet-Lite2": "zoo:tf_efficientnet_lite2",
+}
+"""Networks trained on ImageNet that the paper has not, which run beside the stand-ins, as far as they are installed."""
+
 _DINO, _DINO2, _REG = "DINO-ViTS/16", "DINOv2-ViTS/14", "DINOv2-ViTS/14 + reg"
 _B, _B_REG = "DINOv2-ViTB/14", "DINOv2-ViTB/14 + reg"
 _RANDOM, _IMAGENET, _VITB, _RESNET = (

@@ -29,12 +29,23 @@ from encoscope.evaluation.runner import (
 )
 from encoscope.evaluation.settings import SCORES
 from encoscope.images import SkippedImage, open_boxed_dataset
+from encoscope.nave.layers import choose_size
 from encoscope.reproduce.inputs import load_model
-from encoscope.reproduce.nave.published import NONE, SETS, STAND_INS, TABLES, WEIGHTS, NaveLine, NaveTable
+from encoscope.reproduce.nave.published import (
+    IMAGENET,
+    NONE,
+    SETS,
+    STAND_INS,
+    TABLES,
+    WEIGHTS,
+    NaveLine,
+    NaveTable,
+)
+from encoscope.zoo import find_entry
 
 OPTIONS: Mapping[str, Any] = {"size": None, "min_area": 784, "border": 14, "score": "outer", "layers": None}
-"""What can be set, with the defaults. size: "native", but 256 for the zoo's networks, which were trained at 128."""
-ZOO_SIZE = 256
+"""What can be set, with the defaults. size: "native", but the default settings' for the zoo's networks: those of
+Caltech-101 were trained on photos of 128 pixels."""
 
 _PAPER = "paper"
 
@@ -89,7 +100,8 @@ def assign_models(table: NaveTable, requested: Sequence[str]) -> tuple[dict[str,
 
     "FEATURE=MODEL" names the network that a model is or stands for, a name of one's own makes rows of its own; "paper"
     takes the paper's weights; another model is the network whose weights it names, or stands for the next one without a
-    model. Without models, the zoo's stand-ins are taken.
+    model. Without models, the zoo's stand-ins are taken, and its ImageNet networks have rows of their own; beside
+    methods that look for objects (Table 1) with the default settings as well.
 
     Args:
         table: the table.
@@ -98,9 +110,12 @@ def assign_models(table: NaveTable, requested: Sequence[str]) -> tuple[dict[str,
     Returns:
         Model strings by network, and the further rows.
     """
-    if not requested:
-        return {name: STAND_INS[name] for name in table.features if name in STAND_INS}, []
     models: dict[str, str] = {}
+    presets: tuple[Mapping[str, Any], ...] = ({},)
+    if not requested:
+        presets += ({"preset": "default"},) if any(line.method == "lost" for line in table.lines) else ()
+        models = {name: STAND_INS[name] for name in table.features if name in STAND_INS}
+        requested = [f"{name}={model}" for name, model in IMAGENET.items() if _is_installed(model)]
     named = [text.split("=", 1) for text in requested if "=" in text]
     rest = [text for text in requested if "=" not in text]
     if _PAPER in rest:
@@ -118,8 +133,18 @@ def assign_models(table: NaveTable, requested: Sequence[str]) -> tuple[dict[str,
         else:
             models[free] = text
     template = [line for line in table.lines if line.method == "nave" and line.feature == table.features[-1]]
-    extra = [replace(line, feature=name, paper=NONE, name="") for name, _ in own for line in template]
+    extra = [
+        replace(line, feature=name, paper=NONE, name="", options={**line.options, **preset})
+        for name, _ in own
+        for preset in presets
+        for line in template
+    ]
     return models | dict(own), extra
+
+
+def _is_installed(model: str) -> bool:
+    """Whether the weights of a network of the zoo are at hand."""
+    return find_entry(model.removeprefix("zoo:").partition("@")[0]).file is not None
 
 
 class _Bench:
@@ -142,7 +167,7 @@ class _Bench:
     def create_baseline(self, line: NaveLine, feature: str, method: str) -> Baseline:
         """A method at a row's settings."""
         ours = self.models[feature].startswith("zoo:")
-        size = self.settings["size"] or (ZOO_SIZE if ours else "native")
+        size = self.settings["size"] or (choose_size(self.encoder(feature)) if ours else "native")
         options = {"preset": "paper", **line.options} if method == "nave" else {}
         if method == "nave" and self.settings["layers"]:
             options["layers"] = self.settings["layers"]
@@ -238,7 +263,7 @@ def _check_settings(request: EvaluationRequest) -> dict[str, Any]:
 
 
 def _notes(request: EvaluationRequest, bench: _Bench, missing: Sequence[str]) -> list[str]:
-    size = bench.settings["size"] or f"native size (the zoo's networks: a short side of {ZOO_SIZE})"
+    size = bench.settings["size"] or "native size (the zoo's networks: at two or three times their own, as by default)"
     notes = [
         f"CorLoc: share of images whose chosen box has IoU > 0.5 with a true box; K = 5 unless said; images at {size}; "
         f"segments of more than {bench.settings['min_area']} pixels, a frame of {bench.settings['border']} "

@@ -33,7 +33,6 @@ from encoscope.images import SkippedImage, open_boxed_dataset
 from encoscope.recipes.training import find_kept_weights
 from encoscope.reproduce.inputs import load_model, read_spread_images
 from encoscope.reproduce.nave.figures import RUNS, draw_mean_colors
-from encoscope.reproduce.nave.tables import ZOO_SIZE
 from encoscope.reproduce.sheets import Cell, draw_sheet
 
 NAME = "nave-training"
@@ -45,13 +44,13 @@ OPTIONS: Mapping[str, Any] = {
     "runs": RUNS,
     "images": 2,
     "size": "model",
-    "box_size": ZOO_SIZE,
+    "box_size": "auto",
     "min_area": CorlocSettings.min_area,
     "border": CorlocSettings.border,
 }
 """What can be set. checkpoints: folder of a recipe's kept weights. images, runs: those of the figure, and how
 many explanations of each. size: short side of images in the figure and for the overlap; box_size, min_area, border: for
-CorLoc, as in Table 2."""
+CorLoc, as in Table 2 ("auto" is the default settings')."""
 
 
 def run(request: EvaluationRequest) -> Report:
