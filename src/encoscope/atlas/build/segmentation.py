@@ -244,8 +244,8 @@ def segment_alone(
             continue
         image, segmentation = result
         tree = segmentation.granularity
-        size = np.bincount(tree.points, minlength=tree.tree.points)
-        leaf, merges = trees.truncate_tree(tree.tree, LEAVES, size)
+        counts = np.bincount(tree.points, minlength=tree.tree.points)
+        leaf, merges = trees.truncate_tree(tree.tree, LEAVES, counts)
         yield image, leaf[tree.points].reshape(segmentation.grid_labels.shape), merges
 
 
