@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,48 @@ def test_what_is_not_there_or_another_result_is_refused(kind: type[Result], tmp_
         results.write(tmp_path / f"{name}.json", other)
     with pytest.raises(EncoscopeError, match=r"its format is 'encoscope\.segmentation/1'"):
         kind.load(tmp_path)
+
+
+def damage(content: bytes, rng: np.random.Generator) -> bytes:
+    """Cut short, with a few wrong bytes, or with numbers that cannot be."""
+    kind, data = rng.integers(4), bytearray(content)
+    if kind == 0:
+        return content[: int(rng.integers(len(content)))]
+    if kind == 1:
+        return re.sub(rb"-?\d+\.?\d*", lambda match: rng.choice([b"NaN", b"[]", b'"x"', match[0]]), content, count=9)
+    if kind == 2:
+        return re.sub(rb'"(\w+)":', lambda match: rng.choice([b'"other":', match[0]], p=[0.1, 0.9]), content)
+    for position in rng.integers(len(data), size=8):
+        data[position] ^= 1 << int(rng.integers(8))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_damaged_files_are_said_in_one_line(
+    kept: dict[Callable[..., Result], Result],
+    make: Callable[..., Result],
+    folder: Path,
+    described: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    result = kept.setdefault(make, make(folder, described))
+    rng = np.random.default_rng(0)
+    saved = result.save(tmp_path / "result")
+    files = sorted(file for file in tmp_path.rglob("*") if file.is_file())
+    refused = 0
+    for number in range(40):
+        document = next(file for file in files if file.suffix == ".json")
+        file = document if number % 2 else files[number // 2 % len(files)]
+        whole = file.read_bytes()
+        file.write_bytes(damage(whole, rng))
+        try:
+            type(result).load(saved)
+        except EncoscopeError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        file.write_bytes(whole)
+    type(result).load(saved)
+    assert refused >= 5
 
 
 def test_a_preset_of_concepts_is_that_of_their_visualizations(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import importlib.metadata
 import io
@@ -12,8 +13,11 @@ import os
 import platform
 import re
 import secrets
+import struct
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +27,11 @@ from encoscope.errors import EncoscopeError, MissingError
 from encoscope.file_kind import require_ordinary_file
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+
+DAMAGED = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error, struct.error)
+"""What reading a damaged file of arrays raises: cut short, with wrong bytes, or with a shape that fits no memory."""
 
 Document: TypeAlias = dict[str, Any]
 R = TypeVar("R", bound="Result")
@@ -103,8 +111,44 @@ def record_model(encoder: Any, layers: Sequence[str], *, trial: Sequence[str] | 
     )
 
 
+def explain_damage(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Make what a class method stumbles over, while it reads a result, one line that says which and what to do.
+
+    Args:
+        load: The method: ``load(cls, path, ...)``.
+
+    Returns:
+        The same method, whose errors are EncoscopeErrors.
+    """
+
+    @functools.wraps(load)
+    def checked(cls: type, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(cls, path, *args, **kwargs)
+        except EncoscopeError:
+            raise
+        except FileNotFoundError as error:
+            raise MissingError(f"{error.filename} is missing: the result is not whole") from error
+        except Exception as error:  # of any kind: a flipped bit may do anything
+            if not isinstance(path, str | os.PathLike):
+                raise
+            detail = " ".join(f"{type(error).__name__} {error}".split())[:160]
+            raise EncoscopeError(f"{os.fspath(path)} is damaged ({detail}): make the result again") from error
+
+    return checked
+
+
 class Result(ABC):
-    """The base of all results: arrays and provenance that can be saved, loaded, drawn and shown in a notebook."""
+    """The base of all results: arrays and provenance that can be saved, loaded, drawn and shown in a notebook.
+
+    Whatever a ``load`` stumbles over in damaged files becomes one line that names the folder.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls).get("load")
+        if isinstance(own, classmethod):
+            setattr(cls, "load", classmethod(explain_damage(own.__func__)))  # noqa: B010 - for type checkers
 
     @abstractmethod
     def to_dict(self) -> Document:
@@ -263,10 +307,10 @@ def read(path: str | os.PathLike[str], kind: str) -> Document:
     path = Path(path)
     require_ordinary_file(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise MissingError(f"no such file: {path}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EncoscopeError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     written = document.get("format") if isinstance(document, dict) else None
     name, _, version = str(written).partition("/")
@@ -277,6 +321,29 @@ def read(path: str | os.PathLike[str], kind: str) -> Document:
             f"{path} was written by a newer encoscope ({written}); this one reads up to /{VERSION}: update it"
         )
     return document
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read all arrays of a ``.npz`` file into memory.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        FileNotFoundError: When there is none.
+        Exception: One of ``DAMAGED``, for a file that cannot be read.
+    """
+    import numpy as np
+
+    with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:  # which leaves damaged ones open
+        return dict(stored)
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no number that a result holds")
 
 
 def relative(path: str | os.PathLike[str], document: str | os.PathLike[str]) -> str:

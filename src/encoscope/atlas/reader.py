@@ -24,6 +24,7 @@ from encoscope.atlas.records import (
     SegmentationInfo,
 )
 from encoscope.errors import EncoscopeError, MissingError, UsageError, explain_calls, suggest_nearest
+from encoscope.results import DAMAGED
 
 if TYPE_CHECKING:
     import pyarrow
@@ -174,7 +175,7 @@ class Atlas:
                 return tuple(stored["units"].tolist()), tuple(stored["images"].tolist()), values
         except FileNotFoundError as error:
             raise MissingError(f"{self.path} holds no activations: build it with probing") from error
-        except (OSError, ValueError, KeyError) as error:
+        except DAMAGED as error:
             raise EncoscopeError(f"{self.path / layout.ACTIVATIONS} is damaged: {error}") from error
 
     def image_path(self, file: ImageFile) -> Path:

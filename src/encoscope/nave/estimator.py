@@ -425,6 +425,7 @@ class Nave(Estimator):
         return folder
 
     @classmethod
+    @results.explain_damage
     def load(
         cls,
         path: str | os.PathLike[str],
@@ -479,9 +480,8 @@ class Nave(Estimator):
             **{name: settings[name] for name in names},
         )
         try:
-            with np.load(results.resolve(entry["arrays"], file), allow_pickle=False) as stored:
-                arrays = dict(stored)
-        except (OSError, ValueError) as error:
+            arrays = results.read_arrays(results.resolve(entry["arrays"], file))
+        except results.DAMAGED as error:
             raise EncoscopeError(f"{path} is not whole: {entry['arrays']} cannot be read") from error
         tree = WardTree(arrays["merges"], arrays["costs"]) if "merges" in arrays else None
         nave.encoder_ = encoder

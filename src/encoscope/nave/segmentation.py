@@ -285,8 +285,7 @@ class Segmentation(Result):
         if "arrays" not in image:
             raise EncoscopeError(f"{folder / 'result.json'} was not written by Segmentation.save")
         try:
-            with np.load(folder / image["arrays"]) as stored:
-                arrays = dict(stored)
+            arrays = results.read_arrays(folder / image["arrays"])
         except FileNotFoundError as error:
             raise MissingError(f"{folder / image['arrays']} is missing: the result is not whole") from error
         tree = None

@@ -252,11 +252,10 @@ class SimilarityMaps(Result):
         file = folder / "result.json"
         document = results.read(file, KIND)
         try:
-            with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
-                arrays = dict(stored)
+            arrays = results.read_arrays(folder / "arrays.npz")
         except FileNotFoundError as error:
             raise MissingError(f"{error.filename} is missing: the result is not whole") from error
-        except (OSError, ValueError, EOFError) as error:
+        except results.DAMAGED as error:
             raise EncoscopeError(f"{folder / 'arrays.npz'} is damaged: the result is not whole") from error
         maps = []
         for number, entry in enumerate(document["results"]):

@@ -22,6 +22,7 @@ from encoscope.probing.ids import hash_files, rank_ids
 from encoscope.probing.probe_pass import KIND, ChannelSummary, ProbePass, count_channels, run_shard
 from encoscope.probing.result import Probe, check_values
 from encoscope.progress import Progress
+from encoscope.results import DAMAGED
 from encoscope.store import Store, StoreRow
 from encoscope.store.blocks import StoredBlocks
 from encoscope.store.passes import Shard, run_pass
@@ -187,7 +188,7 @@ def _map_array(file: str | os.PathLike[str]) -> np.ndarray:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise MissingError(f"no such file: {os.fspath(file)}") from None
-    except (OSError, ValueError) as error:
+    except DAMAGED as error:
         raise UsageError(f"{os.fspath(file)} is no .npy file of numbers: {error}") from error
 
 

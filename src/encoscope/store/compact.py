@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from encoscope.errors import EncoscopeError
-from encoscope.results import atomic_write
+from encoscope.results import DAMAGED, atomic_write
 from encoscope.store.files import hash_file, sync_folder
 from encoscope.store.journal import Journal
 
@@ -71,6 +71,6 @@ def _concatenate(folder: Path, files: Sequence[str], target: Path) -> str:
 def _load(file: Path) -> np.ndarray:
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except DAMAGED as error:
         why = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
         raise EncoscopeError(f"{file} {why}: start over with --fresh") from error

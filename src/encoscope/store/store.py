@@ -17,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
+from encoscope.results import DAMAGED
 from encoscope.store.compact import merge_shards
 from encoscope.store.files import Lock, explain_os_errors
 from encoscope.store.folder import StoreFolder
@@ -177,7 +178,7 @@ class Store(StoreFolder):
         file = self.path / files[name]
         try:
             return np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except DAMAGED as error:
             why = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
             raise EncoscopeError(f"{file} {why}: start over with --fresh") from error
 
@@ -269,8 +270,11 @@ class Store(StoreFolder):
             file = self.check(_state_file(name))
         except MissingError:
             return None
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except DAMAGED as error:
+            raise EncoscopeError(f"{file} is damaged: start over with --fresh") from error
 
     def save_state(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Save a few small arrays (such as the centroids of a fit in progress) in place of those saved before.

@@ -16,6 +16,7 @@ from encoscope.encoder import Encoder
 from encoscope.encoder.sources.python import find_function
 from encoscope.errors import EncoscopeError, MissingError, UsageError
 from encoscope.file_kind import require_ordinary_file
+from encoscope.results import DAMAGED
 from encoscope.units.unit import Unit, UnitKind, objective_unit
 from encoscope.units.values import unit_weights
 
@@ -230,7 +231,7 @@ def _read_direction(text: str, width: int, what: str) -> tuple[float, ...]:
         vector = np.load(file, allow_pickle=False)
     except FileNotFoundError:
         raise MissingError(f"no direction file {os.fspath(file)}") from None
-    except (OSError, ValueError) as error:
+    except DAMAGED as error:
         raise EncoscopeError(f"{os.fspath(file)} is no .npy file of numbers: {error}") from error
     vector = np.squeeze(np.asarray(vector))
     if vector.shape != (width,) or vector.dtype.kind not in "fiu":

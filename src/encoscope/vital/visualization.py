@@ -408,9 +408,8 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray], document: str | 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+        return results.read_arrays(path)
     except FileNotFoundError as error:
         raise MissingError(f"{path} is missing: the result is not whole") from error
-    except (OSError, ValueError) as error:
+    except results.DAMAGED as error:
         raise EncoscopeError(f"{path} is damaged: the result is not whole") from error

@@ -24,6 +24,7 @@ from encoscope.falcon.captions.store import (
 )
 from encoscope.falcon.settings import CaptionSettings
 from encoscope.file_kind import require_ordinary_file
+from encoscope.results import DAMAGED
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
@@ -116,7 +117,7 @@ def _measure(vectors: Path, texts: Path, vlm: VLM, column: str | None) -> dict[s
     require_ordinary_file(vectors)
     try:
         array = np.load(vectors, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except DAMAGED as error:
         raise EncoscopeError(f"{vectors} is no array of numbers: {' '.join(str(error).split())[:120]}") from error
     if array.ndim != 2 or array.shape[1] != vlm.width or array.dtype not in (np.float16, np.float32):
         raise EncoscopeError(

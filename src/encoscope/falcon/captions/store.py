@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from encoscope.errors import EncoscopeError, MissingError, UsageError, suggest_nearest
 from encoscope.file_kind import require_ordinary_file
+from encoscope.results import DAMAGED
 from encoscope.store.folder import StoreFolder
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class CaptionStore:
             array = np.load(shard.embeddings, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
             raise MissingError(f"{shard.embeddings} is missing from the captions at {self.path}") from error
-        except (OSError, ValueError) as error:
+        except DAMAGED as error:
             raise EncoscopeError(f"{shard.embeddings} is damaged: {' '.join(str(error).split())[:120]}") from error
         if array.shape != (shard.rows, self.width) or array.dtype not in (np.float16, np.float32):
             raise EncoscopeError(
