@@ -36,9 +36,12 @@ def test_several_units_in_words(folder, capsys):
     assert run(["describe", "features:0", "features:1", "--control", "permuted,captions", *flags(folder)]) == 0
     out, _ = capsys.readouterr()
     first, second, last = out.splitlines()
-    assert first.startswith("features:0 (falcon, top-k): ") and "red " in first and "; AUC " in first
-    assert "permuted" in second and "captions" in second
-    assert last.endswith("descriptions/result.json") and "of 2 units explained" in last
+    assert first.startswith("features:0 (falcon, top-k): ") and "red " in first
+    assert "(from 10 images); " in first and ": AUC " in first and "strong images" in first
+    assert "chance by other units" in second and "chance by random captions" in second
+    assert (
+        last.endswith("descriptions/result.json") and "of 2 units explained; " in last and "beat their control" in last
+    )
     assert Path("descriptions/descriptions.parquet").is_file()
     assert Path("descriptions/features-1/sheet.webp").is_file()
 

@@ -62,9 +62,11 @@ def test_every_setting_is_an_explicit_argument():
     assert {"preset", "mode", "alpha_stds", "more_than", "largest"} <= set(inspect.signature(groups).parameters)
 
 
-def test_the_default_preset_is_the_papers():
-    default, paper = FalconSettings.from_preset(), FalconSettings.from_preset("paper")
+def test_the_default_preset_is_the_papers_but_for_the_images_behind_a_unit():
+    default, paper = FalconSettings.from_preset(), FalconSettings.from_preset("paper", min_images=5)
     assert default.as_key() == paper.as_key() and default != FalconSettings.from_preset("authors")
+    numbers = [FalconSettings.from_preset(name).min_images for name in ("default", "paper", "authors")]
+    assert numbers == [5, 1, 11]
 
 
 def test_a_typo_names_the_nearest(folder):

@@ -8,6 +8,8 @@ from sklearn.metrics import roc_auc_score
 from encoscope.errors import UsageError
 from encoscope.falcon.embedding import TextVectors
 from encoscope.falcon.heldout import (
+    ChanceLevel,
+    HeldoutTest,
     compute_auc,
     compute_auc_interval,
     compute_aucs,
@@ -15,7 +17,7 @@ from encoscope.falcon.heldout import (
     find_strong_images,
 )
 from encoscope.images import split_images
-from encoscope.metrics import bootstrap
+from encoscope.metrics import Interval, bootstrap
 
 
 def sample(images: int = 300, seed: int = 0):
@@ -32,6 +34,35 @@ def test_auc_is_scikit_learns():
     units = np.stack([strong, sample(seed=2)[1]], axis=1)
     wanted = [[roc_auc_score(units[:, u], labels[:, w]) for w in range(3)] for u in range(2)]
     np.testing.assert_allclose(compute_aucs(labels, units), wanted, atol=1e-12)
+
+
+def test_a_verdict_needs_the_interval_above_chance_and_the_value_above_its_draws():
+    def verdict(auc, low, **controls):
+        levels = {name: ChanceLevel(mean, 0.1, high, 20) for name, (mean, high) in controls.items()}
+        return HeldoutTest(Interval(auc, low, 1.0), 5, 50, levels).verdict
+
+    better, chance = "beats its control", "no better than chance"
+    assert verdict(0.8, 0.6, captions=(0.5, 0.7), permuted=(0.5, 0.6)) == better
+    assert verdict(0.8, 0.6, captions=(0.65, 0.66)) == chance  # the interval holds chance
+    assert verdict(0.8, 0.6, captions=(0.5, 0.85)) == chance  # more than one random description in twenty is as good
+    assert verdict(0.8, 0.6, captions=(0.5, 0.7), permuted=(0.7, 0.71)) == chance
+    assert verdict(0.8, 0.49) == chance and verdict(0.8, 0.51) == better
+
+
+def test_random_descriptions_rarely_beat_chance():
+    """Of descriptions without any meaning nearly none is called better than chance."""
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(200):
+        strong = np.zeros(200, dtype=bool)
+        strong[rng.permutation(200)[:12]] = True
+        levels = {
+            name: ChanceLevel.of([compute_auc(rng.normal(size=200), strong) for _ in range(20)])
+            for name in ("captions", "permuted")
+        }
+        interval = compute_auc_interval(rng.normal(size=200), strong, resamples=200)
+        verdicts.append(HeldoutTest(interval, 12, 188, levels).verdict)
+    assert verdicts.count("beats its control") <= 10  # 5 %
 
 
 def test_the_interval_is_that_of_the_plain_bootstrap():

@@ -32,7 +32,7 @@ def ids(count: int) -> list[str]:
     return [f"{i:04d}" for i in range(count)]
 
 
-SETTINGS = FalconSettings.from_preset(alpha_stds=2.0)
+SETTINGS = FalconSettings.from_preset(alpha_stds=2.0, min_images=1)
 TOGETHER = FalconSettings.from_preset(alpha_stds=0.8)  # low enough for several features of one image
 
 

@@ -8,15 +8,16 @@ from encoscope.falcon.words import extract_terms
 
 
 def word_score(term: str, scores, captions, kind: str = "words") -> float:
-    """Equation 1 for one term: mean over images of the maximum over the captions that hold it, 0 where none does."""
+    """Equation 1 for one term: mean over images of the maximum over captions, one that does not hold it counting 0."""
     total = 0.0
     for image in range(len(captions)):
-        held = [
-            scores[image][p]
-            for p in range(len(captions[image]))
-            if term in getattr(extract_terms(captions[image][p]), kind)
-        ]
-        total += max(held) if held else 0.0
+        total += max(
+            0.0,  # of all the captions that are not among the best
+            *(
+                scores[image][p] if term in getattr(extract_terms(captions[image][p]), kind) else 0.0
+                for p in range(len(captions[image]))
+            ),
+        )
     return total / len(captions)
 
 

@@ -29,6 +29,7 @@ interface DescriptionRecord {
   control?: number;
   control_name?: string;
   note?: string;
+  verdict?: string;
 }
 
 interface VisualizationRecord {
@@ -174,6 +175,7 @@ interface FeatureRow {
   unit: string;
   layer: string | null;
   method: string | null;
+  verdict: string | null;
   concepts: string[];
   phrases: string[];
   heldout_auc: number | null;
@@ -402,6 +404,7 @@ interface AtlasPages {
   replace(page: string, part: string | null, query: Query): void;
   measure(measure: Measure, options?: { label?: string; low?: number; high?: number }): HTMLElement;
   scale(measure: Measure, low: number, high: number): SVGElement;
+  isProven(verdict: string | null | undefined): boolean;
   terms(terms: Term[], description: DescriptionRecord, options?: { struck?: boolean }): HTMLElement;
   histogram(histogram: Histogram, positions: number[]): HTMLElement;
   image(file: ImageFile, alt: string, properties?: Properties): HTMLImageElement;

@@ -99,6 +99,7 @@ class DescriptionRecord:
         control: The score that chance gives.
         control_name: How the control was measured.
         note: What a reader has to know.
+        verdict: What the test of the description came to, such as "no better than chance"; empty where it is unknown.
     """
 
     concepts: tuple[Term, ...]
@@ -109,6 +110,7 @@ class DescriptionRecord:
     control: float | None = None
     control_name: str = ""
     note: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ _PARQUET = {
     "unit": "string",
     "layer": "string",
     "method": "string",
+    "verdict": "string",
     "concepts": _TEXTS,
     "concept_scores": _NUMBERS,
     "phrases": _TEXTS,
@@ -37,7 +38,7 @@ _PARQUET = {
 }
 COLUMNS: dict[str, tuple[str, ...]] = {
     "features": (
-        *("unit", "layer", "method", "concepts", "phrases", "heldout_auc", "heldout_auc_control"),
+        *("unit", "layer", "method", "verdict", "concepts", "phrases", "heldout_auc", "heldout_auc_control"),
         *("clarity", "clarity_control", "sparsity", "sparsity_control", "picture", "crops"),
     ),
     "images": ("id", "name", "label", "thumbnail", "predicted", "shares"),
@@ -107,6 +108,7 @@ def _feature_row(record: FeatureRecord) -> Row:
         "unit": record.unit,
         "layer": record.layer,
         "method": None if description is None else description.method,
+        "verdict": None if description is None else description.verdict or None,
         "concepts": [] if description is None else [term.text for term in description.concepts],
         "concept_scores": [] if description is None else [term.score for term in description.concepts],
         "phrases": [] if description is None else [term.text for term in description.phrases],

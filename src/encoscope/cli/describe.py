@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 from encoscope.cli.checks import check_run, check_source
 from encoscope.cli.console import note, say
 from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, names, read_changes
+from encoscope.counting import count_noun
 from encoscope.errors import UsageError
 from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings
 
@@ -102,8 +103,9 @@ def describe(
     ],
     settings: FalconFlags | None = None,
     control: Annotated[
-        str | None, Parameter(group=_checks, help='Show beside the AUC: "permuted", "captions", or both with a comma.')
-    ] = None,
+        str,
+        Parameter(group=_checks, help='What the AUC is compared with: "permuted", "captions", both, "none".'),
+    ] = ",".join(CONTROLS),
     holdout: Holdout = str(HOLDOUT),
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("descriptions"),
     captions: CaptionFlags | None = None,
@@ -119,10 +121,10 @@ def describe(
     if not units:
         raise UsageError('name at least one unit, such as features:31, or "all"')
     common, captions = common or Common(), captions or CaptionFlags()
-    controls = names(control) or []
+    controls = [] if control == "none" else names(control) or []
     for name in controls:
         if name not in CONTROLS:
-            raise UsageError(f"--control takes {', '.join(CONTROLS)}, or both with a comma, not {name!r}")
+            raise UsageError(f"--control takes {', '.join(CONTROLS)}, both with a comma, or none, not {name!r}")
 
     kept = parse_share_or_dataset(holdout)
     captions.check(probe, common, settings, out)
@@ -130,6 +132,7 @@ def describe(
 
     from encoscope import results
     from encoscope.falcon import Descriptions
+    from encoscope.falcon.heldout import BEATS_CHANCE
 
     described = falcon.describe(units[0]) if len(units) == 1 else falcon.describe(list(units))
     for item in falcon.skipped_:
@@ -141,7 +144,9 @@ def describe(
     elif isinstance(described, Descriptions):
         for description in described:
             say(write_line(description))
-        say(f"{described.summary['coverage']:.0%} of {described.summary['units']} units explained: {document}")
+        summary = described.summary
+        better, units_number = summary["verdicts"][BEATS_CHANCE], count_noun(summary["units"], "unit")
+        say(f"{summary['coverage']:.0%} of {units_number} explained; {better} beat their control: {document}")
     else:
         say(write_line(described))
         say(f"{document}")
@@ -160,10 +165,12 @@ def write_line(description: Description) -> str:
     words = ", ".join(f"{concept.word} {concept.score:.2f}" for concept in description.concepts) or description.note
     method = "" if description.method in ("falcon", "none") else f" ({description.method})"
     line = f"{description.unit}{method}: {words}"
-    if description.heldout is None:
+    if not description.concepts:
         return line
-    controls = "".join(f", {name} {control.value:.3f}" for name, control in description.heldout.controls.items())
-    return f"{line}; AUC {description.heldout.auc}{controls}"
+    if description.images:
+        line += f" (from {count_noun(description.images, 'image')})"
+    test = "" if description.heldout is None else "AUC "
+    return f"{line}; {description.verdict}: {test}{description.write_test()}"
 
 
 def parse_share_or_dataset(text: str) -> float | str:

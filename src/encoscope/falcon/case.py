@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float
 
-from encoscope.falcon.heldout import HeldoutTest
+from encoscope.falcon.heldout import HeldoutTest, give_verdict
 from encoscope.falcon.selection import DescriptionOutcome, Selection, select_images
 from encoscope.falcon.settings import FalconSettings
 from encoscope.falcon.spaces import Space
@@ -32,6 +32,7 @@ class DescriptionCase:
         dissected: Whether ``concepts`` come from CLIP-Dissect.
         strong: Which held-out images activate it strongly; None where there is no test.
         heldout: Its test on these images; None where there is none.
+        untested: Why there is none, for a unit with concepts.
     """
 
     unit: Unit
@@ -46,6 +47,12 @@ class DescriptionCase:
     dissected: bool = False
     strong: Bool[np.ndarray, " images"] | None = None
     heldout: HeldoutTest | None = None
+    untested: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """What the test came to."""
+        return give_verdict(self.heldout, bool(self.concepts))
 
     @property
     def values(self) -> Float[np.ndarray, " images"]:

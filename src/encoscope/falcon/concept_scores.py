@@ -33,6 +33,8 @@ _MARGIN = 1e-9  # sums in another order differ in their last digits
 class Confidences:
     """The confidence of each image in each term: the highest score of its captions that hold the term, 0 without any.
 
+    A score below 0 counts as 0 too: equation 1 takes the maximum over all captions, and one without the term counts 0.
+
     Attributes:
         values: ``[images, terms]``, sparse.
         terms: A name for each column.
@@ -95,7 +97,7 @@ def compute_confidences(
         best: dict[str, float] = {}
         for score, text in zip(confidence, texts, strict=True):
             for term in getattr(extract_terms(text), kind):
-                best[term] = max(score, best.get(term, score))
+                best[term] = max(score, best.get(term, 0.0))
         rows += [image] * len(best)
         indices += [columns.setdefault(term, len(columns)) for term in best]
         values += best.values()

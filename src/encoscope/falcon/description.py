@@ -19,7 +19,7 @@ from encoscope.defaults import RANDOM_STATE
 from encoscope.errors import EncoscopeError
 from encoscope.falcon.crops import Box
 from encoscope.falcon.embedding import reread_image
-from encoscope.falcon.heldout import HeldoutTest
+from encoscope.falcon.heldout import HeldoutTest, give_verdict
 from encoscope.falcon.selection import DescriptionOutcome
 from encoscope.falcon.writing import UnitFiles, write_units
 from encoscope.images import SkippedImage
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 KIND = "description"
 _GREY = 128
+_CONTROL_NAMES = {"permuted": "other units", "captions": "random captions"}
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Description(Result):
         clarity: The mean cosine over pairs of different crops, in [-1, 1].
         interpretable: Whether clarity is above ``clarity_threshold``.
         heldout: The test on images that were not used; None where there is none.
+        untested: Why there is no test of its words; empty where there is one, or no words.
         high: The first images of T_i, strongest first when the representation of each image has length 1.
         low: The first counterfactuals, most similar first.
         settings: What decided it, with the models and captions.
@@ -166,6 +168,7 @@ class Description(Result):
     clarity: float | None = None
     interpretable: bool = False
     heldout: HeldoutTest | None = None
+    untested: str = ""
     high: tuple[Example, ...] = ()
     low: tuple[Example, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -180,6 +183,11 @@ class Description(Result):
     def words(self) -> tuple[str, ...]:
         """The concepts without their scores."""
         return tuple(concept.word for concept in self.concepts)
+
+    @property
+    def verdict(self) -> str:
+        """What its test came to: "beats its control", "no better than chance", "too few images" or "no words"."""
+        return give_verdict(self.heldout, bool(self.concepts))
 
     @property
     def method(self) -> str:
@@ -208,6 +216,8 @@ class Description(Result):
             "clarity": self.clarity,
             "interpretable": self.interpretable,
             "heldout": None if self.heldout is None else self.heldout.as_dict(),
+            "untested": self.untested,
+            "verdict": self.verdict,
             "high": [example.as_dict() for example in self.high],
             "low": [example.as_dict() for example in self.low],
         }
@@ -254,14 +264,28 @@ class Description(Result):
     def _title(self) -> list[str]:
         words = ", ".join(f"{concept.word} {concept.score:.2f}" for concept in self.concepts)
         method = "" if self.explained else f" ({self.method})"
-        lines = [f"{self.unit}{method}: {words or self.note or 'no concept'}"]
+        behind = f" (from {count_noun(self.images, 'image')})" if words and self.images else ""
+        lines = [f"{self.unit}{method}: {words or self.note or 'no concept'}{behind}"]
         if self.spurious:
             shared = ", ".join(concept.word for concept in self.spurious)
             lines.append(f"also true of images that do not activate it: {shared}")
         if self.heldout is not None:
-            controls = "".join(f", {name} {interval.value:.3f}" for name, interval in self.heldout.controls.items())
-            lines.append(f"AUC on images it was not made from: {self.heldout.auc}{controls}")
+            lines.append(f"{self.verdict}: AUC on images it was not made from {self.write_test()}")
+        elif self.untested:
+            lines.append(f"not tested: {self.untested}")
         return lines
+
+    def write_test(self) -> str:
+        """Write the test in one clause: the AUC, the images, and what chance gives.
+
+        Returns:
+            The clause; why there is no test where there is none.
+        """
+        if self.heldout is None:
+            return self.untested
+        test = self.heldout
+        chance = "".join(f"; chance by {_CONTROL_NAMES[name]} {level}" for name, level in test.controls.items())
+        return f"{test.auc} ({test.strong} strong images, {test.ordinary} others){chance}"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write ``result.json``, the crops and a contact sheet into a folder.
@@ -318,6 +342,7 @@ class Description(Result):
             clarity=entry["clarity"],
             interpretable=entry["interpretable"],
             heldout=None if entry["heldout"] is None else HeldoutTest.from_dict(entry["heldout"]),
+            untested=entry.get("untested", ""),
             high=tuple(Example.from_dict(example, file) for example in entry["high"]),
             low=tuple(Example.from_dict(example, file) for example in entry["low"]),
             settings=document["settings"] | {"alpha": entry["alpha"], "epsilon": entry["epsilon"]},

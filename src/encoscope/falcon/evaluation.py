@@ -9,24 +9,26 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from encoscope.errors import UsageError
 from encoscope.falcon.case import DescriptionCase, list_spaces
 from encoscope.falcon.concept_scores import compute_confidences, rank_terms
 from encoscope.falcon.context import DescriptionContext, NearestCaptions
 from encoscope.falcon.heldout import (
+    VERDICTS,
+    ChanceLevel,
     HeldoutTest,
     compute_auc,
     compute_auc_interval,
     compute_aucs,
     compute_mean_interval,
+    explain_no_test,
     find_strong_images,
 )
 from encoscope.falcon.selection import DescriptionOutcome
 from encoscope.falcon.spaces import ProbedImages
-from encoscope.metrics import Interval
 from encoscope.units import Unit
 
-_N_PERMUTED = 20  # other units whose images a description is tested on in the permuted control
+_DRAWS = 20  # of each control: other units whose images a description is tested on, and random descriptions
+_RANDOM_CROPS = 10  # of the random description of a unit without crops
 
 
 def evaluate_cases(
@@ -40,8 +42,6 @@ def evaluate_cases(
         context: What the run shares.
         controls: Controls to compare with: "permuted", "captions".
 
-    Raises:
-        UsageError: For the permuted control of a space in which no other unit activates.
     """
     vectors = {
         name: context.embedder.get_image_vectors(space.heldout.ids)
@@ -50,7 +50,10 @@ def evaluate_cases(
     }
     for case in cases:
         images, activation = case.space.heldout, case.heldout_activation
-        if images is None or activation is None or not case.concepts:
+        if not case.concepts:
+            continue
+        case.untested = explain_no_test(activation)
+        if images is None or activation is None or case.untested:
             continue
         case.strong = find_strong_images(activation, case.space.thresholds.alpha)
         if case.strong is not None:
@@ -68,23 +71,24 @@ def _test(
 ) -> HeldoutTest:
     """A description's AUC on the held-out images, beside the controls."""
     seed = context.settings.random_state
-    scores = vectors @ context.texts.embed_description(case.concepts)
-    intervals: dict[str, Interval] = {}
+    usual = vectors @ context.store.mean  # what an image has in common with any text
+    scores = vectors @ context.texts.embed_description(case.concepts) - usual
+    levels: dict[str, ChanceLevel] = {}
     if "permuted" in controls:
-        intervals["permuted"] = _test_permuted(case, images, scores, seed)
-    random_concepts = _describe_at_random(case, nearest, context) if "captions" in controls else {}
-    if random_concepts:
-        intervals["captions"] = compute_auc_interval(
-            vectors @ context.texts.embed_description(random_concepts), strong, random_state=seed
+        aucs = _test_permuted(case, images, scores, seed)
+        levels |= {"permuted": ChanceLevel.of(aucs)} if aucs else {}
+    drawn = _describe_at_random(case, nearest, context) if "captions" in controls else []
+    if drawn:
+        labels = np.stack([context.texts.embed_description(concepts) for concepts in drawn], 1)
+        levels["captions"] = ChanceLevel.of(
+            compute_aucs(vectors @ labels - usual[:, None], strong[:, None])[0].tolist()
         )
-    n_strong = int(strong.sum())
-    return HeldoutTest(
-        compute_auc_interval(scores, strong, random_state=seed), n_strong, len(strong) - n_strong, intervals
-    )
+    auc, n_strong = compute_auc_interval(scores, strong, random_state=seed), int(strong.sum())
+    return HeldoutTest(auc, n_strong, len(strong) - n_strong, levels)
 
 
-def _test_permuted(case: DescriptionCase, images: ProbedImages, scores: np.ndarray, random_state: int) -> Interval:
-    """The description on other units' images: their mean AUC, with its interval over those units."""
+def _test_permuted(case: DescriptionCase, images: ProbedImages, scores: np.ndarray, random_state: int) -> list[float]:
+    """The AUC of the description on the images of other units; none where no other unit activates."""
     rng = np.random.default_rng(_seed_of(case.unit, random_state))
     aucs: list[float] = []
     for channel in rng.permutation(case.space.width).tolist():
@@ -93,28 +97,27 @@ def _test_permuted(case: DescriptionCase, images: ProbedImages, scores: np.ndarr
         strong = find_strong_images(images.h[:, channel], case.space.thresholds.alpha)
         if strong is not None:
             aucs.append(compute_auc(scores, strong))
-        if len(aucs) == _N_PERMUTED:
+        if len(aucs) == _DRAWS:
             break
-    if not aucs:
-        raise UsageError(
-            f"{case.unit.text} is the only unit of its layer that activates: there is none to permute it with"
-        )
-    return compute_mean_interval(aucs, random_state=random_state)
+    return aucs
 
 
 def _describe_at_random(
     case: DescriptionCase, nearest: NearestCaptions, context: DescriptionContext
-) -> dict[str, float]:
-    """The concepts of a unit whose crops get random captions instead of their best, with the scores of those."""
+) -> list[dict[str, float]]:
+    """Descriptions of a unit whose crops get random captions instead of their best, with the scores of those."""
     rows = list(case.crop_rows)
-    if not rows:
-        return {}
     rng = np.random.default_rng(_seed_of(case.unit, context.settings.random_state))
-    scores = nearest.scores[rows]
-    drawn = rng.integers(len(context.store), size=scores.shape)
+    scores = nearest.scores[rows] if rows else np.ones((_RANDOM_CROPS, context.settings.captions_per_crop))
+    count, width = scores.shape
+    drawn = rng.integers(len(context.store), size=(_DRAWS, count, width))
     texts = context.store.texts(drawn.ravel())
-    captions = [texts[start : start + scores.shape[1]] for start in range(0, len(texts), scores.shape[1])]
-    return rank_terms(compute_confidences(scores, captions, "words").means(), context.settings.n_concepts)
+    captions = [texts[start : start + width] for start in range(0, len(texts), width)]
+    descriptions = []
+    for first in range(0, len(captions), count):
+        means = compute_confidences(scores, captions[first : first + count], "words").means()
+        descriptions.append(rank_terms(means, context.settings.n_concepts))
+    return [concepts for concepts in descriptions if concepts]
 
 
 def _seed_of(unit: Unit, random_state: int) -> int:
@@ -134,7 +137,8 @@ def summarize(
 
     Returns:
         Plain values: "units" (their number), "coverage" (the share FALCON explains), "labelled" (the share with any
-        label), "methods", "clarity", and where units were tested "auc", "controls" and "constant" (the best word that
+        label), "methods", "clarity", "verdicts" (how many units have each), and
+        where units were tested "auc", "controls" and "constant" (the best word that
         is the same for all units, with its mean AUC).
     """
     count, seed = len(cases), context.settings.random_state
@@ -146,6 +150,7 @@ def summarize(
         "labelled": sum(bool(case.concepts) for case in cases) / count,
         "methods": {name: methods.count(name) for name in sorted(set(methods))},
         "clarity": float(np.mean(known)) if known else None,
+        "verdicts": {name: sum(case.verdict == name for case in cases) for name in VERDICTS},
     }
     tests = [case.heldout for case in cases if case.heldout is not None]
     if tests:
@@ -174,7 +179,8 @@ def _find_best_constant(
         heldout = list_spaces(cases)[name].heldout
         if heldout is not None:
             images = context.embedder.get_image_vectors(heldout.ids)
-            totals += compute_aucs(images @ texts.T, np.stack(units, axis=1)).sum(0)
+            usual = images @ context.store.mean
+            totals += compute_aucs(images @ texts.T - usual[:, None], np.stack(units, axis=1)).sum(0)
     count = sum(map(len, strong.values()))
     best = int(totals.argmax())
     return {"word": words[best], "auc": float(totals[best] / count)}

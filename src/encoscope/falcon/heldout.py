@@ -1,8 +1,10 @@
 """The test of a description on images it was not made from, and the statistics of it.
 
 A description is turned into one vector, the mean of its concepts' text vectors weighed by their scores, and predicts a
-unit's activation on an image by the cosine of that vector and the image's. The measure is the AUC of the unit's strong
-images against all others.
+unit's activation on an image by the cosine of that vector and the image's, less the image's mean cosine with all
+captions: some images are near to any text, which has nothing to do with the unit. The measure is the AUC of the unit's
+strong images against all others. Beside it stands what chance gives for this very unit: random descriptions on its
+images, and its description on other units' images.
 """
 
 from __future__ import annotations
@@ -28,6 +30,47 @@ STRONG_SHARE = 0.05
 _RESAMPLES = 1000
 
 
+BEATS_CHANCE, AS_CHANCE, TOO_FEW = "beats its control", "no better than chance", "too few images"
+NO_WORDS = "no words"
+"""What the test of a description can come to, where it has no words at all the last."""
+VERDICTS = (BEATS_CHANCE, AS_CHANCE, TOO_FEW, NO_WORDS)
+
+_QUANTILE = 0.95  # of a control's draws that a description has to be above
+
+
+@dataclass(frozen=True)
+class ChanceLevel:
+    """The AUC of a control, over several draws of it.
+
+    Attributes:
+        value: The mean over the draws.
+        spread: Their standard deviation.
+        high: Their 95 % quantile.
+        draws: How many there are.
+    """
+
+    value: float
+    spread: float
+    high: float
+    draws: int
+
+    @classmethod
+    def of(cls, aucs: Sequence[float]) -> ChanceLevel:
+        """Compute the level of some draws.
+
+        Args:
+            aucs: The AUC of each, at least one.
+
+        Returns:
+            Their mean, standard deviation and quantile.
+        """
+        high = float(np.quantile(aucs, _QUANTILE))
+        return cls(float(np.mean(aucs)), float(np.std(aucs)), high, len(aucs))
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} \u00b1 {self.spread:.3f}"
+
+
 @dataclass(frozen=True)
 class HeldoutTest:
     """How well a description predicts a unit on held-out images.
@@ -36,20 +79,35 @@ class HeldoutTest:
         auc: With its bootstrap interval; 0.5 by chance.
         strong: The number of strong images.
         ordinary: The number of all others.
-        controls: The AUC without the unit's own description ("captions"), or without its own activations ("permuted").
+        controls: What chance gives: descriptions of random captions on the unit's images ("captions"), and the unit's
+            description on the images of other units ("permuted").
     """
 
     auc: Interval
     strong: int
     ordinary: int
-    controls: Mapping[str, Interval] = field(default_factory=dict)
+    controls: Mapping[str, ChanceLevel] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """ "beats its control" or "no better than chance".
+
+        It beats them if its interval lies above the mean of each control, and the AUC itself above 95 % of its draws.
+        Without any control the interval has to lie above 0.5.
+        """
+        levels = list(self.controls.values()) or [ChanceLevel(0.5, 0.0, 0.5, 0)]
+        beats = all(self.auc.low > level.value and self.auc.value > level.high for level in levels)
+        return BEATS_CHANCE if beats else AS_CHANCE
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values for a result document."""
         plain = _write_interval(self.auc) | {"strong": self.strong, "ordinary": self.ordinary}
         if self.controls:
-            plain["controls"] = {name: _write_interval(interval) for name, interval in self.controls.items()}
-        return plain
+            plain["controls"] = {
+                name: {"auc": level.value, "spread": level.spread, "high": level.high, "draws": level.draws}
+                for name, level in self.controls.items()
+            }
+        return plain | {"verdict": self.verdict}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> HeldoutTest:
@@ -61,8 +119,26 @@ class HeldoutTest:
         Returns:
             The test.
         """
-        controls = {name: _read_interval(control) for name, control in plain.get("controls", {}).items()}
+        controls = {
+            name: ChanceLevel(control["auc"], control["spread"], control["high"], control["draws"])
+            for name, control in plain.get("controls", {}).items()
+        }
         return cls(_read_interval(plain), plain["strong"], plain["ordinary"], controls)
+
+
+def give_verdict(test: HeldoutTest | None, has_words: bool) -> str:
+    """Say what the test of a description came to.
+
+    Args:
+        test: The test; None where there is none.
+        has_words: Whether there is a description at all.
+
+    Returns:
+        One of `VERDICTS`.
+    """
+    if not has_words:
+        return NO_WORDS
+    return TOO_FEW if test is None else test.verdict
 
 
 def _write_interval(interval: Interval) -> dict[str, Any]:
@@ -82,7 +158,7 @@ def find_strong_images(activation: Float[np.ndarray, " images"], alpha: float) -
 
     Returns:
         The images above alpha, if those are at least 5 and at most half; else the strongest 5 %. None where no AUC can
-        be computed: for fewer than 10 images, or a unit that is the same on all.
+        be computed: see ``explain_no_test``.
     """
     count = len(activation)
     if count < 2 * MIN_STRONG or activation.max() == activation.min():
@@ -93,6 +169,24 @@ def find_strong_images(activation: Float[np.ndarray, " images"], alpha: float) -
     strongest = np.zeros(count, dtype=bool)
     strongest[np.argsort(-activation, kind="stable")[: max(MIN_STRONG, round(STRONG_SHARE * count))]] = True
     return strongest
+
+
+def explain_no_test(activation: Float[np.ndarray, " images"] | None) -> str:
+    """Say why no AUC can be computed on some held-out images.
+
+    Args:
+        activation: The unit's value on each; None where none are held out.
+
+    Returns:
+        One clause; empty where there is a test.
+    """
+    if activation is None or not len(activation):
+        return "no images are held out to test it"
+    if len(activation) < 2 * MIN_STRONG:
+        return f"{len(activation)} held-out images are too few to test it: {2 * MIN_STRONG} are needed"
+    if activation.max() == activation.min():
+        return f"it has the same value on all {len(activation)} held-out images"
+    return ""
 
 
 def compute_auc(scores: Float[np.ndarray, " images"], strong: Bool[np.ndarray, " images"]) -> float:
@@ -151,6 +245,7 @@ def compute_auc_interval(
         weights.append(counts.astype(np.float32) / kept)
     values = np.einsum("rn,rn->r", weights[0] @ wins.astype(np.float32), weights[1])
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.clip([low, high], 0, 1)  # single precision may pass 1 in its last digit
     return Interval(float(wins.mean(dtype=np.float64)), float(low), float(high), level)
 
 

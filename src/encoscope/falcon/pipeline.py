@@ -185,6 +185,7 @@ def _build_description(case: DescriptionCase, nearest: NearestCaptions, context:
         clarity=clarity,
         interpretable=clarity is not None and clarity > settings.clarity_threshold,
         heldout=case.heldout,
+        untested=case.untested,
         high=tuple(example(row, captions_row, cropped=True) for row, captions_row in high),
         low=tuple(example(row, captions_row, cropped=False) for row, captions_row in low[: settings.n_concepts]),
         settings=_record_settings(context, space),

@@ -23,7 +23,7 @@ HOLDOUT = 0.2
 
 @dataclass(frozen=True)
 class FalconSettings(Settings):
-    """What decides a description. The presets "default" and "paper" are the same; "authors" follows the authors' code.
+    """What decides a description. "paper" takes units of a single image, too; "authors" follows the authors' code.
 
     Attributes:
         mode: T_i holds the images above alpha ("threshold", the paper), or those whose set of features at or above
@@ -33,7 +33,8 @@ class FalconSettings(Settings):
         epsilon: An image below it is lowly activating; None is the mean over all entries.
         beta: The least similarity of a counterfactual, in [-1, 1].
         n_counterfactuals: The most counterfactuals of a unit; the most similar are taken.
-        min_images: The images that T_i needs; with fewer it counts as empty. The authors drop groups of up to 10.
+        min_images: The images that T_i needs; with fewer it counts as empty, since a mean over one photo is that photo.
+            The paper names no number (1); the authors drop groups of up to 10.
         top_k_if_empty: The number of strongest images that are used where T_i is empty; 0 leaves it empty.
         max_images: The most images of T_i, strongest first; None takes all.
         mask_threshold: The part of a GradCAM that is kept, as a share of its range, in (0, 1]. 0.6 is the authors'.
@@ -58,7 +59,7 @@ class FalconSettings(Settings):
     RECORDED_APART: ClassVar[tuple[str, ...]] = ("random_state",)
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
-        "paper": {},
+        "paper": {"min_images": 1},
         "authors": {"mode": "exact", "score": "softmax", "spurious_threshold": 0.1, "min_images": 11},
     }
 
@@ -72,7 +73,7 @@ class FalconSettings(Settings):
     epsilon: float | None = setting(None, "Activation below which an image is a counterfactual.", type=float)
     beta: float = setting(0.3, "The least similarity of a counterfactual.", low=-1, high=1)
     n_counterfactuals: int = setting(10, "The most counterfactuals of a unit.", low=0, flag="counterfactuals")
-    min_images: int = setting(1, "Images that have to pass alpha.", low=1)
+    min_images: int = setting(5, "Images that have to pass alpha.", low=1)
     top_k_if_empty: int = setting(10, "Strongest images that are used where too few pass alpha; 0 for none.", low=0)
     max_images: int | None = setting(None, "The most images of a unit, strongest first.", type=int, low=1)
     mask_threshold: float = setting(

@@ -127,7 +127,8 @@ def _make_record(
             phrases=_make_terms(description.phrases),
             spurious=_make_terms(description.spurious),
             method=_METHODS.get(description.method, description.method),
-            note=description.note,
+            note=description.untested if description.untested and not description.note else description.note,
+            verdict=description.verdict if description.concepts else "",
             score=(
                 "soft-WPMI" if description.method == "dissect" else f"{description.settings['score']} of its captions"
             ),

@@ -3,11 +3,21 @@
 "use strict";
 
 (() => {
+  /** @type {Record<string, string>} */
+  const verdicts = {
+    "beats its control": "On other images these words predict the feature better than chance.",
+    "no better than chance": "On other images these words predict the feature no better than random words do.",
+    "too few images": "There were too few images to test these words on.",
+  };
+
   /** @param {DescriptionRecord | undefined} description */
   function describe(description) {
     if (!description) return h("p", { class: "notice" }, "This feature has no description yet.");
-    const { concepts, phrases, spurious, note, method, score, control, control_name } = description;
+    const { concepts, phrases, spurious, note, method, score, control, control_name, verdict } = description;
     return h("div", { class: "description" }, [
+      verdict && concepts.length
+        ? h("p", { class: Atlas.isProven(verdict) ? "note" : "notice" }, verdicts[verdict])
+        : null,
       concepts.length
         ? Atlas.terms(concepts, description)
         : h("p", { class: "soft" }, "No concept passed the contrast with similar images."),
@@ -116,7 +126,8 @@
       }
       const record = await Atlas.record("features", row.position);
       const { rows } = features;
-      const title = record.description?.concepts.length ? record.description.concepts[0].text : "unnamed";
+      const [name] = record.description?.concepts || [];
+      const title = name && Atlas.isProven(record.description?.verdict) ? name.text : "unnamed";
       const figure = Atlas.visualizations(record.visualizations, `What excites ${record.unit}`);
       const sections = [
         cropSection(

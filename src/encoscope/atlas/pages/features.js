@@ -90,6 +90,7 @@
    * @param {string} sort
    */
   function card(row, sort) {
+    const isProven = Atlas.isProven(row.verdict);
     const [first, ...more] = row.concepts;
     return h(
       "div",
@@ -97,8 +98,12 @@
       h("a", { class: "card", href: Atlas.link("feature", row.unit) }, [
         Atlas.face(row, { lazy: false }),
         h("span", { class: "card-text" }, [
-          h("span", { class: "card-word" }, first || h("span", { class: "soft" }, "no description")),
-          h("span", { class: "card-more" }, more.slice(0, 3).join(", ")),
+          h(
+            "span",
+            { class: "card-word" },
+            first && isProven ? first : h("span", { class: "soft" }, first ? row.verdict : "no description"),
+          ),
+          h("span", { class: "card-more" }, (isProven ? more : row.concepts).slice(0, 3).join(", ")),
           h("span", { class: "card-foot" }, [h("span", { class: "mono" }, row.unit), figure(row, sort)]),
         ]),
       ]),

@@ -32,6 +32,9 @@ Atlas.scale = (measure, low, high) => {
   ]);
 };
 
+// Whether a description may stand as a feature's name: its test beat chance, or it was never tested (older atlases).
+Atlas.isProven = (verdict) => !verdict || verdict === "beats its control";
+
 // Ranked terms with bars from zero to the best, and a tick at the control.
 Atlas.terms = (terms, description, { struck } = {}) => {
   const control = description.control || 0;

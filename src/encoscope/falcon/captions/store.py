@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ from encoscope.store.folder import StoreFolder
 
 if TYPE_CHECKING:
     from encoscope.vlm import VLM
+
+
+_MEAN_OF = 100_000
 
 
 class CaptionFolder(StoreFolder):
@@ -217,6 +221,20 @@ class CaptionStore:
                 f"{shard.embeddings} is {array.dtype} of shape {array.shape}, not float16 of {(shard.rows, self.width)}"
             )
         return array
+
+    @cached_property
+    def mean(self) -> Float[np.ndarray, " width"]:
+        """The mean vector of the captions; the cosine with it is an image's mean cosine with all of them.
+
+        Of a store of millions every so many captions count, 100,000 in all.
+        """
+        step = max(1, len(self) // _MEAN_OF)
+        total, count = np.zeros(self.width), 0
+        for shard in self.shards:
+            vectors = np.asarray(self.embeddings(shard)[::step], dtype=np.float32)
+            total += vectors.sum(0, dtype=np.float64)
+            count += len(vectors)
+        return (total / max(1, count)).astype(np.float32)
 
     def texts(self, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Read captions; each group of rows of a file is read once.

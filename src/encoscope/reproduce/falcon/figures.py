@@ -54,7 +54,8 @@ def fig2(request: EvaluationRequest) -> Report:
             "spurious": ", ".join(concept.word for concept in item.spurious[:5]),
             "clarity": item.clarity,
             "AUC": auc_of(item),
-            "permuted": None if item.heldout is None else item.heldout.controls.get("permuted"),
+            "permuted": None if item.heldout is None else str(item.heldout.controls.get("permuted", "")),
+            "verdict": item.verdict,
         }
         for item in descriptions
     ]
