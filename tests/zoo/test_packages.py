@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import encoscope
 from encoscope.errors import EncoscopeError, MissingError
 from encoscope.zoo.packages import WeightsPackage, find_weights, match_in_order, read_weights
 
@@ -61,3 +62,10 @@ def test_tensors_are_matched_in_order_if_every_shape_fits() -> None:
     for other in ({"first": torch.empty(2)}, {"first": torch.empty(3), "second": torch.empty(2)}, {}):
         with pytest.raises(EncoscopeError, match="do not fit"):
             match_in_order(state, other)
+
+
+def test_the_package_stays_small() -> None:
+    """The wheel holds these files, compressed: 60 MB at most."""
+    folder = Path(encoscope.__file__).parent
+    files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in files) < 60e6
