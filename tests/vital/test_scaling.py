@@ -163,7 +163,7 @@ def test_a_pyramid_is_its_formula_and_has_the_references_colors() -> None:
 def test_a_value_out_of_range_is_let_back_in(value: float, gradient: float, passes: bool) -> None:
     level = torch.full((1, 1, 1, 1), float(value))
     bounds = torch.full((1, 1, 1), -1.0), torch.full((1, 1, 1), 1.0)
-    pyramid = Pyramid([level], torch.zeros(1, 1), torch.eye(1)[None], *bounds)
+    pyramid = Pyramid([level], torch.zeros(1, 1, 1, 1), torch.eye(1)[None], *bounds)
     image = pyramid.image()
     assert float(image.detach()) == np.clip(value, -1, 1)
     (image * gradient).sum().backward()
@@ -248,3 +248,14 @@ def test_another_networks_recipe_is_relative_unless_asked() -> None:
     assert choose_scale(recipe, VitalSettings.from_preset()) == "references"
     assert choose_scale(recipe, VitalSettings.from_preset("paper")) == "absolute"
     assert VitalSettings.from_preset("paper").steps == VitalSettings.from_preset("authors").steps == 2000
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 50), (224, 160)])
+def test_a_pyramid_is_the_sum_of_its_resized_levels(size):
+    generator = torch.Generator().manual_seed(0)
+    sides = [(-(-size[0] // 2**level), -(-size[1] // 2**level)) for level in range(6)]
+    levels = [torch.randn(2, 3, *side, generator=generator) for side in sides]
+    eye, zero, far = torch.eye(3).expand(2, 3, 3), torch.zeros(2, 3, 1, 1), torch.full((3, 1, 1), 1e3)
+    image = Pyramid(levels, zero, eye, -far, far).image()
+    resized = [torch.nn.functional.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels]
+    torch.testing.assert_close(image, torch.stack(resized).sum(0) / 6**0.5, atol=1e-5, rtol=0)
