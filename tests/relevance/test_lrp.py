@@ -273,23 +273,3 @@ def test_networks_without_head_and_with_unpooled_output():
         begun = encoder.features(image)[:, 9]
         for maps in found.values():
             torch.testing.assert_close(maps.sum((1, 2, 3)), begun, rtol=2e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("densenet121", {"block_config": (2, 2), "growth_rate": 8}),
-        ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)}),
-        ("vit_tiny_patch16_224", {"depth": 2, "img_size": 64}),
-        ("seresnext26t_32x4d", {}),
-    ],
-)
-def test_networks_out_of_reach_are_refused_with_the_cure(name, settings):
-    import timm
-
-    encoder = Encoder(timm.create_model(name, num_classes=3, **settings), size=64)
-    with pytest.raises(UsageError, match=r"LRP has no rule for .*method='gradient-input'"):
-        make_attributor(encoder, "class:1", [encoder.layers[0].name])
-    with pytest.raises(UsageError, match=r"use method='gradient-input'"):
-        make_attributor(encoder, f"{encoder.layers[-1].name}:0", [encoder.layers[0].name])
-    assert compute_relevance(encoder, noise(1, 64), "class:1", [encoder.layers[0].name], "gradient-input")

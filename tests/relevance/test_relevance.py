@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,12 +103,62 @@ def test_guided_backprop_sees_relus_that_are_functions():
     torch.testing.assert_close(found["parts.2"], expected["3"])
 
 
-def test_guided_backprop_without_relus_is_refused():
+RECTIFIERS = {
+    "ReLU6": (nn.ReLU6, lambda x: ((x > 0) & (x < 6)).float()),
+    "Hardtanh": (lambda: nn.Hardtanh(0, 2), lambda x: ((x > 0) & (x < 2)).float()),
+    "Hardswish": (nn.Hardswish, lambda x: torch.where(x <= -3, 0, torch.where(x >= 3, 1, (2 * x + 3) / 6))),
+    "SiLU": (nn.SiLU, lambda x: x.sigmoid() * (1 + x * (1 - x.sigmoid()))),
+    "GELU": (nn.GELU, lambda x: torch.special.ndtr(x) + x * torch.exp(-x * x / 2) / (2 * torch.pi) ** 0.5),
+    "LeakyReLU": (nn.LeakyReLU, lambda x: torch.where(x > 0, 1, 0.01)),
+    "ELU": (nn.ELU, lambda x: torch.where(x > 0, torch.ones_like(x), x.exp())),
+    "a clamp": (lambda: Clamp(), lambda x: (x > 0).float()),
+}
+
+
+class Clamp(nn.Module):
+    def forward(self, x):
+        return x.clamp(min=0)
+
+
+@pytest.mark.parametrize("kind", RECTIFIERS)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_guided_backprop_through_capped_and_smooth_rectifiers_is_the_literal_one(kind, inplace):
+    make, derivative = RECTIFIERS[kind]
+    torch.manual_seed(0)
+    rectifier = make()
+    if inplace and not hasattr(rectifier, "inplace"):
+        pytest.skip("this module has no form in place")
+    if inplace:
+        rectifier.inplace = True
+    module = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 6, 1), rectifier, nn.Conv2d(6, 2, 1))
+    images = 5 * noise(2, 4)
+    relevance = compute_relevance(Encoder(module, size=4), images, "3:1", ["0"], "guided-backprop")["0"]
+    with torch.no_grad():
+        hidden = module[1](module[0](images))
+        above = module[3].weight[1, :, 0, 0] / 16  # of the mean over 4 x 4
+        guided = above.clamp(min=0)[None, :, None, None] * derivative(hidden)
+        expected = torch.einsum("bohw,oi->bihw", guided, module[1].weight[:, :, 0, 0])
+    assert expected.abs().sum() > 0
+    torch.testing.assert_close(relevance, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_guided_backprop_reaches_networks_without_relus():
     import timm
 
-    encoder = Encoder(timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=3), size=32)
-    with pytest.raises(UsageError, match=r"needs ReLUs, and python calls none.*gradient-input"):
-        compute_relevance(encoder, noise(1, 32), "class:1", ["blocks.0"], "guided-backprop")
+    vit = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=3)
+    encoder = Encoder(vit, size=32)
+    guided, plainly = (
+        compute_relevance(encoder, noise(1, 32), "class:1", ["blocks.0"], method)["blocks.0"]
+        for method in ("guided-backprop", "gradient-input")
+    )
+    assert guided.abs().sum() > 0 and not torch.allclose(guided, plainly)
+
+
+def test_guided_backprop_without_rectifiers_is_refused():
+    encoder = Encoder(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh(), nn.Conv2d(4, 2, 1)), size=8)
+    for use in (compute_relevance, lambda encoder, _, *rest: make_attributor(encoder, *rest)):
+        with pytest.raises(UsageError, match=r"needs ReLUs or their smooth forms.*calls none.*gradient-input"):
+            use(encoder, noise(1, 8), "2:1", ["0"], "guided-backprop")
 
 
 def test_gradient_times_input_is_conserved_through_norms_and_attention():
@@ -222,8 +273,6 @@ def test_gradients_of_a_transformers_class_token():
     found = compute_relevance(encoder, images, "blocks.1@cls:4", ["blocks.0", "patch_embed"], "gradient-input")
     assert {name: tuple(maps.shape) for name, maps in found.items()} == dict.fromkeys(found, (2, 192, 3, 3))
     assert all(maps.abs().sum() > 0 for maps in found.values())
-    with pytest.raises(UsageError, match=r"does not support class tokens \(blocks\.1@cls:4\)"):
-        make_attributor(encoder, "blocks.1@cls:4", ["blocks.0"])
 
 
 @pytest.mark.parametrize("method", [*METHODS, "callable"])
@@ -324,12 +373,21 @@ def test_the_method_for_a_network_is_found_by_trying_it(zoo):
     import timm
 
     assert choose_method(zoo) == "lrp"
-    for name, settings in (
+    networks: list[tuple[str, dict[str, Any]]] = [
         ("densenet121", {"block_config": (2, 2), "growth_rate": 8}),
         ("vit_tiny_patch16_224", {"depth": 2, "img_size": 32}),
-    ):
+    ]
+    for name, settings in networks:
         module = timm.create_model(name, num_classes=3, **settings)
-        assert choose_method(Encoder(module, size=32)) == "gradient-input"
+        assert choose_method(Encoder(module, size=32)) == "lrp"
+    assert choose_method(Encoder(nn.Sequential(nn.Conv2d(3, 4, 1), Sorting(), nn.Conv2d(4, 2, 1)), size=8)) == (
+        "gradient-input"
+    )
+
+
+class Sorting(nn.Module):
+    def forward(self, x):
+        return x.sort(1).values
 
 
 def test_the_channels_that_matter_to_a_class(zoo, tmp_path, caplog):

@@ -341,7 +341,7 @@ def test_directions_and_tokens(resnet, vit, image_folder):
     hidden = Vital(vit, ["blocks.3.mlp.act:5", "blocks.4@cls:2"], steps=2, n_references=3, patch_size=16)
     hidden.fit(image_folder)
     for target, picture in zip(hidden.targets_, hidden.synthesize(), strict=True):
-        assert target.relevance == "gradient-input"
+        assert target.relevance == "lrp"
         assert "blocks.4" not in target.recipe.layers
         assert any("extension" in note for note in picture.notes)
 
@@ -417,6 +417,39 @@ def test_settings_and_mistakes(resnet, image_folder):
         Vital(resnet, "class:barrel").synthesize()
     with pytest.raises(MissingError):
         Vital(resnet, "class:barrel").fit(image_folder / "nowhere")
+
+
+class Sorted(nn.Module):
+    """Hands on its channels in the order of their values, for which LRP has no rule."""
+
+    def forward(self, x):
+        return x.sort(1).values
+
+
+@pytest.mark.parametrize(
+    ("relevance", "part", "message"),
+    [
+        ("lrp", Sorted, r"LRP has no rule for 'sort'.*gradient-input"),
+        ("guided-backprop", nn.Tanh, r"guided backprop needs ReLUs.*gradient-input"),
+        (lambda _e, pixels, _u, layers: dict.fromkeys(layers, pixels), nn.ReLU, r"gave .* for layer"),
+    ],
+)
+def test_relevance_that_cannot_work_is_refused_before_the_search_for_references(
+    relevance, part, message, image_folder, monkeypatch
+):
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), part(), nn.Conv2d(8, 8, 3, stride=2), part(), nn.Conv2d(8, 4, 3, padding=1)
+    )
+    encoder = Encoder(network, size=32)
+
+    def search(*_args, **_settings):
+        raise AssertionError("searched")
+
+    monkeypatch.setattr("encoscope.vital.estimator.find_patch_references", search)
+    with pytest.raises(UsageError, match=message):
+        Vital(encoder, "4:1", relevance=relevance, layers=["0", "2"]).fit(image_folder)
+    with pytest.raises(AssertionError, match="searched"):
+        Vital(encoder, "4:1", layers=["0", "2"]).fit(image_folder)
 
 
 def test_a_network_without_a_gradient_is_refused(image_folder):

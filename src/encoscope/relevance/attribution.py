@@ -46,8 +46,9 @@ def compute_relevance(
             They go through the network at once.
         unit: One unit for all images, or a sequence with one unit for each image.
         layers: Names of layers: the unit's own layer, or layers before it.
-        method: "lrp", layer-wise relevance propagation with the residual split, for ResNets and plain convolutional
-            networks; "guided-backprop", for networks with ReLUs; "gradient-input", for any network; or a function
+        method: "lrp", layer-wise relevance propagation: the paper's rules with the residual split for ResNets and plain
+            convolutional networks, rules for signed inputs, gates and attention for any other; "guided-backprop", for
+            networks with ReLUs or their capped and smooth forms; "gradient-input", for any network; or a function
             (encoder, pixels, unit, layers) -> {layer: relevance}.
         start: For units of a layer's map, where relevance starts: "all" positions, or "argmax", the position of the
             highest cosine similarity with the unit's direction.
@@ -79,7 +80,7 @@ def make_attributor(
 ) -> Attributor:
     """Prepare ``compute_relevance`` for a loop.
 
-    For LRP the positive weights are computed here, and a trial run shows whether LRP supports the network.
+    A trial run on a random image shows here whether the method supports the network, the unit and the layers.
 
     Args:
         encoder: The encoder.
@@ -96,8 +97,7 @@ def make_attributor(
         UsageError: As ``compute_relevance``.
     """
     attributor = _create_attributor(encoder, unit, layers, method, start)
-    if isinstance(attributor, Lrp):
-        attributor.prepare()
+    attributor.prepare()
     return attributor
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoscope.encoder import Encoder
-from encoscope.encoder.capture import removing_hooks
+from encoscope.encoder.capture import draw_random_pixels, removing_hooks
 from encoscope.encoder.lock import hold_module
 from encoscope.errors import EncoscopeError, UsageError
-from encoscope.relevance.targets import Targets
+from encoscope.relevance.targets import Targets, locate_unit
 
 
 class Attributor(ABC):
@@ -32,6 +34,9 @@ class Attributor(ABC):
         targets: The units.
         layers: The layers, in the order of the result.
     """
+
+    note = ""
+    """What a reader of the relevance has to know, for a method or rules that the VITAL paper does not have."""
 
     def __init__(self, encoder: Encoder, targets: Targets, layers: Sequence[str]) -> None:
         self.encoder = encoder
@@ -52,6 +57,24 @@ class Attributor(ABC):
         self._pixels = pixels.detach().to(self.encoder.device)
         return self.relevance()
 
+    def prepare(self) -> None:
+        """Check by a trial run on a random image that the method supports the network, the units and the layers.
+
+        Raises:
+            UsageError: If it does not.
+        """
+        trial = copy(self)
+        # One unit of each location, since it is the way from there that counts.
+        units = {locate_unit(unit): unit for unit in self.targets.distinct}
+        trial.targets = replace(self.targets, units=tuple(units.values()))
+        own = self.encoder.preprocess
+        like = next(self.encoder.module.parameters(), None)
+        trial._try(draw_random_pixels(len(units), own.channels, own.size, like))
+        self.note = trial.note
+
+    def _try(self, pixels: Tensor) -> None:
+        self(pixels)
+
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record the one forward pass that is run in the block.
@@ -62,7 +85,7 @@ class Attributor(ABC):
         Raises:
             UsageError: If no forward pass was run.
         """
-        with _record_pixels(self.encoder) as recorded:
+        with _record_pixels(self.encoder, self._receive_images) as recorded:
             yield
         if not recorded:
             raise UsageError("no forward pass was run inside recording()")
@@ -93,21 +116,26 @@ class Attributor(ABC):
                 )
         return {name: maps[name] for name in self.layers}
 
+    def _receive_images(self, images: Tensor) -> None:
+        """Receives the images that the network is called with in a recorded pass, before it does anything to them."""
+        return
+
     @abstractmethod
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
         """Maps of relevance without a graph; layers that no relevance reaches may be left out."""
 
 
 @contextmanager
-def _record_pixels(encoder: Encoder) -> Iterator[list[Tensor]]:
+def _record_pixels(encoder: Encoder, receive: Callable[[Tensor], None]) -> Iterator[list[Tensor]]:
     """Record the first images that the network is called with in the block."""
     recorded: list[Tensor] = []
 
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if not recorded:
-            recorded.extend(
-                item.detach() for item in (*args, *kwargs.values()) if isinstance(item, Tensor) and item.ndim == 4
-            )
+            images = [item for item in (*args, *kwargs.values()) if isinstance(item, Tensor) and item.ndim == 4]
+            recorded.extend(item.detach() for item in images)
+            for item in images:
+                receive(item)
 
     with hold_module(encoder.module), removing_hooks([]) as handles:
         # All modules: an encoder may call only a submodule (the image tower of an image-text model).

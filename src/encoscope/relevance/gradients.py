@@ -16,11 +16,11 @@ from encoscope.relevance.modes import DetachedMode, GuidedMode
 
 
 class GuidedBackprop(Attributor):
-    """Guided backprop: the gradient of a unit's value, of which each ReLU passes on the positive part only.
+    """Guided backprop: the gradient of a unit's value, of which each rectifier passes on the positive part only.
 
-    A layer's relevance is the guided gradient at its output, before a ReLU at the layer's end clips it.
+    A layer's relevance is the guided gradient at its output, before a rectifier at the layer's end clips it.
 
-    Source: Springenberg et al., Striving for Simplicity, 2015.
+    Source: Springenberg et al., Striving for Simplicity, 2015; for rectifiers other than ReLU an extension.
     """
 
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
@@ -28,7 +28,7 @@ class GuidedBackprop(Attributor):
         gradients = _compute_gradients(self, pixels, mode)
         if not mode.count:
             raise UsageError(
-                f"guided backprop needs ReLUs, and {self.encoder.source} calls none before "
+                f"guided backprop needs ReLUs or their smooth forms, and {self.encoder.source} calls none before "
                 f"{self.targets.distinct[0].text}: use method='gradient-input'"
             )
         return {name: gradient for name, (_, gradient) in gradients.items()}
@@ -43,6 +43,8 @@ class GradientInput(Attributor):
 
     Source: Ali et al., ICML 2022, on which AttnLRP (Achtibat et al., ICML 2024) builds.
     """
+
+    note = "relevance is gradient x input, an extension of this library"
 
     def _relevance(self, pixels: Tensor) -> Mapping[str, Tensor]:
         gradients = _compute_gradients(self, pixels, DetachedMode())

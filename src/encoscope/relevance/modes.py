@@ -9,14 +9,25 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+RECTIFIERS = frozenset(
+    form
+    for name in (
+        *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "threshold", "hardtanh"),
+        *("hardswish", "silu", "gelu", "mish", "softplus"),
+    )
+    for form in (name, f"{name}_")
+)
+"""The torch functions that are ReLU, or a capped, leaky or smooth form of it."""
+
 
 class GuidedMode(TorchFunctionMode):
-    """In this mode a ReLU passes on only the positive part of the gradient at its output (guided backprop).
+    """In this mode a rectifier passes on only the positive part of the gradient at its output (guided backprop).
 
-    This holds for ReLU modules and functions.
+    What it passes on is multiplied by its own derivative, as in the plain gradient. This holds for modules and
+    functions, for ReLU and its capped and smooth forms (ReLU6, hardtanh, hardswish, SiLU, GELU, ...).
 
     Attributes:
-        count: Number of ReLUs that were called.
+        count: Number of rectifiers that were called.
     """
 
     def __init__(self) -> None:
@@ -30,16 +41,24 @@ class GuidedMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the function; the step back through a ReLU gets a hook.
+        """Call the function; the step back through a rectifier gets a hook.
 
-        The gradient at the ReLU's output itself, which is recorded as a layer's, is not clipped.
+        The gradient at the rectifier's output itself, which is recorded as a layer's, is not clipped.
         """
-        output = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") in ("relu", "relu_"):
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in RECTIFIERS or (name in ("clamp", "clamp_", "clip", "clip_", "clamp_min") and _is_low(args, kwargs)):
             self.count += 1
             if output.grad_fn is not None:
                 output.grad_fn.register_prehook(_clip)
         return output
+
+
+def _is_low(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a clamp cuts at 0, as a rectifier does."""
+    low = args[1] if len(args) > 1 else kwargs.get("min")
+    return isinstance(low, int | float) and low == 0
 
 
 def _clip(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

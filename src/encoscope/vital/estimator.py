@@ -17,7 +17,7 @@ from encoscope.estimator import Estimator
 from encoscope.progress import Progress
 from encoscope.results import ResultList
 from encoscope.units import Unit, parse_units
-from encoscope.vital.features import FeatureReader, relevance_reaches
+from encoscope.vital.features import FeatureReader, check_relevance
 from encoscope.vital.planning import multiply_target, plan_synthesis, prepare_photo
 from encoscope.vital.recipes import Recipe, choose_recipe, override_recipe
 from encoscope.vital.references.facets import POOL, split_facets
@@ -32,8 +32,6 @@ from encoscope.vital.settings import Relevance, Size, VitalSettings, check_reque
 from encoscope.vital.synthesis.plan import SynthesisPlan
 from encoscope.vital.target import Target
 from encoscope.vital.visualization import Visualization
-
-_EXTENSION = "relevance is gradient x input, this library's extension: the paper's LRP does not reach here"
 
 
 class Vital(Estimator):
@@ -191,7 +189,7 @@ class Vital(Estimator):
         else:
             groups += self._find_references(X, units, settings)
         self.targets_ = []
-        for unit, (recipe, relevance), facets in zip(units, methods, groups, strict=True):
+        for unit, (recipe, relevance, note), facets in zip(units, methods, groups, strict=True):
             reader = self._reader(recipe, relevance, settings)
             for number, source in enumerate(facets, 1):
                 if isinstance(source, References):
@@ -201,8 +199,8 @@ class Vital(Estimator):
                     )
                 else:
                     references, prototype = None, source
-                if relevance == "gradient-input" and settings.relevance == "auto":
-                    prototype = replace(prototype, notes=(*prototype.notes, _EXTENSION))
+                if note:
+                    prototype = replace(prototype, notes=(*prototype.notes, note))
                 name = unit.text if references is None else references.unit
                 check_statistics(recipe, settings, prototype)
                 facet = {"number": number, "of": len(facets)} if settings.n_facets else None
@@ -289,8 +287,8 @@ class Vital(Estimator):
         names = [name for name in VitalSettings.infos() if name != "preset"]
         return VitalSettings.from_preset(self.preset, **{name: getattr(self, name) for name in names})
 
-    def _choose_method(self, unit: Unit, settings: VitalSettings) -> tuple[Recipe, Relevance | None]:
-        """The recipe of a unit, and its relevance."""
+    def _choose_method(self, unit: Unit, settings: VitalSettings) -> tuple[Recipe, Relevance | None, str]:
+        """The recipe of a unit, its relevance, and what a reader has to know of that."""
         encoder = self.encoder_
         relevance = None if settings.relevance == "none" else settings.relevance
         if relevance == "auto":
@@ -305,13 +303,16 @@ class Vital(Estimator):
             recipe = replace(recipe, tv_weight=settings.tv_weight)
         if settings.l2_weight is not None:
             recipe = replace(recipe, l2_weight=settings.l2_weight)
-        if (
-            settings.relevance == "auto"
-            and relevance == "lrp"
-            and not relevance_reaches(encoder, unit, recipe.layers, "lrp")
-        ):
+        if relevance is None:
+            return recipe, None, ""
+        try:
+            note = check_relevance(encoder, unit, recipe.layers, relevance)
+        except UsageError:
+            if settings.relevance != "auto":
+                raise
             relevance = "gradient-input"
-        return recipe, relevance
+            note = check_relevance(encoder, unit, recipe.layers, relevance)
+        return recipe, relevance, note
 
     def _reader(self, recipe: Recipe, relevance: Relevance | None, settings: VitalSettings) -> FeatureReader:
         return FeatureReader(self.encoder_, recipe.layers, relevance, scaled=settings.authors)

@@ -10,13 +10,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from encoscope.encoder import Encoder
-from encoscope.errors import UsageError
+from encoscope.encoder import Encoder, Observation
 from encoscope.relevance import Attributor, make_attributor
 from encoscope.relevance.targets import RelevanceStart
-from encoscope.units import Unit, compute_values, required_outputs
+from encoscope.units import Unit, compute_values, required_outputs, unit_weights
 from encoscope.vital.matching import Values, flatten_values
 from encoscope.vital.settings import Relevance
+
+OWN = ":unit"  # no layer's name begins with a colon
+"""The name under which the unit's own map is matched, beside the layers."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,22 @@ class FeatureReader:
         relevance: None matches activations as they are (tokens with the class token). Otherwise they are multiplied by
             the relevance of the image's unit, which counts as a constant; of tokens, only the patches have one.
         scaled: Scale relevance to [0, 1] over space, for each image and channel, as the authors do.
+        own: Also read the unit's own map, by the name ``OWN``; of a unit without a map its value.
 
     Source: VITAL, section 3.3.
     """
 
     def __init__(
-        self, encoder: Encoder, layers: Sequence[str], relevance: Relevance | None = None, *, scaled: bool = False
+        self,
+        encoder: Encoder,
+        layers: Sequence[str],
+        relevance: Relevance | None = None,
+        *,
+        scaled: bool = False,
+        own: bool = False,
     ) -> None:
         self.encoder, self.layers, self.relevance, self.scaled = encoder, tuple(layers), relevance, scaled
+        self.own = own
         self._attributors: dict[tuple[Unit, ...], Attributor] = {}
 
     def __call__(self, images: Tensor, units: Sequence[Unit]) -> LayerFeatures:
@@ -71,7 +81,8 @@ class FeatureReader:
         Returns:
             What is matched of them.
         """
-        return self._read(images, units, {"layers": self.layers})
+        outputs: dict[str, Any] = {"layers": self.layers}
+        return self._read(images, units, _join_outputs(outputs, required_outputs(units)) if self.own else outputs)
 
     def read_references(self, images: Tensor, unit: Unit) -> LayerFeatures:
         """Read a batch of references of one unit, without a graph.
@@ -83,7 +94,7 @@ class FeatureReader:
         Returns:
             What is matched of them, with the unit's value and the shrinkage.
         """
-        outputs = required_outputs([unit])
+        outputs = required_outputs([unit])  # the unit's own layer among them
         layers = [*self.layers, *(name for name in outputs.pop("layers") if name not in self.layers)]
         return self._read(images, [unit], {"layers": layers, **outputs}, references=True)
 
@@ -93,6 +104,7 @@ class FeatureReader:
         if self.relevance is None:
             seen = self.encoder.observe(images, **outputs, gradients=not references)
             values = {name: flatten_values(seen.activations[name]) for name in self.layers}
+            values |= self._read_own(seen, units, len(images))
             return LayerFeatures(values, None, compute_values(seen, units)[:, 0] if references else None)
         attributor = self._attributor(tuple(units))
         with attributor.recording():
@@ -104,8 +116,9 @@ class FeatureReader:
             for name, maps in plain.items()
         }
         peaks = {name: relevance[name].amax((2, 3)) for name in self.layers}
+        own = self._read_own(seen, units, len(images))
         if not references:
-            values = {name: maps.flatten(2) for name, maps in weighted.items()}
+            values = {name: maps.flatten(2) for name, maps in weighted.items()} | own
             silent = torch.stack([maps.flatten(1).any(1).logical_not() for maps in relevance.values()]).all(0)
             flat = {name: maps.flatten(2) for name, maps in plain.items()}
             return LayerFeatures(values, peaks, silent=silent if silent.any() else None, plain=flat)
@@ -114,7 +127,26 @@ class FeatureReader:
             for name, maps in weighted.items()
         }
         values = {name: maps.detach().flatten(2) for name, maps in weighted.items()}
+        values |= {name: maps.detach() for name, maps in own.items()}
         return LayerFeatures(values, peaks, compute_values(seen, units)[:, 0].detach(), squares)
+
+    def _read_own(self, seen: Observation, units: Sequence[Unit], count: int) -> dict[str, Values]:
+        """The map of each image's unit, ``[batch, 1, positions]``; of a unit without a map its value."""
+        if not self.own:
+            return {}
+        if not all(_has_map(unit) for unit in units):
+            columns = compute_values(seen, units)
+            own = columns if len(units) == 1 else columns.diagonal()[:, None]
+            return {OWN: own[:, :, None]}
+        maps = [seen.activations[str(unit.layer)].maps for unit in units]
+        rows = [unit_weights(unit, self.encoder).to(each) for unit, each in zip(units, maps, strict=True)]
+        if len(units) == 1:
+            return {OWN: torch.einsum("c,bchw->bhw", rows[0], maps[0]).flatten(1)[:, None]}
+        each = [
+            torch.einsum("c,chw->hw", row, map_[index]).flatten()
+            for index, (row, map_) in enumerate(zip(rows, maps, strict=True))
+        ]
+        return {OWN: torch.stack(each)[:, None]}
 
     def _attributor(self, units: tuple[Unit, ...]) -> Attributor:
         distinct = units[:1] if len(set(units)) == 1 else units
@@ -125,8 +157,8 @@ class FeatureReader:
         return self._attributors[distinct]
 
 
-def relevance_reaches(encoder: Encoder, unit: Unit, layers: Sequence[str], relevance: Relevance) -> bool:
-    """Tell whether a relevance method gets from a unit to all of some layers of this network.
+def check_relevance(encoder: Encoder, unit: Unit, layers: Sequence[str], relevance: Relevance) -> str:
+    """Check by a trial run that a relevance method gets from a unit to all of some layers of this network.
 
     Args:
         encoder: The encoder.
@@ -135,13 +167,12 @@ def relevance_reaches(encoder: Encoder, unit: Unit, layers: Sequence[str], relev
         relevance: The method.
 
     Returns:
-        Whether it reaches them.
+        What a reader of the result has to know of the method; empty for the paper's.
+
+    Raises:
+        UsageError: If it does not, saying why.
     """
-    try:
-        make_attributor(encoder, unit, layers, relevance, start=_start([unit]))
-    except UsageError:
-        return False
-    return True
+    return make_attributor(encoder, unit, layers, relevance, start=_start([unit])).note
 
 
 def scale_min_max(
@@ -157,6 +188,10 @@ def scale_min_max(
     """
     low, high = relevance.amin((2, 3), keepdim=True), relevance.amax((2, 3), keepdim=True)
     return (relevance - low) / (high - low).clamp(min=torch.finfo(relevance.dtype).tiny)
+
+
+def _has_map(unit: Unit) -> bool:
+    return unit.layer is not None and unit.kind != "token" and unit.is_spanned
 
 
 def _start(units: Sequence[Unit]) -> RelevanceStart:
