@@ -341,9 +341,13 @@ def test_directions_and_tokens(resnet, vit, image_folder):
     hidden = Vital(vit, ["blocks.3.mlp.act:5", "blocks.4@cls:2"], steps=2, n_references=3, patch_size=16)
     hidden.fit(image_folder)
     for target, picture in zip(hidden.targets_, hidden.synthesize(), strict=True):
-        assert target.relevance == "lrp"
-        assert "blocks.4" not in target.recipe.layers
-        assert any("extension" in note for note in picture.notes)
+        assert target.relevance is None and target.recipe.layers[-1] == target.unit.layer
+        assert not any("extension" in note for note in picture.notes)
+    paper = Vital(vit, "blocks.4@cls:2", preset="paper", steps=2, n_references=3, patch_size=16).fit(image_folder)
+    (target,) = paper.targets_
+    (picture,) = paper.synthesize()
+    assert target.relevance == "lrp" and "blocks.4" not in target.recipe.layers
+    assert any("extension" in note for note in picture.notes)
 
 
 def test_authors_preset_scales_relevance_and_weighs_channels(resnet, image_folder):
@@ -406,7 +410,7 @@ def test_settings_and_mistakes(resnet, image_folder):
         ({"relevance": "lpr"}, "class:barrel", "nearest: lrp"),
         ({"layers": ["layer5"]}, "class:barrel", "nearest: layer"),
         ({"layers": ["layer4"]}, "layer3:0", "not below layer3"),
-        ({}, "conv1:0", "none of the layers below"),
+        ({"relevance": "lrp"}, "conv1:0", "none of the layers below"),
         ({}, "layer3:9999", "out of range"),
         ({}, "class:barel", "nearest: barrel"),
     ]
@@ -449,7 +453,37 @@ def test_relevance_that_cannot_work_is_refused_before_the_search_for_references(
     with pytest.raises(UsageError, match=message):
         Vital(encoder, "4:1", relevance=relevance, layers=["0", "2"]).fit(image_folder)
     with pytest.raises(AssertionError, match="searched"):
-        Vital(encoder, "4:1", layers=["0", "2"]).fit(image_folder)
+        Vital(encoder, "4:1", preset="paper", layers=["0", "2"]).fit(image_folder)
+
+
+def test_a_unit_is_matched_on_its_own_layer_too_unless_the_paper_is_followed(resnet, image_folder):
+    """So its channel's distribution is that of its references, and so is its activation."""
+    settings: dict[str, Any] = {"n_references": 3, "patch_size": 32}
+    layers = {}
+    for preset, relevance in (("default", None), ("default", "lrp"), ("paper", None), ("paper", "none")):
+        vital = Vital(resnet, "layer3:1", preset=preset, relevance=relevance, **settings).fit(image_folder)
+        (target,) = vital.targets_
+        layers[preset, relevance] = (target.recipe.layers, target.recipe.weights, target.relevance)
+        assert (
+            (target.recipe.own_weight > 0) == (":unit" in target.prototype.values) == (len(target.recipe.layers) == 4)
+        )
+    assert layers["default", None] == (("conv1", "layer1", "layer2", "layer3"), (0.1, 1, 1, 1), None)
+    assert layers["default", "lrp"] == layers["paper", None] == (("conv1", "layer1", "layer2"), (0.1, 1, 1), "lrp")
+    assert layers["paper", "none"] == (("conv1", "layer1", "layer2"), (0.1, 1, 1), None)
+    (own,) = Vital(resnet, "layer3:1", **settings).fit(image_folder).targets_
+    assert own.references is not None
+    pixels = torch.cat([item.input(resnet) for item in own.references.items])
+    maps = resnet.activations(pixels, "layer3")["layer3"].maps[:, 1].flatten(1)
+    torch.testing.assert_close(own.prototype.values[":unit"], maps.sort(1).values.mean(0, keepdim=True))
+    (first,) = Vital(resnet, "conv1:2", **settings).fit(image_folder).targets_
+    assert (first.recipe.layers, first.recipe.weights) == (("conv1",), (1.0,))
+    (weighted,) = Vital(resnet, "layer3:1", weights=[1, 2, 3, 4], **settings).fit(image_folder).targets_
+    assert weighted.recipe.matched == {"conv1": 1, "layer1": 2, "layer2": 3, "layer3": 4, ":unit": 0.1}
+    vital = Vital(resnet, ["layer3:1", "layer3:4"], steps=1, batch_size=2, **settings).fit(image_folder)
+    together = vital.synthesize()
+    (alone,) = Vital(resnet, "layer3:4", steps=1, **settings).fit(image_folder).synthesize()
+    np.testing.assert_allclose(together[1].image, alone.image, atol=1e-3)
+    assert alone.settings["own_weight"] == 0.1 and ":unit" in alone.losses
 
 
 def test_a_network_without_a_gradient_is_refused(image_folder):

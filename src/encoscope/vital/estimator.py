@@ -19,7 +19,7 @@ from encoscope.results import ResultList
 from encoscope.units import Unit, parse_units
 from encoscope.vital.features import FeatureReader, check_relevance
 from encoscope.vital.planning import multiply_target, plan_synthesis, prepare_photo
-from encoscope.vital.recipes import Recipe, choose_recipe, override_recipe
+from encoscope.vital.recipes import Recipe, choose_recipe, find_published_recipe, override_recipe
 from encoscope.vital.references.facets import POOL, split_facets
 from encoscope.vital.references.patches import find_patch_references
 from encoscope.vital.references.prototypes import compute_prototype
@@ -291,9 +291,18 @@ class Vital(Estimator):
         """The recipe of a unit, its relevance, and what a reader has to know of that."""
         encoder = self.encoder_
         relevance = None if settings.relevance == "none" else settings.relevance
+        # What a concept is like is at one position, so that whole references do not stand for it.
+        known = find_published_recipe(encoder.module, [info.name for info in encoder.layers])
+        is_default = settings.preset == "default" and known is None and unit.kind != "direction"
         if relevance == "auto":
-            relevance = None if unit.is_class else "lrp"
-        recipe = choose_recipe(encoder, unit, authors=settings.authors, relevance=relevance is not None)
+            relevance = None if unit.is_class or is_default else "lrp"
+        recipe = choose_recipe(
+            encoder,
+            unit,
+            authors=settings.authors,
+            relevance=relevance is not None,
+            own_layer=is_default and relevance is None,
+        )
         if settings.layers:
             recipe = override_recipe(encoder, unit, recipe, settings.layers, settings.weights or None)
         elif settings.weights:
@@ -315,7 +324,9 @@ class Vital(Estimator):
         return recipe, relevance, note
 
     def _reader(self, recipe: Recipe, relevance: Relevance | None, settings: VitalSettings) -> FeatureReader:
-        return FeatureReader(self.encoder_, recipe.layers, relevance, scaled=settings.authors)
+        return FeatureReader(
+            self.encoder_, recipe.layers, relevance, scaled=settings.authors, own=bool(recipe.own_weight)
+        )
 
     def _find_references(
         self, source: Source, units: Sequence[Unit], settings: VitalSettings

@@ -15,10 +15,8 @@ from encoscope.relevance import Attributor, make_attributor
 from encoscope.relevance.targets import RelevanceStart
 from encoscope.units import Unit, compute_values, required_outputs, unit_weights
 from encoscope.vital.matching import Values, flatten_values
+from encoscope.vital.recipes import OWN
 from encoscope.vital.settings import Relevance
-
-OWN = ":unit"  # no layer's name begins with a colon
-"""The name under which the unit's own map is matched, beside the layers."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class DistributionObjective:
         self._spreads: dict[str, Tensor] = {}
         self._targets: dict[tuple[str, tuple[int, ...], int], Tensor] = {}
         for prototype in prototypes:
-            for name in recipe.layers:
+            for name in recipe.matched:
                 if name not in prototype.values:
                     raise UsageError(
                         f"these statistics hold {', '.join(prototype.values)}, not {name!r}: compute them for the "
@@ -80,7 +80,7 @@ class DistributionObjective:
         if relative:
             self._spreads = {
                 name: torch.tensor([require_spread(prototype, name) for prototype in prototypes])
-                for name in recipe.layers
+                for name in recipe.matched
             }
 
     def __call__(self, images: Images, rows: slice) -> Losses:
@@ -100,7 +100,7 @@ class DistributionObjective:
         features = self._reader(images, self._units[rows])
         indices = range(*rows.indices(len(self._units)))
         named: dict[str, Tensor] = {}
-        for name, weight in zip(recipe.layers, recipe.weights, strict=True):
+        for name, weight in recipe.matched.items():
             values = self._fill_silent(name, features, indices)
             target = self._target(name, tuple(indices), values)
             channels = (

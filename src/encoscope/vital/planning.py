@@ -99,6 +99,7 @@ def plan_synthesis(
         "lr": lr,
         "layers": list(recipe.layers),
         "weights": list(recipe.weights),
+        "own_weight": recipe.own_weight,
         "tv_weight": recipe.tv_weight,
         "l2_weight": recipe.l2_weight,
         "relevance": "none" if relevance is None else relevance if isinstance(relevance, str) else "own",

@@ -12,6 +12,9 @@ from encoscope.encoder.roles import module_of
 from encoscope.errors import UsageError
 from encoscope.units import Unit
 
+OWN = ":unit"  # no layer's name begins with a colon
+"""The name under which the unit's own map is matched, beside the layers."""
+
 # weights of the two regularizers
 _REGULARIZER = 3e-4  # of a network without a recipe: real colors without pixel noise; 1e-3 is paler, 0 noisier
 _REGULARIZER_TOKENS = 1e-2  # of one whose blocks have one grid: with less, each patch of a small ViT is noise
@@ -19,6 +22,7 @@ _REGULARIZER_WITH_RELEVANCE = 1e-5  # of a class
 _REGULARIZER_INSIDE, _REGULARIZER_INSIDE_AUTHORS = 3e-6, 3e-7
 _AUTHORS_SHARE = 1 / 30  # relevance in [0, 1] and channel weights make the loss so much smaller
 _INNER_STEM = 0.1
+_OWN = 0.1  # of the unit's own map: with 0.03 too few units respond as to references, with 0.3 pictures get noisy
 _BLOCKS = 4
 
 
@@ -33,6 +37,7 @@ class Recipe:
         tv_weight: The weight a_TV of total variation.
         l2_weight: The weight a_l2 of the l2 norm.
         published: Whether it is the paper's, for one of its five networks.
+        own_weight: The weight of the unit's own map, beside the layers; 0 where it is not matched by itself.
     """
 
     name: str
@@ -41,6 +46,13 @@ class Recipe:
     tv_weight: float
     l2_weight: float
     published: bool = False
+    own_weight: float = 0.0
+
+    @property
+    def matched(self) -> Mapping[str, float]:
+        """The weight of all that is matched, by name: the layers, and the unit's own map."""
+        weights = dict(zip(self.layers, self.weights, strict=True))
+        return weights | ({OWN: self.own_weight} if self.own_weight else {})
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,9 @@ _TABLE: Mapping[str, _Named] = {
 }
 
 
-def choose_recipe(encoder: Encoder, unit: Unit, *, authors: bool = False, relevance: bool = False) -> Recipe:
+def choose_recipe(
+    encoder: Encoder, unit: Unit, *, authors: bool = False, relevance: bool = False, own_layer: bool = False
+) -> Recipe:
     """Choose layers and weights for a unit of an encoder.
 
     Class neurons and pooled features are matched on all layers of the recipe; a unit inside the network on those
@@ -148,16 +162,18 @@ def choose_recipe(encoder: Encoder, unit: Unit, *, authors: bool = False, releva
         unit: The unit.
         authors: Take the authors' weights of regularizers where they differ from the paper's.
         relevance: Whether activations are multiplied by relevance: the regularizers then have other weights.
+        own_layer: Whether a unit inside the network is also matched on all channels of its own layer, and by itself; an
+            extension.
 
     Returns:
         The recipe.
 
     Raises:
-        UsageError: For a unit in a layer that has none of these layers below it.
+        UsageError: For a unit in a layer that has none of these layers below it, unless it is matched on its own.
     """
     recipe = find_published_recipe(encoder.module, [info.name for info in encoder.layers]) or _default(encoder, unit)
     if unit.layer is not None:
-        recipe = _below(recipe, encoder, unit.layer)
+        recipe = _below(recipe, encoder, unit.layer, own_layer)
     if relevance:
         inside = _REGULARIZER_INSIDE_AUTHORS if authors else _REGULARIZER_INSIDE
         weight = _REGULARIZER_WITH_RELEVANCE if unit.layer is None else inside
@@ -214,7 +230,8 @@ def override_recipe(
     if weights is not None and len(weights) != len(names):
         raise UsageError(f"{len(weights)} weights for {len(names)} layers: give one for each")
     pairs = sorted(zip(names, weights or [1.0] * len(names), strict=True), key=lambda pair: order.index(pair[0]))
-    if unit.layer is not None and order.index(pairs[-1][0]) >= order.index(unit.layer):
+    # The unit's own layer is named only where it is matched anyway.
+    if unit.layer is not None and order.index(pairs[-1][0]) >= order.index(unit.layer) + bool(base.own_weight):
         raise UsageError(f"{unit.text} is matched on layers below its own: {pairs[-1][0]} is not below {unit.layer}")
     return replace(base, name="own", layers=tuple(name for name, _ in pairs), weights=tuple(float(w) for _, w in pairs))
 
@@ -241,12 +258,12 @@ def _spread(blocks: Sequence[LayerInfo], count: int) -> list[LayerInfo]:
     return [blocks[index] for index in sorted(indices)]
 
 
-def _below(recipe: Recipe, encoder: Encoder, layer: str) -> Recipe:
+def _below(recipe: Recipe, encoder: Encoder, layer: str, own_layer: bool) -> Recipe:
     order = [info.name for info in encoder.layers]
     kept = [
         name for name in recipe.layers if order.index(name) < order.index(layer) and module_of(name) != module_of(layer)
     ]
-    if not kept:
+    if not kept and not own_layer:
         raise UsageError(
             f"{layer} has none of the layers below it that a visualization is matched on "
             f"({', '.join(recipe.layers)}): "
@@ -256,4 +273,6 @@ def _below(recipe: Recipe, encoder: Encoder, layer: str) -> Recipe:
     old = dict(zip(recipe.layers, recipe.weights, strict=True))
     only_stem = set(kept) <= stem
     weights = tuple(_INNER_STEM if name in stem and not only_stem else min(old[name], 1.0) for name in kept)
-    return replace(recipe, layers=tuple(kept), weights=weights)
+    own = (layer,) if own_layer else ()
+    own_weight = _OWN if own_layer else 0.0
+    return replace(recipe, layers=(*kept, *own), weights=(*weights, *(1.0 for _ in own)), own_weight=own_weight)

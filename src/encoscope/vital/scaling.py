@@ -102,7 +102,7 @@ def check_statistics(recipe: Recipe, settings: VitalSettings, prototype: Prototy
     """
     relative = choose_scale(recipe, settings) == "references"
     if relative:
-        for layer in recipe.layers:
+        for layer in recipe.matched:
             require_spread(prototype, layer)
     if choose_parametrization(recipe, settings) == "pyramid" or (relative and (recipe.tv_weight or recipe.l2_weight)):
         require_colors(prototype)

@@ -62,8 +62,8 @@ _PUBLISHED = {
 }
 
 _RELEVANCE_HELP = (
-    "Multiplied into activations: lrp, guided-backprop, gradient-input, none, or auto (none for classes, LRP inside, "
-    "where it reaches)."
+    "Multiplied into activations: lrp, guided-backprop, gradient-input, none, or auto (none; with the paper's numbers "
+    "LRP for units inside the network)."
 )
 
 
@@ -90,9 +90,11 @@ class VitalSettings(Settings):
 
     Attributes:
         steps: Steps of the optimization; 2,000 in the authors' code, and in the presets "paper" and "authors".
-        relevance: What activations are multiplied by. "auto" is nothing for classes, and for other units LRP, or
-            gradient x input where LRP does not reach; "none", "lrp", "guided-backprop", "gradient-input", or a callable
-            (encoder, pixels, unit, layers) -> {layer: maps}.
+        relevance: What activations are multiplied by: "none", "lrp", "guided-backprop", "gradient-input", or a callable
+            (encoder, pixels, unit, layers) -> {layer: maps}. "auto" is nothing; LRP, or gradient x input where LRP
+            has no rule, for concepts, and with the paper's numbers (the presets "paper" and "authors", and the paper's
+            networks) for all units but classes. Without relevance, the default also matches all channels of the unit's
+            own layer.
         matching: "sort" (equation 2) matches sorted values; "moments" mean and standard deviation, for comparison.
         parametrization: What is optimized: "pyramid" (noise of several resolutions in the references' colors) or
             "pixels" (as published); "auto" is pixels for the paper's networks, else the pyramid.

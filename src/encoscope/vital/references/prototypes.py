@@ -164,6 +164,7 @@ def _manifest(reader: FeatureReader, references: References, unit: Unit) -> dict
         "unit": unit.as_key(),
         "relevance": reader.relevance,
         "scaled": reader.scaled,
+        "own": reader.own,
     }
 
 
