@@ -28,6 +28,10 @@ def make(channels):
     body = nn.Sequential(nn.Conv2d(channels, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU())
     return Encoder(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)), size=32)
 
+class Mean(nn.Module):
+    def forward(self, pixels): return pixels.mean(1, keepdim=True)
+
+def any_number(): return nn.Sequential(Mean(), nn.Conv2d(1, 6, 3, 2, 1), nn.ReLU())
 def bands1(): return make(1)
 def bands3(): return make(3)
 def bands4(): return make(4)
@@ -185,3 +189,18 @@ def test_the_channels_of_networks_of_libraries(channels: int) -> None:
             module = timm.create_model(name, in_chans=channels, num_classes=2)
         assert count_input_channels(module) == channels, name
     assert count_input_channels(nn.Linear(7, 2)) == 3
+
+
+def test_a_stated_number_of_channels(channels: int, capsys: pytest.CaptureFixture[str]) -> None:
+    model = "py:networks_of_channels:any_number"
+    flags = ["--input-size", "32", "--channels", str(channels), "--device", "cpu"]
+    assert run(["segment", "0.npy", "--model", model, *flags, "--clusters", "2", "--out", "out"]) == 0
+    record = json.loads(Path("out/result.json").read_text())["model"]["preprocess"]
+    assert record["channels"] == channels and len(record["mean"]) == channels and "channels" in record["stated"]
+    assert encoscope.load(model, channels=7, input_size=32).preprocess.channels == 7
+    capsys.readouterr()
+    other = f"py:networks_of_channels:bands{channels}"  # a network of one number alone
+    assert run(["segment", "0.npy", "--model", other, "--channels", "5", "--out", "out2"]) == 1
+    assert capsys.readouterr().err.strip().count("\n") == 0
+    with pytest.raises(encoscope.errors.UsageError, match="channels is a number from 1"):
+        encoscope.load(model, channels=0)

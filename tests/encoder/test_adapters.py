@@ -275,6 +275,74 @@ def test_weights_that_hold_the_adapters_changes_already_are_refused(size: float,
     assert all(torch.equal(own[f"{module}.weight"], without[f"base_model.model.{module}.weight"]) for module in MODULES)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_that_have_doras_norms_already_are_refused(dtype: torch.dtype, base: State, tmp_path: Path) -> None:
+    magnitudes = {
+        module: torch.from_numpy(np.linalg.norm(base[f"{module}.weight"].flatten(1).numpy(), axis=1)) * 1.05
+        for module in MODULES
+    }
+    shaped = {
+        module: value.reshape(1, -1, 1, 1) if base[f"{module}.weight"].ndim == 4 else value
+        for module, value in magnitudes.items()
+    }
+    whole = adapted(base, MODULES, alone=False, magnitudes=shaped)
+    folder = write(tmp_path / "adapter", adapted(base, MODULES, alone=True, magnitudes=shaped), use_dora=True)
+    torch.save({name: value.to(dtype) for name, value in whole.items()}, folder / "apart.pth")
+    load(SOURCE, checkpoint=folder / "apart.pth", device="cpu")
+    for module, rank in MODULES.items():
+        a, b = factors(base, module, rank)
+        name = next(name for name in whole if name.endswith(f"{module}.base_layer.weight"))
+        whole[name] = torch.from_numpy(merge(whole[name], a, b, 8 / rank, shaped[module])).float()
+    torch.save({name: value.to(dtype) for name, value in whole.items()}, folder / "merged.pth")
+    with pytest.raises(EncoscopeError, match=r"merged into already .*merge_and_unload"):
+        load(SOURCE, checkpoint=folder / "merged.pth", device="cpu")
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "rslora": {"use_rslora": True},
+    "biases": {"bias": "lora_only"},
+    "patterns": {"rank_pattern": {"attn.qkv": 3}, "alpha_pattern": {"attn.qkv": 5}},
+    "head": {"modules_to_save": ["head"]},
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_what_peft_itself_writes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter alone and in the network's state dictionary, with the output of peft's own network."""
+    peft = pytest.importorskip("peft", reason="peft is not installed: the other tests write files of its form")
+    (tmp_path / "adapted_network.py").write_text(
+        "import timm, torch\n"
+        "def net():\n"
+        "    with torch.random.fork_rng(devices=[]):\n"
+        "        torch.manual_seed(0)\n"
+        "        return timm.create_model('test_vit', num_classes=5).eval()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import adapted_network  # pyright: ignore[reportMissingImports]
+
+    config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=["qkv", "proj"], **SETTINGS[kind])
+    model = peft.get_peft_model(adapted_network.net(), config).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+        pixels = torch.randn(1, 3, 160, 160, generator=generator)
+        expected = model(pixels)
+    model.save_pretrained(tmp_path / "adapter")
+    torch.save(model.state_dict(), tmp_path / "adapter" / "whole.pth")
+    alone = load("py:adapted_network:net", checkpoint=tmp_path / "adapter", device="cpu")
+    whole = load("timm:test_vit", checkpoint=tmp_path / "adapter" / "whole.pth", device="cpu")
+    for encoder in (alone, whole):
+        torch.testing.assert_close(encoder.logits(pixels), expected, rtol=1e-4, atol=1e-5)
+    model.merge_adapter()
+    torch.save(model.state_dict(), tmp_path / "adapter" / "merged.pth")
+    with pytest.raises(EncoscopeError, match="merged into already"):
+        load("timm:test_vit", checkpoint=tmp_path / "adapter" / "merged.pth", device="cpu")
+
+
 def test_an_adapter_beside_the_weights_of_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

@@ -435,3 +435,25 @@ def test_a_head_saved_without_values_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EncoscopeError, match=r"lacks 2 tensors of the network, .*: classifier\.\*"):
         load(f"hf:{tmp_path}")
     assert load(f"hf:{tmp_path}", allow_missing="classifier").record == {"weights": {"missing": ["classifier.*"]}}
+
+
+NO_WEIGHTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "meta": (lambda weight: weight.to("meta"), r"no values for fc\.weight"),
+    "sparse": (lambda weight: weight.to_sparse(), r"fc\.weight as sparse_coo: save it dense"),
+    "compressed": (lambda weight: weight.to_sparse_csr(), r"fc\.weight as sparse_csr: save it dense"),
+    "NaN": (lambda weight: torch.where(weight == weight.max(), torch.nan, weight), r"NaN in fc\.weight"),
+    "repeated": (lambda weight: weight[:1, :1].expand(10**9, 512), r"fc\.weight repeats .* bytes to 2048\.0 GB"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_tensors_that_hold_no_weights_are_refused(kind: str, state: State, tmp_path: Path) -> None:
+    change, message = NO_WEIGHTS[kind]
+    torch.save({**state, "fc.weight": change(state["fc.weight"])}, tmp_path / "x.pth")
+    with pytest.raises(EncoscopeError, match=message):
+        load(NAME, checkpoint=tmp_path / "x.pth")
+    torch.save(
+        {**state, "loss.weight": change(state["fc.weight"])}, tmp_path / "y.pth"
+    )  # not used: anything may be there
+    assert torch.equal(load(NAME, checkpoint=tmp_path / "y.pth").module.state_dict()["fc.weight"], state["fc.weight"])

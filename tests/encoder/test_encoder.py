@@ -141,6 +141,14 @@ def test_activations_that_are_no_numbers_name_the_layer(
         encoder.activations(pixels, "stage2")
 
 
+def test_features_and_logits_that_are_no_numbers_are_refused(encoder: Encoder, net: Net, pixels: Tensor) -> None:
+    with torch.no_grad():
+        net.fc.bias[1] = float("nan")
+    assert torch.isfinite(encoder.features(pixels)).all()
+    with pytest.raises(EncoscopeError, match="gives NaN as logits"):
+        encoder.logits(pixels)
+
+
 def test_out_of_memory_halves_the_batch_and_says_so(net: Net, pixels: Tensor, caplog: pytest.LogCaptureFixture) -> None:
     class Small(Net):
         def forward(self, pixels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from encoscope.encoder import Encoder, load, untrained_copy
 from encoscope.errors import EncoscopeError, UsageError
+from encoscope.relevance import compute_relevance
 
 Pair = namedtuple("Pair", ["embedding", "scores"])
 
@@ -197,6 +198,14 @@ def test_a_segmentation_networks_maps_of_classes_are_no_stage(build: Callable[[]
     assert encoder.outputs is None
     with pytest.raises(UsageError, match="no classification head"):
         encoder.logits(torch.zeros(1, 3, 64, 64))
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    observation = encoder.observe(pixels, encoder.layers[0].name, features=True)
+    stage = encoder.activations(pixels, encoder.depths[-1])[encoder.depths[-1]]
+    assert list(observation.activations) == [encoder.layers[0].name] and observation.features is not None
+    assert torch.equal(observation.features, stage.maps.mean((2, 3)))  # and no mean of maps of classes
+    assert encoder.width == stage.maps.shape[1] != 5
+    with pytest.raises(UsageError, match="name a channel of that layer"):
+        compute_relevance(encoder, pixels, "features:1", encoder.depths[0])
 
 
 def test_a_network_that_gives_maps_keeps_its_last_stage() -> None:

@@ -212,6 +212,17 @@ def test_a_hook_that_changes_outputs_is_found_and_one_that_looks_is_not(hook: Ca
     assert not is_same_network(encoder, kept, ["conv"])
 
 
+def test_a_setting_that_no_digest_knows_is_found_in_the_same_process() -> None:
+    from timm.layers import ScaledStdConv2d  # of an installed library, and its scale is not in its description
+
+    net = nn.Sequential(ScaledStdConv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    encoder = Encoder(net, size=32)
+    before, kept = encoder.digest, record_trial(encoder, ["0"])
+    assert is_same_network(encoder, kept, ["0"])
+    net[0].scale *= 2
+    assert encoder.digest == before and not is_same_network(encoder, kept, ["0"])
+
+
 def fixed(x: Tensor) -> Tensor:
     return x * torch.rand(x.shape, generator=torch.Generator().manual_seed(3))
 

@@ -81,6 +81,10 @@ class Common:
         str | None,
         Parameter(help="Which bands of an image the model's channels are, numbered from 1, such as 4,3,2."),
     ] = None
+    channels: Annotated[
+        int | None,
+        Parameter(help="Number of channels of the model's input. Default: that of its first convolution, or by trial."),
+    ] = None
     json: Annotated[bool, Parameter(help="Print one JSON document on stdout, and nothing else.")] = False
     progress: Annotated[Literal["auto", "bar", "lines", "none"], Parameter(help=PROGRESS_HELP)] = "auto"
 
@@ -117,7 +121,8 @@ class Common:
             for name, (text, parse) in texts.items()
             if text is not None
         }
-        return stated | ({} if self.interpolation is None else {"interpolation": self.interpolation})
+        plain = {"interpolation": self.interpolation, "channels": self.channels}
+        return stated | {name: value for name, value in plain.items() if value is not None}
 
     def load(self, model: str) -> Encoder:
         """Load the encoder that a model string and these flags name.

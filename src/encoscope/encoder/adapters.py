@@ -62,6 +62,7 @@ _UNDERSTOOD = {
     "use_dora",
     "use_rslora",
 }
+_ROUNDING = 1e-5
 _PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # they leave the adapted weights as they were
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.(?:(?P<adapter>[^.]+)\.)?(?P<kind>weight|bias)")
@@ -173,7 +174,8 @@ def merge_adapter(state: StateDict, path: Path) -> StateDict:
         )
     settings = _read_config(config, where)
     merged = _merge_all(adapters, weights, settings, where)
-    if not settings.get("use_dora") and _holds_changes(weights, merged):
+    decided = _has_magnitudes(adapters, weights) if settings.get("use_dora") else _holds_changes(weights, merged)
+    if decided and any(_differs(weights[name], value) for name, value in merged.items()):
         raise EncoscopeError(
             f"{where} holds weights that its adapter is merged into already (peft: model.merge_adapter()): save them "
             "after model.unmerge_adapter(), or the state_dict() of model.merge_and_unload()"
@@ -341,6 +343,28 @@ def _holds_changes(weights: Mapping[str, Tensor], merged: Mapping[str, Tensor]) 
         size += float((change**2).sum())
         variance += float((own**2).sum() * (change**2).sum()) / own.numel()
     return size > 0 and part > _MERGED_SHARE * size and part > _MERGED_STDS * math.sqrt(variance)
+
+
+def _has_magnitudes(adapters: Mapping[str, _Adapter], weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights have the norms that DoRA's adapters give them, as if these had been merged before."""
+    for module, adapter in adapters.items():
+        name = _find_weight(weights, module, adapter)
+        if name is None or adapter.magnitude is None:
+            return False
+        weight, magnitude = weights[name].double(), adapter.magnitude.double().flatten().abs()
+        allowed = max(_ROUNDING, 2 * torch.finfo(weights[name].dtype).eps) * magnitude
+        norms = [weight.transpose(0, axis).flatten(1).norm(dim=1) for axis in (0, 1)]
+        if not any(
+            norm.shape == magnitude.shape and bool(((norm - magnitude).abs() <= allowed).all()) for norm in norms
+        ):
+            return False
+    return True
+
+
+def _differs(weight: Tensor, merged: Tensor) -> bool:
+    """Whether merging changes a weight by more than rounding."""
+    allowed = max(_ROUNDING, 2 * torch.finfo(weight.dtype).eps) * weight.double().abs().max()
+    return bool((merged.double() - weight.double()).abs().max() > allowed)
 
 
 def _match_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:

@@ -15,7 +15,7 @@ from encoscope.counting import count_noun
 from encoscope.encoder.adapters import has_adapter, locate_adapter, merge_adapter
 from encoscope.encoder.sources.base import SourceRequest
 from encoscope.encoder.state_names import condense_names, format_names, matches_pattern
-from encoscope.encoder.weights_file import StateDict, find_state_dicts, read_weights_file
+from encoscope.encoder.weights_file import StateDict, check_tensors, find_state_dicts, read_weights_file
 from encoscope.encoder.weights_match import MIN_MATCHED_SHARE, StateCandidate, StateConverter, find_best_candidate
 from encoscope.errors import EncoscopeError
 
@@ -99,6 +99,8 @@ def load_checkpoint(
     if any(chosen.label.startswith(label) for label in adapted):
         _log.info("checkpoint %s: its adapter was merged into the weights", path.name)
         request.record["merged_adapter"] = True
+    own = module.state_dict().keys()
+    check_tensors({name: tensor for name, tensor in chosen.state.items() if name in own}, path)
     module = _rebuild(module, chosen, build_network, request, path)
     _load_state(module, chosen, request, path)
     return module

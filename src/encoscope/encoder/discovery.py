@@ -41,6 +41,8 @@ class LayerDiscovery:
     Attributes:
         layers: The spatial layers by name, in the order in which their last calls end.
         outputs: The width K of the network's output if that is ``[batch, K]``, else None.
+        dense: The number of channels of the network's output if that is a map at the image's own resolution, as that
+            of a segmentation network; else None.
         unplaced: The modules whose output is a sequence of tokens that respond to where the image changes, and yet lie
             on no grid that could be found, by name with the number of tokens. They are no layers.
         unplaced_blocks: The last of these that is a block and comes after all stages and blocks; None if none does.
@@ -48,6 +50,7 @@ class LayerDiscovery:
 
     layers: Mapping[str, SpatialLayer]
     outputs: int | None
+    dense: int | None = None
     unplaced: Mapping[str, int] = field(default_factory=dict)
     unplaced_blocks: tuple[str, int] | None = None
 
@@ -87,7 +90,7 @@ def discover_layers(
     layers = {name: replace(layer, info=replace(layer.info, role=roles[name])) for name, layer in layers.items()}
     layers = dict(_add_functions(layers, trial))
     blocks = _find_unplaced_blocks(module, layers, unplaced, list(dict.fromkeys(name for name, _ in trial.shapes)))
-    return LayerDiscovery(layers, trial.outputs, unplaced, blocks)
+    return LayerDiscovery(layers, trial.outputs, trial.dense, unplaced, blocks)
 
 
 def _add_functions(layers: Mapping[str, SpatialLayer], trial: ModuleTrial) -> Iterator[tuple[str, SpatialLayer]]:

@@ -32,7 +32,7 @@ from encoscope.encoder.lock import held_property, hold_module
 from encoscope.encoder.outputs import OutputChoice, choose_output, pool_output, refuse_detections
 from encoscope.encoder.reset import UntrainedMaker
 from encoscope.encoder.roles import module_of
-from encoscope.encoder.trial import TrialRun, list_hooks, run_trial
+from encoscope.encoder.trial import TrialRun, list_hooks, list_settings, run_trial
 from encoscope.encoder.types import CLASS_ORDERS, Activation, ClassOrder, LayerInfo, Observation, join_observations
 from encoscope.encoder.wrappers import check_module, unwrap_module
 from encoscope.errors import EncoscopeError, UsageError, suggest_nearest
@@ -249,7 +249,8 @@ class Encoder:
             UsageError: For unknown layers.
             EncoscopeError: For a forward pass that fails.
         """
-        state = (self._digest_state(), self.precision, self.device, list_hooks(self.module))
+        settings = (list_hooks(self.module), list_settings(self.module))
+        state = (self._digest_state(), self.precision, self.device, settings)
         known = None if self._trial is None or self._trial[0] != state else self._trial[1]
         if known is None or not set(layers) <= known.outputs.keys():
             before = [name for name in known.outputs if name in self._discovery.layers] if known else self.depths
@@ -497,6 +498,11 @@ class Encoder:
         """Number of classes of the classification head; None for a network without one."""
         return self._choice.width if self._classifies else None
 
+    @property
+    def pooled_layer(self) -> str | None:
+        """The layer whose mean over space are the features, where the network ends in maps of classes; else None."""
+        return self.depths[-1] if self._discovery.dense is not None and self._choice.head is None else None
+
     @held_property
     def width(self) -> int:
         """Number of pooled features: the second axis of what ``features`` returns."""
@@ -607,7 +613,9 @@ class Encoder:
                 "gradients need a normalized tensor [batch, channels, height, width], such as prepare(images).pixels"
             )
         selection = {name: layer for name, layer in self._discovery.layers.items() if name in requested}
-        locations = {name: layer.location for name, layer in selection.items()}
+        pooled = self.pooled_layer if features else None
+        read = [*selection, *([pooled] if pooled and pooled not in selection else [])]
+        locations = {name: self._discovery.layers[name].location for name in read}
 
         def run(pixels: Tensor) -> Observation:
             with self._record_head_input(features) as head_inputs:
@@ -616,10 +624,16 @@ class Encoder:
                 )
             canvas = (pixels.shape[2], pixels.shape[3])
             outputs = self._choice.read(output) if logits else None
+            activations = {name: self._read(name, kept.get(name), canvas, len(pixels)) for name in read}
+            vectors = None
+            if features and pooled:
+                vectors = activations[pooled].maps.mean((2, 3))
+            elif features:
+                vectors = head_inputs[-1].flatten(1) if head_inputs else self._pool(output)
             return Observation(
-                {name: self._read(name, kept.get(name), canvas, len(pixels)) for name in selection},
-                _to_float(head_inputs[-1].flatten(1) if head_inputs else self._pool(output)) if features else None,
-                None if outputs is None else _to_float(outputs),
+                {name: activations[name] for name in selection},
+                None if vectors is None else self._check(vectors, "features"),
+                None if outputs is None else self._check(outputs, "logits"),
             )
 
         pixels = self._pixels(images)
@@ -629,6 +643,13 @@ class Encoder:
             return observation
         parts = run_in_halves(lambda part: run_guarded(self.module, self.source, lambda: run(part)), pixels)
         return join_observations(parts)
+
+    def _check(self, values: Tensor, name: str) -> Tensor:
+        """Features or logits in single precision, refused if they are no numbers."""
+        values = _to_float(values)
+        if values.detach().isnan().any():
+            raise EncoscopeError(f"{self.source} gives NaN as {name}: check the weights, or use precision fp32")
+        return values
 
     def _check_gradients(self, observation: Observation, pixels: Tensor) -> None:
         tensors = [activation.maps for activation in observation.activations.values()]
@@ -662,7 +683,8 @@ class Encoder:
 
         Returns:
             The input of the linear head. For a network without one: its output if that is 2-D, the pooler's output of
-            transformers, the class token, or the mean over space.
+            transformers, the class token, or the mean over space; for a network that gives maps of classes at the
+            image's own resolution (segmentation) the mean over space of its last stage.
 
         Raises:
             EncoscopeError: As ``observe``.

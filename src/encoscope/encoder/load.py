@@ -55,6 +55,7 @@ def load(
     input_size: int | tuple[int, int] | None = None,
     interpolation: str | None = None,
     bands: Sequence[int] | None = None,
+    channels: int | None = None,
     allow_missing: Sequence[str] = (),
     allow_unused: Sequence[str] = (),
     logits: str | int | None = None,
@@ -84,6 +85,8 @@ def load(
             takes the source's own.
         bands: Which bands of an image are the network's channels, numbered from 1, such as (4, 3, 2); None takes images
             of as many channels, or grey and color.
+        channels: Number of channels of the input, where the network takes any number or a trial cannot tell; None finds
+            it.
         allow_missing: Names of tensors or modules, or patterns such as "blocks.*.ls1.*": what the weights may lack and
             what so stays random.
         allow_unused: Likewise what the weights may hold though the network has no place for it.
@@ -120,7 +123,7 @@ def load(
     if class_order is not None and class_order not in CLASS_ORDERS:
         raise UsageError(f"class_order is one of {', '.join(CLASS_ORDERS)}, not {class_order!r}")
     target = find_device(device)
-    stated = StatedPreprocess(mean, std, input_size, interpolation, bands)
+    stated = StatedPreprocess(mean, std, input_size, interpolation, bands, channels)
     file = None if checkpoint is None else Path(checkpoint)
     adapter = None if file is None else read_adapter(file)
     request = SourceRequest(

@@ -170,6 +170,28 @@ def list_hooks(module: nn.Module) -> tuple[int, ...]:
     )
 
 
+def list_settings(module: nn.Module) -> tuple[Any, ...]:
+    """List the numbers and texts among the attributes of modules, which an installed library's forward may read.
+
+    A digest does not know them, for they may differ between versions and machines; a trial knows what they do.
+
+    Args:
+        module: The network.
+
+    Returns:
+        Their values.
+    """
+    plain = (bool, int, float, complex, str, type(None))
+    return tuple(
+        (name, value if isinstance(value, plain) else tuple(value))
+        for child in module.modules()
+        for name, value in vars(child).items()
+        if not name.startswith("_") and name != "training"
+        if isinstance(value, plain)
+        or (isinstance(value, (tuple, list)) and all(isinstance(item, plain) for item in value))
+    )
+
+
 def run_trial(encoder: Encoder, layers: Sequence[str]) -> TrialRun:
     """Run a network twice on two seeded inputs.
 

@@ -20,6 +20,7 @@ StateDict: TypeAlias = dict[str, Tensor]
 
 _INDEX = ".index.json"
 _NAMES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_MOST_REPEATED = 10**8  # bytes of a tensor that repeats its values
 
 
 def read_weights_file(path: Path) -> Any:
@@ -65,6 +66,36 @@ def read_weights_file(path: Path) -> Any:
         raise EncoscopeError(
             f"checkpoint {path} is damaged or not a file of weights: {detail or type(error).__name__}"
         ) from error
+
+
+def check_tensors(state: StateDict, path: Path) -> None:
+    """Refuse tensors that hold no weights that a network could get.
+
+    Args:
+        state: The tensors by name.
+        path: The file, for messages.
+
+    Raises:
+        EncoscopeError: For tensors without values (on the device meta), sparse ones, ones that repeat a few stored
+            values many times, and ones with NaN.
+    """
+    for name, tensor in state.items():
+        if tensor.is_meta:
+            raise EncoscopeError(
+                f"checkpoint {path} has no values for {name} (device meta): save the weights themselves"
+            )
+        if tensor.layout != torch.strided:
+            kind = str(tensor.layout).removeprefix("torch.")
+            raise EncoscopeError(f"checkpoint {path} has {name} as {kind}: save it dense, with tensor.to_dense()")
+        size = tensor.numel() * tensor.element_size()
+        stored = tensor.untyped_storage().nbytes()
+        if size > max(stored, _MOST_REPEATED):
+            raise EncoscopeError(
+                f"checkpoint {path}: {name} repeats {stored} stored bytes to {size / 1e9:.1f} GB: save it whole if it "
+                "is a weight, with tensor.contiguous()"
+            )
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise EncoscopeError(f"checkpoint {path} has NaN in {name}: its training diverged, or the file is damaged")
 
 
 def find_weights_file(folder: Path) -> Path | None:

@@ -14,6 +14,7 @@ from encoscope.images.geometry import Preprocess
 from encoscope.images.resize import check_interpolation
 
 _LARGEST_SIDE = 16_384  # pixels
+_MOST_CHANNELS = 4096
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class StatedPreprocess:
         input_size: Side, or (height, width), of the input in pixels.
         interpolation: How images are resized.
         bands: The bands of a file that are the network's channels, numbered from 1.
+        channels: Number of channels of the input.
     """
 
     mean: float | Sequence[float] | None = None
@@ -33,6 +35,7 @@ class StatedPreprocess:
     input_size: int | tuple[int, int] | None = None
     interpolation: str | None = None
     bands: Sequence[int] | None = None
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -45,6 +48,8 @@ class StatedPreprocess:
         bands = self.bands if isinstance(self.bands, list | tuple) else []
         if self.bands is not None and (not bands or not all(isinstance(band, int) and band > 0 for band in bands)):
             raise UsageError(f"bands are numbers from 1 on, such as (4, 3, 2), not {self.bands!r}")
+        if self.channels is not None and not (isinstance(self.channels, int) and 0 < self.channels <= _MOST_CHANNELS):
+            raise UsageError(f"channels is a number from 1 to {_MOST_CHANNELS}, not {self.channels!r}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,6 +73,10 @@ class StatedPreprocess:
         Raises:
             UsageError: For another number of values than the network has channels.
         """
+        if self.channels is not None and self.channels != preprocess.channels:
+            of_each = {name: getattr(preprocess, name) for name in ("mean", "std")}  # else the mean of the source's own
+            spread = {name: (sum(values) / len(values),) * self.channels for name, values in of_each.items()}
+            preprocess = replace(preprocess, channels=self.channels, bands=None, **spread)
         if self.mean is not None or self.std is not None:
             preprocess = replace(
                 preprocess,

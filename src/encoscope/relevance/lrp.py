@@ -52,6 +52,11 @@ class Lrp(Attributor):
     def __init__(self, encoder: Encoder, targets: Targets, layers: Sequence[str]) -> None:
         super().__init__(encoder, targets, layers)
         for unit in targets.distinct:
+            if unit.kind == "features" and encoder.pooled_layer is not None:
+                raise UsageError(
+                    f"features of {encoder.source} are the mean of layer {encoder.pooled_layer}: for LRP name "
+                    f"a channel of that layer, not {unit.text}"
+                )
             if not unit.is_spanned:
                 raise UsageError(
                     f"LRP starts from a whole layer, and {unit.text} does not: use method='gradient-input'"
