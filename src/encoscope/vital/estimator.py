@@ -18,7 +18,7 @@ from encoscope.progress import Progress
 from encoscope.results import ResultList
 from encoscope.units import Unit, parse_units
 from encoscope.vital.features import FeatureReader, check_relevance
-from encoscope.vital.planning import multiply_target, plan_synthesis, prepare_photo
+from encoscope.vital.planning import multiply_target, plan_synthesis, prepare_start
 from encoscope.vital.recipes import Recipe, choose_recipe, find_published_recipe, override_recipe
 from encoscope.vital.references.facets import POOL, split_facets
 from encoscope.vital.references.patches import find_patch_references
@@ -175,7 +175,7 @@ class Vital(Estimator):
             raise UsageError(f"batch_size is a number from 1 on, not {self.batch_size}")
         self.encoder_ = encoder = as_encoder(self.encoder)
         settings.choose_view(encoder)
-        self._photo = prepare_photo(encoder, settings)
+        self._start_image = prepare_start(encoder, settings)
         units, _ = parse_units(self.units, encoder)
         methods = [self._choose_method(unit, settings) for unit in units]  # wrong settings fail before the first image
         groups: list[Sequence[References | Prototype]] = []
@@ -271,7 +271,7 @@ class Vital(Estimator):
         """
         settings = self._settings()
         reader = self._reader(targets[0].recipe, targets[0].relevance, settings)
-        return plan_synthesis(self.encoder_, targets, settings, reader, self._photo)
+        return plan_synthesis(self.encoder_, targets, settings, reader, self._start_image)
 
     def _make_batches(self) -> list[list[Target]]:
         """The targets that are made together."""

@@ -17,7 +17,7 @@ from encoscope.vital.scaling import require_colors, require_spread
 from encoscope.vital.smoothness import compute_l2_norm, compute_total_variation
 from encoscope.vital.synthesis.loop import Losses
 from encoscope.vital.synthesis.transforms import Images
-from encoscope.vital.terms import Term
+from encoscope.vital.terms import ObjectiveTerm
 
 
 class DistributionObjective:
@@ -59,7 +59,7 @@ class DistributionObjective:
         matching: str = "sort",
         weighted: bool = False,
         relative: bool = False,
-        terms: Sequence[Term] = (),
+        terms: Sequence[ObjectiveTerm] = (),
         beside: bool = False,
     ) -> None:
         self._reader, self._units, self._prototypes, self._recipe = reader, tuple(units), tuple(prototypes), recipe

@@ -28,7 +28,7 @@ from encoscope.vital.synthesis.plan import SynthesisPlan
 from encoscope.vital.synthesis.random import Generators
 from encoscope.vital.synthesis.transforms import Beside, Chain, Roll, Transform, WholeOrPart
 from encoscope.vital.target import Target
-from encoscope.vital.terms import GramDiversity, KeepPhoto, Term, choose_kept_layers
+from encoscope.vital.terms import GramDiversity, KeepImage, ObjectiveTerm, choose_kept_layers
 
 _JITTER = 30 / 224  # of the image's side
 
@@ -38,7 +38,7 @@ def plan_synthesis(
     targets: Sequence[Target],
     settings: VitalSettings,
     reader: FeatureReader,
-    photo: Float[Tensor, "1 channels height width"] | None = None,
+    start_image: Float[Tensor, "1 channels height width"] | None = None,
 ) -> SynthesisPlan:
     """Plan what the synthesis loop is to do for targets of one recipe and relevance.
 
@@ -47,7 +47,7 @@ def plan_synthesis(
         targets: The targets.
         settings: The settings.
         reader: How images are read for these targets.
-        photo: The normalized image to begin with; None begins with noise.
+        start_image: The normalized image to begin with; None begins with noise.
 
     Returns:
         The plan, with all settings that decide the result.
@@ -62,13 +62,13 @@ def plan_synthesis(
     transform: Transform = Roll(jitter)
     if view == "crops":
         transform = Chain((transform, WholeOrPart(encoder.preprocess.size)))
-    terms: list[Term] = []
+    terms: list[ObjectiveTerm] = []
     if settings.diversity:
         terms.append(GramDiversity(recipe.layers[-1], settings.diversity))
-    if photo is not None:
-        transform = Beside(transform, photo)
+    if start_image is not None:
+        transform = Beside(transform, start_image)
         strengths = [target.strength or 1.0 for target in targets]
-        terms.append(KeepPhoto(encoder, choose_kept_layers(recipe.layers), strengths))
+        terms.append(KeepImage(encoder, choose_kept_layers(recipe.layers), strengths))
     objective = DistributionObjective(
         reader,
         [target.unit for target in targets],
@@ -78,15 +78,15 @@ def plan_synthesis(
         weighted=relevance is not None and settings.authors,
         relative=scale == "references",
         terms=terms,
-        beside=photo is not None,
+        beside=start_image is not None,
     )
 
     def start(_: Images | None, generators: Generators) -> Parametrization:
         if parametrization == "pyramid":
             colors = [require_colors(target.prototype) for target in targets]
-            return start_pyramid(encoder.preprocess, size, colors, generators, encoder.device, photo)
-        if photo is not None:
-            copies = photo.to(encoder.device).expand(len(targets), *photo.shape[1:])
+            return start_pyramid(encoder.preprocess, size, colors, generators, encoder.device, start_image)
+        if start_image is not None:
+            copies = start_image.to(encoder.device).expand(len(targets), *start_image.shape[1:])
             return Pixels(copies, *pixel_bounds(encoder.preprocess))
         return start_from_noise(encoder.preprocess, size, generators, encoder.device)
 
@@ -109,14 +109,14 @@ def plan_synthesis(
         "patch_size": choose_patch_size(encoder, settings.patch_size),
         "patch_geometry": settings.patch_geometry,
     }
-    if photo is not None:
-        digest = hashlib.sha256(photo.contiguous().numpy().tobytes()).hexdigest()
+    if start_image is not None:
+        digest = hashlib.sha256(start_image.contiguous().numpy().tobytes()).hexdigest()
         record["start"] = {"image": record["start"], "sha256": digest}
     stage = Stage(start=start, steps=settings.steps, optimizer=Optimizer(lr), transform=transform)
     return SynthesisPlan((stage,), objective, record, together=bool(settings.diversity))
 
 
-def prepare_photo(encoder: Encoder, settings: VitalSettings) -> Float[Tensor, "1 channels height width"] | None:
+def prepare_start(encoder: Encoder, settings: VitalSettings) -> Float[Tensor, "1 channels height width"] | None:
     """Read the image that visualizations begin as.
 
     Args:

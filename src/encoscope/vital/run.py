@@ -234,8 +234,8 @@ def _show_frames(
     """An image's frames as pictures."""
     if not frames:
         return None
-    pictures = [denormalize(images[row : row + 1].float(), encoder.preprocess)[0] for images in frames]
-    return np.stack([to_rgb(picture.permute(1, 2, 0).numpy()) for picture in pictures])
+    views = [denormalize(images[row : row + 1].float(), encoder.preprocess)[0] for images in frames]
+    return np.stack([to_rgb(view.permute(1, 2, 0).numpy()) for view in views])
 
 
 def _list_layers(encoder: Encoder, plan: SynthesisPlan, targets: Sequence[Target]) -> list[str]:

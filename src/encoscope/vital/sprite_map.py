@@ -39,8 +39,8 @@ def make_sprite_map(visualizations: Sequence[Visualization], *, cell: int = 96) 
     side = ceil(sqrt(len(visualizations)))
     sheet = Image.new("RGB", (side * cell, ceil(len(visualizations) / side) * cell), "white")
     for visualization, (row, column) in zip(visualizations, cells.tolist(), strict=True):
-        picture = visualization.picture.resize((cell, cell), Image.Resampling.LANCZOS)
-        sheet.paste(picture, (column * cell, row * cell))
+        thumbnail = visualization.picture.resize((cell, cell), Image.Resampling.LANCZOS)
+        sheet.paste(thumbnail, (column * cell, row * cell))
     return sheet
 
 

@@ -14,7 +14,7 @@ from encoscope.vital.matching import Values, flatten_values
 
 
 @runtime_checkable
-class Term(Protocol):
+class ObjectiveTerm(Protocol):
     """An additional loss of each image."""
 
     name: str
@@ -61,7 +61,7 @@ class GramDiversity:
         return self._weight * others / (len(maps) - 1)
 
 
-class KeepPhoto:
+class KeepImage:
     """How far each image's activations are from those of the photo that it began as, divided by its strength.
 
     In each layer the mean square difference counts as a share of the photo's own variance over its positions.
@@ -84,9 +84,9 @@ class KeepPhoto:
         seen = self._encoder.observe(images, self._layers).activations
         shares = []
         for layer in self._layers:
-            photo = flatten_values(seen[layer])
-            variance = (photo - photo.mean(2, keepdim=True)).square().mean((1, 2))
-            difference = (values[layer] - photo).square().mean((1, 2))
+            original = flatten_values(seen[layer])
+            variance = (original - original.mean(2, keepdim=True)).square().mean((1, 2))
+            difference = (values[layer] - original).square().mean((1, 2))
             shares.append(difference / variance.clamp(min=torch.finfo(variance.dtype).tiny))
         strengths = torch.tensor([self._strengths[index] for index in indices]).to(shares[0])
         return torch.stack(shares).mean(0) / strengths

@@ -248,15 +248,15 @@ class Visualization(Result):
             raise UsageError("no frames were kept: visualize with frames=40 (on the command line --frames 40)")
         if file.suffix.lower() not in (".webp", ".gif"):
             raise UsageError(f"an animation is a .webp or .gif file, not {file.name}")
-        pictures = [Image.fromarray(frame) for frame in self.frames]
-        durations = [milliseconds] * (len(pictures) - 1) + [1000]
+        images = [Image.fromarray(frame) for frame in self.frames]
+        durations = [milliseconds] * (len(images) - 1) + [1000]
         kind: dict[str, Any] = {"quality": 85} if file.suffix.lower() == ".webp" else {}
         with results.atomic_write(file) as temporary:
-            pictures[0].save(
+            images[0].save(
                 temporary,
                 format=file.suffix[1:].upper(),
                 save_all=True,
-                append_images=pictures[1:],
+                append_images=images[1:],
                 duration=durations,
                 loop=0,
                 **kind,

@@ -166,7 +166,7 @@ def start_pyramid(
     colors: Sequence[ColorStatistics],
     generators: Generators,
     device: torch.device,
-    photo: Float[Tensor, "1 channels height width"] | None = None,
+    start_image: Float[Tensor, "1 channels height width"] | None = None,
 ) -> Pyramid:
     """Make a pyramid that begins as faint noise of all resolutions around the references' mean color, or as a photo.
 
@@ -176,18 +176,18 @@ def start_pyramid(
         colors: The colors of each image's references.
         generators: The generator of each image.
         device: Where the numbers are.
-        photo: A normalized image to begin with; None begins with noise.
+        start_image: A normalized image to begin with; None begins with noise.
 
     Returns:
         The pyramid.
     """
     doublings = max(0, round(log2(min(size) / min(preprocess.size))))
     sides = [(-(-size[0] // 2**level), -(-size[1] // 2**level)) for level in range(LEVELS + doublings)]
-    spread = START if photo is None else 0.0
+    spread = START if start_image is None else 0.0
     start = [spread * draw_normal(generators, preprocess.channels, *side).to(device) for side in sides]
     mean = torch.stack([torch.tensor(each.mean) for each in colors])[:, :, None, None]
-    if photo is not None:
-        mean = photo.expand(len(colors), *photo.shape[1:])
+    if start_image is not None:
+        mean = start_image.expand(len(colors), *start_image.shape[1:])
     root = torch.stack([each.root() for each in colors])
     return Pyramid(start, mean, root, *pixel_bounds(preprocess))
 

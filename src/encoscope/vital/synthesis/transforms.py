@@ -126,11 +126,11 @@ class Beside:
 
     Attributes:
         transform: Gives one view of each image.
-        photo: The photo, of the images' size.
+        image: The photo, of the images' size.
     """
 
     transform: Transform
-    photo: Float[Tensor, "1 channels height width"]
+    image: Float[Tensor, "1 channels height width"]
 
     def __call__(self, images: Images, generators: Generators) -> Float[Tensor, "views channels rows columns"]:
         """Show each image and the photo.
@@ -142,5 +142,5 @@ class Beside:
         Returns:
             Two views of each image: its own, and the photo's.
         """
-        pairs = torch.cat([images, self.photo.to(images).expand_as(images)], 1)
+        pairs = torch.cat([images, self.image.to(images).expand_as(images)], 1)
         return torch.stack(self.transform(pairs, generators).chunk(2, 1), 1).flatten(0, 1)

@@ -20,7 +20,7 @@ from encoscope.vital import Visualization, Vital, make_sprite_map, visualize
 from encoscope.vital.sprite_map import arrange_units
 from encoscope.vital.synthesis.random import make_generators
 from encoscope.vital.synthesis.transforms import Beside, Roll, WholeOrPart
-from encoscope.vital.terms import GramDiversity, KeepPhoto
+from encoscope.vital.terms import GramDiversity, KeepImage
 
 SETTINGS: dict[str, Any] = {"steps": 6, "n_references": 3, "progress": "none"}
 
@@ -128,7 +128,7 @@ def test_the_photo_term_is_its_formula(encoder: Encoder, folder: Path) -> None:
             variance = torch.stack([channel.var(correction=0) for channel in second.flatten(1)]).mean()
             expected[image] += (first - second).square().mean() / variance / 2 / (0.5, 4.0)[image]
     values = {name: seen[name].maps.flatten(2) for name in layers}
-    torch.testing.assert_close(KeepPhoto(encoder, layers, [0.5, 4.0])(values, pixels, [0, 1]), expected)
+    torch.testing.assert_close(KeepImage(encoder, layers, [0.5, 4.0])(values, pixels, [0, 1]), expected)
 
 
 def test_a_photo_is_shown_as_its_image_is() -> None:
