@@ -22,7 +22,7 @@ _REGULARIZER_WITH_RELEVANCE = 1e-5  # of a class
 _REGULARIZER_INSIDE, _REGULARIZER_INSIDE_AUTHORS = 3e-6, 3e-7
 _AUTHORS_SHARE = 1 / 30  # relevance in [0, 1] and channel weights make the loss so much smaller
 _INNER_STEM = 0.1
-_OWN = 0.1  # of the unit's own map: with 0.03 too few units respond as to references, with 0.3 pictures get noisy
+_OWN = 0.1  # of the unit's own map: between 0.03, with which units respond too little, and 0.3, whose images are noisy
 _BLOCKS = 4
 
 
