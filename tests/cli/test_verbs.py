@@ -48,6 +48,7 @@ TERMINAL = {
         "runs",  # another function, when it is given: encoscope.stability
         "control",  # another function, when it is given: encoscope.controls
     },
+    "visualize": {"sprite_map"},  # another function: encoscope.vital.make_sprite_map
 }
 """What is of the terminal alone, for all verbs and for one."""
 

@@ -103,9 +103,9 @@ def describe(
     ],
     settings: FalconFlags | None = None,
     control: Annotated[
-        str,
-        Parameter(group=_checks, help='What the AUC is compared with: "permuted", "captions", both, "none".'),
-    ] = ",".join(CONTROLS),
+        str | None,
+        Parameter(group=_checks, help='Beside the AUC: "permuted", "captions" or "none". Default: the first two.'),
+    ] = None,
     holdout: Holdout = str(HOLDOUT),
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("descriptions"),
     captions: CaptionFlags | None = None,
@@ -121,7 +121,7 @@ def describe(
     if not units:
         raise UsageError('name at least one unit, such as features:31, or "all"')
     common, captions = common or Common(), captions or CaptionFlags()
-    controls = [] if control == "none" else names(control) or []
+    controls = list(CONTROLS) if control is None else [] if control == "none" else names(control) or []
     for name in controls:
         if name not in CONTROLS:
             raise UsageError(f"--control takes {', '.join(CONTROLS)}, both with a comma, or none, not {name!r}")

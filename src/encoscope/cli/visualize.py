@@ -14,6 +14,7 @@ from encoscope.counting import count_noun
 from encoscope.errors import UsageError
 from encoscope.vital.settings import (
     DEFAULT_METHOD,
+    FRAMES,
     METHOD_NAMES,
     METHOD_SETTINGS,
     VitalSettings,
@@ -63,7 +64,7 @@ def visualize(
     fresh: Annotated[bool, Parameter(group=_run, help="Do not resume an interrupted run.")] = False,
     frames: Annotated[
         int, Parameter(group=_run, help="Also write NAME.webp, an animation of so many images on the way.")
-    ] = 0,
+    ] = FRAMES,
     sprite_map: Annotated[
         bool,
         Parameter(

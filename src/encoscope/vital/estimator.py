@@ -28,7 +28,7 @@ from encoscope.vital.references.shipped import load_shipped, load_statistics
 from encoscope.vital.references.statistics import Prototype
 from encoscope.vital.run import VisualizationPreview, run_synthesis
 from encoscope.vital.scaling import check_statistics, scale_regularizers
-from encoscope.vital.settings import Relevance, Size, VitalSettings, check_request, is_statistics_file
+from encoscope.vital.settings import FRAMES, Relevance, Size, VitalSettings, check_request, is_statistics_file
 from encoscope.vital.synthesis.plan import SynthesisPlan
 from encoscope.vital.target import Target
 from encoscope.vital.visualization import Visualization
@@ -209,7 +209,7 @@ class Vital(Estimator):
         return self
 
     def synthesize(
-        self, *, preview: VisualizationPreview | None = None, frames: int = 0, fresh: bool = False
+        self, *, preview: VisualizationPreview | None = None, frames: int = FRAMES, fresh: bool = False
     ) -> ResultList[Visualization]:
         """Make the visualizations of the fitted units.
 
@@ -227,7 +227,7 @@ class Vital(Estimator):
         return ResultList(self.stream(preview=preview, frames=frames, fresh=fresh))
 
     def stream(
-        self, *, preview: VisualizationPreview | None = None, frames: int = 0, fresh: bool = False
+        self, *, preview: VisualizationPreview | None = None, frames: int = FRAMES, fresh: bool = False
     ) -> Iterator[Visualization]:
         """Make the visualizations of the fitted units, batch by batch, and give each as soon as it is done.
 

@@ -17,6 +17,7 @@ from encoscope.plots import to_rgb
 from encoscope.progress import Progress
 from encoscope.results import record_model
 from encoscope.units import Unit, compute_values, required_outputs
+from encoscope.vital.settings import FRAMES
 from encoscope.vital.synthesis.checkpoint import Checkpoint
 from encoscope.vital.synthesis.loop import Outcome, run_stages
 from encoscope.vital.synthesis.parametrization import denormalize, normalize
@@ -42,7 +43,7 @@ def run_synthesis(
     fresh: bool = False,
     preview: VisualizationPreview | None = None,
     preview_every: int = 100,
-    frames: int = 0,
+    frames: int = FRAMES,
     progress: Progress = None,
     runs_left: int = 1,
 ) -> list[Visualization]:

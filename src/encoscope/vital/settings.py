@@ -24,6 +24,8 @@ PARAMETRIZATIONS = ("auto", "pyramid", "pixels")
 SCALES = ("auto", "references", "absolute")
 VIEWS = ("wander", "crops")
 VIEW_KINDS = ("auto", "whole", "crops")
+FRAMES = 0
+"""Images on the way that are kept: none unless they are requested."""
 NOT_OF_CIRCUITS = ("n_facets", "n_variants", "diversity", "start", "strengths")
 """Settings of VITAL that make several pictures of a unit, or one that belongs to a photo: a circuit has one of each."""
 OPTIMIZERS = ("adam", "nadam")
