@@ -13,7 +13,7 @@ from encoscope.cli.console import note, say
 from encoscope.cli.flags import DEFAULT_MODEL, Common, MethodFlags, method_flags, names, read_changes
 from encoscope.counting import count_noun
 from encoscope.errors import UsageError
-from encoscope.falcon.settings import CONTROLS, HOLDOUT, FalconSettings
+from encoscope.falcon.settings import CONTROLS, CONTROLS_TEXT, HOLDOUT, FalconSettings
 
 if TYPE_CHECKING:
     from encoscope.encoder import Encoder
@@ -103,9 +103,8 @@ def describe(
     ],
     settings: FalconFlags | None = None,
     control: Annotated[
-        str | None,
-        Parameter(group=_checks, help='Beside the AUC: "permuted", "captions" or "none". Default: the first two.'),
-    ] = None,
+        str, Parameter(group=_checks, help='What the AUC is compared with: "permuted", "captions", both, "none".')
+    ] = CONTROLS_TEXT,
     holdout: Holdout = str(HOLDOUT),
     out: Annotated[Path, Parameter(help="Folder for the results.")] = Path("descriptions"),
     captions: CaptionFlags | None = None,
@@ -121,7 +120,7 @@ def describe(
     if not units:
         raise UsageError('name at least one unit, such as features:31, or "all"')
     common, captions = common or Common(), captions or CaptionFlags()
-    controls = list(CONTROLS) if control is None else [] if control == "none" else names(control) or []
+    controls = [] if control == "none" else names(control) or []
     for name in controls:
         if name not in CONTROLS:
             raise UsageError(f"--control takes {', '.join(CONTROLS)}, both with a comma, or none, not {name!r}")

@@ -16,6 +16,7 @@ FALLBACKS = ("dissect", "none")
 CAPTION_KINDS = ("text", "image")
 CONTROLS = ("permuted", "captions")
 """Controls of a description's AUC: the same words on other units' images, and words of random captions."""
+CONTROLS_TEXT = ",".join(CONTROLS)
 
 HOLDOUT = 0.2
 """The share of a probe that is kept to test descriptions."""
