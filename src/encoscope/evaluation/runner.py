@@ -27,6 +27,7 @@ from encoscope.file_kind import require_ordinary_file
 from encoscope.images import LoadedImage, SkippedImage, read_image
 from encoscope.metrics import Interval, bootstrap, bootstrap_difference
 from encoscope.progress import Progress, track
+from encoscope.store.passes import Shard, run_pass
 
 _log = logging.getLogger("encoscope")
 
@@ -126,6 +127,60 @@ class Measurements:
         return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
+class MeasuredImages:
+    """The values of a shard's images: ``partial_fit``, ``merge`` with those of others, ``finalize``."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[Path, Mapping[str, Any]]] = {}
+        self._skipped: dict[int, SkippedImage] = {}
+
+    def partial_fit(self, position: int, path: Path, values: Mapping[str, Any] | SkippedImage) -> MeasuredImages:
+        """Add an image.
+
+        Args:
+            position: Its number in the dataset.
+            path: Its file.
+            values: What was measured on it, or why it was left out.
+
+        Returns:
+            Itself.
+        """
+        if isinstance(values, SkippedImage):
+            self._skipped[position] = values
+        else:
+            self._rows[position] = (path, values)
+        return self
+
+    def merge(self, other: MeasuredImages) -> MeasuredImages:
+        """Add another shard's images.
+
+        Args:
+            other: Its values.
+
+        Returns:
+            Itself.
+        """
+        self._rows |= other._rows
+        self._skipped |= other._skipped
+        return self
+
+    def finalize(self) -> Measurements:
+        """Give all values in the images' order.
+
+        Returns:
+            The measurements.
+
+        Raises:
+            ImageError: No image could be measured.
+        """
+        skipped = [self._skipped[position] for position in sorted(self._skipped)]
+        if not self._rows:
+            reason = skipped[0].reason if skipped else "the dataset is empty"
+            raise ImageError(f"no image could be measured: {reason}")
+        measured = [self._rows[position] for position in sorted(self._rows)]
+        return Measurements(tuple(row for _, row in measured), tuple(path for path, _ in measured), tuple(skipped))
+
+
 def measure_images(
     task: MeasuringTask,
     baseline: Baseline,
@@ -162,10 +217,10 @@ def measure_images(
         counts = {path: int(row[task.count]) for path, row in zip(like.paths, like.rows, strict=True)}
     else:
         counts = {}
-    rows, paths, skipped = [], [], []
     networks = [network for network in (baseline.encoder, task.judge) if network is not None]
     cache = open_cache(manifest, networks, fresh=fresh, cache_dir=cache_dir)
-    for example in track(images, len(images), label or baseline.method, progress, shorter="--limit N"):
+
+    def measure(example: AnnotatedImage) -> Mapping[str, Any] | SkippedImage:
         n_segments = (like if isinstance(like, int) else counts.get(example.path)) if baseline.matched else None
         try:
             name = identify_example(example, n_segments)
@@ -177,14 +232,15 @@ def measure_images(
                 values = cache.get(name) or {}
         except (ImageError, MissingError) as error:
             _log.warning("left out: %s", error)
-            skipped.append(SkippedImage(str(example.path), str(error)))
-            continue
-        rows.append(values)
-        paths.append(example.path)
-    if not rows:
-        reason = skipped[0].reason if skipped else "the dataset is empty"
-        raise ImageError(f"no image could be measured: {reason}")
-    return Measurements(tuple(rows), tuple(paths), tuple(skipped))
+            return SkippedImage(str(example.path), str(error))
+        return values
+
+    def read_shard(shard: Shard) -> Iterator[tuple[int, Path, Mapping[str, Any] | SkippedImage]]:
+        examples = track(images, len(images), label or baseline.method, progress, shorter="--limit N")
+        for position, example in shard.select(enumerate(examples)):
+            yield position, example.path, measure(example)
+
+    return run_pass(read_shard, MeasuredImages()).finalize()
 
 
 def open_cache(

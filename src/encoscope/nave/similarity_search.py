@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -36,12 +35,14 @@ from encoscope.nave.settings import (
     Weighting,
 )
 from encoscope.nave.similarity_maps import Match, SimilarityMap, SimilarityMaps
+from encoscope.nave.similarity_ranking import SimilarityRanking
 from encoscope.nave.single_image import segment_with
 from encoscope.nave.target_features import TargetFeatures, grow_region, take_random_targets, take_targets
 from encoscope.nave.targets import QueryTargets, mask_targets, parse_box, parse_points, read_labels, weigh_cells
 from encoscope.progress import Progress, track
 from encoscope.results import record_model
 from encoscope.settings import refuse_unknown
+from encoscope.store.passes import Shard, run_pass
 
 CONTROLS = ("untrained",)
 PREVIEW = 640
@@ -233,18 +234,18 @@ class _Search:
         if threshold is None:
             threshold = 0.0 if self.targets.not_at else find_otsu_threshold(values.ravel().astype(np.float64))
         region = grow_region(values, threshold, seeds)
-        kept, ranking, skipped = self._rank(encoder, query, threshold)
+        maps, ranking, skipped = self._rank(encoder, query, threshold).finalize()
         return SimilarityMaps(
             targets=self.targets,
             query=_map_of(encoded, values, region, threshold, None),
-            maps=tuple(item for _, _, item in kept),
-            ranking=tuple(best_match for _, _, best_match in ranking),
+            maps=maps,
+            ranking=ranking,
             typical=typical,
             threshold=threshold,
             settings=self.recorded,
             seed=self.settings.random_state,
             model=record_model(encoder, self.settings.layers),
-            skipped=tuple(skipped),
+            skipped=skipped,
         )
 
     def _make_query(
@@ -277,36 +278,39 @@ class _Search:
             return [self.images]
         return list(draw_images(self.images, self.options.n_random - 1, self.settings.random_state))
 
-    def _rank(self, encoder: Encoder, query: TargetFeatures, threshold: float) -> tuple[list, list, list[SkippedImage]]:
+    def _rank(self, encoder: Encoder, query: TargetFeatures, threshold: float) -> SimilarityRanking:
         """The maps of the most similar images, the most similar place of each, and what was left out."""
-        kept: list[tuple[float, str, SimilarityMap]] = []
-        ranking: list[tuple[float, str, Match]] = []
-        skipped: list[SkippedImage] = []
-        for item in encode_stream(encoder, self._read(encoder), self.settings, self.batch_size):
-            if isinstance(item, SkippedImage):
-                _log.warning("left out: %s", item.reason)
-                skipped.append(item)
-                continue
-            if item.image.id == self.image.id:
-                continue
-            scores = query.score(item.features).float()
-            best = scores.amax(1).cpu().numpy()
-            values = scores[0].reshape(item.features.grid).cpu().numpy()
-            index = np.unravel_index(int(values.argmax()), values.shape)
-            x, y = _find_pixel(item, (int(index[0]), int(index[1])))
-            chance = best[query.elsewhere(item.image.id)]
-            reached = float((chance >= best[0]).mean())
-            best_match = Match(item.image.path, x, y, float(best[0]), float(np.median(chance)), reached)
-            key = (-float(best[0]), item.image.id)
-            ranking.append((*key, best_match))
-            if self.options.n_maps and (len(kept) < self.options.n_maps or key < kept[-1][:2]):
-                seeds = np.zeros(values.shape, dtype=bool)
-                seeds[index] = True
-                similarity_map = _map_of(item, values, grow_region(values, threshold, seeds), threshold, best_match)
-                insort(kept, (*key, similarity_map), key=lambda entry: entry[:2])
-                del kept[self.options.n_maps :]
-        ranking.sort(key=lambda entry: entry[:2])
-        return kept, ranking, skipped
+
+        def read_shard(shard: Shard) -> Iterator[tuple[Match | SkippedImage, str, Callable[[], SimilarityMap] | None]]:
+            images = shard.select(self._read(encoder))
+            for item in encode_stream(encoder, images, self.settings, self.batch_size):
+                if isinstance(item, SkippedImage):
+                    _log.warning("left out: %s", item.reason)
+                    yield item, "", None
+                elif item.image.id != self.image.id:
+                    yield self._match(item, query, threshold)
+
+        return run_pass(read_shard, SimilarityRanking(self.options.n_maps))
+
+    def _match(
+        self, item: EncodedImage, query: TargetFeatures, threshold: float
+    ) -> tuple[Match, str, Callable[[], SimilarityMap]]:
+        """The most similar place of an image, its id, and what makes its map."""
+        scores = query.score(item.features).float()
+        best = scores.amax(1).cpu().numpy()
+        values = scores[0].reshape(item.features.grid).cpu().numpy()
+        index = np.unravel_index(int(values.argmax()), values.shape)
+        x, y = _find_pixel(item, (int(index[0]), int(index[1])))
+        chance = best[query.elsewhere(item.image.id)]
+        reached = float((chance >= best[0]).mean())
+        best_match = Match(item.image.path, x, y, float(best[0]), float(np.median(chance)), reached)
+
+        def draw() -> SimilarityMap:
+            seeds = np.zeros(values.shape, dtype=bool)
+            seeds[index] = True
+            return _map_of(item, values, grow_region(values, threshold, seeds), threshold, best_match)
+
+        return best_match, item.image.id, draw
 
     def _read(self, encoder: Encoder) -> Any:
         if self.images is None:
