@@ -22,7 +22,7 @@ from encoscope.images.voc import parse_annotation
 from encoscope.probing import hash_files
 from encoscope.probing.ids import UNREADABLE
 from encoscope.probing.run import _map_array
-from encoscope.units import _read_direction
+from encoscope.units.text import _read_direction
 
 
 @pytest.fixture(params=["pipe", "socket", "device", "folder", "link to a pipe"])

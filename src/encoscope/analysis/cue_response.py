@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -177,6 +177,23 @@ def compute_consistency(changes: Float[Tensor, "images features"]) -> Float[np.n
     return ((units @ sums - own) / (len(units) - 1)).numpy()
 
 
+def compute_label_shares(
+    nave: Nave, image: Any, mask: Bool[np.ndarray, "_height _width"], n_clusters: int
+) -> Float[np.ndarray, " labels"]:
+    """Compute the share of each label at a position.
+
+    Args:
+        nave: Joint clusters.
+        image: The image.
+        mask: The position.
+        n_clusters: How many clusters there are.
+
+    Returns:
+        The shares, which add up to 1; zeros for an empty mask.
+    """
+    return np.bincount(predict_labels(nave, image)[mask], minlength=n_clusters) / max(1, mask.sum())
+
+
 def measure_following(
     changed: Float[np.ndarray, "images labels"], clean: Float[np.ndarray, "images labels"]
 ) -> Interval:
@@ -289,7 +306,7 @@ def _count_labels(nave: Nave, marked: MarkedImages, n_clusters: int, block: rang
         changed, mask = marked.add_watermark(index)
         shares.append(
             [
-                np.bincount(predict_labels(nave, pixels)[mask], minlength=n_clusters) / max(1, mask.sum())
+                compute_label_shares(nave, pixels, mask, n_clusters)
                 for pixels in (marked.clean(index), changed, marked.add_control(index))
             ]
         )

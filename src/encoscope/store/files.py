@@ -81,6 +81,7 @@ def sync_folder(folder: Path) -> None:
 
 _ATTEMPTS = 5  # to lock a file that is removed meanwhile
 _holders: dict[tuple[int, int], threading.Thread] = {}  # of locked files, by device and number: who locked them
+_changing_holders = threading.Lock()  # a file is locked, or unlocked, and its holder known, at once
 
 
 class FolderLockedError(EncoscopeError):
@@ -104,13 +105,17 @@ class Lock:
         self._handle: int | None = None
         self._file: tuple[int, int] | None = None
         for _ in range(_ATTEMPTS):
-            while not self._try(path):
+            while not self._try_alone(path):
                 time.sleep(0.02)
             if self._handle is not None:
                 os.ftruncate(self._handle, 0)
                 os.write(self._handle, f"{os.getpid()}\n".encode())
                 return
         raise EncoscopeError(f"{path.parent} was removed by another process this very moment: run it again")
+
+    def _try_alone(self, path: Path) -> bool:
+        with _changing_holders:
+            return self._try(path)
 
     def _try(self, path: Path) -> bool:
         """Lock the file, if it stays; False while another thread of this process holds it."""
@@ -126,7 +131,7 @@ class Lock:
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(self._handle, 32).decode(errors="replace").strip() or "unknown"
-            self.release()
+            self._release()
             holder = _holders.get(file)
             if holder is not None and holder is not threading.current_thread() and holder.is_alive():
                 return False
@@ -134,17 +139,21 @@ class Lock:
                 f"{path.parent} is being written by another process (pid {owner}): wait for it, or stop it"
             ) from None
         except OSError:
-            self.release()
+            self._release()
             raise
         if path.exists() and os.path.samestat(os.fstat(self._handle), path.stat()):
             self._file = file
             _holders[file] = threading.current_thread()
         else:  # removed meanwhile
-            self.release()
+            self._release()
         return True
 
     def release(self) -> None:
         """Release the lock. The file stays: without it, two processes could lock two files of one name."""
+        with _changing_holders:
+            self._release()
+
+    def _release(self) -> None:
         if self._file is not None:
             _holders.pop(self._file, None)
             self._file = None

@@ -173,6 +173,8 @@ class Vital(Estimator):
         settings = self._settings()
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch_size is a number from 1 on, not {self.batch_size}")
+        if isinstance(self.units, Sequence) and not len(self.units):
+            raise UsageError("no units given")
         self.encoder_ = encoder = as_encoder(self.encoder)
         settings.choose_view(encoder)
         self._start_image = prepare_start(encoder, settings)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from encoscope.analysis.cue_response import measure_following
+from encoscope.analysis.cue_response import compute_label_shares, measure_following
 from encoscope.analysis.joint_clusters import fit_joint_clusters, predict_labels
 from encoscope.encoder import Encoder
 from encoscope.errors import UsageError
@@ -149,8 +149,13 @@ def compare_following(nave: Nave, images: CueImages) -> dict[str, Interval]:
         Jensen-Shannon divergences in bits, 0 to 1, with intervals.
     """
     far = [np.roll(mask, (mask.shape[0] // 2, mask.shape[1] // 2), (0, 1)) for mask in images.masks]
+
+    def count_labels(shown: Sequence[Any], masks: Sequence[np.ndarray]) -> np.ndarray:
+        pairs = zip(shown, masks, strict=True)
+        return np.stack([compute_label_shares(nave, image, mask, CLUSTERS) for image, mask in pairs])
+
     return {
-        name: measure_following(nave, images.clean, images.with_cue, masks, CLUSTERS)
+        name: measure_following(count_labels(images.with_cue, masks), count_labels(images.clean, masks))
         for name, masks in (("follows the mark", images.masks), ("elsewhere", far))
     }
 
