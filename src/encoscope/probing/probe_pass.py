@@ -252,9 +252,20 @@ def count_channels(encoder: Encoder, layer: str) -> int:
 
 
 def _compute_values(compute: Callable[[Tensor], Tensor], pixels: list[Tensor], rows: list[StoreRow]) -> np.ndarray:
-    values = compute(torch.cat(pixels)).float().cpu().numpy()
+    shown = [row for row in rows if row.done][-len(pixels) :]
+    try:
+        values = compute(torch.cat(pixels)).float().cpu().numpy()
+    except UsageError:
+        raise
+    except EncoscopeError:
+        for row, image in zip(shown, pixels, strict=True):  # which of the images is it?
+            try:
+                compute(image)
+            except EncoscopeError as error:
+                raise EncoscopeError(f"{row.path}: {error}") from error
+        raise
     finite = np.isfinite(values).all(1)
     if not finite.all():
-        row = [row for row in rows if row.done][-len(values) :][int(finite.argmin())]
+        row = shown[int(finite.argmin())]
         raise EncoscopeError(f"{row.path} gives NaN or infinite values: check the weights, or use precision fp32")
     return values
