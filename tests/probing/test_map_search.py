@@ -16,7 +16,7 @@ from encoscope.errors import EncoscopeError
 from encoscope.probing import find_top_patches, load_patches, map_search
 from encoscope.units import channel_unit, direction_unit, measure_units
 from oracles import patches as oracle
-from support.probed_network import MEAN, STD, make_encoder
+from support.probed_network import MEAN, STD, make_encoder, write_images
 
 CELLS = {"0.0": (2, 0.5), "0.3": (4, 0.5)}
 """Stride and offset of two layers: 3 x 3 convolutions of stride 2, padded by 1."""
@@ -35,13 +35,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Twelve photos, wide, high and square."""
-    root = tmp_path_factory.mktemp("patches")
-    generator = np.random.default_rng(0)
-    for number in range(12):
-        width, height = 40 + 11 * (number % 3), 70 - 9 * (number % 4)
-        image = Image.fromarray(generator.integers(0, 256, (9, 9, 3), dtype=np.uint8))
-        image.resize((width, height), Image.Resampling.BICUBIC).save(root / f"{number}.png")
-    return sorted(root.iterdir())
+    return write_images(tmp_path_factory.mktemp("patches"), 12)
 
 
 @pytest.fixture

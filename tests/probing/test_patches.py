@@ -14,7 +14,7 @@ from encoscope.errors import EncoscopeError, ImageError, UsageError
 from encoscope.probing import find_top_patches, load_patches, probe
 from encoscope.units import channel_unit, measure_units
 from oracles import patches as oracle
-from support.probed_network import MEAN, STD, make_encoder
+from support.probed_network import MEAN, STD, make_encoder, write_images
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Eight photos, wide, high and square."""
-    root = tmp_path_factory.mktemp("patches")
-    generator = np.random.default_rng(0)
-    for number in range(8):
-        width, height = 40 + 11 * (number % 3), 70 - 9 * (number % 4)
-        image = Image.fromarray(generator.integers(0, 256, (9, 9, 3), dtype=np.uint8))
-        image.resize((width, height), Image.Resampling.BICUBIC).save(root / f"{number}.png")
-    return sorted(root.iterdir())
+    return write_images(tmp_path_factory.mktemp("patches"), 8)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100])

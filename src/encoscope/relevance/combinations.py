@@ -109,7 +109,7 @@ def find_product_rule(call: TorchCall, record: ValueRecord, positive: PositiveWe
         positive: The positive weights of the network.
 
     Returns:
-        The rule; None if there is nleft.
+        The rule; None if there is none.
     """
     operands = list(find_tensors((call.args, call.kwargs)))
     if len(operands) != 2:
